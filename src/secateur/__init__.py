@@ -1,0 +1,1 @@
+"""Secateur makes trained YOLO detectors smaller and faster and keeps their accuracy."""
