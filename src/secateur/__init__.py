@@ -1,1 +1,19 @@
 """Secateur makes trained YOLO detectors smaller and faster and keeps their accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.api import allocate, cut, load, save, score, trace
+
+__all__ = ["allocate", "cut", "load", "save", "score", "trace"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the API, and with it PyTorch, when it is first used."""
+    if name in __all__:
+        from secateur import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'secateur' has no attribute '{name}'")

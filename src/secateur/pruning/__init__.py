@@ -1,1 +1,1 @@
-"""pruning"""
+"""Channel pruning: trace a network, score its units, choose a plan, cut, repair."""

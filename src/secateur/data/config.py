@@ -1,0 +1,105 @@
+"""Reads `data.yaml`: where the images of each split lie and what the classes are called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secateur.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names."""
+
+    file: Path
+    root: Path
+    splits: dict[str, tuple[Path, ...]]
+    names: dict[int, str]
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return len(self.names)
+
+
+def load_data_config(path: str | Path) -> DataConfig:
+    """Reads a YOLO `data.yaml`.
+
+    A relative `path` is looked for in the YAML's folder first, then in the current folder. Folders of splits that are
+    not used may be absent: `scan` complains when one is asked for.
+
+    Raises:
+        UserError: the file is missing or broken, has no splits, or `nc` and `names` disagree.
+    """
+    file = Path(path)
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"Data file {file} does not exist; give --data the path of a data.yaml.") from None
+    except OSError as error:
+        raise UserError(f"Cannot read data file {file}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"Data file {file} is not valid YAML ({reason}).") from error
+    if not isinstance(data, Mapping):
+        raise UserError(f"Data file {file} is not a data set description; it needs the keys train, val and names.")
+    file = Path(os.path.abspath(file))  # noqa: PTH100  (Path.resolve would follow links that the user laid on purpose)
+    root = _root(file, data.get("path"))
+    splits = {name: _sources(file, root, name, data[name]) for name in SPLITS if data.get(name)}
+    if not splits:
+        raise UserError(f"Data file {file} names no images; give it train:, val: or test:.")
+    return DataConfig(file=file, root=root, splits=splits, names=_names(file, data))
+
+
+def _root(file: Path, path: Any) -> Path:
+    if path in (None, ""):
+        return file.parent
+    folder = Path(str(path)).expanduser()
+    if folder.is_absolute():
+        return folder
+    for base in (file.parent, Path.cwd()):
+        if (base / folder).is_dir():
+            return Path(os.path.normpath(base / folder))
+    raise UserError(
+        f"Data file {file} has path: {path}, but no such folder is beside the file or in {Path.cwd()}; correct it."
+    )
+
+
+def _sources(file: Path, root: Path, split: str, value: Any) -> tuple[Path, ...]:
+    entries = value if isinstance(value, list) else [value]
+    sources = []
+    for entry in entries:
+        if not isinstance(entry, str):
+            raise UserError(f"Data file {file}: {split}: must be one or more folders or .txt lists, not {entry!r}.")
+        # Exported data sets often say ../train/images where train/images is meant.
+        names = [entry, entry[3:]] if entry.startswith("../") else [entry]
+        candidates = [Path(os.path.normpath(root / Path(name).expanduser())) for name in names]
+        sources.append(next((candidate for candidate in candidates if candidate.exists()), candidates[0]))
+    return tuple(sources)
+
+
+def _names(file: Path, data: Mapping[str, Any]) -> dict[int, str]:
+    names, nc = data.get("names"), data.get("nc")
+    if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or nc < 1):
+        raise UserError(f"Data file {file} has nc: {nc}; it must be the number of classes, 1 or more.")
+    if names is None:
+        if nc is None:
+            raise UserError(f"Data file {file} has no names; add names: [first class, second class, ...].")
+        return {i: f"class{i}" for i in range(nc)}
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping) or not names:
+        raise UserError(f"Data file {file}: names must be a list, or a mapping from class id to name.")
+    if set(names) != set(range(len(names))):
+        raise UserError(f"Data file {file}: the class ids in names must be 0 to {len(names) - 1} without gaps.")
+    if nc is not None and nc != len(names):
+        raise UserError(f"Data file {file} has nc: {nc} but {len(names)} names; make them agree.")
+    return {i: str(names[i]) for i in range(len(names))}

@@ -1,0 +1,126 @@
+"""Reads image files with OpenCV (EXIF orientation applied) and finds the image files of a folder or a list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.errors import UserError
+
+Image = NDArray[np.uint8]
+SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm"})
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+class ImageError(Exception):
+    """An image that cannot be used, with the reason."""
+
+
+def read_image(file: str, reduce: int = 1) -> Image:
+    """Reads a BGR image uint8 [H,W,3], its sides divided by `reduce` (1, 2, 4 or 8).
+
+    JPEG is decoded at the smaller size directly, which costs less than decoding and resizing and does not alias.
+
+    Raises:
+        UserError: the file has gone or is broken since it was checked.
+    """
+    image = cv2.imread(file, _REDUCED.get(reduce, cv2.IMREAD_COLOR))
+    if image is None:
+        raise UserError(f"Cannot read image {file}: it was removed or damaged while in use.")
+    return np.asarray(image, np.uint8)
+
+
+def check_image(file: str) -> tuple[int, int, str]:
+    """Decodes an image once and returns its (height, width) as displayed, and a remark or "".
+
+    Raises:
+        ImageError: it cannot be decoded or is smaller than 10 pixels.
+    """
+    try:
+        if os.stat(file).st_size == 0:  # noqa: PTH116
+            raise ImageError("the file is empty (zero bytes)")
+        # Decoding grey only checks every coded block at about half the cost of colour.
+        image = cv2.imread(file, cv2.IMREAD_GRAYSCALE)
+    except (OSError, cv2.error) as error:
+        raise ImageError(f"cannot be read ({error.strerror if isinstance(error, OSError) else 'too large'})") from None
+    if image is None:
+        raise ImageError("is not an image or is damaged")
+    height, width = image.shape[:2]
+    if min(height, width) < 10:
+        raise ImageError(f"is only {width} x {height} pixels; 10 are the least")
+    remark = ""
+    if file.lower().endswith((".jpg", ".jpeg", ".jfif")) and _is_cut_short(file):
+        remark = "the JPEG is cut short; used as far as it decodes"
+    return height, width, remark
+
+
+def _is_cut_short(file: str) -> bool:
+    """Whether a JPEG lacks its end marker (some cameras write a few bytes after it)."""
+    with Path(file).open("rb") as stream:
+        if stream.read(2) != b"\xff\xd8":
+            return False
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - 4096))
+        return b"\xff\xd9" not in stream.read()
+
+
+def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
+    """Sorted image files of folders (searched to any depth, through links), `.txt` lists and single images.
+
+    Raises:
+        UserError: a source does not exist or is of another kind.
+    """
+    files: list[str] = []
+    for source in sources:
+        if source.is_dir():
+            files += _walk(source)
+        elif source.is_file() and source.suffix.lower() == ".txt":
+            files += _listed(source, root)
+        elif source.is_file() and source.suffix.lower() in SUFFIXES:
+            files.append(str(source))
+        elif source.exists():
+            raise UserError(f"{source} is neither a folder of images nor a .txt list of images.")
+        else:
+            raise UserError(f"Image folder or list {source} does not exist; correct the data.yaml.")
+    return sorted(files)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+def _walk(folder: Path) -> list[str]:
+    files: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up would never end
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        files += [os.path.join(place, name) for name in names if _is_image(name)]  # noqa: PTH118
+    return files
+
+
+def _listed(file: Path, root: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the image list {file}: {error}.") from error
+    files = []
+    for line in (line.strip() for line in lines):
+        if not line or not _is_image(line):
+            continue
+        if line.startswith("./"):
+            path = file.parent / line
+        else:
+            path = root / line
+            if not path.exists() and (file.parent / line).exists():
+                path = file.parent / line
+        files.append(os.path.normpath(path))
+    return files

@@ -1,0 +1,105 @@
+"""Label arrays, file names and decoded images in memory that all worker processes share."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateur.data.images import Image
+from secateur.data.index import Floats, Index
+
+_AUTO_LIMIT = 1 << 30  # bytes
+
+
+class SharedIndex:
+    """The arrays of an Index as tensors: forked workers read the parent's pages, started ones map the same memory.
+
+    No Python object per image exists, so reading does not touch reference counts and no page is copied.
+    """
+
+    def __init__(self, index: Index) -> None:
+        names = [os.fsencode(file) for file in index.files]
+        ends = np.cumsum([0, *(len(name) for name in names)])
+        self._names = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
+        self._ends = torch.from_numpy(ends.astype(np.int64))
+        self._shapes = torch.from_numpy(np.ascontiguousarray(index.shapes, np.int32))
+        self._labels = torch.from_numpy(np.ascontiguousarray(index.labels, np.float32))
+        self._offsets = torch.from_numpy(np.ascontiguousarray(index.offsets, np.int64))
+        self._points = torch.from_numpy(np.ascontiguousarray(index.points, np.float32))
+        self._point_offsets = torch.from_numpy(np.ascontiguousarray(index.point_offsets, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def file(self, i: int) -> str:
+        """Path of image i."""
+        start, stop = self._ends[i : i + 2].tolist()
+        return os.fsdecode(self._names[start:stop].numpy().tobytes())
+
+    def shape(self, i: int) -> tuple[int, int]:
+        """(height, width) of image i."""
+        height, width = self._shapes[i].tolist()
+        return height, width
+
+    def labels(self, i: int) -> Floats:
+        """View [k,5] of the rows of image i."""
+        start, stop = self._offsets[i : i + 2].tolist()
+        return np.asarray(self._labels[start:stop].numpy())
+
+    def outlines(self, i: int) -> list[Floats]:
+        """Normalised outline [p,2] of each row of image i; empty ones where the label was a box."""
+        start, stop = self._offsets[i : i + 2].tolist()
+        if not len(self._points):
+            return [np.zeros((0, 2), np.float32)] * (stop - start)
+        borders = self._point_offsets[start : stop + 1].tolist()
+        return [self._points[a:b].numpy() for a, b in pairwise(borders)]
+
+
+class ImageCache:
+    """Decoded images in one anonymous shared mapping: whichever process reads an image first keeps it for all."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
+        self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
+        ends = np.concatenate([[0], np.cumsum(self._sizes.prod(1, dtype=np.int64) * 3)])
+        self._starts: NDArray[np.int64] = ends[:-1]
+        count = len(self._sizes)
+        self._memory = mmap.mmap(-1, max(1, int(ends[-1]) + count))
+        self._pixels = np.frombuffer(self._memory, np.uint8, int(ends[-1]))
+        self._ready = np.frombuffer(self._memory, np.uint8, count, int(ends[-1]))
+
+    @staticmethod
+    def choose(wish: bool | Literal["ram", "auto"], sizes: Sequence[tuple[int, int]]) -> ImageCache | None:
+        """A cache if one is wished ("auto": if it is small against the free memory)."""
+        if not wish or not sizes:
+            return None
+        need = int(np.array(sizes, np.int64).prod(1).sum()) * 3
+        return ImageCache(sizes) if wish != "auto" or need <= min(_AUTO_LIMIT, _free_memory() // 4) else None
+
+    def get(self, i: int) -> Image | None:
+        """View [H,W,3] of image i (read only by convention), or None before it was put."""
+        return self._slot(i) if self._ready[i] else None
+
+    def put(self, i: int, image: Image) -> None:
+        """Keeps an image; two processes that put the same one write the same bytes."""
+        self._slot(i)[:] = image
+        self._ready[i] = 1
+
+    def _slot(self, i: int) -> Image:
+        height, width = int(self._sizes[i, 0]), int(self._sizes[i, 1])
+        start = int(self._starts[i])
+        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def _free_memory() -> int:
+    """Bytes of memory that can be had without swapping; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0

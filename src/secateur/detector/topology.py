@@ -1,0 +1,265 @@
+"""What a detector is made of, as plain data: the blocks of the YOLOv5 YAML format with its multiples applied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secateur.detector.activations import canonical_activation
+from secateur.errors import UserError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+# Blocks whose first argument is an output width (scaled by the width multiple) ...
+_CONVOLUTIONS = {"Conv", "DWConv", "GhostConv", "CrossConv", "Focus", "DWConvTranspose2d"}
+_STAGES = {"Bottleneck", "GhostBottleneck", "BottleneckCSP", "C3", "C3TR", "C3SPP", "C3Ghost", "C3x", "SPP", "SPPF"}
+WIDE_KINDS = frozenset(_CONVOLUTIONS | _STAGES | {"nn.Conv2d", "nn.ConvTranspose2d"})
+# ... those without one ...
+PLAIN_KINDS = frozenset(
+    {"Concat", "Detect", "nn.Upsample", "nn.MaxPool2d", "nn.ZeroPad2d", "nn.BatchNorm2d", "nn.Identity"}
+)
+KINDS = WIDE_KINDS | PLAIN_KINDS
+# ... and those that take a list of inputs.
+JOINING_KINDS = frozenset({"Concat", "Detect"})
+
+
+@dataclass(frozen=True)
+class Block:
+    """One row of a topology.
+
+    Attributes:
+        sources: blocks that are read; -1 is the one before (the image for the first), -2 the one before that.
+        repeats: how often the block, or what is inside it, is repeated.
+        kind: name in the YAML format, such as "C3" or "nn.Upsample".
+        args: arguments after the input width; the first one of a wide kind is its output width.
+    """
+
+    sources: tuple[int, ...]
+    repeats: int
+    kind: str
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A detector without its tensors.
+
+    Attributes:
+        nc: number of classes.
+        blocks: rows in order; the last one is Detect.
+        anchors: one row a level, (width, height) pairs in pixels.
+        activation: canonical name of the activation in every convolution block.
+        channels: channels of the image.
+    """
+
+    nc: int
+    blocks: tuple[Block, ...]
+    anchors: tuple[tuple[float, ...], ...]
+    activation: str = "SiLU"
+    channels: int = 3
+
+    @classmethod
+    def from_yaml(cls, path_or_name: str | Path, nc: int | None = None) -> Topology:
+        """Reads "yolov5n", "yolov5n.yaml" or a user's file in YOLOv5's format; `nc` overrides the file's.
+
+        Raises:
+            UserError: there is no such model or file, or the file names the row that is wrong.
+        """
+        data, origin = _read_config(path_or_name)
+        return parse_topology(data, origin, nc)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {
+            "nc": self.nc,
+            "channels": self.channels,
+            "activation": self.activation,
+            "anchors": [list(row) for row in self.anchors],
+            "blocks": [[list(b.sources), b.repeats, b.kind, _thaw(b.args)] for b in self.blocks],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Topology:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: the data does not describe a topology.
+        """
+        try:
+            blocks = tuple(Block(tuple(s), int(n), str(kind), _freeze(args)) for s, n, kind, args in data["blocks"])
+            topology = cls(
+                nc=int(data["nc"]),
+                blocks=blocks,
+                anchors=tuple(tuple(float(v) for v in row) for row in data["anchors"]),
+                activation=canonical_activation(str(data["activation"])),
+                channels=int(data["channels"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"The stored topology is broken ({error!r}).") from error
+        _check(topology, "The stored topology")
+        return topology
+
+    def absolute_sources(self) -> tuple[tuple[int, ...], ...]:
+        """Sources as block indices, -1 for the image."""
+        return tuple(tuple(s if s >= 0 else i + s for s in block.sources) for i, block in enumerate(self.blocks))
+
+    def with_classes(self, nc: int) -> Topology:
+        """The same network for another number of classes."""
+        return replace(self, nc=nc)
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _thaw(value: Any) -> Any:
+    return [_thaw(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of the models that come with Secateur."""
+    return tuple(sorted(name for file in CONFIGS.glob("*.yaml") for name in _load(file).get("models", {})))
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the model file {file}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The model file {file} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise UserError(f"The model file {file} is not a mapping with the keys nc, anchors, backbone and head.")
+    return data
+
+
+def _read_config(path_or_name: str | Path) -> tuple[dict[str, Any], str]:
+    """The user's file if there is one, else the built-in model of that name."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return _load(path), str(path)
+    name = path.stem if path.suffix in (".yaml", ".yml") else path.name
+    if path.parent == Path():
+        for file in sorted(CONFIGS.glob("*.yaml")):
+            data = _load(file)
+            models = data.pop("models")
+            if name in models:
+                return {**data, **models[name]}, name
+    raise UserError(
+        f"There is no model file {path_or_name} and no model of that name; known names are {', '.join(model_names())}."
+    )
+
+
+def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) -> Topology:
+    """A topology from the content of a YOLOv5 YAML file; `origin` names it in errors.
+
+    Raises:
+        UserError: naming the file and the row that is wrong.
+    """
+    for key in ("backbone", "head"):
+        if not isinstance(data.get(key), list) or (key == "head" and not data[key]):
+            raise UserError(f"{origin} has no list {key!r}; a YOLOv5 model file has nc, anchors, backbone and head.")
+    classes = data.get("nc") if nc is None else nc
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+        raise UserError(f"{origin}: nc must be a whole number of at least 1, not {classes!r}.")
+    depth, width = (_number(data, key, origin) for key in ("depth_multiple", "width_multiple"))
+    multiple = data.get("channel_multiple") or 8
+    channels = data.get("ch", 3)
+    if not isinstance(multiple, int) or multiple < 1 or not isinstance(channels, int) or channels < 1:
+        raise UserError(f"{origin}: channel_multiple and ch must be whole numbers of at least 1.")
+    rows = [*data["backbone"], *data["head"]]
+    anchors = _anchors(data.get("anchors", 3), rows, origin)
+    outputs = len(anchors[0]) // 2 * (classes + 5)
+    try:
+        activation = canonical_activation(str(data.get("activation") or "SiLU"))
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+
+    blocks = []
+    for i, row in enumerate(rows):
+        source, repeats, kind, args = _row(row, i, origin)
+        if repeats > 1:
+            repeats = max(round(repeats * depth), 1)
+        values = [_value(v, classes) for v in args]
+        if kind in WIDE_KINDS:
+            if not values or not isinstance(values[0], int) or isinstance(values[0], bool) or values[0] < 1:
+                raise UserError(f"{origin}, block {i} ({kind}): the first argument must be its width, a number >= 1.")
+            if values[0] != outputs:
+                values[0] = math.ceil(values[0] * width / multiple) * multiple
+        blocks.append(Block(source, repeats, kind, () if kind == "Detect" else _freeze(values)))
+    topology = Topology(classes, tuple(blocks), anchors, activation, channels)
+    _check(topology, origin)
+    return topology
+
+
+def _number(data: Mapping[str, Any], key: str, origin: str) -> float:
+    value = data.get(key, 1.0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise UserError(f"{origin}: {key} must be a number above 0, not {value!r}.")
+    return float(value)
+
+
+def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list[Any]]:
+    """One [from, number, module, args] row, checked."""
+    if not isinstance(row, list | tuple) or len(row) != 4 or not isinstance(row[3], list | tuple):
+        raise UserError(f"{origin}, block {i}: expected [from, number, module, [args]], found {row!r}.")
+    source, repeats, kind, args = row
+    sources = tuple(source) if isinstance(source, list | tuple) else (source,)
+    kind = str(kind).removeprefix("models.common.").removeprefix("torch.")
+    if kind not in KINDS:
+        raise UserError(f"{origin}, block {i}: unknown block {kind!r}; known are {', '.join(sorted(KINDS))}.")
+    if not sources or not all(isinstance(s, int) and not isinstance(s, bool) for s in sources):
+        raise UserError(f"{origin}, block {i} ({kind}): 'from' must be block numbers, not {source!r}.")
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= 1000:
+        raise UserError(f"{origin}, block {i} ({kind}): the number of repeats must be 1 to 1000, not {repeats!r}.")
+    return sources, repeats, kind, list(args)
+
+
+def _value(value: Any, nc: int) -> Any:
+    """YAML reads None, nc as words; these few are known."""
+    words = {"None": None, "True": True, "False": False, "nc": nc}
+    return words.get(value, value) if isinstance(value, str) else value
+
+
+def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float, ...], ...]:
+    """Anchor rows in pixels: as given, or for a bare count a neutral start that AutoAnchor replaces."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        last = rows[-1]
+        levels = len(last[0]) if isinstance(last, list | tuple) and last and isinstance(last[0], list | tuple) else 1
+        finest = 8 if levels <= 3 else 4
+        sizes = [[finest * 2**level * 1.5 * 2 ** (k / value) for k in range(value)] for level in range(levels)]
+        return tuple(tuple(v for size in row for v in (size, size)) for row in sizes)
+    try:
+        anchors = tuple(tuple(float(v) for v in row) for row in value)
+    except (TypeError, ValueError):
+        anchors = ()
+    if not anchors or any(len(row) != len(anchors[0]) or len(row) % 2 or not row for row in anchors):
+        raise UserError(
+            f"{origin}: anchors must be a count or one list of width, height pairs a level, all of the same length."
+        )
+    return anchors
+
+
+def _check(topology: Topology, origin: str) -> None:
+    """What must hold for any topology, wherever it came from."""
+    blocks = topology.blocks
+    if not blocks or blocks[-1].kind != "Detect" or any(b.kind == "Detect" for b in blocks[:-1]):
+        raise UserError(f"{origin}: the last block, and only that, must be Detect.")
+    if len(blocks[-1].sources) != len(topology.anchors):
+        raise UserError(
+            f"{origin}: Detect reads {len(blocks[-1].sources)} levels but anchors has {len(topology.anchors)} rows."
+        )
+    for i, block in enumerate(blocks):
+        if block.kind not in KINDS:
+            raise UserError(f"{origin}, block {i}: unknown block {block.kind!r}.")
+        if len(block.sources) > 1 and block.kind not in JOINING_KINDS:
+            raise UserError(f"{origin}, block {i} ({block.kind}): only Concat and Detect can read several blocks.")
+        for source in block.sources:
+            resolved = source if source >= 0 else i + source
+            if not (0 <= resolved < i or (i == 0 and source == -1)):
+                raise UserError(f"{origin}, block {i} ({block.kind}): there is no earlier block {source} to read from.")

@@ -1,0 +1,128 @@
+"""Which detection finds which object: the pairing under precision, recall and the confusion matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of many images in flat arrays.
+
+    Attributes:
+        image: int64 [n], number of the image that the box lies in, from 0.
+        corners: float64 [n, 4], x1, y1, x2, y2 in pixels of the original image.
+        classes: int64 [n], class ids.
+        scores: float64 [n]; ones for ground truth.
+    """
+
+    image: Ints
+    corners: Floats
+    classes: Ints
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def where(self, mask: NDArray[np.bool_]) -> Boxes:
+        """The boxes that a boolean mask [n] selects."""
+        return Boxes(self.image[mask], self.corners[mask], self.classes[mask], self.scores[mask])
+
+
+def true_positives(truths: Boxes, detections: Boxes, threshold: float = 0.5) -> NDArray[np.bool_]:
+    """Whether each detection finds an object of its class, by COCO's rule.
+
+    Detections choose in order of score; each takes the object of its image and class that it overlaps most and that is
+    still free, if the overlap (IoU) reaches `threshold`.
+
+    Returns:
+        bool [number of detections].
+    """
+    width = 1 + int(max(truths.classes.max(initial=0), detections.classes.max(initial=0)))
+    detection, truth, overlap = _overlaps(
+        detections.image * width + detections.classes,
+        detections.corners,
+        truths.image * width + truths.classes,
+        truths.corners,
+        threshold,
+    )
+    order = np.lexsort((-overlap, detection, -detections.scores[detection]))
+    chosen = _take_first(detection[order], truth[order])
+    flags = np.zeros(len(detections), dtype=bool)
+    flags[detection[order][chosen]] = True
+    return flags
+
+
+def confusion_matrix(
+    truths: Boxes, detections: Boxes, classes: int, conf: float = 0.25, threshold: float = 0.45
+) -> Ints:
+    """Counts of predicted class (row) against true class (column); the last row and column are background.
+
+    Boxes are paired by overlap alone, whatever their classes, the largest overlap first.
+
+    Args:
+        truths: the objects.
+        detections: the detector's boxes; those under `conf` are left out.
+        classes: number of classes.
+        conf: lowest score that counts.
+        threshold: lowest IoU of a pair.
+
+    Returns:
+        int64 [classes + 1, classes + 1].
+    """
+    detections = detections.where(detections.scores > conf)
+    detection, truth, overlap = _overlaps(detections.image, detections.corners, truths.image, truths.corners, threshold)
+    order = np.argsort(-overlap, kind="stable")
+    detection, truth = detection[order], truth[order]
+    chosen = _take_first(detection, truth)
+    predicted = np.full(len(truths), classes)
+    predicted[truth[chosen]] = detections.classes[detection[chosen]]
+    matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+    np.add.at(matrix, (predicted, truths.classes), 1)
+    spurious = np.ones(len(detections), dtype=bool)
+    spurious[detection[chosen]] = False
+    matrix[:, classes] += np.bincount(detections.classes[spurious], minlength=classes + 1)
+    return matrix
+
+
+def _overlaps(
+    left_group: Ints, left: Floats, right_group: Ints, right: Floats, threshold: float
+) -> tuple[Ints, Ints, Floats]:
+    """Every pair (left, right) of one group whose IoU reaches the threshold, without a loop over groups."""
+    order = np.argsort(left_group, kind="stable")
+    ordered = left_group[order]
+    first = np.searchsorted(ordered, right_group, side="left")
+    count = np.searchsorted(ordered, right_group, side="right") - first
+    b = np.repeat(np.arange(len(right_group)), count)
+    within = np.arange(len(b)) - np.repeat(np.cumsum(count) - count, count)
+    a = order[np.repeat(first, count) + within]
+    overlap = _iou(left[a], right[b])
+    enough = overlap >= threshold
+    return a[enough], b[enough], overlap[enough]
+
+
+def _iou(a: Floats, b: Floats) -> Floats:
+    """IoU of boxes a[i] and b[i], both [n, 4] corners."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    common = sides.clip(min=0).prod(axis=1)
+    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - common
+    return np.asarray(common / np.maximum(union, 1e-12), dtype=np.float64)
+
+
+def _take_first(a: Ints, b: Ints) -> Ints:
+    """Positions of the pairs that stay when pairs are taken in order and nobody is taken twice."""
+    used_a: set[int] = set()
+    used_b: set[int] = set()
+    chosen = []
+    for position, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+        if i not in used_a and j not in used_b:
+            used_a.add(i)
+            used_b.add(j)
+            chosen.append(position)
+    return np.asarray(chosen, dtype=np.int64)

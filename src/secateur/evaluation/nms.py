@@ -1,0 +1,61 @@
+"""Non-maximum suppression of decoded predictions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, nms
+
+
+def non_max_suppression(
+    predictions: Tensor,
+    conf: float = 0.001,
+    iou: float = 0.6,
+    max_det: int = 300,
+    multi_label: bool = True,
+    agnostic: bool = False,
+    max_nms: int = 30_000,
+) -> list[Tensor]:
+    """Keeps, for each image, the best of every cluster of overlapping boxes of one class.
+
+    A box's score for a class is objectness x class score. Images are treated one by one, so the result for an image
+    does not depend on its companions in the batch.
+
+    Args:
+        predictions: decoded rows [B, N, 5 + nc]: centre x, y, width, height in pixels, objectness, class scores.
+        conf: lowest objectness, and lowest score, that stays.
+        iou: a box that overlaps a better one of its class by more than this goes.
+        max_det: most boxes of an image.
+        multi_label: a box may stay once for each class whose score suffices; otherwise only for its best class.
+        agnostic: boxes of different classes suppress each other too.
+        max_nms: most candidates of an image that enter the suppression (the best by score).
+
+    Returns:
+        for each image float32 [n, 6]: x1, y1, x2, y2 in pixels, score, class; best score first.
+    """
+    multi_label = multi_label and predictions.shape[2] > 6
+    results = []
+    for candidates, objectness in zip(predictions, predictions[..., 4] > conf, strict=True):
+        rows = candidates[objectness].float()
+        scores = rows[:, 5:] * rows[:, 4:5]
+        if multi_label:
+            row, label = (scores > conf).nonzero(as_tuple=True)
+            score = scores[row, label]
+        else:
+            score, label = scores.max(dim=1)
+            row = (score > conf).nonzero(as_tuple=True)[0]
+            score, label = score[row], label[row]
+        if score.numel() > max_nms:
+            score, best = score.topk(max_nms)
+            row, label = row[best], label[best]
+        corners = _corners(rows[row, :4])
+        kept = nms(corners, score, iou) if agnostic else batched_nms(corners, score, label, iou)
+        kept = kept[:max_det]
+        results.append(torch.cat((corners[kept], score[kept, None], label[kept, None].float()), dim=1))
+    return results
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """[n, 4] centre x, y, width, height -> x1, y1, x2, y2."""
+    centres, half = boxes[:, :2], boxes[:, 2:] / 2
+    return torch.cat((centres - half, centres + half), dim=1)

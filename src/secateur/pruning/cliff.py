@@ -1,0 +1,127 @@
+"""The cliff curve: accuracy at a ladder of pruning ratios before any repair, and where it falls off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from torch import nn
+
+from secateur.pruning.budget import Budget, Guards, allocate
+from secateur.pruning.graph import ChannelGraph, Floats
+from secateur.pruning.plan import Plan
+from secateur.pruning.surgery import cut
+
+RATIOS = tuple(step / 10 for step in range(10))
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Accuracy(Protocol):
+    """What an evaluation has to tell."""
+
+    @property
+    def mAP50(self) -> float: ...  # noqa: N802
+
+    @property
+    def mAP50_95(self) -> float: ...  # noqa: N802
+
+
+@dataclass(frozen=True)
+class Point:
+    """One rung: `ratio` is the share of units that is really removed."""
+
+    ratio: float
+    mAP50: float  # noqa: N815
+    mAP50_95: float  # noqa: N815
+    parameters: int
+    flops: int
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Cliff:
+    """The curve, sorted by ratio, and the ratio of its knee (None for a network that detects nothing)."""
+
+    points: tuple[Point, ...]
+    knee: float | None
+
+    @property
+    def warning(self) -> str | None:
+        """One sentence when the chosen plan lies past the knee."""
+        chosen = next((point for point in self.points if point.chosen), None)
+        if chosen is None or self.knee is None or chosen.ratio <= self.knee + 0.005:
+            return None
+        before = max(self.points, key=lambda point: point.ratio == self.knee)
+        return (
+            f"The chosen plan removes {chosen.ratio:.0%} of the units, past the knee at {self.knee:.0%}: without repair and "
+            f"fine-tuning mAP50 is {chosen.mAP50:.3f} there against {before.mAP50:.3f} at the knee; "
+            "a milder budget or (longer) sparse training is safer."
+        )
+
+    def table(self) -> str:
+        """Text: one line a point, the chosen one and the knee marked."""
+        lines = [f"{'removed':>8} {'mAP50':>7} {'mAP50-95':>9} {'params (M)':>11} {'GFLOPs':>8}"]
+        for point in self.points:
+            marks = ["<- chosen"] * point.chosen + ["<- knee"] * (point.ratio == self.knee)
+            lines.append(
+                f"{point.ratio:>8.1%} {point.mAP50:>7.3f} {point.mAP50_95:>9.3f} {point.parameters / 1e6:>11.3f} "
+                f"{point.flops / 1e9:>8.2f} {' '.join(marks)}".rstrip()
+            )
+        return "\n".join(lines + ([self.warning] if self.warning else []))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {"points": [asdict(point) for point in self.points], "knee": self.knee, "warning": self.warning}
+
+
+def cliff(
+    evaluate: Callable[[Network], Accuracy],
+    network: Network,
+    graph: ChannelGraph,
+    scores: Floats,
+    guards: Guards,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    chosen: Plan | None = None,
+    image_size: int = 640,
+) -> Cliff:
+    """Evaluates the network at each ratio of removed units (clamped where the guards end), and at the chosen plan.
+
+    What is evaluated is the cut network without repair: it computes exactly what the masked one computes, and faster.
+    """
+    plans = []
+    for ratio in ratios:
+        if ratio <= 0:
+            plans.append(Plan.everything(graph, image_size))
+        else:
+            budget = Budget("percent", ratio)
+            plans.append(allocate(graph, scores, budget, guards, image_size=image_size, strict=False))
+    points: dict[float, Point] = {}
+    for plan in [*plans, *([chosen] if chosen else [])]:
+        ratio = plan.removed_share
+        if ratio in points and plan is not chosen:
+            continue
+        metrics = evaluate(cut(network, graph, plan))
+        price = plan.after
+        points[ratio] = Point(
+            ratio, metrics.mAP50, metrics.mAP50_95, price.parameters, price.flops, chosen=plan is chosen
+        )
+    ordered = tuple(points[ratio] for ratio in sorted(points))
+    return Cliff(ordered, _knee(ordered))
+
+
+def _knee(points: Sequence[Point]) -> float | None:
+    """Ratio of the point that lies highest above the straight line from the first point down to zero at the last ratio.
+
+    The construction of "Kneedle" (https://doi.org/10.1109/ICDCSW.2011.20), with the accuracy measured against the
+    unpruned network: a curve that stays flat has its knee at its end, one that falls at once at its beginning.
+    """
+    ratios = np.array([point.ratio for point in points])
+    values = np.array([point.mAP50 for point in points])
+    if not len(points) or values[0] <= 0:
+        return None
+    span = max(float(ratios[-1] - ratios[0]), 1e-9)
+    height = values / values[0] + (ratios - ratios[0]) / span
+    return float(ratios[int(np.argmax(height))])

@@ -1,0 +1,149 @@
+"""Repair without labels: constants of removed channels move into their consumers, batch norms learn new statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.detector.model import Detector
+from secateur.pruning.graph import Bools, ChannelGraph
+from secateur.pruning.plan import Plan
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def absorb_offsets(
+    network: Network, graph: ChannelGraph, plan: Plan, images: Iterable[Tensor] | None = None
+) -> Network:
+    """A copy, not yet cut, whose consumers carry the constants of the channels that the plan removes.
+
+    A channel whose gamma is about 0 gives the constant act(beta) everywhere; whoever reads it sees the sum of its
+    weights times that constant. That sum is taken off the consumer's running mean (or added to its bias where it has
+    one). Exact for gamma = 0 inside the image; beside the border, where zero padding hides part of the constant from
+    kernels larger than 1x1, it is too large. Kept consumers only: grouped ones lose whole groups and need nothing. A
+    consumer with neither a batch norm of its own nor a bias keeps its error.
+
+    The constants are read where they arrive, at each consumer's input, so they take part in every sum, concatenation,
+    pooling and upsampling on the way. Without `images` ([B, C, H, W] in 0..1) the removed channels' gammas are set to
+    zero for the reading; with images the constant is the channel's mean, which also covers gammas near zero.
+    """
+    keep = plan.keep(graph)
+    repaired = copy.deepcopy(network)
+    if keep.all():
+        return repaired
+    probe = copy.deepcopy(network).eval()
+    if images is None:
+        _flatten_(probe, graph, keep)
+        constants = _constants(probe, graph, [_blank(network)], at_centre=True)
+    else:
+        constants = _constants(probe, graph, images, at_centre=False)
+    modules = dict(repaired.named_modules())
+    gone = np.append(~keep, False)
+    with torch.no_grad():
+        for axis in graph.consumers:
+            removed = torch.from_numpy(np.flatnonzero(gone[axis.units]))
+            if len(removed) == 0 or axis.layer not in constants:
+                continue
+            convolution = modules[axis.layer]
+            weight = convolution.weight.movedim(axis.dim, 1).flatten(2).sum(2).double()
+            offset = weight[:, removed] @ constants[axis.layer][removed].to(weight)
+            norm = modules.get(graph.norm_after.get(axis.layer, ""))
+            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+                norm.running_mean.sub_(offset)
+            elif isinstance(convolution.bias, Tensor):
+                convolution.bias.add_(offset)
+    return repaired
+
+
+def reestimate_batchnorm_(network: nn.Module, images: Iterable[Tensor], limit: int | None = None) -> int:
+    """Replaces the running statistics of all batch norms by the plain average over batches [B, C, H, W] in 0..1.
+
+    Everything else runs in eval mode and nothing is learnt. Give batches of equal size, shuffled: every batch counts
+    the same. Modes, momenta and counters are as before when it returns. Without a batch the statistics stay untouched.
+
+    Returns:
+        The number of batches used, at most `limit`.
+    """
+    iterator = iter(islice(images, limit))
+    first = next(iterator, None)
+    if first is None:
+        return 0
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    modes = {module: module.training for module in network.modules()}
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    used = 0
+    try:
+        network.eval()
+        for norm in norms:
+            norm.train()
+            # Momentum None means: cumulative average over the batches counted by num_batches_tracked.
+            norm.momentum, norm.num_batches_tracked = None, torch.tensor(0, device=norm.weight.device)
+        with torch.no_grad():
+            for batch in chain([first], iterator):
+                network(batch)
+                used += 1
+    finally:
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+        for module, mode in modes.items():
+            module.training = mode
+    return used
+
+
+def _blank(network: nn.Module) -> Tensor:
+    """A grey image on which every feature map is large enough to have a centre."""
+    reference = next(network.parameters())
+    side, channels = 128, 3
+    if isinstance(network, Detector):
+        side, channels = 4 * int(max(network.strides)), network.topology.channels
+    return torch.full((1, channels, side, side), 0.5, device=reference.device, dtype=reference.dtype)
+
+
+def _flatten_(probe: nn.Module, graph: ChannelGraph, keep: Bools) -> None:
+    """Makes removed channels constant: gamma zero or, where no batch norm follows, the filter zero."""
+    gone = np.append(~keep, False)
+    tensors = dict(probe.named_parameters())
+    with torch.no_grad():
+        for layer, units in graph.norms.items():
+            tensors[f"{layer}.weight"][torch.from_numpy(gone[units])] = 0.0
+        for layer, axis in graph.filters.items():
+            if layer not in graph.norm_after:
+                index = torch.from_numpy(np.flatnonzero(gone[axis.units])).to(tensors[axis.tensor].device)
+                tensors[axis.tensor].index_fill_(axis.dim, index, 0.0)
+
+
+def _constants(
+    probe: nn.Module, graph: ChannelGraph, images: Iterable[Tensor], *, at_centre: bool
+) -> dict[str, Tensor]:
+    """Value of each input channel of each consumer, double [C]: at the map's centre, or its mean over all images."""
+    sums: dict[str, Tensor] = {}
+    calls: dict[str, int] = {}
+    consumers = {axis.layer for axis in graph.consumers}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            maps = inputs[0].double()
+            value = maps[..., maps.shape[2] // 2, maps.shape[3] // 2] if at_centre else maps.mean((2, 3))
+            sums[name] = sums.get(name, torch.zeros_like(value[0])) + value.sum(0)
+            calls[name] = calls.get(name, 0) + len(value)
+
+        return note
+
+    handles = [
+        module.register_forward_pre_hook(watch(name)) for name, module in probe.named_modules() if name in consumers
+    ]
+    try:
+        with torch.no_grad():
+            for batch in images:
+                probe(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: value / calls[name] for name, value in sums.items()}

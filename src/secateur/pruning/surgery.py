@@ -1,0 +1,81 @@
+"""Cutting a plan's channels out of a network, and silencing them in place of cutting: two ways to the same outputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UserError
+from secateur.pruning.graph import ChannelGraph
+from secateur.pruning.plan import Plan
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def cut(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
+    """A new network without the channels that the plan removes; the old one is left alone.
+
+    `graph` is the trace of `network`. Everything that the plan does not touch is copied bit for bit.
+
+    Raises:
+        UserError: the plan is for another network, or leaves a layer without channels.
+    """
+    keep = np.append(plan.keep(graph), True)
+    indices: dict[str, list[tuple[int, Tensor]]] = {}
+    for axis in graph.axes:
+        kept = np.flatnonzero(keep[axis.units])
+        if len(kept) == 0:
+            raise UserError(f"The plan leaves no channel in {axis.layer}; every layer has to keep at least one.")
+        if len(kept) < len(axis.units):
+            indices.setdefault(axis.tensor, []).append((axis.dim, torch.from_numpy(kept)))
+    # deepcopy takes what the memo holds instead of copying: the large tensors are copied once, at their new size.
+    memo: dict[int, object] = {}
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if name in indices:
+            small = tensor.detach()
+            for dim, index in indices[name]:
+                small = small.index_select(dim, index.to(small.device))
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(small, requires_grad=tensor.requires_grad) if is_parameter else small
+    smaller = copy.deepcopy(network, memo)
+    for old, new in zip(network.modules(), smaller.modules(), strict=True):
+        _resize(old, new)
+    return smaller
+
+
+def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
+    """A copy of the same size whose removed channels are silent: what it computes is what the cut network computes.
+
+    Filters, biases and norms of removed channels are zero, and so is every weight that reads one, because an
+    activation may turn zero into something else.
+    """
+    silenced = copy.deepcopy(network)
+    tensors: dict[str, Tensor] = {**dict(silenced.named_parameters()), **dict(silenced.named_buffers())}
+    statistics = {f"{layer}.{name}" for layer in graph.norms for name in ("running_mean", "running_var")}
+    keep = np.append(plan.keep(graph), True)
+    with torch.no_grad():
+        for axis in graph.axes:
+            gone = torch.from_numpy(np.flatnonzero(~keep[axis.units]))
+            if len(gone) and axis.tensor not in statistics:
+                tensors[axis.tensor].index_fill_(axis.dim, gone.to(tensors[axis.tensor].device), 0.0)
+    return silenced
+
+
+def _resize(old: nn.Module, new: nn.Module) -> None:
+    """Brings the numbers that a layer keeps beside its tensors in line with them."""
+    if isinstance(new, nn.modules.conv._ConvNd) and isinstance(old, nn.modules.conv._ConvNd):
+        first, second = new.weight.shape[:2]
+        grouped = old.groups > 1
+        # Whole groups leave, so the width of a group stays what it was.
+        if new.transposed:
+            new.groups = first // (old.in_channels // old.groups) if grouped else 1
+            new.in_channels, new.out_channels = first, second * new.groups
+        else:
+            new.groups = first // (old.out_channels // old.groups) if grouped else 1
+            new.out_channels, new.in_channels = first, second * new.groups
+    elif isinstance(new, nn.modules.batchnorm._BatchNorm):
+        new.num_features = new.weight.shape[0]

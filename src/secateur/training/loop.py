@@ -1,0 +1,182 @@
+"""The training loop: train, sparsify and fine-tune are this one function with other hooks and terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from secateur.data.index import Index
+from secateur.detector.checkpoint import Checkpoint, save_checkpoint
+from secateur.detector.model import Detector
+from secateur.training.hooks import Hook
+from secateur.training.objective import Term
+from secateur.training.optimizer import set_rates
+from secateur.training.results import EpochBar, MetricsLike, Row, make_row
+from secateur.training.session import Batches, BatchLike, Session, open_session
+from secateur.training.settings import TrainSettings
+from secateur.training.state import sealed_randomness
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where the checkpoints are, and the figures of the best epoch (`best_epoch` counts from 0)."""
+
+    best: Path
+    last: Path
+    best_epoch: int
+    metrics: dict[str, float]
+    epochs: int  # that were trained; fewer than asked for when it stopped early
+    rows: tuple[Row, ...]
+
+
+def fit(
+    detector: Detector,
+    batches: Batches,
+    settings: TrainSettings,
+    *,
+    folder: Path,
+    hooks: Sequence[Hook] = (),
+    terms: Sequence[Term] = (),
+    evaluate: Callable[[Detector], MetricsLike] | None = None,
+    resume: bool = False,
+    like: Checkpoint | None = None,
+    index: Index | None = None,
+) -> FitResult:
+    """Trains `detector` in place; its moving average is what is evaluated and saved.
+
+    An epoch ends with an optimizer step on whatever has accumulated, so no image is left out and nothing is pending
+    when the state is saved. Every process of a distributed training calls this with its own share of the batches.
+
+    Args:
+        folder: run folder: results.csv, weights/best and weights/last (.safetensors, fp16), state.pt.
+        hooks: methods that act around the optimizer step.
+        terms: loss terms besides the detection loss.
+        evaluate: called on the main process with the averaged detector.
+        resume: go on from state.pt; bit for bit on one CPU process. A finished training returns at once.
+        like: checkpoint whose history, plan and training notes the new ones continue.
+        index: labels for AutoAnchor; without it the anchors stay.
+
+    Raises:
+        UserError: bad options, nothing to resume, a full disk, a diverged loss.
+    """
+    with open_session(detector, batches, settings, folder, hooks, terms, index) as session:
+        run, accelerator = session.run, session.accelerator
+        if resume:
+            session.restore()
+        while not session.record.finished:
+            run.log.begin(run.epoch)
+            detector.train()
+            pending = 0
+            with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as bar:
+                for batch in sealed(batches.epoch(run.epoch, start=run.batch)):
+                    set_rates(run.optimizer, run.schedule, run.iteration, run.epoch)
+                    images, targets = to_network(batch, session)
+                    pending += 1
+                    run.images_in_step += len(images) * accelerator.num_processes
+                    step_now = pending >= run.schedule.accumulate(run.iteration) or run.batch + 1 == len(batches)
+                    with nullcontext() if step_now else accelerator.no_sync(session.model):
+                        raw = session.model(images)
+                        loss, parts = session.objective(raw, targets, images)
+                        accelerator.backward(loss)
+                    session.meter.add(parts)
+                    run.batch += 1
+                    if step_now:
+                        session.step()
+                        pending = 0
+                    bar.advance(session.meter)
+            means = session.epoch_means()
+            for hook in session.hooks:
+                hook.epoch_end(run)
+            metrics = evaluate_average(session, evaluate)
+            row = make_row(run.epoch, means, metrics, [group["lr"] for group in run.optimizer.param_groups])
+            run.log.end(row)
+            run.log.message(epoch_line(row, run.epochs))
+            best = session.end_epoch(metrics)
+            write_checkpoints(session, like, row, best)
+            session.save()
+        record, weights = session.record, folder / "weights"
+        accelerator.wait_for_everyone()
+        return FitResult(
+            best=weights / "best.safetensors",
+            last=weights / "last.safetensors",
+            best_epoch=record.best_epoch,
+            metrics=record.best_metrics,
+            epochs=run.epoch,
+            rows=tuple(run.log.rows),
+        )
+
+
+def sealed(batches: Iterable[Any]) -> Iterator[Any]:
+    """The same batches; drawing them leaves torch's generator alone, so that a resumed epoch continues its stream."""
+    with sealed_randomness():
+        iterator = iter(batches)
+    while True:
+        with sealed_randomness():
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
+    """Images float [B, 3, H, W] in 0..1 and targets [T, 6] on the device, rescaled when the training is multi-scale."""
+    settings, device = session.settings, session.accelerator.device
+    images = batch.images.to(device, non_blocking=True)
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    images = images.float().div_(255)
+    if settings.multi_scale:
+        stride = int(max(session.run.detector.strides))
+        images = rescale(images, settings.image_size, stride, (settings.seed, session.run.iteration))
+    return images, batch.targets.to(device, non_blocking=True)
+
+
+def rescale(images: Tensor, size: int, stride: int, seed: tuple[int, int]) -> Tensor:
+    """Resizes a batch to a size drawn from half to one and a half of `size`; sides stay multiples of the stride."""
+    drawn = int(np.random.default_rng(seed).integers(size // 2, size * 3 // 2 + stride)) // stride * stride
+    factor = max(drawn, stride) / max(images.shape[2:])
+    height, width = (math.ceil(side * factor / stride) * stride for side in images.shape[2:])
+    if (height, width) == tuple(images.shape[2:]):
+        return images
+    return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+
+
+def evaluate_average(session: Session, evaluate: Callable[[Detector], MetricsLike] | None) -> MetricsLike | None:
+    """Evaluates the moving average on the main process in the epochs that ask for it."""
+    run, every = session.run, session.settings.val_every
+    due = run.epoch + 1 == run.epochs or (every > 0 and (run.epoch + 1) % every == 0)
+    if evaluate is None or not due or not run.is_main:
+        return None
+    with sealed_randomness():
+        return evaluate(run.ema.detector)
+
+
+def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best: bool) -> None:
+    """Writes weights/last, and weights/best when this epoch is the best so far."""
+    if not session.run.is_main:
+        return
+    training = {"settings": session.settings.to_dict(), "epoch": int(row["epoch"]), "results": dict(row)}
+    checkpoint = Checkpoint.of(session.run.ema.detector, like=like, training=training).half()
+    save_checkpoint(checkpoint, session.run.folder / "weights" / "last.safetensors")
+    if best:
+        save_checkpoint(checkpoint, session.run.folder / "weights" / "best.safetensors")
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """One epoch in one line."""
+    words = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
+    for name, value in row.items():
+        if name.startswith("train/"):
+            words.append(f"{name.removeprefix('train/').removesuffix('_loss')} {value:.4f}")
+    short = {"precision": "P", "recall": "R", "mAP_0.5": "mAP50", "mAP_0.5:0.95": "mAP50-95"}
+    words += [f"{short[n.removeprefix('metrics/')]} {v:.3f}" for n, v in row.items() if n.startswith("metrics/")]
+    return "  ".join(words)

@@ -1,0 +1,181 @@
+"""What a training reports: results.csv with YOLOv5's columns, TensorBoard, the progress bar and one line an epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from secateur.errors import UserError
+from secateur.files import write_text
+
+Row = dict[str, float]
+
+
+class MetricsLike(Protocol):
+    """What the loop reads of an evaluation."""
+
+    @property
+    def P(self) -> float: ...  # noqa: N802
+    @property
+    def R(self) -> float: ...  # noqa: N802
+    @property
+    def mAP50(self) -> float: ...  # noqa: N802
+    @property
+    def mAP50_95(self) -> float: ...  # noqa: N802
+
+
+def fitness(metrics: MetricsLike) -> float:
+    """YOLOv5's figure of merit: mostly mAP50-95."""
+    return 0.1 * metrics.mAP50 + 0.9 * metrics.mAP50_95
+
+
+class RunLog:
+    """Collects an epoch's figures and hands them to results.csv and to the trackers; silent off the main process."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        self.folder, self.accelerator = folder, accelerator
+        self.is_main = accelerator.is_main_process
+        self.console = Console(stderr=True, quiet=not self.is_main)
+        self.rows: list[Row] = []
+        self._scalars: Row = {}
+        self._step = 0
+        if accelerator.log_with and self.is_main:
+            accelerator.init_trackers("tensorboard")
+
+    def message(self, text: str) -> None:
+        """One line for the user."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def log(self, name: str, value: float) -> None:
+        """A figure of this epoch for the trackers."""
+        self._scalars[name] = float(value)
+
+    def histogram(self, name: str, values: Tensor) -> None:
+        """A distribution of this epoch, for TensorBoard where it is in use."""
+        if not self.is_main:
+            return
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.tracker.add_histogram(name, values.detach().float().cpu(), self._step)
+
+    def begin(self, epoch: int) -> None:
+        """Figures that follow belong to this epoch."""
+        self._step, self._scalars = epoch, {}
+
+    def end(self, row: Row) -> None:
+        """Closes the epoch: its row goes into results.csv, all figures to the trackers."""
+        self.rows.append(row)
+        if not self.is_main:
+            return
+        self.write_results()
+        if self.accelerator.trackers:
+            self.accelerator.log({k: v for k, v in row.items() if k != "epoch"} | self._scalars, step=self._step)
+
+    def write_results(self) -> None:
+        """Writes all rows; a resumed training thus repeats none."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow({k: int(v) if k == "epoch" else f"{v:.5g}" for k, v in row.items()})
+        write_text(self.folder / "results.csv", text.getvalue())
+
+    def close(self) -> None:
+        """Flushes and closes the trackers."""
+        if self.is_main and self.accelerator.trackers:
+            self.accelerator.end_training()
+            self.accelerator.trackers = []
+
+
+def make_row(epoch: int, parts: Mapping[str, float], metrics: MetricsLike | None, rates: list[float]) -> Row:
+    """One epoch under YOLOv5's column names; an epoch that was not evaluated has no metrics."""
+    row: Row = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
+    if metrics is not None:
+        row |= {"metrics/precision": metrics.P, "metrics/recall": metrics.R}
+        row |= {"metrics/mAP_0.5": metrics.mAP50, "metrics/mAP_0.5:0.95": metrics.mAP50_95}
+    return row | {f"x/lr{i}": rate for i, rate in enumerate(rates)}
+
+
+class EpochBar:
+    """The progress bar of one epoch, on the main process's terminal only."""
+
+    def __init__(self, log: RunLog, epoch: int, epochs: int, total: int, done: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = not (log.is_main and log.console.is_terminal)
+        self.title = f"{epoch + 1}/{epochs}"
+        self.progress = Progress(*columns, console=log.console, transient=True, disable=hidden, refresh_per_second=4)
+        self.task: TaskID = self.progress.add_task(self.title, total=total, completed=done)
+        self.hidden = hidden
+
+    def __enter__(self) -> EpochBar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.progress.stop()
+
+    def advance(self, meter: LossMeter) -> None:
+        """One batch more; the losses shown are the epoch's means so far."""
+        if self.hidden:
+            return
+        if meter.batches % 10 == 1:  # reading the losses waits for an accelerator's queue
+            text = "  ".join(f"{name} {value:.4f}" for name, value in meter.means().items())
+            self.progress.update(self.task, description=f"{self.title}  {text}")
+        self.progress.advance(self.task)
+
+
+class LossMeter:
+    """Running sums of the loss parts of an epoch, kept on the device, and a count of batches that were no numbers."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.names: tuple[str, ...] = ()
+        self.device = device
+        self.sums = torch.zeros(0, device=device)
+        self.bad = torch.zeros((), device=device)
+        self.batches = 0
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        """One batch; NaN and infinity count as bad and not into the means."""
+        values = torch.stack([value.detach().float() for value in parts.values()])
+        self.note(values)
+        values = values.nan_to_num(0.0, 0.0, 0.0)
+        self.names = tuple(parts)
+        self.sums = values if self.batches == 0 else self.sums + values
+        self.batches += 1
+
+    def note(self, values: Tensor) -> None:
+        """Counts a bad batch when a value (a gradient norm, say) is no finite number; waits for nothing."""
+        self.bad = self.bad + (~values.isfinite()).any()
+
+    def means(self, sums: Tensor | None = None) -> dict[str, float]:
+        """Mean of each part over the batches so far; `sums` replaces this process's own sums."""
+        values = (self.sums if sums is None else sums) / max(self.batches, 1)
+        return dict(zip(self.names, values.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a state in the middle of an epoch."""
+        return {"names": list(self.names), "sums": self.sums, "bad": self.bad, "batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.names, self.batches = tuple(state["names"]), int(state["batches"])
+        self.sums, self.bad = state["sums"].to(self.device), state["bad"].to(self.device)
+
+
+def diverged(epoch: int, state_kept: bool) -> UserError:
+    """The error of a training whose loss is no number any more."""
+    kept = " The state of the last good epoch is kept; weights/last holds it." if state_kept else ""
+    return UserError(
+        f"The loss became NaN or infinite in epoch {epoch + 1}; lower lr0 or the penalty rate, lengthen the warm-up, "
+        f"or switch amp off.{kept}"
+    )

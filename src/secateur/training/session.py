@@ -1,0 +1,271 @@
+"""One training put together: what the loop holds in its hands, how it is opened and closed, saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from secateur.data.index import Index
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.training.anchors import fit_anchors_
+from secateur.training.distributed import separate_batchnorm_, sum_over_processes, synchronise_batchnorm_
+from secateur.training.ema import Ema
+from secateur.training.hooks import Hook, TrainingRun, attach, detach
+from secateur.training.loss import DetectionLoss
+from secateur.training.objective import Objective, Term
+from secateur.training.optimizer import build_optimizer, frozen_parameters
+from secateur.training.precision import start_accelerator
+from secateur.training.results import LossMeter, MetricsLike, RunLog, diverged, fitness
+from secateur.training.schedules import Schedule
+from secateur.training.settings import TrainSettings
+from secateur.training.state import random_state, read_state, set_random_state, write_state
+
+# Options that may change between a kill and the resumption without changing what is computed.
+FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device")
+
+
+CLIP = 10.0  # largest gradient norm, as YOLOv5
+
+
+class BatchLike(Protocol):
+    """What the loop reads of a batch."""
+
+    images: Tensor  # uint8 [B, 3, H, W]
+    targets: Tensor  # float [T, 6]
+
+
+class Batches(Protocol):
+    """This process's share of the training batches; `epoch` is a pure function of its arguments."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]:
+        """The batches of an epoch from number `start` on."""
+
+
+@dataclass
+class Record:
+    """The best epoch so far, and whether the training has ended."""
+
+    best_fitness: float = -1.0
+    best_epoch: int = -1
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+    def update(self, epoch: int, metrics: MetricsLike | None) -> bool:
+        """Takes an epoch's evaluation; True when it is the best. Without evaluations the newest epoch is the best."""
+        if metrics is None:
+            if self.best_fitness < 0:
+                self.best_epoch = epoch
+            return self.best_fitness < 0
+        value = fitness(metrics)
+        if not value > self.best_fitness:
+            return False
+        self.best_fitness, self.best_epoch = value, epoch
+        self.best_metrics = {"P": metrics.P, "R": metrics.R, "mAP50": metrics.mAP50, "mAP50-95": metrics.mAP50_95}
+        return True
+
+
+class Forward(nn.Module):
+    """The module that Accelerate wraps and patches for mixed precision, so that the detector itself stays clean."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Raw logits of every level for images [B, 3, H, W] in 0..1."""
+        return self.detector(images)
+
+
+@dataclass
+class Session:
+    """Everything the loop needs; hooks end with the EMA."""
+
+    settings: TrainSettings
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: AcceleratedOptimizer
+    objective: Objective
+    run: TrainingRun
+    hooks: tuple[Hook, ...]
+    parameters: list[nn.Parameter]
+    meter: LossMeter
+    record: Record = field(default_factory=Record)
+
+    def check_finite(self) -> None:
+        """Stops a training that diverged; an fp16 scaler may skip up to half of the batches.
+
+        Raises:
+            UserError: it names the epoch and what to try.
+        """
+        allowed = self.meter.batches // 2 if self.accelerator.scaler is not None else 0
+        if float(self.meter.bad) > allowed:
+            raise diverged(self.run.epoch, state_kept=self.run.epoch > 0)
+
+    def step(self) -> None:
+        """One optimizer step on the gradients gathered so far; hooks fire inside it."""
+        norm = self.accelerator.clip_grad_norm_(self.parameters, CLIP)
+        if self.accelerator.scaler is None and norm is not None:
+            self.meter.note(norm)
+        if self.accelerator.device.type == "cpu":
+            self.check_finite()  # before weights are damaged; elsewhere reading the count would wait for the device
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.run.images_in_step = 0
+        every = self.settings.save_every_steps
+        if every and self.run.step % every == 0 and self.run.batch < self.run.schedule.batches:
+            self.check_finite()
+            self.save()
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean loss parts of the finished epoch over all processes, and an empty meter for the next."""
+        self.check_finite()
+        means = self.meter.means(sum_over_processes(self.meter.sums))
+        self.meter = LossMeter(self.accelerator.device)
+        return means
+
+    def end_epoch(self, metrics: MetricsLike | None) -> bool:
+        """Records the evaluation and moves to the next epoch; True when this one is the best so far."""
+        best = self.record.update(self.run.epoch, metrics)
+        patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
+        stop = patience > 0 and self.record.best_fitness >= 0 and waited >= patience
+        if stop and self.run.epoch + 1 < self.run.epochs:
+            self.run.log.message(f"No better epoch since {self.record.best_epoch + 1}: stopping (patience {patience}).")
+        finished = [stop or self.run.epoch + 1 == self.run.epochs]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(finished)
+        self.record.finished = bool(finished[0])
+        self.run.epoch, self.run.batch = self.run.epoch + 1, 0
+        return best
+
+    def save(self) -> None:
+        """Writes the resumable state; of a finished training only the record."""
+        generators = gather_object([random_state()]) if self.accelerator.num_processes > 1 else [random_state()]
+        if not self.run.is_main:
+            return
+        state: dict[str, Any] = {
+            "settings": self.settings.to_dict(),
+            "record": asdict(self.record),
+            "rows": self.run.log.rows,
+            "run": {"epoch": self.run.epoch, "batch": self.run.batch, "step": self.run.step},
+        }
+        if not self.record.finished:
+            scaler = self.accelerator.scaler
+            state |= {
+                "model": self.run.detector.state_dict(),
+                "optimizer": self.run.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "hooks": [(type(hook).__name__, hook.state_dict()) for hook in self.hooks],
+                "meter": self.meter.state_dict(),
+                "generators": generators,
+            }
+        write_state(self.run.folder, state)
+
+    def restore(self) -> None:
+        """Goes back to the saved state.
+
+        Raises:
+            UserError: no state, a damaged one, or one of a training with other options.
+        """
+        state = read_state(self.run.folder)
+        _same_options(state["settings"], self.settings.to_dict())
+        self.record, self.run.log.rows = Record(**state["record"]), list(state["rows"])
+        counters = state["run"]
+        self.run.epoch, self.run.batch, self.run.step = counters["epoch"], counters["batch"], counters["step"]
+        if self.record.finished:
+            return
+        names = [type(hook).__name__ for hook in self.hooks]
+        if [name for name, _ in state["hooks"]] != names:
+            raise UserError(
+                f"Cannot resume in {self.run.folder}: it was trained with other methods; repeat its options."
+            )
+        try:
+            self.run.detector.load_state_dict(state["model"])
+            self.run.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"Cannot resume in {self.run.folder}: its state is of another detector.") from error
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        for hook, (_, saved) in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)
+        self.meter.load_state_dict(state["meter"])
+        mine = self.accelerator.process_index
+        if len(state["generators"]) == self.accelerator.num_processes:
+            set_random_state(state["generators"][mine])
+
+
+@contextmanager
+def open_session(
+    detector: Detector,
+    batches: Batches,
+    settings: TrainSettings,
+    folder: Path,
+    hooks: Sequence[Hook],
+    terms: Sequence[Term],
+    index: Index | None,
+) -> Iterator[Session]:
+    """Makes everything ready for the first step and, at the end, gives the detector back as a plain module."""
+    accelerator = start_accelerator(settings, folder)
+    device, world = accelerator.device, accelerator.num_processes
+    torch.manual_seed(settings.seed + accelerator.process_index)
+    log = RunLog(folder, accelerator)
+    frozen = frozen_parameters(detector, settings.freeze)
+    # Order matters: place, anchors, then the copies and optimizers that hold on to the tensors.
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    detector.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
+    if index is not None and not settings.noautoanchor:
+        log.message(str(fit_anchors_(detector, index, settings.image_size, settings.hyp.anchor_t, settings.seed)))
+    ema = Ema(detector)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    schedule = Schedule(
+        settings.hyp, settings.epochs, len(batches), settings.batch_size, settings.cos_lr, settings.warmup_minimum
+    )
+    inner = build_optimizer(detector, settings, schedule, scaled=accelerator.scaler is not None)
+    if world > 1 and settings.sync_bn:
+        synchronise_batchnorm_(detector, device.type)
+    model, optimizer = accelerator.prepare(Forward(detector), inner)
+    loss = DetectionLoss(detector, settings.hyp, settings.image_size, settings.label_smoothing)
+    run = TrainingRun(detector, ema, inner, schedule, folder, log, accelerator.is_main_process)
+    session = Session(
+        settings=settings,
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        objective=Objective([loss, *terms]),
+        run=run,
+        hooks=(*hooks, ema),
+        parameters=[parameter for parameter in detector.parameters() if parameter.requires_grad],
+        meter=LossMeter(device),
+    )
+    try:
+        for hook in session.hooks:
+            hook.start(run)
+        attach(run, session.hooks)
+        yield session
+    finally:
+        detach(run)
+        separate_batchnorm_(detector)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        log.close()
+
+
+def _same_options(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if name not in FREE_OPTIONS and before.get(name) != value:
+            raise UserError(
+                f"Cannot resume: option {name} was {before.get(name)!r} and is {value!r} now; repeat the first value."
+            )

@@ -1,0 +1,64 @@
+"""The options of a training, checked when they are made; imports no torch, so the command line can read it fast."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from secateur.errors import UserError
+from secateur.training.hyp import Hyp
+
+NOMINAL_BATCH = 64  # images an optimizer step stands for; weight decay and penalties are quoted for it
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train. `batch_size` is the total over all processes; steps are optimizer steps.
+
+    Raises:
+        UserError: an option out of its range, named.
+    """
+
+    epochs: int = 100
+    batch_size: int = 16
+    image_size: int = 640
+    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
+    cos_lr: bool = False
+    label_smoothing: float = 0.0
+    patience: int = 100  # epochs without a better fitness before the training stops; 0 never stops
+    freeze: tuple[int, ...] = (0,)  # one number: that many first blocks; several: these blocks
+    multi_scale: bool = False  # image size of each batch drawn from 0.5..1.5 of image_size
+    single_cls: bool = False
+    rect: bool = False
+    seed: int = 0
+    workers: int = 2
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    sync_bn: bool = True  # several processes: BatchNorm over the total batch
+    save_every_steps: int = 0  # also save the resumable state every so many optimizer steps
+    val_every: int = 1  # epochs between evaluations; 0 evaluates after the last one only
+    noautoanchor: bool = False
+    warmup_minimum: int = 100  # shortest warm-up, in batches
+    tensorboard: bool = True  # used when it is installed
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    hyp: Hyp = field(default_factory=Hyp)
+
+    def __post_init__(self) -> None:
+        at_least = {"epochs": 1, "batch_size": 1, "image_size": 32, "patience": 0, "workers": 0, "seed": 0}
+        at_least |= {"save_every_steps": 0, "val_every": 0, "warmup_minimum": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise UserError(f"Option {name} is {getattr(self, name)}; it must be at least {least}.")
+        choices = {"optimizer": ("SGD", "Adam", "AdamW"), "amp": ("auto", "off", "bf16", "fp16")}
+        choices["device"] = ("auto", "cpu", "cuda")
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must lie in 0..1, 1 excluded.")
+        if not self.freeze or any(block < 0 for block in self.freeze):
+            raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, for the checkpoint."""
+        return asdict(self) | {"freeze": list(self.freeze)}

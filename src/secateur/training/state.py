@@ -1,0 +1,87 @@
+"""The resumable state of a training: one file that is complete or not there, holding tensors and plain data only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.errors import UserError
+from secateur.files import atomic_write
+
+STATE_FILE = "state.pt"
+FORMAT = 1
+
+
+def has_state(folder: str | Path) -> bool:
+    """Whether a training in this run folder can be resumed (or is known to be finished)."""
+    return (Path(folder) / STATE_FILE).is_file()
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Writes the state; the previous one stays until the new one is complete.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    with atomic_write(folder / STATE_FILE) as temporary:
+        try:
+            torch.save({"format": FORMAT} | state, temporary)
+        except RuntimeError as error:  # torch's writer reports a full disk so
+            raise OSError(f"torch could not write the state ({error})") from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Reads the state with torch's restricted unpickler: nothing in the file is executed.
+
+    Raises:
+        UserError: there is none, or it is not one of ours.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        raise UserError(
+            f"There is no training to resume in {folder}: {STATE_FILE} is missing; start it without resume."
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is not a training state ({type(error).__name__}); start without resume.") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path} is not a training state of this version; start the training without resume.")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """State of every generator of this process: Python, NumPy, torch, CUDA."""
+    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(gauss)),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restores what `random_state` gave."""
+    random.setstate(state["python"])
+    keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def sealed_randomness() -> Iterator[None]:
+    """Leaves torch's CPU generator as it was: the loader and the evaluation must not shift the training's own draws."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
