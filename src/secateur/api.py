@@ -16,7 +16,7 @@ from secateur.pruning.budget import Guards
 from secateur.pruning.budget import allocate as allocate_units
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.plan import Budget, Plan
-from secateur.pruning.statistics import Statistics
+from secateur.pruning.statistics import Statistics, collect
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -49,7 +49,7 @@ def score(
     >>> score(detector, trace(detector), "l2").min() > 0
     np.True_
     """
-    return importance.score(graph, statistics or Statistics.of(detector, graph), criterion)
+    return importance.score(criterion, graph, statistics or collect(detector, graph))
 
 
 def allocate(graph: ChannelGraph, scores: NDArray[np.float64], *, image_size: int = 640, **options: Any) -> Plan:

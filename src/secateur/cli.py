@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def rewrite(arguments: Sequence[str], positional: str = "") -> list[str]:
-    """Arguments with YOLOv5's flags under our names, a bare --resume completed, and a first bare word as `positional`."""
+    """Arguments with YOLOv5's flags under our names, a bare --resume completed, a first bare word as `positional`."""
     words = []
     for position, word in enumerate(arguments):
         flag, equals, value = word.partition("=")
@@ -109,7 +109,7 @@ def _parse(kind: type[Any], command: str, arguments: Sequence[str], positional: 
         kind,
         args=rewrite(arguments, positional),
         prog=f"secateur {command}",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
 
 

@@ -1,4 +1,4 @@
-"""The usual mosaic, plainly: four resized images pasted on a canvas of twice the size, which is then warped and cropped."""
+"""The usual mosaic, plainly: four images pasted on a canvas of twice the size, which is then warped and cropped."""
 
 from __future__ import annotations
 

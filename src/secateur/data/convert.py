@@ -30,6 +30,10 @@ class Converted:
     names: tuple[str, ...]
     problems: tuple[str, ...]
 
+    def __str__(self) -> str:
+        left_out = f", {len(self.problems)} things left out, first {self.problems[0]}" if self.problems else ""
+        return f"{self.data} ({self.images} images, {self.boxes} boxes, {len(self.names)} classes{left_out})"
+
 
 def coco_to_yolo(
     annotations: Mapping[str, str | Path] | str | Path,

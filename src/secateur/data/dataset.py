@@ -78,8 +78,8 @@ class DetectionDataset(Dataset[Sample]):
     the order. With `rectangular`, images of like aspect ratio form batches of `batch_size`, in `order`; each batch has
     its own smallest shape in multiples of `stride` plus `pad` strides, and there is no mosaic.
 
-    cache_images: "ram" keeps decoded images (shared by all workers, filled as they are read); "auto" does so where they
-    need at most 1 GiB and a quarter of the free memory; the samples are the same with and without.
+    cache_images: "ram" keeps decoded images (shared by all workers, filled as they are read); "auto" does so for
+    training where they need at most 1 GiB and a quarter of the free memory; samples are the same with and without.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class DetectionDataset(Dataset[Sample]):
         stride: int = 32,
         pad: float = 0.5,
         seed: int = 0,
-        cache_images: bool | Literal["ram", "auto"] = False,
+        cache_images: bool | Literal["ram", "auto"] = "auto",
     ) -> None:
         self.index: Index | None = index
         self.image_size = image_size
@@ -106,7 +106,9 @@ class DetectionDataset(Dataset[Sample]):
         self._shape_of: NDArray[np.int64] | None = None
         if rectangular:
             self.order, self._shape_of = _rectangles(index.shapes, image_size, batch_size, stride, pad)
-        self._cache = ImageCache.choose(cache_images, [self._stored_size(shape) for shape in index.shapes])
+        # A mosaic needs every image four times an epoch; evaluation reads each once and is left to ask for a cache.
+        wish = False if cache_images == "auto" and augmentation is None else cache_images
+        self._cache = ImageCache.choose(wish, [self._stored_size(shape) for shape in index.shapes] if wish else [])
 
     def __len__(self) -> int:
         return len(self._items)

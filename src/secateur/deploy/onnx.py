@@ -74,9 +74,9 @@ def export_onnx(
 ) -> OnnxExport:
     """Writes a detector as ONNX: `images` float32 [B, 3, H, W] in 0..1 -> `output0` float32 [B, N, 5 + nc].
 
-    The output rows are decoded: centre x, y, width, height in pixels, objectness, class scores. BatchNorm is folded into
-    the convolutions. The file's metadata names the classes and the largest stride as YOLOv5's exports do. The file
-    appears only when ONNX Runtime gives the detector's outputs with it.
+    The output rows are decoded: centre x, y, width, height in pixels, objectness, class scores. BatchNorm is folded
+    into the convolutions. The file's metadata names the classes and the largest stride as YOLOv5's exports do. The
+    file appears only when ONNX Runtime gives the detector's outputs with it.
 
     Args:
         detector: any device, training or not; it is left as it is.

@@ -120,13 +120,17 @@ def validate(
     settings = settings or ValSettings()
     index = subset(index, limit)
     _check(detector, index, settings)
+    if settings.rectangular:
+        # Images of one aspect ratio share padded shapes in numpy's default order, as in the published figures; the data
+        # set's own sort is stable and keeps it. (Another order of ties moves AP by some 0.003 on 128 images.)
+        index = index.select(np.argsort(index.shapes[:, 0] / index.shapes[:, 1]))
     device = next(detector.parameters()).device
     precision = _precision(settings, device)
     image_size = check_image_size(settings.image_size, int(max(detector.strides)))
     batch_size = settings.batch_size or auto_batch_size(image_size, device)
-    network = detector.fused().eval()
+    network = detector.fused()
     if device.type == "cpu":
-        network = network.to(memory_format=torch.channels_last)
+        _channels_last_(network)
     batches = _batches(index, settings, image_size, batch_size, int(max(detector.strides)))
     clock = _Clock(device)
     shape: tuple[int, ...] = ()
@@ -148,8 +152,9 @@ def validate(
     if settings.save_json is not None:
         save_predictions(settings.save_json, detections, index.files, COCO91 if settings.coco91 else None)
     names = {0: "object"} if settings.single_cls and detector.nc > 1 else detector.names
+    shapes = index.shapes.astype(np.int64)
     metrics = measure(
-        truths, detections, index.shapes.astype(np.int64), names, max_det=settings.max_det, coco=settings.coco, curves=settings.plots
+        truths, detections, shapes, names, max_det=settings.max_det, coco=settings.coco, curves=settings.plots
     )
     speed = {phase: 1000 * seconds / max(len(found), 1) for phase, seconds in clock.seconds.items()}
     return dataclasses.replace(metrics, speed_ms=speed, shape=shape)
@@ -235,6 +240,13 @@ def _batches(index: Index, settings: ValSettings, image_size: int, batch_size: i
         index, image_size, rectangular=settings.rectangular, batch_size=group, stride=stride, pad=0.5
     )
     return EvaluationBatches(dataset, batch_size, settings.workers, pin=torch.cuda.is_available())
+
+
+def _channels_last_(network: Detector) -> None:
+    """Lays the weights of convolutions out channels_last, in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _prepare(images: Tensor, device: torch.device) -> Tensor:

@@ -55,8 +55,8 @@ class Cliff:
             return None
         before = max(self.points, key=lambda point: point.ratio == self.knee)
         return (
-            f"The chosen plan removes {chosen.ratio:.0%} of the units, past the knee at {self.knee:.0%}: without repair and "
-            f"fine-tuning mAP50 is {chosen.mAP50:.3f} there against {before.mAP50:.3f} at the knee; "
+            f"The chosen plan removes {chosen.ratio:.0%} of units, past the knee at {self.knee:.0%}: without repair "
+            f"and fine-tuning mAP50 is {chosen.mAP50:.3f} there against {before.mAP50:.3f} at the knee; "
             "a milder budget or (longer) sparse training is safer."
         )
 

@@ -41,7 +41,8 @@ def _bars(axis: Any, classes: NDArray[np.integer[Any]], names: Mapping[int, str]
     size = 9 if count <= 12 else max(4.0, min(7.0, 400 / count))
     angle = 0 if count <= 5 else 90
     if count <= 120:
-        axis.set_xticks(range(count), [short(names.get(c, str(c))) for c in range(count)], rotation=angle, fontsize=size)
+        ticks = [short(names.get(c, str(c))) for c in range(count)]
+        axis.set_xticks(range(count), ticks, rotation=angle, fontsize=size)
     if count <= 12:
         for position, value in enumerate(counts):
             axis.annotate(f"{value:,}", (position, value), ha="center", va="bottom", fontsize=9)

@@ -21,7 +21,7 @@ PALETTE = (
     "#c2185b", "#6d6875", "#f4a261", "#118ab2", "#9c6644", "#457b9d", "#bc4b51", "#5b8e7d", "#8d6a9f", "#3a5a40",
 )  # fmt: skip
 INK, FAINT, ACCENT, SECOND = "#22303c", "#c3cad1", "#2e86ab", "#d1495b"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": "#8a949e",
     "axes.labelcolor": INK,

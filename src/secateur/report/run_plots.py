@@ -38,7 +38,8 @@ def plot_results(csv_file: str | Path, path: str | Path) -> Path:
     for axis, name in zip(axes, names, strict=False):
         colour = SECOND if name.startswith("train/") else ACCENT if name.startswith("metrics/") else PALETTE[3]
         finite = np.isfinite(columns[name])
-        axis.plot(epochs[finite], columns[name][finite], color=colour, linewidth=1.6, marker="." if finite.sum() < 30 else None)
+        marker = "." if finite.sum() < 30 else None
+        axis.plot(epochs[finite], columns[name][finite], color=colour, linewidth=1.6, marker=marker)
         if best is not None:
             axis.axvline(best, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axis.set_title(name, fontsize=10)

@@ -8,7 +8,9 @@ from typing import Any
 
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.summary import summary
 from secateur.errors import UserError
+from secateur.evaluation.cost import layer_flops
 from secateur.evaluation.validate import ValSettings
 from secateur.files import increment_run, read_json, write_json
 from secateur.report.table import print_table
@@ -26,7 +28,7 @@ from secateur.stages.options import (
     TrainOptions,
     ValOptions,
 )
-from secateur.stages.pictures import draw_cliff, draw_evaluation
+from secateur.stages.pictures import draw_evaluation
 from secateur.stages.starting import starting_point
 from secateur.stages.training import processes, sparse_train, train_stage
 from secateur.training.hyp import load_hyp
@@ -97,7 +99,7 @@ def new_training_folder(options: TrainOptions | SparsifyOptions, command: str, s
 
 
 def resume(where: str, command: str, root: Path) -> Summary:
-    """Goes on with an interrupted training from its run folder: same options, same state, bit for bit on one CPU process."""
+    """Goes on with an interrupted training from its run folder: same options, same state."""
     folder = newest_run(root) if where == "latest" else Path(where)
     # YOLOv5's habit: --resume runs/train/exp/weights/last.pt.
     folder = next((f for f in (folder, *folder.parents) if (f / "options.json").is_file()), folder)
@@ -165,23 +167,19 @@ def training_summary(
 
 def prune(options: PruneOptions) -> Summary:
     """`secateur prune`: decide, show the cliff, cut, repair, evaluate."""
-    from secateur.stages.pruning import cut_channels, decide, repair
+    from secateur.stages.pruning import Work, cut_channels, decide, repair, save_decision
 
     weights = require(options.weights, "--weights", "best.pt")
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     checkpoint = load_checkpoint(weights)
     check_classes(checkpoint, data, weights)
-    root = root_of(options.place, "prune")
-    common = {"image_size": options.image_size, "batch_size": options.batch_size, "seed": options.seed}
+    work = Work(data, options.image_size, options.batch_size, options.workers, options.seed)
     # Decided before the folder is made, so that a budget out of reach leaves nothing behind.
-    decision, cliff = decide(checkpoint, data, options.prune, workers=options.workers, **common)
-    folder = increment_run(root, options.place.name)
-    write_json(folder / "plan.json", decision.plan.to_dict())
-    if cliff is not None:
-        write_json(folder / "cliff.json", cliff.to_dict())
-        draw_cliff(folder, cliff)
+    decision, curve = decide(checkpoint, work, options.prune)
+    folder = increment_run(root_of(options.place, "prune"), options.place.name)
+    save_decision(folder, decision, curve)
     cut = cut_channels(checkpoint, decision)
-    repaired = repair(checkpoint, decision, data, options.prune, **common)
+    repaired = repair(checkpoint, decision, work, options.prune)
     save_checkpoint(repaired, folder / "pruned.safetensors")
     print(decision.plan.table())
     settings = val_settings(options.image_size, options.workers)
@@ -259,12 +257,13 @@ def val(options: ValOptions) -> Summary:
 
 def info(file: str, options: InfoOptions) -> Summary:
     """`secateur info FILE`."""
-    from secateur.detector.summary import summary
-
     checkpoint = load_checkpoint(file)
     model = describe(checkpoint, options.image_size, Path(file) if Path(file).is_file() else None)
-    described = summary(checkpoint, options.image_size)
-    print(described.text(layers=options.layers))
+    described = summary(checkpoint, options.image_size, layer_flops(checkpoint.detector(), options.image_size))
+    print(f"{file}: {len(checkpoint.names)} classes, strides {', '.join(f'{s:g}' for s in checkpoint.strides)}")
+    print(described.line())
+    if options.layers:
+        print(described.table())
     for stage in checkpoint.history:
         print(f"history: {stage.verb} {stage.metrics or ''} {stage.cost or ''}".rstrip())
     return {
@@ -272,7 +271,7 @@ def info(file: str, options: InfoOptions) -> Summary:
         "file": file,
         "names": {str(index): name for index, name in checkpoint.names.items()},
         "strides": list(checkpoint.strides),
-        "model": model,
+        "model": {**described.to_dict(), **model},
         "history": [dataclasses.asdict(stage) for stage in checkpoint.history],
     }
 

@@ -25,9 +25,7 @@ def demo_run(options: DemoOptions, root: Path) -> dict[str, Any]:
     if not marker.is_file():
         print(f"Drawing {options.images} training images into {folder} ...")
         held_out = max(options.images // 4, 16)
-        data = generate(
-            folder, images=(options.images, held_out, held_out), size=options.image_size, seed=options.seed
-        )
+        data = generate(folder, images=(options.images, held_out, held_out), size=options.image_size, seed=options.seed)
         write_json(marker, {"data": data.name})
     data = folder / read_json(marker)["data"]
     return run_pipeline(

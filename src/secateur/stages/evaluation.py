@@ -82,8 +82,8 @@ def torch_calls(checkpoints: Mapping[str, Checkpoint], image_size: int) -> dict[
     images = torch.rand(1, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
     calls = {}
     for name, checkpoint in checkpoints.items():
-        network = checkpoint.detector().fused().eval().to(memory_format=torch.channels_last)
-        calls[name] = network_call(network, images)
+        network = checkpoint.detector().fused().eval()
+        calls[name] = network_call(network.to(memory_format=torch.channels_last), images)  # type: ignore[call-overload]
     return calls
 
 

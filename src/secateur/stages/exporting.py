@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,5 @@ def session_calls(
             file = Path(folder) / f"{number}.onnx"
             export_onnx(checkpoint.detector(), file, image_size)
             model = OnnxModel(file, threads=threads or None)
-            images = random_input(model.size)
-            calls[name] = lambda model=model, images=images: model(images)
+            calls[name] = partial(model, random_input((model.shape[2] or image_size, model.shape[3] or image_size)))
     return calls

@@ -1,8 +1,9 @@
-"""The options of every command, one frozen dataclass each: the only place where their defaults stand (imports no torch)."""
+"""The options of every command, a frozen dataclass each: the one place of their defaults (imports no torch)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from secateur.training.settings import TrainSettings
 
@@ -43,11 +44,13 @@ class PruneSettings:
 class SparsifySettings:
     """The L1 penalty on BatchNorm scales while training (Liu et al., ICCV 2017)."""
 
-    rate: float = 5e-4
-    """Penalty factor s at the nominal total batch of 64 (scaled with the batch as the task loss is)."""
-    schedule: str = "linear"
+    rate: float = 0.0
+    """Penalty factor s at the nominal batch of 64; 0: such that it suits the length of the training (see --reach)."""
+    reach: float = 1.0
+    """With --rate 0: how far the penalty alone would move a scale, in units of the median scale."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
     """Course of s over the epochs: constant, linear (down to 0.1 s) or cosine (down to 0.2 s)."""
-    mode: str = "subgradient"
+    mode: Literal["subgradient", "proximal"] = "subgradient"
     """subgradient (added to the gradient) or proximal (soft threshold after the step: exact zeros)."""
     beta: float = 0.0
     """Penalty on the BatchNorm shifts, as a multiple of --rate (the slimming scripts used 10)."""
@@ -203,7 +206,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The whole way in one resumable run: dense evaluation, sparse training, cliff, cut, repair, fine-tuning, export."""
+    """The whole way in one resumable run: dense evaluation, sparse training, cut, repair, fine-tuning, export."""
 
     data: str = ""
     """Data set: a data.yaml."""
@@ -254,7 +257,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Generate a data set, train a small detector on it and take it through the whole run: needs nothing but this command."""
+    """Generate a data set, train a small detector on it and take it through the whole run: needs nothing else."""
 
     images: int = 240
     """Training images to draw."""

@@ -43,6 +43,6 @@ def draw_cliff(folder: Path, cliff: Cliff) -> None:
             [point.mAP50 for point in cliff.points],
             [point.mAP50_95 for point in cliff.points],
             folder / "cliff.png",
-            chosen=cliff.chosen,
+            chosen=next((point.ratio for point in cliff.points if point.chosen), None),
             knee=cliff.knee,
         )

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage: a verb, its settings, and when it is left out (`"classes-differ"`: only if the weights know others)."""
+    """One stage: a verb and its settings; `when="classes-differ"`: only if the weights know other classes."""
 
     verb: str
     settings: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The whole way in one resumable run: dense evaluation, sparse training, cliff, cut, repair, fine-tuning, export, table."""
+"""The whole way in one resumable run: dense evaluation, sparse training, cut, repair, fine-tuning, export, table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
-from secateur.evaluation.metrics import Metrics
 from secateur.files import write_json
-from secateur.report.table import print_table, to_markdown, write_markdown
+from secateur.report.table import print_table, write_markdown
 from secateur.stages.evaluation import describe, evaluate, measure_latency, torch_calls, val_settings
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
 from secateur.stages.options import PruneSettings, RunOptions, SparsifySettings
-from secateur.stages.pruning import Decision, cut_channels, decide, repair
+from secateur.stages.pruning import Decision, Work, check_settings, cut_channels, decide, repair, save_decision
 from secateur.stages.recipe import Recipe, configured, load_recipe
 from secateur.stages.starting import same_classes, starting_point
-from secateur.stages.training import fine_tune, sparse_train, train_dense
+from secateur.stages.training import sparse_train, train_stage
 from secateur.training.hyp import load_hyp
+from secateur.training.loop import FitResult
 from secateur.training.settings import TrainSettings
 
 LOG = logging.getLogger("secateur")
@@ -95,6 +95,7 @@ def settle(options: RunOptions, recipe: Recipe, start: Checkpoint, data: DataCon
     prune = configured(PruneSettings(), chosen_prune | {k: v for k, v in extra.items() if v}, where)
     sparse_settings = {k: v for k, v in recipe.settings_of("sparsify").items() if k in sparsify_fields}
     sparse_settings |= {"rate": options.rate} if options.rate is not None else {}
+    check_settings(prune)
     return Settled(
         dense=training("train"),
         sparse=training("sparsify"),
@@ -122,6 +123,7 @@ class Pipeline:
         self.start = start
         self.ledger = ledger
         self.folder = ledger.folder
+        self.work = Work(data, options.image_size, options.batch_size, options.workers, options.seed)
         self.rows: list[Row] = []
 
     def run(self) -> dict[str, Any]:
@@ -130,8 +132,9 @@ class Pipeline:
         dense = self.dense()
         sparse = self.sparse(dense)
         decision = self.decide(sparse)
-        cut = self.step_row("cut", "cut, no repair", lambda: cut_channels(sparse, decision))
-        repaired = self.step_row("repair", "cut + repair", lambda: self.repair(sparse, cut, decision))
+        self.step_row("cut", "cut, no repair", lambda: cut_channels(sparse, decision))
+        prune = self.settled.prune
+        repaired = self.step_row("repair", "cut + repair", lambda: repair(sparse, decision, self.work, prune))
         final = self.finetune(repaired)
         exported = self.export(final)
         self.latency(dense, final)
@@ -142,11 +145,11 @@ class Pipeline:
         if self.settled.dense is None:
             return self.step_row("dense", "dense", lambda: self.start)
         settings = self.settled.dense
+        folder = self.folder / "train"
         self.ledger.step(
-            "train", lambda: train_dense(self.start, self.data, settings, self.folder / "train", resume=True)
+            "train", lambda: noted(train_stage(self.start, self.data, settings, folder, verb="train", resume=True))
         )
-        best = load_checkpoint(self.folder / "train" / "best.safetensors")
-        return self.step_row("dense", "dense", lambda: best)
+        return self.step_row("dense", "dense", lambda: load_checkpoint(folder / "weights" / "best.safetensors"))
 
     def sparse(self, dense: Checkpoint) -> Checkpoint:
         """The dense detector after sparse training (the last average, for the best one may be the least sparse)."""
@@ -156,39 +159,21 @@ class Pipeline:
         folder = self.folder / "sparsify"
         self.ledger.step(
             "sparsify",
-            lambda: sparse_train(dense, self.data, settings, self.settled.sparsify, folder, resume=True),
+            lambda: noted(sparse_train(dense, self.data, settings, self.settled.sparsify, folder, resume=True)),
         )
-        return self.step_row("sparse", "sparse", lambda: load_checkpoint(folder / "last.safetensors"))
+        return self.step_row("sparse", "sparse", lambda: load_checkpoint(folder / "weights" / "last.safetensors"))
 
     def decide(self, sparse: Checkpoint) -> Decision:
         """The plan, and the cliff curve that shows where it lies."""
-        file = self.folder / "plan.json"
-        self.ledger.step(
-            "plan",
-            lambda: decide(
-                sparse,
-                self.data,
-                self.settled.prune,
-                image_size=self.options.image_size,
-                batch_size=self.options.batch_size,
-                workers=self.options.workers,
-                seed=self.options.seed,
-                folder=self.folder,
-            ),
-        )
-        return Decision.load(file, sparse, self.options.image_size)
 
-    def repair(self, sparse: Checkpoint, cut: Checkpoint, decision: Decision) -> Checkpoint:
-        """The cut detector with the removed constants absorbed and BatchNorm statistics re-estimated."""
-        return repair(
-            sparse,
-            decision,
-            self.data,
-            self.settled.prune,
-            image_size=self.options.image_size,
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
-        )
+        def work() -> dict[str, Any]:
+            decision, curve = decide(sparse, self.work, self.settled.prune)
+            save_decision(self.folder, decision, curve)
+            after = decision.plan.after
+            return {"parameters": after.parameters, "flops": after.flops, "warning": curve.warning if curve else None}
+
+        self.ledger.step("plan", work)
+        return Decision.load(self.folder / "plan.json", sparse)
 
     def finetune(self, repaired: Checkpoint) -> Checkpoint:
         """The repaired detector after fine-tuning."""
@@ -196,8 +181,11 @@ class Pipeline:
         if settings is None:
             return repaired
         folder = self.folder / "finetune"
-        self.ledger.step("finetune", lambda: fine_tune(repaired, self.data, settings, folder, resume=True))
-        return self.step_row("final", "fine-tuned", lambda: load_checkpoint(folder / "best.safetensors"))
+        self.ledger.step(
+            "finetune",
+            lambda: noted(train_stage(repaired, self.data, settings, folder, verb="finetune", resume=True)),
+        )
+        return self.step_row("final", "fine-tuned", lambda: load_checkpoint(folder / "weights" / "best.safetensors"))
 
     def export(self, final: Checkpoint) -> dict[str, Any] | None:
         """The ONNX file of the final detector, checked against it."""
@@ -209,7 +197,7 @@ class Pipeline:
         return result
 
     def latency(self, dense: Checkpoint, final: Checkpoint) -> None:
-        """Milliseconds at batch 1 on this CPU, dense and final measured in turns, in ONNX Runtime where it is installed."""
+        """Milliseconds at batch 1 on this CPU, dense and final in turns, in ONNX Runtime where it is installed."""
 
         def measure() -> dict[str, float]:
             pair = {"dense": dense, "final": final}
@@ -238,9 +226,8 @@ class Pipeline:
     def measure(self, title: str, checkpoint: Checkpoint, file: Path) -> Row:
         """Metrics on val, and on test where the data set has it, with the cost of the model."""
         settings = val_settings(self.options.image_size, self.options.workers)
-        results: dict[str, Metrics] = {
-            split: evaluate(checkpoint, self.data, split, settings) for split in ("val", "test") if split in self.data.splits
-        }
+        splits = [split for split in ("val", "test") if split in self.data.splits]
+        results = {split: evaluate(checkpoint, self.data, split, settings) for split in splits}
         if "val" not in results:
             raise UserError(f"{self.data.file} has no 'val' split, which a run needs; add one.")
         return {
@@ -273,4 +260,6 @@ class Pipeline:
         return summary
 
 
-__all__ = ["Pipeline", "Settled", "run_pipeline", "settle", "to_markdown"]
+def noted(result: FitResult) -> dict[str, Any]:
+    """What the ledger keeps of a training."""
+    return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, transfer
 from secateur.detector.model import Detector
@@ -34,7 +33,9 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
         checkpoint = load_checkpoint(weights)
         if same_classes(checkpoint, names):
             return dataclasses.replace(checkpoint, names=names)
-        return with_classes(checkpoint, names)
+        LOG.info("Fresh head for %d classes (the weights know %d)", len(names), checkpoint.topology.nc)
+        # A plan speaks of the network that was cut from, whose head is no more.
+        return Checkpoint.of(checkpoint.detector_for(names), like=dataclasses.replace(checkpoint, plan=None, masks={}))
     detector = Detector(Topology.from_yaml(cfg, nc=len(names)), names)
     if not weights:
         return Checkpoint.of(detector)
@@ -56,19 +57,3 @@ def same_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> bool:
     ours, theirs = set(names.values()), set(checkpoint.names.values())
     generic = all(name == f"class{index}" or name == str(index) for index, name in checkpoint.names.items())
     return generic or bool(ours & theirs)
-
-
-def with_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
-    """The same network with a fresh head for other classes; all other tensors, pruned widths included, are kept."""
-    topology = dataclasses.replace(checkpoint.topology, nc=len(names))
-    detector = Detector(topology, dict(names))
-    prefix = f"model.{len(topology.blocks) - 1}."
-    tensors = dict(checkpoint.tensors)
-    for level, fresh in enumerate(detector.head.m):
-        assert isinstance(fresh, nn.Conv2d) and fresh.bias is not None
-        old = tensors[f"{prefix}m.{level}.weight"]
-        conv = nn.Conv2d(old.shape[1], fresh.out_channels, 1)
-        tensors[f"{prefix}m.{level}.weight"] = conv.weight.detach().clone()
-        tensors[f"{prefix}m.{level}.bias"] = fresh.bias.detach().clone()
-    LOG.info("Fresh head for %d classes (the weights know %d)", len(names), checkpoint.topology.nc)
-    return dataclasses.replace(checkpoint, topology=topology, tensors=tensors, names=dict(names), plan=None, masks={})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from secateur.data.augment import Augmentation
 from secateur.data.batches import TrainBatches, train_batches
@@ -17,13 +21,17 @@ from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
 from secateur.pruning.graph import trace
-from secateur.sparsity.gamma import GammaOptions, GammaPenalty
+from secateur.sparsity.gamma import GammaOptions, GammaPenalty, rate_at
 from secateur.stages.evaluation import evaluator, split_index, val_settings
 from secateur.stages.options import SparsifySettings
 from secateur.stages.pictures import draw_data, draw_results
 from secateur.training.hooks import Hook
 from secateur.training.loop import FitResult, fit
-from secateur.training.settings import TrainSettings
+from secateur.training.schedules import Schedule
+from secateur.training.settings import NOMINAL_BATCH, TrainSettings
+from secateur.training.state import has_state
+
+LOG = logging.getLogger("secateur")
 
 
 def processes() -> tuple[int, int]:
@@ -85,7 +93,7 @@ def train_stage(
         folder=folder,
         hooks=hooks,
         evaluate=evaluator(val_index, val_settings(settings.image_size, 0, single_cls=settings.single_cls)),
-        resume=resume and (folder / "state.pt").exists(),
+        resume=resume and has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage)),
         index=None if settings.noautoanchor else train_index,
     )
@@ -94,13 +102,42 @@ def train_stage(
     return result
 
 
-def gamma_hook(start: Checkpoint, options: SparsifySettings) -> GammaPenalty:
-    """The penalty on the scales of all channels that can be pruned, and of no others."""
-    graph = trace(start.detector())
-    prunable = {name: units >= 0 for name, units in graph.norms.items() if (units >= 0).any()}
-    return GammaPenalty(
-        GammaOptions(rate=options.rate, schedule=options.schedule, mode=options.mode, beta=options.beta), prunable
+def gamma_hook(start: Checkpoint, options: SparsifySettings, settings: TrainSettings, images: int) -> GammaPenalty:
+    """The penalty on the scales of all channels that can be pruned, and of no others.
+
+    Args:
+        images: training images, from which the length of the training and so the automatic rate follow.
+    """
+    detector = start.detector()
+    graph = trace(detector)
+    prunable = {name: torch.from_numpy(units >= 0) for name, units in graph.norms.items() if (units >= 0).any()}
+    rate = options.rate
+    if rate == 0:
+        gammas = torch.cat([detector.get_parameter(f"{name}.weight")[mask].abs() for name, mask in prunable.items()])
+        rate = automatic_rate(float(gammas.median()), options, settings, images)
+        LOG.info("Sparsity rate %.3g, so that the penalty alone takes a median gamma to zero in this training", rate)
+    return GammaPenalty(GammaOptions(rate, options.mode, options.schedule, options.beta), prunable)
+
+
+def automatic_rate(gamma: float, options: SparsifySettings, settings: TrainSettings, images: int) -> float:
+    """The rate whose pull alone, summed over all steps, moves a scale by `gamma` times `options.reach`.
+
+    With SGD a constant pull s moves a scale by lr s / (1 - momentum) a step, so the same s that empties a network in
+    300 epochs of COCO does nothing in 50 epochs of 200 images: the rate has to follow from the length of the training.
+    Adam normalises the pull away, so there the figure means something for `mode="proximal"` only.
+    """
+    schedule = Schedule(
+        settings.hyp, settings.epochs, math.ceil(images / settings.batch_size), settings.batch_size, settings.cos_lr
     )
+    unit = GammaOptions(1.0, options.mode, options.schedule)
+    momentum = settings.hyp.momentum if options.mode == "subgradient" and settings.optimizer == "SGD" else 0.0
+    travel = 0.0
+    for iteration in range(schedule.batches * settings.epochs):
+        epoch = iteration // schedule.batches
+        # The penalty of a step is scaled with its images, so every batch contributes its share of 64.
+        share = settings.batch_size / NOMINAL_BATCH
+        travel += schedule.learning_rates(iteration, epoch)[1] * rate_at(unit, epoch, settings.epochs) * share
+    return gamma * options.reach * (1 - momentum) / travel
 
 
 def sparse_train(
@@ -119,7 +156,7 @@ def sparse_train(
         settings,
         folder,
         verb="sparsify",
-        hooks=[gamma_hook(start, sparsify)],
+        hooks=[gamma_hook(start, sparsify, settings, len(split_index(data, "train").files))],
         extra=dataclasses.asdict(sparsify),
         resume=resume,
     )

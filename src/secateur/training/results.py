@@ -18,6 +18,7 @@ from secateur.errors import UserError
 from secateur.files import write_text
 
 Row = dict[str, float]
+COLUMN_GROUPS = ("epoch", "train", "metrics", "x")
 
 
 class MetricsLike(Protocol):
@@ -82,7 +83,8 @@ class RunLog:
 
     def write_results(self) -> None:
         """Writes all rows; a resumed training thus repeats none."""
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        columns = sorted(names, key=lambda name: COLUMN_GROUPS.index(name.split("/")[0]))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
         writer.writeheader()

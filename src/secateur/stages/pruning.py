@@ -1,0 +1,204 @@
+"""The verbs that make a detector smaller: decide what goes, show the cliff, cut, repair."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.data.batches import TrainBatches, train_batches
+from secateur.data.config import DataConfig
+from secateur.data.dataset import Batch, DetectionDataset
+from secateur.detector.checkpoint import Checkpoint, Stage
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.evaluation.validate import check_image_size
+from secateur.files import read_json, write_json
+from secateur.pruning.budget import Guards, allocate
+from secateur.pruning.cliff import Cliff, cliff
+from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.importance import CRITERIA, needs_gradients, score
+from secateur.pruning.plan import KINDS, Budget, Plan
+from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.statistics import Statistics, collect
+from secateur.pruning.surgery import cut
+from secateur.stages.evaluation import evaluator, split_index, val_settings
+from secateur.stages.options import PruneSettings
+from secateur.stages.pictures import draw_cliff
+from secateur.training.hyp import Hyp
+from secateur.training.loss import DetectionLoss
+
+LOG = logging.getLogger("secateur")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every pruning step reads besides its settings: data, image size in pixels, batch size, processes, seed."""
+
+    data: DataConfig
+    image_size: int
+    batch_size: int = 16
+    workers: int = 2
+    seed: int = 0
+
+    def images(self, limit: int) -> TrainBatches:
+        """Shuffled training images without augmentation, letterboxed to a square."""
+        index = split_index(self.data, "train")
+        dataset = DetectionDataset(index, self.image_size, batch_size=self.batch_size, seed=self.seed)
+        size = min(self.batch_size, limit, len(index.files))
+        return train_batches(dataset, size, seed=self.seed, workers=0)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan with the graph of the detector that it was made for."""
+
+    plan: Plan
+    graph: ChannelGraph
+
+    @staticmethod
+    def load(file: Path, checkpoint: Checkpoint) -> Decision:
+        """Reads a saved plan for the checkpoint that it was made for."""
+        return Decision(Plan.from_dict(read_json(file)), trace(checkpoint.detector()))
+
+    def save(self, file: Path) -> None:
+        """Writes the plan as JSON."""
+        write_json(file, self.plan.to_dict())
+
+
+def budgets_of(settings: PruneSettings) -> list[Budget]:
+    """The budgets that are set, checked.
+
+    Raises:
+        UserError: none is set, or one is out of its range.
+    """
+    values = {kind: getattr(settings, kind) for kind in KINDS}
+    budgets = [Budget.parse(kind, value) for kind, value in values.items() if value not in (None, "")]
+    if not budgets:
+        raise UserError("No budget is given: say --percent 0.3, --params 0.5 or --flops 0.5 (several: all are met).")
+    return budgets
+
+
+def check_settings(settings: PruneSettings) -> tuple[list[Budget], Guards]:
+    """Budgets and guards, checked before any work starts.
+
+    Raises:
+        UserError: an option is out of its range or the criterion unknown.
+    """
+    if settings.criterion not in CRITERIA:
+        raise UserError(f"Unknown criterion '{settings.criterion}'; choose one of {', '.join(sorted(CRITERIA))}.")
+    for name in ("recalibrate", "cliff_images"):
+        if getattr(settings, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; it must be at least 0.")
+    if settings.statistics_images < 1:
+        raise UserError(f"--statistics-images is {settings.statistics_images}; it must be at least 1.")
+    guards = Guards(
+        min_share=settings.min_share,
+        min_count=settings.min_count,
+        round_to=settings.round_to,
+        exclude=tuple(settings.exclude),
+    )
+    return budgets_of(settings), guards
+
+
+def decide(checkpoint: Checkpoint, work: Work, settings: PruneSettings) -> tuple[Decision, Cliff | None]:
+    """Scores the channels, allocates the budget and measures the cliff curve around the chosen plan.
+
+    Raises:
+        UserError: bad options, a budget out of reach, or a criterion without what it needs.
+    """
+    budgets, guards = check_settings(settings)
+    detector = checkpoint.detector()
+    image_size = check_image_size(work.image_size, int(max(detector.strides)))
+    graph = trace(detector)
+    scores = score(settings.criterion, graph, gather(detector, graph, work, settings), seed=work.seed)
+    plans = [
+        allocate(graph, scores, budget, guards, image_size=image_size, criterion=settings.criterion)
+        for budget in budgets
+    ]
+    # All plans follow the same order of scores, so the one that keeps least meets every budget.
+    plan = min(plans, key=lambda candidate: candidate.units_kept)
+    decision = Decision(plan, graph)
+    if not settings.cliff:
+        return decision, None
+    index = split_index(work.data, "val")
+    limit = min(settings.cliff_images, len(index.files)) or None
+    evaluate = evaluator(index, val_settings(image_size, 0), limit)
+    curve = cliff(evaluate, detector, graph, scores, guards, chosen=plan, image_size=image_size)
+    print(curve.table())
+    return decision, curve
+
+
+def gather(detector: Detector, graph: ChannelGraph, work: Work, settings: PruneSettings) -> Statistics:
+    """Statistics for the criterion: gradients of the detection loss on labelled training images where it needs them."""
+    if not needs_gradients(settings.criterion):
+        return collect(detector, graph)
+    loss = DetectionLoss(detector, Hyp(), work.image_size)
+
+    def detection_loss(network: Detector, batch: Batch) -> Tensor:
+        total, _ = loss(network(pixels(batch)), batch.targets)
+        return total
+
+    # One image a batch: the figures are then those of single images, as the criteria are defined.
+    limit = settings.statistics_images
+    singles = dataclasses.replace(work, batch_size=1)
+    return collect(detector, graph, singles.images(limit).epoch(0), detection_loss, limit=limit)
+
+
+def pixels(batch: Batch) -> Tensor:
+    """Images of a batch as float32 [B, 3, H, W] in 0..1, channels_last."""
+    return batch.images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
+    """The smaller detector, without any repair."""
+    return finished(checkpoint, cut(checkpoint.detector(), decision.graph, decision.plan), decision, repaired=False)
+
+
+def repair(checkpoint: Checkpoint, decision: Decision, work: Work, settings: PruneSettings) -> Checkpoint:
+    """The smaller detector with the constants of the removed channels absorbed and fresh BatchNorm statistics."""
+    detector = checkpoint.detector()
+    if settings.absorb:
+        detector = absorb_offsets(detector, decision.graph, decision.plan)
+    smaller = cut(detector, decision.graph, decision.plan)
+    if settings.recalibrate:
+        batches = work.images(settings.recalibrate)
+        count = max(settings.recalibrate // work.batch_size, 1)
+        reestimate_batchnorm_(smaller, full_batches(batches, work.batch_size), count)
+    return finished(checkpoint, smaller, decision, repaired=True)
+
+
+def full_batches(batches: TrainBatches, size: int) -> Iterator[Tensor]:
+    """Images of the first epoch, batch by batch; a short last batch is left out where there are others."""
+    for number, batch in enumerate(batches.epoch(0)):
+        if number == 0 or len(batch.images) == size:
+            yield pixels(batch)
+
+
+def finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, repaired: bool) -> Checkpoint:
+    """The checkpoint of the cut detector, with the plan and this stage in its history."""
+    plan = decision.plan
+    settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
+    cost = {
+        "parameters": plan.after.parameters,
+        "flops": plan.after.flops,
+        "dense_parameters": plan.before.parameters,
+        "dense_flops": plan.before.flops,
+        "image_size": plan.image_size,
+    }
+    history = (*checkpoint.history, Stage(verb="prune", settings=settings, cost=cost))
+    return Checkpoint.of(smaller, like=checkpoint, plan=plan.to_dict(), history=history, masks={})
+
+
+def save_decision(folder: Path, decision: Decision, curve: Cliff | None) -> None:
+    """Writes plan.json, and cliff.json with its picture."""
+    if curve is not None:
+        write_json(folder / "cliff.json", curve.to_dict())
+        draw_cliff(folder, curve)
+    decision.save(folder / "plan.json")

@@ -1,0 +1,68 @@
+"""Reading data.yaml: where things are looked for, and one clear sentence for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from secateur.data.config import load_data_config
+from secateur.errors import UserError
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "data.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_path_is_looked_for_beside_the_yaml_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "set").mkdir(parents=True)
+    (tmp_path / "there" / "set").mkdir(parents=True)
+    (tmp_path / "there" / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    config = load_data_config(write(tmp_path / "here", "path: set\ntrain: [a, b]\nnames: [x]"))
+    assert config.root == tmp_path / "here" / "set"
+    assert config.splits == {"train": (config.root / "a", config.root / "b")}
+    assert load_data_config(write(tmp_path / "here", "path: other\ntrain: a\nnames: [x]")).root == Path.cwd() / "other"
+
+
+@pytest.mark.parametrize("names", ["[x, y]", "{0: x, 1: y}", "{1: y, 0: x}"])
+def test_names_as_list_or_mapping(tmp_path: Path, names: str) -> None:
+    config = load_data_config(write(tmp_path, f"train: a\nval:\nnc: 2\nnames: {names}"))
+    assert config.names == {0: "x", 1: "y"}
+    assert config.nc == 2
+    assert list(config.splits) == ["train"]
+
+
+def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    config = load_data_config(write(tmp_path, "train: ../train/images\nnames: [x]"))
+    assert config.splits["train"] == (tmp_path / "train" / "images",)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train: a\nnc: 3\nnames: [x]", "nc: 3 but 1 names"),
+        ("train: a\nnc: many\nnames: [x]", "nc: many"),
+        ("train: a\nnames: {0: x, 2: y}", "without gaps"),
+        ("train: a\nnames: x", "names must be"),
+        ("train: a", "no names"),
+        ("names: [x]", "names no images"),
+        ("path: nowhere\ntrain: a\nnames: [x]", "no such folder"),
+        ("train: {a: b}\nnames: [x]", "must be one or more folders"),
+        ("- 1", "not a data set description"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        load_data_config(write(tmp_path, text))
+    assert "data.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_data_config(tmp_path / "none.yaml")

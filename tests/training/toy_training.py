@@ -1,0 +1,172 @@
+"""A training small enough for tests: generated batches, a narrow detector, and a script for runs in other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
+from secateur.training.distributed import rank_and_world
+from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hyp import Hyp
+from secateur.training.settings import TrainSettings
+
+SIZE = 64
+SETTINGS = TrainSettings(
+    epochs=3,
+    batch_size=32,
+    image_size=SIZE,
+    amp="off",
+    warmup_minimum=4,
+    tensorboard=False,
+    device="cpu",
+    hyp=Hyp(warmup_epochs=0.5),
+)
+
+
+@dataclass
+class ToyBatch:
+    """The two fields that the loop reads."""
+
+    images: Tensor
+    targets: Tensor
+
+
+class ToyBatches:
+    """`count` batches an epoch of `size` random images over all processes; a pure function of (epoch, number)."""
+
+    def __init__(self, count: int = 5, size: int = 4, classes: int = 3) -> None:
+        self.count, self.size, self.classes = count, size, classes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[ToyBatch]:
+        """This process's share, every world-th image."""
+        rank, world = rank_and_world()
+        for number in range(start, self.count):
+            whole = self.whole(epoch, number)
+            mine = torch.arange(rank, self.size, world)
+            rows = whole.targets[whole.targets[:, 0].long() % world == rank].clone()
+            rows[:, 0] = (rows[:, 0].long() // world).float()
+            yield ToyBatch(whole.images[mine], rows)
+
+    def whole(self, epoch: int, number: int) -> ToyBatch:
+        """The batch of all processes together."""
+        generator = torch.Generator().manual_seed(1000 * epoch + number)
+        objects = 3 * self.size + number
+        targets = torch.rand(objects, 6, generator=generator)
+        targets[:, 0] = torch.randint(0, self.size, (objects,), generator=generator).sort().values
+        targets[:, 1] = torch.randint(0, self.classes, (objects,), generator=generator)
+        targets[:, 4:] = targets[:, 4:] * 0.4 + 0.05
+        images = torch.randint(0, 256, (self.size, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+        return ToyBatch(images, targets)
+
+
+@dataclass(frozen=True)
+class ToyMetrics:
+    """An evaluation's result."""
+
+    P: float
+    R: float
+    mAP50: float  # noqa: N815
+    mAP50_95: float  # noqa: N815
+
+
+def toy_detector(seed: int = 0) -> Detector:
+    """yolov5n for three classes with reproducible weights."""
+    torch.manual_seed(seed)
+    return Detector(Topology.from_yaml("yolov5n", nc=3))
+
+
+def evaluate(detector: Detector) -> ToyMetrics:
+    """A figure that depends on every weight."""
+    assert not detector.training
+    value = float(sum(p.double().abs().mean() for p in detector.parameters()))
+    return ToyMetrics(0.5, 0.5, value % 1, value % 0.5)
+
+
+class Noise(Hook):
+    """Adds random numbers to gradients and counts: its effect shows whether generators and hook states are restored."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def before_step(self, run: TrainingRun) -> None:
+        """Noise that depends on torch's generator and on the hook's own state."""
+        self.calls += 1
+        for parameter in run.detector.parameters():
+            if parameter.grad is not None:
+                parameter.grad.add_(torch.randn_like(parameter) * 1e-3 * self.calls)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count."""
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the count."""
+        self.calls = int(state["calls"])
+
+
+class Die(Hook):
+    """Ends the process, or raises, right before optimizer step number `step`."""
+
+    def __init__(self, step: int | None, kill: bool = False) -> None:
+        self.step, self.kill = step, kill
+
+    def before_step(self, run: TrainingRun) -> None:
+        """The end."""
+        if run.step + 1 == self.step:
+            if self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise KeyboardInterrupt
+
+
+class Keep(Hook):
+    """Remembers the run, so that a test can look at the end state."""
+
+    run: TrainingRun
+
+    def start(self, run: TrainingRun) -> None:
+        """Remembers."""
+        self.run = run
+
+
+def tensors_of(keep: Keep) -> dict[str, Tensor]:
+    """Everything that training changes: weights, statistics, average, momentum."""
+    result = {f"model/{k}": v for k, v in keep.run.detector.state_dict().items()}
+    result |= {f"ema/{k}": v for k, v in keep.run.ema.detector.state_dict().items()}
+    for number, state in keep.run.optimizer.state_dict()["state"].items():
+        result |= {f"optimizer/{number}/{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+    return {name: value.clone() for name, value in result.items()}
+
+
+def main(task: str, folder: Path) -> None:
+    """`killed`: dies by SIGKILL in the middle of epoch 2. `share`: one epoch as one of several processes."""
+    from secateur.training.loop import fit
+
+    torch.set_num_threads(1)
+    keep = Keep()
+    if task == "killed":
+        settings = replace(SETTINGS, save_every_steps=2)
+        fit(toy_detector(), ToyBatches(), settings, folder=folder, hooks=[Noise(), Die(6, kill=True), keep])
+    settings = replace(SETTINGS, epochs=1, batch_size=32)
+    fit(toy_detector(), ToyBatches(count=6), settings, folder=folder, hooks=[keep])
+    if keep.run.is_main:
+        torch.save(tensors_of(keep), folder / "tensors.pt")
+    torch.distributed.barrier()
+    # The end of a process with gloo threads may abort after all work is done.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
