@@ -1,7 +1,7 @@
 """Is finding the channels of yolov5l and cutting half of them slower than with Torch-Pruning? Prints a table, writes JSON.
 
 Both sides start from the same dense network in memory, remove half of the channels of every prunable layer by filter
-magnitude, and are timed in turn, run by run. Ours: `trace`, scores and budget, `cut` (which copies: the dense network
+magnitude (L2), and are timed in turn, run by run. Ours: `trace`, scores and budget, `cut` (which copies: the dense network
 stays). Theirs: `DependencyGraph` and `MagnitudePruner` of the package on PyPI, which change the network in place; the
 copy that this destroys is made outside the timing.
 
@@ -19,14 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch_pruning
 
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.evaluation.cost import count
-from secateur.pruning.budget import Budget, Guards, allocate
-from secateur.pruning.graph import trace
+from secateur.pruning.budget import Budget, Plan, allocate
+from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import score
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut
@@ -41,14 +42,18 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def half_of_every_layer(graph: ChannelGraph, scores: Floats) -> Plan:
+    """Budgets share units among layers; equal shares come from scores that are places within the layer."""
+    places = np.empty_like(scores)
+    for space in graph.spaces:
+        places[space.units[np.argsort(scores[space.units])]] = np.arange(len(space.units)) / len(space.units)
+    return allocate(graph, places, Budget("percent", SHARE), criterion="l2")
+
+
 def ours(detector: Detector) -> tuple[dict[str, float], Detector]:
     """Seconds a step, and the cut network."""
     tracing, graph = timed(lambda: trace(detector))
-    deciding, plan = timed(
-        lambda: allocate(
-            graph, score("l2", graph, collect(detector, graph)), Budget("percent", SHARE), Guards(), criterion="l2"
-        )
-    )
+    deciding, plan = timed(lambda: half_of_every_layer(graph, score("l2", graph, collect(detector, graph))))
     cutting, small = timed(lambda: cut(detector, graph, plan))
     return {"graph": tracing, "decide": deciding, "cut": cutting, "total": tracing + deciding + cutting}, small
 
@@ -63,7 +68,6 @@ def theirs(detector: Detector) -> tuple[dict[str, float], Detector]:
             image,
             importance=torch_pruning.importance.MagnitudeImportance(p=2),
             pruning_ratio=SHARE,
-            global_pruning=True,
             ignored_layers=list(detector.head.m),
         )
     )
@@ -91,7 +95,9 @@ def main() -> None:
                 small(torch.zeros(1, 3, 64, 64))
     medians = {name: {k: stats.median(run[k] for run in runs) for k in runs[0]} for name, runs in seconds.items()}
     ratio = medians["torch-pruning"]["total"] / medians["secateur"]["total"]
-    print(f"{options.model}, {options.runs} interleaved runs, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"{options.model}, {options.runs} interleaved runs, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     print(f"{'':14} {'graph s':>8} {'decide s':>9} {'cut s':>7} {'total s':>8} {'parameters left':>16}")
     for name, row in medians.items():
         print(

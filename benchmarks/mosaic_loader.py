@@ -1,15 +1,15 @@
 """How fast are composed mosaics against the usual way over a canvas of twice the size? One process, no workers.
 
-The usual way is written out below: decode, resize to the image size, paste four on a gray canvas of 2 x 2 image sizes, warp and
-crop it, HSV gains, flip. Both draw from the same distributions, with the default augmentation of YOLOv5's hyp files (scale
-0.5, translate 0.1, HSV, left-right flip). Four questions, a row each:
+The usual way is written out below: decode, resize to the image size, paste four on a gray canvas of twice that size, warp
+and crop it, HSV gains, flip. Both draw from the same distributions, with the default augmentation of YOLOv5's hyp files
+(scale 0.5, translate 0.1, HSV, left-right flip). Four questions, a row each:
 
     warp      images decoded and resized beforehand; the picture only (canvas + warp against composed tiles)
     sample    images in memory; whole samples (picture, boxes, HSV, flip) as __getitem__ gives them
-    disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8 where an
-              image is that much larger than the image size; the usual way decodes in full
-    training  as each is used by default: the usual loader reads every tile from disk, ours keeps images that fit in memory
-              after the first read (first epoch included)
+    disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8 where
+              an image is that much larger than the image size; the usual way decodes in full
+    training  the first epoch, each with its defaults: the usual loader reads every tile from disk, ours keeps images that
+              fit in memory after reading them once
 
     python benchmarks/mosaic_loader.py [--data data.yaml] [--image-size 640] [--rounds 7] [--json result.json]
 """
@@ -73,7 +73,7 @@ class DoubleCanvas:
             label = self.index.labels_of(i)
             height, width = image.shape[:2]
             corners = np.concatenate([label[:, 1:3] - label[:, 3:] / 2, label[:, 1:3] + label[:, 3:] / 2], 1)
-            rows.append(np.column_stack([label[:, 0], corners * (width, height) * 2 + (left, top) * 2]))
+            rows.append(np.column_stack([label[:, 0], corners * ((width, height) * 2) + ((left, top) * 2)]))
         view, gain = random_view(rng, HOW, canvas.shape[:2], (side, side))
         out = cv2.warpAffine(canvas, view[:2], (side, side), borderValue=(114, 114, 114))
         labels = boxes(np.concatenate(rows), view, gain, side)
@@ -138,7 +138,7 @@ def warp_pair(index: Index, side: int) -> tuple[Callable[[int], object], Callabl
     return usual, composed
 
 
-def pairs(index: Index, side: int, samples: int) -> dict[str, tuple[Callable[[int], object], Callable[[int], object]]]:
+def pairs(index: Index, side: int) -> dict[str, tuple[Callable[[int], object], Callable[[int], object]]]:
     """For each question: the usual way and ours, as functions of a running number."""
     n = len(index)
     kept = DoubleCanvas(index, side, keep=True), DetectionDataset(index, side, augmentation=HOW, cache_images="ram")
@@ -148,7 +148,7 @@ def pairs(index: Index, side: int, samples: int) -> dict[str, tuple[Callable[[in
         kept[1]._read(i)
 
     def ours_by_default(number: int) -> object:
-        if number % samples == 0:  # every round starts with nothing in memory
+        if number % n == 0:  # every epoch begins with nothing in memory
             ours_by_default.dataset = DetectionDataset(index, side, augmentation=HOW)
         return ours_by_default.dataset[number // n, number % n]
 
@@ -190,12 +190,11 @@ def main() -> None:
         data = options.data or generate(folder, (64, 0, 0), 1280)
         index = scan(load_data_config(data), options.split, progress=False)
         result = {}
-        print(
-            f"{len(index)} images, mosaics of {options.image_size} px, ms a sample (medians of {options.rounds} rounds)\n"
-        )
+        print(f"{len(index)} images, mosaics of {options.image_size} px, {options.rounds} rounds; median ms a sample\n")
         print(f"{'':10}{'double canvas':>15}{'composed':>12}{'faster':>10}")
-        for name, ways in pairs(index, options.image_size, options.samples).items():
-            usual, ours = measure(ways, options.rounds, options.samples)
+        for name, ways in pairs(index, options.image_size).items():
+            samples = len(index) if name == "training" else options.samples
+            usual, ours = measure(ways, options.rounds, samples)
             ratio = statistics.median(a / b for a, b in zip(usual, ours, strict=True))
             row = {
                 "double_canvas_ms": statistics.median(usual),

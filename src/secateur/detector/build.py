@@ -127,6 +127,8 @@ def build_blocks(topology: Topology) -> nn.ModuleList:
             raise UserError(
                 f"Block {i} ({block.kind}) does not take the arguments {list(block.args)}: {error}."
             ) from error
+        if width < 1 or any(p.numel() == 0 for p in module.parameters()):
+            raise UserError(f"Block {i} ({block.kind}) is so narrow that a layer in it has no channels; widen it.")
         modules.append(module)
         widths.append(width)
     for module in nn.ModuleList(modules).modules():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,8 @@ def fetch(path: Path, *, downloads: str = _DOWNLOADS, api: str = _API) -> None:
             if found != expected:
                 raise UserError(f"The download of {path.name} has the wrong checksum {found}; {by_hand}.")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+        # An HTTP error says its number; a network error hides its cause one level down.
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
         raise UserError(f"Cannot fetch {path.name} ({reason}); {by_hand}.") from error
 
 

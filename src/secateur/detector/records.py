@@ -22,33 +22,40 @@ EXPECTED = "expected is a YOLOv5 checkpoint (.pt of v5.0 to v7.0) or a Secateur 
 
 
 class Record:
-    """What is left of an object of a foreign class: its class name, constructor arguments and attributes."""
+    """What is left of an object of a foreign class: its class name, constructor arguments and attributes.
 
+    The attributes lie in a dict of their own, so that no name in a file can hide a method.
+    """
+
+    __slots__ = ("args", "attributes")
     kind = ""
+    args: tuple[Any, ...]
+    attributes: dict[str, Any]
 
-    def __init__(self, *args: Any) -> None:
-        self.args = args
+    def __new__(cls, *args: Any) -> Record:
+        record = super().__new__(cls)
+        record.args, record.attributes = args, {}
+        return record
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
-            self.__dict__.update(state)
-        else:
-            self.__dict__["state"] = state
+            self.attributes.update(state)
+
+    def members(self, group: str) -> dict[str, Any]:
+        """Parameters, buffers or submodules of a module: `group` is the name of torch's dict of them."""
+        members = self.attributes.get(group)
+        return members if isinstance(members, dict) else {}
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or a parameter, buffer or submodule of that name."""
-        if name in self.__dict__:
-            return self.__dict__[name]
-        for group in ("_parameters", "_buffers", "_modules"):
-            members = self.__dict__.get(group)
-            if isinstance(members, dict) and name in members:
+        for members in (self.attributes, *map(self.members, ("_parameters", "_buffers", "_modules"))):
+            if name in members:
                 return members[name]
         return default
 
     def modules(self) -> dict[str, Record]:
         """Submodules by name."""
-        members = self.__dict__.get("_modules")
-        return {k: v for k, v in members.items() if isinstance(v, Record)} if isinstance(members, dict) else {}
+        return {k: v for k, v in self.members("_modules").items() if isinstance(v, Record)}
 
 
 _BLOCKS = (
@@ -91,7 +98,7 @@ def _allow_list() -> list[tuple[Callable[..., Any], str]]:
     pairs: list[tuple[Callable[..., Any], str]] = [(_plain_dict, "collections.defaultdict")]
     for module, names in _NAMES.items():
         for name in names.split():
-            pairs.append((type(name, (Record,), {"kind": f"{module}.{name}"}), f"{module}.{name}"))
+            pairs.append((type(name, (Record,), {"__slots__": (), "kind": f"{module}.{name}"}), f"{module}.{name}"))
     return pairs
 
 
@@ -157,9 +164,9 @@ def _reason(path: Path, error: Exception) -> str:
 
 def tensors_of(record: Record, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """What the `state_dict` of the recorded module would hold."""
-    hidden = record.__dict__.get("_non_persistent_buffers_set") or ()
+    hidden = record.get("_non_persistent_buffers_set") or ()
     for group in ("_parameters", "_buffers"):
-        for name, value in (record.__dict__.get(group) or {}).items():
+        for name, value in record.members(group).items():
             if isinstance(value, torch.Tensor) and name not in hidden:
                 yield prefix + name, value.detach()
     for name, module in record.modules().items():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from secateur.errors import UserError
 from secateur.pruning.graph import ChannelGraph, Floats
@@ -54,7 +55,7 @@ def gamma(graph: ChannelGraph, statistics: Statistics) -> Floats:
     """
     values = [(units, statistics.tensors[f"{layer}.weight"].abs()) for layer, units in graph.norms.items()]
     scores = _joined(graph, statistics.tie, values)
-    return np.where(np.isnan(scores), _filters(graph, statistics, lambda rows: rows.norm(dim=1)), scores)
+    return np.where(np.isnan(scores), _filters(graph, statistics, lambda rows: vector_norm(rows, dim=1)), scores)
 
 
 @criterion("gamma_kernel")
@@ -65,7 +66,7 @@ def gamma_kernel(graph: ChannelGraph, statistics: Statistics) -> Floats:
     for layer, norm in graph.norm_after.items():
         axis = graph.filters.get(layer)
         if axis is not None and len(axis.units) == len(graph.norms.get(norm, ())):
-            kernel = _rows(statistics.tensors[axis.tensor], axis.dim).abs().mean(1)
+            kernel = _mean_magnitude(_rows(statistics.tensors[axis.tensor], axis.dim))
             values.append((graph.norms[norm], kernel * statistics.tensors[f"{norm}.weight"].abs()))
     scores = _joined(graph, statistics.tie, values)
     return np.where(np.isnan(scores), gamma(graph, statistics) * l1(graph, statistics), scores)
@@ -74,13 +75,13 @@ def gamma_kernel(graph: ChannelGraph, statistics: Statistics) -> Floats:
 @criterion("l1")
 def l1(graph: ChannelGraph, statistics: Statistics) -> Floats:
     """Mean |weight| of the filter, batch norm not folded in. The mean, not the sum, so that fan-in does not decide."""
-    return _filters(graph, statistics, lambda rows: rows.abs().mean(1))
+    return _filters(graph, statistics, _mean_magnitude)
 
 
 @criterion("l2")
 def l2(graph: ChannelGraph, statistics: Statistics) -> Floats:
     """Root mean square weight of the filter, batch norm not folded in."""
-    return _filters(graph, statistics, lambda rows: rows.square().mean(1).sqrt())
+    return _filters(graph, statistics, lambda rows: vector_norm(rows, dim=1) / rows.shape[1] ** 0.5)
 
 
 @criterion("taylor")
@@ -110,6 +111,11 @@ def _gradient_statistic(values: Floats | None, name: str) -> Floats:
 def _rows(weight: Tensor, dim: int) -> Tensor:
     """A weight as [entries along `dim`, all others]."""
     return weight.movedim(dim, 0).flatten(1)
+
+
+def _mean_magnitude(rows: Tensor) -> Tensor:
+    """Mean |value| of each row, without a temporary of the rows' size."""
+    return vector_norm(rows, ord=1, dim=1) / rows.shape[1]
 
 
 def _filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tensor], Tensor]) -> Floats:

@@ -75,6 +75,7 @@ class Pricing:
         self._parameters = _columns([term(name, value.numel()) for name, value in network.named_parameters()])
         self._operations = _columns([term(item.operation.weight, item.operation.elements) for item in work])
         self._work = work
+        self._known_positions: dict[int | tuple[int, int], Ids] = {}
 
     def price(self, keep: Bools, image_size: int | tuple[int, int]) -> Price:
         """See `ChannelGraph.price`."""
@@ -105,8 +106,11 @@ class Pricing:
         return np.add.reduceat(np.append(keep, True)[self._entries].astype(np.int64), self._starts)
 
     def _positions(self, image_size: int | tuple[int, int]) -> Ids:
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        return np.array([item.positions(height, width) for item in self._work], dtype=np.int64)
+        if image_size not in self._known_positions:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            positions = np.array([item.positions(height, width) for item in self._work], dtype=np.int64)
+            self._known_positions[image_size] = positions
+        return self._known_positions[image_size]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from secateur.errors import UserError
 from secateur.evaluation.cost import layer_flops
 from secateur.evaluation.validate import ValSettings
 from secateur.files import increment_run, read_json, write_json
-from secateur.report.table import print_table
 from secateur.stages.evaluation import check_classes, describe, evaluate, measure_latency, torch_calls, val_settings
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.options import (
@@ -30,6 +29,7 @@ from secateur.stages.options import (
 )
 from secateur.stages.pictures import draw_evaluation
 from secateur.stages.starting import starting_point
+from secateur.stages.table import print_table
 from secateur.stages.training import processes, sparse_train, train_stage
 from secateur.training.hyp import load_hyp
 from secateur.training.loop import FitResult

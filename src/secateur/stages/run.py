@@ -13,7 +13,6 @@ from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
 from secateur.files import write_json
-from secateur.report.table import print_table, write_markdown
 from secateur.stages.evaluation import describe, evaluate, measure_latency, torch_calls, val_settings
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
@@ -21,6 +20,7 @@ from secateur.stages.options import PruneSettings, RunOptions, SparsifySettings
 from secateur.stages.pruning import Decision, Work, check_settings, cut_channels, decide, repair, save_decision
 from secateur.stages.recipe import Recipe, configured, load_recipe
 from secateur.stages.starting import same_classes, starting_point
+from secateur.stages.table import print_table, write_markdown
 from secateur.stages.training import sparse_train, train_stage
 from secateur.training.hyp import load_hyp
 from secateur.training.loop import FitResult
@@ -253,7 +253,7 @@ class Pipeline:
             "table": self.rows,
         }
         write_json(self.folder / "summary.json", summary)
-        write_markdown(self.folder / "summary.md", self.rows)
+        write_markdown(self.folder / "summary.md", self.rows, f"Run {self.folder.name}, recipe {self.options.recipe}")
         print_table(self.rows)
         self.ledger.finish()
         print(f"Everything is in {self.folder}: final.safetensors, summary.md, plots of each stage.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 
 from secateur.errors import UserError
 
@@ -37,6 +37,23 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+class _Total(torch.autograd.Function):
+    """The sum over processes, whose gradient is again a sum over processes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return sum_over_processes(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_over_processes(gradients[0].contiguous())
+
+
+def _total(values: Tensor) -> Tensor:
+    result: Tensor = _Total.apply(values)
+    return result
+
+
 class CrossProcessBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the total batch on any backend (torch's SyncBatchNorm needs CUDA); same state dict as BatchNorm2d.
 
@@ -48,10 +65,10 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(input)
         values = input.float()
-        count = differentiable_all_reduce(values.new_tensor(float(values.numel() // values.shape[1])))
-        mean = differentiable_all_reduce(values.sum((0, 2, 3))) / count
+        count = _total(values.new_tensor(float(values.numel() // values.shape[1])))
+        mean = _total(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = differentiable_all_reduce(centred.square().sum((0, 2, 3))) / count
+        variance = _total(centred.square().sum((0, 2, 3))) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 momentum = 0.0 if self.momentum is None else self.momentum

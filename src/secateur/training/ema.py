@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from secateur.detector.model import Detector
 from secateur.training.hooks import Hook, TrainingRun
@@ -15,17 +16,26 @@ from secateur.training.hooks import Hook, TrainingRun
 class Ema(Hook):
     """Averages every floating entry of the state dict, BatchNorm statistics included, after each optimizer step.
 
-    The decay after u updates is decay * (1 - exp(-u / ramp)). Tensors are followed by identity: the detector must be
-    on its device and in its memory format before, and may change values only, not shapes, while it is averaged.
+    The decay after u updates is decay * (1 - exp(-u / ramp)). Tensors are followed by identity: between two calls of
+    `follow` the detector may change values only, not storage or shapes.
     """
 
     def __init__(self, detector: Detector, decay: float = 0.9999, ramp: float = 2000.0) -> None:
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
         self.decay, self.ramp, self.updates = decay, ramp, 0
-        source = detector.state_dict()
-        names = [name for name, value in self.detector.state_dict().items() if value.is_floating_point()]
-        self._mine = [self.detector.state_dict()[name] for name in names]
-        self._theirs = [source[name] for name in names]
+        self._mine: list[Tensor] = []
+        self._theirs: list[Tensor] = []
+        self.follow(detector)
+
+    def follow(self, detector: Detector) -> None:
+        """Averages the tensors that `detector` has now: call it after anything that gave it new storage."""
+        mine, theirs = self.detector.state_dict(), detector.state_dict()
+        names = [name for name, value in mine.items() if value.is_floating_point()]
+        self._mine, self._theirs = [mine[name] for name in names], [theirs[name] for name in names]
+
+    def start(self, run: TrainingRun) -> None:
+        """Wrapping for several processes may have moved the parameters to other storage."""
+        self.follow(run.detector)
 
     def after_step(self, run: TrainingRun) -> None:
         """Moves the average towards the new weights."""

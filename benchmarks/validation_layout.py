@@ -1,0 +1,96 @@
+"""Does validation gain from channels_last and batches sized for the cache? yolov5n at 640 px on CPU, against NCHW at 32.
+
+    python benchmarks/validation_layout.py [--weights yolov5n.pt] [--data coco128.yaml] [--out result.json]
+
+Times inference (network and decoding) of the same images in both ways, in turns. With --data it also validates both
+ways and compares mAP; the images then come from the data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.data.config import load_data_config
+from secateur.data.index import scan
+from secateur.detector.checkpoint import load_checkpoint
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
+from secateur.evaluation.validate import ValSettings, auto_batch_size, predict, validate
+from secateur.files import write_json
+
+
+def run_once(network: Detector, images: torch.Tensor, batch_size: int, layout: torch.memory_format) -> float:
+    """Seconds that decoded predictions of all images [N, 3, H, W] uint8 take, conversion included."""
+    start = time.perf_counter()
+    for batch in images.split(batch_size):
+        predict(network, batch.to(torch.float32, memory_format=layout).div_(255))
+    return time.perf_counter() - start
+
+
+def measure(detector: Detector, size: int, images: int, rounds: int) -> dict[str, Any]:
+    """Median ms an image of both ways and the median ratio of the rounds."""
+    pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
+    fused = {"nchw": detector.fused(), "channels_last": detector.fused().to(memory_format=torch.channels_last)}
+    ways = {
+        "nchw": (32, torch.contiguous_format),
+        "channels_last": (auto_batch_size(size, torch.device("cpu")), torch.channels_last),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, (batch_size, layout) in ways.items() if turn % 2 == 0 else reversed(ways.items()):
+            taken = run_once(fused[name], pixels, batch_size, layout)
+            if turn:  # the first round warms up
+                seconds[name].append(taken)
+    ratios = np.asarray(seconds["nchw"]) / np.asarray(seconds["channels_last"])
+    return {
+        "ms_per_image": {name: 1000 * float(np.median(values)) / images for name, values in seconds.items()},
+        "batch": {name: batch_size for name, (batch_size, _) in ways.items()},
+        "ratio": float(np.median(ratios)),
+        "ratios": [round(float(r), 3) for r in ratios],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", help="checkpoint; random yolov5n without it")
+    parser.add_argument("--data", help="data.yaml for comparing mAP")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    detector = load_checkpoint(options.weights).detector() if options.weights else Detector(Topology.from_yaml("yolov5n"))
+    result = measure(detector.eval(), options.imgsz, options.images, options.rounds)
+    result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    times, batch = result["ms_per_image"], result["batch"]
+    print(f"{'way':<32}{'ms an image':>12}")
+    print(f"{'NCHW, batch 32':<32}{times['nchw']:>12.1f}")
+    print(f"{'channels_last, batch ' + str(batch['channels_last']):<32}{times['channels_last']:>12.1f}")
+    print(f"ratio (median of {options.rounds} rounds): {result['ratio']:.2f}x")
+    if options.data:
+        index = scan(load_data_config(options.data), options.split)
+        auto = validate(detector, index, ValSettings(image_size=options.imgsz))
+        large = validate(detector, index, ValSettings(image_size=options.imgsz, batch_size=32))
+        result["mAP"] = {"auto": auto.to_dict(), "batch 32": large.to_dict()}
+        print(f"mAP50 / mAP50-95: {auto.mAP50:.4f} / {auto.mAP50_95:.4f} in cache-sized batches, "
+              f"{large.mAP50:.4f} / {large.mAP50_95:.4f} at batch 32")  # fmt: skip
+    if options.out:
+        write_json(options.out, result)
+    else:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

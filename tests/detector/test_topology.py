@@ -1,0 +1,144 @@
+"""Model files: what is read, what is refused and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from secateur.detector.activations import canonical_activation
+from secateur.detector.model import Detector
+from secateur.detector.topology import Block, Topology, parse_topology
+from secateur.errors import UserError
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """A small model file's content."""
+    base: dict[str, Any] = {
+        "nc": 2,
+        "anchors": [[10, 13, 16, 30]],
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 3, "C3", [32]]],
+        "head": [[[-1], 1, "Detect", ["nc", "anchors"]]],
+    }
+    return {**base, **changes}
+
+
+def test_multiples_scale_depth_and_width() -> None:
+    topology = parse_topology(config(depth_multiple=0.33, width_multiple=0.3), "m.yaml")
+    assert topology.blocks[:2] == (Block((-1,), 1, "Conv", (8, 3, 2)), Block((-1,), 1, "C3", (16,)))
+    topology = parse_topology(config(depth_multiple=1.4, width_multiple=0.3, channel_multiple=4), "m.yaml")
+    assert topology.blocks[1] == Block((-1,), 4, "C3", (12,))
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5n.yaml", Path("yolov5n.yaml")])
+def test_names_resolve(name: str | Path) -> None:
+    topology = Topology.from_yaml(name, nc=7)
+    assert (topology.nc, len(topology.blocks), topology.activation) == (7, 25, "SiLU")
+    assert topology.anchors[0] == (10, 13, 16, 30, 33, 23)
+
+
+def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "yolov5n.yaml").write_text(yaml.safe_dump(config()))
+    monkeypatch.chdir(tmp_path)
+    assert Topology.from_yaml("yolov5n.yaml").nc == 2
+
+
+def test_odd_file_builds_and_survives_json(odd_yaml: Path) -> None:
+    topology = Topology.from_yaml(odd_yaml)
+    assert Topology.from_dict(topology.to_dict()) == topology
+    detector = Detector(topology)
+    assert detector.strides == (4, 8)
+    assert topology.activation == "LeakyReLU(0.1)"
+
+
+def test_anchor_count_gives_a_start_for_every_level() -> None:
+    topology = Topology.from_yaml("yolov5-p2")
+    assert len(topology.anchors) == 4
+    assert all(len(row) == 6 and min(row) > 0 for row in topology.anchors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backbone": [[-1, 1, "Conf", [16, 3, 2]]]}, "block 0: unknown block 'Conf'"),
+        ({"backbone": [[-1, 1, "__import__('os').system('true')", []]]}, "unknown block"),
+        ({"backbone": [[-1, 1, "Conv"]]}, "block 0: expected"),
+        ({"backbone": [[3, 1, "Conv", [16]]]}, "no earlier block 3"),
+        ({"backbone": [["a", 1, "Conv", [16]]]}, "'from'"),
+        ({"backbone": [[-1, 0, "Conv", [16]]]}, "repeats"),
+        ({"backbone": [[-1, 1, "Conv", []]]}, "width"),
+        ({"backbone": [[-1, 1, "Conv", ["16"]]]}, "width"),
+        ({"backbone": [[-1, 1, "Conv", [16]], [[0, 0], 1, "Conv", [16]]]}, "Concat"),
+        ({"backbone": None}, "backbone"),
+        ({"head": []}, "head"),
+        ({"head": [[-1, 1, "Conv", [16]]]}, "Detect"),
+        ({"head": [[[0, 1], 1, "Detect", []]]}, "2 levels"),
+        ({"nc": 0}, "nc"),
+        ({"nc": "two"}, "nc"),
+        ({"anchors": [[1, 2, 3]]}, "anchors"),
+        ({"anchors": "many"}, "anchors"),
+        ({"activation": "nn.Evil()"}, "Evil"),
+        ({"width_multiple": -1}, "width_multiple"),
+        ({"depth_multiple": "big"}, "depth_multiple"),
+        ({"channel_multiple": 1.5}, "channel_multiple"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=r"m\.yaml") as error:
+        parse_topology(config(**changes), "m.yaml")
+    assert words in str(error.value)
+
+
+def test_arguments_that_a_block_does_not_take_are_named() -> None:
+    with pytest.raises(UserError, match=r"Block 0 \(Conv\)"):
+        Detector(parse_topology(config(backbone=[[-1, 1, "Conv", [16, "three"]]]), "m.yaml"))
+
+
+def test_blocks_that_do_not_fit_are_refused() -> None:
+    rows = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [[-1, 0], 1, "Concat", [1]]]
+    with pytest.raises(UserError, match="fit together"):
+        Detector(parse_topology(config(backbone=rows), "m.yaml"))
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1", "\x00"])
+def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        Topology.from_yaml(path)
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="yolov5s-ghost"):
+        Topology.from_yaml("yolov9000")
+
+
+def test_broken_stored_topology_is_refused() -> None:
+    data = Topology.from_yaml("yolov5n").to_dict()
+    for broken in ({}, {**data, "blocks": [[1]]}, {**data, "blocks": data["blocks"][:-1]}, {**data, "nc": "x"}):
+        with pytest.raises(UserError, match="stored topology"):
+            Topology.from_dict(broken)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("nn.SiLU()", "SiLU"),
+        ("SiLU", "SiLU"),
+        ("torch.nn.ReLU(inplace=True)", "ReLU"),
+        ("nn.LeakyReLU(0.1)", "LeakyReLU(0.1)"),
+        ("nn.LeakyReLU(negative_slope=0.2, inplace=True)", "LeakyReLU(0.2)"),
+        ("LeakyReLU", "LeakyReLU(0.01)"),
+    ],
+)
+def test_activations(text: str, canonical: str) -> None:
+    assert canonical_activation(text) == canonical
+    assert canonical_activation(canonical) == canonical
+
+
+@pytest.mark.parametrize("text", ["nn.LeakyReLU(print())", "nn.LeakyReLU(x)", "os.system('true')", ""])
+def test_activations_are_never_evaluated(text: str) -> None:
+    with pytest.raises(UserError):
+        canonical_activation(text)

@@ -1,0 +1,64 @@
+"""Counting parameters and FLOPs, checked against counts by hand and by torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology, parse_topology
+from secateur.errors import UserError
+from secateur.evaluation.cost import count, layer_flops
+
+
+def small() -> Detector:
+    """Three convolutions whose costs are easy to work out."""
+    return Detector(
+        parse_topology(
+            {
+                "nc": 1,
+                "anchors": [[8, 8]],
+                "channel_multiple": 1,
+                "backbone": [[-1, 1, "Conv", [4, 3, 2]], [-1, 1, "DWConvTranspose2d", [4, 2, 2]]],
+                "head": [[[-1], 1, "Detect", []]],
+            },
+            "small",
+        )
+    )
+
+
+def test_by_hand() -> None:
+    flops = layer_flops(small(), (32, 64))
+    assert flops == {
+        "model.0.conv": 2 * (16 * 32) * 4 * 3 * 9,
+        "model.1": 2 * (16 * 32) * 4 * 4,
+        "model.2.m.0": 2 * (32 * 64) * 6 * 4,
+    }
+    parameters = (4 * 3 * 9 + 8) + (4 * 4 + 4) + (6 * 4 + 6)
+    assert count(small(), (32, 64)).parameters == parameters
+    assert count(small(), 64).gflops == pytest.approx(sum(layer_flops(small(), 64).values()) / 1e9)
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5s-ghost", "yolov3-tiny"])
+def test_against_torch(name: str) -> None:
+    detector = Detector(Topology.from_yaml(name, nc=2)).eval()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        detector(torch.zeros(1, 3, 64, 96))
+    assert count(detector, (64, 96)).flops == counter.get_total_flops()
+
+
+def test_counting_changes_nothing() -> None:
+    detector = Detector(Topology.from_yaml("yolov5n", nc=2)).train()
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    count(detector)
+    assert all(m.training for m in detector.modules())
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    assert not any(m._forward_hooks for m in detector.modules())
+
+
+@pytest.mark.parametrize("size", [0, 50, (64, 33)])
+def test_sizes_that_do_not_fit_are_refused(size: int | tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="multiple"):
+        count(Detector(Topology.from_yaml("yolov5n", nc=2)), size)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from secateur.errors import UserError
+from secateur.stages.options import PruneSettings
+from secateur.stages.recipe import available, configured, load_recipe
+
+
+def test_every_shipped_recipe_is_complete() -> None:
+    recipes = {recipe.name: recipe for recipe in available()}
+    assert {"slimming", "demo"} <= set(recipes)
+    for recipe in recipes.values():
+        assert recipe.summary
+        assert recipe.source
+        assert [stage.verb for stage in recipe.stages]
+        configured(PruneSettings(), recipe.settings_of("prune"), recipe.name)
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nstages:\n  - prune: {criterion: l1}\n")
+    recipe = load_recipe(file)
+    assert recipe.settings_of("prune") == {"criterion": "l1"}
+    assert recipe.stage("train") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("just words", "is not a recipe"),
+        ("stages: [fly]", "each stage is one verb"),
+        ("stages: [{fly: {}}]", "unknown stage 'fly'"),
+        ("stages: [", "Cannot read the recipe"),
+    ],
+)
+def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        load_recipe(file)
+
+
+def test_unknown_recipe_and_setting() -> None:
+    with pytest.raises(UserError, match="Unknown recipe 'nothing'; choose one of .*slimming"):
+        load_recipe("nothing")
+    with pytest.raises(UserError, match="here: unknown setting 'colour'"):
+        configured(PruneSettings(), {"colour": 1}, "here")
