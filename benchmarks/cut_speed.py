@@ -1,9 +1,9 @@
-"""Is finding the channels of yolov5l and cutting half of them slower than with Torch-Pruning? Prints a table, writes JSON.
+"""Is finding the channels of yolov5l and cutting half of them slower than with Torch-Pruning? A table and JSON.
 
 Both sides start from the same dense network in memory, remove half of the channels of every prunable layer by filter
-magnitude (L2), and are timed in turn, run by run. Ours: `trace`, scores and budget, `cut` (which copies: the dense network
-stays). Theirs: `DependencyGraph` and `MagnitudePruner` of the package on PyPI, which change the network in place; the
-copy that this destroys is made outside the timing.
+magnitude (L2), and are timed in turn, run by run. Ours: `trace`, scores and budget, `cut` (which copies: the dense
+network stays). Theirs: `DependencyGraph` and magnitude pruner of the package on PyPI, which change the network in
+place; the copy that this destroys is made outside the timing.
 
     python benchmarks/cut_speed.py --model yolov5l --runs 7 --out cut_speed.json
 """
@@ -96,7 +96,8 @@ def main() -> None:
     medians = {name: {k: stats.median(run[k] for run in runs) for k in runs[0]} for name, runs in seconds.items()}
     ratio = medians["torch-pruning"]["total"] / medians["secateur"]["total"]
     print(
-        f"{options.model}, {options.runs} interleaved runs, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{options.model}, {options.runs} interleaved runs, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
     )
     print(f"{'':14} {'graph s':>8} {'decide s':>9} {'cut s':>7} {'total s':>8} {'parameters left':>16}")
     for name, row in medians.items():

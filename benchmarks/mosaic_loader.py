@@ -1,15 +1,15 @@
 """How fast are composed mosaics against the usual way over a canvas of twice the size? One process, no workers.
 
-The usual way is written out below: decode, resize to the image size, paste four on a gray canvas of twice that size, warp
-and crop it, HSV gains, flip. Both draw from the same distributions, with the default augmentation of YOLOv5's hyp files
-(scale 0.5, translate 0.1, HSV, left-right flip). Four questions, a row each:
+The usual way is written out below: decode, resize to the image size, paste four on a gray canvas of twice that size,
+warp and crop it, HSV gains, flip. Both draw from the same distributions, with the default augmentation of YOLOv5's hyp
+files (scale 0.5, translate 0.1, HSV, left-right flip). Four questions, a row each:
 
     warp      images decoded and resized beforehand; the picture only (canvas + warp against composed tiles)
     sample    images in memory; whole samples (picture, boxes, HSV, flip) as __getitem__ gives them
-    disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8 where
-              an image is that much larger than the image size; the usual way decodes in full
-    training  the first epoch, each with its defaults: the usual loader reads every tile from disk, ours keeps images that
-              fit in memory after reading them once
+    disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8
+              where an image is that much larger than the image size; the usual way decodes in full
+    training  the first epoch, each with its defaults: the usual loader reads every tile from disk, ours keeps images
+              that fit in memory after reading them once
 
     python benchmarks/mosaic_loader.py [--data data.yaml] [--image-size 640] [--rounds 7] [--json result.json]
 """
@@ -145,12 +145,14 @@ def pairs(index: Index, side: int) -> dict[str, tuple[Callable[[int], object], C
     fresh = DoubleCanvas(index, side, keep=False), DetectionDataset(index, side, augmentation=HOW, cache_images=False)
     for i in range(n):
         kept[0].read(i)
-        kept[1]._read(i)
+        kept[1][0, i]  # reads its four tiles
+
+    current = [fresh[1]]
 
     def ours_by_default(number: int) -> object:
         if number % n == 0:  # every epoch begins with nothing in memory
-            ours_by_default.dataset = DetectionDataset(index, side, augmentation=HOW)
-        return ours_by_default.dataset[number // n, number % n]
+            current[0] = DetectionDataset(index, side, augmentation=HOW)
+        return current[0][number // n, number % n]
 
     def by_number(source: DoubleCanvas | DetectionDataset) -> Callable[[int], object]:
         return lambda number: source[number // n, number % n]

@@ -101,7 +101,8 @@ def test_one_channel_layers_run_and_train() -> None:
 
 def test_widths_of_crossconv_and_transposed_depthwise(lively: Lively, odd_yaml: Path) -> None:
     data = yaml.safe_load(odd_yaml.read_text())
-    small = Detector(parse_topology({**data, "width_multiple": 0.25}, "small")).eval()
+    data["backbone"][1][3][4] = 2  # two groups of the same width as the four of the wide model
+    small = Detector(parse_topology({**data, "width_multiple": 0.25, "channel_multiple": 2}, "small")).eval()
     wide = lively(odd_yaml)
     groups = {n: m.groups for n, m in wide.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
     wide.set_tensors(small.state_dict())
@@ -111,10 +112,14 @@ def test_widths_of_crossconv_and_transposed_depthwise(lively: Lively, odd_yaml: 
     after = {n: m.groups for n, m in wide.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
     assert after["model.8"] < groups["model.8"]
     assert after["model.3.conv"] < groups["model.3.conv"]
+    assert (groups["model.1.conv"], after["model.1.conv"]) == (4, 2)
+    tensors = {**wide.state_dict(), "model.1.conv.weight": torch.zeros(9, 3, 3, 3)}
+    with pytest.raises(UserError, match="group width 5"):
+        wide.set_tensors(tensors)
 
 
 def test_a_layer_without_channels_is_refused() -> None:
-    with pytest.raises(UserError, match="no channels"):
+    with pytest.raises(UserError, match="Block 2"):
         Detector(of_width("yolov5-ghost", 0.01))
 
 

@@ -231,7 +231,8 @@ class DetectionDataset(Dataset[Sample]):
             boxes[:, 1::2] = boxes[:, 1::2].clip(0, canvas[0])
             rows.append(np.column_stack([labels[:, 0], boxes]).astype(np.float32))
             scale, shift = np.array([width, height], np.float32), np.array(tile.origin, np.float32)
-            outlines += [outline * scale + shift for outline in self._items.outlines(tile.image)]
+            found = self._items.outlines(tile.image)
+            outlines += [outline * scale + shift if len(outline) else outline for outline in found]
         return np.concatenate(rows), outlines
 
     # Pixels -----------------------------------------------------------------------------------------------------------

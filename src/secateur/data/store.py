@@ -6,11 +6,12 @@ import mmap
 import os
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from secateur.data.images import Image
 from secateur.data.index import Floats, Index
@@ -27,39 +28,51 @@ class SharedIndex:
     def __init__(self, index: Index) -> None:
         names = [os.fsencode(file) for file in index.files]
         ends = np.cumsum([0, *(len(name) for name in names)])
-        self._names = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
-        self._ends = torch.from_numpy(ends.astype(np.int64))
-        self._shapes = torch.from_numpy(np.ascontiguousarray(index.shapes, np.int32))
-        self._labels = torch.from_numpy(np.ascontiguousarray(index.labels, np.float32))
-        self._offsets = torch.from_numpy(np.ascontiguousarray(index.offsets, np.int64))
-        self._points = torch.from_numpy(np.ascontiguousarray(index.points, np.float32))
-        self._point_offsets = torch.from_numpy(np.ascontiguousarray(index.point_offsets, np.int64))
+        arrays = {
+            "names": np.frombuffer(b"".join(names), np.uint8).copy(),
+            "ends": ends.astype(np.int64),
+            "shapes": np.ascontiguousarray(index.shapes, np.int32),
+            "labels": np.ascontiguousarray(index.labels, np.float32),
+            "offsets": np.ascontiguousarray(index.offsets, np.int64),
+            "points": np.ascontiguousarray(index.points, np.float32),
+            "point_offsets": np.ascontiguousarray(index.point_offsets, np.int64),
+        }
+        self.__setstate__({name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    def __getstate__(self) -> dict[str, Tensor]:
+        # Tensors, unlike arrays, are handed to another process as shared memory.
+        return self._tensors
+
+    def __setstate__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._arrays["offsets"]) - 1
 
     def file(self, i: int) -> str:
         """Path of image i."""
-        start, stop = self._ends[i : i + 2].tolist()
-        return os.fsdecode(self._names[start:stop].numpy().tobytes())
+        start, stop = self._arrays["ends"][i : i + 2]
+        return os.fsdecode(self._arrays["names"][start:stop].tobytes())
 
     def shape(self, i: int) -> tuple[int, int]:
         """(height, width) of image i."""
-        height, width = self._shapes[i].tolist()
+        height, width = self._arrays["shapes"][i].tolist()
         return height, width
 
     def labels(self, i: int) -> Floats:
         """View [k,5] of the rows of image i."""
-        start, stop = self._offsets[i : i + 2].tolist()
-        return np.asarray(self._labels[start:stop].numpy())
+        start, stop = self._arrays["offsets"][i : i + 2]
+        return self._arrays["labels"][start:stop]
 
     def outlines(self, i: int) -> list[Floats]:
         """Normalised outline [p,2] of each row of image i; empty ones where the label was a box."""
-        start, stop = self._offsets[i : i + 2].tolist()
-        if not len(self._points):
-            return [np.zeros((0, 2), np.float32)] * (stop - start)
-        borders = self._point_offsets[start : stop + 1].tolist()
-        return [self._points[a:b].numpy() for a, b in pairwise(borders)]
+        start, stop = self._arrays["offsets"][i : i + 2]
+        points = self._arrays["points"]
+        if not len(points):
+            return [np.zeros((0, 2), np.float32)] * int(stop - start)
+        borders = self._arrays["point_offsets"][start : stop + 1].tolist()
+        return [points[a:b] for a, b in pairwise(borders)]
 
 
 class ImageCache:

@@ -83,7 +83,7 @@ _NAMES = {
     "pathlib": "Path PurePath PosixPath WindowsPath PurePosixPath PureWindowsPath",
     "pathlib._local": "PosixPath WindowsPath PurePosixPath PureWindowsPath",
     "argparse": "Namespace",
-    "builtins": "dict list slice range frozenset",
+    "builtins": "dict list slice range frozenset getattr",  # folded models carry a bound method: kept inert
 }
 
 

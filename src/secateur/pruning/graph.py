@@ -162,7 +162,7 @@ Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
 
 
 def _shapes(network: nn.Module, image: Tensor) -> Shapes:
-    """Input and output shape of every call of every module in a forward pass on the meta device (no arithmetic)."""
+    """Input and output shape of every call of every module in a forward pass, if possible without arithmetic."""
     shapes: Shapes = defaultdict(list)
 
     def watch(name: str) -> Any:
@@ -180,7 +180,11 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes:
     handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
         with torch.no_grad():
-            functional_call(network, tensors, (image,))
+            try:
+                functional_call(network, tensors, (image,))
+            except RuntimeError:  # a tensor that is neither parameter nor buffer is not on the meta device
+                shapes.clear()
+                network(torch.zeros_like(image, device=next(network.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

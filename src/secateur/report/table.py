@@ -69,7 +69,9 @@ def to_markdown(rows: Sequence[Row]) -> str:
     widths = [max(len(line[i]) for line in [list(COLUMNS), *body]) for i in range(len(COLUMNS))]
     rule = [("-" * (width - 1) + ":") if number else "-" * width for number, width in enumerate(widths)]
     lines = [list(COLUMNS), rule, *body]
-    return "\n".join("| " + " | ".join(_pad(line[i], widths[i], i > 0) for i in range(len(widths))) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(_pad(line[i], widths[i], i > 0) for i in range(len(widths))) + " |" for line in lines
+    )
 
 
 def _pad(text: str, width: int, right: bool) -> str:

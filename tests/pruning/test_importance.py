@@ -1,0 +1,130 @@
+"""Scores of known networks, tied units, gradients against finite differences, and bad names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import Chain, ConvNorm, enliven
+from torch import Tensor, nn
+
+from secateur.errors import UserError
+from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.importance import CRITERIA, needs_gradients, score
+from secateur.pruning.statistics import Statistics, collect
+
+
+@pytest.fixture
+def network() -> Chain:
+    """Stem and one residual branch: units 0-7 have two members each; unit 8-12 lie inside the branch, without a norm."""
+    return enliven(  # type: ignore[return-value]
+        Chain(lambda x, a, b: x + b(a(x)), a=nn.Conv2d(8, 5, 1), b=ConvNorm(5, 8, 3))
+    )
+
+
+@pytest.fixture
+def graph(network: Chain) -> ChannelGraph:
+    return trace(network)
+
+
+def loss(network: nn.Module, batch: Tensor) -> Tensor:
+    return network(batch).square().mean()
+
+
+def test_gamma_joins_tied_units(network: Chain, graph: ChannelGraph) -> None:
+    statistics = collect(network, graph)
+    first, second = (n.weight.detach().abs().double().numpy() for n in (network.stem.bn, network.layers["b"].bn))
+    tied, free = graph.emitted["stem.conv"], graph.emitted["layers.a"]
+    assert np.allclose(score("gamma", graph, statistics)[tied], (first + second) / 2)
+    assert np.allclose(score("gamma", graph, statistics, tie="sum")[tied], first + second)
+    assert np.allclose(score("gamma", graph, statistics, tie="max")[tied], np.maximum(first, second))
+    weight = network.layers["a"].weight.detach()
+    assert np.allclose(score("gamma", graph, statistics)[free], weight.flatten(1).norm(dim=1).numpy())
+
+
+def test_filter_criteria(network: Chain, graph: ChannelGraph) -> None:
+    statistics = collect(network, graph)
+    stem, other = network.stem.conv.weight.detach(), network.layers["b"].conv.weight.detach()
+    units = graph.emitted["stem.conv"]
+    l1 = (stem.abs().mean((1, 2, 3)) + other.abs().mean((1, 2, 3))) / 2
+    assert np.allclose(score("l1", graph, statistics)[units], l1.numpy())
+    l2 = (stem.square().mean((1, 2, 3)).sqrt() + other.square().mean((1, 2, 3)).sqrt()) / 2
+    assert np.allclose(score("l2", graph, statistics)[units], l2.numpy())
+    norm, other_norm = network.stem.bn.weight.detach().abs(), network.layers["b"].bn.weight.detach().abs()
+    product = (stem.abs().mean((1, 2, 3)) * norm + other.abs().mean((1, 2, 3)) * other_norm) / 2
+    assert np.allclose(score("gamma_kernel", graph, statistics)[units], product.numpy())
+
+
+def test_random_is_seeded(network: Chain, graph: ChannelGraph) -> None:
+    statistics = collect(network, graph)
+    assert (score("random", graph, statistics, seed=1) == score("random", graph, statistics, seed=1)).all()
+    assert (score("random", graph, statistics, seed=1) != score("random", graph, statistics, seed=2)).any()
+
+
+def test_taylor_is_the_derivative_along_the_unit(network: Chain, graph: ChannelGraph) -> None:
+    """Scaling all norms of a unit by 1 + t changes the loss by t times the sum that the score is made of."""
+    network.double()
+    batches = [torch.rand(1, 3, 16, 16, dtype=torch.double) for _ in range(3)]
+    statistics = collect(network, graph, batches, loss)
+    assert statistics.batches == 3
+    unit = int(graph.emitted["stem.conv"][3])
+    slopes, step = [], 1e-5
+    for batch in batches:
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for norm in (network.stem.bn, network.layers["b"].bn):
+                    norm.weight[3] *= 1 + sign * step
+                    norm.bias[3] *= 1 + sign * step
+                values.append(loss(network, batch).item())
+                for norm in (network.stem.bn, network.layers["b"].bn):
+                    norm.weight[3] /= 1 + sign * step
+                    norm.bias[3] /= 1 + sign * step
+        slopes.append((values[0] - values[1]) / (2 * step))
+    assert np.isclose(score("taylor", graph, statistics)[unit], np.abs(slopes).mean(), rtol=1e-4)
+    assert np.isclose(score("fisher", graph, statistics)[unit], np.square(slopes).mean(), rtol=1e-4)
+    assert (statistics.taylor > 0).all(), "units without a norm are scored by their filters"  # type: ignore[operator]
+
+
+def test_collecting_leaves_the_network_as_it_was(network: Chain, graph: ChannelGraph) -> None:
+    network.train()
+    network.stem.conv.weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    collect(network, graph, [torch.rand(2, 3, 16, 16)], loss)
+    assert network.training and network.stem.bn.training
+    assert not network.stem.conv.weight.requires_grad and network.last.weight.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_limit_of_batches(network: Chain, graph: ChannelGraph) -> None:
+    batches = (torch.rand(1, 3, 16, 16) for _ in range(10))
+    assert collect(network, graph, batches, loss, limit=4).batches == 4
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA))
+def test_every_criterion_gives_finite_scores(network: Chain, graph: ChannelGraph, name: str) -> None:
+    batches = [torch.rand(1, 3, 16, 16)] if needs_gradients(name) else None
+    scores = score(name, graph, collect(network, graph, batches, loss))
+    assert scores.shape == (graph.units,) and scores.dtype == np.float64
+    assert np.isfinite(scores).all() and (scores >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda graph: score("magic", graph, Statistics({})), "Unknown criterion 'magic'; choose one of fisher, gamma"),
+        (lambda graph: score("taylor", graph, Statistics({})), "needs gradients"),
+        (lambda graph: score("gamma", graph, Statistics({}), tie="min"), "choose mean, sum or max"),
+    ],
+)
+def test_bad_requests(graph: ChannelGraph, call: object, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        call(graph)  # type: ignore[operator]
+
+
+def test_broken_gradients_and_missing_batches(network: Chain, graph: ChannelGraph) -> None:
+    with pytest.raises(UserError, match="no image"):
+        collect(network, graph, [], loss)
+    with pytest.raises(UserError, match="not finite"):
+        collect(network, graph, [torch.full((1, 3, 16, 16), float("nan"))], loss)
