@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,20 @@ from secateur.detector.topology import Topology
 from secateur.evaluation.validate import ValSettings, auto_batch_size, predict, validate
 from secateur.files import write_json
 
+Clock = Callable[[], float]
 
-def run_once(network: Detector, images: torch.Tensor, batch_size: int, layout: torch.memory_format) -> float:
+
+def run_once(
+    network: Detector, images: torch.Tensor, batch_size: int, layout: torch.memory_format, clock: Clock
+) -> float:
     """Seconds that decoded predictions of all images [N, 3, H, W] uint8 take, conversion included."""
-    start = time.perf_counter()
+    start = clock()
     for batch in images.split(batch_size):
         predict(network, batch.to(torch.float32, memory_format=layout).div_(255))
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def measure(detector: Detector, size: int, images: int, rounds: int) -> dict[str, Any]:
+def measure(detector: Detector, size: int, images: int, rounds: int, clock: Clock) -> dict[str, Any]:
     """Median ms an image of both ways and the median ratio of the rounds."""
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
     fused = {"nchw": detector.fused(), "channels_last": detector.fused().to(memory_format=torch.channels_last)}
@@ -45,7 +50,7 @@ def measure(detector: Detector, size: int, images: int, rounds: int) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, (batch_size, layout) in ways.items() if turn % 2 == 0 else reversed(ways.items()):
-            taken = run_once(fused[name], pixels, batch_size, layout)
+            taken = run_once(fused[name], pixels, batch_size, layout, clock)
             if turn:  # the first round warms up
                 seconds[name].append(taken)
     ratios = np.asarray(seconds["nchw"]) / np.asarray(seconds["channels_last"])
@@ -66,6 +71,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, for busy machines (with --threads 1)")
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args()
     if options.threads:
@@ -73,8 +79,14 @@ def main() -> None:
     detector = (
         load_checkpoint(options.weights).detector() if options.weights else Detector(Topology.from_yaml("yolov5n"))
     )
-    result = measure(detector.eval(), options.imgsz, options.images, options.rounds)
-    result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    result = measure(detector.eval(), options.imgsz, options.images, options.rounds, clock)
+    result |= {
+        "clock": clock.__name__,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
     times, batch = result["ms_per_image"], result["batch"]
     print(f"{'way':<32}{'ms an image':>12}")
     print(f"{'NCHW, batch 32':<32}{times['nchw']:>12.1f}")

@@ -36,7 +36,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}; choose another place or free some space.") from error
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}; choose another place or free some space."
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

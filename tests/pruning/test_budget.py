@@ -115,7 +115,7 @@ def test_layer_that_would_be_emptied_is_clamped_and_named(graph: ChannelGraph) -
     scores = np.ones(graph.units)
     scores[graph.emitted["model.5.conv"]] = 1e-3
     plan = allocate(graph, scores, Budget("percent", 0.3), Guards(min_share=0, min_count=2))
-    assert any("model.5.conv would be emptied; 2 of 64 units stay" in note for note in plan.notes)
+    assert any("model.5.conv would be emptied; 2 of 128 units stay" in note for note in plan.notes)
     assert {layer.name: len(layer.kept) for layer in plan.layers}["model.5.conv"] == 2
 
 

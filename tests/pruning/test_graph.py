@@ -75,9 +75,7 @@ def test_price_without_even_strides() -> None:
         x = a(x)
         return x * torch.sigmoid(up(F.silu(down(F.adaptive_avg_pool2d(x, 1)))))
 
-    network = enliven(
-        Chain(middle, a=nn.Conv2d(8, 8, 3, 2), down=nn.Conv2d(8, 2, 1), up=nn.Conv2d(2, 8, 1))
-    )
+    network = enliven(Chain(middle, a=nn.Conv2d(8, 8, 3, 2), down=nn.Conv2d(8, 2, 1), up=nn.Conv2d(2, 8, 1)))
     graph = trace(network)
     small = cut(network, graph, keep_every_other(graph))
     for height, width in ((64, 64), (96, 160), (256, 128)):

@@ -16,7 +16,7 @@ from secateur.pruning.statistics import Statistics, collect
 
 @pytest.fixture
 def network() -> Chain:
-    """Stem and one residual branch: units 0-7 have two members each; unit 8-12 lie inside the branch, without a norm."""
+    """Stem and one residual branch: units 0-7 have two members each; 8-12 lie inside the branch, without a norm."""
     return enliven(  # type: ignore[return-value]
         Chain(lambda x, a, b: x + b(a(x)), a=nn.Conv2d(8, 5, 1), b=ConvNorm(5, 8, 3))
     )

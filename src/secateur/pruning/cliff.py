@@ -116,7 +116,8 @@ def _knee(points: Sequence[Point]) -> float | None:
     """Ratio of the point that lies highest above the straight line from the first point down to zero at the last ratio.
 
     The construction of "Kneedle" (https://doi.org/10.1109/ICDCSW.2011.20), with the accuracy measured against the
-    unpruned network: a curve that stays flat has its knee at its end, one that falls at once at its beginning.
+    unpruned network: a curve that stays flat has its knee at its end, one that falls at once at its beginning. Points
+    below half of that accuracy are over the edge whatever their height.
     """
     ratios = np.array([point.ratio for point in points])
     values = np.array([point.mAP50 for point in points])
@@ -124,4 +125,4 @@ def _knee(points: Sequence[Point]) -> float | None:
         return None
     span = max(float(ratios[-1] - ratios[0]), 1e-9)
     height = values / values[0] + (ratios - ratios[0]) / span
-    return float(ratios[int(np.argmax(height))])
+    return float(ratios[int(np.argmax(np.where(values >= values[0] / 2, height, -1.0)))])

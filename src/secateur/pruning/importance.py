@@ -115,7 +115,8 @@ def _rows(weight: Tensor, dim: int) -> Tensor:
 
 def _mean_magnitude(rows: Tensor) -> Tensor:
     """Mean |value| of each row, without a temporary of the rows' size."""
-    return vector_norm(rows, ord=1, dim=1) / rows.shape[1]
+    mean: Tensor = vector_norm(rows, ord=1, dim=1) / rows.shape[1]
+    return mean
 
 
 def _filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tensor], Tensor]) -> Floats:

@@ -49,6 +49,7 @@ def training_batches(index: Index, settings: TrainSettings, stride: int) -> Trai
         settings.image_size,
         augmentation=Augmentation.from_hyp(dataclasses.asdict(settings.hyp)),
         rectangular=settings.rect,
+        pad=0.0,
         batch_size=settings.batch_size,
         stride=stride,
         seed=settings.seed,
