@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+
+from secateur.data.synthetic import generate
+from secateur.detector.checkpoint import Checkpoint, save_checkpoint
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
 
 # Several test processes share the machine's cores.
 torch.set_num_threads(1)
@@ -22,3 +28,49 @@ def reference_dir() -> Path:
     if not (folder / "weights").is_dir():
         pytest.skip("reference data and weights are not here")
     return folder
+
+
+# A network of two levels and some ten thousand parameters, for whole commands.
+TINY = {
+    "nc": 3,
+    "depth_multiple": 0.33,
+    "width_multiple": 0.125,
+    "anchors": [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119]],
+    "backbone": [
+        [-1, 1, "Conv", [64, 6, 2, 2]],
+        [-1, 1, "Conv", [128, 3, 2]],
+        [-1, 3, "C3", [128]],
+        [-1, 1, "Conv", [256, 3, 2]],
+        [-1, 3, "C3", [256]],
+        [-1, 1, "Conv", [512, 3, 2]],
+        [-1, 1, "SPPF", [512, 5]],
+    ],
+    "head": [
+        [-1, 1, "Conv", [256, 1, 1]],
+        [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+        [[-1, 4], 1, "Concat", [1]],
+        [-1, 3, "C3", [256, False]],
+        [[10, 6], 1, "Detect", ["nc", "anchors"]],
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("cfg") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("data") / "shapes", images=(24, 8, 8), size=64, classes=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    detector = Detector(Topology.from_yaml(tiny_cfg, nc=3), {0: "disc", 1: "square", 2: "triangle"})
+    file = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(Checkpoint.of(detector), file)
+    return file

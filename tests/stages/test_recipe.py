@@ -44,7 +44,7 @@ def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> N
 
 
 def test_unknown_recipe_and_setting() -> None:
-    with pytest.raises(UserError, match="Unknown recipe 'nothing'; choose one of .*slimming"):
+    with pytest.raises(UserError, match=r"Unknown recipe 'nothing'; choose one of .*slimming"):
         load_recipe("nothing")
     with pytest.raises(UserError, match="here: unknown setting 'colour'"):
         configured(PruneSettings(), {"colour": 1}, "here")

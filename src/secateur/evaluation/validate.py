@@ -133,21 +133,7 @@ def validate(
         _channels_last_(network)
     batches = _batches(index, settings, image_size, batch_size, int(max(detector.strides)))
     clock = _Clock(device)
-    shape: tuple[int, ...] = ()
-    found: list[tuple[int, Tensor]] = []
-    with _bar(len(batches), progress) as advance:
-        for batch in batches:
-            with clock.phase("preprocess"):
-                images = _prepare(batch.images, device)
-            with clock.phase("inference"):
-                predictions = predict(network, images, precision)
-            with clock.phase("nms"):
-                kept = non_max_suppression(
-                    predictions, settings.conf, settings.iou, settings.max_det, agnostic=settings.single_cls
-                )
-            found += zip(batch.indices, _to_original(kept, batch), strict=True)
-            shape = max(shape, tuple(images.shape))
-            advance()
+    found, shape = _detect(network, batches, settings, precision, clock, progress)
     truths, detections = _truths(index, settings.single_cls), _collect(found, settings.single_cls)
     if settings.save_json is not None:
         save_predictions(settings.save_json, detections, index.files, COCO91 if settings.coco91 else None)
@@ -158,6 +144,33 @@ def validate(
     )
     speed = {phase: 1000 * seconds / max(len(found), 1) for phase, seconds in clock.seconds.items()}
     return dataclasses.replace(metrics, speed_ms=speed, shape=shape)
+
+
+def _detect(
+    network: Detector,
+    batches: EvaluationBatches,
+    settings: ValSettings,
+    precision: torch.dtype,
+    clock: _Clock,
+    progress: bool,
+) -> tuple[list[tuple[int, Tensor]], tuple[int, ...]]:
+    """Image number and rows [n, 6] in pixels of the original for every image, and the shape of the largest batch."""
+    shape: tuple[int, ...] = ()
+    found: list[tuple[int, Tensor]] = []
+    with _bar(len(batches), progress) as advance:
+        for batch in batches:
+            with clock.phase("preprocess"):
+                images = _prepare(batch.images, clock.device)
+            with clock.phase("inference"):
+                predictions = predict(network, images, precision)
+            with clock.phase("nms"):
+                kept = non_max_suppression(
+                    predictions, settings.conf, settings.iou, settings.max_det, agnostic=settings.single_cls
+                )
+            found += zip(batch.indices, _to_original(kept, batch), strict=True)
+            shape = max(shape, tuple(images.shape))
+            advance()
+    return found, shape
 
 
 def predict(network: Detector, images: Tensor, precision: torch.dtype = torch.float32) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,15 @@ from secateur.errors import UserError
 from secateur.evaluation.cost import layer_flops
 from secateur.evaluation.validate import ValSettings
 from secateur.files import increment_run, read_json, write_json
-from secateur.stages.evaluation import check_classes, describe, evaluate, measure_latency, torch_calls, val_settings
+from secateur.stages.evaluation import (
+    check_classes,
+    describe,
+    evaluate,
+    measure_latency,
+    split_index,
+    torch_calls,
+    val_settings,
+)
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.options import (
     BenchOptions,
@@ -62,6 +73,7 @@ def train(options: TrainOptions, command: str = "train") -> Summary:
         return resume(options.resume, command, root_of(options.place, command))
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     start = starting_point(options.weights, options.cfg, data.names, options.train.seed)
+    check_splits(data, options.train.single_cls)
     settings = dataclasses.replace(options.train, hyp=load_hyp(options.hyp))
     folder = new_training_folder(options, command, start)
     result = train_stage(start, data, settings, folder, verb=command, resume=True)
@@ -82,6 +94,7 @@ def sparsify(options: SparsifyOptions) -> Summary:
         return resume(options.resume, "sparsify", root)
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     start = starting_point(require(options.weights, "--weights", "best.pt"), "", data.names, options.train.seed)
+    check_splits(data, options.train.single_cls)
     settings = dataclasses.replace(options.train, hyp=load_hyp(options.hyp))
     folder = new_training_folder(options, "sparsify", start)
     result = sparse_train(start, data, settings, options.sparsify, folder, resume=True)
@@ -91,11 +104,28 @@ def sparsify(options: SparsifyOptions) -> Summary:
 def new_training_folder(options: TrainOptions | SparsifyOptions, command: str, start: Checkpoint) -> Path:
     """A fresh run folder with all that --resume needs: the options and the checkpoint that the training starts from."""
     folder = increment_run(root_of(options.place, command), options.place.name)
-    save_checkpoint(start, folder / "start.safetensors")
     record = dataclasses.asdict(options)
     record["train"].pop("hyp")
-    write_json(folder / "options.json", {"command": command, "options": record})
+    with removed_on_failure(folder):
+        save_checkpoint(start, folder / "start.safetensors")
+        write_json(folder / "options.json", {"command": command, "options": record})
     return folder
+
+
+@contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """Removes a fresh run folder when nothing useful came into it."""
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def check_splits(data: DataConfig, single_cls: bool = False) -> None:
+    """Checks all images and labels of a training before anything is written."""
+    for split in ("train", "val"):
+        split_index(data, split, single_cls=single_cls)
 
 
 def resume(where: str, command: str, root: Path) -> Summary:
@@ -226,11 +256,8 @@ def val(options: ValOptions) -> Summary:
         save_json=folder / "predictions.json" if options.save_json else None,
         plots=options.plots,
     )
-    try:
+    with removed_on_failure(folder):
         metrics = evaluate(checkpoint, data, options.task, settings)
-    except UserError:
-        folder.rmdir()
-        raise
     model = describe(checkpoint, options.image_size, Path(weights) if Path(weights).is_file() else None)
     print(
         f"{weights}: {model['parameters']:,} parameters, {model['gflops']:.1f} GFLOPs at {options.image_size} px, "
@@ -282,7 +309,7 @@ def export(options: ExportOptions) -> Summary:
     checkpoint = load_checkpoint(weights)
     folder = increment_run(root_of(options.place, "export"), options.place.name)
     file = folder / (Path(weights).stem + ".onnx")
-    try:
+    with removed_on_failure(folder):
         result = export_checked(
             checkpoint,
             file,
@@ -292,9 +319,6 @@ def export(options: ExportOptions) -> Summary:
             simplify=options.simplify,
             opset=options.opset,
         )
-    except UserError:
-        folder.rmdir()
-        raise
     print(f"{file}: {result['file_mb']:.1f} MB, outputs within {result['max_error']:.1e} of the detector's")
     return finish(folder, {"command": "export", "model": describe(checkpoint, options.image_size), "export": result})
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.errors import UserError
 from secateur.files import write_json
-from secateur.stages.evaluation import describe, evaluate, measure_latency, torch_calls, val_settings
+from secateur.stages.evaluation import describe, evaluate, measure_latency, split_index, torch_calls, val_settings
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
 from secateur.stages.options import PruneSettings, RunOptions, SparsifySettings
@@ -41,6 +40,9 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     recipe = load_recipe(options.recipe)
     start = starting_point(options.weights, options.cfg, data.names, options.seed)
     plan = settle(options, recipe, start, data)
+    # Broken data is found now, not after an hour.
+    for split in ("train", "val"):
+        split_index(data, split)
     settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in {"place", "workers"}}
     files = tuple(Path(f) for f in (options.weights, options.data, options.hyp, options.recipe) if Path(f).is_file())
     ledger = Ledger.open(progress_root, options.place.name, fingerprint(settings, files))
@@ -228,8 +230,6 @@ class Pipeline:
         settings = val_settings(self.options.image_size, self.options.workers)
         splits = [split for split in ("val", "test") if split in self.data.splits]
         results = {split: evaluate(checkpoint, self.data, split, settings) for split in splits}
-        if "val" not in results:
-            raise UserError(f"{self.data.file} has no 'val' split, which a run needs; add one.")
         return {
             "stage": title,
             "metrics": results["val"].to_dict(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tyro.conf import Suppress
+
 from secateur.errors import UserError
 from secateur.training.hyp import Hyp
 
@@ -41,7 +43,7 @@ class TrainSettings:
     warmup_minimum: int = 100  # shortest warm-up, in batches
     tensorboard: bool = True  # used when it is installed
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    hyp: Hyp = field(default_factory=Hyp)
+    hyp: Suppress[Hyp] = field(default_factory=Hyp)  # given by --hyp, so not an option itself
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "batch_size": 1, "image_size": 32, "patience": 0, "workers": 0, "seed": 0}

@@ -1,0 +1,209 @@
+"""Whole commands: what bad input says, what it leaves behind, and what good input writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from secateur.cli import main, rewrite
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write into runs/ of the current folder, and caches into the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data_copy(tiny_data: Path, tmp_path: Path) -> Path:
+    """A data set that a test may break."""
+    shutil.copytree(tiny_data.parent, tmp_path / "set", ignore=shutil.ignore_patterns("*.npz"))
+    return tmp_path / "set" / "data.yaml"
+
+
+def sentence(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Runs a command that must fail: exit code 2 and one sentence; returns it."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert not list(Path("runs").rglob("*")) or not any(path.is_file() for path in Path("runs").rglob("*"))
+    return lines[0]
+
+
+def first_label(data: Path) -> Path:
+    return sorted((data.parent / "labels" / "train").glob("*.txt"))[0]
+
+
+def training(data: Path, cfg: Path) -> list[str]:
+    return ["train", "--cfg", str(cfg), "--data", str(data), "--img", "64", "--epochs", "1", "--workers", "0"]
+
+
+def pruning(weights: Path, data: Path, *budget: str) -> list[str]:
+    return ["prune", "--weights", str(weights), "--data", str(data), "--img", "64", "--workers", "0", *budget]
+
+
+def test_synonyms_of_yolov5() -> None:
+    assert rewrite(["--imgsz", "320", "--batch=8", "--resume", "--cos_lr"]) == [
+        "--image-size", "320", "--batch-size=8", "--resume", "latest", "--cos-lr",
+    ]  # fmt: skip
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Unknown command 'fly'" in sentence(capsys, "fly")
+
+
+def test_missing_data_set(capsys: pytest.CaptureFixture[str], tiny_cfg: Path) -> None:
+    assert "nowhere.yaml" in sentence(capsys, *training(Path("nowhere.yaml"), tiny_cfg))
+
+
+def test_missing_option(capsys: pytest.CaptureFixture[str], tiny_cfg: Path) -> None:
+    assert "--data is missing" in sentence(capsys, "train", "--cfg", str(tiny_cfg))
+
+
+def test_empty_data_set(capsys: pytest.CaptureFixture[str], tiny_cfg: Path, data_copy: Path) -> None:
+    for image in (data_copy.parent / "images" / "train").iterdir():
+        image.unlink()
+    assert "train" in sentence(capsys, *training(data_copy, tiny_cfg))
+
+
+def test_class_id_out_of_range(capsys: pytest.CaptureFixture[str], tiny_cfg: Path, data_copy: Path) -> None:
+    first_label(data_copy).write_text("0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n")
+    message = sentence(capsys, *training(data_copy, tiny_cfg))
+    assert str(first_label(data_copy)) in message
+    assert "7" in message
+
+
+def test_names_shorter_than_ids(capsys: pytest.CaptureFixture[str], tiny_cfg: Path, data_copy: Path) -> None:
+    data = yaml.safe_load(data_copy.read_text())
+    data["names"] = {0: "disc"}
+    data.pop("nc", None)
+    data_copy.write_text(yaml.safe_dump(data))
+    assert "names" in sentence(capsys, *training(data_copy, tiny_cfg))
+
+
+def test_label_of_random_bytes(capsys: pytest.CaptureFixture[str], tiny_cfg: Path, data_copy: Path) -> None:
+    first_label(data_copy).write_bytes(np.random.default_rng(0).bytes(400))
+    assert str(first_label(data_copy)) in sentence(capsys, *training(data_copy, tiny_cfg))
+
+
+def test_zero_byte_image_is_named_and_left_out(capsys: pytest.CaptureFixture[str], data_copy: Path) -> None:
+    image = sorted((data_copy.parent / "images" / "train").iterdir())[0]
+    image.write_bytes(b"")
+    main(["data", "check", str(data_copy)])
+    assert image.name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("percent", ["0", "1", "1.5", "-1"])
+def test_percent_out_of_range(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path, percent: str
+) -> None:
+    assert "--percent" in sentence(capsys, *pruning(tiny_weights, tiny_data, "--percent", percent))
+
+
+def test_budget_out_of_reach_names_the_closest(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path
+) -> None:
+    message = sentence(capsys, *pruning(tiny_weights, tiny_data, "--params", "0.001"))
+    assert "closest reachable" in message
+
+
+def test_no_budget_and_unknown_criterion(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path
+) -> None:
+    assert "No budget" in sentence(capsys, *pruning(tiny_weights, tiny_data))
+    words = pruning(tiny_weights, tiny_data, "--percent", "0.3", "--criterion", "beauty")
+    assert "Unknown criterion 'beauty'" in sentence(capsys, *words)
+
+
+def test_wrong_cfg_for_the_weights(capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path) -> None:
+    words = ["train", "--weights", str(tiny_weights), "--cfg", "yolov5s", "--data", str(tiny_data)]
+    assert "--cfg" in sentence(capsys, *words)
+
+
+def test_weights_of_other_classes(capsys: pytest.CaptureFixture[str], tiny_weights: Path, data_copy: Path) -> None:
+    data = yaml.safe_load(data_copy.read_text())
+    data["names"] = {i: f"thing {i}" for i in range(5)}
+    data.pop("nc", None)
+    data_copy.write_text(yaml.safe_dump(data))
+    words = ["val", "--weights", str(tiny_weights), "--data", str(data_copy), "--img", "64"]
+    assert "knows 3 classes" in sentence(capsys, *words)
+
+
+def test_unwritable_run_folder(capsys: pytest.CaptureFixture[str], tiny_cfg: Path, tiny_data: Path) -> None:
+    Path("taken").write_text("a file, not a folder")
+    words = [*training(tiny_data, tiny_cfg), "--project", "taken"]
+    assert "taken" in sentence(capsys, *words)
+
+
+def test_full_disk_while_saving(
+    capsys: pytest.CaptureFixture[str], tiny_cfg: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left on device" in sentence(capsys, *training(tiny_data, tiny_cfg))
+
+
+def test_image_size_is_rounded_with_a_notice(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tiny_weights: Path, tiny_data: Path
+) -> None:
+    main(["val", "--weights", str(tiny_weights), "--data", str(tiny_data), "--img", "70", "--workers", "0"])
+    assert "70 is not a usable multiple" in caplog.text
+    assert "mAP50-95" in capsys.readouterr().out
+
+
+def test_val_prints_one_json_object(capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path) -> None:
+    words = ["val", "--weights", str(tiny_weights), "--data", str(tiny_data), "--img", "64", "--workers", "0"]
+    main([*words, "--coco", "--save-json", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert set(summary["metrics"]) == {"P", "R", "mAP50", "mAP50-95"}
+    assert set(summary["model"]) == {"parameters", "gflops", "sparsity", "file_mb"}
+    assert len(summary["coco"]) == 12
+    folder = Path(summary["folder"])
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert (folder / "predictions.json").exists()
+
+
+def test_info_reads_any_checkpoint(capsys: pytest.CaptureFixture[str], tiny_weights: Path) -> None:
+    main(["info", str(tiny_weights), "--json", "--image-size", "64"])
+    assert json.loads(capsys.readouterr().out)["model"]["parameters"] > 10_000
+    main(["info", str(tiny_weights), "--layers"])
+    assert "Detect" in capsys.readouterr().out
+
+
+def test_prune_then_prune_again_export_and_bench(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path
+) -> None:
+    main([*pruning(tiny_weights, tiny_data, "--flops", "0.6", "--criterion", "taylor"), "--json"])
+    first = json.loads(capsys.readouterr().out)
+    assert first["model"]["gflops"] == pytest.approx(0.6 * first["table"][0]["model"]["gflops"], rel=0.1)
+    main([*pruning(Path(first["weights"]), tiny_data, "--percent", "0.2"), "--json"])
+    second = json.loads(capsys.readouterr().out)
+    assert second["model"]["parameters"] < first["model"]["parameters"]
+    main(["export", "--weights", second["weights"], "--img", "64", "--json"])
+    assert json.loads(capsys.readouterr().out)["export"]["max_error"] < 1e-3
+    main(["bench", str(tiny_weights), second["weights"], "--img", "64", "--rounds", "2", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["table"]) == 2
+
+
+def test_train_resumes_a_finished_run_without_training_again(
+    capsys: pytest.CaptureFixture[str], tiny_cfg: Path, tiny_data: Path
+) -> None:
+    main([*training(tiny_data, tiny_cfg), "--json"])
+    before = json.loads(capsys.readouterr().out)
+    main(["train", "--resume", "--json"])
+    after = json.loads(capsys.readouterr().out)
+    assert after["metrics"] == before["metrics"]
+    assert after["folder"] == before["folder"]
+    assert sorted(path.name for path in Path("runs/train").iterdir()) == ["exp"]
