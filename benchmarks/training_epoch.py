@@ -116,12 +116,13 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--images", type=int, default=200, help="size of the generated data set")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("training_epoch.json"))
     options = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        config = load_data_config(options.data or generate(Path(folder)))
+        config = load_data_config(options.data or generate(Path(folder), images=(options.images, 1, 1)))
         index = scan(config, "train", progress=False)
         settings = TrainSettings(
             epochs=2, batch_size=options.batch_size, image_size=options.image_size, workers=options.workers

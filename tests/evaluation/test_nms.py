@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+import torchvision
 
 from secateur.evaluation.nms import non_max_suppression
 
@@ -82,3 +84,15 @@ def test_nothing_found_gives_empty_rows() -> None:
 def test_half_precision_scores_are_suppressed_in_full_precision() -> None:
     predictions = random_predictions(1, 40, 3).bfloat16()
     assert torch.equal(non_max_suppression(predictions)[0], non_max_suppression(predictions.float())[0])
+
+
+@pytest.mark.parametrize("most", [1, 40, 300])
+def test_growing_prefixes_give_what_all_candidates_at_once_give(most: int) -> None:
+    generator = torch.Generator().manual_seed(most)
+    boxes = torch.rand(5000, 4, generator=generator) * torch.tensor([300.0, 300.0, 60.0, 60.0])
+    scores = torch.rand(5000, 1, generator=generator).round(decimals=2).clamp(min=0.01)  # with many ties
+    predictions = torch.cat((boxes, torch.ones(5000, 1), scores), dim=1)[None]
+    found = non_max_suppression(predictions, iou=0.3, max_det=most)[0]
+    corners = torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), dim=1)
+    kept = torchvision.ops.nms(corners, scores[:, 0], 0.3)[:most]
+    assert torch.equal(found[:, :4], corners[kept])

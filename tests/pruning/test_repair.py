@@ -131,3 +131,13 @@ def test_reestimation_keeps_dropout_off_and_needs_a_batch() -> None:
     images = torch.rand(4, 3, 8, 8)
     reestimate_batchnorm_(network, [images])
     torch.testing.assert_close(network[1].running_mean, images.mean((0, 2, 3)))
+
+
+def test_reestimation_moves_by_its_share() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    network[0].running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    images = torch.rand(4, 3, 8, 8)
+    reestimate_batchnorm_(network, [images], share=0.25)
+    expected = 0.75 * torch.tensor([1.0, 2.0, 3.0]) + 0.25 * images.mean((0, 2, 3))
+    torch.testing.assert_close(network[0].running_mean, expected)
+    torch.testing.assert_close(network[0].running_var, 0.75 + 0.25 * images.var((0, 2, 3)))

@@ -23,6 +23,7 @@ from secateur.stages.evaluation import (
     measure_latency,
     split_index,
     torch_calls,
+    usable_size,
     val_settings,
 )
 from secateur.stages.exporting import export_checked, session_calls
@@ -175,6 +176,7 @@ def training_summary(
     if processes()[0] != 0:
         return {}
     checkpoint = load_checkpoint(result.best)
+    image_size = usable_size(checkpoint, image_size)
     settings = dataclasses.replace(val_settings(image_size, workers), plots=True)
     metrics = evaluate(checkpoint, data, "val", settings)
     draw_evaluation(folder, metrics)
@@ -203,6 +205,7 @@ def prune(options: PruneOptions) -> Summary:
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     checkpoint = load_checkpoint(weights)
     check_classes(checkpoint, data, weights)
+    options = dataclasses.replace(options, image_size=usable_size(checkpoint, options.image_size))
     work = Work(data, options.image_size, options.batch_size, options.workers, options.seed)
     # Decided before the folder is made, so that a budget out of reach leaves nothing behind.
     decision, curve = decide(checkpoint, work, options.prune)
@@ -242,6 +245,7 @@ def val(options: ValOptions) -> Summary:
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     checkpoint = load_checkpoint(weights)
     check_classes(checkpoint, data, weights)
+    options = dataclasses.replace(options, image_size=usable_size(checkpoint, options.image_size))
     folder = increment_run(root_of(options.place, "val"), options.place.name)
     settings = ValSettings(
         image_size=options.image_size,
@@ -285,6 +289,7 @@ def val(options: ValOptions) -> Summary:
 def info(file: str, options: InfoOptions) -> Summary:
     """`secateur info FILE`."""
     checkpoint = load_checkpoint(file)
+    options = dataclasses.replace(options, image_size=usable_size(checkpoint, options.image_size))
     model = describe(checkpoint, options.image_size, Path(file) if Path(file).is_file() else None)
     described = summary(checkpoint, options.image_size, layer_flops(checkpoint.detector(), options.image_size))
     print(f"{file}: {len(checkpoint.names)} classes, strides {', '.join(f'{s:g}' for s in checkpoint.strides)}")
@@ -307,6 +312,7 @@ def export(options: ExportOptions) -> Summary:
     """`secateur export`."""
     weights = require(options.weights, "--weights", "best.pt")
     checkpoint = load_checkpoint(weights)
+    options = dataclasses.replace(options, image_size=usable_size(checkpoint, options.image_size))
     folder = increment_run(root_of(options.place, "export"), options.place.name)
     file = folder / (Path(weights).stem + ".onnx")
     with removed_on_failure(folder):
@@ -328,6 +334,8 @@ def bench(files: list[str], options: BenchOptions) -> Summary:
     if options.runtime not in {"onnx", "torch"}:
         raise UserError(f"--runtime {options.runtime} is unknown; choose onnx or torch.")
     checkpoints = {file: load_checkpoint(file) for file in files}
+    sizes = {usable_size(checkpoint, options.image_size) for checkpoint in checkpoints.values()}
+    options = dataclasses.replace(options, image_size=max(sizes))
     calls = session_calls(checkpoints, options.image_size, options.threads) if options.runtime == "onnx" else {}
     if options.runtime == "onnx" and not calls:
         raise UserError("ONNX Runtime is not installed: pip install 'secateur[onnx]', or choose --runtime torch.")

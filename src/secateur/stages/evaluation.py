@@ -17,7 +17,7 @@ from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.evaluation.latency import Comparison, compare, network_call
 from secateur.evaluation.metrics import Metrics
-from secateur.evaluation.validate import ValSettings, validate
+from secateur.evaluation.validate import ValSettings, check_image_size, validate
 
 
 def pick_device() -> torch.device:
@@ -60,6 +60,11 @@ def evaluator(index: Index, settings: ValSettings, limit: int | None = None) -> 
         return validate(detector, index, settings, progress=False, limit=limit)
 
     return measure
+
+
+def usable_size(checkpoint: Checkpoint, image_size: int) -> int:
+    """The image size rounded up to a multiple of the largest stride, with a notice, as YOLOv5 does."""
+    return check_image_size(image_size, int(max(checkpoint.strides)))
 
 
 def describe(checkpoint: Checkpoint, image_size: int, file: Path | None = None) -> dict[str, Any]:

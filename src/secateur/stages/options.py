@@ -32,6 +32,8 @@ class PruneSettings:
     """Move the constants of removed channels into the layers that read them."""
     recalibrate: int = 256
     """Training images, without labels, on which BatchNorm statistics are re-estimated (0: off)."""
+    recalibrate_share: float = 0.5
+    """How far the statistics move to the re-estimated ones: 1 all the way, as in EagleEye; half way is safer."""
     cliff: bool = True
     """Measure the accuracy of the masked model at a ladder of ratios before cutting."""
     cliff_images: int = 64
@@ -46,7 +48,7 @@ class SparsifySettings:
 
     rate: float = 0.0
     """Penalty factor s at the nominal batch of 64; 0: such that it suits the length of the training (see --reach)."""
-    reach: float = 1.0
+    reach: float = 0.15
     """With --rate 0: how far the penalty alone would move a scale, in units of the median scale."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """Course of s over the epochs: constant, linear (down to 0.1 s) or cosine (down to 0.2 s)."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.data.augment import Augmentation
 from secateur.data.batches import TrainBatches, train_batches
 from secateur.data.config import DataConfig
 from secateur.data.dataset import Batch, DetectionDataset
@@ -47,10 +48,12 @@ class Work:
     workers: int = 2
     seed: int = 0
 
-    def images(self, limit: int) -> TrainBatches:
-        """Shuffled training images without augmentation, letterboxed to a square."""
+    def images(self, limit: int, augmentation: Augmentation | None = None) -> TrainBatches:
+        """Shuffled square training images, letterboxed where no augmentation is given."""
         index = split_index(self.data, "train")
-        dataset = DetectionDataset(index, self.image_size, batch_size=self.batch_size, seed=self.seed)
+        dataset = DetectionDataset(
+            index, self.image_size, augmentation=augmentation, batch_size=self.batch_size, seed=self.seed
+        )
         size = min(self.batch_size, limit, len(index.files))
         return train_batches(dataset, size, seed=self.seed, workers=0)
 
@@ -93,6 +96,8 @@ def check_settings(settings: PruneSettings) -> tuple[list[Budget], Guards]:
     """
     if settings.criterion not in CRITERIA:
         raise UserError(f"Unknown criterion '{settings.criterion}'; choose one of {', '.join(sorted(CRITERIA))}.")
+    if not 0 < settings.recalibrate_share <= 1:
+        raise UserError(f"--recalibrate-share is {settings.recalibrate_share}; it must be over 0 and at most 1.")
     for name in ("recalibrate", "cliff_images"):
         if getattr(settings, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; it must be at least 0.")
@@ -168,9 +173,11 @@ def repair(checkpoint: Checkpoint, decision: Decision, work: Work, settings: Pru
         detector = absorb_offsets(detector, decision.graph, decision.plan)
     smaller = cut(detector, decision.graph, decision.plan)
     if settings.recalibrate:
-        batches = work.images(settings.recalibrate)
+        # The statistics stand for what the training showed, so the images are augmented as there.
+        batches = work.images(settings.recalibrate, Augmentation.from_hyp(dataclasses.asdict(Hyp())))
         count = max(settings.recalibrate // work.batch_size, 1)
-        reestimate_batchnorm_(smaller, full_batches(batches, work.batch_size), count)
+        images = full_batches(batches, work.batch_size)
+        reestimate_batchnorm_(smaller, images, count, share=settings.recalibrate_share)
     return finished(checkpoint, smaller, decision, repaired=True)
 
 

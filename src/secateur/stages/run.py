@@ -12,7 +12,15 @@ from typing import Any
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.files import write_json
-from secateur.stages.evaluation import describe, evaluate, measure_latency, split_index, torch_calls, val_settings
+from secateur.stages.evaluation import (
+    describe,
+    evaluate,
+    measure_latency,
+    split_index,
+    torch_calls,
+    usable_size,
+    val_settings,
+)
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
 from secateur.stages.options import PruneSettings, RunOptions, SparsifySettings
@@ -39,6 +47,7 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     data = load_data_config(options.data)
     recipe = load_recipe(options.recipe)
     start = starting_point(options.weights, options.cfg, data.names, options.seed)
+    options = dataclasses.replace(options, image_size=usable_size(start, options.image_size))
     plan = settle(options, recipe, start, data)
     # Broken data is found now, not after an hour.
     for split in ("train", "val"):

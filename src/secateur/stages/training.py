@@ -114,7 +114,9 @@ def gamma_hook(start: Checkpoint, options: SparsifySettings, settings: TrainSett
     prunable = {name: torch.from_numpy(units >= 0) for name, units in graph.norms.items() if (units >= 0).any()}
     rate = options.rate
     if rate == 0:
-        gammas = torch.cat([detector.get_parameter(f"{name}.weight")[mask].abs() for name, mask in prunable.items()])
+        gammas = torch.cat(
+            [detector.get_parameter(f"{name}.weight").detach()[mask].abs() for name, mask in prunable.items()]
+        )
         rate = automatic_rate(float(gammas.median()), options, settings, images)
         LOG.info("Sparsity rate %.3g, so that the penalty alone takes a median gamma to zero in this training", rate)
     return GammaPenalty(GammaOptions(rate, options.mode, options.schedule, options.beta), prunable)

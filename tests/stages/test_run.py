@@ -1,0 +1,142 @@
+"""The whole run: its table, its files, and that a kill at any point changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from secateur.detector.checkpoint import load_checkpoint
+from secateur.errors import UserError
+from secateur.stages import run as stage
+from secateur.stages.ledger import Ledger
+from secateur.stages.options import Place, RunOptions
+from secateur.stages.run import run_pipeline
+from secateur.training.session import Session
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+def options(weights: Path, data: Path, **changes: Any) -> RunOptions:
+    settings: dict[str, Any] = {
+        "data": str(data), "weights": str(weights), "image_size": 64, "batch_size": 8, "epochs": 2,
+        "dense_epochs": 1, "flops": "0.6", "workers": 0, "amp": "off",
+    }  # fmt: skip
+    return RunOptions(**settings | changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tiny_weights: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    root = tmp_path_factory.mktemp("undisturbed")
+    return run_pipeline(options(tiny_weights, tiny_data), root), root
+
+
+def table_of(summary: dict[str, Any]) -> list[Any]:
+    """The table without times."""
+    return [(row["stage"], row["metrics"], row["test"], row["model"]) for row in summary["table"]]
+
+
+def test_the_table_has_a_row_a_stage(undisturbed: tuple[dict[str, Any], Path]) -> None:
+    summary, root = undisturbed
+    stages = [row["stage"] for row in summary["table"]]
+    assert stages == ["dense", "sparse", "cut, no repair", "cut + repair", "fine-tuned"]
+    dense, final = summary["table"][0]["model"], summary["table"][-1]["model"]
+    assert final["gflops"] <= 0.61 * dense["gflops"]
+    assert all(row["latency_ms"] > 0 for row in summary["table"])
+    assert summary["export"]["max_error"] < 1e-3
+    folder = root / "exp"
+    assert json.loads((folder / "summary.json").read_text())["metrics"] == summary["metrics"]
+    assert "| fine-tuned" in (folder / "summary.md").read_text()
+    assert (folder / "final.onnx").exists()
+    assert (folder / "cliff.json").exists()
+
+
+def test_the_final_checkpoint_tells_its_history(undisturbed: tuple[dict[str, Any], Path]) -> None:
+    _, root = undisturbed
+    checkpoint = load_checkpoint(root / "exp" / "final.safetensors")
+    assert [entry.verb for entry in checkpoint.history] == ["train", "sparsify", "prune", "finetune"]
+    assert checkpoint.plan is not None
+    prune = checkpoint.history[2]
+    assert prune.settings["criterion"] == "gamma"
+    assert prune.cost["flops"] <= 0.61 * prune.cost["dense_flops"]
+
+
+STEPS = ("train", "dense", "sparsify", "sparse", "plan", "cut", "repair", "finetune", "final", "export", "latency")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_after_any_step_it_ends_with_the_same_table(
+    step: str,
+    undisturbed: tuple[dict[str, Any], Path],
+    tiny_weights: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Ledger.step
+
+    def kill(self: Ledger, name: str, work: Any) -> Any:
+        result = original(self, name, work)
+        if name == step:
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "step", kill)
+        with pytest.raises(Killed):
+            run_pipeline(options(tiny_weights, tiny_data), tmp_path)
+    assert table_of(run_pipeline(options(tiny_weights, tiny_data), tmp_path)) == table_of(undisturbed[0])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["exp"]
+
+
+@pytest.mark.parametrize("steps_before_kill", [1, 4, 6])
+def test_killed_inside_a_training_it_ends_with_the_same_weights(
+    steps_before_kill: int,
+    undisturbed: tuple[dict[str, Any], Path],
+    tiny_weights: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, taken = Session.step, []
+
+    def kill(self: Session) -> None:
+        taken.append(1)
+        if len(taken) > steps_before_kill:
+            raise Killed
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "step", kill)
+        with pytest.raises(Killed):
+            run_pipeline(options(tiny_weights, tiny_data), tmp_path)
+    again = run_pipeline(options(tiny_weights, tiny_data), tmp_path)
+    assert table_of(again) == table_of(undisturbed[0])
+    ours, theirs = (load_checkpoint(root / "exp" / "final.safetensors") for root in (tmp_path, undisturbed[1]))
+    assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
+
+
+def test_weights_that_know_the_classes_are_not_trained_again(tiny_weights: Path, tiny_data: Path) -> None:
+    chosen = options(tiny_weights, tiny_data, dense_epochs=None)
+    data = stage.load_data_config(chosen.data)
+    start = stage.starting_point(chosen.weights, "", data.names)
+    settled = stage.settle(chosen, stage.load_recipe("slimming"), start, data)
+    assert settled.dense is None
+    assert settled.sparse is not None
+    assert settled.sparse.epochs == 2
+
+
+def test_a_wrong_option_is_found_before_anything_is_written(
+    tiny_weights: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    for changes in ({"flops": "much"}, {"criterion": "beauty"}, {"recipe": "nothing"}, {"flops": ""}, {"epochs": -1}):
+        with pytest.raises(UserError):
+            run_pipeline(options(tiny_weights, tiny_data, **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
