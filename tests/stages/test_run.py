@@ -13,7 +13,7 @@ from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
 from secateur.stages import run as stage
 from secateur.stages.ledger import Ledger
-from secateur.stages.options import Place, RunOptions
+from secateur.stages.options import RunOptions
 from secateur.stages.run import run_pipeline
 from secateur.training.session import Session
 

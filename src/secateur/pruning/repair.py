@@ -82,8 +82,11 @@ def reestimate_batchnorm_(
         return 0
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
+    running = [
+        statistic for norm in norms for statistic in (norm.running_mean, norm.running_var) if statistic is not None
+    ]
     modes = {module: module.training for module in network.modules()}
-    trained = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    trained = [statistic.clone() for statistic in running]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     used = 0
     try:
@@ -96,9 +99,8 @@ def reestimate_batchnorm_(
             for batch in chain([first], iterator):
                 network(batch)
                 used += 1
-            for norm, (mean, variance) in zip(norms, trained, strict=True):
-                norm.running_mean.lerp_(mean, 1 - share)
-                norm.running_var.lerp_(variance, 1 - share)
+            for statistic, old in zip(running, trained, strict=True):
+                statistic.lerp_(old, 1 - share)
     finally:
         for norm, (momentum, counter) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, counter
