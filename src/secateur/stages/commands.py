@@ -126,7 +126,7 @@ def removed_on_failure(folder: Path) -> Iterator[None]:
 def check_splits(data: DataConfig, single_cls: bool = False) -> None:
     """Checks all images and labels of a training before anything is written."""
     for split in ("train", "val"):
-        split_index(data, split, single_cls=single_cls)
+        split_index(data, split, single_cls=single_cls, tell=True)
 
 
 def resume(where: str, command: str, root: Path) -> Summary:
@@ -261,6 +261,7 @@ def val(options: ValOptions) -> Summary:
         plots=options.plots,
     )
     with removed_on_failure(folder):
+        split_index(data, options.task, single_cls=options.single_cls, tell=True)
         metrics = evaluate(checkpoint, data, options.task, settings)
     model = describe(checkpoint, options.image_size, Path(weights) if Path(weights).is_file() else None)
     print(

@@ -25,15 +25,15 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def split_index(data: DataConfig, split: str, *, single_cls: bool = False) -> Index:
-    """The checked images and labels of a split.
+def split_index(data: DataConfig, split: str, *, single_cls: bool = False, tell: bool = False) -> Index:
+    """The checked images and labels of a split; with `tell`, what was found is printed on stderr.
 
     Raises:
         UserError: the data set has no such split, or it is empty or broken.
     """
     if split not in data.splits:
         raise UserError(f"{data.file} has no '{split}' split; it has {', '.join(data.splits)}.")
-    return scan(data, split, single_cls=single_cls)
+    return scan(data, split, single_cls=single_cls, progress=tell)
 
 
 def check_classes(checkpoint: Checkpoint, data: DataConfig, weights: str) -> None:

@@ -51,7 +51,7 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     plan = settle(options, recipe, start, data)
     # Broken data is found now, not after an hour.
     for split in ("train", "val"):
-        split_index(data, split)
+        split_index(data, split, tell=True)
     settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in {"place", "workers"}}
     files = tuple(Path(f) for f in (options.weights, options.data, options.hyp, options.recipe) if Path(f).is_file())
     ledger = Ledger.open(progress_root, options.place.name, fingerprint(settings, files))

@@ -22,6 +22,7 @@ class Schedule:
     batch_size: int
     cosine: bool = False
     warmup_minimum: int = 100
+    nominal_batch: int = NOMINAL_BATCH
 
     @property
     def warmup(self) -> int:
@@ -34,7 +35,7 @@ class Schedule:
     @property
     def full_accumulate(self) -> int:
         """Batches per optimizer step after the warm-up."""
-        return max(round(NOMINAL_BATCH / self.batch_size), 1)
+        return max(round(self.nominal_batch / self.batch_size), 1)
 
     @property
     def weight_decay(self) -> float:
@@ -59,7 +60,7 @@ class Schedule:
 
     def accumulate(self, iteration: int) -> int:
         """Batches per optimizer step, ramped from 1 in the warm-up."""
-        return max(1, round(self._ramp(iteration, 1.0, NOMINAL_BATCH / self.batch_size)))
+        return max(1, round(self._ramp(iteration, 1.0, self.nominal_batch / self.batch_size)))
 
     def _ramp(self, iteration: int, start: float, end: float) -> float:
         if iteration >= self.warmup:

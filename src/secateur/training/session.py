@@ -231,7 +231,13 @@ def open_session(
     for parameter in frozen:
         parameter.requires_grad_(False)
     schedule = Schedule(
-        settings.hyp, settings.epochs, len(batches), settings.batch_size, settings.cos_lr, settings.warmup_minimum
+        settings.hyp,
+        settings.epochs,
+        len(batches),
+        settings.batch_size,
+        settings.cos_lr,
+        settings.warmup_minimum,
+        settings.nominal_batch,
     )
     inner = build_optimizer(detector, settings, schedule, scaled=accelerator.scaler is not None)
     if world > 1 and settings.sync_bn:

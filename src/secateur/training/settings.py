@@ -24,6 +24,7 @@ class TrainSettings:
     epochs: int = 100
     batch_size: int = 16
     image_size: int = 640
+    nominal_batch: int = NOMINAL_BATCH  # images an optimizer step is to sum up, by accumulation over smaller batches
     optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
     cos_lr: bool = False
     label_smoothing: float = 0.0
@@ -46,7 +47,7 @@ class TrainSettings:
     hyp: Suppress[Hyp] = field(default_factory=Hyp)  # given by --hyp, so not an option itself
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_size": 1, "image_size": 32, "patience": 0, "workers": 0, "seed": 0}
+        at_least = {"epochs": 1, "batch_size": 1, "nominal_batch": 1, "image_size": 32, "patience": 0, "workers": 0, "seed": 0}
         at_least |= {"save_every_steps": 0, "val_every": 0, "warmup_minimum": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
