@@ -24,6 +24,7 @@ from secateur.stages.evaluation import (
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
 from secateur.stages.options import PruneSettings, RunOptions, SparsifySettings
+from secateur.stages.pictures import draw_evaluation
 from secateur.stages.pruning import Decision, Work, check_settings, cut_channels, decide, repair, save_decision
 from secateur.stages.recipe import Recipe, configured, load_recipe
 from secateur.stages.starting import same_classes, starting_point
@@ -236,9 +237,11 @@ class Pipeline:
 
     def measure(self, title: str, checkpoint: Checkpoint, file: Path) -> Row:
         """Metrics on val, and on test where the data set has it, with the cost of the model."""
-        settings = val_settings(self.options.image_size, self.options.workers)
+        plots = file.stem in {"dense", "final"}
+        settings = val_settings(self.options.image_size, self.options.workers, plots=plots)
         splits = [split for split in ("val", "test") if split in self.data.splits]
         results = {split: evaluate(checkpoint, self.data, split, settings) for split in splits}
+        draw_evaluation(self.folder / "evaluation" / file.stem, results["val"])  # none without curves
         return {
             "stage": title,
             "metrics": results["val"].to_dict(),

@@ -47,8 +47,8 @@ class TrainSettings:
     hyp: Suppress[Hyp] = field(default_factory=Hyp)  # given by --hyp, so not an option itself
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_size": 1, "nominal_batch": 1, "image_size": 32, "patience": 0, "workers": 0, "seed": 0}
-        at_least |= {"save_every_steps": 0, "val_every": 0, "warmup_minimum": 0}
+        at_least = {"epochs": 1, "batch_size": 1, "nominal_batch": 1, "image_size": 32, "patience": 0, "workers": 0}
+        at_least |= {"seed": 0, "save_every_steps": 0, "val_every": 0, "warmup_minimum": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"Option {name} is {getattr(self, name)}; it must be at least {least}.")
