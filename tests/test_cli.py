@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +209,13 @@ def test_train_resumes_a_finished_run_without_training_again(
     assert after["metrics"] == before["metrics"]
     assert after["folder"] == before["folder"]
     assert sorted(path.name for path in Path("runs/train").iterdir()) == ["exp"]
+
+
+def test_two_processes_share_one_run_folder(tiny_cfg: Path, tiny_data: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "secateur"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # gloo may abort at interpreter exit under load, after all work is done: the files are judged, not the exit code.
+    subprocess.run([*launcher, *training(tiny_data, tiny_cfg)], env=environment, check=False, timeout=300)
+    assert [path.name for path in Path("runs/train").iterdir()] == ["exp"]
+    assert json.loads(Path("runs/train/exp/summary.json").read_text())["epochs"] == 1
+    assert Path("runs/train/exp/weights/best.safetensors").exists()

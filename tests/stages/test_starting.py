@@ -58,3 +58,7 @@ def test_classes_are_compared_by_number_and_names(tiny_weights: Path) -> None:
     assert same_classes(checkpoint, NAMES)
     assert not same_classes(checkpoint, {0: "a", 1: "b", 2: "c"})
     assert not same_classes(checkpoint, {0: "disc"})
+
+
+def test_a_fresh_network_takes_the_number_of_anchors(tiny_cfg: Path) -> None:
+    assert starting_point("", str(tiny_cfg), NAMES, anchors=4).detector().na == 4

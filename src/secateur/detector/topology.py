@@ -64,14 +64,16 @@ class Topology:
     channels: int = 3
 
     @classmethod
-    def from_yaml(cls, path_or_name: str | Path, nc: int | None = None) -> Topology:
+    def from_yaml(cls, path_or_name: str | Path, nc: int | None = None, anchors: int = 0) -> Topology:
         """Reads "yolov5n", "yolov5n.yaml" or a user's file in YOLOv5's format; `nc` overrides the file's.
+
+        With `anchors` over 0 each level has that many, neutral ones that AutoAnchor replaces.
 
         Raises:
             UserError: there is no such model or file, or the file names the row that is wrong.
         """
         data, origin = _read_config(path_or_name)
-        return parse_topology(data, origin, nc)
+        return parse_topology({**data, "anchors": anchors} if anchors > 0 else data, origin, nc)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

@@ -42,7 +42,7 @@ from secateur.stages.options import (
 from secateur.stages.pictures import draw_evaluation
 from secateur.stages.starting import starting_point
 from secateur.stages.table import print_table
-from secateur.stages.training import processes, sparse_train, train_stage
+from secateur.stages.training import once, processes, sparse_train, train_stage
 from secateur.training.hyp import load_hyp
 from secateur.training.loop import FitResult
 
@@ -73,9 +73,10 @@ def train(options: TrainOptions, command: str = "train") -> Summary:
     if options.resume:
         return resume(options.resume, command, root_of(options.place, command))
     data = load_data_config(require(options.data, "--data", "data.yaml"))
-    start = starting_point(options.weights, options.cfg, data.names, options.train.seed)
-    check_splits(data, options.train.single_cls)
     settings = dataclasses.replace(options.train, hyp=load_hyp(options.hyp))
+    anchors = int(settings.hyp.anchors)
+    start = starting_point(options.weights, options.cfg, data.names, options.train.seed, anchors)
+    check_splits(data, options.train.single_cls)
     folder = new_training_folder(options, command, start)
     result = train_stage(start, data, settings, folder, verb=command, resume=True)
     return training_summary(command, folder, result, data, settings.image_size, settings.workers)
@@ -104,13 +105,17 @@ def sparsify(options: SparsifyOptions) -> Summary:
 
 def new_training_folder(options: TrainOptions | SparsifyOptions, command: str, start: Checkpoint) -> Path:
     """A fresh run folder with all that --resume needs: the options and the checkpoint that the training starts from."""
-    folder = increment_run(root_of(options.place, command), options.place.name)
-    record = dataclasses.asdict(options)
-    record["train"].pop("hyp")
-    with removed_on_failure(folder):
-        save_checkpoint(start, folder / "start.safetensors")
-        write_json(folder / "options.json", {"command": command, "options": record})
-    return folder
+
+    def make() -> str:
+        folder = increment_run(root_of(options.place, command), options.place.name)
+        record = dataclasses.asdict(options)
+        record["train"].pop("hyp")
+        with removed_on_failure(folder):
+            save_checkpoint(start, folder / "start.safetensors")
+            write_json(folder / "options.json", {"command": command, "options": record})
+        return str(folder)
+
+    return Path(once(make))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.errors import UserError
 from secateur.files import write_json
 from secateur.stages.evaluation import (
     describe,
@@ -29,7 +30,7 @@ from secateur.stages.pruning import Decision, Work, check_settings, cut_channels
 from secateur.stages.recipe import Recipe, configured, load_recipe
 from secateur.stages.starting import same_classes, starting_point
 from secateur.stages.table import print_table, write_markdown
-from secateur.stages.training import sparse_train, train_stage
+from secateur.stages.training import processes, sparse_train, train_stage
 from secateur.training.hyp import load_hyp
 from secateur.training.loop import FitResult
 from secateur.training.settings import TrainSettings
@@ -45,6 +46,8 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     Raises:
         UserError: bad options or input, found before anything is written where that is possible.
     """
+    if processes()[1] > 1:
+        raise UserError("secateur run works in one process; start secateur train and the other steps with torchrun.")
     data = load_data_config(options.data)
     recipe = load_recipe(options.recipe)
     start = starting_point(options.weights, options.cfg, data.names, options.seed)

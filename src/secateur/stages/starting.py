@@ -16,12 +16,15 @@ from secateur.errors import UserError
 LOG = logging.getLogger("secateur")
 
 
-def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int = 0) -> Checkpoint:
+def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int = 0, anchors: int = 0) -> Checkpoint:
     """The checkpoint that a training with these classes starts from.
 
     With weights alone the network keeps its shapes (a pruned one stays pruned); a head for another number of classes
     starts afresh. With a model YAML alone the network is fresh. With both, the YAML must describe the network of the
     weights and gives the anchors.
+
+    Args:
+        anchors: anchors per level of a fresh network (hyp key `anchors`); 0 keeps those of the YAML.
 
     Raises:
         UserError: neither is given, or the YAML and the weights are different networks.
@@ -30,7 +33,7 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
         raise UserError("Nothing to start from: give --weights best.pt, or --cfg yolov5n to train from scratch.")
     torch.manual_seed(seed)
     if not weights:
-        return Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names)), names))
+        return Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names), anchors=anchors), names))
     checkpoint = load_checkpoint(weights)
     if cfg:
         check_topology(checkpoint, Topology.from_yaml(cfg, nc=len(names)))
@@ -42,8 +45,8 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
         )
     if cfg:
         fresh = Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names)), names)).tensors
-        anchors = {name: tensor for name, tensor in fresh.items() if name.endswith(".anchors")}
-        checkpoint = dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, **anchors})
+        own = {name: tensor for name, tensor in fresh.items() if name.endswith(".anchors")}
+        checkpoint = dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, **own})
     return dataclasses.replace(checkpoint, names=dict(names))
 
 

@@ -6,11 +6,13 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from secateur.data.augment import Augmentation
 from secateur.data.batches import TrainBatches, train_batches
@@ -37,6 +39,18 @@ LOG = logging.getLogger("secateur")
 def processes() -> tuple[int, int]:
     """Rank and number of the processes that torchrun started (0, 1 without it)."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def once(make: Callable[[], str]) -> str:
+    """What `make` gives on the first process, known to all: several processes must not each make a run folder."""
+    rank, world = processes()
+    if world == 1:
+        return make()
+    # Opens the process group that the training goes on with.
+    PartialState(cpu=not torch.cuda.is_available())
+    shared = [make() if rank == 0 else None]
+    broadcast_object_list(shared)
+    return str(shared[0])
 
 
 def training_batches(index: Index, settings: TrainSettings, stride: int) -> TrainBatches:
