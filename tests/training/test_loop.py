@@ -11,6 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from secateur.detector.checkpoint import load_checkpoint
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.training.distributed import CrossProcessBatchNorm2d
+from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hyp import Hyp
+from secateur.training.loop import fit, rescale
+from secateur.training.state import has_state
 from toy_training import (
     SETTINGS,
     Die,
@@ -23,16 +32,7 @@ from toy_training import (
     toy_detector,
 )
 
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
-from secateur.errors import UserError
-from secateur.training.distributed import CrossProcessBatchNorm2d
-from secateur.training.hooks import Hook, TrainingRun
-from secateur.training.hyp import Hyp
-from secateur.training.loop import fit, rescale
-from secateur.training.state import has_state
-
-SCRIPT = Path(__file__).with_name("toy_training.py")
+SCRIPT = Path(__file__).resolve().parents[1] / "toy_training.py"
 
 
 def run_script(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

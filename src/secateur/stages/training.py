@@ -132,7 +132,7 @@ def gamma_hook(start: Checkpoint, options: SparsifySettings, settings: TrainSett
             [detector.get_parameter(f"{name}.weight").detach()[mask].abs() for name, mask in prunable.items()]
         )
         rate = automatic_rate(float(gammas.median()), options, settings, images)
-        LOG.info("Sparsity rate %.3g, so that the penalty alone takes a median gamma to zero in this training", rate)
+        LOG.info("Sparsity rate %.3g: the penalty alone would move a scale by %.2f medians", rate, options.reach)
     return GammaPenalty(GammaOptions(rate, options.mode, options.schedule, options.beta), prunable)
 
 
