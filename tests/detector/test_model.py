@@ -218,3 +218,13 @@ def test_channels_last_gives_the_same(lively: Lively) -> None:
         detector.to(memory_format=torch.channels_last)
         found = detector.predict(X.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.3, 0.999])
+def test_decoding_above_a_confidence_gives_the_same_rows(confidence: float) -> None:
+    torch.manual_seed(0)
+    detector = Detector(Topology.from_yaml("yolov5n", nc=3)).eval()
+    raw = [torch.randn(2, 3, side, side + 1, 8) for side in (8, 4, 2)]
+    whole = detector.decode(raw)
+    for rows, found in zip(whole, detector.decode_above(raw, confidence), strict=True):
+        torch.testing.assert_close(found, rows[rows[:, 4] > confidence], rtol=1e-6, atol=1e-5)

@@ -51,6 +51,25 @@ class Detect(nn.Module):
             rows.append(torch.cat((xy, wh, p[..., 4:]), -1).reshape(batch, self.na * ny * nx, self.no))
         return torch.cat(rows, 1)
 
+    def decode_above(self, raw: Sequence[Tensor], confidence: float) -> list[Tensor]:
+        """The decoded rows [n, no] of each image whose objectness is above `confidence`, in the order of `decode`.
+
+        Nearly all rows of an image are background: leaving them out before anything is computed is what makes decoding
+        cheap beside a small network.
+        """
+        least = math.log(confidence / (1 - confidence)) if confidence > 0 else -math.inf
+        found: list[list[Tensor]] = [[] for _ in range(len(raw[0]))]
+        for y, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
+            image, anchor, line, column = (y[..., 4] > least).nonzero(as_tuple=True)
+            p = y[image, anchor, line, column].float().sigmoid()
+            corner = torch.stack((column, line), 1) - 0.5
+            xy = (p[:, :2] * 2 + corner) * stride
+            wh = (p[:, 2:4] * 2) ** 2 * (anchors.float() * stride)[anchor]
+            rows = torch.cat((xy, wh, p[:, 4:]), 1)
+            for place, part in enumerate(rows.split(torch.bincount(image, minlength=len(y)).tolist())):
+                found[place].append(part)
+        return [torch.cat(parts) for parts in found]
+
     def set_strides(self, strides: Sequence[float]) -> None:
         """Takes the strides and turns `anchors` from pixels into stride units."""
         self.strides = tuple(float(s) for s in strides)

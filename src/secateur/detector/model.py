@@ -102,6 +102,10 @@ class Detector(nn.Module):
         """Raw logits -> [B, N, no]: boxes xywh in pixels, then objectness and class scores, in fp32."""
         return self.head.decode(raw)
 
+    def decode_above(self, raw: Sequence[Tensor], confidence: float) -> list[Tensor]:
+        """Of each image the decoded rows [n, no] whose objectness is above `confidence`, in the order of `decode`."""
+        return self.head.decode_above(raw, confidence)
+
     def predict(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in 0..1 -> decoded predictions [B, N, no]."""
         return self.decode(self.forward(images))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -13,7 +15,7 @@ _FIRST_CANDIDATES = 1024  # some three times max_det: mostly enough, and cheap
 
 
 def non_max_suppression(
-    predictions: Tensor,
+    predictions: Tensor | Sequence[Tensor],
     conf: float = 0.001,
     iou: float = 0.6,
     max_det: int = 300,
@@ -27,7 +29,8 @@ def non_max_suppression(
     does not depend on its companions in the batch.
 
     Args:
-        predictions: decoded rows [B, N, 5 + nc]: centre x, y, width, height in pixels, objectness, class scores.
+        predictions: decoded rows [B, N, 5 + nc], or [n, 5 + nc] of each image: centre x, y, width, height in pixels,
+            objectness, class scores.
         conf: lowest objectness, and lowest score, that stays.
         iou: a box that overlaps a better one of its class by more than this goes.
         max_det: most boxes of an image.
@@ -38,10 +41,10 @@ def non_max_suppression(
     Returns:
         for each image float32 [n, 6]: x1, y1, x2, y2 in pixels, score, class; best score first.
     """
-    multi_label = multi_label and predictions.shape[2] > 6
     results = []
-    for candidates, objectness in zip(predictions, predictions[..., 4] > conf, strict=True):
-        rows = candidates[objectness].float()
+    for candidates in predictions:
+        multi_label = multi_label and candidates.shape[1] > 6
+        rows = candidates[candidates[:, 4] > conf].float()
         scores = rows[:, 5:] * rows[:, 4:5]
         if multi_label:
             row, label = (scores > conf).nonzero(as_tuple=True)

@@ -162,7 +162,7 @@ def _detect(
             with clock.phase("preprocess"):
                 images = _prepare(batch.images, clock.device)
             with clock.phase("inference"):
-                predictions = predict(network, images, precision)
+                predictions = predict(network, images, precision, settings.conf)
             with clock.phase("nms"):
                 kept = non_max_suppression(
                     predictions, settings.conf, settings.iou, settings.max_det, agnostic=settings.single_cls
@@ -173,15 +173,20 @@ def _detect(
     return found, shape
 
 
-def predict(network: Detector, images: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
-    """Decoded predictions, float32 [B, N, 5 + nc], of images float [B, 3, H, W] in 0..1; autocast below fp32."""
+def predict(
+    network: Detector, images: Tensor, precision: torch.dtype = torch.float32, conf: float = 0.001
+) -> list[Tensor]:
+    """Of each image in [B, 3, H, W] (floats in 0..1) the decoded rows [n, 5 + nc] with objectness above `conf`, fp32.
+
+    Below fp32 the network runs under autocast.
+    """
     with (
         torch.inference_mode(),
         torch.autocast(images.device.type, dtype=precision, enabled=precision is not torch.float32),
     ):
         raw = network(images)
     with torch.inference_mode():
-        return network.decode([level.float() for level in raw])
+        return network.decode_above(raw, conf)
 
 
 def check_image_size(size: int, stride: int) -> int:
