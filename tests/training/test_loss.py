@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from toy_training import ToyBatches, toy_detector
 
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.training.hyp import Hyp, load_hyp
 from secateur.training.loss import DetectionLoss, complete_iou
+from toy_training import ToyBatches, toy_detector
 
 
 def cross_entropy(logit: Tensor, wanted: float | Tensor, weight: float, gamma: float) -> Tensor:

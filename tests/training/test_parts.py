@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_training import SETTINGS, toy_detector
 
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
@@ -32,6 +31,7 @@ from secateur.training.results import LossMeter, fitness
 from secateur.training.schedules import Schedule
 from secateur.training.settings import TrainSettings
 from secateur.training.state import random_state, read_state, set_random_state, write_state
+from toy_training import SETTINGS, toy_detector
 
 
 def test_ready_made_hyper_parameters() -> None:
