@@ -64,7 +64,7 @@ def test_the_final_checkpoint_tells_its_history(undisturbed: tuple[dict[str, Any
     assert [entry.verb for entry in checkpoint.history] == ["train", "sparsify", "prune", "finetune"]
     assert checkpoint.plan is not None
     prune = checkpoint.history[2]
-    assert prune.settings["criterion"] == "gamma"
+    assert prune.settings["criterion"] == "taylor"
     assert prune.cost["flops"] <= 0.61 * prune.cost["dense_flops"]
 
 
