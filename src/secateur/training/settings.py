@@ -21,29 +21,29 @@ class TrainSettings:
         UserError: an option out of its range, named.
     """
 
-    epochs: int = 100
-    batch_size: int = 16
-    image_size: int = 640
+    epochs: int = 100  # passes over the training images
+    batch_size: int = 16  # images a batch, over all processes
+    image_size: int = 640  # side in pixels
     nominal_batch: int = NOMINAL_BATCH  # images an optimizer step is to sum up, by accumulation over smaller batches
-    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
-    cos_lr: bool = False
-    label_smoothing: float = 0.0
+    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"  # with YOLOv5's three parameter groups
+    cos_lr: bool = False  # learning rate falls as half a cosine instead of a line
+    label_smoothing: float = 0.0  # class targets are moved by half of it
     patience: int = 100  # epochs without a better fitness before the training stops; 0 never stops
     freeze: tuple[int, ...] = (0,)  # one number: that many first blocks; several: these blocks
     multi_scale: bool = False  # image size of each batch drawn from 0.5..1.5 of image_size
-    single_cls: bool = False
-    rect: bool = False
-    seed: int = 0
-    workers: int = 2
-    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    channels_last: bool = True
+    single_cls: bool = False  # all classes as one
+    rect: bool = False  # rectangular batches, without shuffling and mosaic
+    seed: int = 0  # of everything random
+    workers: int = 2  # processes that load images
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"  # mixed precision; auto: what the device is fast in
+    channels_last: bool = True  # memory layout of images and weights
     sync_bn: bool = True  # several processes: BatchNorm over the total batch
     save_every_steps: int = 0  # also save the resumable state every so many optimizer steps
     val_every: int = 1  # epochs between evaluations; 0 evaluates after the last one only
-    noautoanchor: bool = False
+    noautoanchor: bool = False  # keep the anchors whatever the boxes are like
     warmup_minimum: int = 100  # shortest warm-up, in batches
     tensorboard: bool = True  # used when it is installed
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
     hyp: Suppress[Hyp] = field(default_factory=Hyp)  # given by --hyp, so not an option itself
 
     def __post_init__(self) -> None:
