@@ -219,3 +219,10 @@ def test_two_processes_share_one_run_folder(tiny_cfg: Path, tiny_data: Path) -> 
     assert [path.name for path in Path("runs/train").iterdir()] == ["exp"]
     assert json.loads(Path("runs/train/exp/summary.json").read_text())["epochs"] == 1
     assert Path("runs/train/exp/weights/best.safetensors").exists()
+
+
+def test_one_class_training_is_evaluated_as_one_class(
+    capsys: pytest.CaptureFixture[str], tiny_cfg: Path, tiny_data: Path
+) -> None:
+    main([*training(tiny_data, tiny_cfg), "--single-cls", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["per_class"]) == 1

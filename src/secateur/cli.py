@@ -32,12 +32,9 @@ SYNONYMS = {
     "--batch": "--batch-size",
     "--conf-thres": "--conf",
     "--iou-thres": "--iou",
-    "--max-det": "--max-det",
-    "--single-cls": "--single-cls",
     "--cos": "--cos-lr",
     "--model": "--weights",
     "--sr": "--rate",
-    "--quiet": "--no-progress",
 }
 
 

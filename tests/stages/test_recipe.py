@@ -33,6 +33,7 @@ def test_a_users_own_file(tmp_path: Path) -> None:
         ("just words", "is not a recipe"),
         ("stages: [fly]", "each stage is one verb"),
         ("stages: [{fly: {}}]", "unknown stage 'fly'"),
+        ("stages: [{train: {when: never}}]", "unknown condition 'when: never'"),
         ("stages: [", "Cannot read the recipe"),
     ],
 )

@@ -126,8 +126,7 @@ def test_killed_inside_a_training_it_ends_with_the_same_weights(
 def test_weights_that_know_the_classes_are_not_trained_again(tiny_weights: Path, tiny_data: Path) -> None:
     chosen = options(tiny_weights, tiny_data, dense_epochs=None)
     data = stage.load_data_config(chosen.data)
-    start = stage.starting_point(chosen.weights, "", data.names)
-    settled = stage.settle(chosen, stage.load_recipe("slimming"), start, data)
+    settled = stage.settle(chosen, stage.load_recipe("slimming"), data)
     assert settled.dense is None
     assert settled.sparse is not None
     assert settled.sparse.epochs == 2
@@ -136,7 +135,16 @@ def test_weights_that_know_the_classes_are_not_trained_again(tiny_weights: Path,
 def test_a_wrong_option_is_found_before_anything_is_written(
     tiny_weights: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    for changes in ({"flops": "much"}, {"criterion": "beauty"}, {"recipe": "nothing"}, {"flops": ""}, {"epochs": -1}):
+    wrong = [{"flops": "much"}, {"criterion": "beauty"}, {"recipe": "nothing"}, {"flops": ""}, {"epochs": -1}]
+    for changes in (*wrong, {"percent": 0.0}):
         with pytest.raises(UserError):
             run_pipeline(options(tiny_weights, tiny_data, **changes), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_of_the_user_replaces_that_of_the_recipe() -> None:
+    recipe = stage.load_recipe("demo")
+    assert recipe.settings_of("prune")["flops"] == "0.48"
+    settings = stage.prune_settings(RunOptions(params="0.3", round_to=4), recipe)
+    assert settings == {"criterion": "taylor", "round_to": 4, "params": "0.3"}
+    assert stage.prune_settings(RunOptions(), recipe) == recipe.settings_of("prune")

@@ -67,8 +67,9 @@ def reestimate_batchnorm_(
     """Moves the running statistics of all batch norms by `share` towards the average over batches [B, C, H, W] in 0..1.
 
     With `share` 1 the old statistics are gone, as in EagleEye (https://arxiv.org/abs/2007.02491). In a detector that
-    can overshoot: false positives rise, and less than no repair is left. Half way was better in every case measured
-    (docs/results.md). The images should be augmented as in the training, for that is what the statistics stand for.
+    can overshoot: false positives rise, and less than without repair is left. Half way was better on the detector that
+    was measured (docs/results.md). The images should be augmented as in the training, for that is what the statistics
+    stand for.
 
     Everything else runs in eval mode and nothing is learnt. Give batches of equal size, shuffled: every batch counts
     the same. Modes, momenta and counters are as before when it returns. Without a batch the statistics stay untouched.

@@ -45,6 +45,7 @@ from secateur.stages.table import print_table
 from secateur.stages.training import once, processes, sparse_train, train_stage
 from secateur.training.hyp import load_hyp
 from secateur.training.loop import FitResult
+from secateur.training.settings import TrainSettings
 
 Summary = dict[str, Any]
 
@@ -79,7 +80,7 @@ def train(options: TrainOptions, command: str = "train") -> Summary:
     check_splits(data, options.train.single_cls)
     folder = new_training_folder(options, command, start)
     result = train_stage(start, data, settings, folder, verb=command, resume=True)
-    return training_summary(command, folder, result, data, settings.image_size, settings.workers)
+    return training_summary(command, folder, result, data, settings)
 
 
 def finetune(options: TrainOptions) -> Summary:
@@ -100,7 +101,7 @@ def sparsify(options: SparsifyOptions) -> Summary:
     settings = dataclasses.replace(options.train, hyp=load_hyp(options.hyp))
     folder = new_training_folder(options, "sparsify", start)
     result = sparse_train(start, data, settings, options.sparsify, folder, resume=True)
-    return training_summary("sparsify", folder, result, data, settings.image_size, settings.workers)
+    return training_summary("sparsify", folder, result, data, settings)
 
 
 def new_training_folder(options: TrainOptions | SparsifyOptions, command: str, start: Checkpoint) -> Path:
@@ -151,7 +152,7 @@ def resume(where: str, command: str, root: Path) -> Summary:
         result = sparse_train(start, data, settings, options.sparsify, folder, resume=True)
     else:
         result = train_stage(start, data, settings, folder, verb=record["command"], resume=True)
-    return training_summary(record["command"], folder, result, data, settings.image_size, settings.workers)
+    return training_summary(record["command"], folder, result, data, settings)
 
 
 def restore_options(kind: type[Any], record: dict[str, Any]) -> Any:
@@ -175,14 +176,14 @@ def newest_run(root: Path) -> Path:
 
 
 def training_summary(
-    command: str, folder: Path, result: FitResult, data: DataConfig, image_size: int, workers: int
+    command: str, folder: Path, result: FitResult, data: DataConfig, training: TrainSettings
 ) -> Summary:
     """Evaluates the best checkpoint with plots, as stock does at the end, and writes summary.json."""
     if processes()[0] != 0:
         return {}
     checkpoint = load_checkpoint(result.best)
-    image_size = usable_size(checkpoint, image_size)
-    settings = dataclasses.replace(val_settings(image_size, workers), plots=True)
+    image_size = usable_size(checkpoint, training.image_size)
+    settings = val_settings(image_size, training.workers, single_cls=training.single_cls, plots=True)
     metrics = evaluate(checkpoint, data, "val", settings)
     draw_evaluation(folder, metrics)
     print(metrics.table())

@@ -19,7 +19,7 @@ class PruneSettings:
     flops: str = ""
     """FLOPs to keep at --image-size: a share of the dense model (0.5) or a number (3.2G)."""
     criterion: str = "gamma"
-    """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor or random."""
+    """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor, fisher or random."""
     min_share: float = 0.05
     """No group of tied channels keeps less than this share of its width."""
     min_count: int = 1

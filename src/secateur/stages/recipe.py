@@ -13,6 +13,7 @@ import yaml
 from secateur.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+WHEN = ("always", "classes-differ")
 VERBS = ("train", "sparsify", "prune", "finetune", "export")
 
 T = TypeVar("T")
@@ -83,7 +84,10 @@ def _stage(file: Path, entry: Any) -> StageSpec:
     if verb not in VERBS:
         raise UserError(f"{file}: unknown stage '{verb}'; choose from {', '.join(VERBS)}.")
     settings = dict(settings or {})
-    return StageSpec(verb, {k: v for k, v in settings.items() if k != "when"}, str(settings.get("when", "always")))
+    when = settings.pop("when", "always")
+    if when not in WHEN:
+        raise UserError(f"{file}, stage {verb}: unknown condition 'when: {when}'; choose from {', '.join(WHEN)}.")
+    return StageSpec(verb, settings, when)
 
 
 def configured(base: T, settings: Mapping[str, Any], where: str) -> T:

@@ -52,7 +52,7 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     recipe = load_recipe(options.recipe)
     start = starting_point(options.weights, options.cfg, data.names, options.seed)
     options = dataclasses.replace(options, image_size=usable_size(start, options.image_size))
-    plan = settle(options, recipe, start, data)
+    plan = settle(options, recipe, data)
     # Broken data is found now, not after an hour.
     for split in ("train", "val"):
         split_index(data, split, tell=True)
@@ -74,7 +74,7 @@ class Settled:
     export: bool
 
 
-def settle(options: RunOptions, recipe: Recipe, start: Checkpoint, data: DataConfig) -> Settled:
+def settle(options: RunOptions, recipe: Recipe, data: DataConfig) -> Settled:
     """Puts the recipe and the options together; the options win."""
     where = f"recipe {recipe.name}"
     epochs = {"train": options.dense_epochs, "sparsify": options.sparse_epochs, "finetune": options.finetune_epochs}
@@ -86,7 +86,7 @@ def settle(options: RunOptions, recipe: Recipe, start: Checkpoint, data: DataCon
         if stage is None or chosen == 0:
             return None
         # Weights that know the classes are the user's trained model; without weights there is nothing trained yet.
-        trained = bool(options.weights) and known(options, start, data)
+        trained = bool(options.weights) and same_classes(load_checkpoint(options.weights), data.names)
         if stage.when == "classes-differ" and trained and options.dense_epochs is None:
             return None
         settings = {k: v for k, v in stage.settings.items() if verb != "sparsify" or k not in sparsify_fields}
@@ -104,10 +104,7 @@ def settle(options: RunOptions, recipe: Recipe, start: Checkpoint, data: DataCon
         settings |= {"amp": options.amp} if options.amp != "auto" else {}
         return configured(base, settings, f"{where}, stage {verb}")
 
-    budget = {"percent": options.percent, "params": options.params, "flops": options.flops}
-    chosen_prune = {**recipe.settings_of("prune"), **{k: v for k, v in budget.items() if v}}
-    extra = {"criterion": options.criterion, "round_to": options.round_to, "exclude": options.exclude}
-    prune = configured(PruneSettings(), chosen_prune | {k: v for k, v in extra.items() if v}, where)
+    prune = configured(PruneSettings(), prune_settings(options, recipe), where)
     sparse_settings = {k: v for k, v in recipe.settings_of("sparsify").items() if k in sparsify_fields}
     sparse_settings |= {"rate": options.rate} if options.rate is not None else {}
     check_settings(prune)
@@ -121,9 +118,15 @@ def settle(options: RunOptions, recipe: Recipe, start: Checkpoint, data: DataCon
     )
 
 
-def known(options: RunOptions, start: Checkpoint, data: DataConfig) -> bool:
-    """Whether the weights that the user gave predict the classes of the data set."""
-    return same_classes(load_checkpoint(options.weights), data.names) if options.weights else False
+def prune_settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings of the cut under those of the command line; a user's budget replaces the recipe's."""
+    settings = recipe.settings_of("prune")
+    budget = {"percent": options.percent, "params": options.params, "flops": options.flops}
+    given = {kind: value for kind, value in budget.items() if value not in (None, "")}
+    if given:
+        settings = {name: value for name, value in settings.items() if name not in budget}
+    other = {"criterion": options.criterion, "round_to": options.round_to, "exclude": options.exclude}
+    return settings | given | {name: value for name, value in other.items() if value not in (None, "", ())}
 
 
 class Pipeline:
