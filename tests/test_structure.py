@@ -11,12 +11,12 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "secateur"
 LEVELS = {
-    "errors": 0, "files": 0, "detector": 0, "data": 0,
+    "errors": 0, "files": 0, "registry": 0, "detector": 0, "data": 0,
     "pruning": 1, "evaluation": 1, "training": 1,
     "sparsity": 2, "distillation": 2, "deploy": 2, "report": 2,
     "stages": 3, "cli": 4, "api": 4,
 }  # fmt: skip
-PRIMITIVES = {"errors", "files"}
+PRIMITIVES = {"errors", "files", "registry"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

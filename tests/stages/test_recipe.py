@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import UserError
-from secateur.stages.options import PruneSettings
+from secateur.pruning.settings import PruneSettings
 from secateur.stages.recipe import available, configured, load_recipe
 
 

@@ -3,59 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from secateur.pruning.settings import PruneSettings
+from secateur.sparsity.settings import SparsifySettings
 from secateur.training.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class PruneSettings:
-    """What to remove, by which score, and how to repair the cut."""
-
-    percent: float | None = None
-    """Share of the prunable channels to remove, between 0 and 1 (as --percent of the slimming scripts)."""
-    params: str = ""
-    """Parameters to keep: a share of the dense model (0.5) or a number (2e6, 2M)."""
-    flops: str = ""
-    """FLOPs to keep at --image-size: a share of the dense model (0.5) or a number (3.2G)."""
-    criterion: str = "gamma"
-    """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor, fisher or random."""
-    min_share: float = 0.05
-    """No group of tied channels keeps less than this share of its width."""
-    min_count: int = 1
-    """No group of tied channels keeps fewer channels than this."""
-    round_to: int = 1
-    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster)."""
-    exclude: tuple[str, ...] = ()
-    """Layers that keep all channels, as patterns of their names (model.0.*)."""
-    absorb: bool = True
-    """Move the constants of removed channels into the layers that read them."""
-    recalibrate: int = 256
-    """Training images, without labels, on which BatchNorm statistics are re-estimated (0: off)."""
-    recalibrate_share: float = 0.5
-    """How far the statistics move to the re-estimated ones: 1 all the way, as in EagleEye; half way is safer."""
-    cliff: bool = True
-    """Measure the accuracy of the masked model at a ladder of ratios before cutting."""
-    cliff_images: int = 64
-    """Validation images used for the cliff curve (0: all)."""
-    statistics_images: int = 256
-    """Labelled training images that criteria with gradients read."""
-
-
-@dataclass(frozen=True)
-class SparsifySettings:
-    """The L1 penalty on BatchNorm scales while training (Liu et al., ICCV 2017)."""
-
-    rate: float = 0.0
-    """Penalty factor s at the nominal batch of 64; 0: such that it suits the length of the training (see --reach)."""
-    reach: float = 0.15
-    """With --rate 0: how far the penalty alone would move a scale, in units of the median scale."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """Course of s over the epochs: constant, linear (down to 0.1 s) or cosine (down to 0.2 s)."""
-    mode: Literal["subgradient", "proximal"] = "subgradient"
-    """subgradient (added to the gradient) or proximal (soft threshold after the step: exact zeros)."""
-    beta: float = 0.0
-    """Penalty on the BatchNorm shifts, as a multiple of --rate (the slimming scripts used 10)."""
 
 
 @dataclass(frozen=True)

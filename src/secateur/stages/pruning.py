@@ -27,10 +27,10 @@ from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients, score
 from secateur.pruning.plan import KINDS, Budget, Plan
 from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.settings import PruneSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.pruning.surgery import cut
 from secateur.stages.evaluation import evaluator, split_index, val_settings
-from secateur.stages.options import PruneSettings
 from secateur.stages.pictures import draw_cliff
 from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss

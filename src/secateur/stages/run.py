@@ -13,6 +13,8 @@ from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
 from secateur.files import write_json
+from secateur.pruning.settings import PruneSettings
+from secateur.sparsity.settings import SparsifySettings
 from secateur.stages.evaluation import (
     describe,
     evaluate,
@@ -24,7 +26,7 @@ from secateur.stages.evaluation import (
 )
 from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
-from secateur.stages.options import PruneSettings, RunOptions, SparsifySettings
+from secateur.stages.options import RunOptions
 from secateur.stages.pictures import draw_evaluation
 from secateur.stages.pruning import Decision, Work, check_settings, cut_channels, decide, repair, save_decision
 from secateur.stages.recipe import Recipe, configured, load_recipe

@@ -24,8 +24,8 @@ from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
 from secateur.pruning.graph import trace
 from secateur.sparsity.gamma import GammaOptions, GammaPenalty, rate_at
+from secateur.sparsity.settings import SparsifySettings
 from secateur.stages.evaluation import evaluator, split_index, val_settings
-from secateur.stages.options import SparsifySettings
 from secateur.stages.pictures import draw_data, draw_results
 from secateur.training.hooks import Hook
 from secateur.training.loop import FitResult, fit

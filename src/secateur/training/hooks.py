@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from secateur.detector.model import Detector
@@ -38,6 +39,7 @@ class TrainingRun:
     batch: int = 0  # batches of this epoch that are done
     step: int = 0  # optimizer steps that are done
     images_in_step: int = 0  # images, over all processes, whose gradients the step in progress sums
+    masks: dict[str, Tensor] = field(default_factory=dict)  # of weights that are held at zero; saved with checkpoints
     handles: list[RemovableHandle] = field(default_factory=list)
 
     @property
@@ -80,6 +82,10 @@ class Hook:
 
     def epoch_end(self, run: TrainingRun) -> None:
         """Called after the last step of an epoch, before its evaluation."""
+
+    def ready(self, run: TrainingRun) -> bool:
+        """Whether the detector at the end of this epoch is what the method aims at, so that it may become the best."""
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

@@ -165,10 +165,15 @@ def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best:
     if not session.run.is_main:
         return
     training = {"settings": session.settings.to_dict(), "epoch": int(row["epoch"]), "results": dict(row)}
-    checkpoint = Checkpoint.of(session.run.ema.detector, like=like, training=training).half()
-    save_checkpoint(checkpoint, session.run.folder / "weights" / "last.safetensors")
-    if best:
-        save_checkpoint(checkpoint, session.run.folder / "weights" / "best.safetensors")
+    changes: dict[str, Any] = {"training": training}
+    if session.run.masks:
+        changes["masks"] = session.run.masks
+    checkpoint = Checkpoint.of(session.run.ema.detector, like=like, **changes).half()
+    weights = session.run.folder / "weights"
+    save_checkpoint(checkpoint, weights / "last.safetensors")
+    # A training without any epoch that could be the best (all evaluations left out, say) ends with its last one.
+    if best or (session.record.finished and session.record.best_epoch < 0):
+        save_checkpoint(checkpoint, weights / "best.safetensors")
 
 
 def epoch_line(row: Row, epochs: int) -> str:

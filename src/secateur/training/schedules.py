@@ -62,6 +62,21 @@ class Schedule:
         """Batches per optimizer step, ramped from 1 in the warm-up."""
         return max(1, round(self._ramp(iteration, 1.0, self.nominal_batch / self.batch_size)))
 
+    def steps_until(self, epoch: int) -> int:
+        """Optimizer steps of the first `epoch` epochs (as long as no fp16 scaler skips one)."""
+        if self.warmup == 0:
+            return epoch * -(-self.batches // self.full_accumulate)
+        steps = 0
+        for number in range(epoch):
+            if number * self.batches >= self.warmup:
+                return steps + (epoch - number) * -(-self.batches // self.full_accumulate)
+            pending = 0
+            for batch in range(self.batches):
+                pending += 1
+                if pending >= self.accumulate(number * self.batches + batch) or batch + 1 == self.batches:
+                    steps, pending = steps + 1, 0
+        return steps
+
     def _ramp(self, iteration: int, start: float, end: float) -> float:
         if iteration >= self.warmup:
             return end

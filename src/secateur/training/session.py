@@ -138,7 +138,9 @@ class Session:
 
     def end_epoch(self, metrics: MetricsLike | None) -> bool:
         """Records the evaluation and moves to the next epoch; True when this one is the best so far."""
-        best = self.record.update(self.run.epoch, metrics)
+        # A detector that is not yet what a method aims at (not yet sparse enough, say) cannot be the best.
+        ready = all(hook.ready(self.run) for hook in self.hooks)
+        best = ready and self.record.update(self.run.epoch, metrics)
         patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
         stop = patience > 0 and self.record.best_fitness >= 0 and waited >= patience
         if stop and self.run.epoch + 1 < self.run.epochs:

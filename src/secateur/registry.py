@@ -1,0 +1,98 @@
+"""Named methods that are found by themselves: the files of a method's package, and those of the user's plugins."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from secateur.errors import UserError
+
+PLUGINS = "SECATEUR_PLUGINS"
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T]):
+    """Methods of one kind by name.
+
+    The modules of `package` are imported at the first look, so a new method is one new file there. Files (or folders of
+    files) named by the environment variable `SECATEUR_PLUGINS` are imported too: a method of one's own needs no change
+    of this package. The variable is set by whoever runs the program; no input file can name code to run.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._methods: dict[str, T] = {}
+        self._searched = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that gives a method its name; a later one of the same name takes its place."""
+
+        def add(method: T) -> T:
+            self._methods[name] = method
+            return method
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        """The method.
+
+        Raises:
+            UserError: unknown name; it lists the known ones.
+        """
+        self._search()
+        if name not in self._methods:
+            raise UserError(f"Unknown {self.kind} '{name}'; choose one of {', '.join(sorted(self._methods))}.")
+        return self._methods[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._search()
+        return iter(sorted(self._methods))
+
+    def __len__(self) -> int:
+        self._search()
+        return len(self._methods)
+
+    def __contains__(self, name: object) -> bool:
+        self._search()
+        return name in self._methods
+
+    def _search(self) -> None:
+        if self._searched:
+            return
+        self._searched = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
+        load_plugins()
+
+
+def load_plugins() -> None:
+    """Imports the files of `SECATEUR_PLUGINS`, each once.
+
+    Raises:
+        UserError: a file is not there, or fails to import.
+    """
+    for entry in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+        path = Path(entry).expanduser().resolve()
+        files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        for file in files:
+            name = f"secateur_plugin_{file.stem}_{abs(hash(str(file)))}"
+            if name in sys.modules:
+                continue
+            specification = importlib.util.spec_from_file_location(name, file)
+            if specification is None or specification.loader is None or not file.is_file():
+                raise UserError(f"{PLUGINS} names {file}, which is no Python file.")
+            module = importlib.util.module_from_spec(specification)
+            sys.modules[name] = module
+            try:
+                specification.loader.exec_module(module)
+            except Exception as error:  # whatever the user's file raises
+                del sys.modules[name]
+                raise UserError(f"The plugin {file} cannot be imported: {type(error).__name__}: {error}.") from error
