@@ -31,7 +31,9 @@ from secateur.data.synthetic import generate
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.files import write_json
-from secateur.sparsity.gamma import GammaOptions, GammaPenalty
+from secateur.pruning.graph import trace
+from secateur.sparsity.gamma import GammaPenalty
+from secateur.sparsity.settings import SparsifySettings
 from secateur.training.hooks import Hook, TrainingRun
 from secateur.training.loop import fit
 from secateur.training.precision import fast_bf16_on_cpu
@@ -101,10 +103,9 @@ def measure_round(
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     bare = Detector(topology).train().to(device).to(memory_format=layout)  # type: ignore[call-overload]
     detector = Detector(topology)
-    norms = [n for n, m in detector.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     clock = Clock(bare, loaded, settings)
     with tempfile.TemporaryDirectory() as folder:
-        hooks = [GammaPenalty(GammaOptions(rate=1e-4), dict.fromkeys(norms)), clock]
+        hooks = [GammaPenalty(SparsifySettings(rate=1e-4), trace(detector).norms), clock]
         fit(detector, batches, settings, folder=Path(folder), hooks=hooks)
     return clock.epoch, clock.bare
 

@@ -11,11 +11,12 @@ from secateur.errors import UserError
 
 COMMANDS: dict[str, str] = {
     "demo": "generate a data set and take a small detector through the whole run: needs nothing else",
-    "run": "the whole way in one resumable run: evaluate, sparsify, prune, repair, fine-tune, export",
+    "run": "a recipe in one resumable run: evaluate, sparsify, prune, repair, fine-tune, export",
     "train": "train a detector from weights or from scratch",
     "sparsify": "train with a penalty that drives dispensable channels to zero",
-    "prune": "cut channels down to a budget, with the cliff curve, repair and evaluation",
-    "finetune": "train a pruned detector (same as train; its shapes are kept)",
+    "prune": "remove layers, cut channels down to a budget, or zero weights; with repair and evaluation",
+    "finetune": "train a pruned detector (same as train; its shapes and its zeros are kept)",
+    "sweep": "the table of pruning ratio against accuracy, parameters and FLOPs",
     "val": "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed",
     "info": "summary of a checkpoint: layers, parameters, GFLOPs, sparsity, history",
     "export": "write an ONNX file and check its outputs",
@@ -35,6 +36,7 @@ SYNONYMS = {
     "--cos": "--cos-lr",
     "--model": "--weights",
     "--sr": "--rate",
+    "--dist-loss": "--distill",
 }
 
 
@@ -126,32 +128,30 @@ def _dispatch(command: str, arguments: list[str]) -> None:
     if command == "bench":
         _bench(arguments)
         return
-    from secateur.stages import options
+    kind, verb = _verb(command)
+    parsed = _parse(kind, command, arguments)
+    _report(verb(), parsed, parsed.place.json)
 
-    kinds: dict[str, type[Any]] = {
-        "demo": options.DemoOptions,
-        "run": options.RunOptions,
-        "train": options.TrainOptions,
-        "finetune": options.TrainOptions,
-        "sparsify": options.SparsifyOptions,
-        "prune": options.PruneOptions,
-        "val": options.ValOptions,
-        "export": options.ExportOptions,
-    }
-    parsed = _parse(kinds[command], command, arguments)
-    from secateur.stages import commands
 
-    verbs: dict[str, Callable[[Any], dict[str, Any]]] = {
-        "demo": commands.demo,
-        "run": commands.run,
-        "train": commands.train,
-        "finetune": commands.finetune,
-        "sparsify": commands.sparsify,
-        "prune": commands.prune,
-        "val": commands.val,
-        "export": commands.export,
+def _verb(command: str) -> tuple[type[Any], Callable[[], Callable[[Any], dict[str, Any]]]]:
+    """The options of a command, and how to get at its verb without importing it before they are read."""
+    from importlib import import_module
+
+    from secateur.stages import options, sweep_options
+
+    kinds: dict[str, tuple[type[Any], str]] = {
+        "demo": (options.DemoOptions, "commands"),
+        "run": (options.RunOptions, "commands"),
+        "train": (options.TrainOptions, "commands"),
+        "finetune": (options.TrainOptions, "commands"),
+        "sparsify": (options.SparsifyOptions, "commands"),
+        "prune": (options.PruneOptions, "prune_command"),
+        "sweep": (sweep_options.SweepOptions, "sweep"),
+        "val": (options.ValOptions, "measure_commands"),
+        "export": (options.ExportOptions, "measure_commands"),
     }
-    _report(verbs[command], parsed, parsed.place.json)
+    kind, module = kinds[command]
+    return kind, lambda: getattr(import_module(f"secateur.stages.{module}"), command)
 
 
 def _report(verb: Callable[[Any], dict[str, Any]], options: Any, as_json: bool) -> None:
@@ -180,9 +180,9 @@ def _info(arguments: Sequence[str]) -> None:
     options = _parse(InfoOptions, "info FILE", rest)
     if len(files) != 1:
         raise UserError("secateur info needs one file: secateur info best.pt [--layers] [--json].")
-    from secateur.stages import commands
+    from secateur.stages import measure_commands
 
-    _report(lambda chosen: commands.info(files[0], chosen), options, options.json)
+    _report(lambda chosen: measure_commands.info(files[0], chosen), options, options.json)
 
 
 def _bench(arguments: Sequence[str]) -> None:
@@ -192,14 +192,13 @@ def _bench(arguments: Sequence[str]) -> None:
     options = _parse(BenchOptions, "bench FILE [FILE ...]", rest)
     if not files:
         raise UserError("secateur bench needs checkpoints: secateur bench dense.pt cut.safetensors.")
-    from secateur.stages import commands
+    from secateur.stages import measure_commands
 
-    _report(lambda chosen: commands.bench(files, chosen), options, options.place.json)
+    _report(lambda chosen: measure_commands.bench(files, chosen), options, options.place.json)
 
 
 def _recipes() -> None:
     from secateur.stages.recipe import available
 
     for recipe in available():
-        print(f"{recipe.name:<16} {recipe.summary}")
-        print(f"{'':<16} {recipe.source}")
+        print(f"{recipe.name:<16} {recipe.summary} [{recipe.source}]")

@@ -10,7 +10,7 @@ import pytest
 from networks import Chain, ConvNorm, enliven
 
 from secateur.pruning.budget import Budget, Guards, allocate
-from secateur.pruning.cliff import Cliff, Point, _knee, cliff
+from secateur.pruning.cliff import Cliff, Point, cliff, knee_of
 from secateur.pruning.graph import trace
 
 
@@ -36,7 +36,7 @@ def points(values: list[float]) -> tuple[Point, ...]:
     ],
 )
 def test_knee(values: list[float], knee: float | None) -> None:
-    assert _knee(points(values)) == knee
+    assert knee_of(points(values)) == knee
 
 
 def test_curve_of_a_network() -> None:
@@ -66,7 +66,7 @@ def test_curve_of_a_network() -> None:
 def test_no_warning_before_the_knee() -> None:
     line = points([0.8, 0.8, 0.79, 0.2])
     marked = tuple(Point(p.ratio, p.mAP50, p.mAP50_95, 1, 1, chosen=p.ratio == 0.1) for p in line)
-    assert Cliff(marked, _knee(line)).warning is None
+    assert Cliff(marked, knee_of(line)).warning is None
 
 
 def test_rungs_that_guards_do_not_allow_are_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from networks import Chain, ConvNorm, enliven
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.pruning import importance
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.importance import CRITERIA, needs_gradients, score
+from secateur.pruning.importance import CRITERIA, Criterion, needs_gradients, score
 from secateur.pruning.statistics import Statistics, collect
+from secateur.registry import Registry
 
 
 @pytest.fixture
@@ -38,6 +42,7 @@ def test_gamma_joins_tied_units(network: Chain, graph: ChannelGraph) -> None:
     assert np.allclose(score("gamma", graph, statistics)[tied], (first + second) / 2)
     assert np.allclose(score("gamma", graph, statistics, tie="sum")[tied], first + second)
     assert np.allclose(score("gamma", graph, statistics, tie="max")[tied], np.maximum(first, second))
+    assert np.allclose(score("gamma", graph, statistics, tie="min")[tied], np.minimum(first, second))
     weight = network.layers["a"].weight.detach()
     assert np.allclose(score("gamma", graph, statistics)[free], weight.flatten(1).norm(dim=1).numpy())
 
@@ -53,6 +58,37 @@ def test_filter_criteria(network: Chain, graph: ChannelGraph) -> None:
     norm, other_norm = network.stem.bn.weight.detach().abs(), network.layers["b"].bn.weight.detach().abs()
     product = (stem.abs().mean((1, 2, 3)) * norm + other.abs().mean((1, 2, 3)) * other_norm) / 2
     assert np.allclose(score("gamma_kernel", graph, statistics)[units], product.numpy())
+
+
+@pytest.mark.parametrize(("tie", "merge"), [("max", np.logical_or), ("min", np.logical_and)])
+def test_max_and_min_merge_masks(network: Chain, graph: ChannelGraph, tie: str, merge: np.ufunc) -> None:
+    """A unit is over a threshold if any of its members (max), or all of them (min), are."""
+    first, second = (n.weight.detach().abs().numpy() for n in (network.stem.bn, network.layers["b"].bn))
+    tied, threshold = graph.emitted["stem.conv"], float(np.median([first, second]))
+    scores = score("gamma", graph, collect(network, graph), tie=tie)[tied]  # type: ignore[arg-type]
+    assert ((scores > threshold) == merge(first > threshold, second > threshold)).all()
+    assert (first > threshold).any() != (first > threshold).all()
+
+
+def test_a_file_of_the_user_adds_a_criterion(
+    network: Chain, graph: ChannelGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "from secateur.pruning.importance import criterion\n"
+        "@criterion('backwards', gradients=True)\n"
+        "def backwards(graph, statistics):\n"
+        "    return np.arange(graph.units, 0.0, -1.0)\n"
+    )
+    monkeypatch.setenv("SECATEUR_PLUGINS", str(tmp_path))
+    registry = Registry[Criterion]("criterion", "secateur.pruning.criteria")
+    monkeypatch.setattr(importance, "CRITERIA", registry)
+    assert needs_gradients("backwards")
+    assert score("backwards", graph, collect(network, graph))[0] == graph.units
+
+
+def test_criteria_say_themselves_what_they_need() -> None:
+    assert {name for name in CRITERIA if needs_gradients(name)} == {"taylor", "fisher"}
 
 
 def test_random_is_seeded(network: Chain, graph: ChannelGraph) -> None:
@@ -115,7 +151,8 @@ def test_every_criterion_gives_finite_scores(network: Chain, graph: ChannelGraph
     [
         (lambda graph: score("magic", graph, Statistics({})), "Unknown criterion 'magic'; choose one of fisher, gamma"),
         (lambda graph: score("taylor", graph, Statistics({})), "needs gradients"),
-        (lambda graph: score("gamma", graph, Statistics({}), tie="min"), "choose mean, sum or max"),
+        (lambda graph: score("gamma", graph, Statistics({}), tie="median"), "choose one of mean, sum, max, min"),
+        (lambda graph: needs_gradients("magic"), "Unknown criterion 'magic'"),
     ],
 )
 def test_bad_requests(graph: ChannelGraph, call: object, words: str) -> None:

@@ -1,173 +1,269 @@
-"""The gamma penalty: formulas, who is penalised, exact zeros, logging, resumption."""
+"""The gamma penalty: formulas, who is penalised, tied units, exact zeros, logging, resumption."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from interrupted import check_resumption
 from torch import Tensor
 
 from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
-from secateur.sparsity.gamma import GammaOptions, GammaPenalty, distribution, rate_at
+from secateur.pruning.operators import Ids
+from secateur.sparsity.distribution import distribution
+from secateur.sparsity.gamma import GammaPenalty
+from secateur.sparsity.settings import SparsifySettings
+from secateur.training.distributed import synchronise_batchnorm_
 from secateur.training.hooks import Hook, TrainingRun
 from secateur.training.hyp import Hyp
 from secateur.training.loop import fit
-from secateur.training.settings import TrainSettings
+from toy_training import SETTINGS as TOY
+from toy_training import ToyBatches, toy_detector
 
-SETTINGS = TrainSettings(
-    epochs=2, batch_size=32, image_size=64, amp="off", tensorboard=False, device="cpu", hyp=Hyp(warmup_epochs=0)
-)
+SETTINGS = replace(TOY, epochs=2, hyp=Hyp(warmup_epochs=0))
 HALF = torch.arange(16) % 2 == 0
-PRUNABLE: dict[str, Tensor | None] = {"model.1.bn": None, "model.0.bn": HALF}
+NORMS: dict[str, Ids] = {
+    "model.1.bn": np.arange(100, 132),
+    "model.0.bn": np.where(np.arange(16) % 2 == 0, np.arange(16), -1),
+}
+GAMMAS = "model.0.bn.weight"
 
 
-@dataclass
-class ToyBatch:
-    images: Tensor
-    targets: Tensor
-
-
-class ToyBatches:
-    def __len__(self) -> int:
-        return 3
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[ToyBatch]:
-        for number in range(start, 3):
-            generator = torch.Generator().manual_seed(10 * epoch + number)
-            targets = torch.rand(12, 6, generator=generator)
-            targets[:, 0] = torch.arange(12) % 4
-            targets[:, 1] = torch.arange(12) % 3
-            images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=generator)
-            yield ToyBatch(images, targets)
-
-
-def toy_detector() -> Detector:
-    torch.manual_seed(0)
-    detector = Detector(Topology.from_yaml("yolov5n", nc=3))
+def lively_detector() -> Detector:
+    detector = toy_detector()
     with torch.no_grad():
-        detector.get_parameter("model.0.bn.weight").copy_(torch.linspace(-1, 1, 16))
+        detector.get_parameter(GAMMAS).copy_(torch.linspace(-1, 1, 16))
+        detector.get_parameter("model.0.bn.bias").copy_(torch.linspace(1, -1, 16))
     return detector
 
 
-class Gradients(Hook):
-    """Copies gradients and weights at the moments before and after a penalty listed between two of these."""
+class Watch(Hook):
+    """Copies gradients and weights of norms at each step: around a penalty, one before it and one behind it."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []
         self.weights: list[dict[str, Tensor]] = []
+        self.old: list[dict[str, Tensor]] = []
         self.rates: list[float] = []
 
     def before_step(self, run: TrainingRun) -> None:
-        named = run.detector.named_parameters()
-        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        named = {name: p for name, p in run.detector.named_parameters() if ".bn." in name}
+        self.gradients.append({name: p.grad.clone() for name, p in named.items() if p.grad is not None})
+        self.old.append({name: p.detach().clone() for name, p in named.items()})
 
     def after_step(self, run: TrainingRun) -> None:
-        self.weights.append({name: p.detach().clone() for name, p in run.detector.named_parameters()})
+        self.weights.append({name: p.detach().clone() for name, p in run.detector.named_parameters() if ".bn." in name})
         self.rates.append(run.learning_rate)
 
 
-def test_schedules() -> None:
-    at = [
-        [rate_at(GammaOptions(rate=1e-3, schedule=name), epoch, 10) for epoch in (0, 5, 10)]  # type: ignore[arg-type]
-        for name in ("constant", "linear", "cosine")
-    ]
-    assert at[0] == [1e-3] * 3
-    assert at[1] == pytest.approx([1e-3, 5.5e-4, 1e-4])
-    assert at[2] == pytest.approx([1e-3, 6e-4, 2e-4])
+def watched(
+    folder: Path, options: SparsifySettings, norms: Mapping[str, Ids] = NORMS, *, count: int = 3, epochs: int = 2
+) -> tuple[Watch, Watch]:
+    before, after = Watch(), Watch()
+    hooks = [before, GammaPenalty(options, norms), after]
+    fit(lively_detector(), ToyBatches(count), replace(SETTINGS, epochs=epochs), folder=folder, hooks=hooks)
+    return before, after
 
 
 def test_subgradient_adds_s_times_sign_to_prunable_gammas_only(tmp_path: Path) -> None:
-    before, after = Gradients(), Gradients()
-    options = GammaOptions(rate=0.5, schedule="constant", beta_factor=2.0)
-    detector = toy_detector()
-    signs = {name: p.detach().sign() for name, p in detector.named_parameters()}
-    fit(detector, ToyBatches(), SETTINGS, folder=tmp_path, hooks=[before, GammaPenalty(options, PRUNABLE), after])
+    before, after = watched(tmp_path, SparsifySettings(rate=0.5, schedule="constant", beta=2.0))
     # Accumulation of 2 at batch 32: the first step holds 8 toy images, so the rate is 8/64 of s.
     pull = {"model.0.bn.weight": 1.0 * HALF, "model.1.bn.weight": 1.0, "model.0.bn.bias": 2.0 * HALF}
     pull["model.1.bn.bias"] = 2.0
     for name, gradient in before.gradients[0].items():
-        expected = gradient + 0.5 * 8 / 64 * pull.get(name, 0.0) * signs[name]
+        expected = gradient + 0.5 * 8 / 64 * pull.get(name, 0.0) * before.old[0][name].sign()
         torch.testing.assert_close(after.gradients[0][name], expected, rtol=1e-6, atol=1e-8)
     # The second step of the epoch holds the last batch alone: 4 images.
     name = "model.1.bn.weight"
     difference = after.gradients[1][name] - before.gradients[1][name]
-    torch.testing.assert_close(difference, 0.5 * 4 / 64 * before.weights[0][name].sign())
+    torch.testing.assert_close(difference, 0.5 * 4 / 64 * before.old[1][name].sign())
+
+
+def test_the_shifts_penalty_does_not_follow_the_schedule(tmp_path: Path) -> None:
+    before, after = watched(tmp_path, SparsifySettings(rate=0.1, schedule="step", beta=10.0))
+    for step, factor in ((0, 1.0), (2, 0.01)):
+        for name, strength in (("model.1.bn.weight", factor), ("model.1.bn.bias", 10.0)):
+            difference = after.gradients[step][name] - before.gradients[step][name]
+            expected = 0.1 * strength * 8 / 64 * before.old[step][name].sign()
+            torch.testing.assert_close(difference, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_ramp_raises_the_rate_batch_by_batch(tmp_path: Path) -> None:
+    options = SparsifySettings(rate=1.0, schedule="constant", ramp=2.0, beta=3.0)
+    before, after = watched(tmp_path, options, count=4)
+    # Two batches a step, four an epoch: 2, 4, 6, 8 of 8 batches of the ramp are done.
+    for step, share in enumerate((0.25, 0.5, 0.75, 1.0)):
+        for name, strength in (("model.1.bn.weight", 1.0), ("model.1.bn.bias", 3.0)):
+            difference = after.gradients[step][name] - before.gradients[step][name]
+            expected = share * strength * 8 / 64 * before.old[step][name].sign()
+            torch.testing.assert_close(difference, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_local_schedule_relaxes_the_channels_that_are_largest_at_that_step(tmp_path: Path) -> None:
+    before, after = watched(tmp_path, SparsifySettings(rate=1.0, schedule="local"))
+    for step in (2, 3):  # of the second epoch
+        share = (8, 4)[step - 2] / 64
+        old = torch.cat([before.old[step]["model.1.bn.weight"], before.old[step][GAMMAS][HALF]])
+        pairs = [(after.gradients[step][n] - before.gradients[step][n]) for n in ("model.1.bn.weight", GAMMAS)]
+        pull = torch.cat([pairs[0], pairs[1][HALF]]) / (share * old.sign())
+        relaxed = old.abs().topk(6).indices  # 15 % of 40
+        expected = torch.ones(40).index_fill(0, relaxed, 0.01)
+        torch.testing.assert_close(pull, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_tied_channels_are_pulled_by_the_norm_of_their_unit(tmp_path: Path) -> None:
+    norms = {"model.1.bn": np.arange(32), "model.0.bn": np.where(np.arange(16) < 8, np.arange(16), -1)}
+    before, after = watched(tmp_path, SparsifySettings(rate=1.0, schedule="constant", tied="group"), norms)
+    first, second = (before.old[0][name] for name in (GAMMAS, "model.1.bn.weight"))
+    length = (first[:8].square() + second[:8].square()).sqrt()
+    expected = torch.cat([second[:8] / length, second[8:].sign()]) * 8 / 64
+    difference = after.gradients[0]["model.1.bn.weight"] - before.gradients[0]["model.1.bn.weight"]
+    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-6)
+    difference = after.gradients[0][GAMMAS] - before.gradients[0][GAMMAS]
+    torch.testing.assert_close(difference, torch.cat([first[:8] / length, torch.zeros(8)]) * 8 / 64)
+
+
+def test_tied_channels_reach_zero_together(tmp_path: Path) -> None:
+    norms = {"model.1.bn": np.arange(32), "model.0.bn": np.where(np.arange(16) < 8, np.arange(16), -1)}
+    options = SparsifySettings(rate=830.0, mode="proximal", schedule="constant", tied="group")
+    before, after = watched(tmp_path, options, norms, epochs=1)
+    first, second = (before.weights[0][name] for name in (GAMMAS, "model.1.bn.weight"))
+    threshold = before.rates[0] * 830.0 * 8 / 64  # between the lengths of the units
+    length = (first[:8].square() + second[:8].square()).sqrt()
+    kept = length > threshold
+    assert 0 < kept.sum() < 8
+    torch.testing.assert_close(
+        after.weights[0][GAMMAS][:8], torch.where(kept, first[:8] * (1 - threshold / length), 0.0), rtol=1e-5, atol=1e-7
+    )
+    assert torch.equal(after.weights[0]["model.1.bn.weight"][:8] != 0, kept)
+    assert torch.equal(after.weights[0][GAMMAS][8:], first[8:])
 
 
 def test_proximal_step_shrinks_by_learning_rate_times_s_and_gives_exact_zeros(tmp_path: Path) -> None:
-    before, after = Gradients(), Gradients()
-    options = GammaOptions(rate=200.0, mode="proximal", schedule="constant")
     # Hooks run in order: `before` sees the optimizer's new weights, `after` the shrunk ones.
-    hooks = [before, GammaPenalty(options, PRUNABLE), after]
-    fit(toy_detector(), ToyBatches(), SETTINGS, folder=tmp_path, hooks=hooks)
+    before, after = watched(tmp_path, SparsifySettings(rate=200.0, mode="proximal", schedule="constant", beta=0.5))
     threshold = before.rates[0] * 200.0 * 8 / 64
-    old, new = before.weights[0]["model.0.bn.weight"], after.weights[0]["model.0.bn.weight"]
-    expected = torch.where(HALF, old.sign() * (old.abs() - threshold).clamp(min=0), old)
-    torch.testing.assert_close(new, expected)
-    assert (new[HALF] == 0).any() and (new[~HALF] != 0).all()
+    for name, part in ((GAMMAS, 1.0), ("model.0.bn.bias", 0.5)):
+        old, new = before.weights[0][name], after.weights[0][name]
+        expected = torch.where(HALF, old.sign() * (old.abs() - part * threshold).clamp(min=0), old)
+        torch.testing.assert_close(new, expected)
+        assert (new[HALF] == 0).any() and (new[~HALF] != 0).all()
     assert torch.equal(before.weights[0]["model.2.cv1.bn.weight"], after.weights[0]["model.2.cv1.bn.weight"])
 
 
-def test_sparse_training_lowers_gammas_and_writes_their_distribution(tmp_path: Path) -> None:
+def test_sparse_training_lowers_gammas_and_writes_their_distribution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     detector = toy_detector()
-    norms = [name.removesuffix(".weight") for name, _ in detector.named_parameters() if name.endswith("bn.weight")]
-    options = GammaOptions(rate=3000.0, mode="proximal", schedule="linear")
-    fit(detector, ToyBatches(), SETTINGS, folder=tmp_path, hooks=[GammaPenalty(options, dict.fromkeys(norms))])
+    norms = {n: np.arange(len(m.weight)) for n, m in detector.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    options = SparsifySettings(rate=3000.0, mode="proximal")
+    fit(detector, ToyBatches(3), SETTINGS, folder=tmp_path, hooks=[GammaPenalty(options, norms)])
     rows = list(csv.DictReader((tmp_path / "gamma.csv").open()))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert [float(row["rate"]) for row in rows] == pytest.approx([3000, 1650])
     assert float(rows[1]["model/q50"]) < 0.1
     assert float(rows[1]["model/below_0.01"]) > 0.5 and "ema/below_0.001" in rows[1]
+    layers = list(csv.DictReader((tmp_path / "gamma_layers.csv").open()))
+    assert [row["layer"] for row in layers] == list(norms)
+    assert [int(row["channels"]) for row in layers] == [len(ids) for ids in norms.values()]
+    assert "penalised scales of the average" in capsys.readouterr().err
 
 
-def test_frozen_norms_are_left_out_and_strange_names_refused(tmp_path: Path) -> None:
-    detector = toy_detector()
-    old = detector.get_parameter("model.0.bn.weight").detach().clone()
-    settings = replace(SETTINGS, epochs=1, freeze=(1,))
-    options = GammaOptions(rate=100.0, mode="proximal")
-    fit(detector, ToyBatches(), settings, folder=tmp_path, hooks=[GammaPenalty(options, PRUNABLE)])
-    assert torch.equal(detector.get_parameter("model.0.bn.weight"), old)
-    for prunable, message in (
-        ({"model.99.bn": None}, "model.99.bn, which is no norm"),
-        ({"model.0.bn": torch.ones(3, dtype=torch.bool)}, "has 3 channels, not 16"),
-        ({"model.0.bn": torch.zeros(16, dtype=torch.bool)}, "no channel that it may shrink"),
-    ):
-        with pytest.raises(UserError, match=message):
-            fit(detector, ToyBatches(), SETTINGS, folder=tmp_path, hooks=[GammaPenalty(options, prunable)])
+def test_tensorboard_has_the_histograms_and_figures_of_every_epoch(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = replace(SETTINGS, tensorboard=True)
+    options = SparsifySettings(rate=1.0, beta=10.0)
+    fit(lively_detector(), ToyBatches(3), settings, folder=tmp_path, hooks=[GammaPenalty(options, NORMS)])
+    (file,) = tmp_path.rglob("events.out.tfevents.*")
+    events = accumulator.EventAccumulator(str(file), {"histograms": 0})
+    events.Reload()
+    tags = events.Tags()
+    for name in ("gamma/model", "gamma/ema", "beta/model", "beta/ema"):
+        assert [event.step for event in events.Histograms(name)] == [0, 1]
+        assert events.Histograms(name)[0].histogram_value.num == 40
+    assert {"gamma/rate", "gamma/ema/below_0.01", "gamma/model/q50"} <= set(tags["scalars"])
 
 
-def test_interrupted_sparse_training_resumes_with_its_rows(tmp_path: Path) -> None:
-    class Stop(Hook):
-        def before_step(self, run: TrainingRun) -> None:
-            if run.epoch == 1 and not (tmp_path / "stopped").exists():
-                (tmp_path / "stopped").touch()
-                raise KeyboardInterrupt
+def test_synchronised_norms_are_penalised_alike(tmp_path: Path) -> None:
+    class Synchronised(Hook):
+        def start(self, run: TrainingRun) -> None:
+            synchronise_batchnorm_(run.detector, "cpu")
 
     ends = []
-    for name in ("b", "a"):
-        detector, hooks = toy_detector(), [GammaPenalty(GammaOptions(rate=1.0), PRUNABLE), Stop()]
-        if name == "b":
-            with pytest.raises(KeyboardInterrupt):
-                fit(detector, ToyBatches(), SETTINGS, folder=tmp_path / name, hooks=hooks)
-            detector, hooks = toy_detector(), [GammaPenalty(GammaOptions(rate=1.0), PRUNABLE), Stop()]
-        fit(detector, ToyBatches(), SETTINGS, folder=tmp_path / name, hooks=hooks, resume=name == "b")
-        ends.append((detector.state_dict(), (tmp_path / name / "gamma.csv").read_text()))
-    assert ends[0][1] == ends[1][1]
-    assert all(torch.equal(ends[0][0][name], ends[1][0][name]) for name in ends[0][0])
+    for name, first in (("a", Synchronised()), ("b", Hook())):
+        detector = lively_detector()
+        penalty = GammaPenalty(SparsifySettings(rate=100.0), NORMS)
+        fit(detector, ToyBatches(2), replace(SETTINGS, epochs=1), folder=tmp_path / name, hooks=[first, penalty])
+        ends.append(detector.get_parameter(GAMMAS).detach())
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_frozen_norms_are_left_out_and_strange_names_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = lively_detector()
+    old = detector.get_parameter(GAMMAS).detach().clone()
+    settings = replace(SETTINGS, epochs=1, freeze=(1,))
+    options = SparsifySettings(rate=100.0, mode="proximal")
+    fit(detector, ToyBatches(2), settings, folder=tmp_path, hooks=[GammaPenalty(options, NORMS)])
+    assert torch.equal(detector.get_parameter(GAMMAS), old)
+    assert "1 frozen norms are left out (model.0.bn" in capsys.readouterr().err
+    for norms, message in (
+        ({"model.99.bn": np.arange(3)}, "model.99.bn, which is no norm"),
+        ({"model.0.bn": np.arange(3)}, "has 3 channels for model.0.bn, which has 16"),
+        ({"model.0.bn": np.full(16, -1)}, "no channel that it may shrink"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fit(detector, ToyBatches(2), SETTINGS, folder=tmp_path, hooks=[GammaPenalty(options, norms)])
 
 
 @pytest.mark.parametrize(
-    "option", [{"rate": -1.0}, {"mode": "hard"}, {"schedule": "step"}, {"beta_factor": -0.1}], ids=str
+    "options",
+    [
+        SparsifySettings(rate=0.5, schedule="local", ramp=1.5, beta=10.0),
+        SparsifySettings(rate=50.0, mode="proximal", tied="group"),
+    ],
+    ids=["local", "proximal"],
+)
+def test_killed_training_resumes_to_the_undisturbed_result(tmp_path: Path, options: SparsifySettings) -> None:
+    check_resumption(tmp_path, lambda: [GammaPenalty(options, NORMS)], ["gamma.csv", "gamma_layers.csv"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"rate": -1.0},
+        {"rate": float("nan")},
+        {"rate": "1e-4"},
+        {"reach": 0.0},
+        {"mode": "hard"},
+        {"penalty": "all"},
+        {"tied": "or"},
+        {"beta": -0.1},
+        {"ramp": -1.0},
+        {"conv_rate": 0.0, "penalty": "both"},
+        {"mask_factor": 1.5},
+        {"mask_period": 0},
+        {"mask_stop": 1},
+    ],
+    ids=str,
 )
 def test_bad_options_are_refused_by_name(option: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=next(iter(option))):
-        GammaOptions(**option)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"^Option {next(iter(option))} "):
+        SparsifySettings(**option)  # type: ignore[arg-type]
+
+
+def test_no_rate_and_unknown_schedules_are_refused_before_the_training() -> None:
+    with pytest.raises(UserError, match="Option rate is 0"):
+        GammaPenalty(SparsifySettings(), NORMS)
+    with pytest.raises(UserError, match="schedule of the sparsity rate 'cubic'"):
+        GammaPenalty(SparsifySettings(rate=1.0, schedule="cubic"), NORMS)
 
 
 def test_distribution_of_known_values() -> None:

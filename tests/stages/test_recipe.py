@@ -16,15 +16,22 @@ def test_every_shipped_recipe_is_complete() -> None:
         assert recipe.summary
         assert recipe.source
         assert [stage.verb for stage in recipe.stages]
-        configured(PruneSettings(), recipe.settings_of("prune"), recipe.name)
+        assert "\n" not in recipe.summary + recipe.source
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nstages:\n  - prune: {criterion: l1}\n")
     recipe = load_recipe(file)
-    assert recipe.settings_of("prune") == {"criterion": "l1"}
-    assert recipe.stage("train") is None
+    assert [(stage.verb, stage.settings) for stage in recipe.stages] == [("prune", {"criterion": "l1"})]
+
+
+def test_a_repetition_is_unrolled(tmp_path: Path) -> None:
+    file = tmp_path / "rounds.yaml"
+    file.write_text("stages: [{train: {}}, {repeat: {rounds: 2, stages: [{prune: {layers: 1}}, {finetune: {}}]}}]")
+    stages = load_recipe(file).stages
+    assert [stage.verb for stage in stages] == ["train", "prune", "finetune", "prune", "finetune"]
+    assert [(stage.round, stage.rounds) for stage in stages] == [(1, 1), (1, 2), (1, 2), (2, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +42,9 @@ def test_a_users_own_file(tmp_path: Path) -> None:
         ("stages: [{fly: {}}]", "unknown stage 'fly'"),
         ("stages: [{train: {when: never}}]", "unknown condition 'when: never'"),
         ("stages: [", "Cannot read the recipe"),
+        ("stages: [{repeat: {rounds: 2}}]", "a repetition is written"),
+        ("stages: [{repeat: {rounds: 0, stages: []}}]", "rounds from 1 to 100"),
+        ("stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]", "inside another"),
     ],
 )
 def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> None:

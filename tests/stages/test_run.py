@@ -11,10 +11,12 @@ import torch
 
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
-from secateur.stages import run as stage
+from secateur.pruning.settings import PruneSettings
 from secateur.stages.ledger import Ledger
 from secateur.stages.options import RunOptions
+from secateur.stages.recipe import load_recipe
 from secateur.stages.run import run_pipeline
+from secateur.stages.settle import Step, budget_of_round, prune_settings, settle
 from secateur.training.session import Session
 
 
@@ -68,7 +70,7 @@ def test_the_final_checkpoint_tells_its_history(undisturbed: tuple[dict[str, Any
     assert prune.cost["flops"] <= 0.61 * prune.cost["dense_flops"]
 
 
-STEPS = ("train", "dense", "sparsify", "sparse", "plan", "cut", "repair", "finetune", "final", "export", "latency")
+STEPS = ("train", "dense", "sparsify", "sparse", "plan", "cut", "repair", "finetune", "finetuned", "export", "latency")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -124,18 +126,26 @@ def test_killed_inside_a_training_it_ends_with_the_same_weights(
 
 
 def test_weights_that_know_the_classes_are_not_trained_again(tiny_weights: Path, tiny_data: Path) -> None:
+    recipe = load_recipe("slimming")
     chosen = options(tiny_weights, tiny_data, dense_epochs=None)
-    data = stage.load_data_config(chosen.data)
-    settled = stage.settle(chosen, stage.load_recipe("slimming"), data)
-    assert settled.dense is None
-    assert settled.sparse is not None
-    assert settled.sparse.epochs == 2
+    assert [step.verb for step in settle(chosen, recipe, trained=True)] == ["sparsify", "prune", "finetune", "export"]
+    steps = settle(chosen, recipe, trained=False)
+    assert steps[0].verb == "train"
+    assert steps[1].training is not None
+    assert steps[1].training.epochs == 2
+    # Zero epochs leave a training out.
+    without = settle(options(tiny_weights, tiny_data, sparse_epochs=0), recipe, trained=True)
+    assert "sparsify" not in [step.verb for step in without]
 
 
 def test_a_wrong_option_is_found_before_anything_is_written(
     tiny_weights: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    wrong = [{"flops": "much"}, {"criterion": "beauty"}, {"recipe": "nothing"}, {"flops": ""}, {"epochs": -1}]
+    wrong = [{"flops": "much"}, {"criterion": "beauty"}, {"recipe": "nothing"}, {"epochs": -1}, {"distill": "magic"}]
+    wrong += [{"target_sparsity": 0.8}, {"recipe": "intel", "params": "0.5", "flops": ""}]
+    wrong += [{"recipe": "intel", "flops": "", "pruning_pattern": text} for text in ("5:4", "0x4", "nonsense")]
+    wrong += [{"recipe": "intel", "flops": "", "pruning_pattern": "2:4"}]  # its target is 0.8
+    wrong += [{"recipe": "intel", "flops": "", "cooldown_epochs": 2}]
     for changes in (*wrong, {"percent": 0.0}):
         with pytest.raises(UserError):
             run_pipeline(options(tiny_weights, tiny_data, **changes), tmp_path)
@@ -143,8 +153,22 @@ def test_a_wrong_option_is_found_before_anything_is_written(
 
 
 def test_a_budget_of_the_user_replaces_that_of_the_recipe() -> None:
-    recipe = stage.load_recipe("demo")
-    assert recipe.settings_of("prune")["flops"] == "0.48"
-    settings = stage.prune_settings(RunOptions(params="0.3", round_to=4), recipe)
+    recipe = {"criterion": "taylor", "flops": "0.48", "round_to": 8}
+    settings = prune_settings(RunOptions(params="0.3", round_to=4), recipe)
     assert settings == {"criterion": "taylor", "round_to": 4, "params": "0.3"}
-    assert stage.prune_settings(RunOptions(), recipe) == recipe.settings_of("prune")
+    assert prune_settings(RunOptions(), recipe) == recipe
+    # A stage that only removes layers takes no budget of channels.
+    assert prune_settings(RunOptions(params="0.3", criterion="l1"), {"layers": 1}) == {"layers": 1}
+    assert prune_settings(RunOptions(target_sparsity=0.2), {"unstructured": 0.3}) == {"unstructured": 0.2}
+
+
+def test_rounds_approach_the_budget_by_equal_factors() -> None:
+    dense = {"params": 1000.0, "flops": 8e6}
+    rounds = [Step("prune", "", "cut", round=i, rounds=3) for i in (1, 2, 3)]
+    settings = PruneSettings(params="0.125", flops="1M")
+    reached = [budget_of_round(settings, dense, step) for step in rounds]
+    assert [chosen.params for chosen in reached] == ["500", "250", "125"]
+    assert [chosen.flops for chosen in reached] == ["4000000", "2000000", "1000000"]
+    percent = budget_of_round(PruneSettings(percent=0.488), dense, rounds[0]).percent
+    assert percent is not None
+    assert abs((1 - percent) ** 3 - 0.512) < 1e-12

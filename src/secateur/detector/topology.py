@@ -26,6 +26,9 @@ PLAIN_KINDS = frozenset(
 KINDS = WIDE_KINDS | PLAIN_KINDS
 # ... and those that take a list of inputs.
 JOINING_KINDS = frozenset({"Concat", "Detect"})
+# Stages whose inner chain may be empty: its input is then its output.
+EMPTIABLE_KINDS = frozenset({"BottleneckCSP", "C3", "C3Ghost", "C3x"})
+MAX_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Block:
 
     Attributes:
         sources: blocks that are read; -1 is the one before (the image for the first), -2 the one before that.
-        repeats: how often the block, or what is inside it, is repeated.
+        repeats: how often the block, or what is inside it, is repeated; 0 for a stage whose inner chain is empty.
         kind: name in the YAML format, such as "C3" or "nn.Upsample".
         args: arguments after the input width; the first one of a wide kind is its output width.
     """
@@ -217,8 +220,8 @@ def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list
         raise UserError(f"{origin}, block {i}: unknown block {kind!r}; known are {', '.join(sorted(KINDS))}.")
     if not sources or not all(isinstance(s, int) and not isinstance(s, bool) for s in sources):
         raise UserError(f"{origin}, block {i} ({kind}): 'from' must be block numbers, not {source!r}.")
-    if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= 1000:
-        raise UserError(f"{origin}, block {i} ({kind}): the number of repeats must be 1 to 1000, not {repeats!r}.")
+    if not isinstance(repeats, int) or isinstance(repeats, bool):
+        raise UserError(f"{origin}, block {i} ({kind}): the number of repeats must be a whole number, not {repeats!r}.")
     return sources, repeats, kind, list(args)
 
 
@@ -261,6 +264,12 @@ def _check(topology: Topology, origin: str) -> None:
             raise UserError(f"{origin}, block {i}: unknown block {block.kind!r}.")
         if len(block.sources) > 1 and block.kind not in JOINING_KINDS:
             raise UserError(f"{origin}, block {i} ({block.kind}): only Concat and Detect can read several blocks.")
+        least = 0 if block.kind in EMPTIABLE_KINDS else 1
+        if not least <= block.repeats <= MAX_REPEATS:
+            raise UserError(
+                f"{origin}, block {i} ({block.kind}): the number of repeats must be {least} to {MAX_REPEATS}, "
+                f"not {block.repeats}."
+            )
         for source in block.sources:
             resolved = source if source >= 0 else i + source
             if not (0 <= resolved < i or (i == 0 and source == -1)):

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from secateur.errors import UserError
 
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """A dense teacher that the student imitates while it trains."""
+    """A dense teacher that the student imitates while it trains.
+
+    Raises:
+        UserError: an option out of its range, named.
+    """
 
     distill: str = ""
-    """What is imitated: l2, kl, bce (outputs), features, or several joined by + (bce+features); empty: nothing."""
+    """What is imitated: bce, l2, kl, softmax (outputs), features, or several joined by + (bce+features)."""
     teacher: str = ""
     """Checkpoint of the teacher (default: the dense detector that the student was cut from)."""
     distill_weight: float = 1.0
     """Factor of the output terms."""
-    distill_feature_weight: float = 1.0
-    """Factor of the feature term."""
+    distill_feature_weight: float = 0.1
+    """Factor of the feature term, whose value is in 0..4; at 0.1 it pulls about half as hard as the detection loss."""
     distill_temperature: float = 0.0
-    """Temperature of class scores; 0: that of the method (kl 20, bce 1)."""
+    """Temperature of the scores; 0: that of the method (kl 20, softmax 3, bce 1; l2 has none)."""
     distill_warmup: float = 0.0
     """Epochs over which the factors rise from 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("distill_weight", "distill_feature_weight", "distill_temperature", "distill_warmup"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be a number of at least 0.")
+        methods = self.methods
+        if self.distill and not all(methods):
+            raise UserError(f"--distill {self.distill} has an empty name in it; write for example bce+features.")
+        if len(set(methods)) < len(methods):
+            raise UserError(f"--distill {self.distill} names a method twice; name each one once.")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, in the order given."""
+        return tuple(name.strip() for name in self.distill.split("+")) if self.distill else ()

@@ -12,7 +12,7 @@ from secateur.pruning.graph import Bools, ChannelGraph, Floats, Space
 from secateur.pruning.operators import Ids
 from secateur.pruning.plan import Budget, LayerPlan, Plan
 
-__all__ = ["Budget", "Guards", "LayerPlan", "Plan", "allocate", "normalized", "per_cost"]
+__all__ = ["Budget", "Guards", "LayerPlan", "Plan", "Widths", "allocate", "normalized", "per_cost"]
 
 TOLERANCE = 0.01
 """A budget counts as met when the result is within this share of it."""
@@ -94,7 +94,7 @@ def allocate(
         raise UserError("This network has no channels that can be pruned.")
     if scores.shape != (graph.units,) or not np.isfinite(scores).all():
         raise UserError(f"The scores are not {graph.units} finite numbers; the model or its statistics are broken.")
-    search = _Search(graph, scores, budget, guards, image_size)
+    search = Widths(graph, scores, budget, guards, image_size)
     if search.measure(search.everything()) <= search.target:
         note = f"The network is already within the budget ({budget}); nothing is removed."
         return Plan.of(graph, search.everything(), image_size, budget=budget, criterion=criterion, notes=[note])
@@ -115,8 +115,8 @@ def allocate(
     return Plan.of(graph, keep, image_size, budget=budget, criterion=criterion, notes=notes)
 
 
-class _Search:
-    """Kept counts a space as a function of one global threshold, and the cost of them."""
+class Widths:
+    """Which kept counts the guards allow a space, what they cost, and the counts of one global threshold."""
 
     def __init__(self, graph: ChannelGraph, scores: Floats, budget: Budget, guards: Guards, image_size: int) -> None:
         self.graph, self.budget, self.image_size = graph, budget, image_size

@@ -109,10 +109,10 @@ def cliff(
             ratio, metrics.mAP50, metrics.mAP50_95, price.parameters, price.flops, chosen=plan is chosen
         )
     ordered = tuple(points[ratio] for ratio in sorted(points))
-    return Cliff(ordered, _knee(ordered))
+    return Cliff(ordered, knee_of(ordered))
 
 
-def _knee(points: Sequence[Point]) -> float | None:
+def knee_of(points: Sequence[Point]) -> float | None:
     """Ratio of the point that lies highest above the straight line from the first point down to zero at the last ratio.
 
     The construction of "Kneedle" (https://doi.org/10.1109/ICDCSW.2011.20), with the accuracy measured against the

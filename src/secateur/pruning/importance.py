@@ -1,9 +1,13 @@
-"""Criteria: how much each unit matters. A new one is one function `(graph, statistics) -> scores [units]`."""
+"""How much each unit matters: the door to the criteria, and what they are made of.
+
+A new criterion is one file in `secateur/pruning/criteria`, or one of the user's, with a function
+`(graph, statistics) -> scores [units]` under the decorator `criterion`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -12,18 +16,30 @@ from torch.linalg import vector_norm
 from secateur.errors import UserError
 from secateur.pruning.graph import ChannelGraph, Floats
 from secateur.pruning.operators import Ids
+from secateur.pruning.settings import TIES
 from secateur.pruning.statistics import Statistics, Tie
+from secateur.registry import Registry
 
-Criterion = Callable[[ChannelGraph, Statistics], Floats]
-CRITERIA: dict[str, Criterion] = {}
+Measure = Callable[[ChannelGraph, Statistics], Floats]
 
 
-def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Registers a criterion under a name."""
+@dataclass(frozen=True)
+class Criterion:
+    """A measure of importance, and whether it reads gradients of labelled images."""
 
-    def register(function: Criterion) -> Criterion:
-        CRITERIA[name] = function
-        return function
+    measure: Measure
+    gradients: bool = False
+
+
+CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.pruning.criteria")
+
+
+def criterion(name: str, *, gradients: bool = False) -> Callable[[Measure], Measure]:
+    """Registers a measure under a name; with `gradients` it is given those of labelled images."""
+
+    def register(measure: Measure) -> Measure:
+        CRITERIA.register(name)(Criterion(measure, gradients))
+        return measure
 
     return register
 
@@ -31,109 +47,59 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 def score(name: str, graph: ChannelGraph, statistics: Statistics, *, tie: Tie = "mean", seed: int = 0) -> Floats:
     """Scores [units], float64, higher is more important; the members of a tied unit are joined by `tie`.
 
+    With "max" a unit stays if any of its members is over the threshold: the masks merged by a logical OR of SlimYOLOv3
+    (https://arxiv.org/abs/1907.11093). With "min" it stays only if all of them are: a logical AND.
+
     Raises:
         UserError: unknown criterion or tie, or statistics without what it needs.
     """
-    if name not in CRITERIA:
-        raise UserError(f"Unknown criterion {name!r}; choose one of {', '.join(sorted(CRITERIA))}.")
-    if tie not in ("mean", "sum", "max"):
-        raise UserError(f"Unknown way to join tied channels {tie!r}; choose mean, sum or max.")
-    return CRITERIA[name](graph, replace(statistics, tie=tie, seed=seed))
+    if tie not in TIES:
+        raise UserError(f"Unknown way to join tied channels '{tie}'; choose one of {', '.join(TIES)}.")
+    return CRITERIA[name].measure(graph, replace(statistics, tie=tie, seed=seed))
 
 
 def needs_gradients(name: str) -> bool:
-    """Whether a criterion reads gradients of labelled images."""
-    return name in ("taylor", "fisher")
+    """Whether a criterion reads gradients of labelled images.
 
-
-@criterion("gamma")
-def gamma(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """|gamma| of the batch norms that a unit passes (https://arxiv.org/abs/1708.06519).
-
-    |gamma| is the spread of a normalised channel. A unit without a batch norm is scored by the like of it: the L2 norm
-    of its filter, which is the spread of its output for independent inputs of variance one.
+    Raises:
+        UserError: unknown criterion.
     """
-    values = [(units, statistics.tensors[f"{layer}.weight"].abs()) for layer, units in graph.norms.items()]
-    scores = _joined(graph, statistics.tie, values)
-    return np.where(np.isnan(scores), _filters(graph, statistics, lambda rows: vector_norm(rows, dim=1)), scores)
+    return CRITERIA[name].gradients
 
 
-@criterion("gamma_kernel")
-def gamma_kernel(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """|gamma| times the mean |weight| of the filter before it: of the pair where the norm alone reads the
-    convolution, else of the unit's gammas and filters."""
-    values = []
-    for layer, norm in graph.norm_after.items():
-        axis = graph.filters.get(layer)
-        if axis is not None and len(axis.units) == len(graph.norms.get(norm, ())):
-            kernel = _mean_magnitude(_rows(statistics.tensors[axis.tensor], axis.dim))
-            values.append((graph.norms[norm], kernel * statistics.tensors[f"{norm}.weight"].abs()))
-    scores = _joined(graph, statistics.tie, values)
-    return np.where(np.isnan(scores), gamma(graph, statistics) * l1(graph, statistics), scores)
-
-
-@criterion("l1")
-def l1(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """Mean |weight| of the filter, batch norm not folded in. The mean, not the sum, so that fan-in does not decide."""
-    return _filters(graph, statistics, _mean_magnitude)
-
-
-@criterion("l2")
-def l2(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """Root mean square weight of the filter, batch norm not folded in."""
-    return _filters(graph, statistics, lambda rows: vector_norm(rows, dim=1) / rows.shape[1] ** 0.5)
-
-
-@criterion("taylor")
-def taylor(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """First-order change of the loss, summed over the unit before the absolute value is taken (`tie` plays no part)."""
-    return _gradient_statistic(statistics.taylor, "taylor")
-
-
-@criterion("fisher")
-def fisher(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """The same change, squared batch by batch (`tie` plays no part)."""
-    return _gradient_statistic(statistics.fisher, "fisher")
-
-
-@criterion("random")
-def random(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """Uniform random scores: what a criterion has to beat."""
-    return np.random.default_rng(statistics.seed).random(graph.units)
-
-
-def _gradient_statistic(values: Floats | None, name: str) -> Floats:
-    if values is None:
-        raise UserError(f"The criterion {name} needs gradients; give labelled images or choose gamma, l1 or l2.")
-    return values
-
-
-def _rows(weight: Tensor, dim: int) -> Tensor:
-    """A weight as [entries along `dim`, all others]."""
-    return weight.movedim(dim, 0).flatten(1)
-
-
-def _mean_magnitude(rows: Tensor) -> Tensor:
-    """Mean |value| of each row, without a temporary of the rows' size."""
-    mean: Tensor = vector_norm(rows, ord=1, dim=1) / rows.shape[1]
-    return mean
-
-
-def _filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tensor], Tensor]) -> Floats:
+def filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tensor], Tensor]) -> Floats:
+    """Scores [units] from the filters alone: `measure` takes rows [filters, weights] and gives [filters]."""
     values = [
-        (axis.units, measure(_rows(statistics.tensors[axis.tensor], axis.dim))) for axis in graph.filters.values()
+        (axis.units, measure(rows_of(statistics.tensors[axis.tensor], axis.dim))) for axis in graph.filters.values()
     ]
-    return _joined(graph, statistics.tie, values)
+    return joined(graph, statistics.tie, values)
 
 
-def _joined(graph: ChannelGraph, tie: Tie, values: Iterable[tuple[Ids, Tensor]]) -> Floats:
-    """One value a unit from the values of its members; NaN for a unit without members."""
-    total, count, largest = np.zeros(graph.units), np.zeros(graph.units), np.full(graph.units, -np.inf)
+def joined(graph: ChannelGraph, tie: Tie, values: Iterable[tuple[Ids, Tensor]]) -> Floats:
+    """One value a unit, [units], from the values of its members; NaN for a unit without members.
+
+    Args:
+        values: pairs of units and values, both [channels] of one layer; unit -1 is no unit.
+    """
+    total, count = np.zeros(graph.units), np.zeros(graph.units)
+    largest, smallest = np.full(graph.units, -np.inf), np.full(graph.units, np.inf)
     for units, tensor in values:
         used = units >= 0
         members = tensor.double().numpy()[used]
         np.add.at(total, units[used], members)
         np.add.at(count, units[used], 1)
         np.maximum.at(largest, units[used], members)
-    joined = {"sum": total, "mean": total / np.maximum(count, 1), "max": largest}[tie]
-    return np.where(count > 0, joined, np.nan)
+        np.minimum.at(smallest, units[used], members)
+    result = {"sum": total, "mean": total / np.maximum(count, 1), "max": largest, "min": smallest}[tie]
+    return np.where(count > 0, result, np.nan)
+
+
+def rows_of(weight: Tensor, dim: int) -> Tensor:
+    """A weight as [entries along `dim`, all others]."""
+    return weight.movedim(dim, 0).flatten(1)
+
+
+def mean_magnitude(rows: Tensor) -> Tensor:
+    """Mean |value| of each row, without a temporary of the rows' size."""
+    mean: Tensor = vector_norm(rows, ord=1, dim=1) / rows.shape[1]
+    return mean

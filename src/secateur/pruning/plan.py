@@ -1,15 +1,17 @@
-"""A plan: which channels of every prunable layer stay; it can be printed, saved and compared before anything is cut."""
+"""A plan: which channels and blocks stay; it can be printed, saved and compared before anything is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from secateur.errors import UserError
 from secateur.pruning.graph import Bools, ChannelGraph, Price
+from secateur.pruning.operators import Ids
+from secateur.pruning.removal import Removal
 
 Kind = Literal["percent", "params", "flops"]
 KINDS: tuple[Kind, ...] = ("percent", "params", "flops")
@@ -76,7 +78,11 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What stays of every prunable layer, why, and what it costs before and after (at `image_size` pixels)."""
+    """What stays of every prunable layer, why, and what it costs before and after (at `image_size` pixels).
+
+    A plan with a `removal` first takes blocks out of their chains. Names and channel numbers are always those of the
+    network with all blocks; layers of removed blocks keep no channel.
+    """
 
     layers: tuple[LayerPlan, ...]
     units: int
@@ -87,6 +93,12 @@ class Plan:
     budget: Budget | None = None
     criterion: str = ""
     notes: tuple[str, ...] = ()
+    removal: Removal = field(default_factory=Removal)
+
+    @property
+    def removed_blocks(self) -> tuple[str, ...]:
+        """Names of the blocks that leave their chains."""
+        return self.removal.blocks
 
     @staticmethod
     def of(
@@ -114,23 +126,48 @@ class Plan:
         """The empty plan: all stays."""
         return Plan.of(graph, np.ones(graph.units, dtype=bool), image_size)
 
+    @staticmethod
+    def of_removal(
+        graph: ChannelGraph, smaller: ChannelGraph, removal: Removal, image_size: int = 640, **reasons: Any
+    ) -> Plan:
+        """The plan that takes out blocks and keeps all other channels.
+
+        Args:
+            graph: of the network with all blocks.
+            smaller: of the network without them.
+            reasons: `criterion` and `notes`, as of a plan.
+        """
+        layers = tuple(
+            LayerPlan(name, tuple(range(len(units))) if removal.renamed(name) else (), len(units))
+            for name, units in graph.emitted.items()
+            if (units >= 0).any()
+        )
+        before, after = graph.price(None, image_size), smaller.price(None, image_size)
+        return Plan(layers, graph.units, smaller.units, before, after, image_size, removal=removal, **reasons)
+
     @property
     def removed_share(self) -> float:
         """Share of the prunable units that go."""
         return 1 - self.units_kept / max(self.units, 1)
 
     def keep(self, graph: ChannelGraph) -> Bools:
-        """Which units of the graph stay, [units] bool.
+        """Which units of the graph stay, [units] bool. The graph is that of the network without the removed blocks.
 
         Raises:
-            UserError: the plan was made for another network.
+            UserError: the plan was made for another network, or the network still has the blocks.
         """
         mask = np.ones(graph.units, dtype=bool)
         prunable = {name for name, units in graph.emitted.items() if (units >= 0).any()}
-        if prunable != {layer.name for layer in self.layers}:
+        renamed = [(self.removal.renamed(layer.name), layer) for layer in self.layers]
+        layers = [LayerPlan(name, layer.kept, layer.total) for name, layer in renamed if name is not None]
+        if self.removed_blocks and prunable == {layer.name for layer in self.layers}:
+            raise UserError(
+                f"The plan also removes blocks ({', '.join(self.removed_blocks)}); they have to go before channels do."
+            )
+        if prunable != {layer.name for layer in layers}:
             raise UserError("The plan names other layers than the network has; it was made for another network.")
         removed = []
-        for layer in self.layers:
+        for layer in layers:
             units = graph.emitted[layer.name]
             if len(units) != layer.total or (layer.kept and layer.kept[-1] >= layer.total):
                 raise UserError(f"The plan expects {layer.total} channels in {layer.name}, which has {len(units)}.")
@@ -140,14 +177,54 @@ class Plan:
             if (units[gone] < 0).any():
                 raise UserError(f"The plan removes channels of {layer.name} that cannot be removed.")
             mask[units[gone]] = False
-        for layer, gone in zip(self.layers, removed, strict=True):
+        for layer, gone in zip(layers, removed, strict=True):
             if (np.append(mask, True)[graph.emitted[layer.name]] == gone).any():
                 raise UserError(f"The plan removes channels of {layer.name} without those that are tied to them.")
         return mask
 
+    def then(self, later: Plan) -> Plan:
+        """This plan and a later one, made for the network that this one leaves, as one plan for the first network.
+
+        The budget is kept where only one of the two has one: shares of different networks do not add up.
+        Carried out at once, the plan gives what both give one after the other; only where a block without a residual
+        sum goes after a cut (`any_layer`) can channels be paired otherwise.
+
+        Raises:
+            UserError: the later plan is for another network than the one that this plan leaves.
+        """
+        changes = {self.removal.original(layer.name): layer for layer in later.layers}
+        layers = []
+        for layer in self.layers:
+            change = changes.pop(layer.name, None) if self.removal.renamed(layer.name) else None
+            if change is not None and change.total != len(layer.kept):
+                raise UserError(
+                    f"The plans do not follow one another: the first leaves {len(layer.kept)} channels in "
+                    f"{layer.name} and the later one is for {change.total}."
+                )
+            kept = layer.kept if change is None else tuple(layer.kept[i] for i in change.kept)
+            layers.append(LayerPlan(layer.name, kept, layer.total))
+        # A layer that became prunable only when others had gone.
+        layers += [LayerPlan(name, layer.kept, layer.total) for name, layer in changes.items()]
+        # Convolutions cost in proportion to the area, so the cost at another image size follows exactly.
+        area = (later.image_size / self.image_size) ** 2
+        return Plan(
+            layers=tuple(layers),
+            units=self.units,
+            units_kept=later.units_kept,
+            before=Price(self.before.parameters, round(self.before.flops * area)),
+            after=later.after,
+            image_size=later.image_size,
+            budget=None if self.budget and later.budget else self.budget or later.budget,
+            criterion=" + ".join(dict.fromkeys(filter(None, (self.criterion, later.criterion)))),
+            notes=(*self.notes, *later.notes),
+            removal=self.removal.then(later.removal),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; kept channels are written as ranges ("0-5,7")."""
         data = asdict(self)
+        del data["removal"]
+        data |= self.removal.to_dict()
         data["layers"] = {layer.name: {"kept": _ranges(layer.kept), "total": layer.total} for layer in self.layers}
         data["notes"] = list(self.notes)
         return data
@@ -173,6 +250,7 @@ class Plan:
                 budget=Budget(**data["budget"]) if data["budget"] else None,
                 criterion=str(data["criterion"]),
                 notes=tuple(data["notes"]),
+                removal=Removal.from_dict(data),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"This is not a pruning plan ({type(error).__name__}: {error}).") from error
@@ -190,7 +268,24 @@ class Plan:
             (f"FLOPs at {self.image_size} px", self.before.flops, self.after.flops),
         ):
             lines.append(f"{name}: {before:,} -> {after:,} ({after / max(before, 1):.1%})")
+        if self.removed_blocks:
+            lines.append(f"removed blocks: {', '.join(self.removed_blocks)}")
         return "\n".join([*lines, *self.notes])
+
+
+def kept_channels(plan: Plan | Mapping[str, Any], layer: str) -> Ids | None:
+    """Channels that a layer keeps, [kept] int64 indices into those of the network that the plan was made for.
+
+    Args:
+        plan: a plan, or the JSON data of one (`Checkpoint.plan`).
+        layer: name of a convolution in that network, e.g. "model.17.cv3.conv".
+
+    Returns:
+        None if the plan does not speak of the layer, so that all of it stays; no index if its block is removed.
+    """
+    plan = plan if isinstance(plan, Plan) else Plan.from_dict(dict(plan))
+    entry = next((entry for entry in plan.layers if entry.name == layer), None)
+    return None if entry is None else np.array(entry.kept, dtype=np.int64)
 
 
 def _ranges(indices: tuple[int, ...]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from secateur.detector.model import Detector
 from secateur.pruning.graph import Bools, ChannelGraph
@@ -108,6 +109,63 @@ def reestimate_batchnorm_(
         for module, mode in modes.items():
             module.training = mode
     return used
+
+
+def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str], images: Tensor) -> None:
+    """Makes up for what removed blocks added on average: every norm of `smaller` sees its input centred as in `whole`.
+
+    The mean of each norm's input over the images is measured in both networks, in eval mode, and the running mean moves
+    by the difference; a convolution with a bias moves that. One pass, so each layer is measured behind those that are
+    corrected already. The bias correction of https://arxiv.org/abs/1906.04721, for a block instead of rounded weights.
+
+    Args:
+        names: module names of `smaller` -> those of the same modules in `whole`.
+        images: [B, C, H, W] in 0..1.
+    """
+    means: dict[str, Tensor] = {}
+
+    def measure(name: str) -> Callable[[nn.Module, Tensor], None]:
+        def note(module: nn.Module, maps: Tensor) -> None:
+            means[name] = maps.double().mean((0, 2, 3))
+
+        return note
+
+    def correct(name: str) -> Callable[[nn.Module, Tensor], Tensor | None]:
+        def move(module: nn.Module, maps: Tensor) -> Tensor | None:
+            excess = maps.double().mean((0, 2, 3)) - means[names[name]]
+            if isinstance(module, nn.BatchNorm2d):
+                if module.running_mean is not None:
+                    module.running_mean.add_(excess)
+                return None
+            assert isinstance(module.bias, Tensor)
+            module.bias.sub_(excess)
+            return maps - excess.to(maps).view(1, -1, 1, 1)
+
+        return move
+
+    modes = {module: module.training for network in (smaller, whole) for module in network.modules()}
+    try:
+        with torch.no_grad():
+            for network, at in ((whole, measure), (smaller, correct)):
+                network.eval()
+                handles = [handle for name, module in network.named_modules() for handle in _watch(module, at(name))]
+                try:
+                    network(images)
+                finally:
+                    for handle in handles:
+                        handle.remove()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None]) -> list[RemovableHandle]:
+    """Shows `see` what a norm reads and what a convolution with a bias gives."""
+    if isinstance(module, nn.BatchNorm2d):
+        return [module.register_forward_pre_hook(lambda module, inputs: see(module, inputs[0]))]
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+        return [module.register_forward_hook(lambda module, inputs, output: see(module, output))]
+    return []
 
 
 def _blank(network: nn.Module) -> Tensor:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secateur.errors import UserError
+
+SEARCHES = ("eagleeye",)
+TIES = ("mean", "sum", "max", "min")
+
 
 @dataclass(frozen=True)
 class PruneSettings:
@@ -18,7 +23,8 @@ class PruneSettings:
     criterion: str = "gamma"
     """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor, fisher or random."""
     tie: str = "mean"
-    """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any wants it) or min."""
+    """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers wants it,
+    as in SlimYOLOv3) or min (only if all want it)."""
     min_share: float = 0.05
     """No group of tied channels keeps less than this share of its width."""
     min_count: int = 1
@@ -42,9 +48,11 @@ class PruneSettings:
     layers: int = 0
     """Bottlenecks to remove, lowest score first, before any channels."""
     layer_score: str = "contribution"
-    """Score of a bottleneck: contribution (||F(x)|| / ||x + F(x)||), gamma, gamma_kernel or taylor."""
+    """Score of a bottleneck x + F(x): contribution (||F(x)|| / ||x + F(x)|| on training images), gamma, gamma_kernel
+    (both of its last convolution) or taylor (change of the loss, from labelled images)."""
     any_layer: bool = False
-    """Bottlenecks without a residual sum may go too (that removes a transform, not a correction)."""
+    """Bottlenecks without a residual sum may go too, where they keep the width (that removes a transform, not a
+    correction)."""
     min_bottlenecks: int = 0
     """A chain of bottlenecks keeps at least as many (0: it may vanish)."""
     chains: bool = False
@@ -52,14 +60,31 @@ class PruneSettings:
     search: str = ""
     """eagleeye: search the widths of all layers by evaluation instead of one global threshold."""
     candidates: int = 60
-    """Allocations that the search evaluates."""
+    """Allocations that the search evaluates, the global threshold's among them."""
     search_images: int = 64
-    """Validation images on which a candidate is ranked (0: all)."""
+    """Training images on which the search ranks allocations, so that validation stays unseen (0: all)."""
     tolerance: float = 0.02
-    """A candidate may miss the budget by this share."""
+    """An allocation of the search may miss the budget by this share of the dense model."""
     unstructured: float = 0.0
     """Share of the weights of every convolution to zero instead of cutting channels (Ultralytics' prune)."""
     pattern: str = "1x1"
     """With --unstructured: blocks that are zeroed together, as --pruning-pattern of the training."""
     scope: str = "layer"
     """With --unstructured: layer (each convolution loses the share) or global (one threshold for all)."""
+
+    def __post_init__(self) -> None:
+        if self.tie not in TIES:
+            raise UserError(f"--tie {self.tie} is unknown; choose {', '.join(TIES[:-1])} or {TIES[-1]}.")
+        for name in ("layers", "min_bottlenecks"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 0.")
+        if self.chains and self.min_bottlenecks:
+            raise UserError("--chains removes whole chains, so --min-bottlenecks must be 0 with it.")
+        if self.search not in ("", *SEARCHES):
+            raise UserError(f"--search {self.search} is unknown; choose {' or '.join(SEARCHES)}, or leave it out.")
+        if self.candidates < 1 or self.search_images < 0:
+            raise UserError(
+                f"--candidates {self.candidates} and --search-images {self.search_images} must be at least 1 and 0."
+            )
+        if not 0 < self.tolerance < 1:
+            raise UserError(f"--tolerance {self.tolerance:g} is not between 0 and 1; 0.02 is usual.")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateur.errors import UserError
 from secateur.pruning.graph import ChannelGraph, Floats
 
-Tie = Literal["mean", "sum", "max"]
+Tie = Literal["mean", "sum", "max", "min"]
 Network = TypeVar("Network", bound=nn.Module)
 
 

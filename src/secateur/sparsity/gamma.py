@@ -5,199 +5,168 @@ Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slim
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.errors import UserError
 from secateur.files import write_text
+from secateur.pruning.operators import Ids
+from secateur.sparsity.distribution import NEAR_ZERO, as_csv, distribution
+from secateur.sparsity.rates import RATES, factor_at, rise
+from secateur.sparsity.scales import Scales
+from secateur.sparsity.settings import SparsifySettings
 from secateur.training.hooks import Hook, TrainingRun
-
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-NEAR_ZERO = (1e-2, 1e-3)
-
-
-@dataclass(frozen=True)
-class GammaOptions:
-    """Options of the penalty.
-
-    Attributes:
-        rate: s, the strength for 64 images a step; a step on other numbers of images takes its proportion, as the loss
-            does.
-        mode: `subgradient` adds s * sign(gamma) to the final gradient; `proximal` shrinks gamma by lr * s after the
-            step, which gives exact zeros and does not depend on Adam's normalisation. SGD's momentum m multiplies the
-            sub-gradient's pull by 1 / (1 - m); the proximal step has none, so its s is about that much larger.
-        schedule: `constant`; `linear` falls to 0.1 s; `cosine` falls to 0.2 s.
-        beta_factor: the shifts' penalty as a multiple of s, constant over the epochs; 0 leaves them alone, which is
-            right when cutting absorbs offsets into consumers.
-
-    Raises:
-        UserError: an option out of its range.
-    """
-
-    rate: float = 1e-3
-    mode: Literal["subgradient", "proximal"] = "subgradient"
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    beta_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("rate", "beta_factor"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"Option {name} of the gamma penalty is {getattr(self, name)}; it must be at least 0.")
-        if self.mode not in ("subgradient", "proximal"):
-            raise UserError(f"Option mode of the gamma penalty is {self.mode!r}; choose subgradient or proximal.")
-        if self.schedule not in ("constant", "linear", "cosine"):
-            raise UserError(
-                f"Option schedule of the gamma penalty is {self.schedule!r}; choose constant, linear or cosine."
-            )
-
-
-def rate_at(options: GammaOptions, epoch: int, epochs: int) -> float:
-    """The rate s of an epoch (from 0) of `epochs`."""
-    if options.schedule == "linear":
-        return options.rate * (1 - 0.9 * epoch / epochs)
-    if options.schedule == "cosine":
-        return options.rate * (0.8 * (1 + math.cos(math.pi * epoch / epochs)) / 2 + 0.2)
-    return options.rate
 
 
 class GammaPenalty(Hook):
-    """Applies the penalty to the channels that can be pruned, and to no others.
+    """Applies s * sum |gamma| to the channels that can be pruned, and to no others.
+
+    `subgradient` adds s * sign(gamma) to the final gradient; `proximal` shrinks gamma by lr * s after the step, which
+    gives exact zeros and does not depend on Adam's normalisation. SGD's momentum m multiplies the sub-gradient's pull
+    by 1 / (1 - m); the proximal step has none, so its s is about that much larger. With `tied="group"` the channels of
+    a unit are pulled by the norm of their vector: together to zero, and once, not once a member. The shifts' penalty,
+    `beta` times s, does not follow the schedule; it is of no use when cutting absorbs offsets into consumers.
 
     Args:
-        options: how strong, and how.
-        prunable: name of a norm module -> bool mask [channels] of those to penalise, or None for all of them.
+        settings: how strong, and how; the rate must be given.
+        norms: name of a norm module -> unit of each channel, -1 for those that stay (`ChannelGraph.norms`).
+
+    Raises:
+        UserError: no rate, or an unknown schedule.
     """
 
-    def __init__(self, options: GammaOptions, prunable: Mapping[str, Tensor | None]) -> None:
-        self.options, self.prunable = options, dict(prunable)
-        self._gammas: list[nn.Parameter] = []
-        self._betas: list[nn.Parameter] = []
-        self._masks: list[Tensor] = []
-        self._averaged: list[Tensor] = []
+    scales: Scales
+
+    def __init__(self, settings: SparsifySettings, norms: Mapping[str, Ids]) -> None:
+        if settings.rate == 0:
+            raise UserError("Option rate is 0, so the gamma penalty would do nothing; give it a rate above 0.")
+        RATES[settings.schedule]  # an unknown one is refused now, not in the first step
+        self.settings, self.norms = settings, dict(norms)
         self._rows: list[dict[str, float]] = []
-        self._warned: set[int] = set()
+        self._told = False
 
     def start(self, run: TrainingRun) -> None:
-        """Finds the scales and shifts by name; SyncBatchNorm and DDP keep names and parameters.
+        """Finds scales and shifts.
 
         Raises:
             UserError: a name that is no norm of the detector, or no channel to penalise.
         """
-        average = run.ema.detector.state_dict()
-        skipped = []
-        for name, mask in self.prunable.items():
-            try:
-                gamma = run.detector.get_parameter(f"{name}.weight")
-                beta = run.detector.get_parameter(f"{name}.bias")
-            except AttributeError:
-                raise UserError(
-                    f"The gamma penalty names {name}, which is no norm with scales in this detector."
-                ) from None
-            if mask is not None and mask.shape != gamma.shape:
-                raise UserError(f"The gamma penalty's mask of {name} has {mask.numel()} channels, not {gamma.numel()}.")
-            if not gamma.requires_grad:
-                skipped.append(name)
-                continue
-            chosen = torch.ones_like(gamma) if mask is None else mask.to(gamma.device, gamma.dtype)
-            if not chosen.any():
-                continue
-            self._gammas.append(gamma)
-            self._betas.append(beta)
-            self._masks.append(chosen)
-            self._averaged.append(average[f"{name}.weight"])
-        if skipped:
-            run.log.message(f"Gamma penalty: {len(skipped)} frozen norms are left out ({', '.join(skipped[:3])}, ...).")
-        if not self._gammas:
-            raise UserError(
-                "The gamma penalty finds no channel that it may shrink; unfreeze or un-exclude some layers."
-            )
+        self.scales = Scales.find(run, self.norms, "The gamma penalty")
 
+    @torch.no_grad()
     def before_step(self, run: TrainingRun) -> None:
         """Adds the sub-gradient to the final gradients."""
-        if self.options.mode != "subgradient":
+        if self.settings.mode != "subgradient":
             return
-        rate = rate_at(self.options, run.epoch, run.epochs) * run.step_weight
-        self._add(run, self._gammas, rate)
-        if self.options.beta_factor > 0:
-            self._add(run, self._betas, self.options.beta_factor * self.options.rate * run.step_weight)
+        scales = self.scales
+        gammas = scales.vector(scales.gammas)
+        if self.settings.tied == "group":
+            norms = self._unit_norms(gammas)
+            direction = torch.where(norms > 0, gammas / norms, 0.0)
+        else:
+            direction = gammas.sign()
+        self._add(run, scales.gammas, direction * self._rates(run) * run.step_weight)
+        if self.settings.beta > 0:
+            shifts = scales.vector(scales.betas)
+            self._add(run, scales.betas, shifts.sign() * scales.prunable * (self._beta_rate(run) * run.step_weight))
 
     def after_step(self, run: TrainingRun) -> None:
         """The proximal step: soft thresholding by learning rate times s."""
-        if self.options.mode != "proximal":
+        if self.settings.mode != "proximal":
             return
-        rate = rate_at(self.options, run.epoch, run.epochs) * run.step_weight
-        _shrink_(self._gammas, self._masks, run.learning_rate * rate)
-        if self.options.beta_factor > 0:
-            rate = self.options.beta_factor * self.options.rate * run.step_weight
-            _shrink_(self._betas, self._masks, run.learning_rate * rate)
+        scales, share = self.scales, run.learning_rate * run.step_weight
+        gammas = scales.vector(scales.gammas)
+        thresholds = self._rates(run) * share
+        if self.settings.tied == "group":
+            norms = self._unit_norms(gammas)
+            shrunk = torch.where(norms > thresholds, gammas * (1 - thresholds / norms), 0.0)
+            gammas = torch.where(scales.prunable, shrunk, gammas)
+        else:
+            gammas = soft_threshold(gammas, thresholds)
+        torch._foreach_copy_(scales.gammas, scales.split(gammas))
+        if self.settings.beta > 0:
+            shifts = soft_threshold(scales.vector(scales.betas), scales.prunable * (self._beta_rate(run) * share))
+            torch._foreach_copy_(scales.betas, scales.split(shifts))
 
+    @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
         """Logs the distribution of the penalised scales, of the model and of its average."""
-        rate = rate_at(self.options, run.epoch, run.epochs)
-        row: dict[str, float] = {"epoch": run.epoch, "rate": rate}
-        for name, tensors in (("model", self._gammas), ("ema", self._averaged)):
-            values = self._penalised(tensors)
+        scales = self.scales
+        row: dict[str, float] = {"epoch": run.epoch, "rate": float(self._rates(run).max())}
+        for name, gammas, betas in (
+            ("model", scales.gammas, scales.betas),
+            ("ema", scales.average_gammas, scales.average_betas),
+        ):
+            values = scales.sizes(gammas).cpu()
             row |= {f"{name}/{key}": value for key, value in distribution(values).items()}
             run.log.histogram(f"gamma/{name}", values)
+            if self.settings.beta > 0:
+                run.log.histogram(f"beta/{name}", scales.vector(betas)[scales.prunable])
         for key, value in row.items():
             if key != "epoch":
                 run.log.log(f"gamma/{key}", value)
         self._rows.append(row)
         if run.is_main:
-            write_text(run.folder / "gamma.csv", _as_csv(self._rows))
+            write_text(run.folder / "gamma.csv", as_csv(self._rows))
+            write_text(run.folder / "gamma_layers.csv", as_csv(self._layers()))
+        if run.epoch + 1 == run.epochs:
+            shares = " and ".join(f"{row[f'ema/below_{limit:g}']:.1%} under {limit:g}" for limit in NEAR_ZERO)
+            run.log.message(f"Of {int(scales.prunable.sum())} penalised scales of the average, {shares} at the end.")
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows of gamma.csv so far; rates are functions of the epoch."""
+        """The rows of gamma.csv so far; rates are functions of where the training is."""
         return {"rows": [dict(row) for row in self._rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the rows."""
         self._rows = [dict(row) for row in state["rows"]]
 
-    def _add(self, run: TrainingRun, parameters: list[nn.Parameter], rate: float) -> None:
-        chosen, gradients = [], []
-        for i, parameter in enumerate(parameters):
-            if parameter.grad is not None:
-                chosen.append(i)
-                gradients.append(parameter.grad)
-        missing = len(parameters) - len(chosen)
-        if missing and id(parameters) not in self._warned:
-            self._warned.add(id(parameters))
-            run.log.message(f"Gamma penalty: {missing} norms take no part in the loss and are left out.")
-        with torch.no_grad():
-            signs = list(torch._foreach_sign([parameters[i] for i in chosen]))
-            torch._foreach_mul_(signs, [self._masks[i] for i in chosen])
-            torch._foreach_add_(gradients, signs, alpha=rate)
+    def _rates(self, run: TrainingRun) -> Tensor:
+        """s of each channel now, [channels]; zero where nothing can be pruned."""
+        scales = self.scales
+        factor = factor_at(self.settings.schedule, run.epoch / run.epochs, lambda: scales.sizes(scales.gammas))
+        rates = scales.prunable.float()
+        if isinstance(factor, Tensor):
+            rates[scales.prunable] = factor
+            factor = 1.0
+        return rates * (factor * self.settings.rate * self._rise(run))
 
-    def _penalised(self, tensors: list[Any]) -> Tensor:
-        """|gamma| of all penalised channels, one vector."""
-        picked = [t.detach()[mask > 0] for t, mask in zip(tensors, self._masks, strict=True)]
-        return torch.cat(picked).abs().float().cpu()
+    def _beta_rate(self, run: TrainingRun) -> float:
+        return self.settings.beta * self.settings.rate * self._rise(run)
+
+    def _rise(self, run: TrainingRun) -> float:
+        return rise(self.settings.ramp, run.iteration, run.schedule.batches)
+
+    def _unit_norms(self, gammas: Tensor) -> Tensor:
+        """For each channel the Euclidean norm of its unit's scales, [channels]; 0 outside of units."""
+        return self.scales.to_channels(torch.linalg.vector_norm(self.scales.of_members(gammas), dim=1), 0.0)
+
+    def _add(self, run: TrainingRun, parameters: Sequence[Tensor], pull: Tensor) -> None:
+        """Adds a pull [channels] to the gradients; a norm that takes no part in the loss has none and stays."""
+        pairs = [
+            (p.grad, part) for p, part in zip(parameters, self.scales.split(pull), strict=True) if p.grad is not None
+        ]
+        if len(pairs) < len(parameters) and not self._told:
+            self._told = True
+            missing = len(parameters) - len(pairs)
+            run.log.message(f"The gamma penalty: {missing} norms take no part in the loss and are left out.")
+        if pairs:
+            torch._foreach_add_([gradient for gradient, _ in pairs], [part for _, part in pairs])
+
+    def _layers(self) -> list[dict[str, float | str]]:
+        """The distribution in each norm of the average."""
+        scales = self.scales
+        rows: list[dict[str, float | str]] = []
+        masks = scales.split(scales.prunable)
+        for name, gamma, mask in zip(scales.names, scales.average_gammas, masks, strict=True):
+            values = gamma[mask].abs().float().cpu()
+            rows.append({"layer": name, "channels": len(values), **distribution(values)})
+        return rows
 
 
-def distribution(values: Tensor) -> dict[str, float]:
-    """Quantiles of |gamma| values [n] and the shares that are nearly zero."""
-    points = torch.quantile(values, torch.tensor(QUANTILES, dtype=values.dtype)).tolist()
-    result = {f"q{round(q * 100):02d}": point for q, point in zip(QUANTILES, points, strict=True)}
-    return result | {f"below_{limit:g}": float((values < limit).float().mean()) for limit in NEAR_ZERO}
-
-
-def _shrink_(parameters: list[nn.Parameter], masks: list[Tensor], threshold: float) -> None:
-    for parameter, mask in zip(parameters, masks, strict=True):
-        parameter.data.copy_(parameter.sign() * (parameter.abs() - threshold * mask).clamp_(min=0))
-
-
-def _as_csv(rows: list[dict[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: int(value) if key == "epoch" else f"{value:.6g}" for key, value in row.items()})
-    return text.getvalue()
+def soft_threshold(values: Tensor, thresholds: Tensor) -> Tensor:
+    """Values moved towards zero by thresholds (broadcast), and to exactly zero when they are nearer."""
+    return values.sign() * (values.abs() - thresholds).clamp_(min=0)

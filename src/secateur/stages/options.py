@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from secateur.distillation.settings import DistillSettings
 from secateur.pruning.settings import PruneSettings
-from secateur.sparsity.settings import SparsifySettings
+from secateur.sparsity.settings import SparsifySettings, WeightSettings
 from secateur.training.settings import TrainSettings
 
 
@@ -36,6 +37,8 @@ class TrainOptions:
     resume: str = ""
     """Go on with an interrupted run: its folder, or nothing for the newest."""
     train: TrainSettings = field(default_factory=TrainSettings)
+    sparsity: WeightSettings = field(default_factory=WeightSettings)
+    distillation: DistillSettings = field(default_factory=DistillSettings)
     place: Place = field(default_factory=Place)
 
 
@@ -53,12 +56,13 @@ class SparsifyOptions:
     """Go on with an interrupted run: its folder, or nothing for the newest."""
     sparsify: SparsifySettings = field(default_factory=SparsifySettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    distillation: DistillSettings = field(default_factory=DistillSettings)
     place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Cut channels down to a budget: prints the cliff curve, cuts, repairs, and evaluates the result."""
+    """Make a detector smaller: --layers removes bottlenecks, a budget cuts channels, --unstructured zeroes weights."""
 
     weights: str = ""
     """Checkpoint to prune; a pruned one can be pruned again."""
@@ -102,8 +106,8 @@ class ValOptions:
     """Treat all classes as one."""
     workers: int = 2
     """Processes that load images."""
-    coco: bool = False
-    """Also print the twelve COCO AP/AR lines."""
+    coco: bool = True
+    """Print the twelve COCO AP/AR lines."""
     save_json: bool = False
     """Also write the detections as COCO JSON."""
     plots: bool = True
@@ -159,7 +163,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The whole way in one resumable run: dense evaluation, sparse training, cut, repair, fine-tuning, export."""
+    """A recipe in one resumable run: by default dense evaluation, sparse training, cut, repair, fine-tuning, export."""
 
     data: str = ""
     """Data set: a data.yaml."""
@@ -183,6 +187,18 @@ class RunOptions:
     """Kept widths are multiples of this number (default: the recipe's)."""
     exclude: tuple[str, ...] = ()
     """Layers that keep all channels, as patterns of their names."""
+    target_sparsity: float | None = None
+    """Share of the weights to zero (default: the recipe's)."""
+    pruning_pattern: str | None = None
+    """Blocks in which weights are zeroed: 1x1, 4x1, NxM, 2:4, ... (default: the recipe's)."""
+    pruning_frequency: int | None = None
+    """Optimizer steps between two prunings of weights (default: the recipe's)."""
+    cooldown_epochs: int | None = None
+    """Last epochs of the weight pruning, in which the zeros stay where they are (default: the recipe's)."""
+    distill: str = ""
+    """Loss with which fine-tuning imitates the dense detector: l2, kl, bce, features, bce+features."""
+    teacher: str = ""
+    """Teacher of the distillation (default: the dense detector of the run)."""
     hyp: str = ""
     """Hyper-parameters of all training stages (default: the recipe's)."""
     epochs: int | None = None

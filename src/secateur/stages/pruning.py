@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,11 +26,12 @@ from secateur.pruning.budget import Guards, allocate
 from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients, score
+from secateur.pruning.layer_scores import LAYER_SCORES
 from secateur.pruning.plan import KINDS, Budget, Plan
 from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
 from secateur.pruning.settings import PruneSettings
-from secateur.pruning.statistics import Statistics, collect
-from secateur.pruning.surgery import cut
+from secateur.pruning.statistics import Statistics, Tie, collect
+from secateur.pruning.surgery import cut, cut_masks
 from secateur.stages.evaluation import evaluator, split_index, val_settings
 from secateur.stages.pictures import draw_cliff
 from secateur.training.hyp import Hyp
@@ -76,15 +78,20 @@ class Decision:
 
 
 def budgets_of(settings: PruneSettings) -> list[Budget]:
-    """The budgets that are set, checked.
+    """The channel budgets that are set, checked; none for a cut that only removes layers or zeroes weights.
 
     Raises:
-        UserError: none is set, or one is out of its range.
+        UserError: nothing is to be removed at all, or a budget is out of its range.
     """
     values = {kind: getattr(settings, kind) for kind in KINDS}
     budgets = [Budget.parse(kind, value) for kind, value in values.items() if value not in (None, "")]
-    if not budgets:
-        raise UserError("No budget is given: say --percent 0.3, --params 0.5 or --flops 0.5 (several: all are met).")
+    if not budgets and not settings.layers and not settings.unstructured:
+        raise UserError(
+            "No budget is given: say --percent 0.3, --params 0.5 or --flops 0.5 (several: all are met), --layers 2, "
+            "or --unstructured 0.3."
+        )
+    if budgets and settings.unstructured:
+        raise UserError("--unstructured zeroes weights and cuts nothing; give it without --percent, --params, --flops.")
     return budgets
 
 
@@ -94,8 +101,11 @@ def check_settings(settings: PruneSettings) -> tuple[list[Budget], Guards]:
     Raises:
         UserError: an option is out of its range or the criterion unknown.
     """
-    if settings.criterion not in CRITERIA:
-        raise UserError(f"Unknown criterion '{settings.criterion}'; choose one of {', '.join(sorted(CRITERIA))}.")
+    CRITERIA[settings.criterion]  # an unknown name is an error that lists the known ones
+    if settings.layers:
+        LAYER_SCORES[settings.layer_score]
+    if settings.search not in ("", "eagleeye"):
+        raise UserError(f"Unknown search '{settings.search}'; choose eagleeye, or leave --search out.")
     if not 0 < settings.recalibrate_share <= 1:
         raise UserError(f"--recalibrate-share is {settings.recalibrate_share}; it must be over 0 and at most 1.")
     for name in ("recalibrate", "cliff_images"):
@@ -112,8 +122,13 @@ def check_settings(settings: PruneSettings) -> tuple[list[Budget], Guards]:
     return budgets_of(settings), guards
 
 
-def decide(checkpoint: Checkpoint, work: Work, settings: PruneSettings) -> tuple[Decision, Cliff | None]:
+def decide(
+    checkpoint: Checkpoint, work: Work, settings: PruneSettings, folder: Path | None = None
+) -> tuple[Decision, Cliff | None]:
     """Scores the channels, allocates the budget and measures the cliff curve around the chosen plan.
+
+    Args:
+        folder: where a search keeps what it has tried, so that it goes on after a kill.
 
     Raises:
         UserError: bad options, a budget out of reach, or a criterion without what it needs.
@@ -122,13 +137,18 @@ def decide(checkpoint: Checkpoint, work: Work, settings: PruneSettings) -> tuple
     detector = checkpoint.detector()
     image_size = check_image_size(work.image_size, int(max(detector.strides)))
     graph = trace(detector)
-    scores = score(settings.criterion, graph, gather(detector, graph, work, settings), seed=work.seed)
+    statistics = gather(detector, graph, work, settings)
+    scores = score(settings.criterion, graph, statistics, tie=cast(Tie, settings.tie), seed=work.seed)
     plans = [
         allocate(graph, scores, budget, guards, image_size=image_size, criterion=settings.criterion)
         for budget in budgets
     ]
     # All plans follow the same order of scores, so the one that keeps least meets every budget.
     plan = min(plans, key=lambda candidate: candidate.units_kept)
+    if settings.search:
+        from secateur.stages.searching import search_plan  # it reads Work from here
+
+        plan = search_plan(checkpoint, work, settings, graph, scores, budgets, guards, folder)
     decision = Decision(plan, graph)
     if not settings.cliff:
         return decision, None
@@ -144,16 +164,23 @@ def gather(detector: Detector, graph: ChannelGraph, work: Work, settings: PruneS
     """Statistics for the criterion: gradients of the detection loss on labelled training images where it needs them."""
     if not needs_gradients(settings.criterion):
         return collect(detector, graph)
-    loss = DetectionLoss(detector, Hyp(), work.image_size)
+    batches, loss = labelled(detector, work, settings)
+    return collect(detector, graph, batches, loss, limit=settings.statistics_images)
 
-    def detection_loss(network: Detector, batch: Batch) -> Tensor:
-        total, _ = loss(network(pixels(batch)), batch.targets)
+
+def labelled(
+    detector: Detector, work: Work, settings: PruneSettings
+) -> tuple[Iterable[Batch], Callable[[Detector, Batch], Tensor]]:
+    """Labelled training images, and the detection loss of a batch of them."""
+    term = DetectionLoss(detector, Hyp(), work.image_size)
+
+    def loss(network: Detector, batch: Batch) -> Tensor:
+        total, _ = term(network(pixels(batch)), batch.targets)
         return total
 
     # One image a batch: the figures are then those of single images, as the criteria are defined.
-    limit = settings.statistics_images
     singles = dataclasses.replace(work, batch_size=1)
-    return collect(detector, graph, singles.images(limit).epoch(0), detection_loss, limit=limit)
+    return islice(singles.images(settings.statistics_images).epoch(0), settings.statistics_images), loss
 
 
 def pixels(batch: Batch) -> Tensor:
@@ -172,13 +199,19 @@ def repair(checkpoint: Checkpoint, decision: Decision, work: Work, settings: Pru
     if settings.absorb:
         detector = absorb_offsets(detector, decision.graph, decision.plan)
     smaller = cut(detector, decision.graph, decision.plan)
-    if settings.recalibrate:
-        # The statistics stand for what the training showed, so the images are augmented as there.
-        batches = work.images(settings.recalibrate, Augmentation.from_hyp(dataclasses.asdict(Hyp())))
-        count = max(settings.recalibrate // work.batch_size, 1)
-        images = full_batches(batches, work.batch_size)
-        reestimate_batchnorm_(smaller, images, count, share=settings.recalibrate_share)
+    refresh_norms_(smaller, work, settings)
     return finished(checkpoint, smaller, decision, repaired=True)
+
+
+def refresh_norms_(detector: Detector, work: Work, settings: PruneSettings) -> None:
+    """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
+    if not settings.recalibrate:
+        return
+    # The statistics stand for what the training showed, so the images are augmented as there.
+    batches = work.images(settings.recalibrate, Augmentation.from_hyp(dataclasses.asdict(Hyp())))
+    count = max(settings.recalibrate // work.batch_size, 1)
+    images = full_batches(batches, work.batch_size)
+    reestimate_batchnorm_(detector, images, count, share=settings.recalibrate_share)
 
 
 def full_batches(batches: TrainBatches, size: int) -> Iterator[Tensor]:
@@ -189,7 +222,7 @@ def full_batches(batches: TrainBatches, size: int) -> Iterator[Tensor]:
 
 
 def finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, repaired: bool) -> Checkpoint:
-    """The checkpoint of the cut detector, with the plan and this stage in its history."""
+    """The checkpoint of the cut detector: this stage in its history, the way from the first network in `plan`."""
     plan = decision.plan
     settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
     cost = {
@@ -199,8 +232,18 @@ def finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, r
         "dense_flops": plan.before.flops,
         "image_size": plan.image_size,
     }
-    history = (*checkpoint.history, Stage(verb="prune", settings=settings, cost=cost))
-    return Checkpoint.of(smaller, like=checkpoint, plan=plan.to_dict(), history=history, masks={})
+    return Checkpoint.of(
+        smaller,
+        like=checkpoint,
+        plan=since_the_first(checkpoint, plan).to_dict(),
+        history=(*checkpoint.history, Stage(verb="prune", settings=settings, cost=cost)),
+        masks=cut_masks(checkpoint.masks, decision.graph, plan),
+    )
+
+
+def since_the_first(checkpoint: Checkpoint, plan: Plan) -> Plan:
+    """The plan that leads from the network that was cut first to what `plan` makes of this checkpoint."""
+    return plan if checkpoint.plan is None else Plan.from_dict(checkpoint.plan).then(plan)
 
 
 def save_decision(folder: Path, decision: Decision, curve: Cliff | None) -> None:

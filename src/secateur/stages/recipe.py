@@ -21,11 +21,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage: a verb and its settings; `when="classes-differ"`: only if the weights know other classes."""
+    """One stage: a verb and its settings.
+
+    Attributes:
+        verb: train, sparsify, prune, finetune or export.
+        settings: fields of the settings that the verb takes.
+        when: "classes-differ": only if the weights know other classes than the data set.
+        title: name of its row in the table; "" takes the usual one.
+        round, rounds: where it stands in a repetition, from 1. Budgets are approached over the rounds.
+    """
 
     verb: str
     settings: Mapping[str, Any]
     when: str = "always"
+    title: str = ""
+    round: int = 1
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,14 +47,6 @@ class Recipe:
     summary: str
     source: str
     stages: tuple[StageSpec, ...]
-
-    def settings_of(self, verb: str) -> dict[str, Any]:
-        """The settings of the first stage with this verb ({} when the recipe has none)."""
-        return next((dict(stage.settings) for stage in self.stages if stage.verb == verb), {})
-
-    def stage(self, verb: str) -> StageSpec | None:
-        """The first stage with this verb."""
-        return next((stage for stage in self.stages if stage.verb == verb), None)
 
 
 def available() -> list[Recipe]:
@@ -73,21 +76,36 @@ def load_recipe(name: str | Path) -> Recipe:
         name=str(data.get("name", file.stem)),
         summary=str(data.get("summary", "")),
         source=str(data.get("source", "")),
-        stages=tuple(_stage(file, entry) for entry in data["stages"]),
+        stages=tuple(stage for entry in data["stages"] for stage in _stages(file, entry)),
     )
 
 
-def _stage(file: Path, entry: Any) -> StageSpec:
+def _stages(file: Path, entry: Any) -> list[StageSpec]:
+    """The stages that an entry stands for: one, or those of a repetition, round after round."""
     if not isinstance(entry, dict) or len(entry) != 1:
         raise UserError(f"{file}: each stage is one verb with its settings, such as '- prune: {{criterion: gamma}}'.")
     verb, settings = next(iter(entry.items()))
+    if verb != "repeat":
+        return [_stage(file, verb, settings)]
+    if not isinstance(settings, dict) or set(settings) != {"rounds", "stages"}:
+        raise UserError(f"{file}: a repetition is written 'repeat: {{rounds: 3, stages: [...]}}'.")
+    rounds = settings["rounds"]
+    if not isinstance(rounds, int) or not 1 <= rounds <= 100 or not isinstance(settings["stages"], list):
+        raise UserError(f"{file}: repeat needs rounds from 1 to 100 and a list of stages, not {rounds!r}.")
+    once = [stage for inner in settings["stages"] for stage in _stages(file, inner)]
+    if any(stage.rounds > 1 for stage in once):
+        raise UserError(f"{file}: a repetition cannot stand inside another.")
+    return [dataclasses.replace(stage, round=i, rounds=rounds) for i in range(1, rounds + 1) for stage in once]
+
+
+def _stage(file: Path, verb: str, settings: Any) -> StageSpec:
     if verb not in VERBS:
-        raise UserError(f"{file}: unknown stage '{verb}'; choose from {', '.join(VERBS)}.")
+        raise UserError(f"{file}: unknown stage '{verb}'; choose from {', '.join(VERBS)} and repeat.")
     settings = dict(settings or {})
-    when = settings.pop("when", "always")
+    when, title = settings.pop("when", "always"), str(settings.pop("title", ""))
     if when not in WHEN:
         raise UserError(f"{file}, stage {verb}: unknown condition 'when: {when}'; choose from {', '.join(WHEN)}.")
-    return StageSpec(verb, settings, when)
+    return StageSpec(verb, settings, when, title)
 
 
 def configured(base: T, settings: Mapping[str, Any], where: str) -> T:

@@ -1,20 +1,20 @@
-"""The whole way in one resumable run: dense evaluation, sparse training, cut, repair, fine-tuning, export, table."""
+"""The whole way in one resumable run: the stages of a recipe one after the other, a row of the table for each."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
+from secateur.evaluation.cost import count
 from secateur.files import write_json
-from secateur.pruning.settings import PruneSettings
-from secateur.sparsity.settings import SparsifySettings
+from secateur.sparsity.one_shot import zero_weights
+from secateur.stages.depth import remove_layers
 from secateur.stages.evaluation import (
     describe,
     evaluate,
@@ -28,14 +28,13 @@ from secateur.stages.exporting import export_checked, session_calls
 from secateur.stages.ledger import Ledger, fingerprint
 from secateur.stages.options import RunOptions
 from secateur.stages.pictures import draw_evaluation
-from secateur.stages.pruning import Decision, Work, check_settings, cut_channels, decide, repair, save_decision
-from secateur.stages.recipe import Recipe, configured, load_recipe
+from secateur.stages.pruning import Decision, Work, budgets_of, cut_channels, decide, repair, save_decision
+from secateur.stages.recipe import load_recipe
+from secateur.stages.settle import Step, budget_of_round, settle
 from secateur.stages.starting import same_classes, starting_point
 from secateur.stages.table import print_table, write_markdown
-from secateur.stages.training import processes, sparse_train, train_stage
-from secateur.training.hyp import load_hyp
+from secateur.stages.training import processes, train_stage
 from secateur.training.loop import FitResult
-from secateur.training.settings import TrainSettings
 
 LOG = logging.getLogger("secateur")
 
@@ -54,182 +53,141 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     recipe = load_recipe(options.recipe)
     start = starting_point(options.weights, options.cfg, data.names, options.seed)
     options = dataclasses.replace(options, image_size=usable_size(start, options.image_size))
-    plan = settle(options, recipe, data)
+    trained = bool(options.weights) and same_classes(load_checkpoint(options.weights), data.names)
+    steps = settle(options, recipe, trained=trained)
     # Broken data is found now, not after an hour.
     for split in ("train", "val"):
         split_index(data, split, tell=True)
     settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in {"place", "workers"}}
-    files = tuple(Path(f) for f in (options.weights, options.data, options.hyp, options.recipe) if Path(f).is_file())
+    named = (options.weights, options.data, options.hyp, options.recipe, options.teacher)
+    files = tuple(Path(f) for f in named if f and Path(f).is_file())
     ledger = Ledger.open(progress_root, options.place.name, fingerprint(settings, files))
-    return Pipeline(options, data, plan, start, ledger).run()
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Every setting of the run after the recipe and the command line have been put together and checked."""
-
-    dense: TrainSettings | None
-    sparse: TrainSettings | None
-    sparsify: SparsifySettings
-    prune: PruneSettings
-    finetune: TrainSettings | None
-    export: bool
-
-
-def settle(options: RunOptions, recipe: Recipe, data: DataConfig) -> Settled:
-    """Puts the recipe and the options together; the options win."""
-    where = f"recipe {recipe.name}"
-    epochs = {"train": options.dense_epochs, "sparsify": options.sparse_epochs, "finetune": options.finetune_epochs}
-    sparsify_fields = {field.name for field in dataclasses.fields(SparsifySettings)}
-
-    def training(verb: str) -> TrainSettings | None:
-        stage = recipe.stage(verb)
-        chosen = epochs[verb] if epochs[verb] is not None else options.epochs
-        if stage is None or chosen == 0:
-            return None
-        # Weights that know the classes are the user's trained model; without weights there is nothing trained yet.
-        trained = bool(options.weights) and same_classes(load_checkpoint(options.weights), data.names)
-        if stage.when == "classes-differ" and trained and options.dense_epochs is None:
-            return None
-        settings = {k: v for k, v in stage.settings.items() if verb != "sparsify" or k not in sparsify_fields}
-        hyp = load_hyp(options.hyp or settings.pop("hyp", "scratch-low"))
-        settings.pop("hyp", None)
-        base = TrainSettings(
-            image_size=options.image_size,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            workers=options.workers,
-            hyp=hyp,
-        )
-        settings |= {"epochs": chosen} if chosen is not None else {}
-        settings |= {"optimizer": options.optimizer} if options.optimizer else {}
-        settings |= {"amp": options.amp} if options.amp != "auto" else {}
-        return configured(base, settings, f"{where}, stage {verb}")
-
-    prune = configured(PruneSettings(), prune_settings(options, recipe), where)
-    sparse_settings = {k: v for k, v in recipe.settings_of("sparsify").items() if k in sparsify_fields}
-    sparse_settings |= {"rate": options.rate} if options.rate is not None else {}
-    check_settings(prune)
-    return Settled(
-        dense=training("train"),
-        sparse=training("sparsify"),
-        sparsify=configured(SparsifySettings(), sparse_settings, where),
-        prune=prune,
-        finetune=training("finetune"),
-        export=recipe.stage("export") is not None,
-    )
-
-
-def prune_settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
-    """The recipe's settings of the cut under those of the command line; a user's budget replaces the recipe's."""
-    settings = recipe.settings_of("prune")
-    budget = {"percent": options.percent, "params": options.params, "flops": options.flops}
-    given = {kind: value for kind, value in budget.items() if value not in (None, "")}
-    if given:
-        settings = {name: value for name, value in settings.items() if name not in budget}
-    other = {"criterion": options.criterion, "round_to": options.round_to, "exclude": options.exclude}
-    return settings | given | {name: value for name, value in other.items() if value not in (None, "", ())}
+    return Pipeline(options, data, steps, start, ledger).run()
 
 
 class Pipeline:
     """One run of a recipe: each method is a step whose files and result are on disk before the next one starts."""
 
     def __init__(
-        self, options: RunOptions, data: DataConfig, settled: Settled, start: Checkpoint, ledger: Ledger
+        self, options: RunOptions, data: DataConfig, steps: tuple[Step, ...], start: Checkpoint, ledger: Ledger
     ) -> None:
         self.options = options
         self.data = data
-        self.settled = settled
-        self.start = start
+        self.steps = steps
         self.ledger = ledger
         self.folder = ledger.folder
         self.work = Work(data, options.image_size, options.batch_size, options.workers, options.seed)
         self.rows: list[Row] = []
+        self.exported: dict[str, Any] | None = None
+        self.dense = self.current = start
 
     def run(self) -> dict[str, Any]:
         """All steps in order; a step that the ledger knows is not done again."""
         LOG.info("Run folder: %s", self.folder)
-        dense = self.dense()
-        sparse = self.sparse(dense)
-        decision = self.decide(sparse)
-        self.step_row("cut", "cut, no repair", lambda: cut_channels(sparse, decision))
-        prune = self.settled.prune
-        repaired = self.step_row("repair", "cut + repair", lambda: repair(sparse, decision, self.work, prune))
-        final = self.finetune(repaired)
-        exported = self.export(final)
-        self.latency(dense, final)
-        return self.summary(final, exported)
+        steps = list(self.steps)
+        if steps and steps[0].verb == "train":
+            self.train(steps.pop(0))
+        else:
+            self.row("dense", "dense", lambda: self.current)
+        self.dense = self.current
+        take = {"train": self.train, "finetune": self.train, "sparsify": self.sparsify, "prune": self.prune}
+        for step in steps:
+            if step.verb == "export":
+                self.export()
+            else:
+                take[step.verb](step)
+        # Under one name whatever the recipe ends with.
+        save_checkpoint(self.current, self.folder / "final.safetensors")
+        self.latency()
+        return self.summary()
 
-    def dense(self) -> Checkpoint:
-        """The trained dense detector: the user's weights, or trained here when they know other classes."""
-        if self.settled.dense is None:
-            return self.step_row("dense", "dense", lambda: self.start)
-        settings = self.settled.dense
-        folder = self.folder / "train"
+    def fit(self, step: Step) -> Path:
+        """Trains the current detector as the step says; the folder of its weights."""
+        folder = self.folder / (step.verb + step.mark)
+        assert step.training is not None
+        settings = step.training
         self.ledger.step(
-            "train", lambda: noted(train_stage(self.start, self.data, settings, folder, verb="train", resume=True))
+            folder.name,
+            lambda: noted(
+                train_stage(
+                    self.current,
+                    self.data,
+                    settings,
+                    folder,
+                    verb=step.verb,
+                    methods=step.methods,
+                    dense=self.dense,
+                    resume=True,
+                )
+            ),
         )
-        return self.step_row("dense", "dense", lambda: load_checkpoint(folder / "weights" / "best.safetensors"))
+        return folder / "weights"
 
-    def sparse(self, dense: Checkpoint) -> Checkpoint:
-        """The dense detector after sparse training (the last average, for the best one may be the least sparse)."""
-        settings = self.settled.sparse
-        if settings is None:
-            return dense
-        folder = self.folder / "sparsify"
-        self.ledger.step(
-            "sparsify",
-            lambda: noted(sparse_train(dense, self.data, settings, self.settled.sparsify, folder, resume=True)),
+    def train(self, step: Step) -> None:
+        """A training whose best epoch counts: the dense one at the beginning, or a fine-tuning."""
+        weights = self.fit(step)
+        name = (
+            "dense" if step.verb == "train" and not self.rows else f"{step.verb}ed".replace("finetuneed", "finetuned")
         )
-        return self.step_row("sparse", "sparse", lambda: load_checkpoint(folder / "weights" / "last.safetensors"))
+        self.row(name + step.mark, step.title, lambda: load_checkpoint(weights / "best.safetensors"))
 
-    def decide(self, sparse: Checkpoint) -> Decision:
+    def sparsify(self, step: Step) -> None:
+        """Sparse training; its last average counts, for the best epoch may be the least sparse."""
+        weights = self.fit(step)
+        self.row("sparse" + step.mark, step.title, lambda: load_checkpoint(weights / "last.safetensors"))
+
+    def prune(self, step: Step) -> None:
+        """Bottlenecks go, then channels; or single weights are zeroed."""
+        before, mark = self.current, step.mark
+        if step.prune.unstructured:
+            self.row("zeroed" + mark, f"{step.title}, weights", lambda: zero_weights(before, step.prune)[0])
+            return
+        if step.prune.layers:
+            name = "layers" + mark
+            self.row(name, f"{step.title}, layers", lambda: remove_layers(before, self.work, step.prune)[0])
+        before = self.current
+        if not budgets_of(step.prune):
+            return
+        cost = count(self.dense.detector(), self.options.image_size)
+        prune = budget_of_round(step.prune, {"params": cost.parameters, "flops": cost.flops}, step)
+        decision = self.decide(before, prune, mark)
+        self.row("cut" + mark, f"{step.title}, no repair", lambda: cut_channels(before, decision))
+        self.row("repair" + mark, f"{step.title} + repair", lambda: repair(before, decision, self.work, prune))
+
+    def decide(self, before: Checkpoint, settings: Any, mark: str) -> Decision:
         """The plan, and the cliff curve that shows where it lies."""
+        folder = self.folder / f"cliff{mark}" if mark else self.folder
 
         def work() -> dict[str, Any]:
-            decision, curve = decide(sparse, self.work, self.settled.prune)
-            save_decision(self.folder, decision, curve)
+            decision, curve = decide(before, self.work, settings, folder)
+            save_decision(folder, decision, curve)
             after = decision.plan.after
             return {"parameters": after.parameters, "flops": after.flops, "warning": curve.warning if curve else None}
 
-        self.ledger.step("plan", work)
-        return Decision.load(self.folder / "plan.json", sparse)
+        self.ledger.step("plan" + mark, work)
+        return Decision.load(folder / "plan.json", before)
 
-    def finetune(self, repaired: Checkpoint) -> Checkpoint:
-        """The repaired detector after fine-tuning."""
-        settings = self.settled.finetune
-        if settings is None:
-            return repaired
-        folder = self.folder / "finetune"
-        self.ledger.step(
-            "finetune",
-            lambda: noted(train_stage(repaired, self.data, settings, folder, verb="finetune", resume=True)),
-        )
-        return self.step_row("final", "fine-tuned", lambda: load_checkpoint(folder / "weights" / "best.safetensors"))
+    def export(self) -> None:
+        """The ONNX file of the current detector, checked against it."""
+        file = self.folder / "final.onnx"
+        self.exported = self.ledger.step("export", lambda: export_checked(self.current, file, self.options.image_size))
 
-    def export(self, final: Checkpoint) -> dict[str, Any] | None:
-        """The ONNX file of the final detector, checked against it."""
-        if not self.settled.export:
-            return None
-        result: dict[str, Any] = self.ledger.step(
-            "export", lambda: export_checked(final, self.folder / "final.onnx", self.options.image_size)
-        )
-        return result
-
-    def latency(self, dense: Checkpoint, final: Checkpoint) -> None:
+    def latency(self) -> None:
         """Milliseconds at batch 1 on this CPU, dense and final in turns, in ONNX Runtime where it is installed."""
 
         def measure() -> dict[str, float]:
-            pair = {"dense": dense, "final": final}
+            pair = {"dense": self.dense, "final": self.current}
             calls = session_calls(pair, self.options.image_size) or torch_calls(pair, self.options.image_size)
             return {name: value.median_ms for name, value in measure_latency(calls).latencies.items()}
 
         times = self.ledger.step("latency", measure)
-        cuts = {"cut, no repair", "cut + repair", "fine-tuned"}
+        sizes = {"dense": self.rows[0]["model"]["gflops"], "final": self.rows[-1]["model"]["gflops"]}
         for row in self.rows:
-            row["latency_ms"] = times["final" if row["stage"] in cuts else "dense"]
+            # A row shares the time of the network whose shape it has; widths in between are not timed.
+            same = next((name for name, size in sizes.items() if row["model"]["gflops"] == size), None)
+            row["latency_ms"] = times[same] if same else None
 
-    def step_row(self, step: str, title: str, make: Callable[[], Checkpoint]) -> Checkpoint:
+    def row(self, step: str, title: str, make: Callable[[], Checkpoint]) -> None:
         """Saves what `make` gives as STEP.safetensors, measures it on all evaluation splits, and notes its row."""
         file = self.folder / f"{step}.safetensors"
 
@@ -241,11 +199,11 @@ class Pipeline:
             return row
 
         self.rows.append(dict(self.ledger.step(step, work)))
-        return load_checkpoint(file)
+        self.current = load_checkpoint(file)
 
     def measure(self, title: str, checkpoint: Checkpoint, file: Path) -> Row:
         """Metrics on val, and on test where the data set has it, with the cost of the model."""
-        plots = file.stem in {"dense", "final"}
+        plots = not file.stem.startswith(("cut", "repair", "sparse"))
         settings = val_settings(self.options.image_size, self.options.workers, plots=plots)
         splits = [split for split in ("val", "test") if split in self.data.splits]
         results = {split: evaluate(checkpoint, self.data, split, settings) for split in splits}
@@ -259,17 +217,18 @@ class Pipeline:
             "speed_ms": results["val"].speed_ms,
         }
 
-    def summary(self, final: Checkpoint, exported: dict[str, Any] | None) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Prints the table and writes summary.json and summary.md."""
         last = self.rows[-1]
+        plans = [name for name in self.ledger.steps if name.startswith("plan")]
         summary = {
             "command": "run",
             "folder": str(self.folder),
             "metrics": last["metrics"],
             "model": last["model"],
             "speed_ms": last["speed_ms"],
-            "export": exported,
-            "plan": self.ledger.steps["plan"],
+            "export": self.exported,
+            "plan": self.ledger.steps[plans[-1]] if plans else None,
             "table": self.rows,
         }
         write_json(self.folder / "summary.json", summary)

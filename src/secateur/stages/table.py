@@ -28,6 +28,7 @@ def table_rows(rows: Sequence[dict[str, Any]], split: str = "metrics") -> list[R
                 gflops=model["gflops"],
                 file_mb=model["file_mb"],
                 latency_ms=record.get("latency_ms"),
+                sparsity=model.get("sparsity"),
             )
         )
     return result

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -22,15 +20,11 @@ from secateur.data.index import Index
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
-from secateur.pruning.graph import trace
-from secateur.sparsity.gamma import GammaOptions, GammaPenalty, rate_at
-from secateur.sparsity.settings import SparsifySettings
 from secateur.stages.evaluation import evaluator, split_index, val_settings
+from secateur.stages.methods import Methods
 from secateur.stages.pictures import draw_data, draw_results
-from secateur.training.hooks import Hook
 from secateur.training.loop import FitResult, fit
-from secateur.training.schedules import Schedule
-from secateur.training.settings import NOMINAL_BATCH, TrainSettings
+from secateur.training.settings import TrainSettings
 from secateur.training.state import has_state
 
 LOG = logging.getLogger("secateur")
@@ -80,18 +74,19 @@ def train_stage(
     folder: Path,
     *,
     verb: str = "train",
-    hooks: Sequence[Hook] = (),
-    extra: dict[str, Any] | None = None,
+    methods: Methods | None = None,
+    dense: Checkpoint | None = None,
     resume: bool = False,
 ) -> FitResult:
     """Trains from a checkpoint; writes weights/best and weights/last, results.csv and plots into `folder`.
 
     Args:
         verb: name of the stage in the checkpoint's history.
-        hooks: methods that act while training.
-        extra: settings of the method, for the history.
+        methods: what acts besides the plain loop.
+        dense: teacher of a distillation for which no other is named.
         resume: go on from the state in `folder` where there is one.
     """
+    methods = methods or Methods()
     detector = start.detector()
     stride = int(max(detector.strides))
     settings = dataclasses.replace(settings, image_size=check_image_size(settings.image_size, stride))
@@ -100,13 +95,16 @@ def train_stage(
     batches = training_batches(train_index, settings, stride)
     if processes()[0] == 0:
         draw_data(folder, train_index, batches, data.names)
-    stage = Stage(verb=verb, settings=settings.to_dict() | (extra or {}), metrics={}, cost={})
+    stage = Stage(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
+    hooks = methods.hooks(start, settings, len(train_index.files))
+    terms, more = methods.distillation(start, detector, settings, dense)
     result = fit(
         detector,
         batches,
         settings,
         folder=folder,
-        hooks=hooks,
+        hooks=[*more, *hooks],
+        terms=terms,
         evaluate=evaluator(val_index, val_settings(settings.image_size, 0, single_cls=settings.single_cls)),
         resume=resume and has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage)),
@@ -115,65 +113,3 @@ def train_stage(
     if processes()[0] == 0:
         draw_results(folder)
     return result
-
-
-def gamma_hook(start: Checkpoint, options: SparsifySettings, settings: TrainSettings, images: int) -> GammaPenalty:
-    """The penalty on the scales of all channels that can be pruned, and of no others.
-
-    Args:
-        images: training images, from which the length of the training and so the automatic rate follow.
-    """
-    detector = start.detector()
-    graph = trace(detector)
-    prunable = {name: torch.from_numpy(units >= 0) for name, units in graph.norms.items() if (units >= 0).any()}
-    rate = options.rate
-    if rate == 0:
-        gammas = torch.cat(
-            [detector.get_parameter(f"{name}.weight").detach()[mask].abs() for name, mask in prunable.items()]
-        )
-        rate = automatic_rate(float(gammas.median()), options, settings, images)
-        LOG.info("Sparsity rate %.3g: the penalty alone would move a scale by %.2f medians", rate, options.reach)
-    return GammaPenalty(GammaOptions(rate, options.mode, options.schedule, options.beta), prunable)
-
-
-def automatic_rate(gamma: float, options: SparsifySettings, settings: TrainSettings, images: int) -> float:
-    """The rate whose pull alone, summed over all steps, moves a scale by `gamma` times `options.reach`.
-
-    With SGD a constant pull s moves a scale by lr s / (1 - momentum) a step, so the same s that empties a network in
-    300 epochs of COCO does nothing in 50 epochs of 200 images: the rate has to follow from the length of the training.
-    Adam normalises the pull away, so there the figure means something for `mode="proximal"` only.
-    """
-    schedule = Schedule(
-        settings.hyp, settings.epochs, math.ceil(images / settings.batch_size), settings.batch_size, settings.cos_lr
-    )
-    unit = GammaOptions(1.0, options.mode, options.schedule)
-    momentum = settings.hyp.momentum if options.mode == "subgradient" and settings.optimizer == "SGD" else 0.0
-    travel = 0.0
-    for iteration in range(schedule.batches * settings.epochs):
-        epoch = iteration // schedule.batches
-        # The penalty of a step is scaled with its images, so every batch contributes its share of 64.
-        share = settings.batch_size / NOMINAL_BATCH
-        travel += schedule.learning_rates(iteration, epoch)[1] * rate_at(unit, epoch, settings.epochs) * share
-    return gamma * options.reach * (1 - momentum) / travel
-
-
-def sparse_train(
-    start: Checkpoint,
-    data: DataConfig,
-    settings: TrainSettings,
-    sparsify: SparsifySettings,
-    folder: Path,
-    *,
-    resume: bool = False,
-) -> FitResult:
-    """Training with the L1 penalty on prunable BatchNorm scales (Liu et al., ICCV 2017)."""
-    return train_stage(
-        start,
-        data,
-        settings,
-        folder,
-        verb="sparsify",
-        hooks=[gamma_hook(start, sparsify, settings, len(split_index(data, "train").files))],
-        extra=dataclasses.asdict(sparsify),
-        resume=resume,
-    )

@@ -49,7 +49,8 @@ class _Total(torch.autograd.Function):
         return sum_over_processes(gradients[0].contiguous())
 
 
-def _total(values: Tensor) -> Tensor:
+def total_over_processes(values: Tensor) -> Tensor:
+    """The element-wise sum over all processes, to differentiate: each adds its part to the gradients of all."""
     result: Tensor = _Total.apply(values)
     return result
 
@@ -65,10 +66,10 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(input)
         values = input.float()
-        count = _total(values.new_tensor(float(values.numel() // values.shape[1])))
-        mean = _total(values.sum((0, 2, 3))) / count
+        count = total_over_processes(values.new_tensor(float(values.numel() // values.shape[1])))
+        mean = total_over_processes(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = _total(centred.square().sum((0, 2, 3))) / count
+        variance = total_over_processes(centred.square().sum((0, 2, 3))) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 momentum = 0.0 if self.momentum is None else self.momentum

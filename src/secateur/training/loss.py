@@ -83,7 +83,8 @@ def complete_iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
     distance = ((x2 - x1).square() + (y2 - y1).square()) / (hull_width.square() + hull_height.square() + eps)
     shape = (4 / math.pi**2) * (torch.atan(w2 / (h2 + eps)) - torch.atan(w1 / (h1 + eps))).square()
     with torch.no_grad():
-        weight = shape / (shape - iou + (1 + eps))
+        # Rounding can lift the IoU of equal boxes over 1, where this would be 0 / 0.
+        weight = shape / (shape - iou.clamp(max=1) + (1 + eps))
     return iou - distance - weight * shape
 
 

@@ -1,0 +1,62 @@
+"""The head's outputs as what they are: independent sigmoids by cross-entropy, decoded boxes by CIoU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from secateur.distillation.losses import DISTILLATIONS, Imitation, View
+from secateur.training.distributed import sum_over_processes
+from secateur.training.loss import complete_iou
+
+
+@DISTILLATIONS.register("bce")
+class SigmoidOutputs(Imitation):
+    """The detection loss with the teacher's answers for labels.
+
+    With KL(t, s) = T^2 times the divergence of Bernoulli(sigmoid(t / T)) from Bernoulli(sigmoid(s / T)), that is their
+    binary cross-entropy less the teacher's entropy, so that a perfect student costs nothing:
+
+        d_obj: mean of KL over all cells of a level, with the level's balance of the detection loss
+        d_box: 1 - CIoU of the decoded boxes  } means over the cells of all levels together,
+        d_cls: mean of KL over the classes    } weighted by the teacher's objectness sigmoid(t)
+
+    Dividing by the sum of the weights, and not by the number of cells, keeps the background from diluting what the few
+    objects say; the sum counts at least as one cell, so that an empty image does not blow up what it does not show.
+    """
+
+    def __call__(self, view: View) -> dict[str, Tensor]:
+        """Parts d_box, d_obj, d_cls."""
+        heat, gains, levels = self.temperature(1.0), self.detection, len(view.student)
+        objectness = box = category = total = view.student[0].new_zeros(())
+        for i, (s, t) in enumerate(zip(view.student, view.teacher, strict=True)):
+            weight = t[..., 4].sigmoid()
+            objectness = objectness + gains.balance[i] * divergence(s[..., 4], t[..., 4], heat).mean()
+            category = category + (weight * divergence(s[..., 5:], t[..., 5:], heat).mean(-1)).sum()
+            here, there = decode(s, view.student_anchors[i]), decode(t, view.teacher_anchors[i])
+            # Equal boxes have a CIoU just under 1, for its fractions are kept from 0 / 0; tiny ones a good deal under.
+            best = complete_iou(there, there)
+            box = box + (weight.flatten() * (best - complete_iou(here, there))).sum()
+            total = total + weight.sum()
+        # The detection loss adds one mean a level; here one mean stands for all levels.
+        norm = levels / sum_over_processes(total).clamp(min=1.0)
+        parts = {"d_box": box * (gains.box_gain * norm)}
+        parts["d_obj"] = objectness * gains.objectness_gain * view.share
+        parts["d_cls"] = category * (gains.class_gain * norm)
+        return parts
+
+
+def divergence(student: Tensor, teacher: Tensor, heat: float) -> Tensor:
+    """T^2 KL of two Bernoulli distributions given by logits, element by element."""
+    wanted = (teacher / heat).sigmoid()
+    cross = F.binary_cross_entropy_with_logits(student / heat, wanted, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(teacher / heat, wanted, reduction="none")
+    return heat**2 * (cross - entropy)
+
+
+def decode(logits: Tensor, anchors: Tensor) -> Tensor:
+    """Logits [B, na, ny, nx, no] -> boxes [n, 4]: centre from the cell's corner, width and height; in cells."""
+    scores = logits[..., :4].sigmoid()
+    sides = (scores[..., 2:] * 2).square() * anchors[:, None, None, :]
+    return torch.cat([scores[..., :2] * 2 - 0.5, sides], -1).flatten(0, 3)

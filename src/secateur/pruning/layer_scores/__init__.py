@@ -1,0 +1,120 @@
+"""How much each block of a chain matters: one file a score; every file here is found by itself.
+
+A new score is one file here, or one of the user's, with a function under the decorator `layer_score`. Taking a block
+out replaces its output y by its input x; for a residual block, y = x + F(x), the change is -F(x).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.registry import Registry
+
+__all__ = ["LAYER_SCORES", "Evidence", "LayerScore", "layer_score", "layer_scores", "observed"]
+
+Reads = Literal["weights", "images", "labels"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a score may read besides the weights.
+
+    Attributes:
+        batches: images [B, C, H, W] in 0..1 for scores that read images; whatever `loss` takes for those that read
+            labels. None where none are given.
+        loss: takes the detector (in eval mode) and a batch, gives a scalar; None where none is given.
+    """
+
+    batches: Iterable[Any] | None = None
+    loss: Callable[[Detector, Any], Tensor] | None = None
+
+
+Measure = Callable[[Detector, Mapping[str, nn.Module], Evidence], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """A measure, given the detector and blocks by name, and what it reads: weights, images or labelled images."""
+
+    measure: Measure
+    reads: Reads
+
+
+LAYER_SCORES: Registry[LayerScore] = Registry("layer score", "secateur.pruning.layer_scores")
+
+
+def layer_score(name: str, *, reads: Reads) -> Callable[[Measure], Measure]:
+    """Registers a measure under a name."""
+
+    def register(measure: Measure) -> Measure:
+        LAYER_SCORES.register(name)(LayerScore(measure, reads))
+        return measure
+
+    return register
+
+
+def layer_scores(
+    detector: Detector,
+    blocks: Iterable[str],
+    method: str,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Detector, Any], Tensor] | None = None,
+    *,
+    limit: int | None = None,
+) -> dict[str, float]:
+    """Scores of blocks by name, not negative, higher is more important. The detector is left as it was.
+
+    Args:
+        blocks: names of blocks whose input and output have one shape ("model.4.m.0").
+        method: a name in `LAYER_SCORES`.
+        batches: see `Evidence`.
+        loss: see `Evidence`.
+        limit: batches at most.
+
+    Raises:
+        UserError: unknown method, no images or labels for one that reads them, or a score that is not finite.
+    """
+    score = LAYER_SCORES[method]
+    modules = {name: detector.get_submodule(name) for name in blocks}
+    if not modules:
+        return {}
+    if score.reads != "weights" and batches is None:
+        raise UserError(f"The layer score {method} reads images; give some or choose gamma.")
+    if score.reads == "labels" and loss is None:
+        raise UserError(f"The layer score {method} reads labelled images; give them or choose contribution or gamma.")
+    evidence = Evidence(None if batches is None else islice(batches, limit), loss)
+    modes = {module: module.training for module in detector.modules()}
+    try:
+        detector.eval()
+        values = score.measure(detector, modules, evidence)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(f"The score of {broken[0]} is not finite; the checkpoint or an image is broken.")
+    return values
+
+
+@contextmanager
+def observed(blocks: Mapping[str, nn.Module], watch: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+    """Calls `watch(name, input, output)` at every pass through a block; what it returns takes the output's place."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        return lambda module, inputs, output: watch(name, inputs[0], output)
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in blocks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

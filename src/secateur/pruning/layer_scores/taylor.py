@@ -1,0 +1,42 @@
+"""Score of a block from what the loss would say to its removal, to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.pruning.layer_scores import Evidence, layer_score, observed
+
+
+@layer_score("taylor", reads="labels")
+def taylor(detector: Detector, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
+    """Mean over the images of |<dloss/dy, y - x>|: the first-order change of the loss when y becomes x.
+
+    The inner product runs over the whole feature map of one image, so parts of opposite sign cancel before the absolute
+    value is taken, as in https://arxiv.org/abs/1906.10771.
+    """
+    sums = dict.fromkeys(blocks, 0.0)
+    gates: dict[str, Tensor] = {}
+    images = 0
+
+    def watch(name: str, x: Tensor, y: Tensor) -> Tensor:
+        # A gate of zero, one an image, leaves y as it is; the gradient of the gate is the inner product.
+        gates[name] = y.new_zeros(len(y), *[1] * (y.ndim - 1), requires_grad=True)
+        return y + gates[name] * (y - x).detach()
+
+    assert evidence.loss is not None
+    for batch in evidence.batches or ():
+        gates.clear()
+        with torch.enable_grad(), observed(blocks, watch):
+            loss = evidence.loss(detector, batch)
+        gradients = torch.autograd.grad(loss, list(gates.values()))
+        for name, gradient in zip(gates, gradients, strict=True):
+            sums[name] += float(gradient.double().abs().sum())
+        images += len(gradients[0])
+    if images == 0:
+        raise UserError("There is no image to take gradients from; give labelled images or another layer score.")
+    return {name: total / images for name, total in sums.items()}

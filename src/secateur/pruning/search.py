@@ -1,0 +1,300 @@
+"""EagleEye: many allocations of one budget, each judged by a short evaluation, the best few bred further."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import UserError
+from secateur.pruning.budget import Guards, Widths, allocate
+from secateur.pruning.graph import ChannelGraph, Floats
+from secateur.pruning.operators import Ids
+from secateur.pruning.plan import Budget, Plan
+
+LOWEST = 0.2
+"""Smallest keep ratio that is drawn."""
+DRAWS = 100
+"""Draws for one candidate, after which the search ends with what it has."""
+PARENTS = 5
+"""Allocations, best first, that the evolution breeds from."""
+MUTATED = 0.25
+"""Share of the spaces whose width a child changes."""
+SPREAD = 0.3
+"""Largest standard deviation of the changes of a child, as logarithms of factors."""
+_BISECTIONS = 24
+_WORST = -sys.float_info.max
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One evaluated allocation.
+
+    Attributes:
+        origin: "threshold" (the global one), "random" or "evolved".
+        kept: units that each space of the graph keeps.
+        share: its cost as a share of the dense one, in the quantity of the budget that binds.
+        fitness: what the evaluation gave, higher is better.
+    """
+
+    origin: str
+    kept: tuple[int, ...]
+    share: float
+    fitness: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The plan of the fittest candidate, all candidates in order, and how many draws could not meet the budget."""
+
+    plan: Plan
+    history: tuple[Candidate, ...]
+    dropped: int
+
+
+def search(
+    graph: ChannelGraph,
+    scores: Floats,
+    budgets: Sequence[Budget],
+    guards: Guards,
+    evaluate_candidate: Callable[[Plan], float],
+    *,
+    candidates: int,
+    tolerance: float,
+    seed: int,
+    image_size: int,
+    state: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda state: None,
+    criterion: str = "",
+) -> SearchResult:
+    """Looks for the widths that evaluate best among those that cost what the budgets allow.
+
+    After EagleEye (Li et al., ECCV 2020, https://arxiv.org/abs/2007.02491): an allocation is a keep ratio for each
+    space, drawn from 0.2..1; inside a space the units with the best `scores` [units] stay. In place of redrawing until
+    a draw happens to cost the right amount, its ratios are scaled by bisection (the cost grows with the scale), so that
+    nearly every draw counts. The first candidate is the global threshold's allocation, so the result is never worse
+    than that; the first half of the others is random, the second half bred from the best.
+
+    Args:
+        budgets: all are met; an allocation lies in the window when the quantity that is furthest over its budget (or
+            least under) differs from it by at most `tolerance` of the dense model.
+        evaluate_candidate: fitness of a plan, higher is better; it is asked once for each allocation.
+        candidates: most evaluations.
+        seed: candidate number i follows from (seed, i) and the fitness of those before it.
+        state: what `save` was last given by an interrupted search: it goes on there. A state of another search (other
+            settings, scores or network) is left alone and the search starts anew.
+        save: called after every evaluation with plain JSON data.
+
+    Raises:
+        UserError: bad options, or no allocation lies in the window; it says what the nearest costs.
+    """
+    _check(budgets, candidates, tolerance, seed)
+    plans = [
+        allocate(graph, scores, budget, guards, image_size=image_size, criterion=criterion, strict=False)
+        for budget in budgets
+    ]
+    window = _Window(graph, scores, budgets, guards, image_size, tolerance)
+    threshold = min((window.counts_of(plan) for plan in plans), key=window.excess)
+    if window.excess(window.sizes) <= 0:
+        return SearchResult(plans[0], (), 0)
+    breeder = _Breeder(window, candidates, seed)
+    if not window.holds(threshold) and breeder.draw(1, [])[0] is None:
+        raise UserError(window.refusal())
+    key = _key(graph, scores, budgets, guards, (candidates, tolerance, seed, image_size))
+    history, dropped = _restored(state, key)
+    for number in range(len(history), candidates):
+        counts, missed = (threshold, 0) if number == 0 else breeder.draw(number, history)
+        dropped += missed
+        if counts is None:
+            break
+        value = float(evaluate_candidate(window.plan(counts, criterion)))
+        fitness = value if math.isfinite(value) else _WORST
+        history.append(Candidate(breeder.origin(number), tuple(counts.tolist()), window.share(counts), fitness))
+        save({"key": key, "dropped": dropped, "candidates": [asdict(candidate) for candidate in history]})
+    best = max(history, key=lambda candidate: candidate.fitness)  # the earliest of equals
+    notes = _notes(history, best, candidates, dropped)
+    return SearchResult(window.plan(np.array(best.kept), criterion, notes), tuple(history), dropped)
+
+
+class _Window:
+    """Kept counts a space that cost what the budgets allow, give or take the tolerance."""
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        scores: Floats,
+        budgets: Sequence[Budget],
+        guards: Guards,
+        image_size: int,
+        tolerance: float,
+    ) -> None:
+        self.graph, self.image_size, self.tolerance, self.guards = graph, image_size, tolerance, guards
+        self.widths = [Widths(graph, scores, budget, guards, image_size) for budget in budgets]
+        self.dense = [float(widths.measure(widths.everything())) for widths in self.widths]
+        self.sizes: Ids = np.array([len(space.units) for space in graph.spaces], dtype=np.int64)
+        self.nearest = self.sizes
+
+    def counts(self, ratios: Floats) -> Ids:
+        """Kept units a space for keep ratios (over 1 counts as 1), after guards and rounding."""
+        widths = self.widths[0]
+        wanted = np.rint(np.minimum(ratios, 1) * self.sizes).astype(np.int64)
+        counts: Ids = widths.rounded[widths.offsets + wanted]
+        return counts
+
+    def counts_of(self, plan: Plan) -> Ids:
+        """Kept units a space of a plan."""
+        return np.bincount(self.graph.space_of[plan.keep(self.graph)], minlength=len(self.sizes))
+
+    def excess(self, counts: Ids) -> float:
+        """Cost over the target as a share of the dense cost, of the budget that binds; negative under it."""
+        return self._binding(counts)[1]
+
+    def share(self, counts: Ids) -> float:
+        """Cost as a share of the dense cost, of the budget that binds."""
+        number, excess = self._binding(counts)
+        return excess + self.widths[number].target / self.dense[number]
+
+    def holds(self, counts: Ids) -> bool:
+        """Whether an allocation lies in the window; the nearest one seen is remembered."""
+        excess = self.excess(counts)
+        if abs(excess) < abs(self.excess(self.nearest)):
+            self.nearest = counts
+        return abs(excess) <= self.tolerance
+
+    def fit(self, ratios: Floats) -> Ids | None:
+        """Counts for the ratios (all over 0) times the factor that meets the budget, if that lands in the window.
+
+        What is just within the budget is preferred to what is just over it.
+        """
+        # At factor 0 every space is as narrow as the guards allow, at the other end every space is whole.
+        low, high = 0.0, 1 / float(ratios.min())
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            if self.excess(self.counts(ratios * middle)) <= 0:
+                low = middle
+            else:
+                high = middle
+        for factor in (low, high):
+            counts = self.counts(ratios * factor)
+            if self.holds(counts):
+                return counts
+        return None
+
+    def plan(self, counts: Ids, criterion: str, notes: Sequence[str] = ()) -> Plan:
+        """The plan that keeps the best units of every space."""
+        widths = self.widths[self._binding(counts)[0]]
+        return Plan.of(
+            self.graph, widths.keep(counts), self.image_size, budget=widths.budget, criterion=criterion, notes=notes
+        )
+
+    def refusal(self) -> str:
+        """Why nothing can be searched, with the nearest allocation that was seen."""
+        widths = self.widths[self._binding(self.nearest)[0]]
+        reached, guards = widths.describe(widths.measure(widths.keep(self.nearest))), self.guards
+        return (
+            f"No allocation found costs {widths.budget} within --tolerance {self.tolerance:g} of the dense model: the "
+            f"nearest has {reached}; change the budget, the tolerance or the guards (minimum share "
+            f"{guards.min_share:g}, minimum count {guards.min_count}, rounding to {guards.round_to}"
+            f"{', some layers excluded' if guards.exclude else ''})."
+        )
+
+    def _binding(self, counts: Ids) -> tuple[int, float]:
+        """Number of the budget that is furthest over its target, and by how much."""
+        keep = self.widths[0].keep(counts)
+        excesses = [
+            (widths.measure(keep) - widths.target) / dense
+            for widths, dense in zip(self.widths, self.dense, strict=True)
+        ]
+        number = int(np.argmax(excesses))
+        return number, excesses[number]
+
+
+class _Breeder:
+    """Draws allocations that were not there yet: at random first, then from the best so far."""
+
+    def __init__(self, window: _Window, candidates: int, seed: int) -> None:
+        self.window, self.seed = window, seed
+        self.random_until = max(2, 1 + candidates // 2)
+
+    def origin(self, number: int) -> str:
+        """Where a candidate comes from."""
+        return "threshold" if number == 0 else "random" if number < self.random_until else "evolved"
+
+    def draw(self, number: int, history: Sequence[Candidate]) -> tuple[Ids | None, int]:
+        """A new allocation in the window (None: none in so many draws), and the number of draws that missed it."""
+        random = np.random.default_rng([self.seed, number])
+        known = {candidate.kept for candidate in history}
+        missed = 0
+        for _ in range(DRAWS):
+            if self.origin(number) == "evolved":
+                ratios = self._child(random, history)
+            else:
+                ratios = random.uniform(LOWEST, 1, len(self.window.sizes))
+            counts = self.window.fit(ratios)
+            if counts is None:
+                missed += 1
+            elif tuple(counts.tolist()) not in known:
+                return counts, missed
+        return None, missed
+
+    def _child(self, random: np.random.Generator, history: Sequence[Candidate]) -> Floats:
+        """Keep ratios of a child: of one parent or, space by space, of two; some are changed.
+
+        A parent is the best with probability 1/2, else the second best with 1/2, and so on: most random allocations
+        are so poor that a child of two of them is lost, while a small change of a good one often helps.
+        """
+        best = sorted(history, key=lambda candidate: -candidate.fitness)[:PARENTS]
+        ranks = np.minimum(random.geometric(0.5, size=2) - 1, len(best) - 1)
+        first, second = (np.array(best[rank].kept) for rank in ranks)
+        spaces = len(self.window.sizes)
+        crossed = random.random() < 0.5
+        ratios = np.where(crossed & (random.random(spaces) < 0.5), second, first) / self.window.sizes
+        # Steps of all sizes: small ones refine, large ones leave a local optimum.
+        steps = random.normal(0, SPREAD * random.random(), spaces)
+        factors = np.where(random.random(spaces) < MUTATED, np.exp(steps), 1.0)
+        child: Floats = np.minimum(ratios * factors, 1.0)
+        return child
+
+
+def _check(budgets: Sequence[Budget], candidates: int, tolerance: float, seed: int) -> None:
+    if not budgets:
+        raise UserError("A search needs a budget: --percent, --params or --flops.")
+    if candidates < 1 or not 0 < tolerance < 1:
+        raise UserError(f"--candidates {candidates} must be at least 1, --tolerance {tolerance:g} between 0 and 1.")
+    if seed < 0:
+        raise UserError(f"--seed {seed} must be at least 0.")
+
+
+def _key(
+    graph: ChannelGraph, scores: Floats, budgets: Sequence[Budget], guards: Guards, settings: tuple[object, ...]
+) -> str:
+    """What a saved state belongs to."""
+    layers = [(space.layers, space.units.tolist()) for space in graph.spaces]
+    text = repr((layers, list(budgets), guards, settings))
+    return hashlib.sha256(text.encode() + np.asarray(scores, dtype=np.float64).tobytes()).hexdigest()[:32]
+
+
+def _restored(state: dict[str, Any] | None, key: str) -> tuple[list[Candidate], int]:
+    """Candidates and dropped draws of an interrupted search."""
+    if state is None or state.get("key") != key:
+        return [], 0
+    rows = [Candidate(**{**row, "kept": tuple(row["kept"])}) for row in state["candidates"]]
+    return rows, int(state["dropped"])
+
+
+def _notes(history: Sequence[Candidate], best: Candidate, wanted: int, dropped: int) -> list[str]:
+    """What the search did, for the plan."""
+    notes = [
+        f"Searched: the best of {len(history)} allocations ({best.origin}) has fitness {best.fitness:.4g}, "
+        f"the global threshold's {history[0].fitness:.4g}."
+    ]
+    if dropped:
+        notes.append(f"{dropped} draws could not be brought to the budget and were dropped.")
+    if len(history) < wanted:
+        notes.append(f"The search ended before {wanted} candidates: {DRAWS} draws gave no other allocation.")
+    return notes

@@ -1,0 +1,71 @@
+"""Sets the smallest weights of every convolution to zero at once, without training: Ultralytics' `prune` with masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from secateur.detector.checkpoint import Checkpoint, Stage
+from secateur.errors import UserError
+from secateur.pruning.settings import PruneSettings
+from secateur.sparsity.patterns import parse_pattern
+from secateur.sparsity.report import SparsityReport, sparsity_report
+from secateur.sparsity.selection import check_bounds, check_target, present_sparsity, prunable_layers, select
+
+OPTION = "--unstructured"
+
+
+def zero_weights(checkpoint: Checkpoint, settings: PruneSettings) -> tuple[Checkpoint, SparsityReport]:
+    """Zeroes the share `settings.unstructured` of the weights of the convolutions, smallest |w| first.
+
+    All `Conv2d` take part, the first and those of the head too, except `settings.exclude`; biases, norms and linear
+    layers stay as they are. With scope "layer" each convolution loses round(share * weights), with "global" one
+    threshold serves all. With a pattern other than 1x1, blocks with the smallest mean |w| go, and layers that do not
+    divide are left dense.
+
+    Returns:
+        The checkpoint with zeros, with masks (bool, True: the weight stays) that hold them in later training, and with
+        the stage in its history; masks that it came with go on holding their zeros. And the count of zeros.
+
+    Raises:
+        UserError: a share outside 0..1, beyond the pattern or under the present share of zeros; an unknown pattern or
+            scope; an exclusion that matches nothing.
+    """
+    share = settings.unstructured
+    if not 0 < share < 1:
+        raise UserError(f"{OPTION} is {share:g}; it is a share of the weights, over 0 and under 1.")
+    pattern = parse_pattern(settings.pattern)
+    check_bounds(pattern, share, option=OPTION)
+    detector = checkpoint.detector()
+    names, _ = prunable_layers(detector, pattern, settings.exclude, (nn.Conv2d,))
+    weights = {name: detector.get_parameter(name).detach() for name in names}
+    check_target(present_sparsity(weights.values()), share, OPTION, "give a higher share")
+    scores = {name: weight.abs() for name, weight in weights.items()}
+    masks = select(scores, weights, pattern, share, scope=settings.scope)
+    held = {name: mask.bool() for name, mask in checkpoint.masks.items()}
+    masks = {name: mask & held[name] if name in held else mask for name, mask in masks.items()}
+    # masked_fill, not a product: it leaves no negative zeros, and keeps the type that the tensor was stored in.
+    zeroed = {name: checkpoint.tensors[name].masked_fill(~mask, 0) for name, mask in masks.items()}
+    pruned = dataclasses.replace(
+        checkpoint, tensors={**checkpoint.tensors, **zeroed}, masks={**checkpoint.masks, **masks}
+    )
+    report = sparsity_report(pruned.detector(), names, pattern)
+    history = (*checkpoint.history, _stage(settings, pattern.name, report))
+    return dataclasses.replace(pruned, history=history), report
+
+
+def _stage(settings: PruneSettings, pattern: str, report: SparsityReport) -> Stage:
+    options: dict[str, Any] = {
+        "unstructured": settings.unstructured,
+        "pattern": pattern,
+        "scope": settings.scope,
+        "exclude": list(settings.exclude),
+    }
+    cost = {
+        "parameters": report.parameters,
+        "sparsity": report.elementwise_over_all,
+        "over_covered": report.over_covered,
+    }
+    return Stage(verb="prune", settings=options, cost=cost)

@@ -1,0 +1,164 @@
+"""How many weights of a detector are zero, counted in its tensors: per layer, in three ratios, and in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.sparsity.patterns import Pattern, parse_pattern, zeros_per_block
+from secateur.sparsity.selection import layers
+
+NO_SPEED = (
+    "Zeros alone make nothing faster: dense runtimes (PyTorch, ONNX Runtime, OpenVINO, TensorRT) compute with them as "
+    "with any other number. Speed needs a runtime or hardware made for the pattern, or channels that are cut."
+)
+
+
+@dataclass(frozen=True)
+class LayerZeros:
+    """One convolution or linear layer: name and shape of its weight, its weights, how many are zero.
+
+    `covered` says whether it was to be pruned.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    zeros: int
+    covered: bool
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Zeros of a detector, counted in its tensors; masks play no part.
+
+    The three ratios bear the names that Intel Neural Compressor gave them.
+
+    Attributes:
+        pattern: name of the pattern by which `block_zeros` was counted.
+        layers: every convolution and linear layer.
+        parameters: all parameters of the detector, biases and norms too.
+        parameter_zeros: zeros among them, wherever they are.
+        block_zeros: zeros of the covered layers that lie in completely pruned blocks.
+        dense_bytes: all tensors in fp16.
+        compressed_bytes: the same with each layer as a bit mask and its nonzero weights, where that is smaller.
+    """
+
+    pattern: str
+    layers: tuple[LayerZeros, ...]
+    parameters: int
+    parameter_zeros: int
+    block_zeros: int
+    dense_bytes: int
+    compressed_bytes: int
+
+    @property
+    def elementwise_over_matmul_gemm_conv(self) -> float:
+        """Zeros of convolutions and linear layers over their weights."""
+        return _share(sum(x.zeros for x in self.layers), self._weights)
+
+    @property
+    def elementwise_over_all(self) -> float:
+        """Zeros over all parameters: what Ultralytics' `sparsity` gives."""
+        return _share(self.parameter_zeros, self.parameters)
+
+    @property
+    def blockwise_over_matmul_gemm_conv(self) -> float:
+        """Zeros in completely pruned blocks over the weights of convolutions and linear layers."""
+        return _share(self.block_zeros, self._weights)
+
+    @property
+    def over_covered(self) -> float:
+        """Zeros of the covered layers over their weights: the figure to compare with a target."""
+        covered = [x for x in self.layers if x.covered]
+        return _share(sum(x.zeros for x in covered), sum(x.weights for x in covered))
+
+    @property
+    def left_dense(self) -> tuple[str, ...]:
+        """Names of the weights that were not to be pruned: excluded, or not divisible by the pattern."""
+        return tuple(x.name for x in self.layers if not x.covered)
+
+    @property
+    def _weights(self) -> int:
+        return sum(x.weights for x in self.layers)
+
+    def ratios(self) -> dict[str, float]:
+        """The shares of zeros by name."""
+        return {
+            "elementwise_over_matmul_gemm_conv": self.elementwise_over_matmul_gemm_conv,
+            "elementwise_over_all": self.elementwise_over_all,
+            "blockwise_over_matmul_gemm_conv": self.blockwise_over_matmul_gemm_conv,
+            "over_covered": self.over_covered,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: the attributes, and the ratios."""
+        return {**self.ratios(), **asdict(self)}
+
+    def table(self) -> str:
+        """A line a layer, and below it the ratios, the sizes and what they mean for speed."""
+        rows = [("layer", "shape", "weights", "zeros")]
+        for x in self.layers:
+            share = f"{100 * _share(x.zeros, x.weights):.2f} %" + ("" if x.covered else " (left dense)")
+            rows.append((x.name.removesuffix(".weight"), "x".join(map(str, x.shape)), f"{x.weights:,}", share))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
+        lines += ["", *(f"{name}: {value:.4f}" for name, value in self.ratios().items())]
+        dense, compressed = self.dense_bytes / 1e6, self.compressed_bytes / 1e6
+        lines.append(f"fp16 file: {dense:.2f} MB; with zeros stored as a bit mask about {compressed:.2f} MB.")
+        return "\n".join([*lines, NO_SPEED])
+
+
+def sparsity_report(
+    detector: nn.Module, covered: Collection[str] | None = None, pattern: Pattern | None = None
+) -> SparsityReport:
+    """Counts the zeros of a detector.
+
+    Args:
+        detector: any module.
+        covered: names of the weights that were to be pruned ("model.0.conv.weight"); None: those of all convolutions
+            and linear layers.
+        pattern: blocks of the blockwise ratio; None: single weights, and the ratio is then one of elements.
+    """
+    pattern = pattern or parse_pattern("1x1")
+    rows, block_zeros, saved = [], 0, 0
+    for module_name, module in layers(detector):
+        name, weight = f"{module_name}.weight", module.get_parameter("weight").detach()
+        row = LayerZeros(
+            name, tuple(weight.shape), weight.numel(), zeros_of(weight), covered is None or name in covered
+        )
+        rows.append(row)
+        if row.covered and pattern.fits(weight):
+            block_zeros += _zeros_in_blocks(weight, pattern)
+        # fp16: a zero saves two bytes, the mask costs a bit a weight.
+        saved += max(2 * row.zeros - -(-row.weights // 8), 0)
+    parameters = list(detector.parameters())
+    dense = sum(2 * x.numel() if x.is_floating_point() else x.nbytes for x in detector.state_dict().values())
+    return SparsityReport(
+        pattern=pattern.name,
+        layers=tuple(rows),
+        parameters=sum(x.numel() for x in parameters),
+        parameter_zeros=sum(map(zeros_of, parameters)),
+        block_zeros=block_zeros,
+        dense_bytes=dense,
+        compressed_bytes=dense - saved,
+    )
+
+
+def zeros_of(tensor: Tensor) -> int:
+    """Number of exact zeros."""
+    return tensor.numel() - int(torch.count_nonzero(tensor))
+
+
+def _zeros_in_blocks(weight: Tensor, pattern: Pattern) -> int:
+    # A block is pruned when the weights that it would lose are zero: for N:M when at most N are not.
+    lost = pattern.reduce(weight.abs(), "max")
+    return int((lost == 0).sum()) * zeros_per_block(pattern, weight.numel(), lost.numel())
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

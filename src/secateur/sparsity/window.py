@@ -1,0 +1,85 @@
+"""When weights are pruned: the optimizer steps of a training at which masks change, known before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.errors import UserError
+from secateur.sparsity.settings import WeightSettings
+from secateur.training.schedules import Schedule
+
+PRUNINGS = 40  # about as many, when no frequency is asked for
+
+
+@dataclass(frozen=True)
+class Window:
+    """The pruning window in optimizer steps, counted as `TrainingRun.step`: n is the moment after the n-th step.
+
+    Attributes:
+        start: moment of progress 0.
+        end: moment of progress 1, when the target is reached; masks are frozen after it.
+        frequency: steps between two prunings; the last gap may be longer.
+        last_epoch: the epoch (from 0) whose end is the latest moment for the target.
+    """
+
+    start: int
+    end: int
+    frequency: int
+    last_epoch: int
+
+    @property
+    def prunings(self) -> int:
+        """Prunings after the one at `start`, which takes nothing unless the schedule is oneshot."""
+        return max((self.end - self.start) // self.frequency, 1) if self.end > self.start else 0
+
+    @property
+    def moments(self) -> dict[int, float]:
+        """Step -> progress of every pruning. Where the frequency does not divide the window, the last one waits."""
+        regular = {self.start + number * self.frequency: number / self.prunings for number in range(self.prunings)}
+        return regular | {self.end: 1.0}
+
+
+def pruning_window(schedule: Schedule, settings: WeightSettings) -> Window:
+    """The window of a training; a pure function, so there is nothing to save.
+
+    Raises:
+        UserError: the cool-down or the start leaves no step to prune in.
+    """
+    cooldown = cooldown_of(settings, schedule.epochs)
+    first = schedule.warmup if settings.pruning_start < 0 else round(settings.pruning_start * schedule.batches)
+    start = max(steps_in_batches(schedule, first), 1)  # a step must have been taken for scores to exist
+    end = schedule.steps_until(schedule.epochs - cooldown)
+    if start > end:
+        origin = "warm-up" if settings.pruning_start < 0 else f"pruning_start of {settings.pruning_start:g} epochs"
+        raise UserError(
+            f"No step is left to prune in: the {origin} ends at optimizer step {start} and the cooldown_epochs "
+            f"({cooldown} of {schedule.epochs} epochs) begin at step {end}; shorten one of them or train longer."
+        )
+    wanted = settings.pruning_frequency if settings.pruning_frequency > 0 else (end - start + 1) // PRUNINGS
+    return Window(start, end, max(min(wanted, end - start), 1), schedule.epochs - cooldown - 1)
+
+
+def cooldown_of(settings: WeightSettings, epochs: int) -> int:
+    """Epochs of the cool-down of a training.
+
+    Raises:
+        UserError: as many as the training has, or more.
+    """
+    cooldown = epochs // 2 if settings.cooldown_epochs < 0 else settings.cooldown_epochs
+    if cooldown >= epochs:
+        raise UserError(
+            f"--cooldown-epochs is {cooldown}, but the training has {epochs} epochs; the cool-down must be shorter, "
+            "for weights are pruned before it."
+        )
+    return cooldown
+
+
+def steps_in_batches(schedule: Schedule, batches: int) -> int:
+    """Optimizer steps in the first `batches` batches of the training (as long as no fp16 scaler skips one)."""
+    epoch, rest = divmod(batches, schedule.batches)
+    steps, pending = schedule.steps_until(epoch), 0
+    for batch in range(rest):
+        pending += 1
+        if pending >= schedule.accumulate(epoch * schedule.batches + batch):
+            steps, pending = steps + 1, 0
+    return steps

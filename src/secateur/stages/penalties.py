@@ -1,0 +1,98 @@
+"""Which penalties a sparse training has, on which channels, and how strong: hooks from settings and a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+
+import torch
+from torch import Tensor
+
+from secateur.detector.checkpoint import Checkpoint
+from secateur.errors import UserError
+from secateur.pruning.graph import trace
+from secateur.sparsity.convolution import ConvPenalty
+from secateur.sparsity.gamma import GammaPenalty
+from secateur.sparsity.rates import factor_at, rise
+from secateur.sparsity.settings import SparsifySettings
+from secateur.sparsity.soft_mask import SoftMask
+from secateur.training.hooks import Hook
+from secateur.training.schedules import Schedule
+from secateur.training.settings import NOMINAL_BATCH, TrainSettings
+
+LOG = logging.getLogger("secateur")
+
+
+def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: TrainSettings, images: int) -> list[Hook]:
+    """The hooks of a sparse training, on all channels that can be pruned and on no others.
+
+    Args:
+        start: the detector to be trained.
+        images: training images, from which the length of the training and so the automatic rate follow.
+
+    Raises:
+        UserError: an unknown schedule, a detector without channels to prune, no automatic rate.
+    """
+    detector = start.detector()
+    graph = trace(detector)
+    norms = {name: units for name, units in graph.norms.items() if (units >= 0).any()}
+    if sparsify.penalty in ("gamma", "both") and sparsify.rate == 0:
+        scales = torch.cat(
+            [
+                detector.get_parameter(f"{name}.weight").detach()[torch.from_numpy(units >= 0)].abs().float()
+                for name, units in norms.items()
+            ]
+            or [torch.zeros(0)]
+        )
+        rate = automatic_rate(scales, sparsify, settings, images)
+        LOG.info("Sparsity rate %.3g: the penalty alone would move a scale by %.2f medians", rate, sparsify.reach)
+        sparsify = dataclasses.replace(sparsify, rate=rate)
+    # The mask comes first, so that an epoch's figures are those of what is saved.
+    hooks: list[Hook] = [SoftMask(sparsify, norms)] if sparsify.soft_mask else []
+    if sparsify.penalty in ("gamma", "both"):
+        hooks.append(GammaPenalty(sparsify, norms))
+    if sparsify.penalty in ("conv", "both"):
+        hooks.append(ConvPenalty(sparsify, graph.filters))
+    return hooks
+
+
+def automatic_rate(scales: Tensor, sparsify: SparsifySettings, settings: TrainSettings, images: int) -> float:
+    """The rate whose pull alone, summed over all steps, moves a scale by `reach` times the median of `scales`.
+
+    With SGD a constant pull s moves a scale by lr s / (1 - momentum) a step, so the same s that empties a network in
+    300 epochs of COCO does nothing in 50 epochs of 200 images: the rate has to follow from the length of the training.
+    Adam normalises the pull away, so there the figure means something for `mode="proximal"` only.
+
+    Args:
+        scales: |gamma| of the channels that can be pruned, float [channels]; zeros do not count.
+        images: training images.
+
+    Raises:
+        UserError: all scales are zero, or the schedule lets no penalty through.
+    """
+    alive = scales[scales > 0]
+    if len(alive) == 0:
+        raise UserError("All scales that could be penalised are zero already; give --rate, or another --penalty.")
+    schedule = Schedule(
+        settings.hyp,
+        settings.epochs,
+        math.ceil(images / settings.batch_size),
+        settings.batch_size,
+        settings.cos_lr,
+        settings.warmup_minimum,
+        settings.nominal_batch,
+    )
+    momentum = settings.hyp.momentum if sparsify.mode == "subgradient" and settings.optimizer == "SGD" else 0.0
+    travel = 0.0
+    for epoch in range(settings.epochs):
+        # A schedule may treat channels differently; the median channel stands for all.
+        factor = factor_at(sparsify.schedule, epoch / settings.epochs, lambda: scales)
+        level = float(factor.median()) if isinstance(factor, Tensor) else factor
+        for iteration in range(epoch * schedule.batches, (epoch + 1) * schedule.batches):
+            # The penalty of a step is scaled with its images, so every batch contributes its share of 64.
+            share = settings.batch_size / NOMINAL_BATCH * rise(sparsify.ramp, iteration + 1, schedule.batches)
+            travel += schedule.learning_rates(iteration, epoch)[1] * level * share
+    if travel <= 0:
+        raise UserError(f"With --schedule {sparsify.schedule} no penalty acts; give --rate, or another schedule.")
+    return float(alive.median()) * sparsify.reach * (1 - momentum) / travel

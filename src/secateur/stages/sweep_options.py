@@ -1,0 +1,77 @@
+"""The options of `secateur sweep`, and how its list of ratios is read; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from secateur.errors import UserError
+from secateur.stages.options import Place
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Table of accuracy and cost against the share of channels that goes: where is the cliff?"""
+
+    weights: str = ""
+    """Checkpoint to prune; best after sparse training."""
+    data: str = ""
+    """Data set: a data.yaml."""
+    percent: str = "0.1,0.2,0.3,0.4,0.5"
+    """Shares of the prunable channels to remove, between 0 and 1, with commas between them."""
+    criterion: str = "gamma"
+    """Importance of a channel, as in `secateur prune`."""
+    image_size: int = 640
+    """Image side in pixels."""
+    batch_size: int = 16
+    """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
+    workers: int = 2
+    """Processes that load images."""
+    seed: int = 0
+    """Seed of everything random."""
+    round_to: int = 1
+    """Kept widths are multiples of this number."""
+    min_share: float = 0.05
+    """No group of tied channels keeps less than this share of its width."""
+    exclude: tuple[str, ...] = ()
+    """Layers that keep all channels, as patterns of their names (model.0.*)."""
+    cut: bool = False
+    """Also evaluate the detector that is really cut, and say whether it equals the masked one."""
+    repair: bool = False
+    """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
+    finetune_epochs: int = 0
+    """Also fine-tune every cut and repaired detector for so many epochs (0: none)."""
+    hyp: str = "finetune"
+    """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
+    place: Place = field(default_factory=Place)
+
+
+def ratios_of(percent: str | float | Iterable[float]) -> tuple[float, ...]:
+    """The ratios of a sweep, ascending, from "0.1,0.2", "10%, 20%", one number or several.
+
+    Raises:
+        UserError: none is given, one is no number between 0 and 1, or one is given twice.
+    """
+    if isinstance(percent, str):
+        words = [word for word in percent.replace(",", " ").split() if word]
+    else:
+        words = [str(value) for value in ([percent] if isinstance(percent, int | float) else percent)]
+    if not words:
+        raise UserError("--percent is empty; list the shares of channels to remove, for example --percent 0.1,0.2,0.3.")
+    ratios = sorted(_ratio(word) for word in words)
+    twice = next((a for a, b in pairwise(ratios) if a == b), None)
+    if twice is not None:
+        raise UserError(f"--percent names {twice:g} twice; give every share once.")
+    return tuple(ratios)
+
+
+def _ratio(word: str) -> float:
+    """One share of --percent."""
+    try:
+        value = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < 1:
+        raise UserError(f"--percent {word} is not a share between 0 and 1; write for example --percent 0.1,0.2,0.3.")
+    return value

@@ -1,0 +1,157 @@
+"""Plans that follow one another, with and without blocks that go in between, and masks that are cut along."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from chain_subjects import chained
+from law_subjects import NARROW, subject_named
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.pruning.depth import candidates, removal_of, remove
+from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.plan import Budget, Plan, kept_channels
+from secateur.pruning.surgery import cut, cut_masks
+
+
+def random_plan(graph: ChannelGraph, seed: int, size: int = 128) -> Plan:
+    generator = np.random.default_rng(seed)
+    keep = generator.random(graph.units) < 0.7
+    for space in graph.spaces:
+        keep[space.units[0]] = True
+    return Plan.of(graph, keep, size)
+
+
+def tagged(detector: Detector) -> Detector:
+    """A copy whose convolutions carry, in the first weight of each filter, the number of the filter."""
+    numbered = copy.deepcopy(detector)
+    with torch.no_grad():
+        for module in numbered.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.copy_(torch.arange(len(module.weight)).view(-1, 1, 1, 1).expand_as(module.weight))
+    return numbered
+
+
+@pytest.fixture(scope="module", params=["mixed", "yolov5-ghost"])
+def dense(request: pytest.FixtureRequest) -> tuple[Detector, ChannelGraph]:
+    detector = chained(request.param)
+    return detector, trace(detector)
+
+
+def test_two_cuts_are_one(dense: tuple[Detector, ChannelGraph]) -> None:
+    detector, graph = dense
+    first = random_plan(graph, 1)
+    small = cut(detector, graph, first)
+    again = trace(small)
+    second = random_plan(again, 2)
+    both = first.then(second)
+    assert both.keep(graph).sum() == both.units_kept == second.units_kept
+    assert (both.before, both.after) == (first.before, second.after)
+    assert graph.price(both.keep(graph), 128) == both.after
+    steps, at_once = cut(small, again, second).state_dict(), cut(detector, graph, both).state_dict()
+    assert all(torch.equal(steps[name], at_once[name]) for name in at_once)
+    with pytest.raises(UserError, match="do not follow one another"):
+        first.then(first)
+
+
+def test_two_cuts_with_a_removal_between(dense: tuple[Detector, ChannelGraph]) -> None:
+    """Rows of one block, indices that move, and blocks removed twice over."""
+    detector, graph = tagged(dense[0]), dense[1]
+    first = random_plan(graph, 3)
+    network, total, size = cut(detector, graph, first), first, 128
+    current = trace(network)
+    for step in range(2):
+        names = [c.name for c in candidates(network)][step :: 3 - step]
+        assert names
+        shorter = remove(network, names)
+        smaller = trace(shorter)
+        depth = Plan.of_removal(current, smaller, removal_of(network, names), size)
+        assert depth.removed_blocks == tuple(names) and depth.after.flops < depth.before.flops
+        channels = random_plan(smaller, 5 + step)
+        total = total.then(depth).then(channels)
+        network = cut(shorter, smaller, channels)
+        current = trace(network)
+    assert len(total.removed_blocks) > len(names)
+    assert total.before == first.before and total.after == channels.after and total.units == graph.units
+    present = 0
+    for entry in total.layers:
+        name = total.removal.renamed(entry.name)
+        assert entry.total == len(graph.emitted[entry.name])
+        kept = kept_channels(total, entry.name)
+        assert kept is not None and kept.tolist() == list(entry.kept)
+        assert (name is None) == (len(kept) == 0) == any(entry.name.startswith(f"{b}.") for b in total.removed_blocks)
+        if name is not None:
+            weight = network.get_parameter(f"{name}.weight")
+            assert weight.flatten(1)[:, 0].tolist() == kept.tolist()
+            present += 1
+    assert present == len({n for n, units in current.emitted.items() if (units >= 0).any()})
+    at_once = remove(detector, total.removed_blocks)
+    again = cut(at_once, trace(at_once), total)
+    assert again.topology == network.topology
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_plan_with_removed_blocks_survives_json_and_refuses_the_whole_network() -> None:
+    detector = chained("mixed")
+    names = ["model.4.0", "model.4.2", "model.4.3"]
+    graph, shorter = trace(detector), trace(remove(detector, names))
+    plan = Plan.of_removal(graph, shorter, removal_of(detector, names), 128, criterion="contribution", notes=("few",))
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert "removed blocks: model.4.0, model.4.2, model.4.3" in plan.table() and plan.table().endswith("few")
+    assert plan.keep(shorter).all()
+    with pytest.raises(UserError, match=r"also removes blocks \(model\.4\.0, .* have to go before channels"):
+        plan.keep(graph)
+    with pytest.raises(UserError, match="another network"):
+        plan.keep(subject_named("yolov5n").graph)
+    data = Plan.everything(graph, 128).to_dict()
+    for key in ("removed_blocks", "chain_lengths"):
+        del data[key]
+    assert Plan.from_dict(data) == Plan.everything(graph, 128), "a file of before blocks could go"
+    with pytest.raises(UserError, match="no block"):
+        Plan.from_dict(plan.to_dict() | {"removed_blocks": ["model.4.9"]})
+    with pytest.raises(UserError, match="not a pruning plan"):
+        Plan.from_dict(plan.to_dict() | {"chain_lengths": {"model.4": "four"}})
+
+
+def test_what_a_composition_says() -> None:
+    graph = subject_named("yolov5n").graph
+    budget, keep = Budget("flops", 0.5), np.ones(graph.units, dtype=bool)
+    first = Plan.of(graph, keep, 128, budget=budget, criterion="gamma", notes=["a"])
+    second = Plan.of(graph, keep, 256, criterion="l1", notes=["b"])
+    both = first.then(second)
+    assert (both.budget, both.criterion, both.notes) == (budget, "gamma + l1", ("a", "b"))
+    assert both.image_size == 256 and both.before == both.after == graph.price(None, 256)
+    assert first.then(first).budget is None and first.then(first).criterion == "gamma"
+    data = both.to_dict()
+    assert kept_channels(data, "model.0.conv").tolist() == list(range(8))  # type: ignore[union-attr]
+    assert kept_channels(both, "model.24.m.0") is None
+
+
+@pytest.mark.parametrize("name", list(NARROW))
+def test_masks_lose_what_their_tensors_lose(name: str) -> None:
+    """The mask of a weight, cut, is the mask of the cut weight."""
+    subject = subject_named(name)
+    plan = subject.random_plan(4)
+    weights = {k: v for k, v in subject.detector.state_dict().items() if v.ndim > 1}
+    small = cut(subject.detector, subject.graph, plan).state_dict()
+    masks = cut_masks({k: v > 0 for k, v in weights.items()}, subject.graph, plan)
+    assert masks.keys() == weights.keys()
+    assert all(torch.equal(masks[k], small[k] > 0) and masks[k].dtype == torch.bool for k in masks)
+    shrunk = next(k for k, v in weights.items() if v.shape[0] > small[k].shape[0])
+    with pytest.raises(UserError, match=f"The mask of {shrunk} has the shape"):
+        cut_masks({shrunk: small[shrunk] > 0}, subject.graph, plan)
+
+
+def test_masks_follow_removed_blocks() -> None:
+    detector = chained("mixed")
+    removal = removal_of(detector, ["model.4.0", "model.5.m.1"])
+    short = remove(detector, removal.blocks)
+    masks = removal.tensors({k: v > 0 for k, v in detector.state_dict().items() if v.ndim == 4})
+    assert all(torch.equal(short.state_dict()[name] > 0, mask) for name, mask in masks.items())
+    assert "model.4.3.cv1.conv.weight" not in masks and "model.4.2.cv1.conv.weight" in masks

@@ -1,0 +1,69 @@
+"""Who the teacher is, and what a training gets of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from law_subjects import subject_named
+from secateur.detector.checkpoint import Checkpoint, Stage, save_checkpoint
+from secateur.distillation.settings import DistillSettings
+from secateur.errors import UserError
+from secateur.pruning.surgery import cut
+from secateur.stages.distilling import distillation, find_teacher
+from secateur.training.settings import TrainSettings
+
+TRAIN = TrainSettings(image_size=64)
+
+
+def pruned(weights: str) -> Checkpoint:
+    subject = subject_named("yolov5n")
+    plan = subject.random_plan(1)
+    smaller = cut(subject.detector, subject.graph, plan)
+    history = (Stage("train", {"weights": "other.pt"}), Stage("prune", {"weights": weights} if weights else {}))
+    return replace(Checkpoint.of(smaller), plan=plan.to_dict(), history=history)
+
+
+def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_path: Path) -> None:
+    dense = Checkpoint.of(subject_named("yolov5n").detector, training={"mark": 1})
+    file = tmp_path / "dense.safetensors"
+    save_checkpoint(dense, file)
+    assert find_teacher(DistillSettings("bce"), dense) is dense
+    assert find_teacher(DistillSettings("bce"), pruned(str(file))).training == {"mark": 1}
+    assert find_teacher(DistillSettings("bce", teacher=str(file)), pruned("")).training == {"mark": 1}
+    with pytest.raises(UserError, match="does not say which detector it was pruned from; give that one as --teacher"):
+        find_teacher(DistillSettings("bce"), pruned(""))
+    with pytest.raises(UserError, match=r"gone\.safetensors that was pruned is not there any more"):
+        find_teacher(DistillSettings("bce"), pruned(str(tmp_path / "gone.safetensors")))
+    masked = replace(dense, masks={"model.0.conv.weight": torch.ones(1, dtype=torch.bool)})
+    with pytest.raises(UserError, match="give that one as --teacher"):
+        find_teacher(DistillSettings("bce"), masked)
+
+
+def test_terms_and_hooks_for_a_pruned_student() -> None:
+    start, teacher = pruned(""), Checkpoint.of(subject_named("yolov5n").detector)
+    student = start.detector()
+    assert distillation(DistillSettings(), student, teacher, start, TRAIN) == ([], [])
+    terms, hooks = distillation(DistillSettings("bce+features"), student, teacher, start, TRAIN)
+    assert len(terms) == 1 and terms[0] is hooks[0]
+    with pytest.raises(UserError, match="Unknown distillation 'both'"):
+        distillation(DistillSettings("both"), student, teacher, start, TRAIN)
+
+
+def test_other_classes(caplog: pytest.LogCaptureFixture) -> None:
+    start = pruned("")
+    teacher = Checkpoint.of(subject_named("yolov5n").detector)
+    other = Checkpoint.of(subject_named("yolov5n").detector, names={0: "cat", 1: "dog", 2: "cow"})
+    with caplog.at_level(logging.WARNING, logger="secateur"):
+        distillation(DistillSettings("bce"), start.detector(), teacher, start, TRAIN)
+        assert not caplog.records
+        distillation(DistillSettings("bce"), start.detector(), other, start, TRAIN)
+    assert "calls its classes cat, dog, cow" in caplog.text
+    five = Checkpoint.of(teacher.detector_for(dict(enumerate("abcde"))))
+    settings = DistillSettings("bce", teacher="five.pt")
+    with pytest.raises(UserError, match=r"The teacher five\.pt knows 5 classes but the data set has 3"):
+        distillation(settings, start.detector(), five, start, TRAIN)

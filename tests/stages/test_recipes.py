@@ -1,0 +1,132 @@
+"""Every recipe that comes with the package, from end to end on generated data; and killed in the middle."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from law_subjects import subject_named
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.stages.options import RunOptions
+from secateur.stages.recipe import available
+from secateur.stages.run import run_pipeline
+from secateur.training.session import Session
+
+NAMES = sorted(recipe.name for recipe in available())
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+def options(recipe: str, weights: Path, data: Path, **changes: Any) -> RunOptions:
+    settings: dict[str, Any] = {
+        "data": str(data), "weights": str(weights), "recipe": recipe, "image_size": 64, "batch_size": 8,
+        "epochs": 2, "dense_epochs": 0, "workers": 0, "amp": "off",
+    }  # fmt: skip
+    # The demo's own budget is out of reach for so narrow a network.
+    settings |= {"flops": "0.6"} if recipe == "demo" else {}
+    return RunOptions(**settings | changes)
+
+
+def table_of(summary: dict[str, Any]) -> list[Any]:
+    """The table without times."""
+    return [(row["stage"], row["metrics"], row["model"]) for row in summary["table"]]
+
+
+def zeros_of(checkpoint: Checkpoint) -> dict[str, float]:
+    """Share of zeros in the weight of every convolution."""
+    weights = {n: t for n, t in checkpoint.tensors.items() if n.endswith("weight") and t.ndim == 4}
+    return {name: float((tensor == 0).float().mean()) for name, tensor in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_weights: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Summaries of undisturbed runs, made when first asked for."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(
+    request: pytest.FixtureRequest,
+    finished: dict[str, Any],
+    tiny_weights: Path,
+    tiny_data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[dict[str, Any], Path]:
+    name = request.param
+    if name not in finished:
+        root = tmp_path_factory.mktemp(name)
+        finished[name] = run_pipeline(options(name, tiny_weights, tiny_data), root), root / "exp"
+    result: tuple[dict[str, Any], Path] = finished[name]
+    return result
+
+
+@pytest.mark.parametrize(("name", "undisturbed"), [(n, n) for n in NAMES], indirect=["undisturbed"], ids=NAMES)
+def test_runs_from_end_to_end(name: str, undisturbed: tuple[dict[str, Any], Path]) -> None:
+    summary, folder = undisturbed
+    dense, final = summary["table"][0]["model"], summary["table"][-1]["model"]
+    smaller = final["parameters"] < dense["parameters"]
+    sparser = final["sparsity"] > dense["sparsity"] + 0.2
+    assert smaller or sparser
+    checkpoint = load_checkpoint(folder / "final.safetensors")
+    assert sum(t.numel() for n, t in checkpoint.detector().named_parameters()) == final["parameters"]
+    if sparser:
+        held = {name: mask for name, mask in checkpoint.masks.items() if not mask.all()}
+        assert held
+        assert all((checkpoint.tensors[name][~mask] == 0).all() for name, mask in held.items())
+
+
+@pytest.mark.parametrize(("name", "undisturbed"), [(n, n) for n in NAMES], indirect=["undisturbed"], ids=NAMES)
+def test_killed_at_a_random_step_it_ends_with_the_same_weights(
+    name: str,
+    undisturbed: tuple[dict[str, Any], Path],
+    tiny_weights: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summary, folder = undisturbed
+    trainings = (folder / "progress.json").read_text().count('"best_epoch"')
+    original, taken = Session.step, []
+    # Two epochs of three batches each make six steps a training.
+    last = random.Random(name).randrange(1, 6 * trainings)
+
+    def kill(self: Session) -> None:
+        taken.append(1)
+        if len(taken) > last:
+            raise Killed
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "step", kill)
+        with pytest.raises(Killed):
+            run_pipeline(options(name, tiny_weights, tiny_data), tmp_path)
+    again = run_pipeline(options(name, tiny_weights, tiny_data), tmp_path)
+    assert table_of(again) == table_of(summary)
+    ours, theirs = (load_checkpoint(place / "final.safetensors") for place in (tmp_path / "exp", folder))
+    assert all(torch.equal(ours.tensors[key], tensor) for key, tensor in theirs.tensors.items())
+
+
+def test_pruned_yolo_removes_layers_and_meets_its_budget(tiny_weights: Path, tiny_data: Path, tmp_path: Path) -> None:
+    summary = run_pipeline(options("pruned-yolo", tiny_weights, tiny_data, epochs=1, params="0.5"), tmp_path)
+    dense, final = summary["table"][0]["model"], summary["table"][-1]["model"]
+    assert final["parameters"] <= 0.505 * dense["parameters"]
+    plan = load_checkpoint(tmp_path / "exp" / "final.safetensors").plan
+    assert plan is not None
+    assert plan["removed_blocks"]
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5s6"])
+def test_pruned_yolo_on_other_topologies(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    subject = subject_named(name)
+    file = tmp_path / "weights.safetensors"
+    save_checkpoint(Checkpoint.of(subject.detector), file)
+    changes: dict[str, Any] = {"epochs": 1, "params": "0.6", "image_size": subject.size}
+    summary = run_pipeline(options("pruned-yolo", file, tiny_data, **changes), tmp_path)
+    dense, final = summary["table"][0]["model"], summary["table"][-1]["model"]
+    assert final["parameters"] <= 0.605 * dense["parameters"]

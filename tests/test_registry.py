@@ -1,0 +1,65 @@
+"""Registries: they find the files of their package and the user's plugins, and say what they know."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from secateur.errors import UserError
+from secateur.registry import PLUGINS, Registry
+
+PACKAGE = '"""Methods."""\nfrom secateur.registry import Registry\nMETHODS = Registry("method", "methods_here")\n'
+METHOD = 'from methods_here import METHODS\n\n@METHODS.register("{0}")\ndef method():\n    return "{0}"\n'
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "methods_here"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(PACKAGE)
+    (folder / "one.py").write_text(METHOD.format("first"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith(("methods_here", "secateur_plugin"))]:
+        del sys.modules[name]
+
+
+def registry() -> Registry[object]:
+    import methods_here  # type: ignore[import-not-found]
+
+    return methods_here.METHODS  # type: ignore[no-any-return]
+
+
+def test_a_new_file_is_a_new_method(package: Path) -> None:
+    (package / "another.py").write_text(METHOD.format("second"))
+    assert list(registry()) == ["first", "second"]
+    assert "second" in registry()
+    assert registry()["second"]() == "second"  # type: ignore[operator]
+
+
+def test_plugins_of_the_user(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.py").write_text(METHOD.format("mine"))
+    monkeypatch.setenv(PLUGINS, str(own))
+    assert list(registry()) == ["first", "mine"]
+
+
+def test_an_unknown_name_lists_the_known_ones(package: Path) -> None:
+    with pytest.raises(UserError, match=r"Unknown method 'x'; choose one of first\."):
+        registry()["x"]
+
+
+@pytest.mark.parametrize(("text", "sentence"), [(None, "which is no Python file"), ("1 / 0", "ZeroDivisionError")])
+def test_broken_plugins_are_named(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, sentence: str
+) -> None:
+    file = tmp_path / "broken.py"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv(PLUGINS, str(file))
+    with pytest.raises(UserError, match=sentence):
+        list(registry())
