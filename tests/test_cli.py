@@ -14,6 +14,9 @@ import pytest
 import yaml
 
 from secateur.cli import main, rewrite
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +229,124 @@ def test_one_class_training_is_evaluated_as_one_class(
 ) -> None:
     main([*training(tiny_data, tiny_cfg), "--single-cls", "--json"])
     assert len(json.loads(capsys.readouterr().out)["per_class"]) == 1
+
+
+def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
+    start = ["train", "--weights", str(weights), "--data", str(data), "--img", "64", "--workers", "0", "--amp", "off"]
+    return [*start, "--epochs", "2", "--batch", "8", *words]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--target-sparsity 0.5 --pruning-pattern 4:2", "4:2"),
+        ("--target-sparsity 0.5 --pruning-pattern plaid", "has none of the forms N:M, NxM"),
+        ("--target-sparsity 0.8 --pruning-pattern 2:4", "more than the pattern 2:4 can give: 0.5"),
+        ("--target-sparsity 0.5 --pruning-schedule slowly", "Unknown pruning schedule 'slowly'; choose one of cosine,"),
+        ("--target-sparsity 0.5 --pruning-criterion beauty", "Unknown pruning criterion 'beauty'; choose one of"),
+        ("--target-sparsity 0.5 --cooldown-epochs 2", "--cooldown-epochs is 2, but the training has 2 epochs"),
+        ("--target-sparsity 1.5", "must be below 1"),
+        ("--target-sparsity 0.5 --exclude-weights nothing.*", "nothing.*"),
+        ("--distill magic", "Unknown distillation 'magic'; choose one of bce,"),
+        ("--distill bce --teacher nowhere.pt", "nowhere.pt"),
+    ],
+)
+def test_impossible_methods_of_a_training(
+    words: str, expected: str, tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in sentence(capsys, *sparse_training(tiny_weights, tiny_data, *words.split()))
+
+
+def test_a_target_under_the_present_sparsity(
+    tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*pruning(tiny_weights, tiny_data, "--unstructured", "0.6"), "--project", "zeroed"])
+    pruned = Path("zeroed") / "exp" / "pruned.safetensors"
+    words = ["--target-sparsity", "0.5", "--pruning-pattern", "1x1"]
+    assert "already" in sentence(capsys, *sparse_training(pruned, tiny_data, *words))
+
+
+def test_a_teacher_of_other_classes(
+    tiny_cfg: Path, tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(Checkpoint.of(Detector(Topology.from_yaml(tiny_cfg, nc=5))), teacher)
+    words = ["--distill", "bce", "--teacher", str(teacher)]
+    said = sentence(capsys, *sparse_training(tiny_weights, tiny_data, *words))
+    assert "5 classes" in said
+    assert "teacher.safetensors" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", "No budget is given"),
+        ("--unstructured 1.2", "--unstructured"),
+        ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts nothing"),
+        ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
+        ("--layers 1 --layer-score charm", "Unknown layer score 'charm'; choose one of contribution,"),
+        ("--percent 0.2 --criterion beauty", "Unknown criterion 'beauty'; choose one of fisher,"),
+        ("--percent 0.2 --tie loosely", "--tie loosely is unknown"),
+        ("--percent 0.2 --search dowsing", "--search dowsing is unknown; choose eagleeye"),
+    ],
+)
+def test_impossible_cuts(
+    words: str, expected: str, tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in sentence(capsys, *pruning(tiny_weights, tiny_data, *words.split()))
+
+
+@pytest.mark.parametrize(("percent", "expected"), [("0.2,much", "much"), ("1.2", "1.2"), ("0.2,0.2", "twice")])
+def test_impossible_sweeps(
+    percent: str, expected: str, tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--weights", str(tiny_weights), "--data", str(tiny_data), "--img", "64", "--percent", percent]
+    assert expected in sentence(capsys, "sweep", *words)
+
+
+def test_zeros_are_kept_by_finetuning_with_distillation(
+    tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*pruning(tiny_weights, tiny_data, "--unstructured", "0.3"), "--project", "zeroed"])
+    pruned = Path("zeroed") / "exp" / "pruned.safetensors"
+    words = sparse_training(pruned, tiny_data, "--distill", "bce+features", "--project", "tuned")
+    main(["finetune", *words[1:]])
+    main(["val", "--weights", "tuned/exp/weights/best.safetensors", "--data", str(tiny_data), "--img", "64"])
+    printed = capsys.readouterr().out
+    before, after = load_checkpoint(pruned), load_checkpoint("tuned/exp/weights/best.safetensors")
+    for name, mask in before.masks.items():
+        assert (after.tensors[name][~mask] == 0).all()
+    assert "sparsity 0.29" in printed
+    assert printed.count("Average Precision") == 6
+    assert printed.count("Average Recall") == 6
+    assert "Speed: " in printed
+
+
+def test_layers_and_channels_in_one_cut(tiny_weights: Path, tiny_data: Path) -> None:
+    main([*pruning(tiny_weights, tiny_data, "--layers", "1", "--percent", "0.2"), "--project", "cut"])
+    summary = json.loads(Path("cut/exp/summary.json").read_text())
+    assert [row["stage"] for row in summary["table"]] == [
+        "dense", "1 layer removed", "cut, no repair", "cut + repair",
+    ]  # fmt: skip
+    checkpoint = load_checkpoint("cut/exp/pruned.safetensors")
+    assert checkpoint.plan is not None
+    assert len(checkpoint.plan["removed_blocks"]) == 1
+    assert [stage.verb for stage in checkpoint.history] == ["prune", "prune"]
+
+
+def test_sweep_prints_its_table(tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--weights", str(tiny_weights), "--data", str(tiny_data), "--img", "64", "--workers", "0", "--cut"]
+    main(["sweep", *words, "--percent", "0.1,0.3", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert [row["percent"] for row in summary["table"]] == [0.0, 0.1, 0.3]
+    assert Path("runs/sweep/exp/sweep.csv").is_file()
+
+
+def test_recipes_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipes"])
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert {"intel", "two-of-four", "slimming", "slimming-v6.2", "pruned-yolo", "unstructured", "eagleeye"} <= set(
+        names
+    )
+    assert all(line.endswith("]") for line in lines)

@@ -70,7 +70,8 @@ def smaller(
     models = []
     if options.prune.layers:
         checkpoint, removed = remove_layers(checkpoint, work, options.prune)
-        models.append((f"{len(removed)} layers removed", checkpoint))
+        what = "layer" if len(removed) == 1 else "layers"
+        models.append((f"{len(removed)} {what} removed", checkpoint))
     if budgets_of(options.prune):
         decision, curve = decide(checkpoint, work, options.prune, folder)
         save_decision(folder, decision, curve)
