@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur.api import allocate, cut, load, save, score, trace
+    from secateur.api import allocate, cut, load, remove, save, score, trace, zero
 
-__all__ = ["allocate", "cut", "load", "save", "score", "trace"]
+__all__ = ["allocate", "cut", "load", "remove", "save", "score", "trace", "zero"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.model import Detector
 from secateur.pruning import graph as graphs
-from secateur.pruning import importance, surgery
+from secateur.pruning import depth, importance, surgery
 from secateur.pruning.budget import Guards
 from secateur.pruning.budget import allocate as allocate_units
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.plan import Budget, Plan
+from secateur.pruning.settings import PruneSettings
 from secateur.pruning.statistics import Statistics, collect
+from secateur.sparsity.one_shot import zero_weights
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -80,6 +83,37 @@ def cut(detector: Detector, graph: ChannelGraph, plan: Plan) -> Detector:
     True
     """
     return surgery.cut(detector, graph, plan)
+
+
+def remove(detector: Detector, blocks: Iterable[str]) -> Detector:
+    """A new detector without these bottlenecks; `secateur.pruning.depth` lists and scores those that can go.
+
+    >>> from secateur.detector.topology import Topology
+    >>> from secateur.pruning.depth import candidates
+    >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
+    >>> [block.name for block in candidates(detector)][:2]
+    ['model.2.m.0', 'model.4.m.0']
+    >>> shallower = remove(detector, ["model.4.m.0"])
+    >>> len(candidates(detector)) - len(candidates(shallower))
+    1
+    """
+    return depth.remove(detector, blocks)
+
+
+def zero(checkpoint: Checkpoint, share: float, **options: Any) -> Checkpoint:
+    """Zeroes the smallest weights of every convolution, with masks that later training holds.
+
+    Args:
+        share: of the weights, between 0 and 1.
+        options: `scope` ("layer" or "global"), `pattern` ("1x1", "4x1", "2:4", ...), `exclude` (patterns of names).
+
+    >>> from secateur.detector.topology import Topology
+    >>> checkpoint = zero(Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3))), 0.5, pattern="2:4")
+    >>> float((checkpoint.tensors["model.1.conv.weight"] == 0).float().mean())
+    0.5
+    """
+    sparse, _ = zero_weights(checkpoint, PruneSettings(unstructured=share, **options))
+    return sparse
 
 
 def save(model: Checkpoint | Detector, path: str | Path) -> None:
