@@ -241,7 +241,7 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
     [
         ("--target-sparsity 0.5 --pruning-pattern 4:2", "4:2"),
         ("--target-sparsity 0.5 --pruning-pattern plaid", "has none of the forms N:M, NxM"),
-        ("--target-sparsity 0.8 --pruning-pattern 2:4", "more than the pattern 2:4 can give: 0.5"),
+        ("--target-sparsity 0.8 --pruning-pattern 2:4", "out of reach of the pattern 2:4"),
         ("--target-sparsity 0.5 --pruning-schedule slowly", "Unknown pruning schedule 'slowly'; choose one of cosine,"),
         ("--target-sparsity 0.5 --pruning-criterion beauty", "Unknown pruning criterion 'beauty'; choose one of"),
         ("--target-sparsity 0.5 --cooldown-epochs 2", "--cooldown-epochs is 2, but the training has 2 epochs"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import UserError
-from secateur.registry import PLUGINS, Registry
+from secateur.registry import PLUGINS, Registry, load_plugins
 
 PACKAGE = '"""Methods."""\nfrom secateur.registry import Registry\nMETHODS = Registry("method", "methods_here")\n'
 METHOD = 'from methods_here import METHODS\n\n@METHODS.register("{0}")\ndef method():\n    return "{0}"\n'
@@ -46,6 +46,20 @@ def test_plugins_of_the_user(package: Path, tmp_path: Path, monkeypatch: pytest.
     (own / "mine.py").write_text(METHOD.format("mine"))
     monkeypatch.setenv(PLUGINS, str(own))
     assert list(registry()) == ["first", "mine"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_method_of_the_user_takes_the_place_of_the_packages(
+    before: bool, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(METHOD.replace('return "{0}"', 'return "mine"').format("first"))
+    monkeypatch.setenv(PLUGINS, str(file))
+    found = registry()
+    if before:
+        # Another registry was searched first.
+        load_plugins()
+    assert found["first"]() == "mine"  # type: ignore[operator]
 
 
 def test_an_unknown_name_lists_the_known_ones(package: Path) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.model import Detector
-from secateur.pruning import graph as graphs
 from secateur.pruning import depth, importance, surgery
+from secateur.pruning import graph as graphs
 from secateur.pruning.budget import Guards
 from secateur.pruning.budget import allocate as allocate_units
 from secateur.pruning.graph import ChannelGraph

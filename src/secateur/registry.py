@@ -29,12 +29,15 @@ class Registry(Mapping[str, T]):
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._methods: dict[str, T] = {}
-        self._searched = False
+        self._searched = self._from_package = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that gives a method its name; a later one of the same name takes its place."""
+        """Decorator that gives a method its name. A user's method takes the place of one of the package, never the
+        other way round."""
 
         def add(method: T) -> T:
+            if self._from_package and name in self._methods:
+                return method
             self._methods[name] = method
             return method
 
@@ -66,11 +69,15 @@ class Registry(Mapping[str, T]):
     def _search(self) -> None:
         if self._searched:
             return
-        self._searched = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
-            importlib.import_module(module.name)
+        self._from_package = True
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+                importlib.import_module(module.name)
+        finally:
+            self._from_package = False
         load_plugins()
+        self._searched = True
 
 
 def load_plugins() -> None:

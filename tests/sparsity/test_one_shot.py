@@ -150,3 +150,10 @@ def test_published_accuracy_of_yolov5n_with_zeros(reference_dir: Path, share: fl
     index = scan(config, "val", cache=False, progress=False)
     metrics = validate(pruned.detector(), index, ValSettings(workers=0), progress=False)
     assert (metrics.mAP50, metrics.mAP50_95) == pytest.approx(PUBLISHED[share], abs=0.006)
+
+
+def test_a_second_pruning_in_another_pattern_counts_the_zeros_of_the_first(tiny_weights: Path) -> None:
+    first, _ = zero_weights(load_checkpoint(tiny_weights), PruneSettings(unstructured=0.5))
+    second, report = zero_weights(first, PruneSettings(unstructured=0.6, pattern="4x1", exclude=("model.11",)))
+    assert report.over_covered == pytest.approx(0.6, abs=0.003)
+    assert all((second.tensors[name][~mask] == 0).all() for name, mask in first.masks.items())

@@ -26,14 +26,19 @@ def test_from_the_warm_up_to_the_cool_down_in_about_forty_prunings() -> None:
     assert moments[0] == (300, 0.0) and moments[1] == (367, 1 / 40) and moments[-1] == (3000, 1.0)
 
 
-def test_the_cool_down_is_half_of_the_training_unless_told() -> None:
-    assert pruning_window(SCHEDULE, ON).end == 2500
+def test_the_cool_down_is_half_of_what_follows_the_warm_up_unless_told() -> None:
+    assert pruning_window(SCHEDULE, ON).end == 2700
+    assert pruning_window(SCHEDULE, replace(ON, pruning_start=30)).end == 4000
+    # A warm-up that takes half of a short training still leaves room for both.
+    short = Schedule(Hyp(), epochs=20, batches=8, batch_size=64)
+    window = pruning_window(short, ON)
+    assert (window.start, window.end) == (80, 120)
     assert pruning_window(SCHEDULE, replace(ON, cooldown_epochs=0)).end == 5000
 
 
 @pytest.mark.parametrize("frequency", [1, 7, 100, 333, 2200, 9999])
 def test_prunings_are_regular_and_the_last_is_at_the_end(frequency: int) -> None:
-    window = pruning_window(SCHEDULE, replace(ON, pruning_frequency=frequency))
+    window = pruning_window(SCHEDULE, replace(ON, pruning_frequency=frequency, cooldown_epochs=25))
     steps, progress = list(window.moments), list(window.moments.values())
     expected = max((2500 - 300 + frequency) // frequency - 1, 1)
     assert window.prunings == expected and len(steps) == expected + 1
@@ -88,7 +93,7 @@ def test_a_window_without_steps_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"pruning_start of 30 epochs ends at optimizer step 3000 .* begin at step 2500"
     ):
-        pruning_window(SCHEDULE, replace(ON, pruning_start=30))
+        pruning_window(SCHEDULE, replace(ON, pruning_start=30, cooldown_epochs=25))
     with pytest.raises(UserError, match=r"the warm-up ends at optimizer step 300 .* begin at step 200"):
         pruning_window(SCHEDULE, replace(ON, cooldown_epochs=48))
 

@@ -15,8 +15,9 @@ from secateur.sparsity.convolution import ConvPenalty
 from secateur.sparsity.gamma import GammaPenalty
 from secateur.sparsity.settings import SparsifySettings
 from secateur.sparsity.soft_mask import SoftMask
+from secateur.stages.methods import Methods
 from secateur.stages.penalties import automatic_rate, penalty_hooks
-from secateur.stages.training import sparse_train
+from secateur.stages.training import train_stage
 from secateur.training.hyp import Hyp
 from secateur.training.settings import TrainSettings
 
@@ -99,13 +100,22 @@ def test_what_cannot_be_penalised_is_refused_before_the_training(tiny_weights: P
         automatic_rate(torch.zeros(3), SparsifySettings(), SETTINGS, 24)
 
 
+def test_an_automatic_rate_needs_sgd_or_the_proximal_step(tiny_weights: Path) -> None:
+    start, settings = load_checkpoint(tiny_weights), dataclasses.replace(SETTINGS, optimizer="AdamW")
+    with pytest.raises(UserError, match=r"--rate 0 cannot find a rate for AdamW"):
+        penalty_hooks(start, SparsifySettings(), settings, 24)
+    assert penalty_hooks(start, SparsifySettings(mode="proximal"), settings, 24)
+    assert penalty_hooks(start, SparsifySettings(rate=1e-3), settings, 24)
+
+
 def test_sparse_training_with_everything_on(tiny_weights: Path, tiny_data: Path, tmp_path: Path) -> None:
     sparsify = SparsifySettings(
         reach=0.5, penalty="both", mode="proximal", soft_mask=True, mask_start=0, mask_hard=1, mask_alpha=1.0
     )
     settings = dataclasses.replace(SETTINGS, epochs=2, hyp=Hyp(warmup_epochs=0), noautoanchor=True)
     data = load_data_config(tiny_data)
-    result = sparse_train(load_checkpoint(tiny_weights), data, settings, sparsify, tmp_path)
+    methods = Methods(sparsify=sparsify)
+    result = train_stage(load_checkpoint(tiny_weights), data, settings, tmp_path, verb="sparsify", methods=methods)
     saved = load_checkpoint(result.last)
     assert saved.history[-1].verb == "sparsify" and saved.history[-1].settings["mask_hard"] == 1
     zeros = sum(int((t == 0).sum()) for n, t in saved.tensors.items() if n.endswith("bn.weight"))

@@ -14,7 +14,7 @@ from secateur.errors import UserError
 from secateur.pruning.settings import PruneSettings
 from secateur.stages.ledger import Ledger
 from secateur.stages.options import RunOptions
-from secateur.stages.recipe import load_recipe
+from secateur.stages.recipe import StageSpec, load_recipe
 from secateur.stages.run import run_pipeline
 from secateur.stages.settle import Step, budget_of_round, prune_settings, settle
 from secateur.training.session import Session
@@ -153,13 +153,39 @@ def test_a_wrong_option_is_found_before_anything_is_written(
 
 
 def test_a_budget_of_the_user_replaces_that_of_the_recipe() -> None:
+    def chosen(settings: dict[str, Any], **given: Any) -> dict[str, Any]:
+        return prune_settings(RunOptions(**given), StageSpec("prune", settings))
+
     recipe = {"criterion": "taylor", "flops": "0.48", "round_to": 8}
-    settings = prune_settings(RunOptions(params="0.3", round_to=4), recipe)
-    assert settings == {"criterion": "taylor", "round_to": 4, "params": "0.3"}
-    assert prune_settings(RunOptions(), recipe) == recipe
+    assert chosen(recipe, params="0.3", round_to=4) == {"criterion": "taylor", "round_to": 4, "params": "0.3"}
+    assert chosen(recipe) == recipe
     # A stage that only removes layers takes no budget of channels.
-    assert prune_settings(RunOptions(params="0.3", criterion="l1"), {"layers": 1}) == {"layers": 1}
-    assert prune_settings(RunOptions(target_sparsity=0.2), {"unstructured": 0.3}) == {"unstructured": 0.2}
+    assert chosen({"layers": 1}, params="0.3", criterion="l1") == {"layers": 1}
+    assert chosen({"unstructured": 0.3}, target_sparsity=0.2, exclude=("model.24",)) == {
+        "unstructured": 0.2, "exclude": ("model.24",),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option"),
+    [
+        ("unstructured", {"pruning_frequency": 7}),
+        ("unstructured", {"cooldown_epochs": 3}),
+        ("intel", {"criterion": "l1"}),
+        ("intel", {"rate": 0.1}),
+        ("intel", {"percent": 0.2}),
+        ("eagleeye", {"rate": 0.1}),
+        ("slimming", {"pruning_pattern": "1x1"}),
+    ],
+)
+def test_an_option_that_nothing_takes_is_refused(recipe: str, option: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"needs a stage that .* and recipe {recipe} has none"):
+        settle(RunOptions(**option), load_recipe(recipe), trained=True)
+
+
+def test_excluded_layers_of_weight_pruning() -> None:
+    steps = settle(RunOptions(exclude=("model.24",), epochs=9), load_recipe("intel"), trained=True)
+    assert steps[-1].methods.weights.exclude_weights == ("model.24",)
 
 
 def test_rounds_approach_the_budget_by_equal_factors() -> None:

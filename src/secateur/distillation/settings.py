@@ -34,6 +34,8 @@ class DistillSettings:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be a number of at least 0.")
+        if self.teacher and not self.distill:
+            raise UserError("--teacher needs --distill, which says what is imitated, for example --distill bce.")
         methods = self.methods
         if self.distill and not all(methods):
             raise UserError(f"--distill {self.distill} has an empty name in it; write for example bce+features.")

@@ -120,7 +120,7 @@ class Widths:
 
     def __init__(self, graph: ChannelGraph, scores: Floats, budget: Budget, guards: Guards, image_size: int) -> None:
         self.graph, self.budget, self.image_size = graph, budget, image_size
-        excluded = _excluded(graph, guards.exclude)
+        excluded = excluded_spaces(graph, guards.exclude)
         self.allowed = [_allowed(space, guards, bool(out)) for space, out in zip(graph.spaces, excluded, strict=True)]
         sizes = [len(space.units) for space in graph.spaces]
         self.rounded = np.concatenate([_rounding(a, n) for a, n in zip(self.allowed, sizes, strict=True)])
@@ -209,8 +209,12 @@ class Widths:
         return f"{value:,} {what} ({value / dense:.4g} of the dense model)"
 
 
-def _excluded(graph: ChannelGraph, patterns: tuple[str, ...]) -> Bools:
-    """Which spaces a pattern holds whole."""
+def excluded_spaces(graph: ChannelGraph, patterns: tuple[str, ...]) -> Bools:
+    """Which spaces a pattern holds whole, [spaces] bool.
+
+    Raises:
+        UserError: a pattern matches none.
+    """
     for pattern in patterns:
         if not any(space.matches((pattern,)) for space in graph.spaces):
             names = ", ".join(sorted(space.layers[0] for space in graph.spaces)[:3])

@@ -115,6 +115,10 @@ class ConvPenalty(Hook):
         if run.is_main:
             write_text(run.folder / "filters.csv", as_csv(self._rows))
 
+    def may_stop(self, run: TrainingRun) -> bool:
+        """The course of the sparsity runs over all epochs."""
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """The rows of filters.csv so far; rates are functions of where the training is."""
         return {"rows": [dict(row) for row in self._rows]}

@@ -116,6 +116,10 @@ class GammaPenalty(Hook):
             shares = " and ".join(f"{row[f'ema/below_{limit:g}']:.1%} under {limit:g}" for limit in NEAR_ZERO)
             run.log.message(f"Of {int(scales.prunable.sum())} penalised scales of the average, {shares} at the end.")
 
+    def may_stop(self, run: TrainingRun) -> bool:
+        """The course of the sparsity runs over all epochs."""
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """The rows of gamma.csv so far; rates are functions of where the training is."""
         return {"rows": [dict(row) for row in self._rows]}

@@ -10,11 +10,12 @@ from torch import nn
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.errors import UserError
 from secateur.pruning.settings import PruneSettings
-from secateur.sparsity.patterns import parse_pattern
+from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.report import SparsityReport, sparsity_report
-from secateur.sparsity.selection import check_bounds, check_target, present_sparsity, prunable_layers, select
+from secateur.sparsity.selection import beside, check_bounds, check_target, present_sparsity, prunable_layers, select
 
 OPTION = "--unstructured"
+SCOPES = ("layer", "global", "local")
 
 
 def zero_weights(checkpoint: Checkpoint, settings: PruneSettings) -> tuple[Checkpoint, SparsityReport]:
@@ -33,19 +34,14 @@ def zero_weights(checkpoint: Checkpoint, settings: PruneSettings) -> tuple[Check
         UserError: a share outside 0..1, beyond the pattern or under the present share of zeros; an unknown pattern or
             scope; an exclusion that matches nothing.
     """
-    share = settings.unstructured
-    if not 0 < share < 1:
-        raise UserError(f"{OPTION} is {share:g}; it is a share of the weights, over 0 and under 1.")
-    pattern = parse_pattern(settings.pattern)
-    check_bounds(pattern, share, option=OPTION)
+    pattern, share = check_one_shot(settings), settings.unstructured
     detector = checkpoint.detector()
     names, _ = prunable_layers(detector, pattern, settings.exclude, (nn.Conv2d,))
     weights = {name: detector.get_parameter(name).detach() for name in names}
     check_target(present_sparsity(weights.values()), share, OPTION, "give a higher share")
     scores = {name: weight.abs() for name, weight in weights.items()}
-    masks = select(scores, weights, pattern, share, scope=settings.scope)
     held = {name: mask.bool() for name, mask in checkpoint.masks.items()}
-    masks = {name: mask & held[name] if name in held else mask for name, mask in masks.items()}
+    masks = beside(held, share, lambda blocks: select(scores, weights, pattern, blocks, scope=settings.scope))
     # masked_fill, not a product: it leaves no negative zeros, and keeps the type that the tensor was stored in.
     zeroed = {name: checkpoint.tensors[name].masked_fill(~mask, 0) for name, mask in masks.items()}
     pruned = dataclasses.replace(
@@ -54,6 +50,21 @@ def zero_weights(checkpoint: Checkpoint, settings: PruneSettings) -> tuple[Check
     report = sparsity_report(pruned.detector(), names, pattern)
     history = (*checkpoint.history, _stage(settings, pattern.name, report))
     return dataclasses.replace(pruned, history=history), report
+
+
+def check_one_shot(settings: PruneSettings) -> Pattern:
+    """The pattern, after a look at all that can be checked without a detector.
+
+    Raises:
+        UserError: an unknown pattern or scope, or a share out of reach.
+    """
+    share, pattern = settings.unstructured, parse_pattern(settings.pattern)
+    if not 0 < share < 1:
+        raise UserError(f"{OPTION} is {share:g}; it is a share of the weights, over 0 and under 1.")
+    if settings.scope not in SCOPES:
+        raise UserError(f"--scope {settings.scope} is unknown; choose one of {', '.join(SCOPES)}.")
+    check_bounds(pattern, share, option=OPTION)
+    return pattern
 
 
 def _stage(settings: PruneSettings, pattern: str, report: SparsityReport) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
@@ -19,6 +19,8 @@ _LARGEST = torch.finfo(torch.float32).max
 _CHUNK = 1 << 18  # numbers whose intermediate results stay in a CPU's cache
 # So that 2/3 written as 0.6667 is the limit of 1:3, not beyond it.
 _SLACK = 5e-4
+# Of a share of blocks: to a four-thousandth of it.
+_BISECTIONS = 12
 
 
 def prunable_layers(
@@ -124,6 +126,34 @@ def check_bounds(
             f"{option} {target:g} is less than the {minimum:g} that every layer is to have (--min-sparsity); "
             "change one of them."
         )
+
+
+def beside(
+    held: Mapping[str, Tensor], wanted: float, choose: Callable[[float], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Masks with the share `wanted` of zeros of which some, those of `held`, lie as they lie.
+
+    Zeros of an earlier pruning in another pattern count wherever they are, so fewer blocks make up the rest: how many
+    is found by bisection.
+
+    Args:
+        held: masks (True: stays) by weight; weights without one hold nothing.
+        choose: a share of zeros in blocks -> masks of all weights.
+    """
+
+    def joined(blocks: float) -> dict[str, Tensor]:
+        return {name: mask & held[name] if name in held else mask for name, mask in choose(blocks).items()}
+
+    def zeros(masks: dict[str, Tensor]) -> float:
+        return present_sparsity(masks.values())
+
+    masks, low, high = joined(wanted), 0.0, wanted
+    if zeros(masks) <= wanted:
+        return masks
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if zeros(joined(middle)) > wanted else (middle, high)
+    return joined(low)
 
 
 def select(

@@ -97,7 +97,7 @@ class WeightSettings:
     pruning_frequency: int = -1
     """Optimizer steps between two prunings; -1: such that there are about 40 of them."""
     cooldown_epochs: int = -1
-    """Last epochs, in which the zeros stay where they are; -1: half of the training."""
+    """Last epochs, in which the zeros stay where they are; -1: half of what follows the start of the pruning."""
     min_sparsity: float = 0.0
     """Every layer has at least this share of zeros at the end."""
     max_sparsity: float = 0.98
@@ -111,7 +111,8 @@ class WeightSettings:
     lock_zeros: bool = False
     """Keep the zeros that the weights came with, and make no others."""
     group_lasso: float = 0.0
-    """Factor of the group lasso on the blocks until the target is reached (0: off); NxM patterns only."""
+    """Factor of the group lasso on the blocks until the target is reached (0: off), times the root of the block's size;
+    NxM patterns only."""
 
     def __post_init__(self) -> None:
         least = {"target_sparsity": 0, "pruning_start": -1, "pruning_frequency": -1, "cooldown_epochs": -1}
@@ -133,6 +134,10 @@ class WeightSettings:
             if getattr(self, name) not in allowed:
                 raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
         self._check_shares()
+
+        idle = [name for name in ("group_lasso", "progressive") if getattr(self, name)]
+        if idle and self.target_sparsity == 0:
+            raise UserError(f"Option {idle[0]} acts on weights that are being pruned; give target_sparsity too.")
 
     def _check_shares(self) -> None:
         target, low, high = self.target_sparsity, self.min_sparsity, self.max_sparsity

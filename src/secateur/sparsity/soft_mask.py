@@ -63,6 +63,10 @@ class SoftMask(Hook):
             )
 
     @torch.no_grad()
+    def may_stop(self, run: TrainingRun) -> bool:
+        """The course of the sparsity runs over all epochs."""
+        return False
+
     def epoch_end(self, run: TrainingRun) -> None:
         """Acts, in the epochs that `factors` names."""
         factor = factors(self.settings, run.epochs).get(run.epoch)

@@ -23,21 +23,21 @@ from secateur.sparsity.lasso import GroupLasso
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.progressive import intermediate_masks, substep_gaps
 from secateur.sparsity.schedules import SPARSITY_SCHEDULES
-from secateur.sparsity.selection import check_bounds, check_target, prunable_layers, select
+from secateur.sparsity.selection import beside, check_bounds, check_target, prunable_layers, select
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.window import Window, pruning_window
 from secateur.training.hooks import Hook, TrainingRun
 
 Masks = dict[str, Tensor]
+FEW = 5  # prunings: a schedule is no schedule with fewer
 TOLERANCE = 5e-4  # by which the zeros that are there may exceed the target: targets are hit up to a block
 
 
 class WeightPruning(Hook):
     """Zeroes the least important weights step by step, holds the zeros, and reaches the target before the cool-down.
 
-    A zero stays: masks only shrink. Zeros that the weights came with stay and count when they make whole blocks of the
-    pattern; others may grow back, for the target counts blocks. Layers that are not pruned here keep the masks of the
-    checkpoint.
+    A zero stays: masks only shrink. Masks that the checkpoint came with hold on, whatever their pattern, and their
+    zeros count; so do zero weights that make whole blocks. Layers that are not pruned here keep the checkpoint's masks.
 
     Args:
         settings: target, pattern, criterion, schedule and window.
@@ -65,6 +65,7 @@ class WeightPruning(Hook):
         self._decisions: dict[int, float] = {}  # optimizer step -> progress for which masks are chosen there
         self._queue: dict[int, Masks] = {}  # optimizer step -> masks already chosen for it
         self._substeps = (1, 0)  # of a pruning: how many, and optimizer steps between them
+        self._scattered = False  # whether some zeros that hold make no whole blocks
         self._lasso: GroupLasso | None = None
         self._share = self._initial = 0.0  # sparsity last asked for, and that of the beginning
         self._rows: list[dict[str, float]] = []
@@ -78,7 +79,7 @@ class WeightPruning(Hook):
         names, indivisible = prunable_layers(run.detector, self.pattern, self.settings.exclude_weights)
         self._weights = {name: run.detector.get_parameter(name) for name in names}
         if self.settings.lock_zeros:
-            self._lock()
+            self._lock(run)
         else:
             frozen = [name for name, weight in self._weights.items() if not weight.requires_grad]
             for name in frozen:
@@ -119,7 +120,7 @@ class WeightPruning(Hook):
                 self._enqueue(run.step, self._choose(self._decisions[run.step]))
             if run.step in self._queue:
                 self._put_on(run, self._queue.pop(run.step))
-            if run.step >= self.window.end:
+            if run.step >= self.window.end or (self._share >= self.settings.target_sparsity and not self._queue):
                 self._finish()
         apply_masks_(run, self._masks)
 
@@ -177,29 +178,29 @@ class WeightPruning(Hook):
         self._queue = {step: _moved(masks, device) for step, masks in state["queue"].items()}
         self._rows = [dict(row) for row in state["rows"]]
 
-    def _lock(self) -> None:
-        """Takes the zeros of single weights as they are."""
+    def _lock(self, run: TrainingRun) -> None:
+        """Takes the zeros of single weights as they are; excluded layers keep the masks that they came with."""
         masks = {name: weight.detach() != 0 for name, weight in self._weights.items()}
         self._masks = {name: mask for name, mask in masks.items() if not mask.all()}
         if not self._masks:
             raise UserError("Option lock_zeros finds no zeros among the weights; start from a model that has some.")
         self._share = self._initial = share_of_zeros(self._weights)
+        came_with = fitting(self._came_with, run.detector)
+        self._masks |= {name: mask for name, mask in came_with.items() if name not in self._weights}
 
     def _take_over(self, run: TrainingRun) -> None:
-        """Begins with the blocks that are zero, and with the masks of layers that are not pruned here."""
-        freed, came_with = 0, fitting(self._came_with, run.detector)
+        """Begins with the masks of the checkpoint, and with whole blocks that are zero."""
+        came_with = fitting(self._came_with, run.detector)
         for name, weight in self._weights.items():
             size = weight.detach().abs()
             gone = self.pattern.reduce(size, "max") == 0
-            self._masks[name] = self.pattern.expand(~gone, weight.detach(), size)
-            if name in came_with:
-                freed += int((self._masks[name] & ~came_with[name]).sum())
+            blocks = self.pattern.expand(~gone, weight.detach(), size)
+            self._masks[name] = blocks & came_with[name] if name in came_with else blocks
+            self._scattered = self._scattered or not torch.equal(blocks, self._masks[name])
         self._share = self._initial = share_of_zeros(self._masks)
         target = self.settings.target_sparsity
         if self._initial > target + TOLERANCE:
             check_target(self._initial, target)
-        if freed:
-            run.log.message(f"{freed} masked weights make no blocks of {self.pattern.name} and may grow back.")
         self._masks |= {name: mask for name, mask in came_with.items() if name not in self._weights}
 
     def _lay_out(self, run: TrainingRun, window: Window) -> None:
@@ -223,25 +224,34 @@ class WeightPruning(Hook):
             f"{max(window.prunings, 1)} prunings from optimizer step {window.start} to {window.end}, then "
             f"{run.epochs - 1 - window.last_epoch} epochs of cool-down."
         )
+        if window.prunings < FEW and settings.pruning_schedule != "oneshot":
+            run.log.message("That is hardly gradual: train longer, or set a shorter warm-up or cool-down.")
 
     def _choose(self, progress: float) -> Masks | None:
         """New masks of all pruned weights; None when the schedule asks for no more zeros than it did."""
-        settings, target = self.settings, self.settings.target_sparsity
+        target = self.settings.target_sparsity
         wanted = target if progress >= 1 else min(self.schedule(self._initial, target, progress), target)
         if wanted <= self._share:
             return None
         self._share = wanted
-        chosen = select(
+        # Whole blocks that are zero go first anyway; single zeros of before count wherever they lie.
+        held = self._masks if self._scattered else {}
+        masks = beside(held, wanted, lambda blocks: self._select(blocks, wanted))
+        return {name: self._masks[name] & mask for name, mask in masks.items()}
+
+    def _select(self, blocks: float, wanted: float) -> Masks:
+        """Masks whose blocks make the share `blocks` of zeros; `wanted` is the share in all."""
+        settings = self.settings
+        return select(
             self.scores,
             self._weights,
             self.pattern,
-            wanted,
+            blocks,
             scope=settings.pruning_scope,
-            minimum=settings.min_sparsity * wanted / target,
+            minimum=settings.min_sparsity * wanted / settings.target_sparsity,
             maximum=settings.max_sparsity,
             reduction=settings.block_reduction,
         )
-        return {name: self._masks[name] & mask for name, mask in chosen.items()}
 
     def _enqueue(self, step: int, masks: Masks | None) -> None:
         """Sets masks down for this step, or in sub-steps for it and the next ones."""

@@ -45,8 +45,8 @@ def pruning_window(schedule: Schedule, settings: WeightSettings) -> Window:
     Raises:
         UserError: the cool-down or the start leaves no step to prune in.
     """
-    cooldown = cooldown_of(settings, schedule.epochs)
     first = schedule.warmup if settings.pruning_start < 0 else round(settings.pruning_start * schedule.batches)
+    cooldown = cooldown_of(settings, schedule.epochs, first / schedule.batches)
     start = max(steps_in_batches(schedule, first), 1)  # a step must have been taken for scores to exist
     end = schedule.steps_until(schedule.epochs - cooldown)
     if start > end:
@@ -59,13 +59,15 @@ def pruning_window(schedule: Schedule, settings: WeightSettings) -> Window:
     return Window(start, end, max(min(wanted, end - start), 1), schedule.epochs - cooldown - 1)
 
 
-def cooldown_of(settings: WeightSettings, epochs: int) -> int:
-    """Epochs of the cool-down of a training.
+def cooldown_of(settings: WeightSettings, epochs: int, begin: float = 0.0) -> int:
+    """Epochs of the cool-down of a training whose pruning begins after `begin` epochs.
+
+    The default is half of what follows the beginning: half of a whole short training would leave no room to prune in.
 
     Raises:
         UserError: as many as the training has, or more.
     """
-    cooldown = epochs // 2 if settings.cooldown_epochs < 0 else settings.cooldown_epochs
+    cooldown = int(max(epochs - begin, 0) / 2) if settings.cooldown_epochs < 0 else settings.cooldown_epochs
     if cooldown >= epochs:
         raise UserError(
             f"--cooldown-epochs is {cooldown}, but the training has {epochs} epochs; the cool-down must be shorter, "

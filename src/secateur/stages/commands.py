@@ -15,6 +15,7 @@ from secateur.stages.methods import Methods
 from secateur.stages.options import DemoOptions, RunOptions, SparsifyOptions, TrainOptions
 from secateur.stages.pictures import draw_evaluation
 from secateur.stages.places import Summary, finish, newest_run, removed_on_failure, require, root_of
+from secateur.stages.sparsity import write_sparsity
 from secateur.stages.starting import starting_point
 from secateur.stages.training import once, processes, train_stage
 from secateur.training.hyp import load_hyp
@@ -33,6 +34,9 @@ def train(options: TrainOptions | SparsifyOptions, command: str = "train") -> Su
     methods.check(settings)
     cfg = options.cfg if isinstance(options, TrainOptions) else ""
     start = starting_point(options.weights, cfg, data.names, options.train.seed, int(settings.hyp.anchors))
+    untrained = not options.weights or load_checkpoint(options.weights).topology.nc != len(data.names)
+    if methods.distill.distill and not methods.distill.teacher and untrained:
+        raise UserError("--distill has no trained detector of these classes to imitate; give one as --teacher.")
     check_splits(data, options.train.single_cls)
     folder = new_training_folder(options, command, start)
     # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
@@ -125,6 +129,7 @@ def training_summary(
     metrics = evaluate(checkpoint, data, "val", settings)
     draw_evaluation(folder, metrics)
     print(metrics.table())
+    write_sparsity(folder, checkpoint)
     print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")
     return finish(
         folder,

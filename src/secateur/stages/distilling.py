@@ -18,18 +18,18 @@ from secateur.training.settings import TrainSettings
 LOG = logging.getLogger("secateur")
 
 
-def find_teacher(settings: DistillSettings, start: Checkpoint) -> Checkpoint:
+def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool) -> Checkpoint:
     """The teacher of a training that starts from `start`.
 
-    `--teacher`; or the start itself while it is dense (its weights are yet to be zeroed); or the file that the last
-    pruning in its history noted.
+    `--teacher`; or the start itself if it is dense and its weights are to be zeroed (`zeroing`); or the file that the
+    last pruning in its history noted.
 
     Raises:
         UserError: no file is known, or it is not there.
     """
     if settings.teacher:
         return load_checkpoint(settings.teacher)
-    if start.plan is None and not start.masks:
+    if zeroing and start.plan is None and not start.masks:
         return start
     files = [stage.settings.get("weights") for stage in start.history if stage.verb == "prune"]
     if not files or not files[-1]:

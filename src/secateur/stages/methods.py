@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from secateur.detector.checkpoint import Checkpoint
 from secateur.detector.model import Detector
@@ -17,14 +17,18 @@ from secateur.sparsity.hold import HoldMasks
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.rates import RATES
 from secateur.sparsity.schedules import SPARSITY_SCHEDULES
+from secateur.sparsity.selection import check_bounds
 from secateur.sparsity.settings import SparsifySettings, WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.sparsity.window import cooldown_of
 from secateur.stages.distilling import distillation, find_teacher
-from secateur.stages.penalties import penalty_hooks
+from secateur.stages.penalties import check_rate, penalty_hooks
+from secateur.stages.recipe import configured
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Methods:
         """
         if self.sparsify is not None:
             RATES[self.sparsify.schedule]
+            check_rate(self.sparsify, settings)
         for name in self.distill.methods:
             DISTILLATIONS[name]
         if self.weights.target_sparsity > 0:
@@ -86,7 +91,9 @@ class Methods:
         """Loss terms of the distillation, if any; the teacher is `--teacher`, or `dense`, or what `start` came from."""
         if not self.distill.distill:
             return [], []
-        teacher = dense if dense is not None and not self.distill.teacher else find_teacher(self.distill, start)
+        teacher = dense
+        if teacher is None or self.distill.teacher:
+            teacher = find_teacher(self.distill, start, zeroing=self.prunes_weights)
         return distillation(self.distill, student, teacher, start, settings)
 
 
@@ -99,24 +106,18 @@ def check_weight_pruning(settings: WeightSettings, epochs: int) -> None:
     pattern = parse_pattern(settings.pruning_pattern)
     WEIGHT_CRITERIA[settings.pruning_criterion]
     SPARSITY_SCHEDULES[settings.pruning_schedule]
-    if settings.target_sparsity > pattern.limit:
-        raise UserError(
-            f"--target-sparsity {settings.target_sparsity:g} is more than the pattern {pattern.name} can give: "
-            f"{pattern.limit:g}; lower the target or choose another --pruning-pattern."
-        )
+    check_bounds(pattern, settings.target_sparsity, settings.min_sparsity, settings.max_sparsity)
+    if settings.group_lasso > 0 and pattern.limit < 1:
+        raise UserError(f"--group-lasso works on blocks that go whole, which those of {pattern.name} do not.")
     cooldown_of(settings, epochs)
 
 
-def methods_of(settings: Mapping[str, Any]) -> tuple[Methods, dict[str, Any]]:
+def methods_of(settings: Mapping[str, Any], where: str) -> tuple[Methods, dict[str, Any]]:
     """Methods from a recipe's settings of a training stage, and the settings that are none of theirs."""
-    groups: dict[str, Any] = {"weights": WeightSettings(), "distill": DistillSettings()}
     rest = dict(settings)
-    for name, base in groups.items():
-        fields = {entry.name for entry in dataclasses.fields(base)}
-        chosen = {key: _tuples(rest.pop(key)) for key in list(rest) if key in fields}
-        groups[name] = dataclasses.replace(base, **chosen)
-    return Methods(**groups), rest
 
+    def configured_from(base: S) -> S:
+        fields = [entry.name for entry in dataclasses.fields(base)]  # type: ignore[arg-type]
+        return configured(base, {name: rest.pop(name) for name in fields if name in rest}, where)
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return Methods(configured_from(WeightSettings()), configured_from(DistillSettings())), rest

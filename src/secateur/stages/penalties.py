@@ -38,6 +38,7 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
     graph = trace(detector)
     norms = {name: units for name, units in graph.norms.items() if (units >= 0).any()}
     if sparsify.penalty in ("gamma", "both") and sparsify.rate == 0:
+        check_rate(sparsify, settings)
         scales = torch.cat(
             [
                 detector.get_parameter(f"{name}.weight").detach()[torch.from_numpy(units >= 0)].abs().float()
@@ -57,12 +58,26 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
     return hooks
 
 
+def check_rate(sparsify: SparsifySettings, settings: TrainSettings) -> None:
+    """Refuses an automatic rate where none can be found.
+
+    Raises:
+        UserError: the optimizer is not SGD and the penalty a sub-gradient.
+    """
+    automatic = sparsify.rate == 0 and sparsify.penalty != "conv"
+    if automatic and sparsify.mode == "subgradient" and settings.optimizer != "SGD":
+        raise UserError(
+            f"--rate 0 cannot find a rate for {settings.optimizer}, which normalises the pull of the penalty away; "
+            "give --rate, or --mode proximal."
+        )
+
+
 def automatic_rate(scales: Tensor, sparsify: SparsifySettings, settings: TrainSettings, images: int) -> float:
     """The rate whose pull alone, summed over all steps, moves a scale by `reach` times the median of `scales`.
 
     With SGD a constant pull s moves a scale by lr s / (1 - momentum) a step, so the same s that empties a network in
     300 epochs of COCO does nothing in 50 epochs of 200 images: the rate has to follow from the length of the training.
-    Adam normalises the pull away, so there the figure means something for `mode="proximal"` only.
+    Adam normalises the pull away, so there the figure holds for `mode="proximal"` only.
 
     Args:
         scales: |gamma| of the channels that can be pruned, float [channels]; zeros do not count.

@@ -39,7 +39,7 @@ def removed_on_failure(folder: Path, unless: str = "") -> Iterator[None]:
     """Removes a fresh run folder when nothing useful came into it: no file of the name `unless`."""
     try:
         yield
-    except UserError:
+    except Exception:
         if not unless or not (folder / unless).exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -8,10 +8,12 @@ from typing import Any
 
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.files import increment_run, write_json, write_text
+from secateur.errors import UserError
+from secateur.files import write_json, write_text
 from secateur.sparsity.one_shot import zero_weights
 from secateur.stages.depth import remove_layers
 from secateur.stages.evaluation import check_classes, describe, evaluate, usable_size, val_settings
+from secateur.stages.ledger import Ledger, fingerprint
 from secateur.stages.options import PruneOptions
 from secateur.stages.places import Summary, finish, removed_on_failure, require, root_of
 from secateur.stages.pruning import (
@@ -23,30 +25,41 @@ from secateur.stages.pruning import (
     repair,
     save_decision,
 )
+from secateur.stages.searching import STATE as SEARCH_FILE
 from secateur.stages.table import print_table
+from secateur.stages.training import processes
 
 
 def prune(options: PruneOptions) -> Summary:
     """`secateur prune`: decide, show the cliff, cut, repair, evaluate."""
+    if processes()[1] > 1:
+        raise UserError("secateur prune works in one process; start it without torchrun.")
     weights = require(options.weights, "--weights", "best.pt")
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     checkpoint = load_checkpoint(weights)
     check_classes(checkpoint, data, weights)
     check_settings(options.prune)
     options = dataclasses.replace(options, image_size=usable_size(checkpoint, options.image_size))
-    folder = increment_run(root_of(options.place, "prune"), options.place.name)
+    settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in {"place", "workers"}}
+    files = tuple(Path(name) for name in (weights, options.data) if Path(name).is_file())
+    # A search that was killed goes on in the folder in which it was.
+    ledger = Ledger.open(root_of(options.place, "prune"), options.place.name, fingerprint(settings, files))
+    folder = ledger.folder
     models: list[tuple[str, Checkpoint]] = [("dense", checkpoint)]
     # A budget out of reach leaves nothing behind.
-    with removed_on_failure(folder):
+    with removed_on_failure(folder, unless=SEARCH_FILE):
         if options.prune.unstructured:
             models.append(("weights zeroed", zeroed(checkpoint, options, folder)))
         else:
             models += smaller(checkpoint, options, data, folder)
+        if len(models) == 1:
+            raise UserError(f"{weights} has no bottlenecks that --layers could remove; give a channel budget instead.")
         result = noting_weights(models[-1][1], weights)
         save_checkpoint(result, folder / "pruned.safetensors")
     rows = [row(title, model, data, options, Path(weights)) for title, model in models]
     rows[-1]["model"]["file_mb"] = (folder / "pruned.safetensors").stat().st_size / 1e6
     print_table(rows)
+    ledger.finish()
     print(f"Saved to {folder / 'pruned.safetensors'}; fine-tune it with: secateur finetune --weights ... --data ...")
     last = rows[-1]
     summary = {"command": "prune", "weights": str(folder / "pruned.safetensors"), "table": rows}
@@ -71,7 +84,8 @@ def smaller(
     if options.prune.layers:
         checkpoint, removed = remove_layers(checkpoint, work, options.prune)
         what = "layer" if len(removed) == 1 else "layers"
-        models.append((f"{len(removed)} {what} removed", checkpoint))
+        if removed:
+            models.append((f"{len(removed)} {what} removed", checkpoint))
     if budgets_of(options.prune):
         decision, curve = decide(checkpoint, work, options.prune, folder)
         save_decision(folder, decision, curve)

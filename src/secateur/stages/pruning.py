@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
 from secateur.pruning.settings import PruneSettings
 from secateur.pruning.statistics import Statistics, Tie, collect
 from secateur.pruning.surgery import cut, cut_masks
+from secateur.sparsity.one_shot import check_one_shot
 from secateur.stages.evaluation import evaluator, split_index, val_settings
 from secateur.stages.pictures import draw_cliff
 from secateur.training.hyp import Hyp
@@ -90,8 +92,16 @@ def budgets_of(settings: PruneSettings) -> list[Budget]:
             "No budget is given: say --percent 0.3, --params 0.5 or --flops 0.5 (several: all are met), --layers 2, "
             "or --unstructured 0.3."
         )
-    if budgets and settings.unstructured:
-        raise UserError("--unstructured zeroes weights and cuts nothing; give it without --percent, --params, --flops.")
+    other = [name for name in ("layers", "chains", "search") if getattr(settings, name)]
+    if settings.unstructured and (budgets or other):
+        raise UserError(
+            "--unstructured zeroes weights and cuts nothing; give it without --percent, --params, --flops"
+            f"{', --' + ', --'.join(other) if other else ''}."
+        )
+    if settings.search and not budgets:
+        raise UserError("--search looks for widths within a budget; give --percent, --params or --flops with it.")
+    if settings.chains and not settings.layers:
+        raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
     return budgets
 
 
@@ -102,6 +112,8 @@ def check_settings(settings: PruneSettings) -> tuple[list[Budget], Guards]:
         UserError: an option is out of its range or the criterion unknown.
     """
     CRITERIA[settings.criterion]  # an unknown name is an error that lists the known ones
+    if settings.unstructured:
+        check_one_shot(settings)
     if settings.layers:
         LAYER_SCORES[settings.layer_score]
     if settings.search not in ("", "eagleeye"):
@@ -143,8 +155,7 @@ def decide(
         allocate(graph, scores, budget, guards, image_size=image_size, criterion=settings.criterion)
         for budget in budgets
     ]
-    # All plans follow the same order of scores, so the one that keeps least meets every budget.
-    plan = min(plans, key=lambda candidate: candidate.units_kept)
+    plan = joint(graph, plans)
     if settings.search:
         from secateur.stages.searching import search_plan  # it reads Work from here
 
@@ -158,6 +169,23 @@ def decide(
     curve = cliff(evaluate, detector, graph, scores, guards, chosen=plan, image_size=image_size)
     print(curve.table())
     return decision, curve
+
+
+def joint(graph: ChannelGraph, plans: list[Plan]) -> Plan:
+    """One plan that meets the budgets of all: what every plan keeps.
+
+    The plans follow one order of scores, but each spends what rounding left of its own budget, so none needs to lie
+    within the others. In every space the smallest of their counts stays, which is as good a multiple as theirs.
+    """
+    keep = [plan.keep(graph) for plan in plans]
+    common = np.logical_and.reduce(keep)
+    smallest = min(plans, key=lambda plan: plan.units_kept)
+    if int(common.sum()) == smallest.units_kept:
+        return smallest
+    notes = tuple(dict.fromkeys(note for plan in plans for note in plan.notes))
+    return Plan.of(
+        graph, common, smallest.image_size, budget=smallest.budget, criterion=smallest.criterion, notes=notes
+    )
 
 
 def gather(detector: Detector, graph: ChannelGraph, work: Work, settings: PruneSettings) -> Statistics:

@@ -101,6 +101,8 @@ def _stages(file: Path, entry: Any) -> list[StageSpec]:
 def _stage(file: Path, verb: str, settings: Any) -> StageSpec:
     if verb not in VERBS:
         raise UserError(f"{file}: unknown stage '{verb}'; choose from {', '.join(VERBS)} and repeat.")
+    if not isinstance(settings, dict | None):
+        raise UserError(f"{file}, stage {verb}: its settings must be 'name: value' pairs, not {settings!r}.")
     settings = dict(settings or {})
     when, title = settings.pop("when", "always"), str(settings.pop("title", ""))
     if when not in WHEN:
@@ -109,9 +111,36 @@ def _stage(file: Path, verb: str, settings: Any) -> StageSpec:
 
 
 def configured(base: T, settings: Mapping[str, Any], where: str) -> T:
-    """`base` (a dataclass instance) with some fields replaced; an unknown field is an error that names the place."""
-    known = {field.name for field in dataclasses.fields(base)}  # type: ignore[arg-type]
-    unknown = sorted(set(settings) - known)
+    """`base` (a dataclass instance) with some fields replaced.
+
+    Raises:
+        UserError: an unknown field or a value of another type than the field's; it names the place.
+    """
+    known = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}  # type: ignore[arg-type]
+    unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UserError(f"{where}: unknown setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
-    return dataclasses.replace(base, **settings)  # type: ignore[type-var]
+    typed = {name: _typed(known[name], value, f"{where}, {name}") for name, value in settings.items()}
+    return dataclasses.replace(base, **typed)  # type: ignore[type-var]
+
+
+def _typed(default: Any, value: Any, where: str) -> Any:
+    """The value as the field holds it: YAML knows no tuples, and a budget may be written as a number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        fits, wanted = number and not isinstance(value, float), "a whole number"
+    elif isinstance(default, float) or default is None:
+        fits, wanted = number or (default is None and value is None), "a number (YAML reads 1e-4 as text: write 1.0e-4)"
+    elif isinstance(default, str):
+        return str(value) if number or isinstance(value, str) else _wrong(where, value, "a word")
+    else:
+        return value
+    return value if fits else _wrong(where, value, wanted)
+
+
+def _wrong(where: str, value: Any, wanted: str) -> Any:
+    raise UserError(f"{where} is {value!r}; it must be {wanted}.")

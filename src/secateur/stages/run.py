@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.distillation.pairing import check_pair
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.files import write_json
+from secateur.pruning.budget import excluded_spaces
+from secateur.pruning.graph import trace
 from secateur.sparsity.one_shot import zero_weights
 from secateur.stages.depth import remove_layers
 from secateur.stages.evaluation import (
@@ -31,6 +35,7 @@ from secateur.stages.pictures import draw_evaluation
 from secateur.stages.pruning import Decision, Work, budgets_of, cut_channels, decide, repair, save_decision
 from secateur.stages.recipe import load_recipe
 from secateur.stages.settle import Step, budget_of_round, settle
+from secateur.stages.sparsity import write_sparsity
 from secateur.stages.starting import same_classes, starting_point
 from secateur.stages.table import print_table, write_markdown
 from secateur.stages.training import processes, train_stage
@@ -58,11 +63,33 @@ def run_pipeline(options: RunOptions, progress_root: Path) -> dict[str, Any]:
     # Broken data is found now, not after an hour.
     for split in ("train", "val"):
         split_index(data, split, tell=True)
-    settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in {"place", "workers"}}
-    named = (options.weights, options.data, options.hyp, options.recipe, options.teacher)
-    files = tuple(Path(f) for f in named if f and Path(f).is_file())
-    ledger = Ledger.open(progress_root, options.place.name, fingerprint(settings, files))
+    check_start(steps, start)
+    ledger = Ledger.open(progress_root, options.place.name, run_key(options, steps))
     return Pipeline(options, data, steps, start, ledger).run()
+
+
+def run_key(options: RunOptions, steps: tuple[Step, ...]) -> str:
+    """A digest of all that the results depend on: options, settled steps, and the content of every file they name."""
+    settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in {"place", "workers"}}
+    # The number of processes that load images changes nothing.
+    plain = [replace(s, training=replace(s.training, workers=0) if s.training else None) for s in steps]
+    settings["steps"] = [dataclasses.asdict(step) for step in plain]
+    named = [options.weights, options.data, options.cfg, *(step.methods.distill.teacher for step in steps)]
+    return fingerprint(settings, tuple(Path(name) for name in named if name and Path(name).is_file()))
+
+
+def check_start(steps: tuple[Step, ...], start: Checkpoint) -> None:
+    """Looks for what would stop the run after hours: teachers that do not fit, layers that are not there.
+
+    Raises:
+        UserError: as the steps themselves would raise it.
+    """
+    student = start.detector()
+    for step in steps:
+        if step.methods.distill.teacher:
+            check_pair(student, load_checkpoint(step.methods.distill.teacher).detector(), step.methods.distill.teacher)
+        if step.prune.exclude and budgets_of(step.prune):
+            excluded_spaces(trace(student), step.prune.exclude)
 
 
 class Pipeline:
@@ -93,7 +120,7 @@ class Pipeline:
         take = {"train": self.train, "finetune": self.train, "sparsify": self.sparsify, "prune": self.prune}
         for step in steps:
             if step.verb == "export":
-                self.export()
+                self.export(step)
             else:
                 take[step.verb](step)
         # Under one name whatever the recipe ends with.
@@ -167,10 +194,13 @@ class Pipeline:
         self.ledger.step("plan" + mark, work)
         return Decision.load(folder / "plan.json", before)
 
-    def export(self) -> None:
+    def export(self, step: Step) -> None:
         """The ONNX file of the current detector, checked against it."""
         file = self.folder / "final.onnx"
-        self.exported = self.ledger.step("export", lambda: export_checked(self.current, file, self.options.image_size))
+        options = {name: value for name, value in dataclasses.asdict(step.export).items() if name != "format"}
+        self.exported = self.ledger.step(
+            "export", lambda: export_checked(self.current, file, self.options.image_size, **options)
+        )
 
     def latency(self) -> None:
         """Milliseconds at batch 1 on this CPU, dense and final in turns, in ONNX Runtime where it is installed."""
@@ -194,6 +224,7 @@ class Pipeline:
         def work() -> Row:
             checkpoint = make()
             save_checkpoint(checkpoint, file)
+            write_sparsity(self.folder / "evaluation" / step, checkpoint)
             row = self.measure(title, checkpoint, file)
             LOG.info("%s: mAP50 %.3f, mAP50-95 %.3f", title, row["metrics"]["mAP50"], row["metrics"]["mAP50-95"])
             return row

@@ -23,6 +23,16 @@ TITLES = {"train": "dense", "sparsify": "sparse", "prune": "cut", "finetune": "f
 
 
 @dataclass(frozen=True)
+class ExportSettings:
+    """Settings of the stage export: see `secateur export --help`."""
+
+    format: str = "onnx"
+    dynamic: bool = False
+    simplify: bool = True
+    opset: int = 17
+
+
+@dataclass(frozen=True)
 class Step:
     """One stage of a run, ready to be done.
 
@@ -32,6 +42,7 @@ class Step:
         title: its row in the table.
         training, methods: of a training.
         prune: of a cut.
+        export: of the file for other runtimes.
         round, rounds: where it stands in a repetition.
     """
 
@@ -41,6 +52,7 @@ class Step:
     training: TrainSettings | None = None
     methods: Methods = field(default_factory=Methods)
     prune: PruneSettings = field(default_factory=PruneSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
     round: int = 1
     rounds: int = 1
 
@@ -70,20 +82,52 @@ def settle(options: RunOptions, recipe: Recipe, *, trained: bool) -> tuple[Step,
     return tuple(steps)
 
 
+# Which stages can take an option of the command line that replaces a setting of the recipe.
+WEIGHTS, CHANNELS, ONE_SHOT = "zeroes weights while training", "cuts channels", "zeroes weights at once"
+DENSE, SPARSE, TUNED = "trains", "trains sparsely", "fine-tunes"
+TAKEN_BY: dict[str, tuple[str, ...]] = {
+    "target_sparsity": (WEIGHTS, ONE_SHOT),
+    "pruning_pattern": (WEIGHTS, ONE_SHOT),
+    "pruning_frequency": (WEIGHTS,),
+    "cooldown_epochs": (WEIGHTS,),
+    "exclude": (WEIGHTS, ONE_SHOT, CHANNELS),
+    "criterion": (CHANNELS,),
+    "round_to": (CHANNELS,),
+    "percent": (CHANNELS,),
+    "params": (CHANNELS,),
+    "flops": (CHANNELS,),
+    "rate": (SPARSE,),
+    "dense_epochs": (DENSE,),
+    "sparse_epochs": (SPARSE,),
+    "finetune_epochs": (TUNED,),
+    "distill": (TUNED,),
+    "teacher": (TUNED,),
+}
+
+
+def purposes(stage: StageSpec) -> set[str]:
+    """What a stage is for, as far as options of the command line care."""
+    if stage.verb == "prune":
+        return {ONE_SHOT} if stage.settings.get("unstructured") else {CHANNELS} & _channels(stage.settings)
+    found = {WEIGHTS} if float(stage.settings.get("target_sparsity", 0)) > 0 else set()
+    return found | {"train": {DENSE}, "sparsify": {SPARSE}, "finetune": {TUNED}}.get(stage.verb, set())
+
+
+def _channels(settings: Mapping[str, Any]) -> set[str]:
+    """A stage that only removes layers has no budget of channels."""
+    return {CHANNELS} if not settings.get("layers") or any(kind in settings for kind in KINDS) else set()
+
+
 def check_overrides(options: RunOptions, recipe: Recipe) -> None:
     """UserError for options of the command line that no stage of the recipe can take."""
-    verbs = {stage.verb for stage in recipe.stages}
-    weights = any(_zeroes(stage) for stage in recipe.stages)
-    for name in ("target_sparsity", "pruning_pattern", "pruning_frequency", "cooldown_epochs"):
-        if getattr(options, name) is not None and not weights:
+    there = {purpose for stage in recipe.stages for purpose in purposes(stage)}
+    for name, takers in TAKEN_BY.items():
+        # No epochs at all is what a recipe without the training does anyway.
+        if getattr(options, name) not in (None, "", (), 0) and not there & set(takers):
             raise UserError(
-                f"--{name.replace('_', '-')} needs a recipe that prunes weights, such as intel; {recipe.name} does not."
+                f"--{name.replace('_', '-')} needs a stage that {' or '.join(takers)}, and recipe {recipe.name} has "
+                "none; leave it out, or choose another recipe (secateur recipes)."
             )
-    if (options.distill or options.teacher) and "finetune" not in verbs:
-        raise UserError(f"--distill needs a recipe that fine-tunes; {recipe.name} does not.")
-    budget = next((kind for kind in KINDS if getattr(options, kind) not in (None, "")), None)
-    if budget and not any(stage.verb == "prune" and _cuts_channels(stage.settings) for stage in recipe.stages):
-        raise UserError(f"--{budget} needs a recipe that cuts channels, such as slimming; {recipe.name} does not.")
 
 
 def _step(options: RunOptions, recipe: Recipe, stage: StageSpec, *, first: bool, trained: bool) -> Step | None:
@@ -91,9 +135,14 @@ def _step(options: RunOptions, recipe: Recipe, stage: StageSpec, *, first: bool,
     where = f"recipe {recipe.name}, stage {stage.verb}"
     step = Step(stage.verb, "", "", round=stage.round, rounds=stage.rounds)
     if stage.verb == "export":
-        return step
+        if stage is not recipe.stages[-1]:
+            raise UserError(f"{where}: export must be the last stage, for it writes the final detector.")
+        export = configured(ExportSettings(), stage.settings, where)
+        if export.format != "onnx":
+            raise UserError(f"{where}: unknown format '{export.format}'; choose onnx.")
+        return dataclasses.replace(step, export=export)
     if stage.verb == "prune":
-        prune = configured(PruneSettings(), prune_settings(options, stage.settings), where)
+        prune = configured(PruneSettings(), prune_settings(options, stage), where)
         check_settings(prune)
         return dataclasses.replace(step, prune=prune)
     epochs = {"train": options.dense_epochs, "sparsify": options.sparse_epochs, "finetune": options.finetune_epochs}
@@ -101,7 +150,7 @@ def _step(options: RunOptions, recipe: Recipe, stage: StageSpec, *, first: bool,
     chosen = own if own is not None else options.epochs
     if chosen == 0 or (stage.when == "classes-differ" and first and trained and options.dense_epochs is None):
         return None
-    methods, rest = methods_of(_method_settings(options, stage))
+    methods, rest = methods_of(_method_settings(options, stage), where)
     if stage.verb == "sparsify":
         fields = {entry.name for entry in dataclasses.fields(SparsifySettings)}
         sparse = {key: rest.pop(key) for key in list(rest) if key in fields}
@@ -128,51 +177,43 @@ def _training(options: RunOptions, settings: dict[str, Any], epochs: int | None,
     return configured(base, settings, where)
 
 
-def _zeroes(stage: StageSpec) -> bool:
-    """Whether a stage zeroes single weights."""
-    return float(stage.settings.get("target_sparsity", 0)) > 0 or float(stage.settings.get("unstructured", 0)) > 0
+def _given(options: RunOptions, *names: str) -> dict[str, Any]:
+    """Options of the command line that are set."""
+    return {name: value for name in names if (value := getattr(options, name)) not in (None, "", ())}
 
 
 def _method_settings(options: RunOptions, stage: StageSpec) -> dict[str, Any]:
     """The settings of a training stage with those of the command line in their places."""
-    settings = dict(stage.settings)
-    if _zeroes(stage):
-        names = ("target_sparsity", "pruning_pattern", "pruning_frequency", "cooldown_epochs")
-        settings |= {name: value for name in names if (value := getattr(options, name)) is not None}
-    if stage.verb == "finetune":
-        settings |= {name: value for name in ("distill", "teacher") if (value := getattr(options, name))}
+    settings, purpose = dict(stage.settings), purposes(stage)
+    if WEIGHTS in purpose:
+        settings |= _given(options, "target_sparsity", "pruning_pattern", "pruning_frequency", "cooldown_epochs")
+        settings |= {"exclude_weights": options.exclude} if options.exclude else {}
+    if TUNED in purpose:
+        settings |= _given(options, "distill", "teacher")
     return settings
 
 
-def _cuts_channels(settings: Mapping[str, Any]) -> bool:
-    """Whether a stage has a budget of channels (one that only removes layers or zeroes weights has none)."""
-    alone = settings.get("layers") or settings.get("unstructured")
-    return not alone or any(kind in settings for kind in KINDS)
-
-
-def prune_settings(options: RunOptions, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def prune_settings(options: RunOptions, recipe: StageSpec) -> dict[str, Any]:
     """The recipe's settings of a cut under those of the command line; a user's budget replaces the recipe's."""
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
-    if settings.get("unstructured"):
-        given = {"unstructured": options.target_sparsity, "pattern": options.pruning_pattern}
-        return settings | {name: value for name, value in given.items() if value is not None}
-    if not _cuts_channels(settings):
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.settings.items()}
+    purpose = purposes(recipe)
+    if ONE_SHOT in purpose:
+        names = {"target_sparsity": "unstructured", "pruning_pattern": "pattern", "exclude": "exclude"}
+        return settings | {names[name]: value for name, value in _given(options, *names).items()}
+    if CHANNELS not in purpose:
         return settings
-    given = {kind: value for kind in KINDS if (value := getattr(options, kind)) not in (None, "")}
-    if given:
+    budget = _given(options, *KINDS)
+    if budget:
         settings = {name: value for name, value in settings.items() if name not in KINDS}
-    other = {"criterion": options.criterion, "round_to": options.round_to, "exclude": options.exclude}
-    return settings | given | {name: value for name, value in other.items() if value not in (None, "", ())}
+    return settings | budget | _given(options, "criterion", "round_to", "exclude")
 
 
 def budget_of_round(settings: PruneSettings, dense: Mapping[str, float], step: Step) -> PruneSettings:
     """The settings with the budgets of this round: every round has the same factor, and the last one the target.
 
     Args:
-        dense: what the detector cost before its first round: "params" and "flops".
+        dense: what the dense detector of the run costs: "params" and "flops".
     """
-    if step.rounds == 1:
-        return settings
     share = step.round / step.rounds
     changes: dict[str, Any] = {}
     if settings.percent is not None:
@@ -182,5 +223,6 @@ def budget_of_round(settings: PruneSettings, dense: Mapping[str, float], step: S
         if text:
             amount = Budget.parse(kind, text).amount
             target = amount if amount < 1 else amount / dense[kind]
+            # In numbers: what is cut now may be smaller than the dense detector that a share speaks of.
             changes[kind] = str(max(round(dense[kind] * target**share), 1)) if target < 1 else text
     return dataclasses.replace(settings, **changes)

@@ -40,9 +40,10 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
     if len(names) != checkpoint.topology.nc:
         LOG.info("Fresh head for %d classes (the weights know %d)", len(names), checkpoint.topology.nc)
         # A plan speaks of the network that was cut from, whose head is no more.
-        checkpoint = Checkpoint.of(
-            checkpoint.detector_for(names), like=dataclasses.replace(checkpoint, plan=None, masks={})
-        )
+        fresh_head = checkpoint.detector_for(names)
+        shapes = {name: tensor.shape for name, tensor in fresh_head.state_dict().items()}
+        held = {name: mask for name, mask in checkpoint.masks.items() if mask.shape == shapes.get(name)}
+        checkpoint = Checkpoint.of(fresh_head, like=dataclasses.replace(checkpoint, plan=None, masks=held))
     if cfg:
         fresh = Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names)), names)).tensors
         own = {name: tensor for name, tensor in fresh.items() if name.endswith(".anchors")}

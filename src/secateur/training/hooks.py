@@ -87,6 +87,10 @@ class Hook:
         """Whether the detector at the end of this epoch is what the method aims at, so that it may become the best."""
         return True
 
+    def may_stop(self, run: TrainingRun) -> bool:
+        """Whether the training may end early; not while a course over all epochs is under way."""
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
         return {}

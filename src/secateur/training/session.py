@@ -143,6 +143,8 @@ class Session:
         best = ready and self.record.update(self.run.epoch, metrics)
         patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
         stop = patience > 0 and self.record.best_fitness >= 0 and waited >= patience
+        # Sparse training loses accuracy before its course ends; what it is for comes last.
+        stop = stop and all(hook.may_stop(self.run) for hook in self.hooks)
         if stop and self.run.epoch + 1 < self.run.epochs:
             self.run.log.message(f"No better epoch since {self.record.best_epoch + 1}: stopping (patience {patience}).")
         finished = [stop or self.run.epoch + 1 == self.run.epochs]
