@@ -249,6 +249,9 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
         ("--target-sparsity 0.5 --exclude-weights nothing.*", "nothing.*"),
         ("--distill magic", "Unknown distillation 'magic'; choose one of bce,"),
         ("--distill bce --teacher nowhere.pt", "nowhere.pt"),
+        ("--distill bce", "give that one as --teacher"),
+        ("--teacher nowhere.pt", "--teacher needs --distill"),
+        ("--group-lasso 0.1", "group_lasso acts on weights that are being pruned"),
     ],
 )
 def test_impossible_methods_of_a_training(
@@ -284,6 +287,9 @@ def test_a_teacher_of_other_classes(
         ("--unstructured 1.2", "--unstructured"),
         ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts nothing"),
         ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
+        ("--unstructured 0.3 --layers 1", "without --percent, --params, --flops, --layers"),
+        ("--layers 1 --search eagleeye", "--search looks for widths within a budget"),
+        ("--percent 0.2 --chains", "give --layers 1 with it"),
         ("--layers 1 --layer-score charm", "Unknown layer score 'charm'; choose one of contribution,"),
         ("--percent 0.2 --criterion beauty", "Unknown criterion 'beauty'; choose one of fisher,"),
         ("--percent 0.2 --tie loosely", "--tie loosely is unknown"),

@@ -32,7 +32,10 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
     dense = Checkpoint.of(subject_named("yolov5n").detector, training={"mark": 1})
     file = tmp_path / "dense.safetensors"
     save_checkpoint(dense, file)
-    assert find_teacher(DistillSettings("bce"), dense) is dense
+    # Whose weights are to be zeroed; any other training of a dense start would imitate what it starts from.
+    assert find_teacher(DistillSettings("bce"), dense, zeroing=True) is dense
+    with pytest.raises(UserError, match="give that one as --teacher"):
+        find_teacher(DistillSettings("bce"), dense)
     assert find_teacher(DistillSettings("bce"), pruned(str(file))).training == {"mark": 1}
     assert find_teacher(DistillSettings("bce", teacher=str(file)), pruned("")).training == {"mark": 1}
     with pytest.raises(UserError, match="does not say which detector it was pruned from; give that one as --teacher"):
@@ -41,7 +44,7 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
         find_teacher(DistillSettings("bce"), pruned(str(tmp_path / "gone.safetensors")))
     masked = replace(dense, masks={"model.0.conv.weight": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(UserError, match="give that one as --teacher"):
-        find_teacher(DistillSettings("bce"), masked)
+        find_teacher(DistillSettings("bce"), masked, zeroing=True)
 
 
 def test_terms_and_hooks_for_a_pruned_student() -> None:

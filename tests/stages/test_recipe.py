@@ -59,3 +59,24 @@ def test_unknown_recipe_and_setting() -> None:
         load_recipe("nothing")
     with pytest.raises(UserError, match="here: unknown setting 'colour'"):
         configured(PruneSettings(), {"colour": 1}, "here")
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"layers": "two"}, "here, layers is 'two'; it must be a whole number"),
+        ({"layers": 2.5}, "it must be a whole number"),
+        ({"min_share": "1e-1"}, "write 1.0e-4"),
+        ({"absorb": 1}, "it must be true or false"),
+        ({"criterion": ["l1"]}, "it must be a word"),
+    ],
+)
+def test_values_of_another_type_are_named(setting: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        configured(PruneSettings(), setting, "here")
+
+
+def test_what_yaml_writes_otherwise_is_understood() -> None:
+    chosen = configured(PruneSettings(), {"params": 0.5, "percent": 0, "exclude": "model.0.*", "min_share": 1}, "here")
+    assert (chosen.params, chosen.percent, chosen.exclude, chosen.min_share) == ("0.5", 0, ("model.0.*",), 1)
+    assert configured(PruneSettings(), {"exclude": ["a", "b"]}, "here").exclude == ("a", "b")

@@ -6,16 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from law_subjects import subject_named
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.pruning.budget import Guards, allocate
+from secateur.pruning.plan import Budget
 from secateur.pruning.settings import PruneSettings
 from secateur.stages.ledger import Ledger
 from secateur.stages.options import RunOptions
+from secateur.stages.pruning import joint
 from secateur.stages.recipe import StageSpec, load_recipe
-from secateur.stages.run import run_pipeline
+from secateur.stages.run import run_key, run_pipeline
 from secateur.stages.settle import Step, budget_of_round, prune_settings, settle
 from secateur.training.session import Session
 
@@ -198,3 +203,46 @@ def test_rounds_approach_the_budget_by_equal_factors() -> None:
     percent = budget_of_round(PruneSettings(percent=0.488), dense, rounds[0]).percent
     assert percent is not None
     assert abs((1 - percent) ** 3 - 0.512) < 1e-12
+
+
+def test_several_budgets_are_all_met() -> None:
+    subject = subject_named("yolov5n")
+    graph, guards = subject.graph, Guards(round_to=4)
+    for seed in range(20):
+        scores = np.random.default_rng(seed).random(graph.units)
+        budgets = [Budget("params", 0.5), Budget("flops", 0.6)]
+        plans = [allocate(graph, scores, budget, guards, image_size=subject.size) for budget in budgets]
+        plan = joint(graph, plans)
+        assert plan.after.parameters <= 0.51 * plan.before.parameters
+        assert plan.after.flops <= 0.61 * plan.before.flops
+
+
+def test_a_file_that_a_run_depends_on_is_part_of_its_key(tiny_cfg: Path, tmp_path: Path) -> None:
+    cfg, hyp = tmp_path / "model.yaml", tmp_path / "hyp.yaml"
+    cfg.write_text(tiny_cfg.read_text())
+    hyp.write_text("lr0: 0.01\n")
+    chosen = RunOptions(cfg=str(cfg), hyp=str(hyp), epochs=2)
+    recipe = load_recipe("slimming")
+    key = run_key(chosen, settle(chosen, recipe, trained=False))
+    assert run_key(chosen, settle(chosen, recipe, trained=False)) == key
+    workers = RunOptions(cfg=str(cfg), hyp=str(hyp), epochs=2, workers=7)
+    assert run_key(workers, settle(workers, recipe, trained=False)) == key
+    hyp.write_text("lr0: 0.02\n")
+    changed = run_key(chosen, settle(chosen, recipe, trained=False))
+    assert changed != key
+    cfg.write_text(tiny_cfg.read_text() + "# narrower\n")
+    assert run_key(chosen, settle(chosen, recipe, trained=False)) != changed
+
+
+def test_what_would_stop_a_run_after_hours_stops_it_at_once(
+    tiny_weights: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    for changes in ({"distill": "bce", "teacher": "nowhere.pt"}, {"exclude": ("nothing.*",)}, {"optimizer": "AdamW"}):
+        with pytest.raises(UserError):
+            run_pipeline(options(tiny_weights, tiny_data, **changes), tmp_path / "runs")
+    for text in ("export: {format: openvino}", "export: {nosuch: 1}"):
+        file = tmp_path / "mine.yaml"
+        file.write_text(f"stages: [{{{text}}}]")
+        with pytest.raises(UserError, match="stage export"):
+            run_pipeline(options(tiny_weights, tiny_data, recipe=str(file), flops=""), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -11,8 +11,10 @@ from secateur.pruning.budget import allocate
 from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
 from secateur.pruning.plan import Budget
+from secateur.pruning.settings import PruneSettings
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut
+from secateur.sparsity.one_shot import zero_weights
 from secateur.stages.starting import same_classes, starting_point
 
 NAMES = {0: "disc", 1: "square", 2: "triangle"}
@@ -34,6 +36,15 @@ def test_a_pruned_network_stays_pruned_with_other_classes(tiny_weights: Path, tm
     assert all(torch.equal(start.tensors[name], tensor) for name, tensor in trunk.items())
     assert start.detector().nc == 2
     assert start.names == {0: "a", 1: "b"}
+
+
+def test_zeros_are_held_with_other_classes_but_for_the_new_head(tiny_weights: Path, tmp_path: Path) -> None:
+    sparse, _ = zero_weights(load_checkpoint(tiny_weights), PruneSettings(unstructured=0.5))
+    file = tmp_path / "sparse.safetensors"
+    save_checkpoint(sparse, file)
+    start = starting_point(str(file), "", {0: "a", 1: "b"})
+    assert set(sparse.masks) - set(start.masks) == {"model.11.m.0.weight", "model.11.m.1.weight"}
+    assert all(torch.equal(start.masks[name], sparse.masks[name]) for name in start.masks)
 
 
 def test_cfg_must_be_the_network_of_the_weights(tiny_weights: Path, tiny_cfg: Path) -> None:

@@ -194,6 +194,49 @@ def test_patience_stops_a_training_that_gets_no_better(tmp_path: Path) -> None:
     assert (result.epochs, result.best_epoch, result.metrics["mAP50-95"]) == (3, 0, 0.5)
 
 
+class Course(Hook):
+    """A method whose course runs over all epochs."""
+
+    def may_stop(self, run: TrainingRun) -> bool:
+        """Never."""
+        return False
+
+
+def test_a_course_over_all_epochs_is_not_cut_short(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=3, patience=1)
+    figures = iter([0.5, 0.4, 0.3])
+    result = fit(
+        toy_detector(),
+        ToyBatches(count=2),
+        settings,
+        folder=tmp_path,
+        hooks=[Course()],
+        evaluate=lambda _: ToyMetrics(0, 0, 0, next(figures)),
+    )
+    assert (result.epochs, result.best_epoch) == (3, 0)
+
+
+class Late(Hook):
+    """A method that reaches its aim in the second epoch."""
+
+    def ready(self, run: TrainingRun) -> bool:
+        """From the second epoch on."""
+        return run.epoch > 0
+
+
+def test_only_an_epoch_that_is_ready_can_be_the_best(tmp_path: Path) -> None:
+    figures = iter([0.5, 0.3, 0.4])
+    result = fit(
+        toy_detector(),
+        ToyBatches(count=2),
+        SETTINGS,
+        folder=tmp_path,
+        hooks=[Late()],
+        evaluate=lambda _: ToyMetrics(0, 0, 0, next(figures)),
+    )
+    assert (result.best_epoch, result.metrics["mAP50-95"]) == (2, 0.4)
+
+
 class Poison(Hook):
     """Makes a weight NaN at the end of the first epoch."""
 

@@ -18,7 +18,7 @@ from secateur.training.settings import TrainSettings
 LOG = logging.getLogger("secateur")
 
 
-def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool) -> Checkpoint:
+def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool = False) -> Checkpoint:
     """The teacher of a training that starts from `start`.
 
     `--teacher`; or the start itself if it is dense and its weights are to be zeroed (`zeroing`); or the file that the
