@@ -100,6 +100,19 @@ def test_what_cannot_be_penalised_is_refused_before_the_training(tiny_weights: P
         automatic_rate(torch.zeros(3), SparsifySettings(), SETTINGS, 24)
 
 
+def test_excluded_layers_have_no_penalty(tiny_weights: Path) -> None:
+    start, options = load_checkpoint(tiny_weights), SparsifySettings(rate=1e-3, penalty="both")
+    without = dataclasses.replace(options, exclude=("model.0", "model.1.*"))
+    (gamma, conv), (gamma_less, conv_less) = (
+        penalty_hooks(start, chosen, SETTINGS, 24) for chosen in (options, without)
+    )
+    assert isinstance(gamma, GammaPenalty) and isinstance(gamma_less, GammaPenalty)
+    assert set(gamma.norms) - set(gamma_less.norms) == {"model.0.bn", "model.1.bn"}
+    assert isinstance(conv, ConvPenalty) and isinstance(conv_less, ConvPenalty)
+    with pytest.raises(UserError, match="matches no prunable layer"):
+        penalty_hooks(start, dataclasses.replace(options, exclude=("nothing",)), SETTINGS, 24)
+
+
 def test_an_automatic_rate_needs_sgd_or_the_proximal_step(tiny_weights: Path) -> None:
     start, settings = load_checkpoint(tiny_weights), dataclasses.replace(SETTINGS, optimizer="AdamW")
     with pytest.raises(UserError, match=r"--rate 0 cannot find a rate for AdamW"):

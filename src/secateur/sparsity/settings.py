@@ -37,6 +37,8 @@ class SparsifySettings:
     """Scales that residual sums tie together are penalised one by one (each) or by the norm of their vector (group)."""
     beta: float = 0.0
     """Penalty on the BatchNorm shifts, as a multiple of --rate (the slimming scripts used 10)."""
+    exclude: tuple[str, ...] = ()
+    """Layers without penalty, as patterns of their names (model.0.*): those that a later cut is to leave alone."""
     soft_mask: bool = False
     """Every --mask-period epochs, scale down channels whose scale is under a threshold (Pruned-YOLO)."""
     mask_alpha: float = 0.2

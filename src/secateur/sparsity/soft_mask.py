@@ -62,11 +62,11 @@ class SoftMask(Hook):
                 f"The soft mask never acts: --mask-start and --mask-stop leave none of {run.epochs} epochs."
             )
 
-    @torch.no_grad()
     def may_stop(self, run: TrainingRun) -> bool:
         """The course of the sparsity runs over all epochs."""
         return False
 
+    @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
         """Acts, in the epochs that `factors` names."""
         factor = factors(self.settings, run.epochs).get(run.epoch)

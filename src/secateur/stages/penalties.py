@@ -6,11 +6,13 @@ import dataclasses
 import logging
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
+from secateur.pruning.budget import excluded_spaces
 from secateur.pruning.graph import trace
 from secateur.sparsity.convolution import ConvPenalty
 from secateur.sparsity.gamma import GammaPenalty
@@ -36,7 +38,14 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
     """
     detector = start.detector()
     graph = trace(detector)
-    norms = {name: units for name, units in graph.norms.items() if (units >= 0).any()}
+    # Units without penalty count like channels that cannot be pruned; the last entry stands for those.
+    spared = np.append(excluded_spaces(graph, sparsify.exclude)[graph.space_of], True)
+    norms = {name: np.where(spared[units], -1, units) for name, units in graph.norms.items()}
+    norms = {name: units for name, units in norms.items() if (units >= 0).any()}
+    filters = {
+        name: dataclasses.replace(axis, units=np.where(spared[axis.units], -1, axis.units))
+        for name, axis in graph.filters.items()
+    }
     if sparsify.penalty in ("gamma", "both") and sparsify.rate == 0:
         check_rate(sparsify, settings)
         scales = torch.cat(
@@ -54,7 +63,7 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
     if sparsify.penalty in ("gamma", "both"):
         hooks.append(GammaPenalty(sparsify, norms))
     if sparsify.penalty in ("conv", "both"):
-        hooks.append(ConvPenalty(sparsify, graph.filters))
+        hooks.append(ConvPenalty(sparsify, filters))
     return hooks
 
 

@@ -90,7 +90,7 @@ TAKEN_BY: dict[str, tuple[str, ...]] = {
     "pruning_pattern": (WEIGHTS, ONE_SHOT),
     "pruning_frequency": (WEIGHTS,),
     "cooldown_epochs": (WEIGHTS,),
-    "exclude": (WEIGHTS, ONE_SHOT, CHANNELS),
+    "exclude": (WEIGHTS, ONE_SHOT, CHANNELS, SPARSE),
     "criterion": (CHANNELS,),
     "round_to": (CHANNELS,),
     "percent": (CHANNELS,),
@@ -154,7 +154,7 @@ def _step(options: RunOptions, recipe: Recipe, stage: StageSpec, *, first: bool,
     if stage.verb == "sparsify":
         fields = {entry.name for entry in dataclasses.fields(SparsifySettings)}
         sparse = {key: rest.pop(key) for key in list(rest) if key in fields}
-        sparse |= {"rate": options.rate} if options.rate is not None else {}
+        sparse |= _given(options, "rate", "exclude")
         methods = dataclasses.replace(methods, sparsify=configured(SparsifySettings(), sparse, where))
     training = _training(options, rest, chosen, where)
     methods.check(training)
