@@ -167,11 +167,12 @@ class Pipeline:
         """Bottlenecks go, then channels; or single weights are zeroed."""
         before, mark = self.current, step.mark
         if step.prune.unstructured:
-            self.row("zeroed" + mark, f"{step.title}, weights", lambda: zero_weights(before, step.prune)[0])
+            title = step.title.replace("cut", "weights zeroed", 1)
+            self.row("zeroed" + mark, title, lambda: zero_weights(before, step.prune)[0])
             return
         if step.prune.layers:
-            name = "layers" + mark
-            self.row(name, f"{step.title}, layers", lambda: remove_layers(before, self.work, step.prune)[0])
+            title = step.title.replace("cut", "layers removed", 1)
+            self.row("layers" + mark, title, lambda: remove_layers(before, self.work, step.prune)[0])
         before = self.current
         if not budgets_of(step.prune):
             return
