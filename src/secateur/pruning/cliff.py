@@ -14,6 +14,7 @@ from secateur.pruning.graph import ChannelGraph, Floats
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut
 
+EDGE = 0.8  # share of the unpruned accuracy under which a cut is no longer on the plateau
 RATIOS = tuple(step / 10 for step in range(10))
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -117,7 +118,7 @@ def knee_of(points: Sequence[Point]) -> float | None:
 
     The construction of "Kneedle" (https://doi.org/10.1109/ICDCSW.2011.20), with the accuracy measured against the
     unpruned network: a curve that stays flat has its knee at its end, one that falls at once at its beginning. Points
-    below half of that accuracy are over the edge whatever their height.
+    below EDGE of that accuracy are over the edge whatever their height.
     """
     ratios = np.array([point.ratio for point in points])
     values = np.array([point.mAP50 for point in points])
@@ -125,4 +126,4 @@ def knee_of(points: Sequence[Point]) -> float | None:
         return None
     span = max(float(ratios[-1] - ratios[0]), 1e-9)
     height = values / values[0] + (ratios - ratios[0]) / span
-    return float(ratios[int(np.argmax(np.where(values >= values[0] / 2, height, -1.0)))])
+    return float(ratios[int(np.argmax(np.where(values >= EDGE * values[0], height, -1.0)))])
