@@ -1,4 +1,4 @@
-"""Candidates, scores, guards, and what a removal does to names; the laws of removal are in tests/laws/test_depth.py."""
+"""Candidates, scores, guards, and what a removal does to names; its laws are in tests/laws/test_removal.py."""
 
 from __future__ import annotations
 

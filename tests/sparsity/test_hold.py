@@ -90,8 +90,15 @@ def test_lock_without_zeros_is_refused(tmp_path: Path) -> None:
         train(tmp_path, LOCK)
 
 
-def test_lock_leaves_excluded_layers_free(tmp_path: Path) -> None:
-    options = replace(LOCK, exclude_weights=("model.0",))
-    trained = train(tmp_path, options, start=masked_start(), settings=SHORT)
+def test_lock_looks_for_no_zeros_in_excluded_layers(tmp_path: Path) -> None:
+    options, start = replace(LOCK, exclude_weights=("model.0",)), masked_start()
+    # Zeros without a mask are locked where they are looked for ...
+    unmasked = replace(start, masks={})
+    trained = train(tmp_path / "free", options, start=unmasked, settings=SHORT)
     assert float((trained.last.get_parameter("model.0.conv.weight") == 0).float().mean()) < 0.01
     assert set(trained.run.masks) == {"model.1.conv.weight"}
+    # ... but what the checkpoint holds at zero stays there.
+    held = train(tmp_path / "held", options, start=start, settings=SHORT)
+    assert set(held.run.masks) == {"model.0.conv.weight", "model.1.conv.weight"}
+    mask = start.masks["model.0.conv.weight"].bool()
+    assert (held.last.get_parameter("model.0.conv.weight")[~mask] == 0).all()

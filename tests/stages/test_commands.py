@@ -35,6 +35,7 @@ def test_resumed_in_the_middle(
     command, words = METHODS[name]
     start = [command, "--weights", str(tiny_weights), "--data", str(tiny_data), "--img", "64", "--workers", "0"]
     options = [*start, "--epochs", "3", "--batch", "8", "--amp", "off", "--save-every-steps", "2"]
+    options += ["--teacher", str(tiny_weights)] if "--distill" in words else []
     options += ["--nominal-batch", "8", *words.split()]
     main([*options, "--project", "undisturbed"])
     original, taken = Session.step, []

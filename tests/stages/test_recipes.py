@@ -119,11 +119,12 @@ def test_killed_at_a_random_step_it_ends_with_the_same_weights(
     assert all(torch.equal(ours.tensors[key], tensor) for key, tensor in theirs.tensors.items())
 
 
-def test_pruned_yolo_removes_layers_and_meets_its_budget(tiny_weights: Path, tiny_data: Path, tmp_path: Path) -> None:
-    summary = run_pipeline(options("pruned-yolo", tiny_weights, tiny_data, epochs=1, params="0.5"), tmp_path)
+@pytest.mark.parametrize("undisturbed", ["pruned-yolo"], indirect=True)
+def test_pruned_yolo_removes_layers_and_meets_its_budget(undisturbed: tuple[dict[str, Any], Path]) -> None:
+    summary, folder = undisturbed
     dense, final = summary["table"][0]["model"], summary["table"][-1]["model"]
     assert final["parameters"] <= 0.505 * dense["parameters"]
-    plan = load_checkpoint(tmp_path / "exp" / "final.safetensors").plan
+    plan = load_checkpoint(folder / "final.safetensors").plan
     assert plan is not None
     assert plan["removed_blocks"]
 

@@ -148,7 +148,8 @@ def beside(
         return present_sparsity(masks.values())
 
     masks, low, high = joined(wanted), 0.0, wanted
-    if zeros(masks) <= wanted:
+    # Nothing held, nothing to make up for: `choose` alone is exact to a block, over or under.
+    if not held or zeros(masks) <= wanted:
         return masks
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
