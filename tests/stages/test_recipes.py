@@ -17,6 +17,8 @@ from secateur.stages.run import run_pipeline
 from secateur.training.session import Session
 
 NAMES = sorted(recipe.name for recipe in available())
+# Those with a method of their own; test_run.py kills `slimming` in many places.
+KILLED = ("eagleeye", "intel", "pruned-yolo", "slimming-conv", "two-of-four", "unstructured")
 
 
 class Killed(BaseException):
@@ -90,7 +92,7 @@ def test_runs_from_end_to_end(name: str, undisturbed: tuple[dict[str, Any], Path
         assert all((checkpoint.tensors[name][~mask] == 0).all() for name, mask in held.items())
 
 
-@pytest.mark.parametrize(("name", "undisturbed"), [(n, n) for n in NAMES], indirect=["undisturbed"], ids=NAMES)
+@pytest.mark.parametrize(("name", "undisturbed"), [(n, n) for n in KILLED], indirect=["undisturbed"], ids=KILLED)
 def test_killed_at_a_random_step_it_ends_with_the_same_weights(
     name: str,
     undisturbed: tuple[dict[str, Any], Path],
