@@ -26,9 +26,12 @@ import torch_pruning
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.evaluation.cost import count
-from secateur.pruning.budget import Budget, Plan, allocate
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import score
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut
 
@@ -47,7 +50,7 @@ def half_of_every_layer(graph: ChannelGraph, scores: Floats) -> Plan:
     places = np.empty_like(scores)
     for space in graph.spaces:
         places[space.units[np.argsort(scores[space.units])]] = np.arange(len(space.units)) / len(space.units)
-    return allocate(graph, places, Budget("percent", SHARE), criterion="l2")
+    return allocate(graph, places, Budget("percent", SHARE), Guards(min_share=0.1, round_to=1), criterion="l2")
 
 
 def ours(detector: Detector) -> tuple[dict[str, float], Detector]:

@@ -32,11 +32,12 @@ from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.files import write_json
 from secateur.pruning.graph import trace
-from secateur.sparsity.gamma import GammaPenalty
+from secateur.sparsity.channels.gamma import GammaPenalty
 from secateur.sparsity.settings import SparsifySettings
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.loop import fit
-from secateur.training.precision import fast_bf16_on_cpu
+from secateur.training.optimization.precision import fast_bf16_on_cpu
+from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
 
 VARIANTS = {

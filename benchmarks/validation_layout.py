@@ -23,7 +23,9 @@ from secateur.data.index import scan
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
-from secateur.evaluation.validate import ValSettings, auto_batch_size, predict, validate
+from secateur.evaluation.predictor import TorchPredictor
+from secateur.evaluation.settings import ValSettings
+from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.files import write_json
 
 Clock = Callable[[], float]
@@ -34,8 +36,10 @@ def run_once(
 ) -> float:
     """Seconds that decoded predictions of all images [N, 3, H, W] uint8 take, conversion included."""
     start = clock()
-    for batch in images.split(batch_size):
-        predict(network, batch.to(torch.float32, memory_format=layout).div_(255))
+    with torch.inference_mode():
+        for batch in images.split(batch_size):
+            raw = network(batch.to(torch.float32, memory_format=layout).div_(255))
+            network.decode_above(raw, ValSettings().nms.conf)
     return clock() - start
 
 
@@ -94,8 +98,9 @@ def main() -> None:
     print(f"ratio (median of {options.rounds} rounds): {result['ratio']:.2f}x")
     if options.data:
         index = scan(load_data_config(options.data), options.split)
-        auto = validate(detector, index, ValSettings(image_size=options.imgsz))
-        large = validate(detector, index, ValSettings(image_size=options.imgsz, batch_size=32))
+        predictor = TorchPredictor(detector)
+        auto = validate(predictor, index, ValSettings(image_size=options.imgsz))
+        large = validate(predictor, index, ValSettings(image_size=options.imgsz, batch_size=32))
         result["mAP"] = {"auto": auto.to_dict(), "batch 32": large.to_dict()}
         print(f"mAP50 / mAP50-95: {auto.mAP50:.4f} / {auto.mAP50_95:.4f} in cache-sized batches, "
               f"{large.mAP50:.4f} / {large.mAP50_95:.4f} at batch 32")  # fmt: skip

@@ -12,8 +12,7 @@ import yaml
 from torch import nn
 
 from law_subjects import enliven
-from secateur.detector.blocks import Bottleneck
-from secateur.detector.ghost import GhostBottleneck
+from secateur.detector.blocks import link_of
 from secateur.detector.model import Detector
 from secateur.detector.topology import CONFIGS, Topology
 
@@ -73,10 +72,10 @@ def silenced(detector: Detector, blocks: list[str]) -> Detector:
     with torch.no_grad():
         for name in blocks:
             block = silent.get_submodule(name)
-            assert isinstance(block, GhostBottleneck) or block.add
-            ends = block.conv[2].modules() if isinstance(block, GhostBottleneck) else block.cv2.modules()
-            for norm in (module for module in ends if isinstance(module, nn.BatchNorm2d)):
-                norm.weight.zero_()
-                norm.bias.zero_()
-    assert any(isinstance(m, Bottleneck | GhostBottleneck) for m in silent.modules())
+            link = link_of(block)
+            assert link is not None and link.residual(block)
+            for end in link.ends:
+                for norm in (m for m in block.get_submodule(end).modules() if isinstance(m, nn.BatchNorm2d)):
+                    norm.weight.zero_()
+                    norm.bias.zero_()
     return silent

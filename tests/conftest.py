@@ -16,6 +16,7 @@ from secateur.detector.topology import Topology
 
 # Several test processes share the machine's cores.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -96,8 +96,8 @@ def enliven(network: nn.Module, seed: int = 0) -> None:
 
 
 @cache
-def subject_named(name: str) -> Subject:
-    """Builds and traces a network once."""
+def detector_named(name: str) -> Detector:
+    """Builds a network once; whoever changes it copies it."""
     config, depth, width = NARROW[name]
     data = yaml.safe_load(ODD if not config else (CONFIGS / f"{config}.yaml").read_text())
     data.update(nc=3, depth_multiple=depth, width_multiple=width)
@@ -107,5 +107,11 @@ def subject_named(name: str) -> Subject:
         torch.manual_seed(0)
         detector = Detector(Topology.from_yaml(file), {0: "cell", 1: "dot", 2: "ring"})
     enliven(detector)
-    detector.eval()
+    return detector.eval()
+
+
+@cache
+def subject_named(name: str) -> Subject:
+    """Traces a network once."""
+    detector = detector_named(name)
     return Subject(detector, trace(detector), 2 * int(max(detector.strides)))

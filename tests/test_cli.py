@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from secateur.cli import main, rewrite
+from secateur.cli import main
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
+from secateur.words import understood
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +55,45 @@ def training(data: Path, cfg: Path) -> list[str]:
 
 
 def pruning(weights: Path, data: Path, *budget: str) -> list[str]:
-    return ["prune", "--weights", str(weights), "--data", str(data), "--img", "64", "--workers", "0", *budget]
+    start = ["prune", "--weights", str(weights), "--data", str(data), "--img", "64", "--workers", "0"]
+    return [*start, "--round-to", "1", *budget]
 
 
-def test_synonyms_of_yolov5() -> None:
-    assert rewrite(["--imgsz", "320", "--batch=8", "--resume", "--cos_lr"]) == [
-        "--image-size", "320", "--batch-size=8", "--resume", "latest", "--cos-lr",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "words", "ours"),
+    [
+        (
+            "train",
+            "--imgsz 320 --batch=8 --resume --cos_lr",
+            "--image-size 320 --batch-size=8 --resume latest --cos-lr",
+        ),
+        ("finetune", "--temperature 20 --dist_loss kl", "--distill-temperature 20 --distill kl"),
+        ("sparsify", "--bn_sparsity 1e-3", "--rate 1e-3"),
+        ("sparsify", "--sparsity_rate 1e-3", "--rate 1e-3"),
+        ("export", "--include onnx", "--format onnx"),
+        ("val", "--half --conf-thres 0.1", "--precision fp16 --conf 0.1"),
+        ("train", "--noautoanchor --noval --adam", "--no-autoanchor --val-every 0 --optimizer Adam"),
+    ],
+)
+def test_words_of_other_systems(command: str, words: str, ours: str) -> None:
+    assert understood(command, words.split()) == ours.split()
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "ours"),
+    [
+        ("train", "--do_prune", "--target-sparsity"),
+        ("train", "--st", "secateur sparsify"),
+        ("train", "--ft_pruned_model", "secateur finetune"),
+        ("train", "--cache", "leave it out"),
+        ("val", "--exist-ok", "--name"),
+        ("prune", "--cfg", "knows its own network"),
+    ],
+)
+def test_words_without_a_counterpart_are_answered(
+    command: str, flag: str, ours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ours in sentence(capsys, command, flag)
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,12 +320,12 @@ def test_a_teacher_of_other_classes(
         ("--unstructured 1.2", "--unstructured"),
         ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts nothing"),
         ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
-        ("--unstructured 0.3 --layers 1", "without --percent, --params, --flops, --layers"),
+        ("--unstructured 0.3 --layers 1", "without --flops, --params, --percent, --layers"),
         ("--layers 1 --search eagleeye", "--search looks for widths within a budget"),
         ("--percent 0.2 --chains", "give --layers 1 with it"),
         ("--layers 1 --layer-score charm", "Unknown layer score 'charm'; choose one of contribution,"),
         ("--percent 0.2 --criterion beauty", "Unknown criterion 'beauty'; choose one of fisher,"),
-        ("--percent 0.2 --tie loosely", "--tie loosely is unknown"),
+        ("--percent 0.2 --tie loosely", "invalid choice 'loosely' for argument '--tie'"),
         ("--percent 0.2 --search dowsing", "--search dowsing is unknown; choose eagleeye"),
     ],
 )
@@ -322,7 +355,7 @@ def test_zeros_are_kept_by_finetuning_with_distillation(
     before, after = load_checkpoint(pruned), load_checkpoint("tuned/exp/weights/best.safetensors")
     for name, mask in before.masks.items():
         assert (after.tensors[name][~mask] == 0).all()
-    assert "sparsity 0.29" in printed
+    assert "sparsity 29." in printed
     assert printed.count("Average Precision") == 6
     assert printed.count("Average Recall") == 6
     assert "Speed: " in printed
@@ -332,7 +365,7 @@ def test_layers_and_channels_in_one_cut(tiny_weights: Path, tiny_data: Path) -> 
     main([*pruning(tiny_weights, tiny_data, "--layers", "1", "--percent", "0.2"), "--project", "cut"])
     summary = json.loads(Path("cut/exp/summary.json").read_text())
     assert [row["stage"] for row in summary["table"]] == [
-        "dense", "1 layer removed", "cut, no repair", "cut + repair",
+        "dense", "layers removed", "cut, no repair", "cut + repair",
     ]  # fmt: skip
     checkpoint = load_checkpoint("cut/exp/pruned.safetensors")
     assert checkpoint.plan is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import torch
 from torch import Tensor
 
 from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.detector.topology import parse_topology
 from secateur.training.distributed import rank_and_world
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
+from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
 
 SIZE = 64
@@ -31,6 +34,27 @@ SETTINGS = TrainSettings(
     device="cpu",
     hyp=Hyp(warmup_epochs=0.5),
 )
+# The stem has the widths of yolov5n.
+TOPOLOGY = {
+    "nc": 3,
+    "depth_multiple": 1.0,
+    "width_multiple": 1.0,
+    "anchors": [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119]],
+    "backbone": [
+        [-1, 1, "Conv", [16, 6, 2, 2]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "C3", [32]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "Conv", [40, 3, 2]],
+    ],
+    "head": [
+        [-1, 1, "Conv", [32, 1, 1]],
+        [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+        [[-1, 3], 1, "Concat", [1]],
+        [-1, 1, "C3", [32, False]],
+        [[8, 4], 1, "Detect", ["nc", "anchors"]],
+    ],
+}
 
 
 @dataclass
@@ -83,9 +107,14 @@ class ToyMetrics:
 
 
 def toy_detector(seed: int = 0) -> Detector:
-    """yolov5n for three classes with reproducible weights."""
+    """Two levels, three classes, reproducible weights."""
+    return copy.deepcopy(_built(seed))
+
+
+@cache
+def _built(seed: int) -> Detector:
     torch.manual_seed(seed)
-    return Detector(Topology.from_yaml("yolov5n", nc=3))
+    return Detector(parse_topology(TOPOLOGY, "the tests"))
 
 
 def evaluate(detector: Detector) -> ToyMetrics:
@@ -150,23 +179,14 @@ def tensors_of(keep: Keep) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in result.items()}
 
 
-def main(task: str, folder: Path) -> None:
-    """`killed`: dies by SIGKILL in the middle of epoch 2. `share`: one epoch as one of several processes."""
+def main(folder: Path) -> None:
+    """Trains, and dies by SIGKILL in the middle of epoch 2."""
     from secateur.training.loop import fit
 
     torch.set_num_threads(1)
-    keep = Keep()
-    if task == "killed":
-        settings = replace(SETTINGS, save_every_steps=2)
-        fit(toy_detector(), ToyBatches(), settings, folder=folder, hooks=[Noise(), Die(6, kill=True), keep])
-    settings = replace(SETTINGS, epochs=1, batch_size=32)
-    fit(toy_detector(), ToyBatches(count=6), settings, folder=folder, hooks=[keep])
-    if keep.run.is_main:
-        torch.save(tensors_of(keep), folder / "tensors.pt")
-    torch.distributed.barrier()
-    # The end of a process with gloo threads may abort after all work is done.
-    os._exit(0)
+    settings = replace(SETTINGS, save_every_steps=2)
+    fit(toy_detector(), ToyBatches(), settings, folder=folder, hooks=[Noise(), Die(6, kill=True), Keep()])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

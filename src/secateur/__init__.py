@@ -5,9 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur.api import allocate, cut, load, remove, save, score, trace, zero
+    from secateur.api import (
+        allocate,
+        cut,
+        evaluate,
+        export,
+        finetune,
+        load,
+        mask,
+        predict,
+        prune,
+        remove,
+        repair,
+        save,
+        score,
+        shorten,
+        trace,
+        zero,
+    )
 
-__all__ = ["allocate", "cut", "load", "remove", "save", "score", "trace", "zero"]
+__all__ = [
+    "allocate", "cut", "evaluate", "export", "finetune", "load", "mask", "predict", "prune", "remove", "repair", "save",
+    "score", "shorten", "trace", "zero",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +36,8 @@ def __getattr__(name: str) -> Any:
         from secateur import api
 
         return getattr(api, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("secateur")
     raise AttributeError(f"module 'secateur' has no attribute '{name}'")

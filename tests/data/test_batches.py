@@ -9,8 +9,9 @@ import pytest
 import torch
 from pictures import MakeData
 
+import secateur.data.batches as batches_module
 from secateur.data.augment import Augmentation
-from secateur.data.batches import evaluation_batches, train_batches
+from secateur.data.batches import EvaluationBatches, train_batches
 from secateur.data.config import load_data_config
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.data.index import Index, scan
@@ -88,15 +89,16 @@ def test_last_batch_needs_an_image_for_every_process(dataset: DetectionDataset) 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_batches(index: Index, workers: int) -> None:
+def test_evaluation_batches(index: Index, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "_WORTH_A_WORKER", 1)
     dataset = DetectionDataset(index, 64, rectangular=True, batch_size=4)
-    batches = evaluation_batches(dataset, 4, workers)
+    batches = EvaluationBatches(dataset, 4, workers=workers)
     assert len(batches) == 3
     for _ in range(2):
         seen = [batch.indices for batch in batches]
         assert [i for indices in seen for i in indices] == dataset.order.tolist()
     with pytest.raises(ValueError, match="batches of 4"):
-        evaluation_batches(dataset, 8, 0)
+        EvaluationBatches(dataset, 8, workers=0)
 
 
 def test_rectangular_training_is_not_shuffled(index: Index) -> None:
@@ -117,7 +119,29 @@ def test_image_that_vanishes_is_one_sentence(index: Index, workers: int) -> None
 
 
 def test_targets_name_their_image(index: Index) -> None:
-    batch = next(iter(evaluation_batches(DetectionDataset(index, 64), 11, 0)))
+    batch = next(iter(EvaluationBatches(DetectionDataset(index, 64), 11, workers=0)))
     assert batch.targets[:, 0].tolist() == list(range(9))
     assert batch.targets[:, 1].tolist() == [k % 3 for k in range(9)]
     assert len(batch.original_shapes) == len(batch.ratio_pads) == 11
+
+
+def test_no_more_workers_than_processors_and_batches(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(batches_module, "DataLoader", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr(batches_module, "granted_cpus", lambda: 3)
+    many = index.select([0] * 200)
+    for images, size, workers in ((many, 4, 1), (many, 4, 64), (many, 100, 64), (many, 4, 0), (index, 1, 64)):
+        EvaluationBatches(DetectionDataset(images, 64), size, workers=workers)
+    assert [options["num_workers"] for options in asked] == [1, 3, 2, 0, 0]
+    train_batches(DetectionDataset(index, 64), 1, seed=0, workers=64)  # their workers stay for all epochs
+    assert asked[-1]["num_workers"] == 3
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_batches_are_pinned_on_request(index: Index, dataset: DetectionDataset, monkeypatch, pin: bool) -> None:
+    asked = []
+    monkeypatch.setattr(batches_module, "DataLoader", lambda *_, **options: asked.append(options["pin_memory"]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    EvaluationBatches(DetectionDataset(index, 64), 4, workers=0, pin=pin)
+    train_batches(dataset, 4, seed=0, workers=0, pin=pin)
+    assert asked == [pin, pin]

@@ -66,3 +66,25 @@ def test_mistakes_are_told(tmp_path: Path, text: str, told: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_data_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(("name", "folder"), [("coco.yaml", "coco"), ("coco128.yaml", "coco128")])
+def test_known_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    place = tmp_path / "datasets" / folder
+    with pytest.raises(UserError, match=f"The images of {name} are not here: put the data set into {place}") as caught:
+        load_data_config(name)
+    assert "\n" not in str(caught.value)
+    place.mkdir(parents=True)
+    config = load_data_config(name)
+    assert config.root == place and config.nc == 80 and {"train", "val"} <= set(config.splits)
+    assert (config.names[0], config.names[12], config.names[79]) == ("person", "parking meter", "toothbrush")
+
+
+def test_a_file_of_ones_own_goes_before_a_known_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "train: a\nnames: [x]").rename(tmp_path / "coco128.yaml")
+    assert load_data_config("coco128.yaml").names == {0: "x"}
+    with pytest.raises(UserError, match=r"elsewhere/coco128.yaml does not exist"):
+        load_data_config("elsewhere/coco128.yaml")

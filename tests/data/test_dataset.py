@@ -74,6 +74,18 @@ def test_ratio_pad_leads_back_to_the_file(block: Index, size: int, rectangular: 
     np.testing.assert_allclose(bright_box(sample.image), box, atol=2)
 
 
+def test_one_shape_for_all(index: Index) -> None:
+    dataset = DetectionDataset(index, (64, 128))
+    for i, (height, width) in enumerate(SIZES):
+        sample = dataset[i]
+        assert sample.image.shape == (64, 128, 3) and dataset.canvas(i) == (64, 128)
+        (ratio_y, ratio_x), (pad_x, pad_y) = sample.ratio_pad
+        assert ratio_y * height + 2 * pad_y == pytest.approx(64, abs=1)
+        assert ratio_x * width + 2 * pad_x == pytest.approx(128, abs=1)
+    with pytest.raises(ValueError, match="square"):
+        DetectionDataset(index, (64, 128), augmentation=Augmentation())
+
+
 def test_rectangular_shapes(index: Index) -> None:
     dataset = DetectionDataset(index, 128, rectangular=True, batch_size=2, stride=32, pad=0.5)
     aspects = np.array([h / w for h, w in SIZES])[dataset.order]

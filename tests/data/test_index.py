@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from pictures import MakeData, smooth_image
 
 import secateur.data.index as index_module
 from secateur.data.config import load_data_config
-from secateur.data.index import Counts, Index, scan
+from secateur.data.index import Counts, Index, content_signature, scan
 from secateur.data.labels import label_path
 from secateur.errors import UserError
 
@@ -188,3 +189,36 @@ def test_tiny_image_is_left_out(make_data: MakeData) -> None:
     file = make_data([GOOD, GOOD])
     cv2.imwrite(str(file.parent / "images/train/000.png"), smooth_image(5, 40, 0))
     assert "40 x 5" in scanned(file).problems[0]
+
+
+def test_content_signature_is_of_what_is_there_and_not_of_when_or_where(make_data: MakeData, tmp_path: Path) -> None:
+    file = make_data([GOOD, "1 0.2 0.2 0.6 0.2 0.6 0.8\n", None])
+    first = scanned(file)
+    for image in (file.parent / "images/train").iterdir():
+        os.utime(image, (1, 1))
+    shutil.copytree(file.parent, tmp_path / "moved")
+    for again in (scanned(file), scanned(tmp_path / "moved" / "data.yaml")):
+        assert again.signature != first.signature
+        assert content_signature(again) == content_signature(first)
+
+
+@pytest.mark.parametrize("change", ["class", "box", "outline", "label for background", "image", "name", "fewer"])
+def test_content_signature_changes_with_the_content(make_data: MakeData, change: str) -> None:
+    file = make_data([GOOD, "1 0.2 0.2 0.6 0.2 0.6 0.8\n", None])
+    images, labels = file.parent / "images/train", file.parent / "labels/train"
+    before = content_signature(scanned(file))
+    if change == "class":
+        (labels / "000.txt").write_text("1" + GOOD[1:])
+    elif change == "box":
+        (labels / "000.txt").write_text(GOOD.replace("0.25", "0.26", 1))
+    elif change == "outline":  # of the same box
+        (labels / "001.txt").write_text("1 0.2 0.2 0.6 0.2 0.6 0.8 0.2 0.8\n")
+    elif change == "label for background":
+        (labels / "002.txt").write_text(GOOD)
+    elif change == "image":
+        cv2.imwrite(str(images / "000.png"), np.zeros((48, 64, 3), np.uint8))
+    elif change == "name":
+        (images / "002.png").rename(images / "003.png")
+    else:
+        (images / "002.png").unlink()
+    assert content_signature(scanned(file)) != before

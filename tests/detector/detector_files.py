@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.detector.attention import Attention
-from secateur.detector.head import Detect
+from secateur.detector.blocks.attention import Attention
+from secateur.detector.blocks.detect import Detect
 from secateur.detector.model import Detector
 from secateur.detector.topology import parse_topology
 

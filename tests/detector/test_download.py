@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from secateur.detector import download
 from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.download import fetch, is_official
+from secateur.detector.formats import download
+from secateur.detector.formats.download import fetch, is_official
 from secateur.errors import UserError
 
 CONTENT = bytes(range(256)) * 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -91,6 +92,14 @@ def test_old_names_ema_half_and_extras(lively: Callable[..., Detector], write_st
     assert checkpoint.training["epoch"] == 3
     assert {t.dtype for k, t in checkpoint.tensors.items() if k.endswith("conv.weight")} == {torch.float16}
     _same(path, detector.half().float())
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({"imgsz": 416}, 416), (argparse.Namespace(imgsz=320), 320), ({"imgsz": None}, None), ({}, None), (None, None)],
+)
+def test_the_image_size_of_the_training_is_kept(options: Any, size: int | None, write_stock: Any) -> None:
+    assert load_checkpoint(write_stock(tiny(), opt=options)).image_size == size
 
 
 def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., Detector], write_stock: Any) -> None:

@@ -1,35 +1,38 @@
-"""Distillation inside a training: what it touches, what it logs, how it resumes, and several processes as one."""
+"""Distillation inside a training: what it touches, what it logs, how it resumes."""
 
 from __future__ import annotations
 
 import copy
 import csv
 import gc
-import os
-import subprocess
-import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import shared_batch
 import torch
-from shared_batch import lively
-from torch import Tensor
 
+from law_subjects import enliven
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import fit
-from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, tensors_of
+from secateur.training.run import TrainingRun
+from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, tensors_of, toy_detector
 
 ALL = DistillSettings("bce+l2+features", distill_feature_weight=0.5, distill_warmup=1.5)
+
+
+def lively(seed: int) -> Detector:
+    """The toy with lively outputs; seeds differ in scales, shifts and statistics."""
+    detector = toy_detector()
+    enliven(detector, seed)
+    return detector.train()
 
 
 def imitation(settings: DistillSettings, student: Detector, teacher: Detector | None = None) -> Imitate:
@@ -211,29 +214,3 @@ def test_the_teacher_computes_in_the_precision_of_the_student(tmp_path: Path) ->
     result = fit(student, ToyBatches(count=2), training, folder=tmp_path, hooks=[imitate], terms=[imitate])
     assert set(seen) == {torch.bfloat16}
     assert result.rows[0]["train/d_feat_loss"] > 0
-
-
-def test_two_processes_with_parts_of_a_batch_have_the_losses_and_gradients_of_one(tmp_path: Path) -> None:
-    folder = Path(__file__).resolve().parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder.parent)}
-    file = tmp_path / "two.pt"
-    done = subprocess.run(
-        [*launcher, str(folder / "shared_batch.py"), str(file)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert file.is_file(), done.stderr[-3000:]
-    two: dict[str, Tensor] = torch.load(file, weights_only=True)
-    one: dict[str, Tensor] = {}
-    for method in shared_batch.METHODS:
-        one |= shared_batch.outcome(method)
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        method = name.split("/")[0]
-        # Standardising makes gradients of scales and shifts cancel, so against their own size rounding shows.
-        largest = max(float(v.abs().max()) for n, v in one.items() if n.startswith(f"{method}/model"))
-        tolerance = 1e-5 if "/d_" in name else 1e-4 * largest
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}")

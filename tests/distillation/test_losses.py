@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from law_subjects import detector_named
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.losses import DISTILLATIONS, View
 from secateur.distillation.losses.features import standardised
@@ -17,7 +18,7 @@ from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss, complete_iou
-from toy_training import ToyBatches, toy_detector
+from toy_training import ToyBatches
 
 OUTPUTS = ("bce", "kl", "l2", "softmax")
 GRIDS = ((4, 3), (2, 2), (1, 1))
@@ -41,7 +42,7 @@ def view_of(seed: int = 0, equal: bool = False, batch: int = 2) -> View:
 
 @cache
 def detection_loss() -> DetectionLoss:
-    return DetectionLoss(toy_detector(), Hyp(), 320)
+    return DetectionLoss(detector_named("yolov5n"), Hyp(), 320)
 
 
 def parts_of(name: str, view: View, temperature: float = 0.0) -> dict[str, Tensor]:
@@ -191,7 +192,7 @@ def test_standardised_features_ignore_scale_and_shift() -> None:
 
 
 def test_unknown_names_and_bad_numbers_are_refused() -> None:
-    detector = toy_detector()
+    detector = detector_named("yolov5n")
     with pytest.raises(
         UserError, match=r"Unknown distillation 'huber'; choose one of bce, features, kl, l2, softmax\."
     ):

@@ -62,3 +62,30 @@ def test_counting_changes_nothing() -> None:
 def test_sizes_that_do_not_fit_are_refused(size: int | tuple[int, int]) -> None:
     with pytest.raises(UserError, match="multiple"):
         count(Detector(Topology.from_yaml("yolov5n", nc=2)), size)
+
+
+class Plain(torch.nn.Module):
+    """A network of another make: grouped and transposed convolutions, attention, tensors that are not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides = (2.0,)
+        self.stem = torch.nn.Conv2d(4, 8, 3, 2, 1, groups=2)
+        self.up = torch.nn.ConvTranspose2d(8, 6, 2, 2, bias=False)
+        self.attention = torch.nn.MultiheadAttention(6, 2)
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def example_inputs(self, image_size: int | None = None) -> tuple[torch.Tensor]:
+        return (torch.zeros(1, 4, image_size or 8, image_size or 8),)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = (self.up(self.stem(images)) * self.scale).flatten(2).permute(2, 0, 1)
+        return self.attention(pixels, pixels, pixels)[0]
+
+
+def test_any_network_is_counted() -> None:
+    network = Plain().train()
+    flops = layer_flops(network, (8, 16))
+    assert flops == {"stem": 2 * (4 * 8) * 8 * 2 * 9, "up": 2 * (4 * 8) * 8 * 6 * 4}
+    assert count(network, 8).parameters == sum(p.numel() for p in network.parameters())
+    assert network.training and network.stem.weight.device.type == "cpu"

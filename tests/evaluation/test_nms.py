@@ -6,7 +6,9 @@ import pytest
 import torch
 import torchvision
 
+from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.settings import NmsSettings
 
 
 def random_predictions(images: int, boxes: int, classes: int, seed: int = 0) -> torch.Tensor:
@@ -47,7 +49,8 @@ def test_agrees_with_the_definition() -> None:
     for multi_label in (True, False):
         for agnostic in (True, False):
             for conf, threshold, max_det in ((0.001, 0.6, 300), (0.3, 0.45, 20)):
-                fast = non_max_suppression(predictions, conf, threshold, max_det, multi_label, agnostic)
+                settings = NmsSettings(conf, threshold, max_det, agnostic, multi_label)
+                fast = non_max_suppression(predictions, settings)
                 for rows, image in zip(fast, predictions, strict=True):
                     expected = torch.tensor(slow(image, conf, threshold, max_det, multi_label, agnostic))
                     torch.testing.assert_close(rows, expected, atol=1e-3, rtol=1e-5)
@@ -63,16 +66,19 @@ def test_an_image_does_not_feel_its_companions() -> None:
 
 def test_one_class_needs_no_multi_label() -> None:
     predictions = random_predictions(1, 50, 1)
-    a, b = non_max_suppression(predictions, multi_label=True), non_max_suppression(predictions, multi_label=False)
+    a, b = (
+        non_max_suppression(predictions),
+        non_max_suppression(predictions, NmsSettings(multi_label=False)),
+    )
     assert torch.equal(a[0], b[0])
 
 
 def test_only_the_best_candidates_enter_and_the_best_come_out_first() -> None:
     predictions = random_predictions(1, 300, 3)
     scores = (predictions[0, :, 5:] * predictions[0, :, 4:5]).flatten().sort(descending=True).values
-    rows = non_max_suppression(predictions, iou=1.0, max_nms=10)[0]
+    rows = non_max_suppression(predictions, NmsSettings(iou=1.0), max_nms=10)[0]
     torch.testing.assert_close(rows[:, 4], scores[:10])
-    assert len(non_max_suppression(predictions, iou=1.0, max_det=5)[0]) == 5
+    assert len(non_max_suppression(predictions, NmsSettings(iou=1.0, max_det=5))[0]) == 5
 
 
 def test_nothing_found_gives_empty_rows() -> None:
@@ -92,7 +98,16 @@ def test_growing_prefixes_give_what_all_candidates_at_once_give(most: int) -> No
     boxes = torch.rand(5000, 4, generator=generator) * torch.tensor([300.0, 300.0, 60.0, 60.0])
     scores = torch.rand(5000, 1, generator=generator).round(decimals=2).clamp(min=0.01)  # with many ties
     predictions = torch.cat((boxes, torch.ones(5000, 1), scores), dim=1)[None]
-    found = non_max_suppression(predictions, iou=0.3, max_det=most)[0]
+    found = non_max_suppression(predictions, NmsSettings(iou=0.3, max_det=most))[0]
     corners = torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), dim=1)
     kept = torchvision.ops.nms(corners, scores[:, 0], 0.3)[:most]
     assert torch.equal(found[:, :4], corners[kept])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"conf": 1.5}, "between 0 and 1"), ({"iou": -0.1}, "between 0 and 1"), ({"max_det": 0}, "max_det")],
+)
+def test_senseless_thresholds_are_refused(changes, words) -> None:
+    with pytest.raises(UserError, match=words):
+        NmsSettings(**changes)

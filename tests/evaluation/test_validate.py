@@ -18,7 +18,9 @@ from secateur.detector.checkpoint import load_checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
-from secateur.evaluation.validate import ValSettings, auto_batch_size, check_image_size, subset, validate
+from secateur.evaluation.predictor import TorchPredictor
+from secateur.evaluation.settings import ValSettings
+from secateur.evaluation.validate import auto_batch_size, check_image_size, subset, validate
 
 FAST = ValSettings(image_size=96, workers=0)
 
@@ -51,42 +53,102 @@ def detector() -> Detector:
     return detector
 
 
-def oracle() -> Detector:
-    """Answers with the objects of the pictures above: their blue is full, which it is nowhere else."""
+@pytest.fixture(scope="module")
+def predictor(detector: Detector) -> TorchPredictor:
+    return TorchPredictor(detector)
 
-    def find(images: Tensor) -> list[Tensor]:
-        rows = []
-        for blue in images[:, 2] > 0.9:
-            y, x = blue.nonzero(as_tuple=True)
-            left, top, right, bottom = x.min(), y.min(), x.max() + 1, y.max() + 1
-            rows.append([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top, 1.0, 0.9, 0.8])
-        return [torch.tensor(rows)[:, None]]
 
-    network = Detector(Topology.from_yaml("yolov5n", nc=2))
-    network.fused = lambda: network
-    network.forward = find
-    network.decode_above = lambda raw, confidence: list(raw[0])
-    return network
+class Oracle:
+    """A predictor that answers with the objects of the pictures above: their blue is full, nowhere else it is.
+
+    With `doubt` it moves and weakens them by the picture's number, their red, and adds boxes that are nothing; no two
+    scores of a class are equal, so that no order decides.
+    """
+
+    nc = 2
+    strides = (8.0, 16.0, 32.0)
+    device = torch.device("cpu")
+
+    def __init__(self, image_size: tuple[int, int] | None = None, doubt: float = 0.0) -> None:
+        self.names = {0: "left", 1: "right"}
+        self.image_size, self.doubt = image_size, doubt
+        self.shapes: list[tuple[int, ...]] = []
+
+    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+        self.shapes.append(tuple(images.shape))
+        found = []
+        for image in images:
+            y, x = (image[2] > 0.9).nonzero(as_tuple=True)
+            left, top, right, bottom = (int(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1))
+            box = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+            number = round(float(image[0, (top + bottom) // 2, (left + right) // 2]) * 255)
+            box[0] += self.doubt * (5 * number % 12)
+            found.append(torch.tensor([[*box, 1 - 0.04 * self.doubt * number, 0.9, 0.8]]))
+            if self.doubt:
+                nothing = [
+                    [box[0] * 0.5, box[1] * 1.5, 20 + k, 20.0, 0.93 - 0.21 * k - 0.013 * number, 0.7, 0.3]
+                    for k in range(3)
+                ]
+                found[-1] = torch.cat((found[-1], torch.tensor(nothing)))
+        return found
 
 
 def test_boxes_come_back_to_the_original_image(index, tmp_path) -> None:
-    settings = dataclasses.replace(FAST, save_json=tmp_path / "p.json", single_cls=True)
-    metrics = validate(oracle(), index, settings, progress=False)
+    settings = dataclasses.replace(FAST, save_json=True, single_cls=True)
+    metrics = validate(Oracle(), index, settings, folder=tmp_path, progress=False)
     assert metrics.mAP50 == pytest.approx(1) and metrics.mAP50_95 > 0.8
-    rows = json.loads((tmp_path / "p.json").read_text())
+    rows = json.loads((tmp_path / "predictions.json").read_text())
     assert {row["image_id"] for row in rows} == set(range(12))
     for row in rows:
         np.testing.assert_allclose(row["bbox"], [30, 20, 50, 30], atol=3)
-    # In the square shape, too.
-    square = validate(oracle(), index, dataclasses.replace(settings, rectangular=False, save_json=None), progress=False)
-    assert square.mAP50 == pytest.approx(1)
+    # In the square shape, too, and in a shape that the predictor prescribes.
+    square = dataclasses.replace(settings, rectangular=False, save_json=False)
+    assert validate(Oracle(), index, square, progress=False).mAP50 == pytest.approx(1)
+    only = Oracle(image_size=(64, 96))
+    assert validate(only, index, dataclasses.replace(FAST, single_cls=True), progress=False).mAP50 == pytest.approx(1)
+    assert {shape[2:] for shape in only.shapes} == {(64, 96)}
+
+
+def test_golden_metrics(index) -> None:
+    # Recorded before predictors were a protocol, from a detector whose `decode_above` gave these rows.
+    metrics = validate(Oracle(doubt=1.0), index, dataclasses.replace(FAST, coco=True), progress=False)
+    assert list(metrics.to_dict().values()) == pytest.approx([0.34931976, 0.91666667, 0.44722034, 0.26370242], abs=1e-7)
+    twelve = [metrics.coco[key] for key in ("AP75", "APs", "APm", "AR1", "AR100")]
+    assert twelve == pytest.approx([0.23339586, -1.0, 0.28464446, 0.49166667, 0.55], abs=1e-7)
+
+
+class Recorder(Oracle):
+    """Finds nothing, and notes which pictures it saw by their darkest value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+        self.seen += [round(float(image.min()) * 255) for image in images]
+        return [torch.zeros(0, 7)] * len(images)
+
+
+def test_images_of_equal_shape_keep_their_order(tmp_path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(100):
+        picture = np.full((40, 60, 3) if i % 3 else (60, 40, 3), i, np.uint8)
+        cv2.imwrite(str(tmp_path / f"images/{i:03d}.png"), picture)
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [a]\n")
+    pictures = scan(load_data_config(tmp_path / "data.yaml"), "val", cache=False, progress=False)
+    recorder = Recorder()
+    validate(recorder, pictures, FAST, progress=False)
+    assert recorder.seen == [i for i in range(100) if i % 3] + [i for i in range(100) if i % 3 == 0]
+    other = Recorder()
+    validate(other, pictures, dataclasses.replace(FAST, order="stock"), progress=False)
+    assert sorted(other.seen) == list(range(100)) and all(i % 3 for i in other.seen[:66])
 
 
 def test_neither_detector_nor_index_is_touched(detector, index) -> None:
     detector.train()
     state = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     files, labels = index.files, index.labels.copy()
-    metrics = validate(detector, index, FAST, progress=False)
+    metrics = validate(TorchPredictor(detector), index, FAST, progress=False)
     assert detector.training and all(module.training for module in detector.modules())
     assert all(torch.equal(tensor, state[name]) for name, tensor in detector.state_dict().items())
     assert all(parameter.requires_grad for parameter in detector.parameters())
@@ -95,27 +157,32 @@ def test_neither_detector_nor_index_is_touched(detector, index) -> None:
     assert set(metrics.speed_ms) == {"preprocess", "inference", "nms"}
 
 
-def test_the_batch_size_does_not_matter(detector, index) -> None:
+def test_the_batch_size_does_not_matter(predictor, index) -> None:
     results = [
-        validate(detector, index, dataclasses.replace(FAST, batch_size=size), progress=False) for size in (1, 4, 32)
+        validate(predictor, index, dataclasses.replace(FAST, batch_size=size), progress=False) for size in (1, 4, 32)
     ]
     assert results[0].shape[0] == 1 and results[2].shape[0] == 12
     for other in results[1:]:
         assert other.to_dict() == pytest.approx(results[0].to_dict(), abs=1e-6)
 
 
-def test_bf16_stays_close(detector, index) -> None:
-    exact = validate(detector, index, FAST, progress=False)
-    rough = validate(detector, index, dataclasses.replace(FAST, precision="bf16"), progress=False)
+def test_bf16_stays_close(detector, predictor, index) -> None:
+    exact = validate(predictor, index, FAST, progress=False)
+    rough = validate(TorchPredictor(detector, "bf16"), index, FAST, progress=False)
     assert rough.mAP50 == pytest.approx(exact.mAP50, abs=0.1)
 
 
-def test_options(detector, index, tmp_path) -> None:
-    settings = dataclasses.replace(FAST, coco=True, plots=True, single_cls=True, save_json=tmp_path / "p.json")
-    metrics = validate(detector, index, settings, progress=False, limit=5)
+def test_options(predictor, index, tmp_path) -> None:
+    settings = dataclasses.replace(FAST, coco=True, plots=True, single_cls=True, save_json=True)
+    metrics = validate(predictor, index, settings, folder=tmp_path, progress=False, limit=5)
     assert metrics.images == 5 and len(metrics.coco) == 12 and metrics.curves is not None
     assert [row.name for row in metrics.per_class] == ["object"]
-    assert {row["category_id"] for row in json.loads((tmp_path / "p.json").read_text())} <= {0}
+    file = tmp_path / "predictions.json"
+    assert {row["category_id"] for row in json.loads(file.read_text())} <= {0}
+    validate(predictor, index, dataclasses.replace(settings, coco91=True), folder=tmp_path, progress=False, limit=5)
+    assert {row["category_id"] for row in json.loads(file.read_text())} <= {1}
+    with pytest.raises(UserError, match="folder"):
+        validate(predictor, index, settings, progress=False)
 
 
 def test_a_limit_spreads_evenly_and_always_alike(index) -> None:
@@ -144,21 +211,21 @@ def test_batches_fit_the_cache() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"conf": 1.5}, "between 0 and 1"),
-        ({"iou": -0.1}, "between 0 and 1"),
-        ({"max_det": 0}, "max_det"),
         ({"batch_size": -1}, "batch_size"),
-        ({"precision": "fp8"}, "fp8"),
+        ({"image_size": -1}, "image_size"),
+        ({"workers": -1}, "workers"),
+        ({"order": "random"}, "stable or stock"),
     ],
 )
-def test_senseless_options_are_refused(detector, index, changes, words) -> None:
+def test_senseless_options_are_refused(changes, words) -> None:
     with pytest.raises(UserError, match=words):
-        validate(detector, index, dataclasses.replace(FAST, **changes), progress=False)
+        dataclasses.replace(FAST, **changes)
 
 
 def test_labels_of_another_data_set_are_refused(index) -> None:
+    other = TorchPredictor(Detector(Topology.from_yaml("yolov5n", nc=1)))
     with pytest.raises(UserError, match="class id 1 but the detector knows 1 classes"):
-        validate(Detector(Topology.from_yaml("yolov5n", nc=1)), index, FAST, progress=False)
+        validate(other, index, FAST, progress=False)
 
 
 PUBLISHED = {
@@ -177,9 +244,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_published_figures_of_yolov5n_on_coco128(reference_dir: Path, split: str) -> None:
     config = load_data_config(reference_dir / "data/coco128/data.yaml")
-    detector = load_checkpoint(reference_dir / "weights/yolov5n.pt").detector()
+    predictor = TorchPredictor(load_checkpoint(reference_dir / "weights/yolov5n.pt").detector())
     index = scan(config, split, cache=False, progress=False)
-    metrics = validate(detector, index, ValSettings(coco=True, workers=0), progress=False)
+    metrics = validate(predictor, index, ValSettings(coco=True, workers=0, order="stock"), progress=False)
     table, twelve = PUBLISHED[split]
     for name, value in metrics.to_dict().items():
         assert value == pytest.approx(table[name], abs=0.004 if name.startswith("mAP") else 0.02), name

@@ -20,10 +20,11 @@ def test_cut_equals_mask(subject: Any, same: Any, seed: int, training: bool) -> 
     assert 0.2 < plan.removed_share < 0.8
     small = cut(subject.detector, subject.graph, plan).train(training)
     silent = mask(subject.detector, subject.graph, plan).train(training)
-    # Batch statistics of few values amplify rounding: training mode gets more images.
+    # Batch statistics of few values amplify rounding, on every processor otherwise: training mode gets more images and
+    # room for it; the law is tested in double precision below.
     images = subject.images(8 if training else 2)
     with torch.no_grad():
-        same(small(images), silent(images))
+        same(small(images), silent(images), slack=4.0 if training else 1.0)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from chain_subjects import CHAINED, chained, silenced
-from secateur.deploy.onnx import export_onnx
-from secateur.deploy.session import OnnxModel
+from secateur.deploy.exporters import export
+from secateur.deploy.runtimes import open_predictor
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.model import Detector
 from secateur.evaluation.cost import count
@@ -99,10 +99,10 @@ def test_what_is_left_is_priced_saved_loaded_cut_trained_and_shortened_again(
 @pytest.mark.parametrize("name", ["yolov3", "yolov5-ghost", "mixed"])
 def test_onnx_file_gives_the_outputs(name: str, tmp_path: Path) -> None:
     bare = remove(chained(name), some(chained(name), "all"))
-    export_onnx(bare, tmp_path / "bare.onnx", 128)
+    export(bare, tmp_path / "bare.onnx", 128)
     with torch.no_grad():
         expected = bare.predict(images(1))
-    found = torch.from_numpy(OnnxModel(tmp_path / "bare.onnx")(images(1).numpy()))
+    found = torch.stack(list(open_predictor(tmp_path / "bare.onnx").rows(images(1), -1.0)))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 

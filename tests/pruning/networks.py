@@ -57,4 +57,4 @@ def keep_every_other(graph: ChannelGraph) -> Plan:
     keep = np.ones(graph.units, dtype=bool)
     for space in graph.spaces:
         keep[space.units[1::2]] = False
-    return Plan.of(graph, keep, 64)
+    return Plan.of(graph, keep)

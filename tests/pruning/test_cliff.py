@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from networks import Chain, ConvNorm, enliven
 
-from secateur.pruning.budget import Budget, Guards, allocate
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, Point, cliff, knee_of
 from secateur.pruning.graph import trace
+from secateur.pruning.settings import Guards
 
 
 @dataclass
@@ -43,7 +45,7 @@ def test_curve_of_a_network() -> None:
     network = enliven(Chain(lambda x, a: a(x), out=40, a=ConvNorm(8, 40, 3)))
     graph = trace(network)
     scores = np.arange(graph.units) + 1.0
-    chosen = allocate(graph, scores, Budget("percent", 0.75), Guards(min_share=0), image_size=64)
+    chosen = allocate(graph, scores, Budget("percent", 0.75), Guards(min_share=0, round_to=1), image_size=64)
     seen = []
 
     def evaluate(candidate: Chain) -> Result:
@@ -52,7 +54,7 @@ def test_curve_of_a_network() -> None:
         accuracy = 0.8 if parameters > 1000 else 0.1
         return Result(accuracy, accuracy / 2)
 
-    curve = cliff(evaluate, network, graph, scores, Guards(min_share=0), chosen=chosen, image_size=64)
+    curve = cliff(evaluate, network, graph, scores, Guards(min_share=0, round_to=1), chosen=chosen, image_size=64)
     assert len(curve.points) == len(seen) == 11
     assert [point.parameters for point in curve.points] == sorted(seen, reverse=True)
     assert [point.ratio for point in curve.points if point.chosen] == [0.75]
@@ -72,5 +74,17 @@ def test_no_warning_before_the_knee() -> None:
 def test_rungs_that_guards_do_not_allow_are_one() -> None:
     network = enliven(Chain(lambda x: x))
     graph = trace(network)
-    curve = cliff(lambda _: Result(0.5, 0.3), network, graph, np.arange(8.0), Guards(min_share=0.5), image_size=64)
+    curve = cliff(
+        lambda _: Result(0.5, 0.3), network, graph, np.arange(8.0), Guards(min_share=0.5, round_to=1), image_size=64
+    )
     assert max(point.ratio for point in curve.points) == 0.5
+
+
+def test_rungs_may_be_budgets_of_any_cost() -> None:
+    network = enliven(Chain(lambda x, a: a(x), out=40, a=ConvNorm(8, 40, 3)))
+    graph = trace(network)
+    rungs = [Budget("params", 0.8), Budget("flops", 0.5)]
+    curve = cliff(lambda _: Result(0.5, 0.3), network, graph, np.arange(48.0), Guards(round_to=1), budgets=rungs)
+    dense, first, second = curve.points
+    assert 0.7 < first.parameters / dense.parameters <= 0.8
+    assert 0.35 < second.flops / dense.flops <= 0.5

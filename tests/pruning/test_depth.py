@@ -11,14 +11,15 @@ from torch import Tensor
 
 from chain_subjects import chained
 from law_subjects import subject_named
+from secateur.detector.chains import ChainBlock
 from secateur.detector.model import Detector
 from secateur.errors import UserError
-from secateur.pruning.depth import Candidate, candidates, choose, members, removal_of, remove, select
+from secateur.pruning.depth import candidates, choose, members, removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES, layer_scores
 from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
-from secateur.pruning.settings import PruneSettings
+from secateur.pruning.settings import LayerSettings
 from secateur.pruning.surgery import cut
 
 
@@ -57,7 +58,7 @@ def test_ghosts_are_residual_and_tiny_has_none() -> None:
     assert candidates(chained("yolov5-ghost"))
     tiny = subject_named("yolov3-tiny").detector
     assert candidates(tiny, any_layer=True) == ()
-    choice = select(tiny, PruneSettings(layers=2))
+    choice = select(tiny, LayerSettings(layers=2))
     assert choice.blocks == () and choice.notes == ("2 bottlenecks were to go; 0 can, and are removed.",)
 
 
@@ -70,7 +71,7 @@ def test_candidates_after_a_cut_need_equal_widths(detector: Detector) -> None:
     names = [c.name for c in candidates(small, any_layer=True)]
     assert names == [name for name in [*RESIDUAL, *PLAIN] if name in names]
     assert set(PLAIN) - set(names) == {"model.13.m.0", "model.13.m.1"}
-    choice = select(small, PruneSettings(layers=1, layer_score="gamma", any_layer=True))
+    choice = select(small, LayerSettings(layers=1, layer_score="gamma", any_layer=True))
     assert "model.13.m.0, model.13.m.1" in choice.notes[0]
     with pytest.raises(UserError, match=r"model\.13\.m\.1 reads 7 channels and would get 8"):
         remove(small, ["model.13.m.0"])
@@ -134,7 +135,7 @@ def test_a_scoreless_block_goes_first_and_scoring_changes_nothing(detector: Dete
             quiet.get_submodule(name).cv2.bn.bias.zero_()
     before = copy.deepcopy(quiet.state_dict())
     for method in LAYER_SCORES:
-        settings = PruneSettings(layers=2, layer_score=method)
+        settings = LayerSettings(layers=2, layer_score=method)
         evidence = {"weights": (), "images": ([images()],), "labels": ([images()], loss)}[LAYER_SCORES[method].reads]
         assert select(quiet, settings, *evidence).blocks == ("model.4.1", "model.5.m.2"), method
     assert quiet.training and all(torch.equal(before[k], v) for k, v in quiet.state_dict().items())
@@ -157,9 +158,9 @@ def test_bad_evidence(detector: Detector, method: str, evidence: tuple[Any, ...]
         layer_scores(detector, ["model.1"], method, *evidence)
 
 
-def chain(name: str, length: int, **changes: Any) -> list[Candidate]:
+def chain(name: str, length: int, **changes: Any) -> list[ChainBlock]:
     shape = (8, 4, 4)
-    return [Candidate(f"{name}.{i}", name, i, length, True, shape, shape, **changes) for i in range(length)]
+    return [ChainBlock(f"{name}.{i}", name, i, length, True, shape, shape, **changes) for i in range(length)]
 
 
 def test_the_lowest_go_within_the_guards() -> None:
@@ -190,12 +191,11 @@ def test_chains_go_together_by_their_sum() -> None:
         ({"layers": -1}, "--layers"),
         ({"min_bottlenecks": -1}, "--min-bottlenecks"),
         ({"chains": True, "min_bottlenecks": 1}, "whole chains"),
-        ({"tie": "median"}, "--tie median is unknown; choose mean, sum, max or min"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        PruneSettings(**options)
+        LayerSettings(**options)
 
 
 @pytest.mark.parametrize("name", ["model.4.4", "model.0", "model.5.m", "", "model.1.0"])
@@ -242,7 +242,7 @@ def test_names_and_topology_after_a_removal(detector: Detector) -> None:
         assert removal.renamed(old) == new
         if new is not None and old != new:
             assert removal.original(new) == old
-    rows = removal.topology(detector.topology).blocks
+    rows = remove(detector, removal.blocks).topology.blocks
     assert (rows[1].kind, rows[4].repeats, rows[5].repeats) == ("nn.Identity", 1, 2)
     assert [row.sources for row in rows] == [row.sources for row in detector.topology.blocks]
     assert Removal.from_dict(removal.to_dict()) == removal
@@ -252,3 +252,16 @@ def test_names_and_topology_after_a_removal(detector: Detector) -> None:
     assert set(both.blocks) == set(at_once.blocks) and both.lengths == at_once.lengths
     with pytest.raises(UserError, match="no block"):
         Removal(("model.4.7",), (("model.4", 4),))
+
+
+def test_a_network_without_chains_says_so() -> None:
+    with pytest.raises(UserError, match="Sequential does not tell which chains of blocks it has"):
+        remove(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)), ["0"])
+
+
+def test_only_chains_that_collapse_change_the_name_of_what_is_left() -> None:
+    lengths = (("stem.layers", 2), ("model.4", 2))
+    removal = Removal(("stem.layers.0", "model.4.0"), lengths, collapsing=("model.4",))
+    assert removal.renamed("stem.layers.1.conv") == "stem.layers.0.conv"
+    assert removal.renamed("model.4.1.conv") == "model.4.conv" and removal.original("model.4.conv") == "model.4.1.conv"
+    assert Removal.from_dict(removal.to_dict()) == removal

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.surgery import cut
 
@@ -41,13 +42,13 @@ def test_family(name: str, tied: int, norm_channels: int, parameters: int, flops
     assert sum(len(units) for units in graph.norms.values()) == norm_channels
     # Every channel with a batch norm can be pruned; only the head's outputs are frozen.
     assert all((units >= 0).all() for units in graph.norms.values())
-    price = graph.price()
+    price = graph.price(image_size=640)
     assert (price.parameters, price.flops) == (parameters, flops)
 
 
 def test_transformer_is_priced_as_published() -> None:
     graph = trace(Detector(Topology.from_yaml("yolov5s-transformer")))
-    price = graph.price()
+    price = graph.price(None, 640)
     assert (price.parameters, price.flops) == (7_235_645, 16_223_846_400)
     assert graph.price(image_size=(320, 640)).flops == 16_223_846_400 // 2
 
@@ -119,15 +120,15 @@ def test_spaces_know_their_layers_width_and_frozen_channels() -> None:
     graph = trace(network)
     assert graph.units == 6
     # Two inputs of a group leave together: a's 4 channels make 2 units, the stem's 8 make 4.
-    assert {(space.layers, space.width, len(space.units)) for space in graph.spaces} == {
-        (("stem.conv", "layers.g.conv"), 2, 4),
-        (("layers.a", "layers.g.conv"), 2, 2),
+    assert {(space.layers, space.widths, len(space.units)) for space in graph.spaces} == {
+        (("stem.conv", "layers.g.conv"), (2, 4), 4),
+        (("layers.a", "layers.g.conv"), (2, 4), 2),
     }
 
 
-def test_marginal_cost_agrees_with_the_price() -> None:
+def test_savings_agree_with_the_price() -> None:
     graph = trace(Chain(lambda x, a: x + a(x), a=ConvNorm(8, 8, 3)))
-    parameters, flops = graph.pricing.marginal(graph.units, 64)
+    parameters, flops = (COSTS[name].of(graph, 64).savings() for name in ("params", "flops"))
     dense = graph.price(None, 64)
     keep = np.ones(graph.units, dtype=bool)
     keep[3] = False

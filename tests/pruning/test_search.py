@@ -12,10 +12,12 @@ from networks import Chain
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
-from secateur.pruning.budget import Budget, Guards, allocate
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.search import Candidate, SearchResult, search
+from secateur.pruning.settings import Guards, SearchSettings
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,9 @@ def scores(graph: ChannelGraph) -> Floats:
     return np.random.default_rng(0).lognormal(size=graph.units)
 
 
+FINE = Guards(min_share=0.1, round_to=1)
+
+
 def wide_where_it_counts(plan: Plan) -> float:
     """A fitness with a slope for a search to climb: some layers want to be wide, all others narrow."""
     return sum(
@@ -36,16 +41,18 @@ def wide_where_it_counts(plan: Plan) -> float:
 
 
 def run(graph: ChannelGraph, scores: Floats, **changes: Any) -> SearchResult:
+    values = {name: changes.pop(name) for name in ("candidates", "tolerance") if name in changes}
     options: dict[str, Any] = {
-        "budgets": [Budget("flops", 0.5)], "guards": Guards(), "evaluate_candidate": wide_where_it_counts,
-        "candidates": 24, "tolerance": 0.02, "seed": 0, "image_size": 320,
+        "budgets": [Budget("flops", 0.5)], "guards": FINE, "evaluate_candidate": wide_where_it_counts,
+        "settings": SearchSettings(**{"candidates": 24, "tolerance": 0.02} | values), "seed": 0, "image_size": 320,
     }  # fmt: skip
     return search(graph, scores, **options | changes)
 
 
 @pytest.mark.parametrize("round_to", [1, 8])
 @pytest.mark.parametrize(
-    "budgets", [[Budget("flops", 0.5)], [Budget("params", 0.3)], [Budget("percent", 0.3)], [Budget("flops", 1.2e8)]]
+    "budgets",
+    [[Budget("flops", 0.5)], [Budget("params", 0.3)], [Budget("percent", 0.3)], [Budget("flops", 1.2e8, share=False)]],
 )
 def test_every_candidate_lands_in_the_window(
     graph: ChannelGraph, scores: Floats, budgets: list[Budget], round_to: int
@@ -56,7 +63,9 @@ def test_every_candidate_lands_in_the_window(
         plans.append(plan)
         return wide_where_it_counts(plan)
 
-    result = run(graph, scores, budgets=budgets, guards=Guards(round_to=round_to), evaluate_candidate=evaluate)
+    result = run(
+        graph, scores, budgets=budgets, guards=Guards(min_share=0.1, round_to=round_to), evaluate_candidate=evaluate
+    )
     assert len(plans) == len(result.history) == 24
     (budget,) = budgets
     for plan in plans:
@@ -64,8 +73,8 @@ def test_every_candidate_lands_in_the_window(
             "flops": plan.after.flops / plan.before.flops,
             "params": plan.after.parameters / plan.before.parameters,
             "percent": plan.removed_share,
-        }[budget.kind]
-        target = budget.amount / plan.before.flops if budget.amount > 1 else budget.amount
+        }[budget.cost]
+        target = budget.amount if budget.share else budget.amount / plan.before.flops
         assert abs(cost - target) <= 0.0201
         assert plan.after == graph.price(plan.keep(graph), 320)
 
@@ -92,7 +101,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("before", [0, 1, 9, 13, 20, 23])
 def test_killed_and_resumed_it_ends_with_the_same_plan(graph: ChannelGraph, scores: Floats, before: int) -> None:
-    guards = Guards(round_to=16)  # coarse, so that some draws are dropped
+    guards = Guards(min_share=0.1, round_to=16)  # coarse, so that some draws are dropped
     undisturbed = run(graph, scores, guards=guards, tolerance=0.002)
     assert undisturbed.dropped > 0
     saved: list[str] = []
@@ -124,7 +133,7 @@ def test_the_state_of_another_search_is_not_used(graph: ChannelGraph, scores: Fl
 
 
 def test_it_is_never_worse_than_the_global_threshold(graph: ChannelGraph, scores: Floats) -> None:
-    threshold = allocate(graph, scores, Budget("flops", 0.5), image_size=320)
+    threshold = allocate(graph, scores, Budget("flops", 0.5), FINE, image_size=320)
 
     def likes_the_threshold(plan: Plan) -> float:
         return float((plan.keep(graph) == threshold.keep(graph)).mean())
@@ -159,7 +168,7 @@ def test_guards_hold_and_the_best_units_stay(graph: ChannelGraph, scores: Floats
                 assert not len(gone)
             if not len(gone):
                 continue
-            channels = space.frozen + len(kept) * space.width
+            channels = space.frozen[0] + len(kept) * space.widths[0]
             assert len(kept) >= 0.3 * len(space.units) and channels >= 9 and channels % 4 == 0
             assert scores[kept].min() >= scores[gone].max()
 
@@ -167,7 +176,7 @@ def test_guards_hold_and_the_best_units_stay(graph: ChannelGraph, scores: Floats
 @pytest.mark.parametrize(
     "changes",
     [
-        {"budgets": [Budget("flops", 0.2)], "guards": Guards(min_share=0.8)},
+        {"budgets": [Budget("flops", 0.2)], "guards": Guards(min_share=0.8, round_to=1)},
         {"budgets": [Budget("params", 0.4)], "guards": Guards(round_to=64), "tolerance": 1e-6},
         {"budgets": [Budget("flops", 0.5)], "guards": Guards(exclude=("model.*",))},
     ],
@@ -187,14 +196,17 @@ def test_few_allocations_are_evaluated_once_each_and_the_search_ends() -> None:
         seen.append(plan.units_kept)
         return -abs(plan.units_kept - 5)
 
-    result = run(graph, np.arange(8.0), budgets=[Budget("percent", 0.5)], guards=Guards(min_share=0), tolerance=0.2,
+    guards = Guards(min_share=0, round_to=1)
+    result = run(graph, np.arange(8.0), budgets=[Budget("percent", 0.5)], guards=guards, tolerance=0.2,
                  candidates=40, evaluate_candidate=evaluate, image_size=64)  # fmt: skip
     assert len(seen) == len(set(seen)) < 8
     assert any("ended before 40" in note for note in result.plan.notes)
 
 
 def test_a_network_within_the_budget_is_not_searched(graph: ChannelGraph, scores: Floats) -> None:
-    result = run(graph, scores, budgets=[Budget("flops", 1e15)], evaluate_candidate=lambda plan: pytest.fail("why"))
+    result = run(
+        graph, scores, budgets=[Budget("flops", 1e15, share=False)], evaluate_candidate=lambda plan: pytest.fail("why")
+    )
     assert result.plan.removed_share == 0 and result.history == ()
 
 

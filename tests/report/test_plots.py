@@ -8,14 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from secateur.errors import UserError
 from secateur.evaluation.curves import Curves
 from secateur.evaluation.matching import Boxes
 from secateur.evaluation.metrics import measure
+from secateur.report import figures
+from secateur.report.curve_plots import plot_evaluation
+from secateur.report.data_plots import plot_batch, plot_labels
 from secateur.report.figures import plots_available
-from secateur.report.plots import plot_batch, plot_cliff, plot_evaluation, plot_gammas, plot_labels, plot_results
-from secateur.report.run_plots import read_results
+from secateur.report.pictures import draw_results
+from secateur.report.run_plots import plot_cliff, plot_results, plot_sizes, read_results
+from secateur.sparsity.channels.distribution import as_csv, distribution
 
 pytest.importorskip("matplotlib")
 
@@ -100,16 +105,32 @@ def test_cliff(tmp_path) -> None:
     picture(plot_cliff([0.0], [0.0], [0.0], tmp_path / "c.png", chosen=0.3))
 
 
-def test_gammas(tmp_path) -> None:
-    rng = np.random.default_rng(0)
-    values = {"before": rng.normal(1, 0.1, 500), "after": np.abs(rng.normal(0, 0.01, 500)), "none": np.zeros(0)}
-    picture(plot_gammas(values, tmp_path / "gammas.png", threshold=0.02))
-    plot_gammas({"dead": np.zeros(10)}, tmp_path / "dead.png")
+def sizes_csv(epochs: int) -> str:
+    """A file as the penalties write it: scales that shrink."""
+    rng, rows = np.random.default_rng(0), []
+    for epoch in range(epochs):
+        row: dict[str, float] = {"epoch": epoch, "rate": 0.5 - 0.1 * epoch}
+        for name in ("model", "ema"):
+            values = torch.from_numpy(np.abs(rng.normal(0, 1 / (1 + epoch), 500)))
+            row |= {f"{name}/{key}": value for key, value in distribution(values).items()}
+        rows.append(row)
+    return as_csv(rows)
+
+
+def test_a_sparse_training_leaves_pictures_of_what_it_shrank(tmp_path) -> None:
+    (tmp_path / "gamma.csv").write_text(sizes_csv(3))
+    (tmp_path / "filters.csv").write_text(sizes_csv(1))
+    draw_results(tmp_path)
+    assert {file.name for file in tmp_path.glob("*.png")} == {"gamma.png", "filters.png"}
+    assert not np.array_equal(picture(tmp_path / "gamma.png"), picture(tmp_path / "filters.png"))
+    (tmp_path / "gamma.csv").write_text(sizes_csv(1).splitlines()[0])
+    with pytest.raises(UserError, match="no epochs"):
+        plot_sizes(tmp_path / "gamma.csv", tmp_path / "gamma.png", what="|gamma|")
 
 
 def test_without_matplotlib_there_is_one_notice_and_one_sentence(tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("secateur.report.figures._told", [])
+    figures._tell_once.cache_clear()
     assert not plots_available() and not plots_available()
     assert caplog.text.count("secateur[plots]") == 1
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -3,39 +3,73 @@
 from __future__ import annotations
 
 import io
-import json
+from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
-from secateur.report.table import COLUMNS, Row, cells, to_markdown, to_rich
+from secateur.report.table import Row, columns_of, print_table, to_markdown, to_rich, write_markdown
 
 ROWS = [
     Row("dense", 0.8, 0.85, 0.8361, 0.505, 1_772_695, 4.2, 3.9, 12.34),
     Row("cut | no repair", mAP50=0.0, parameters=800_000),
+    Row("finetuned", 0.8, 0.85, 0.8412, 0.495, 800_000, 2.1, 1.9, 7.0, sparsity=0.5),
+]
+RECORDS: list[dict[str, Any]] = [
+    {
+        "stage": "dense",
+        "metrics": {"P": 0.8, "R": 0.85, "mAP50": 0.836, "mAP50-95": 0.505},
+        "model": {"parameters": 1_772_695, "gflops": 4.2, "file_mb": 3.9, "sparsity": 0.0},
+        "latency_ms": 12.34,
+    },
+    {
+        "stage": "cut",
+        "metrics": {"P": 0.7, "R": 0.8, "mAP50": 0.7, "mAP50-95": 0.4},
+        "model": {"parameters": 800_000, "gflops": 2.1, "file_mb": None},
+        "per_class": [{"name": "a|b", "images": 3, "instances": 5, "P": 0.7, "R": 0.8, "mAP50": 0.7, "mAP50-95": 0.4}],
+    },
 ]
 
 
-def test_cells_round_and_show_what_is_missing() -> None:
-    assert cells(ROWS[0]) == ["dense", "0.800", "0.850", "0.836", "0.505", "1.773", "4.20", "3.90", "12.3"]
-    assert cells(ROWS[1]) == ["cut | no repair", "-", "-", "0.000", "-", "0.800", "-", "-", "-"]
+def test_columns_round_show_what_is_missing_and_the_change_against_the_first_row() -> None:
+    columns = {" ".join(name.split()): texts for name, *texts in columns_of(ROWS) if name != "change"}
+    assert columns["Params (M)"] == ["1.773", "0.800", "0.800"] and columns["P"] == ["0.800", "-", "0.800"]
+    assert columns["CPU latency (ms)"] == ["12.3", "-", "7.0"] and columns["Zeros (%)"] == ["-", "-", "50.0"]
+    names = [name for name, *_ in columns_of(ROWS)]
+    first, second = (texts for name, *texts in columns_of(ROWS) if name == "change")
+    assert names.index("change") == names.index("mAP50") + 1
+    assert first == ["", "-0.836", "+0.005"] and second == ["", "-", "-0.010"]
+
+
+def test_columns_without_figures_are_left_out() -> None:
+    names = [name for name, *_ in columns_of(ROWS[:1])]
+    assert "change" not in names and "Zeros\n(%)" not in names and "P" in names
+    assert [name for name, *_ in columns_of([Row("cut", parameters=1, sparsity=0.001)])] == ["Stage", "Params\n(M)"]
 
 
 def test_markdown_has_a_line_a_row_and_aligned_columns() -> None:
     lines = to_markdown(ROWS).splitlines()
-    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
-    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(COLUMNS)
+    assert len(lines) == 5 and len({len(line) for line in lines}) == 1
     assert "cut \\| no repair" in lines[3]
-    assert lines[1].count("-:") == len(COLUMNS) - 1
+    assert lines[1].count("-:") == len(columns_of(ROWS)) - 1
 
 
-def test_terminal_table_shows_everything() -> None:
+def test_terminal_table_shows_everything_in_120_characters() -> None:
     out = io.StringIO()
-    Console(file=out, width=140).print(to_rich(ROWS, "Result"))
+    Console(file=out, width=120).print(to_rich(ROWS, "Result"))
     text = out.getvalue()
-    assert all(word in text for word in (*COLUMNS, "Result", "0.836", "cut | no repair"))
+    assert all(word in text for word in ("Result", "CPU latency", "(ms)", "mAP50-95", "0.836", "cut | no repair"))
+    assert "…" not in text
 
 
-def test_rows_survive_json() -> None:
-    data = json.loads(json.dumps([row.to_dict() for row in ROWS]))
-    assert "mAP50-95" in data[0]
-    assert [Row.from_dict(row) for row in data] == ROWS
+def test_tables_from_records_and_both_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(RECORDS)
+    text = capsys.readouterr().out
+    assert "Test split" not in text and "-0.136" in text
+    tested = [record | {"test": {"mAP50": 0.5 - 0.1 * i}} for i, record in enumerate(RECORDS)]
+    print_table(tested)
+    assert "Test split" in (text := capsys.readouterr().out) and "-0.100" in text
+    write_markdown(tmp_path / "table.md", tested, "Run")
+    written = (tmp_path / "table.md").read_text()
+    assert all(part in written for part in ("# Run", "## Validation split", "## Test split", "a\\|b | 3 | 5 | 0.700"))

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from secateur.errors import UserError
 from secateur.pruning.graph import Axis, ChannelGraph, trace
-from secateur.sparsity.convolution import ConvPenalty
+from secateur.sparsity.channels.convolution import ConvPenalty
 from secateur.sparsity.settings import SparsifySettings
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import fit
+from secateur.training.run import TrainingRun
 from toy_training import SETTINGS as TOY
 from toy_training import ToyBatches, toy_detector
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from weight_training import EVERY_BATCH, GENTLE, PATIENT, narrow_detector, scored, train
+from weight_training import EVERY_BATCH, PATIENT, narrow_detector, scored, train
 
 from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
 from secateur.sparsity.criteria import WEIGHT_CRITERIA
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.loop import fit
+from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
 from toy_training import ToyBatches
-
-SCRIPT = Path(__file__).with_name("weight_training.py")
 
 
 def test_formulas() -> None:
@@ -51,30 +47,6 @@ def test_snip_momentum_is_the_recursion_in_float64(settings: TrainSettings, tmp_
         expected = reference.scores[name]
         torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
     assert any(not mask.all() for mask in capture.masks.values())
-
-
-def test_two_processes_score_and_prune_as_one_does_with_the_whole_batch(tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *launcher, str(SCRIPT), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert (tmp_path / "1.pt").is_file(), done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    _, one, _ = scored(tmp_path / "one", GENTLE, ToyBatches(count=8, size=4))
-    for name, scores in first["scores"].items():
-        assert torch.equal(scores, second["scores"][name])
-        assert torch.equal(first["masks"][name], second["masks"][name])
-        largest = float(one.scores[name].max())
-        torch.testing.assert_close(scores, one.scores[name], rtol=1e-3, atol=1e-3 * largest)
-    kept = torch.cat([mask.flatten() for mask in first["masks"].values()])
-    alone = torch.cat([one.masks[name].flatten() for name in first["masks"]])
-    assert 0.1 < float((~kept).float().mean()) < 0.5
-    assert float((kept == alone).float().mean()) > 0.995
 
 
 class Overflow(Hook):

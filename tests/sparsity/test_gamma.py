@@ -15,14 +15,15 @@ from torch import Tensor
 
 from secateur.detector.model import Detector
 from secateur.errors import UserError
-from secateur.pruning.operators import Ids
-from secateur.sparsity.distribution import distribution
-from secateur.sparsity.gamma import GammaPenalty
+from secateur.pruning.graph import Ids
+from secateur.sparsity.channels.distribution import distribution
+from secateur.sparsity.channels.gamma import GammaPenalty
 from secateur.sparsity.settings import SparsifySettings
-from secateur.training.distributed import synchronise_batchnorm_
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.batchnorm import synchronise_batchnorm_
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import fit
+from secateur.training.run import TrainingRun
 from toy_training import SETTINGS as TOY
 from toy_training import ToyBatches, toy_detector
 

@@ -10,7 +10,7 @@ from weight_training import ON, Each, train
 
 from secateur.sparsity.lasso import GroupLasso, block_numbers
 from secateur.sparsity.patterns import parse_pattern, to_matrix
-from secateur.training.hooks import TrainingRun
+from secateur.training.run import TrainingRun
 
 
 def test_group_lasso_is_the_proximal_step_on_whole_blocks() -> None:

@@ -32,7 +32,7 @@ def pruned_blocks(text: str, weight: Tensor, blocks: list[int], scores: Tensor |
     return pattern.expand(keep, weight, weight.abs() if scores is None else scores)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 @given(SHAPES, TEXTS, st.integers(0, 1000))
 def test_blocks_come_back_from_the_mask(shape: tuple[int, ...], text: str, seed: int) -> None:
     weight, pattern = weight_of(shape, seed), parse_pattern(text)

@@ -48,7 +48,7 @@ def block_size(text: str, weights: dict[str, Tensor]) -> list[int]:
 PATTERN_TEXTS = ("1x1", "4x1", "2x4", "channelx1", "1xchannel", "2:4", "1:4")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     text=st.sampled_from(PATTERN_TEXTS),
     share=st.floats(0, 1),
@@ -73,7 +73,7 @@ def test_the_target_is_hit_up_to_one_block(
     assert all(torch.equal(masks[name], again[name]) for name in masks)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     text=st.sampled_from(PATTERN_TEXTS),
     numbers=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),

@@ -12,13 +12,14 @@ from interrupted import check_resumption
 from torch import Tensor
 
 from secateur.detector.model import Detector
-from secateur.pruning.operators import Ids
-from secateur.sparsity.gamma import GammaPenalty
+from secateur.pruning.graph import Ids
+from secateur.sparsity.channels.gamma import GammaPenalty
+from secateur.sparsity.channels.soft_mask import SoftMask, factors
 from secateur.sparsity.settings import SparsifySettings
-from secateur.sparsity.soft_mask import SoftMask, factors
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import fit
+from secateur.training.run import TrainingRun
 from toy_training import SETTINGS as TOY
 from toy_training import ToyBatches, toy_detector
 

@@ -11,7 +11,7 @@ from secateur.errors import UserError
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.window import Window, pruning_window, steps_in_batches
 from secateur.training.hyp import Hyp
-from secateur.training.schedules import Schedule
+from secateur.training.optimization.schedules import Schedule
 
 # 100 batches of 64 an epoch: every batch is an optimizer step, and the warm-up has 300 of them.
 SCHEDULE = Schedule(Hyp(), epochs=50, batches=100, batch_size=64)

@@ -1,12 +1,12 @@
-"""Trainings with weight pruning, small enough for tests; as a script, the same as one of several processes."""
+"""Trainings with weight pruning, small enough for tests."""
 
 from __future__ import annotations
 
-import os
-import sys
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ from secateur.detector.model import Detector
 from secateur.detector.topology import parse_topology
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
+from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
 from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, tensors_of
 
@@ -53,6 +54,11 @@ NARROW = {
 
 def narrow_detector(seed: int = 0) -> Detector:
     """Two levels, three classes, some forty thousand parameters; a stem of 8 filters with 108 columns."""
+    return copy.deepcopy(_built(seed))
+
+
+@cache
+def _built(seed: int) -> Detector:
     torch.manual_seed(seed)
     return Detector(parse_topology(NARROW, "the tests"))
 
@@ -65,12 +71,12 @@ class Trained:
     run: TrainingRun
     result: FitResult
 
-    @property
+    @cached_property
     def last(self) -> Detector:
         """Read from the file."""
         return load_checkpoint(self.result.last).detector()
 
-    @property
+    @cached_property
     def best(self) -> Detector:
         """Read from the file."""
         return load_checkpoint(self.result.best).detector()
@@ -140,7 +146,7 @@ def trained_with(folder: Path, options: WeightSettings) -> tuple[Trained, Shares
 
 def check_resumption(folder: Path, options: WeightSettings, start: Checkpoint | None, die: Sequence[int]) -> None:
     """Dies before every step of `die` in turn, resumes, and wants the undisturbed end bit for bit."""
-    settings = replace(EVERY_BATCH, save_every_steps=1)
+    settings = replace(EVERY_BATCH, save_every_steps=3)
     whole = train(folder / "a", options, settings=settings, start=start, after=[Die(None)])
     resume = False
     for step in die:
@@ -197,8 +203,6 @@ class Capture(Hook):
             self.masks = {name: value.clone() for name, value in run.masks.items()}
 
 
-# Gentle steps: large ones would amplify the rounding of another order of summation.
-GENTLE = replace(EVERY_BATCH, epochs=3, hyp=Hyp(lr0=1e-4, warmup_bias_lr=1e-4, warmup_epochs=0.0))
 # Starts after ten steps; its end lies beyond the 20 steps that are looked at.
 PATIENT = WeightSettings(target_sparsity=0.5, pruning_frequency=4, cooldown_epochs=0, pruning_start=1.25)
 
@@ -231,18 +235,3 @@ class Stop(Hook):
         """The end."""
         if run.step + 1 == self.step:
             raise EnoughError
-
-
-def main(folder: Path) -> None:
-    """The scores and masks that this process has after 20 steps."""
-    torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
-    _, capture, _ = scored(folder / str(rank), GENTLE, ToyBatches(count=8, size=4))
-    torch.save({"scores": capture.scores, "masks": capture.masks}, folder / f"{rank}.pt")
-    torch.distributed.barrier()
-    # The end of a process with gloo threads may abort after all work is done.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -17,21 +17,18 @@ from torch import nn
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
 from secateur.training.anchors import best_possible_recall, box_sizes, fit_anchors_
-from secateur.training.distributed import (
-    CrossProcessBatchNorm2d,
-    rank_and_world,
-    separate_batchnorm_,
-    synchronise_batchnorm_,
-)
-from secateur.training.ema import Ema
+from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
+from secateur.training.distributed import rank_and_world
 from secateur.training.hyp import Hyp, load_hyp
-from secateur.training.optimizer import build_optimizer, parameter_groups, set_rates
-from secateur.training.precision import choose_precision, start_accelerator
-from secateur.training.results import LossMeter, fitness
-from secateur.training.schedules import Schedule
-from secateur.training.settings import TrainSettings
+from secateur.training.loop import fit
+from secateur.training.optimization.ema import Ema
+from secateur.training.optimization.optimizer import build_optimizer, parameter_groups, set_rates
+from secateur.training.optimization.precision import choose_precision, full_precision
+from secateur.training.optimization.schedules import Schedule
+from secateur.training.results import LossMeter, duration, fitness
+from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import random_state, read_state, set_random_state, write_state
-from toy_training import SETTINGS, toy_detector
+from toy_training import SETTINGS, ToyBatches, toy_detector
 
 
 def test_ready_made_hyper_parameters() -> None:
@@ -83,7 +80,7 @@ def test_exponents_without_a_dot_are_numbers_and_missing_files_are_named(tmp_pat
         {"label_smoothing": 1.0},
         {"freeze": ()},
         {"patience": -1},
-        {"device": "tpu"},
+        {"wait_minutes": 0},
         {"val_every": -1},
     ],
     ids=str,
@@ -113,7 +110,8 @@ def test_schedule_of_rates_momentum_and_accumulation() -> None:
 def test_optimizer_groups_and_rates() -> None:
     detector = toy_detector()
     biases, weights, norms = parameter_groups(detector)
-    assert (len(biases), len(weights), len(norms)) == (60, 60, 57)
+    norm_layers = sum(isinstance(module, nn.BatchNorm2d) for module in detector.modules())
+    assert (len(biases), len(weights), len(norms)) == (norm_layers + 2, norm_layers + 2, norm_layers)
     assert sum(map(len, (biases, weights, norms))) == len(list(detector.parameters()))
     schedule = Schedule(Hyp(), epochs=10, batches=50, batch_size=16)
     for name in ("SGD", "Adam", "AdamW"):
@@ -221,9 +219,10 @@ def test_batchnorm_is_exchanged_and_given_back_with_the_same_parameters() -> Non
     detector = toy_detector()
     before = dict(detector.named_parameters())
     synchronise_batchnorm_(detector, "cpu")
-    assert sum(isinstance(module, CrossProcessBatchNorm2d) for module in detector.modules()) == 57
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in toy_detector().modules())
+    assert sum(isinstance(module, CrossProcessBatchNorm2d) for module in detector.modules()) == norms
     separate_batchnorm_(detector)
-    assert sum(type(module) is nn.BatchNorm2d for module in detector.modules()) == 57
+    assert sum(type(module) is nn.BatchNorm2d for module in detector.modules()) == norms
     after = dict(detector.named_parameters())
     assert before.keys() == after.keys() and all(before[name] is after[name] for name in before)
     assert all(m.eps == 1e-3 and m.momentum == 0.03 for m in detector.modules() if isinstance(m, nn.BatchNorm2d))
@@ -244,7 +243,7 @@ def test_precision_and_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert rank_and_world() == (1, 3)
     with pytest.raises(UserError, match="batch_size is 32"):
-        start_accelerator(SETTINGS, tmp_path)
+        fit(toy_detector(), ToyBatches(), SETTINGS, folder=tmp_path)
     monkeypatch.setenv("RANK", "3")
     with pytest.raises(UserError, match="torchrun"):
         rank_and_world()
@@ -252,3 +251,18 @@ def test_precision_and_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_fitness_weighs_the_strict_metric() -> None:
     assert fitness(SimpleNamespace(P=0, R=0, mAP50=0.5, mAP50_95=0.3)) == pytest.approx(0.32)
+
+
+def test_lengths_of_time_are_told_in_words() -> None:
+    lengths = {0.2: "1 s", 40: "40 s", 89: "89 s", 90: "2 min", 720: "12 min", 7800: "2 h 10 min", 7200: "2 h"}
+    assert {seconds: duration(seconds) for seconds in lengths} == lengths
+
+
+def test_options_saved_by_earlier_versions_get_their_present_names() -> None:
+    assert under_present_names({"noautoanchor": True, "epochs": 3}) == {"autoanchor": False, "epochs": 3}
+    assert under_present_names(SETTINGS.to_dict()) == SETTINGS.to_dict()
+
+
+def test_full_precision_leaves_doubles_alone() -> None:
+    kinds = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
+    assert all(full_precision(torch.ones(1, dtype=kind)).dtype == wanted for kind, wanted in kinds.items())

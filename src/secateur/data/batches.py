@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from secateur.data.dataset import Batch, DetectionDataset, Sample
 from secateur.errors import UserError
+from secateur.machine import granted_cpus
 
 Keys = list[tuple[int, int]]
+_WORTH_A_WORKER = 64  # images; reading fewer takes no longer than starting a process for it (measured at 160 px)
 
 
 class TrainBatches:
@@ -35,13 +37,18 @@ class TrainBatches:
 
 
 class EvaluationBatches:
-    """Every image once, in the data set's order; can be iterated again and again, with the same workers."""
+    """Every image once, in the data set's order; can be iterated again and again, with the same workers.
 
-    def __init__(self, dataset: DetectionDataset, batch_size: int, workers: int, pin: bool) -> None:
+    The rectangles of a rectangular data set must hold a whole number of batches. Small data sets get fewer workers.
+    """
+
+    def __init__(self, dataset: DetectionDataset, batch_size: int, *, workers: int, pin: bool = False) -> None:
+        if dataset.rectangular and dataset.batch_size % batch_size:
+            raise ValueError(f"the data set has rectangles for batches of {dataset.batch_size}, not {batch_size}")
         self.dataset = dataset
         order = dataset.order.tolist()
         self._batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        self._loader = _loader(dataset, self._batches, workers, pin)
+        self._loader = _loader(dataset, self._batches, min(workers, len(dataset) // _WORTH_A_WORKER), pin)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -65,21 +72,15 @@ def train_batches(
     Step k of all processes together is global batch k (batch_size * world images) of the one-process order; process
     `rank` takes every `world`-th image of it. The last, partial global batch is kept if every process gets an image.
     A rectangular data set is not shuffled, and its batch size must be the global one.
+
+    workers: processes that load images, at most one for each processor that is granted (more would only wait); pin:
+    batches in page-locked memory, which a copy to CUDA need not wait for.
     """
     if dataset.rectangular and dataset.batch_size != batch_size * world:
         raise ValueError(f"the data set has rectangles for batches of {dataset.batch_size}, not {batch_size * world}")
     if len(dataset) < world:
         raise UserError(f"The training split has {len(dataset)} images, fewer than the {world} processes; use fewer.")
     return TrainBatches(dataset, _TrainSampler(dataset, batch_size * world, seed, rank, world), workers, pin)
-
-
-def evaluation_batches(
-    dataset: DetectionDataset, batch_size: int, workers: int, pin: bool = False
-) -> EvaluationBatches:
-    """All images in `dataset.order`; the rectangles of a rectangular data set must hold a whole number of batches."""
-    if dataset.rectangular and dataset.batch_size % batch_size:
-        raise ValueError(f"the data set has rectangles for batches of {dataset.batch_size}, not {batch_size}")
-    return EvaluationBatches(dataset, batch_size, workers, pin)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -126,6 +127,7 @@ class _TrainSampler(Sampler[Keys]):
 def _loader(
     dataset: DetectionDataset, batches: _TrainSampler | list[list[int]], workers: int, pin: bool
 ) -> DataLoader[Sample]:
+    workers = min(workers, granted_cpus(), len(batches))
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -13,6 +13,7 @@ import yaml
 from secateur.errors import UserError
 
 SPLITS = ("train", "val", "test")
+_CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data sets; their images lie with the user
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,23 @@ class DataConfig:
 def load_data_config(path: str | Path) -> DataConfig:
     """Reads a YOLO `data.yaml`.
 
-    A relative `path` is looked for in the YAML's folder first, then in the current folder. Folders of splits that are
-    not used may be absent: `scan` complains when one is asked for.
+    Names of data sets that are known here (coco.yaml, coco128.yaml) stand for their descriptions where there is no such
+    file. A relative `path` is looked for in the YAML's folder first, then in the current folder. Folders of splits that
+    are not used may be absent: `scan` complains when one is asked for.
 
     Raises:
         UserError: the file is missing or broken, has no splits, or `nc` and `names` disagree.
     """
     file = Path(path)
+    known = {entry.name: entry for entry in _CONFIGS.glob("*.yaml")}
+    if not file.exists() and file.parent == Path() and file.name in known:
+        file = known[file.name]
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"Data file {file} does not exist; give --data the path of a data.yaml.") from None
+        raise UserError(
+            f"Data file {file} does not exist; give --data the path of a data.yaml, or {' or '.join(sorted(known))}."
+        ) from None
     except OSError as error:
         raise UserError(f"Cannot read data file {file}: {error.strerror or error}.") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -65,9 +72,16 @@ def _root(file: Path, path: Any) -> Path:
     folder = Path(str(path)).expanduser()
     if folder.is_absolute():
         return folder
-    for base in (file.parent, Path.cwd()):
+    shipped = file.parent == _CONFIGS
+    for base in (Path.cwd(),) if shipped else (file.parent, Path.cwd()):
         if (base / folder).is_dir():
             return Path(os.path.normpath(base / folder))
+    if shipped:
+        place = os.path.normpath(Path.cwd() / folder)
+        raise UserError(
+            f"The images of {file.name} are not here: put the data set into {place}, or give --data a copy of {file} "
+            "with another path: in it."
+        )
     raise UserError(
         f"Data file {file} has path: {path}, but no such folder is beside the file or in {Path.cwd()}; correct it."
     )

@@ -78,14 +78,16 @@ class DetectionDataset(Dataset[Sample]):
     the order. With `rectangular`, images of like aspect ratio form batches of `batch_size`, in `order`; each batch has
     its own smallest shape in multiples of `stride` plus `pad` strides, and there is no mosaic.
 
-    cache_images: "ram" keeps decoded images (shared by all workers, filled as they are read); "auto" does so for
-    training where they need at most 1 GiB and a quarter of the free memory; samples are the same with and without.
+    image_size: long side of loaded images, and side of the square network image where there are no rectangles; for
+    evaluation also (height, width) of it. cache_images: "ram" keeps decoded images (shared by all workers, filled as
+    they are read); "auto" does so for training where they need at most 1 GiB and a quarter of the free memory; samples
+    are the same with and without.
     """
 
     def __init__(
         self,
         index: Index,
-        image_size: int,
+        image_size: int | tuple[int, int],
         *,
         augmentation: Augmentation | None = None,
         rectangular: bool = False,
@@ -96,7 +98,10 @@ class DetectionDataset(Dataset[Sample]):
         cache_images: bool | Literal["ram", "auto"] = "auto",
     ) -> None:
         self.index: Index | None = index
-        self.image_size = image_size
+        self._shape = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = max(self._shape)
+        if augmentation is not None and min(self._shape) != self.image_size:
+            raise ValueError(f"training images are square, not {self._shape}")
         self.augmentation = augmentation
         self.rectangular = rectangular
         self.batch_size = batch_size
@@ -105,7 +110,7 @@ class DetectionDataset(Dataset[Sample]):
         self._items = SharedIndex(index)
         self._shape_of: NDArray[np.int64] | None = None
         if rectangular:
-            self.order, self._shape_of = _rectangles(index.shapes, image_size, batch_size, stride, pad)
+            self.order, self._shape_of = _rectangles(index.shapes, self.image_size, batch_size, stride, pad)
         # A mosaic needs every image four times an epoch; evaluation reads each once and is left to ask for a cache.
         wish = False if cache_images == "auto" and augmentation is None else cache_images
         self._cache = ImageCache.choose(wish, [self._stored_size(shape) for shape in index.shapes] if wish else [])
@@ -120,7 +125,7 @@ class DetectionDataset(Dataset[Sample]):
     def canvas(self, i: int) -> tuple[int, int]:
         """Network image (height, width) of image i."""
         if self._shape_of is None:
-            return self.image_size, self.image_size
+            return self._shape
         return int(self._shape_of[i, 0]), int(self._shape_of[i, 1])
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:

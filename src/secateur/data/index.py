@@ -20,6 +20,7 @@ from secateur.data.images import ImageError, check_image, list_images
 from secateur.data.labels import LabelError, Labels, find_class_line, label_path, read_labels
 from secateur.errors import UserError
 from secateur.files import atomic_write
+from secateur.machine import granted_cpus
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -132,9 +133,28 @@ def scan(
     return index
 
 
+def content_signature(index: Index) -> str:
+    """What a split holds, as a short text: labels, outlines, names and sizes of image files.
+
+    Unlike `Index.signature` it does not depend on where the data set lies nor on when its files were written, so it
+    tells whether a result that was computed before still belongs to the same data.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (index.shapes, index.labels, index.offsets, index.points, index.point_offsets):
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    root = os.path.commonpath([os.path.dirname(file) for file in index.files]) if index.files else ""  # noqa: PTH120
+    for file in index.files:
+        try:
+            size = os.stat(file).st_size  # noqa: PTH116
+        except OSError:
+            size = -1
+        digest.update(f"{os.path.relpath(file, root)}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def _check(files: list[str], signature: str, split: str, progress: bool) -> Index:
     # OpenCV releases the interpreter while it decodes, so threads use all cores and nothing is pickled.
-    with ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 1)) as pool:
+    with ThreadPoolExecutor(min(32, granted_cpus() + 1)) as pool:
         console = Console(stderr=True)
         hidden = not (progress and console.is_terminal)
         results = pool.map(_check_one, files)

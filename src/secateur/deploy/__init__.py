@@ -1,1 +1,1 @@
-"""deploy"""
+"""Files for other runtimes: `exporters` writes them, `runtimes` opens them as predictors."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from torch import nn
 
+from secateur.detector.formats.records import Record
 from secateur.errors import UserError
 
-# Canonical name -> constructor; those in _WITH_VALUE take one number.
+# Canonical name -> constructor; those in _WITH_VALUE take one number: its default, and the attribute that holds it.
 _PLAIN: dict[str, Callable[[], nn.Module]] = {
     "SiLU": nn.SiLU,
     "ReLU": nn.ReLU,
@@ -25,10 +26,10 @@ _PLAIN: dict[str, Callable[[], nn.Module]] = {
     "Softplus": nn.Softplus,
     "Identity": nn.Identity,
 }
-_WITH_VALUE: dict[str, tuple[Callable[[float], nn.Module], float]] = {
-    "LeakyReLU": (nn.LeakyReLU, 0.01),
-    "ELU": (nn.ELU, 1.0),
-    "CELU": (nn.CELU, 1.0),
+_WITH_VALUE: dict[str, tuple[Callable[[float], nn.Module], float, str]] = {
+    "LeakyReLU": (nn.LeakyReLU, 0.01, "negative_slope"),
+    "ELU": (nn.ELU, 1.0, "alpha"),
+    "CELU": (nn.CELU, 1.0, "alpha"),
 }
 _PATTERN = re.compile(r"\s*(?:torch\.)?(?:nn\.)?(\w+)\s*(?:\(([^()]*)\))?\s*")
 
@@ -63,3 +64,12 @@ def make_activation(name: str) -> nn.Module:
     name = canonical_activation(name)
     kind, _, value = name.rstrip(")").partition("(")
     return _PLAIN[kind]() if kind in _PLAIN else _WITH_VALUE[kind][0](float(value))
+
+
+def recorded_activation(record: object) -> str:
+    """Canonical name of an activation of a foreign file; SiLU where there is no record of one."""
+    if not isinstance(record, Record):
+        return "SiLU"
+    name = record.kind.rpartition(".")[2]
+    value = record.get(_WITH_VALUE[name][2]) if name in _WITH_VALUE else None
+    return name if value is None else f"{name}({value:g})"

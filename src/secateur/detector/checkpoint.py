@@ -1,32 +1,34 @@
-"""Checkpoints: everything about one detector in one file, read and written without executing anything.
+"""Checkpoints: everything about one network in one file, read and written without executing anything.
 
 Ours is one `.safetensors` file: tensors and masks, and in its metadata under the key "secateur" JSON with all the rest.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from secateur.detector.download import fetch, is_official
+from secateur.detector.architecture import ARCHITECTURES, Architecture, DetectionNetwork, is_detection_network
+from secateur.detector.architectures.module import PlainModule
+from secateur.detector.architectures.yolov5 import YOLOv5
+from secateur.detector.classes import knows_classes
+from secateur.detector.formats.container import Contents, is_container, read_container, write_container
+from secateur.detector.formats.download import fetch, is_official
+from secateur.detector.formats.records import EXPECTED
+from secateur.detector.formats.stock import read_stock
+from secateur.detector.fresh_head import head_tensors, start_afresh_, with_room_for
 from secateur.detector.model import Detector
-from secateur.detector.records import EXPECTED
-from secateur.detector.stock import read_stock
+from secateur.detector.tensors import set_tensors_
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
-from secateur.files import atomic_write
-
-_KEY, _VERSION, _MASKS = "secateur", 1, "masks/"
+from secateur.registry import PLUGINS
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,12 @@ class Stage:
     cost: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
-    """Everything about one detector: tensors and plain data only.
+    """Everything about one network: tensors and plain data only.
 
     Attributes:
-        topology: its blocks, with the widths that it had before any cut.
+        architecture: what builds the network, with the widths that it had before any cut.
         tensors: state dict; the shapes are the widths.
         names: class id -> name.
         strides: pixels a cell of each level.
@@ -52,9 +54,10 @@ class Checkpoint:
         training: training arguments and state, JSON data.
         plan: what was cut, as the pruning package writes it.
         history: stages from the first to the last.
+        image_size: px of the images that it was trained or pruned for; None where nobody said.
     """
 
-    topology: Topology
+    architecture: Architecture
     tensors: dict[str, Tensor]
     names: dict[int, str]
     strides: tuple[float, ...]
@@ -62,114 +65,129 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] | None = None
     history: tuple[Stage, ...] = ()
+    image_size: int | None = None
 
     @staticmethod
-    def of(detector: Detector, *, like: Checkpoint | None = None, **changes: Any) -> Checkpoint:
-        """A checkpoint with copies of the detector's tensors on the CPU.
+    def of(network: nn.Module, *, like: Checkpoint | None = None, **changes: Any) -> Checkpoint:
+        """A checkpoint with copies of the network's tensors on the CPU.
 
         Args:
-            detector: any detector.
-            like: masks, training, plan and history are taken from here.
+            network: a `DetectionNetwork`, or any other network; the file of the latter has no way to build it again
+                (see `into`).
+            like: masks, training, plan, history and image size are taken from here.
             changes: fields that are set instead, by their names.
+
+        Raises:
+            UserError: the network says what it is built from, but is no `DetectionNetwork`.
         """
-        tensors = {k: _own(v) for k, v in detector.state_dict().items()}
-        base = Checkpoint(detector.topology, tensors, dict(detector.names), detector.strides)
+        tensors = {k: _own(v) for k, v in network.state_dict().items()}
+        if is_detection_network(network):
+            known = cast(DetectionNetwork, network)
+            base = Checkpoint(known.architecture, tensors, dict(known.names), tuple(known.strides))
+        else:
+            architecture = PlainModule(type(network).__name__, nc=len(changes.get("names", ())))
+            base = Checkpoint(architecture, tensors, {}, ())
         if like is not None:
-            base = replace(base, masks=like.masks, training=like.training, plan=like.plan, history=like.history)
+            kept = ("masks", "training", "plan", "history", "image_size")
+            base = replace(base, **{name: getattr(like, name) for name in kept})
         return replace(base, **changes)
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return self.architecture.nc
+
+    @property
+    def topology(self) -> Topology:
+        """The blocks of a network of the YOLOv5 family.
+
+        Raises:
+            UserError: it is another network.
+        """
+        if not isinstance(self.architecture, YOLOv5):
+            raise UserError(f"The checkpoint holds a {self.architecture}, which is no network of the YOLOv5 family.")
+        return self.architecture.topology
 
     def detector(self) -> Detector:
         """The detector, fp32, on the CPU, in eval mode.
 
+        For another architecture than YOLOv5's it is that one's network, which offers the same (`DetectionNetwork`).
+
         Raises:
-            UserError: topology and tensors do not belong together.
+            UserError: architecture and tensors do not belong together, or no file can build the network.
         """
-        # Built without memory or random numbers: every tensor is replaced right away.
-        with torch.device("meta"):
-            detector = Detector(self.topology, self.names)
-        detector.set_tensors(self.tensors)
-        detector.head.strides = self.strides
-        return detector.eval()
+        return self._built(self.architecture, self.names, self.tensors)
 
     def detector_for(self, names: Mapping[int, str]) -> Detector:
-        """The detector for these classes, to be trained on: a head for another number of classes starts afresh.
+        """The detector for these classes, to be trained on: a head that does not know them starts afresh.
 
         Widths of a cut detector, anchors and every other tensor stay.
+
+        Raises:
+            UserError: as `detector`, or a tensor of the head cannot start afresh.
         """
-        nc = len(names)
-        if nc == self.topology.nc:
-            detector = self.detector()
-            detector.names = dict(names)
-            return detector
-        topology = self.topology.with_classes(nc)
-        with torch.device("meta"):
-            detector = Detector(topology, names)
-        head = f"model.{len(topology.blocks) - 1}.m."
-        outputs = detector.na * detector.no
-        tensors = dict(self.tensors)
-        for name, old in self.tensors.items():
-            if name.startswith(head) and name.endswith(".weight"):
-                fresh = torch.nn.Conv2d(old.shape[1], outputs, 1)
-                tensors[name] = fresh.weight.detach()
-                assert fresh.bias is not None
-                tensors[name.removesuffix("weight") + "bias"] = fresh.bias.detach()
-        detector.set_tensors(tensors)
-        detector.head.strides = self.strides
-        detector.initialize_biases()
-        return detector.eval()
+        if knows_classes(self.names, names):
+            return self._built(self.architecture, names, self.tensors)
+        architecture = self.architecture.with_classes(len(names))
+        head = head_tensors(architecture)
+        detector = self._built(architecture, names, with_room_for(head, self.tensors))
+        start_afresh_(detector, head)
+        return detector
+
+    def into(self, network: nn.Module) -> nn.Module:
+        """A copy of a network with these tensors, every layer as wide as its tensors are; mode and device stay.
+
+        The way back for networks that no file can build: give the network as it was before it was cut.
+
+        Raises:
+            UserError: the tensors are of another network.
+        """
+        copied = copy.deepcopy(network)
+        if isinstance(copied, DetectionNetwork):
+            copied.set_tensors(self.tensors)
+        else:
+            set_tensors_(copied, self.tensors)
+        return copied
 
     def half(self) -> Checkpoint:
         """The same with floating-point tensors in fp16: half the file; loading widens them again."""
         return replace(self, tensors={k: v.half() if v.is_floating_point() else v for k, v in self.tensors.items()})
 
+    def __repr__(self) -> str:
+        classes = list(self.names.values())
+        some = ", ".join(classes[:4]) + (", ..." if len(classes) > 4 else "")
+        values = sum(tensor.numel() for tensor in self.tensors.values())
+        lines = [
+            f"Checkpoint of a {self.architecture}" + (f", {self.nc} classes ({some})" if classes else ""),
+            f"  {values:,} values in {len(self.tensors)} tensors"
+            + (f", of which {len(self.masks)} have masks" if self.masks else "")
+            + (f", strides {', '.join(f'{stride:g}' for stride in self.strides)}" if self.strides else "")
+            + (f", for images of {self.image_size} px" if self.image_size else ""),
+        ]
+        if self.history:
+            verbs = [stage.verb for stage in self.history]
+            earlier = f"{len(verbs) - 8} stages, " if len(verbs) > 8 else ""
+            lines.append(f"  history: {earlier}{', '.join(verbs[-8:])}")
+        return "\n".join(lines)
+
+    def _built(self, architecture: Architecture, names: Mapping[int, str], tensors: Mapping[str, Tensor]) -> Detector:
+        # Built without memory or random numbers: every tensor is replaced right away.
+        with torch.device("meta"):
+            network = cast(Detector, architecture.build(names))
+        network.set_tensors(tensors)
+        if any(buffer.is_meta for buffer in network.buffers()):
+            # It has tensors that are not in its state, which only a network built for good has.
+            with torch.random.fork_rng(devices=[]):
+                network = cast(Detector, architecture.build(names))
+            network.set_tensors(tensors)
+        if tuple(network.strides) != self.strides:
+            network.strides = self.strides
+        return network.eval()
+
 
 def _own(tensor: Tensor) -> Tensor:
     """A contiguous copy on the CPU that shares memory with nothing."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _packed(mask: Tensor) -> Tensor:
-    """A mask as bits, uint8 [ceil(n / 8)]: as bytes it would take half as much room again as fp16 weights."""
-    return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().astype(bool).ravel()))
-
-
-def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse: bool of the shape of its tensor; masks of files that hold them as they are come back as they are."""
-    if bits.shape == shape:
-        return bits.bool()
-    return torch.from_numpy(np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)).reshape(shape)
-
-
-@dataclass(frozen=True)
-class Header:
-    """A checkpoint without the values of its tensors.
-
-    Attributes:
-        path: the file.
-        format: "secateur" or "yolov5".
-        file_bytes: its size.
-        shapes: tensor name -> shape.
-        topology, names, strides, training, plan, history: as in `Checkpoint`.
-    """
-
-    path: Path
-    format: str
-    file_bytes: int
-    shapes: dict[str, tuple[int, ...]]
-    topology: Topology
-    names: dict[int, str]
-    strides: tuple[float, ...]
-    training: dict[str, Any]
-    plan: dict[str, Any] | None
-    history: tuple[Stage, ...]
-
-    def detector(self) -> Detector:
-        """The detector on the meta device: shapes, and nothing to run."""
-        with torch.device("meta"):
-            detector = Detector(self.topology, self.names)
-            detector.set_tensors({k: torch.empty(shape) for k, shape in self.shapes.items()})
-        detector.head.strides = self.strides
-        return detector.eval()
 
 
 def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
@@ -179,36 +197,19 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         UserError: one sentence that says what the file is and what is expected.
     """
     path = _locate(path_or_name)
-    if not _is_safetensors(path):
+    if not is_container(path):
         stock = read_stock(path)
         tensors = {k: _own(v) for k, v in stock.tensors.items()}
-        return Checkpoint(stock.topology, tensors, stock.names, stock.strides, training=stock.training)
-    with _Opened(path) as file:
-        data, keys = file.data, file.keys
-        tensors = {k: file.tensor(k) for k in keys if not k.startswith(_MASKS)}
-        packed = {k.removeprefix(_MASKS): file.tensor(k) for k in keys if k.startswith(_MASKS)}
-        masks = {k: _unpacked(v, tensors[k].shape) for k, v in packed.items() if k in tensors}
-    return Checkpoint(tensors=tensors, masks=masks, **_fields(path, data))
-
-
-def read_header(path_or_name: str | Path) -> Header:
-    """What `info` tells about a file; of our own files no tensor is read.
-
-    Raises:
-        UserError: as `load_checkpoint`.
-    """
-    path = _locate(path_or_name)
-    size = path.stat().st_size
-    if not _is_safetensors(path):
-        stock = read_stock(path)
-        shapes = {k: tuple(v.shape) for k, v in stock.tensors.items()}
-        return Header(
-            path, "yolov5", size, shapes, stock.topology, stock.names, stock.strides, stock.training, None, ()
+        return Checkpoint(
+            YOLOv5(stock.topology),
+            tensors,
+            stock.names,
+            stock.strides,
+            training=stock.training,
+            image_size=stock.image_size,
         )
-    with _Opened(path) as file:
-        data = file.data
-        shapes = {k: file.shape(k) for k in file.keys if not k.startswith(_MASKS)}
-    return Header(path=path, format=_KEY, file_bytes=size, shapes=shapes, **_fields(path, data))
+    contents = read_container(path)
+    return Checkpoint(tensors=contents.tensors, masks=contents.masks, **_fields(path, contents.data))
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -221,69 +222,17 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"Cannot save a checkpoint as {path}; its name must end in .safetensors.")
     data = {
-        "version": _VERSION,
-        "topology": checkpoint.topology.to_dict(),
+        "architecture": checkpoint.architecture.kind,
+        "topology": checkpoint.architecture.to_dict(),
         "names": {str(k): v for k, v in checkpoint.names.items()},
         "strides": list(checkpoint.strides),
         "training": checkpoint.training,
         "plan": checkpoint.plan,
         "history": [asdict(stage) for stage in checkpoint.history],
+        "image_size": checkpoint.image_size,
     }
     tensors = {k: _own(v) for k, v in checkpoint.tensors.items()}
-    tensors |= {_MASKS + k: _packed(v) for k, v in checkpoint.masks.items()}
-    # One key only: with several, their order in the file would be another in every process.
-    metadata = {_KEY: json.dumps(data, default=_plain)}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            # safetensors hides the operating system's error (a full disk, say) in one of its own.
-            raise UserError(f"Cannot write {path}: {error}; choose another place or free some space.") from error
-
-
-def check_topology(checkpoint: Checkpoint, topology: Topology) -> None:
-    """Refuses a topology (`--cfg`) that is not the network of the weights; classes and anchors may differ.
-
-    Raises:
-        UserError: naming the first block that differs.
-    """
-    ours, theirs = checkpoint.topology, topology
-    if len(ours.blocks) != len(theirs.blocks):
-        raise UserError(
-            f"The model file (--cfg) has {len(theirs.blocks)} blocks and the weights have {len(ours.blocks)}: they are "
-            "different networks; leave --cfg out to use the network of the weights."
-        )
-    for i, (a, b) in enumerate(zip(ours.blocks, theirs.blocks, strict=True)):
-        same_sources = ours.absolute_sources()[i] == theirs.absolute_sources()[i]
-        if (a.kind, a.repeats, a.args) != (b.kind, b.repeats, b.args) or not same_sources:
-            raise UserError(
-                f"Block {i} is {_row(b)} in the model file (--cfg) and {_row(a)} in the weights: they are different "
-                "networks; leave --cfg out to use the network of the weights."
-            )
-    if ours.activation != theirs.activation or ours.channels != theirs.channels:
-        raise UserError(
-            f"The model file (--cfg) has {theirs.activation} on {theirs.channels} image channels and the weights have "
-            f"{ours.activation} on {ours.channels}; leave --cfg out to use the network of the weights."
-        )
-
-
-def _row(block: Any) -> str:
-    return f"{block.repeats} x {block.kind}{list(block.args)} of {list(block.sources)}"
-
-
-def transfer(detector: Detector, checkpoint: Checkpoint) -> int:
-    """Copies every tensor whose name and shape agree, except anchors, into the detector; returns how many.
-
-    The start of fine-tuning a network that differs from the checkpoint: a head of another number of classes is skipped.
-    """
-    copied = 0
-    with torch.no_grad():
-        for name, target in detector.state_dict().items():
-            source = checkpoint.tensors.get(name)
-            if source is not None and source.shape == target.shape and not name.endswith(".anchors"):
-                target.copy_(source)
-                copied += 1
-    return copied
+    write_container(Contents(tensors, checkpoint.masks, data), path)
 
 
 def _locate(path_or_name: str | Path) -> Path:
@@ -298,81 +247,30 @@ def _locate(path_or_name: str | Path) -> Path:
     return path
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of header length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if start[8:9] == b"{":
-        return True
-    return path.suffix == ".safetensors" and not start.startswith((b"PK", b"version ")) and start != b""
-
-
-class _Opened:
-    """An open safetensors file whose errors are sentences."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Opened:
-        try:
-            self._file = safe_open(self.path, framework="pt", device="cpu")
-            self._file.__enter__()
-            metadata = self._file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.path} is damaged or cut off ({error}); {EXPECTED}.") from error
-        if _KEY not in metadata:
-            raise UserError(f"{self.path} is a safetensors file of another program; {EXPECTED}.")
-        try:
-            self.data: dict[str, Any] = json.loads(metadata[_KEY])
-            version = int(self.data["version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path} has broken metadata ({error!r}); {EXPECTED}.") from error
-        if version > _VERSION:
-            raise UserError(
-                f"{self.path} was written by a newer Secateur (format {version}); upgrade Secateur to read it."
-            )
-        self.keys: list[str] = sorted(self._file.keys())
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.__exit__(*exc)
-
-    def tensor(self, name: str) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(name)
-        # A copy: a tensor that maps the file would change with it.
-        return tensor.clone()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._file.get_slice(name).get_shape())
-
-
 def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that metadata holds."""
+    # Files of the first version name no architecture: there was one.
+    kind = str(data.get("architecture", YOLOv5.kind))
+    if kind not in ARCHITECTURES:
+        raise UserError(
+            f"{path} holds a network of the architecture {kind!r}, which is not known here; name the file that "
+            f"registers it in the environment variable {PLUGINS}."
+        )
     try:
+        history = tuple(Stage(**stage) for stage in data["history"])
+        sizes = [stage.settings.get("image_size") for stage in history]
+        known = [data["image_size"]] if "image_size" in data else [size for size in sizes if isinstance(size, int)]
         fields: dict[str, Any] = {
-            "topology": Topology.from_dict(data["topology"]),
+            "architecture": ARCHITECTURES[kind].from_dict(data["topology"]),
             "names": {int(k): str(v) for k, v in data["names"].items()},
             "strides": tuple(float(s) for s in data["strides"]),
             "training": dict(data["training"]),
             "plan": data["plan"],
-            "history": tuple(Stage(**stage) for stage in data["history"]),
+            "history": history,
+            "image_size": int(known[-1]) if known and known[-1] is not None else None,
         }
     except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} has broken metadata ({error}); {EXPECTED}.") from error
     if not all(math.isfinite(s) and s > 0 for s in fields["strides"]):
         raise UserError(f"{path} has broken strides; {EXPECTED}.")
     return fields
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON does not know but settings hold."""
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    raise TypeError(f"a {type(value).__name__} cannot be saved in a checkpoint")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from secateur.detector.blocks import BottleneckCSP, Conv
-from secateur.detector.build import build_blocks
-from secateur.detector.head import Detect
-from secateur.detector.topology import JOINING_KINDS, Topology
+from secateur.detector.architecture import ARCHITECTURES, Architecture
+from secateur.detector.blocks import BLOCKS, Site
+from secateur.detector.blocks.convolutions import Conv
+from secateur.detector.blocks.detect import Detect
+from secateur.detector.chains import ChainBlock, block_shapes, chain_blocks, shorter_topology
+from secateur.detector.tensors import group_widths, set_tensors_
+from secateur.detector.topology import Topology
 from secateur.errors import UserError
 
 _PROBE_SIZE = 256  # px; a multiple of every stride that the family has
@@ -31,19 +35,20 @@ class Detector(nn.Module):
         super().__init__()
         self.topology = topology
         self.names = dict(names) if names else {i: f"class{i}" for i in range(topology.nc)}
-        self.model = build_blocks(topology)
+        self.model = _blocks_of(topology)
         self._sources = topology.absolute_sources()
-        self._joins = tuple(block.kind in JOINING_KINDS for block in topology.blocks)
+        self._joins = tuple(BLOCKS[block.kind].joins for block in topology.blocks)
         self._kept = frozenset(s for i, sources in enumerate(self._sources) for s in sources if s != i - 1)
-        # Channels of one group are part of the topology: narrowing a grouped convolution removes whole groups.
-        self._group_widths = {
-            name: (m.in_channels // m.groups, m.out_channels // m.groups)
-            for name, m in self.named_modules()
-            if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and m.groups > 1
-        }
+        # The width of a group is part of the design: narrowing a grouped convolution removes whole groups.
+        self._group_widths = group_widths(self)
         self.head.set_strides(self._probe_strides())
         self._order_anchors()
         self.initialize_biases()
+
+    @property
+    def architecture(self) -> Architecture:
+        """What it is built from: its topology."""
+        return ARCHITECTURES["yolov5"].from_dict(self.topology.to_dict())
 
     @property
     def head(self) -> Detect:
@@ -77,10 +82,9 @@ class Detector(nn.Module):
         """Pixels of the image for one cell of each level."""
         return self.head.strides
 
-    @property
-    def is_fused(self) -> bool:
-        """Whether BatchNorm is folded into the convolutions."""
-        return any(isinstance(m, Conv) and isinstance(m.bn, nn.Identity) for m in self.modules())
+    @strides.setter
+    def strides(self, strides: Sequence[float]) -> None:
+        self.head.strides = tuple(strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] in 0..1 -> raw logits [B, na, ny, nx, no], one tensor a level."""
@@ -122,6 +126,24 @@ class Detector(nn.Module):
                 _fold(module, module.bn)
         return detector
 
+    def chain_blocks(self) -> tuple[ChainBlock, ...]:
+        """Every bottleneck-like block of every chain, in order: what layer pruning may take out."""
+        with torch.device("meta"):
+            dense = Detector(self.topology, self.names)
+        shapes, designed = (
+            block_shapes(network.topology, network.model, partial(network.run_shapes, _PROBE_SIZE))
+            for network in (self, dense)
+        )
+        return chain_blocks(self.topology, self.model, shapes, designed)
+
+    def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> Detector:
+        """The detector whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
+        with torch.device("meta"):
+            shorter = Detector(shorter_topology(self.topology, kept), self.names)
+        shorter.set_tensors(tensors)
+        shorter.strides = self.strides
+        return shorter.to(self.head.anchors).eval()
+
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Gives every layer the shape of its tensor and a copy of the values (in the detector's dtype, on its device).
 
@@ -132,17 +154,7 @@ class Detector(nn.Module):
             UserError: tensors are missing, unknown, or do not fit together.
         """
         self._match_fusing(tensors)
-        current = self.state_dict()
-        missing, unexpected = sorted(current.keys() - tensors.keys()), sorted(tensors.keys() - current.keys())
-        if missing or unexpected:
-            parts = [f"lack {_some(missing)}"] if missing else []
-            parts += [f"have the unknown {_some(unexpected)}"] if unexpected else []
-            raise UserError(f"The tensors are of another network than the topology: they {' and '.join(parts)}.")
-        for name, module in self.named_modules():
-            prefix = f"{name}." if name else ""
-            for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                _replace(module, key, old, tensors[prefix + key], prefix + key)
-            self._resize(name, module)
+        set_tensors_(self, tensors, self._group_widths, fixed=(f"model.{len(self.model) - 1}.anchors",))
         self._check_shapes()
 
     def _match_fusing(self, tensors: Mapping[str, Tensor]) -> None:
@@ -160,47 +172,25 @@ class Detector(nn.Module):
                 module.bn = nn.BatchNorm2d(module.conv.out_channels, eps=1e-3, momentum=0.03).to(like)
                 module.bn.train(module.training)
 
-    def _resize(self, name: str, module: nn.Module) -> None:
-        """Brings the numbers that a layer keeps beside its tensors in line with them."""
-        if isinstance(module, nn.Conv2d):
-            rows, columns = module.weight.shape[:2]
-            per_group = self._group_widths.get(name)
-            module.groups = _groups(rows, per_group[1], name) if per_group else 1
-            module.out_channels, module.in_channels = rows, columns * module.groups
-            _check_group(columns, per_group[0] if per_group else columns, name)
-        elif isinstance(module, nn.ConvTranspose2d):
-            rows, columns = module.weight.shape[:2]
-            per_group = self._group_widths.get(name)
-            module.groups = _groups(rows, per_group[0], name) if per_group else 1
-            module.in_channels, module.out_channels = rows, columns * module.groups
-            _check_group(columns, per_group[1] if per_group else columns, name)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.num_features = module.weight.shape[0]
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
-
     def _check_shapes(self) -> None:
         """Runs shapes alone through the network, so that tensors that do not fit are refused here and not later."""
-        for name, module in self.named_modules():
-            width = 0
-            if isinstance(module, Conv):
-                width = module.conv.out_channels
-            elif isinstance(module, BottleneckCSP):
-                width = module.cv2.out_channels + module.cv3.out_channels
-            norm = getattr(module, "bn", None)
-            if isinstance(norm, nn.BatchNorm2d) and {t.numel() for t in norm.state_dict().values()} - {1} - {width}:
-                raise UserError(f"The tensors of {name}.bn do not have the {width} channels of its convolution.")
-            if isinstance(module, Conv | nn.Conv2d | nn.ConvTranspose2d):
-                layer = module.conv if isinstance(module, Conv) else module
-                if layer.bias is not None and layer.bias.numel() != layer.out_channels:
-                    raise UserError(f"The bias of {name} does not have its {layer.out_channels} channels.")
         if any(convolution.get_parameter("weight").shape[0] != self.na * self.no for convolution in self.head.m):
             raise UserError(f"The head's tensors are not for {self.na} anchors and {self.nc} classes.")
+        norms = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        hooks = [norm.register_forward_pre_hook(_width_check(name)) for name, norm in norms]
         try:
             self.run_shapes(_PROBE_SIZE)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"The tensors do not fit together as the topology joins them: {reason}.") from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
+        """One black image [1, C, H, W] as `forward` takes it, of `image_size` px or twice the largest stride."""
+        like, side = self.head.anchors, image_size or 2 * int(max(self.strides))
+        return (torch.zeros(1, self.topology.channels, side, side, dtype=like.dtype, device=like.device),)
 
     def run_shapes(self, height: int, width: int | None = None) -> list[Tensor]:
         """A forward pass in eval mode on the meta device: shapes without arithmetic or memory; hooks fire.
@@ -240,39 +230,49 @@ class Detector(nn.Module):
             self.head.anchors = (self.head.anchors * scale).flip(0) / scale
 
 
+def _blocks_of(topology: Topology) -> nn.ModuleList:
+    """Fresh modules, one a block.
+
+    Raises:
+        UserError: a block does not take its arguments.
+    """
+    modules: list[nn.Module] = []
+    widths: list[int] = []
+    for i, (block, sources) in enumerate(zip(topology.blocks, topology.absolute_sources(), strict=True)):
+        inputs = tuple(topology.channels if s < 0 else widths[s] for s in sources)
+        site = Site(inputs, block.repeats, block.args, topology.activation, topology.nc, topology.anchors)
+        try:
+            module, width = BLOCKS[block.kind].build(site)
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise UserError(
+                f"Block {i} ({block.kind}) does not take the arguments {list(block.args)}: {error}."
+            ) from error
+        if width < 1 or any(p.numel() == 0 for p in module.parameters()):
+            raise UserError(f"Block {i} ({block.kind}) is so narrow that a layer in it has no channels; widen it.")
+        modules.append(module)
+        widths.append(width)
+    for module in nn.ModuleList(modules).modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = 1e-3, 0.03
+    return nn.ModuleList(modules)
+
+
+def _width_check(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook for the batch norm of this name; shapes alone do not tell it that its width is not that of its input."""
+
+    def check(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        if norm.num_features != inputs[0].shape[1]:
+            raise UserError(
+                f"The tensors of {name} have {norm.num_features} channels where {inputs[0].shape[1]} come in."
+            )
+
+    return check
+
+
 def _mean_area(row: Sequence[float]) -> float:
     """Mean area of a row of (width, height) pairs."""
     return sum(w * h for w, h in zip(row[::2], row[1::2], strict=True)) / max(len(row) // 2, 1)
-
-
-def _some(names: Sequence[str]) -> str:
-    """Up to three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _groups(channels: int, width: int, name: str) -> int:
-    if channels % width:
-        raise UserError(f"The tensor {name}.weight has {channels} channels, no multiple of its group width {width}.")
-    return channels // width
-
-
-def _check_group(found: int, expected: int, name: str) -> None:
-    if found != expected:
-        raise UserError(f"The tensor {name}.weight has {found} channels in a group instead of {expected}.")
-
-
-def _replace(module: nn.Module, key: str, old: Tensor, new: Tensor, name: str) -> None:
-    """Puts a copy of `new` in the place of the parameter or buffer `old`; kernels must agree, widths need not."""
-    same_rank = old.ndim == new.ndim and (old.ndim < 4 or old.shape[2:] == new.shape[2:])
-    fixed = name.endswith(".anchors") or old.ndim == 0
-    if not same_rank or (fixed and old.shape != new.shape) or 0 in new.shape:
-        raise UserError(f"The tensor {name} has the shape {list(new.shape)}; the topology has {list(old.shape)} there.")
-    device = new.device if old.is_meta else old.device
-    value = new.detach().to(device=device, dtype=old.dtype, copy=True).contiguous()
-    if isinstance(old, nn.Parameter):
-        setattr(module, key, nn.Parameter(value, requires_grad=old.requires_grad))
-    else:
-        setattr(module, key, value)
 
 
 def _fold(block: Conv, norm: nn.BatchNorm2d) -> None:

@@ -1,4 +1,4 @@
-"""What a detector is made of, as a table for people and as data for scripts."""
+"""What a network is made of, as a table for people and as data for scripts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.detector.checkpoint import Checkpoint, Header
+from secateur.detector.checkpoint import Checkpoint
 from secateur.detector.model import Detector
 
 
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """Size of a detector.
+    """Size of a network.
 
     Attributes:
         image_size: px, the size that `flops` is for.
@@ -36,8 +36,8 @@ class Summary:
         parameters: trainable values.
         gradients: those that training would change.
         flops: 2 x multiply-accumulates for one image, or None where nobody counted them.
-        sparsity: share of parameters that are zero, or None where the values were not read.
-        rows: one a block.
+        sparsity: share of parameters that are zero.
+        rows: one a block; none where the network has no topology.
     """
 
     image_size: int
@@ -45,7 +45,7 @@ class Summary:
     parameters: int
     gradients: int
     flops: int | None
-    sparsity: float | None
+    sparsity: float
     rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,15 +56,15 @@ class Summary:
             "gradients": self.gradients,
             "gflops": None if self.flops is None else round(self.flops / 1e9, 4),
             "image_size": self.image_size,
-            "sparsity": None if self.sparsity is None else round(self.sparsity, 6),
+            "sparsity": round(self.sparsity, 6),
         }
 
     def line(self) -> str:
-        """One line with all figures."""
+        """One line with all figures: "157 layers, 1,872,157 parameters, 0 gradients, 4.5 GFLOPs at 640 px"."""
         parts = [f"{self.layers} layers", f"{self.parameters:,} parameters", f"{self.gradients:,} gradients"]
         if self.flops is not None:
-            parts.append(f"{self.flops / 1e9:.1f} GFLOPs at {self.image_size} px")
-        if self.sparsity is not None:
+            parts.append(f"{gflops(self.flops)} GFLOPs at {self.image_size} px")
+        if self.sparsity > 0:
             parts.append(f"sparsity {self.sparsity:.1%}")
         return ", ".join(parts)
 
@@ -82,29 +82,32 @@ class Summary:
         return "\n".join(lines)
 
 
-def summary(
-    source: Detector | Checkpoint | Header, image_size: int = 640, flops: Mapping[str, int] | None = None
-) -> Summary:
-    """Measures a detector, a checkpoint, or the header of one, of which no tensor is read.
+def gflops(flops: float) -> str:
+    """Billions of operations with a digit after the point, below one with two digits that say something."""
+    billions = flops / 1e9
+    return f"{billions:.1f}" if billions >= 1 else f"{billions:.2g}"
+
+
+def summary(source: nn.Module | Checkpoint, image_size: int = 640, flops: Mapping[str, int] | None = None) -> Summary:
+    """Measures a network or a checkpoint.
 
     Args:
-        source: what to measure.
+        source: what to measure; only detectors of the YOLOv5 family have rows.
         image_size: px, only passed on to the result.
         flops: FLOPs by module name at that size, as `evaluation.cost.layer_flops` counts them.
     """
-    detector = source if isinstance(source, Detector) else source.detector()
-    parameters = list(detector.parameters())
+    network = source.detector() if isinstance(source, Checkpoint) else source
+    parameters = list(network.parameters())
     total = sum(p.numel() for p in parameters)
-    known = not any(p.is_meta for p in parameters)
-    zeros = sum(int((p == 0).sum()) for p in parameters) if known else 0
+    zeros = sum(int((p == 0).sum()) for p in parameters)
     return Summary(
         image_size=image_size,
-        layers=sum(1 for m in detector.modules() if not any(m.children()) and not isinstance(m, nn.Identity)),
+        layers=sum(1 for m in network.modules() if not any(m.children()) and not isinstance(m, nn.Identity)),
         parameters=total,
         gradients=sum(p.numel() for p in parameters if p.requires_grad),
         flops=None if flops is None else sum(flops.values()),
-        sparsity=zeros / total if known and total else None,
-        rows=_rows(detector, flops),
+        sparsity=zeros / total if total else 0.0,
+        rows=_rows(network, flops) if isinstance(network, Detector) else (),
     )
 
 

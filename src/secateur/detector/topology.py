@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,11 @@ from typing import Any
 import yaml
 
 from secateur.detector.activations import canonical_activation
+from secateur.detector.blocks import BLOCKS, BlockKind
 from secateur.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 
-# Blocks whose first argument is an output width (scaled by the width multiple) ...
-_CONVOLUTIONS = {"Conv", "DWConv", "GhostConv", "CrossConv", "Focus", "DWConvTranspose2d"}
-_STAGES = {"Bottleneck", "GhostBottleneck", "BottleneckCSP", "C3", "C3TR", "C3SPP", "C3Ghost", "C3x", "SPP", "SPPF"}
-WIDE_KINDS = frozenset(_CONVOLUTIONS | _STAGES | {"nn.Conv2d", "nn.ConvTranspose2d"})
-# ... those without one ...
-PLAIN_KINDS = frozenset(
-    {"Concat", "Detect", "nn.Upsample", "nn.MaxPool2d", "nn.ZeroPad2d", "nn.BatchNorm2d", "nn.Identity"}
-)
-KINDS = WIDE_KINDS | PLAIN_KINDS
-# ... and those that take a list of inputs.
-JOINING_KINDS = frozenset({"Concat", "Detect"})
-# Stages whose inner chain may be empty: its input is then its output.
-EMPTIABLE_KINDS = frozenset({"BottleneckCSP", "C3", "C3Ghost", "C3x"})
 MAX_REPEATS = 1000
 
 
@@ -48,7 +36,7 @@ class Block:
     args: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Topology:
     """A detector without its tensors.
 
@@ -116,6 +104,10 @@ class Topology:
     def with_classes(self, nc: int) -> Topology:
         """The same network for another number of classes."""
         return replace(self, nc=nc)
+
+    def __repr__(self) -> str:
+        levels = f"{len(self.anchors)} levels of {len(self.anchors[0]) // 2} anchors" if self.anchors else "no levels"
+        return f"Topology({len(self.blocks)} blocks, {self.nc} classes, {levels}, {self.activation})"
 
 
 def _freeze(value: Any) -> Any:
@@ -191,12 +183,12 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
         if repeats > 1:
             repeats = max(round(repeats * depth), 1)
         values = [_value(v, classes) for v in args]
-        if kind in WIDE_KINDS:
+        if BLOCKS[kind].wide:
             if not values or not isinstance(values[0], int) or isinstance(values[0], bool) or values[0] < 1:
                 raise UserError(f"{origin}, block {i} ({kind}): the first argument must be its width, a number >= 1.")
             if values[0] != outputs:
                 values[0] = math.ceil(values[0] * width / multiple) * multiple
-        blocks.append(Block(source, repeats, kind, () if kind == "Detect" else _freeze(values)))
+        blocks.append(Block(source, repeats, kind, () if BLOCKS[kind].head else _freeze(values)))
     topology = Topology(classes, tuple(blocks), anchors, activation, channels)
     _check(topology, origin)
     return topology
@@ -216,8 +208,8 @@ def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list
     source, repeats, kind, args = row
     sources = tuple(source) if isinstance(source, list | tuple) else (source,)
     kind = str(kind).removeprefix("models.common.").removeprefix("torch.")
-    if kind not in KINDS:
-        raise UserError(f"{origin}, block {i}: unknown block {kind!r}; known are {', '.join(sorted(KINDS))}.")
+    if kind not in BLOCKS:
+        raise UserError(f"{origin}, block {i}: unknown block {kind!r}; known are {', '.join(BLOCKS)}.")
     if not sources or not all(isinstance(s, int) and not isinstance(s, bool) for s in sources):
         raise UserError(f"{origin}, block {i} ({kind}): 'from' must be block numbers, not {source!r}.")
     if not isinstance(repeats, int) or isinstance(repeats, bool):
@@ -253,18 +245,21 @@ def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float,
 def _check(topology: Topology, origin: str) -> None:
     """What must hold for any topology, wherever it came from."""
     blocks = topology.blocks
-    if not blocks or blocks[-1].kind != "Detect" or any(b.kind == "Detect" for b in blocks[:-1]):
-        raise UserError(f"{origin}: the last block, and only that, must be Detect.")
-    if len(blocks[-1].sources) != len(topology.anchors):
+    for i, block in enumerate(blocks):
+        if block.kind not in BLOCKS:
+            raise UserError(f"{origin}, block {i}: unknown block {block.kind!r}.")
+    if [i for i, block in enumerate(blocks) if BLOCKS[block.kind].head] != [len(blocks) - 1]:
+        raise UserError(f"{origin}: the last block, and only that, must be {_named(lambda kind: kind.head)}.")
+    head = blocks[-1]
+    if len(head.sources) != len(topology.anchors):
         raise UserError(
-            f"{origin}: Detect reads {len(blocks[-1].sources)} levels but anchors has {len(topology.anchors)} rows."
+            f"{origin}: {head.kind} reads {len(head.sources)} levels but anchors has {len(topology.anchors)} rows."
         )
     for i, block in enumerate(blocks):
-        if block.kind not in KINDS:
-            raise UserError(f"{origin}, block {i}: unknown block {block.kind!r}.")
-        if len(block.sources) > 1 and block.kind not in JOINING_KINDS:
-            raise UserError(f"{origin}, block {i} ({block.kind}): only Concat and Detect can read several blocks.")
-        least = 0 if block.kind in EMPTIABLE_KINDS else 1
+        if len(block.sources) > 1 and not BLOCKS[block.kind].joins:
+            joining = _named(lambda kind: kind.joins)
+            raise UserError(f"{origin}, block {i} ({block.kind}): only {joining} can read several blocks.")
+        least = 0 if BLOCKS[block.kind].inner else 1
         if not least <= block.repeats <= MAX_REPEATS:
             raise UserError(
                 f"{origin}, block {i} ({block.kind}): the number of repeats must be {least} to {MAX_REPEATS}, "
@@ -274,3 +269,8 @@ def _check(topology: Topology, origin: str) -> None:
             resolved = source if source >= 0 else i + source
             if not (0 <= resolved < i or (i == 0 and source == -1)):
                 raise UserError(f"{origin}, block {i} ({block.kind}): there is no earlier block {source} to read from.")
+
+
+def _named(having: Callable[[BlockKind], bool]) -> str:
+    """Names of the kinds of blocks with a property."""
+    return " or ".join(name for name, kind in BLOCKS.items() if having(kind))

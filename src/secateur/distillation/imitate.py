@@ -16,9 +16,11 @@ from secateur.distillation.pairing import anchor_order, check_pair, neck_channel
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.training.distributed import sum_over_processes, world_size
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
+from secateur.training.optimization.precision import full_precision
+from secateur.training.run import TrainingRun
 
 
 class Imitate(Hook):
@@ -140,27 +142,27 @@ class Imitate(Hook):
                 with torch.autocast(kind, dtype=precision):
                     taught = self.teacher(images)
         features, self._taught = self._taught, []
-        theirs = self.teacher.head.anchors.float()
+        theirs = full_precision(self.teacher.head.anchors)
         pairs = zip(features, self.channels, strict=True)
         return View(
-            student=tuple(level.float() for level in raw),
-            teacher=tuple(level[:, order].float() for level, order in zip(taught, self._orders, strict=True)),
-            student_anchors=self.student.head.anchors.float(),
+            student=tuple(full_precision(level) for level in raw),
+            teacher=tuple(full_precision(level[:, order]) for level, order in zip(taught, self._orders, strict=True)),
+            student_anchors=full_precision(self.student.head.anchors),
             teacher_anchors=torch.stack([a[order] for a, order in zip(theirs, self._orders, strict=True)]),
-            targets=targets.float(),
+            targets=targets.to(theirs.dtype),
             share=share,
-            student_features=tuple(level.float() for level in seen),
-            teacher_features=tuple(level[:, channels].float() for level, channels in pairs),
+            student_features=tuple(full_precision(level) for level in seen),
+            teacher_features=tuple(full_precision(level[:, channels]) for level, channels in pairs),
         )
 
     def _place(self, images: Tensor) -> None:
         """Brings the teacher to the images' device and layout before its first batch."""
         if self._placed:
             return
-        self.teacher.to(images.device)
+        self.teacher.to(images.device, images.dtype)
         if images.is_contiguous(memory_format=torch.channels_last):
             self.teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = tuple(channels.to(images.device) for channels in self.channels)
-        pairs = zip(self.student.head.anchors.float(), self.teacher.head.anchors.float(), strict=True)
+        pairs = zip(full_precision(self.student.head.anchors), self.teacher.head.anchors, strict=True)
         self._orders = tuple(anchor_order(mine, theirs) for mine, theirs in pairs)
         self._placed = True

@@ -37,10 +37,10 @@ def check_pair(student: Detector, teacher: Detector, name: str = "") -> None:
                 f"{title} has class {label} as number {i}, the data set as number {index[label]}; "
                 "give --teacher a detector that was trained on the classes in this order."
             )
-    if teacher.topology.channels != student.topology.channels:
+    if teacher.architecture.channels != student.architecture.channels:
         raise UserError(
-            f"{title} reads images of {teacher.topology.channels} channels and the student of "
-            f"{student.topology.channels}; give --teacher a detector for the same images."
+            f"{title} reads images of {teacher.architecture.channels} channels and the student of "
+            f"{student.architecture.channels}; give --teacher a detector for the same images."
         )
     if teacher.strides != student.strides:
         raise UserError(

@@ -1,33 +1,42 @@
-"""Latency of one network, or of several side by side."""
+"""Latency of several predictors side by side, and the table of a comparison."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.errors import UserError
+from secateur.evaluation.predictor import Predictor
+from secateur.evaluation.settings import PREDICTION
+from secateur.machine import use_threads
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call: median, 10th and 90th percentile over `runs` calls."""
+    """Milliseconds a call: median, 10th and 90th percentile over `runs` calls, each with `images` images."""
 
     median_ms: float
     p10: float
     p90: float
     runs: int
+    images: int = 1
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second at the median."""
+        return 1000 * self.images / self.median_ms
 
     def to_dict(self) -> dict[str, float | int]:
         """Plain data for JSON."""
-        return {"median_ms": self.median_ms, "p10": self.p10, "p90": self.p90, "runs": self.runs}
+        return asdict(self) | {"images_per_second": self.images_per_second}
 
 
 @dataclass(frozen=True)
@@ -44,37 +53,54 @@ class Comparison:
     ratios: dict[str, float]
 
 
-def latency(call: Callable[[], Any], *, runs: int = 50, warmup: int = 5, threads: int | None = None) -> Latency:
-    """Times one call again and again.
+@dataclass(frozen=True)
+class BenchRow:
+    """One model of a comparison: how fast it is, and what else is known of it (None: not known).
 
-    Args:
-        call: does the work once and returns when it is done (on CUDA: synchronises).
-        runs: timed calls.
-        warmup: calls before the timed ones.
-        threads: PyTorch threads while measuring; None leaves them as they are. (A session of ONNX Runtime brings its
-            own number of threads.)
-
-    Raises:
-        UserError: `runs` is not positive or `warmup` is negative.
+    Attributes:
+        name: as the user wrote it.
+        runtime: what ran it, such as "ONNX Runtime".
+        latency: its time.
+        ratio: how many times as fast as the first one.
+        parameters: number of trainable values.
+        gflops: billions of operations for one image.
+        file_mb: size of the file in megabytes (10^6 bytes).
+        accuracy: mAP50-95.
     """
-    return compare({"": call}, runs=runs, warmup=warmup, threads=threads).latencies[""]
+
+    name: str
+    runtime: str
+    latency: Latency
+    ratio: float
+    parameters: int | None = None
+    gflops: float | None = None
+    file_mb: float | None = None
+    accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the latency's figures stand beside the others."""
+        data = asdict(self)
+        del data["latency"]
+        return data | self.latency.to_dict()
 
 
 def compare(
-    calls: Mapping[str, Callable[[], Any]], *, runs: int = 50, warmup: int = 5, threads: int | None = None
+    calls: Mapping[str, Callable[[], Any]], *, runs: int = 50, warmup: int = 5, threads: int = 0, images: int = 1
 ) -> Comparison:
     """Times several calls in turns (a, b, a, b, ...), so that a busy machine is busy for all of them.
 
     Every other round goes through the calls in reverse, so none always follows the same one.
 
     Args:
-        calls: name -> call; the first is the baseline of the ratios.
+        calls: name -> call, which does the work once and returns when it is done; the first is the baseline.
         runs: rounds.
         warmup: rounds before the timed ones.
-        threads: PyTorch threads while measuring; None leaves them as they are.
+        threads: PyTorch's threads while measuring; 0 takes what the machine grants (`machine.cpu_threads`). An exported
+            file is opened with a number of its own.
+        images: images of each call.
 
     Raises:
-        UserError: nothing to measure, `runs` is not positive or `warmup` is negative.
+        UserError: nothing to measure, `runs` is not positive, or `warmup` or `threads` is negative.
     """
     if not calls or runs < 1 or warmup < 0:
         raise UserError(f"Latency needs something to call, runs of at least 1 (not {runs}) and warmup of 0 or more.")
@@ -91,35 +117,72 @@ def compare(
                 seconds[run, column] = time.perf_counter() - start
     ratios = np.median(seconds[:, :1] / seconds, axis=0)
     return Comparison(
-        {name: _summarise(1000 * seconds[:, column]) for column, name in enumerate(names)},
+        {name: _summarise(1000 * seconds[:, column], images) for column, name in enumerate(names)},
         {name: float(ratios[column]) for column, name in enumerate(names)},
     )
 
 
-def network_call(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    """A call that runs a network (put it in evaluation mode and lay it out first) and waits for the result."""
+def predictor_call(predictor: Predictor, images: Tensor) -> Callable[[], None]:
+    """A call that takes images [B, 3, H, W] to decoded rows, as a prediction does, and waits for the result."""
+    images = images.to(predictor.device)
 
     def call() -> None:
-        with torch.inference_mode():
-            network(images)
+        predictor.rows(images, PREDICTION.conf)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
 
     return call
 
 
-def _summarise(milliseconds: np.ndarray[Any, Any]) -> Latency:
+def random_images(size: int | tuple[int, int], batch: int = 1, channels: int = 3) -> Tensor:
+    """Noise [B, C, H, W] float32 in 0..1, the same every time."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def bench_table(rows: Sequence[BenchRow]) -> str:
+    """A line a model under one of headings; what is known of none of them has no column."""
+    columns: dict[str, list[str]] = {
+        "model": [row.name for row in rows],
+        "runtime": [row.runtime for row in rows],
+        "ms": [f"{row.latency.median_ms:.2f}" for row in rows],
+        "p10-p90": [f"{row.latency.p10:.2f}-{row.latency.p90:.2f}" for row in rows],
+        "images/s": [_number(row.latency.images_per_second) for row in rows],
+        "speed": [f"{row.ratio:.2f}x" for row in rows],
+        "parameters": [f"{row.parameters:,}" if row.parameters is not None else "" for row in rows],
+        "GFLOPs": [_number(row.gflops) for row in rows],
+        "MB": [_number(row.file_mb) for row in rows],
+        "mAP50-95": [f"{row.accuracy:.3f}" if row.accuracy is not None else "" for row in rows],
+    }
+    columns = {title: cells for title, cells in columns.items() if any(cells)}
+    widths = {title: max(len(title), *(len(cell) for cell in cells)) for title, cells in columns.items()}
+    lines = []
+    for cells in [list(columns), *zip(*columns.values(), strict=True)]:
+        parts = [
+            f"{cell:<{width}}" if title in ("model", "runtime") else f"{cell:>{width}}"
+            for cell, (title, width) in zip(cells, widths.items(), strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    """Three digits, none of them lost to rounding: 0.131, 4.53, 16.4, 1234."""
+    if value is None:
+        return ""
+    digits = next((digits for digits, limit in ((3, 1), (2, 10), (1, 100)) if abs(value) < limit), 0)
+    return f"{value:.{digits}f}"
+
+
+def _summarise(milliseconds: np.ndarray[Any, Any], images: int) -> Latency:
     low, middle, high = np.percentile(milliseconds, (10, 50, 90))
-    return Latency(float(middle), float(low), float(high), len(milliseconds))
+    return Latency(float(middle), float(low), float(high), len(milliseconds), images)
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    if count is not None:
-        if count < 1:
-            raise UserError(f"The number of threads must be positive, not {count}.")
-        torch.set_num_threads(count)
+    use_threads(count)
     try:
         yield
     finally:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from secateur.evaluation.settings import NmsSettings
+
 # Boxes of class c are moved by c times this many pixels, so that classes do not meet. In fp32 the shift rounds the
 # boxes of high class ids by up to 0.03 px; published figures carry that rounding, so it is kept.
 _CLASS_OFFSET = 7680
@@ -15,13 +17,7 @@ _FIRST_CANDIDATES = 1024  # some three times max_det: mostly enough, and cheap
 
 
 def non_max_suppression(
-    predictions: Tensor | Sequence[Tensor],
-    conf: float = 0.001,
-    iou: float = 0.6,
-    max_det: int = 300,
-    multi_label: bool = True,
-    agnostic: bool = False,
-    max_nms: int = 30_000,
+    predictions: Tensor | Sequence[Tensor], settings: NmsSettings | None = None, *, max_nms: int = 30_000
 ) -> list[Tensor]:
     """Keeps, for each image, the best of every cluster of overlapping boxes of one class.
 
@@ -31,34 +27,30 @@ def non_max_suppression(
     Args:
         predictions: decoded rows [B, N, 5 + nc], or [n, 5 + nc] of each image: centre x, y, width, height in pixels,
             objectness, class scores.
-        conf: lowest objectness, and lowest score, that stays.
-        iou: a box that overlaps a better one of its class by more than this goes.
-        max_det: most boxes of an image.
-        multi_label: a box may stay once for each class whose score suffices; otherwise only for its best class.
-        agnostic: boxes of different classes suppress each other too.
+        settings: thresholds; None takes those of a validation.
         max_nms: most candidates of an image that enter the suppression (the best by score).
 
     Returns:
         for each image float32 [n, 6]: x1, y1, x2, y2 in pixels, score, class; best score first.
     """
+    settings = settings or NmsSettings()
     results = []
     for candidates in predictions:
-        multi_label = multi_label and candidates.shape[1] > 6
-        rows = candidates[candidates[:, 4] > conf].float()
+        rows = candidates[candidates[:, 4] > settings.conf].float()
         scores = rows[:, 5:] * rows[:, 4:5]
-        if multi_label:
-            row, label = (scores > conf).nonzero(as_tuple=True)
+        if settings.multi_label and scores.shape[1] > 1:
+            row, label = (scores > settings.conf).nonzero(as_tuple=True)
             score = scores[row, label]
         else:
             score, label = scores.max(dim=1)
-            row = (score > conf).nonzero(as_tuple=True)[0]
+            row = (score > settings.conf).nonzero(as_tuple=True)[0]
             score, label = score[row], label[row]
         if score.numel() > max_nms:
             score, best = score.topk(max_nms)
             row, label = row[best], label[best]
         corners = _corners(rows[row, :4])
-        shifted = corners if agnostic else corners + label[:, None] * _CLASS_OFFSET
-        kept = _survivors(shifted, score, iou, max_det)
+        shifted = corners if settings.agnostic else corners + label[:, None] * _CLASS_OFFSET
+        kept = _survivors(shifted, score, settings.iou, settings.max_det)
         results.append(torch.cat((corners[kept], score[kept, None], label[kept, None].float()), dim=1))
     return results
 

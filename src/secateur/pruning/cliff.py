@@ -9,13 +9,15 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import nn
 
-from secateur.pruning.budget import Budget, Guards, allocate
-from secateur.pruning.graph import ChannelGraph, Floats
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import ChannelGraph, Floats, ImageSize
 from secateur.pruning.plan import Plan
+from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
 
 EDGE = 0.8  # share of the unpruned accuracy under which a cut is no longer on the plateau
-RATIOS = tuple(step / 10 for step in range(10))
+RUNGS = tuple(Budget("percent", step / 10) for step in range(1, 10))
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -63,12 +65,13 @@ class Cliff:
 
     def table(self) -> str:
         """Text: one line a point, the chosen one and the knee marked."""
-        lines = [f"{'removed':>8} {'mAP50':>7} {'mAP50-95':>9} {'params (M)':>11} {'GFLOPs':>8}"]
+        lines = [f"{'removed':>8} {'mAP50':>7} {'change':>7} {'mAP50-95':>9} {'params (M)':>11} {'GFLOPs':>8}"]
+        first = self.points[0].mAP50 if self.points else 0.0
         for point in self.points:
             marks = ["<- chosen"] * point.chosen + ["<- knee"] * (point.ratio == self.knee)
             lines.append(
-                f"{point.ratio:>8.1%} {point.mAP50:>7.3f} {point.mAP50_95:>9.3f} {point.parameters / 1e6:>11.3f} "
-                f"{point.flops / 1e9:>8.2f} {' '.join(marks)}".rstrip()
+                f"{point.ratio:>8.1%} {point.mAP50:>7.3f} {point.mAP50 - first:>+7.3f} {point.mAP50_95:>9.3f} "
+                f"{point.parameters / 1e6:>11.3f} {point.flops / 1e9:>8.3g} {' '.join(marks)}".rstrip()
             )
         return "\n".join(lines + ([self.warning] if self.warning else []))
 
@@ -82,23 +85,24 @@ def cliff(
     network: Network,
     graph: ChannelGraph,
     scores: Floats,
-    guards: Guards,
+    guards: Guards = Guards(),  # noqa: B008 (frozen)
     *,
-    ratios: Sequence[float] = RATIOS,
+    budgets: Sequence[Budget] = RUNGS,
     chosen: Plan | None = None,
-    image_size: int = 640,
+    image_size: ImageSize = None,
 ) -> Cliff:
-    """Evaluates the network at each ratio of removed units (clamped where the guards end), and at the chosen plan.
+    """Evaluates the whole network, the one of each budget (clamped where the guards end), and that of the chosen plan.
 
     What is evaluated is the cut network without repair: it computes exactly what the masked one computes, and faster.
+
+    Args:
+        evaluate: accuracy of a network.
+        scores: as of `allocate`; where the chosen plan divided them by what units save, those
+            (`allocation.scores_per_saving`), so that the curve follows the same order.
+        budgets: one rung each.
     """
-    plans = []
-    for ratio in ratios:
-        if ratio <= 0:
-            plans.append(Plan.everything(graph, image_size))
-        else:
-            budget = Budget("percent", ratio)
-            plans.append(allocate(graph, scores, budget, guards, image_size=image_size, strict=False))
+    plans = [Plan.everything(graph, image_size)]
+    plans += [allocate(graph, scores, rung, guards, image_size=image_size, strict=False) for rung in budgets]
     points: dict[float, Point] = {}
     for plan in [*plans, *([chosen] if chosen else [])]:
         ratio = plan.removed_share

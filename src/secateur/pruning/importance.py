@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 from torch import Tensor
 from torch.linalg import vector_norm
 
 from secateur.errors import UserError
-from secateur.pruning.graph import ChannelGraph, Floats
-from secateur.pruning.operators import Ids
-from secateur.pruning.settings import TIES
-from secateur.pruning.statistics import Statistics, Tie
+from secateur.pruning.graph import ChannelGraph, Floats, Ids
+from secateur.pruning.settings import PerSaving, Tie
+from secateur.pruning.statistics import Statistics
 from secateur.registry import Registry
 
 Measure = Callable[[ChannelGraph, Statistics], Floats]
@@ -25,20 +25,27 @@ Measure = Callable[[ChannelGraph, Statistics], Floats]
 
 @dataclass(frozen=True)
 class Criterion:
-    """A measure of importance, and whether it reads gradients of labelled images."""
+    """A measure of importance.
+
+    Attributes:
+        measure: gives the scores.
+        gradients: whether it reads gradients of labelled images.
+        loss: whether the scores are changes of the loss, so that loss per saved cost has a meaning.
+    """
 
     measure: Measure
     gradients: bool = False
+    loss: bool = False
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.pruning.criteria")
 
 
-def criterion(name: str, *, gradients: bool = False) -> Callable[[Measure], Measure]:
+def criterion(name: str, *, gradients: bool = False, loss: bool = False) -> Callable[[Measure], Measure]:
     """Registers a measure under a name; with `gradients` it is given those of labelled images."""
 
     def register(measure: Measure) -> Measure:
-        CRITERIA.register(name)(Criterion(measure, gradients))
+        CRITERIA.register(name)(Criterion(measure, gradients, loss))
         return measure
 
     return register
@@ -53,8 +60,8 @@ def score(name: str, graph: ChannelGraph, statistics: Statistics, *, tie: Tie = 
     Raises:
         UserError: unknown criterion or tie, or statistics without what it needs.
     """
-    if tie not in TIES:
-        raise UserError(f"Unknown way to join tied channels '{tie}'; choose one of {', '.join(TIES)}.")
+    if tie not in get_args(Tie):
+        raise UserError(f"Unknown way to join tied channels '{tie}'; choose one of {', '.join(get_args(Tie))}.")
     return CRITERIA[name].measure(graph, replace(statistics, tie=tie, seed=seed))
 
 
@@ -65,6 +72,15 @@ def needs_gradients(name: str) -> bool:
         UserError: unknown criterion.
     """
     return CRITERIA[name].gradients
+
+
+def divides_by_saving(name: str, per_saving: PerSaving) -> bool:
+    """Whether scores of a criterion are divided by what a unit saves: "always", "never", or "auto" by its kind.
+
+    Raises:
+        UserError: unknown criterion.
+    """
+    return CRITERIA[name].loss if per_saving == "auto" else per_saving == "always"
 
 
 def filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tensor], Tensor]) -> Floats:

@@ -2,69 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 
 from secateur.errors import UserError
-from secateur.pruning.graph import Bools, ChannelGraph, Price
-from secateur.pruning.operators import Ids
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import Bools, ChannelGraph, ImageSize, Price
 from secateur.pruning.removal import Removal
-
-Kind = Literal["percent", "params", "flops"]
-KINDS: tuple[Kind, ...] = ("percent", "params", "flops")
-_SUFFIXES = {"%": 0.01, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How small the network is to become.
-
-    `percent`: share of the prunable units that is removed, in (0, 1). `params`, `flops`: what remains, as a share of
-    the dense network in (0, 1) or as a number from 1 up.
-
-    Raises:
-        UserError: the amount is outside these ranges.
-    """
-
-    kind: Kind
-    amount: float
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UserError(f"Unknown kind of budget {self.kind!r}; choose one of {', '.join(KINDS)}.")
-        if self.kind == "percent" and not 0 < self.amount < 1:
-            raise UserError(
-                f"--percent {self.amount:g} is not between 0 and 1; give the share of units to remove, e.g. 0.3."
-            )
-        if self.kind != "percent" and not 0 < self.amount < float("inf"):
-            raise UserError(
-                f"--{self.kind} {self.amount:g} is not positive; give a share of the dense model such as 0.5, "
-                "or an absolute number such as 2M."
-            )
-
-    @staticmethod
-    def parse(kind: str, value: str | float) -> Budget:
-        """Reads "0.5", "50%", "2e6", "2M", "3.2G" or a number.
-
-        Raises:
-            UserError: the text is not such a number, or outside its range.
-        """
-        text = str(value).strip().lower()
-        factor = _SUFFIXES.get(text[-1:], 1.0)
-        try:
-            amount = float(text[:-1] if text[-1:] in _SUFFIXES else text) * factor
-        except ValueError:
-            amount = float("nan")
-        if amount != amount:
-            raise UserError(f"--{kind} {value} is not a number; write for example 0.5, 50%, 2e6, 2M or 3.2G.")
-        return Budget(cast(Kind, kind), amount)
-
-    def __str__(self) -> str:
-        amount = f"{self.amount:g}" if self.amount < 1 else f"{self.amount:,.0f}"
-        return f"{self.kind} {amount}"
 
 
 @dataclass(frozen=True)
@@ -76,9 +23,12 @@ class LayerPlan:
     total: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """What stays of every prunable layer, why, and what it costs before and after (at `image_size` pixels).
+    """What stays of every prunable layer, why, and what it costs before and after.
+
+    `image_size` is that of both costs, in pixels: one side, or height and width; None for a network that was traced
+    with something else than one image.
 
     A plan with a `removal` first takes blocks out of their chains. Names and channel numbers are always those of the
     network with all blocks; layers of removed blocks keep no channel.
@@ -89,7 +39,7 @@ class Plan:
     units_kept: int
     before: Price
     after: Price
-    image_size: int = 640
+    image_size: ImageSize = None
     budget: Budget | None = None
     criterion: str = ""
     notes: tuple[str, ...] = ()
@@ -104,13 +54,13 @@ class Plan:
     def of(
         graph: ChannelGraph,
         keep: Bools,
-        image_size: int = 640,
+        image_size: ImageSize = None,
         *,
         budget: Budget | None = None,
         criterion: str = "",
         notes: Iterable[str] = (),
     ) -> Plan:
-        """The plan that keeps the units marked True in `keep` [units]."""
+        """The plan that keeps the units marked True in `keep` [units]; `image_size` None: what was traced."""
         extended = np.append(np.asarray(keep, dtype=bool), True)
         layers = tuple(
             LayerPlan(name, tuple(np.flatnonzero(extended[units]).tolist()), len(units))
@@ -118,17 +68,17 @@ class Plan:
             if (units >= 0).any()
         )
         before, after = graph.price(None, image_size), graph.price(extended[:-1], image_size)
-        kept = int(extended[:-1].sum())
-        return Plan(layers, graph.units, kept, before, after, image_size, budget, criterion, tuple(notes))
+        kept, size = int(extended[:-1].sum()), _size(graph, image_size)
+        return Plan(layers, graph.units, kept, before, after, size, budget, criterion, tuple(notes))
 
     @staticmethod
-    def everything(graph: ChannelGraph, image_size: int = 640) -> Plan:
+    def everything(graph: ChannelGraph, image_size: ImageSize = None) -> Plan:
         """The empty plan: all stays."""
-        return Plan.of(graph, np.ones(graph.units, dtype=bool), image_size)
+        return Plan.of(graph, graph.everything(), image_size)
 
     @staticmethod
     def of_removal(
-        graph: ChannelGraph, smaller: ChannelGraph, removal: Removal, image_size: int = 640, **reasons: Any
+        graph: ChannelGraph, smaller: ChannelGraph, removal: Removal, image_size: ImageSize = None, **reasons: Any
     ) -> Plan:
         """The plan that takes out blocks and keeps all other channels.
 
@@ -143,7 +93,8 @@ class Plan:
             if (units >= 0).any()
         )
         before, after = graph.price(None, image_size), smaller.price(None, image_size)
-        return Plan(layers, graph.units, smaller.units, before, after, image_size, removal=removal, **reasons)
+        size = _size(graph, image_size)
+        return Plan(layers, graph.units, smaller.units, before, after, size, removal=removal, **reasons)
 
     @property
     def removed_share(self) -> float:
@@ -206,7 +157,7 @@ class Plan:
         # A layer that became prunable only when others had gone.
         layers += [LayerPlan(name, layer.kept, layer.total) for name, layer in changes.items()]
         # Convolutions cost in proportion to the area, so the cost at another image size follows exactly.
-        area = (later.image_size / self.image_size) ** 2
+        area = _area(later.image_size) / _area(self.image_size)
         return Plan(
             layers=tuple(layers),
             units=self.units,
@@ -227,6 +178,7 @@ class Plan:
         data |= self.removal.to_dict()
         data["layers"] = {layer.name: {"kept": _ranges(layer.kept), "total": layer.total} for layer in self.layers}
         data["notes"] = list(self.notes)
+        data["budget"] = self.budget.to_dict() if self.budget else None
         return data
 
     @staticmethod
@@ -246,8 +198,8 @@ class Plan:
                 units_kept=int(data["units_kept"]),
                 before=Price(**data["before"]),
                 after=Price(**data["after"]),
-                image_size=int(data["image_size"]),
-                budget=Budget(**data["budget"]) if data["budget"] else None,
+                image_size=_read_size(data["image_size"]),
+                budget=Budget.from_dict(data["budget"]) if data["budget"] else None,
                 criterion=str(data["criterion"]),
                 notes=tuple(data["notes"]),
                 removal=Removal.from_dict(data),
@@ -263,29 +215,53 @@ class Plan:
             share = len(layer.kept) / layer.total
             lines.append(f"{layer.name:<{width}}  {len(layer.kept):>6} / {layer.total:<6}  {share:5.0%}")
         lines.append(f"{'units':<{width}}  {self.units_kept:>6} / {self.units:<6}  {1 - self.removed_share:5.0%}")
-        for name, before, after in (
+        return "\n".join([*lines, *self._costs(), *self._remarks()])
+
+    def __str__(self) -> str:
+        """A few lines: what goes, what it saves, and what there is to say; `table` tells it layer by layer."""
+        cut = sum(0 < len(layer.kept) < layer.total for layer in self.layers)
+        why = [f"budget {self.budget}"] * bool(self.budget) + [f"by {self.criterion}"] * bool(self.criterion)
+        what = f"{self.units_kept} of {self.units} units stay; {cut} of {len(self.layers)} layers become narrower"
+        first = f"{what} ({', '.join(why)})" if why else what
+        return "\n".join([first, *self._costs(), *self._remarks()])
+
+    __repr__ = __str__
+
+    def _costs(self) -> list[str]:
+        """Parameters and FLOPs before and after, a line each."""
+        size = "x".join(map(str, self.image_size)) if isinstance(self.image_size, tuple) else self.image_size
+        flops = f"FLOPs at {size} px" if size else "FLOPs"
+        rows = (
             ("parameters", self.before.parameters, self.after.parameters),
-            (f"FLOPs at {self.image_size} px", self.before.flops, self.after.flops),
-        ):
-            lines.append(f"{name}: {before:,} -> {after:,} ({after / max(before, 1):.1%})")
-        if self.removed_blocks:
-            lines.append(f"removed blocks: {', '.join(self.removed_blocks)}")
-        return "\n".join([*lines, *self.notes])
+            (flops, self.before.flops, self.after.flops),
+        )
+        return [f"{name}: {old:,} -> {new:,} ({new / max(old, 1):.1%})" for name, old, new in rows]
+
+    def _remarks(self) -> list[str]:
+        removed = [f"removed blocks: {', '.join(self.removed_blocks)}"] if self.removed_blocks else []
+        return [*removed, *self.notes]
 
 
-def kept_channels(plan: Plan | Mapping[str, Any], layer: str) -> Ids | None:
-    """Channels that a layer keeps, [kept] int64 indices into those of the network that the plan was made for.
+def _size(graph: ChannelGraph, image_size: ImageSize) -> ImageSize:
+    """The image size of a cost; None becomes the traced one."""
+    if image_size is not None or graph.image_size is None:
+        return image_size
+    height, width = graph.image_size
+    return height if height == width else graph.image_size
 
-    Args:
-        plan: a plan, or the JSON data of one (`Checkpoint.plan`).
-        layer: name of a convolution in that network, e.g. "model.17.cv3.conv".
 
-    Returns:
-        None if the plan does not speak of the layer, so that all of it stays; no index if its block is removed.
-    """
-    plan = plan if isinstance(plan, Plan) else Plan.from_dict(dict(plan))
-    entry = next((entry for entry in plan.layers if entry.name == layer), None)
-    return None if entry is None else np.array(entry.kept, dtype=np.int64)
+def _area(image_size: ImageSize) -> int:
+    """Pixels of an image; 1 where there is none."""
+    height, width = image_size if isinstance(image_size, tuple) else (image_size or 1, image_size or 1)
+    return height * width
+
+
+def _read_size(value: Any) -> ImageSize:
+    """An image size as JSON has it."""
+    if isinstance(value, (tuple, list)):
+        height, width = value
+        return int(height), int(width)
+    return None if value is None else int(value)
 
 
 def _ranges(indices: tuple[int, ...]) -> str:

@@ -1,35 +1,32 @@
-"""Which blocks leave their chains, and what that does to names and topology.
+"""Which blocks leave their chains, and what that does to names.
 
-A chain is a run of like blocks: inside a stage ("model.2.m", members "model.2.m.0", "model.2.m.1", ...) or a repeated
-row of the topology ("model.4", members "model.4.0", ...; a row of one block is its own member, "model.4").
+A chain is a run of like blocks with numbered members ("model.2.m.0", "model.2.m.1", ...). In some architectures a block
+that is left alone takes the chain's own name ("model.4.0" becomes "model.4"): such a chain collapses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from secateur.detector.topology import MAX_REPEATS, Block, Topology
 from secateur.errors import UserError
+
+MAX_LENGTH = 1000
+"""Blocks of a chain that a file may name: more would only cost time."""
 
 T = TypeVar("T")
 
 
-def is_row(chain: str) -> bool:
-    """Whether the chain is a row of the topology ("model.4") and not inside a stage ("model.4.m")."""
-    return chain.count(".") == 1
-
-
-def member_name(chain: str, index: int, length: int) -> str:
-    """Name of one block of a chain of this length."""
-    return chain if is_row(chain) and length == 1 else f"{chain}.{index}"
-
-
 @dataclass(frozen=True)
 class Removal:
-    """Blocks that go, by the names that they have before, and the lengths that their chains have before.
+    """Blocks that go.
+
+    Attributes:
+        blocks: their names, before they go.
+        lengths: names and lengths, before, of the chains that they leave.
+        collapsing: names of those chains that collapse.
 
     Raises:
         UserError: a block is in none of the chains.
@@ -37,34 +34,40 @@ class Removal:
 
     blocks: tuple[str, ...] = ()
     lengths: tuple[tuple[str, int], ...] = ()
+    collapsing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not all(1 <= length <= MAX_REPEATS for _, length in self.lengths):
-            raise UserError(f"A chain of blocks has between 1 and {MAX_REPEATS} of them.")
-        known = {member_name(chain, i, n) for chain, n in self.lengths for i in range(n)}
+        if not all(1 <= length <= MAX_LENGTH for _, length in self.lengths):
+            raise UserError(f"A chain of blocks has between 1 and {MAX_LENGTH} of them.")
+        known = {self.member(chain, i, n) for chain, n in self.lengths for i in range(n)}
         unknown = sorted(set(self.blocks) - known)
         if unknown:
             raise UserError(f"There is no block {unknown[0]} in a chain of blocks that could be removed.")
 
     @staticmethod
-    def of(blocks: Iterable[str], lengths: Mapping[str, int]) -> Removal:
+    def of(blocks: Iterable[str], lengths: Mapping[str, int], collapsing: Iterable[str] = ()) -> Removal:
         """The removal of these blocks, in the order of `lengths` (all chains of the network, in its order)."""
-        gone = set(blocks)
+        gone, collapsing = set(blocks), set(collapsing)
         ordered: list[str] = []
         touched: list[tuple[str, int]] = []
         for chain, length in lengths.items():
-            inside = [name for i in range(length) if (name := member_name(chain, i, length)) in gone]
+            inside = [name for i in range(length) if (name := _member(chain, i, length, chain in collapsing)) in gone]
             ordered += inside
             if inside:
                 touched.append((chain, length))
-        return Removal((*ordered, *sorted(gone - set(ordered))), tuple(touched))
+        collapsed = tuple(chain for chain, _ in touched if chain in collapsing)
+        return Removal((*ordered, *sorted(gone - set(ordered))), tuple(touched), collapsed)
+
+    def member(self, chain: str, index: int, length: int) -> str:
+        """Name of one block of a chain of this length."""
+        return _member(chain, index, length, chain in self.collapsing)
 
     @cached_property
     def kept(self) -> dict[str, tuple[int, ...]]:
         """Indices of the blocks that stay, by chain."""
         gone = set(self.blocks)
         return {
-            chain: tuple(i for i in range(length) if member_name(chain, i, length) not in gone)
+            chain: tuple(i for i in range(length) if self.member(chain, i, length) not in gone)
             for chain, length in self.lengths
         }
 
@@ -73,9 +76,9 @@ class Removal:
         for chain, length in self.lengths:
             kept = self.kept[chain]
             for i in range(length):
-                rest = _inside(name, member_name(chain, i, length))
+                rest = _inside(name, self.member(chain, i, length))
                 if rest is not None:
-                    return member_name(chain, kept.index(i), len(kept)) + rest if i in kept else None
+                    return self.member(chain, kept.index(i), len(kept)) + rest if i in kept else None
         return name
 
     def original(self, name: str) -> str:
@@ -83,9 +86,9 @@ class Removal:
         for chain, length in self.lengths:
             kept = self.kept[chain]
             for place, i in enumerate(kept):
-                rest = _inside(name, member_name(chain, place, len(kept)))
+                rest = _inside(name, self.member(chain, place, len(kept)))
                 if rest is not None:
-                    return member_name(chain, i, length) + rest
+                    return self.member(chain, i, length) + rest
         return name
 
     def then(self, later: Removal) -> Removal:
@@ -93,31 +96,35 @@ class Removal:
         lengths = dict(self.lengths)
         for chain, length in later.lengths:
             lengths.setdefault(chain, length)
-        return Removal((*self.blocks, *(self.original(block) for block in later.blocks)), tuple(lengths.items()))
+        collapsing = tuple(dict.fromkeys((*self.collapsing, *later.collapsing)))
+        blocks = (*self.blocks, *(self.original(block) for block in later.blocks))
+        return Removal(blocks, tuple(lengths.items()), collapsing)
 
     def tensors(self, named: Mapping[str, T]) -> dict[str, T]:
         """What is kept by tensor name (tensors, masks), without the removed blocks and under the new names."""
         renamed = ((self.renamed(name), value) for name, value in named.items())
         return {name: value for name, value in renamed if name is not None}
 
-    def topology(self, topology: Topology) -> Topology:
-        """The topology without the blocks; a row that loses all becomes an identity, so that numbers stay."""
-        rows = list(topology.blocks)
-        for chain, kept in self.kept.items():
-            number = int(chain.split(".")[1])
-            row = replace(rows[number], repeats=len(kept))
-            rows[number] = row if kept or not is_row(chain) else Block(row.sources, 1, "nn.Identity", ())
-        return replace(topology, blocks=tuple(rows))
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return {"removed_blocks": list(self.blocks), "chain_lengths": dict(self.lengths)}
+        return {
+            "removed_blocks": list(self.blocks),
+            "chain_lengths": dict(self.lengths),
+            "collapsing_chains": list(self.collapsing),
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Removal:
         """Reads what `to_dict` gave; data without its keys removes nothing."""
         lengths = {str(chain): int(length) for chain, length in data.get("chain_lengths", {}).items()}
-        return Removal(tuple(str(name) for name in data.get("removed_blocks", ())), tuple(lengths.items()))
+        # Files of before other architectures had chains: rows of a topology, "model.4", collapse.
+        rows = [chain for chain in lengths if chain.count(".") == 1]
+        blocks, collapsing = data.get("removed_blocks", ()), data.get("collapsing_chains", rows)
+        return Removal(tuple(map(str, blocks)), tuple(lengths.items()), tuple(map(str, collapsing)))
+
+
+def _member(chain: str, index: int, length: int, collapses: bool) -> str:
+    return chain if collapses and length == 1 else f"{chain}.{index}"
 
 
 def _inside(name: str, block: str) -> str | None:

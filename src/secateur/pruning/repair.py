@@ -10,18 +10,19 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
-from secateur.detector.model import Detector
 from secateur.pruning.graph import Bools, ChannelGraph
+from secateur.pruning.graph.inputs import grey
 from secateur.pruning.plan import Plan
+from secateur.pruning.settings import RepairSettings
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def absorb_offsets(
-    network: Network, graph: ChannelGraph, plan: Plan, images: Iterable[Tensor] | None = None
-) -> Network:
+def absorb_offsets(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
     """A copy, not yet cut, whose consumers carry the constants of the channels that the plan removes.
 
     A channel whose gamma is about 0 gives the constant act(beta) everywhere; whoever reads it sees the sum of its
@@ -30,20 +31,17 @@ def absorb_offsets(
     kernels larger than 1x1, it is too large. Kept consumers only: grouped ones lose whole groups and need nothing. A
     consumer with neither a batch norm of its own nor a bias keeps its error.
 
-    The constants are read where they arrive, at each consumer's input, so they take part in every sum, concatenation,
-    pooling and upsampling on the way. Without `images` ([B, C, H, W] in 0..1) the removed channels' gammas are set to
-    zero for the reading; with images the constant is the channel's mean, which also covers gammas near zero.
+    The constants are read where they arrive, at the centre of each consumer's input while the network sees grey, so
+    they take part in every sum, concatenation, pooling and upsampling on the way; the removed channels' gammas are set
+    to zero for the reading.
     """
     keep = plan.keep(graph)
     repaired = copy.deepcopy(network)
     if keep.all():
         return repaired
     probe = copy.deepcopy(network).eval()
-    if images is None:
-        _flatten_(probe, graph, keep)
-        constants = _constants(probe, graph, [_blank(network)], at_centre=True)
-    else:
-        constants = _constants(probe, graph, images, at_centre=False)
+    _flatten_(probe, graph, keep)
+    constants = _constants(probe, graph)
     modules = dict(repaired.named_modules())
     gone = np.append(~keep, False)
     with torch.no_grad():
@@ -52,25 +50,29 @@ def absorb_offsets(
             if len(removed) == 0 or axis.layer not in constants:
                 continue
             convolution = modules[axis.layer]
-            weight = convolution.weight.movedim(axis.dim, 1).flatten(2).sum(2).double()
-            offset = weight[:, removed] @ constants[axis.layer][removed].to(weight)
+            weight = convolution.get_parameter("weight").detach().movedim(axis.dim, 1).flatten(2).sum(2).cpu().double()
+            offset = weight[:, removed] @ constants[axis.layer][removed]
             norm = modules.get(graph.norm_after.get(axis.layer, ""))
-            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-                norm.running_mean.sub_(offset)
+            if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+                _move_(norm.running_mean, -offset)
             elif isinstance(convolution.bias, Tensor):
-                convolution.bias.add_(offset)
+                _move_(convolution.bias, offset)
     return repaired
 
 
 def reestimate_batchnorm_(
-    network: nn.Module, images: Iterable[Tensor], limit: int | None = None, *, share: float = 1.0
+    network: nn.Module,
+    images: Iterable[Tensor],
+    limit: int | None = None,
+    *,
+    share: float = RepairSettings.recalibrate_share,
 ) -> int:
     """Moves the running statistics of all batch norms by `share` towards the average over batches [B, C, H, W] in 0..1.
 
     With `share` 1 the old statistics are gone, as in EagleEye (https://arxiv.org/abs/2007.02491). In a detector that
     can overshoot: false positives rise, and less than without repair is left. Half way was better on the detector that
-    was measured (docs/results.md). The images should be augmented as in the training, for that is what the statistics
-    stand for.
+    was measured (docs/results.md). The images lie on the network's device and should be augmented as in the training,
+    for that is what the statistics stand for.
 
     Everything else runs in eval mode and nothing is learnt. Give batches of equal size, shuffled: every batch counts
     the same. Modes, momenta and counters are as before when it returns. Without a batch the statistics stay untouched.
@@ -82,7 +84,7 @@ def reestimate_batchnorm_(
     first = next(iterator, None)
     if first is None:
         return 0
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     running = [
         statistic for norm in norms for statistic in (norm.running_mean, norm.running_var) if statistic is not None
@@ -96,7 +98,7 @@ def reestimate_batchnorm_(
         for norm in norms:
             norm.train()
             # Momentum None means: cumulative average over the batches counted by num_batches_tracked.
-            norm.momentum, norm.num_batches_tracked = None, torch.tensor(0, device=norm.weight.device)
+            norm.momentum, norm.num_batches_tracked = None, torch.tensor(0, device=first.device)
         with torch.no_grad():
             for batch in chain([first], iterator):
                 network(batch)
@@ -126,20 +128,20 @@ def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str],
 
     def measure(name: str) -> Callable[[nn.Module, Tensor], None]:
         def note(module: nn.Module, maps: Tensor) -> None:
-            means[name] = maps.double().mean((0, 2, 3))
+            means[name] = _channel_means(maps)
 
         return note
 
     def correct(name: str) -> Callable[[nn.Module, Tensor], Tensor | None]:
         def move(module: nn.Module, maps: Tensor) -> Tensor | None:
-            excess = maps.double().mean((0, 2, 3)) - means[names[name]]
-            if isinstance(module, nn.BatchNorm2d):
+            excess = _channel_means(maps) - means[names[name]]
+            if isinstance(module, _BatchNorm):
                 if module.running_mean is not None:
-                    module.running_mean.add_(excess)
+                    _move_(module.running_mean, excess)
                 return None
             assert isinstance(module.bias, Tensor)
-            module.bias.sub_(excess)
-            return maps - excess.to(maps).view(1, -1, 1, 1)
+            _move_(module.bias, -excess)
+            return maps - excess.to(maps.dtype).to(maps.device).view(1, -1, *[1] * (maps.ndim - 2))
 
         return move
 
@@ -161,47 +163,43 @@ def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str],
 
 def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None]) -> list[RemovableHandle]:
     """Shows `see` what a norm reads and what a convolution with a bias gives."""
-    if isinstance(module, nn.BatchNorm2d):
+    if isinstance(module, _BatchNorm):
         return [module.register_forward_pre_hook(lambda module, inputs: see(module, inputs[0]))]
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+    if isinstance(module, _ConvNd) and module.bias is not None:
         return [module.register_forward_hook(lambda module, inputs, output: see(module, output))]
     return []
-
-
-def _blank(network: nn.Module) -> Tensor:
-    """A grey image on which every feature map is large enough to have a centre."""
-    reference = next(network.parameters())
-    side, channels = 128, 3
-    if isinstance(network, Detector):
-        side, channels = 4 * int(max(network.strides)), network.topology.channels
-    return torch.full((1, channels, side, side), 0.5, device=reference.device, dtype=reference.dtype)
 
 
 def _flatten_(probe: nn.Module, graph: ChannelGraph, keep: Bools) -> None:
     """Makes removed channels constant: gamma zero or, where no batch norm follows, the filter zero."""
     gone = np.append(~keep, False)
     tensors = dict(probe.named_parameters())
+    zeroed = [(f"{layer}.weight", 0, units) for layer, units in graph.norms.items()]
+    zeroed += [
+        (axis.tensor, axis.dim, axis.units) for layer, axis in graph.filters.items() if layer not in graph.norm_after
+    ]
     with torch.no_grad():
-        for layer, units in graph.norms.items():
-            tensors[f"{layer}.weight"][torch.from_numpy(gone[units])] = 0.0
-        for layer, axis in graph.filters.items():
-            if layer not in graph.norm_after:
-                index = torch.from_numpy(np.flatnonzero(gone[axis.units])).to(tensors[axis.tensor].device)
-                tensors[axis.tensor].index_fill_(axis.dim, index, 0.0)
+        for name, dim, units in zeroed:
+            index = torch.from_numpy(np.flatnonzero(gone[units])).to(tensors[name].device)
+            tensors[name].index_fill_(dim, index, 0.0)
 
 
-def _constants(
-    probe: nn.Module, graph: ChannelGraph, images: Iterable[Tensor], *, at_centre: bool
-) -> dict[str, Tensor]:
-    """Value of each input channel of each consumer, double [C]: at the map's centre, or its mean over all images."""
+def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
+    """Value of each input channel of each consumer at the centre of its map, double [C] on the CPU.
+
+    The network sees grey, twice as large as it was traced, so that every map has a centre far from its borders; one
+    that takes no other size sees grey of the traced one.
+    """
     sums: dict[str, Tensor] = {}
     calls: dict[str, int] = {}
     consumers = {axis.layer for axis in graph.consumers}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            maps = inputs[0].double()
-            value = maps[..., maps.shape[2] // 2, maps.shape[3] // 2] if at_centre else maps.mean((2, 3))
+            value = inputs[0]
+            for side in value.shape[2:]:
+                value = value.select(2, side // 2)
+            value = value.cpu().double()
             sums[name] = sums.get(name, torch.zeros_like(value[0])) + value.sum(0)
             calls[name] = calls.get(name, 0) + len(value)
 
@@ -212,9 +210,24 @@ def _constants(
     ]
     try:
         with torch.no_grad():
-            for batch in images:
-                probe(batch)
+            try:
+                probe(*grey(graph.inputs, probe, factor=2))
+            except RuntimeError:  # shapes that do not fit
+                sums.clear()
+                calls.clear()
+                probe(*grey(graph.inputs, probe))
     finally:
         for handle in handles:
             handle.remove()
     return {name: value / calls[name] for name, value in sums.items()}
+
+
+def _move_(vector: Tensor, by: Tensor) -> None:
+    """Adds in double precision, on the CPU: some devices have none."""
+    vector.copy_((vector.cpu().double() + by.cpu()).to(vector.dtype))
+
+
+def _channel_means(maps: Tensor) -> Tensor:
+    """Mean of each channel of [B, C, ...], double [C] on the CPU where the device has no double precision."""
+    wide = maps.cpu().double() if maps.device.type == "mps" else maps.double()
+    return wide.mean([0, *range(2, maps.ndim)])

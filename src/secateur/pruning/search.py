@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from secateur.errors import UserError
-from secateur.pruning.budget import Guards, Widths, allocate
-from secateur.pruning.graph import ChannelGraph, Floats
-from secateur.pruning.operators import Ids
-from secateur.pruning.plan import Budget, Plan
+from secateur.pruning.allocation import Widths, allocate
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import Guards, SearchSettings
 
 LOWEST = 0.2
 """Smallest keep ratio that is drawn."""
@@ -63,14 +64,14 @@ def search(
     budgets: Sequence[Budget],
     guards: Guards,
     evaluate_candidate: Callable[[Plan], float],
+    settings: SearchSettings = SearchSettings(),  # noqa: B008 (frozen)
     *,
-    candidates: int,
-    tolerance: float,
-    seed: int,
-    image_size: int,
+    seed: int = 0,
+    image_size: ImageSize = None,
+    criterion: str = "",
+    reference: Mapping[str, float] | None = None,
     state: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda state: None,
-    criterion: str = "",
 ) -> SearchResult:
     """Looks for the widths that evaluate best among those that cost what the budgets allow.
 
@@ -84,8 +85,9 @@ def search(
         budgets: all are met; an allocation lies in the window when the quantity that is furthest over its budget (or
             least under) differs from it by at most `tolerance` of the dense model.
         evaluate_candidate: fitness of a plan, higher is better; it is asked once for each allocation.
-        candidates: most evaluations.
+        settings: `candidates`, the most evaluations, and `tolerance` are read.
         seed: candidate number i follows from (seed, i) and the fitness of those before it.
+        reference: as of `allocate`: by the name of a cost, what shares are shares of.
         state: what `save` was last given by an interrupted search: it goes on there. A state of another search (other
             settings, scores or network) is left alone and the search starts anew.
         save: called after every evaluation with plain JSON data.
@@ -93,19 +95,22 @@ def search(
     Raises:
         UserError: bad options, or no allocation lies in the window; it says what the nearest costs.
     """
-    _check(budgets, candidates, tolerance, seed)
-    plans = [
-        allocate(graph, scores, budget, guards, image_size=image_size, criterion=criterion, strict=False)
-        for budget in budgets
-    ]
-    window = _Window(graph, scores, budgets, guards, image_size, tolerance)
+    if not budgets:
+        raise UserError("A search needs a budget: --percent, --params or --flops.")
+    if seed < 0:
+        raise UserError(f"--seed {seed} must be at least 0.")
+    candidates = settings.candidates
+    shared: dict[str, Any] = {"image_size": image_size, "criterion": criterion, "reference": reference, "strict": False}
+    plans = [allocate(graph, scores, budget, guards, **shared) for budget in budgets]
+    widths = [Widths(graph, scores, budget, guards, image_size, reference) for budget in budgets]
+    window = _Window(graph, widths, settings.tolerance)
     threshold = min((window.counts_of(plan) for plan in plans), key=window.excess)
     if window.excess(window.sizes) <= 0:
         return SearchResult(plans[0], (), 0)
     breeder = _Breeder(window, candidates, seed)
     if not window.holds(threshold) and breeder.draw(1, [])[0] is None:
         raise UserError(window.refusal())
-    key = _key(graph, scores, budgets, guards, (candidates, tolerance, seed, image_size))
+    key = _key(graph, scores, widths, (guards, candidates, settings.tolerance, seed, image_size))
     history, dropped = _restored(state, key)
     for number in range(len(history), candidates):
         counts, missed = (threshold, 0) if number == 0 else breeder.draw(number, history)
@@ -124,27 +129,14 @@ def search(
 class _Window:
     """Kept counts a space that cost what the budgets allow, give or take the tolerance."""
 
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        scores: Floats,
-        budgets: Sequence[Budget],
-        guards: Guards,
-        image_size: int,
-        tolerance: float,
-    ) -> None:
-        self.graph, self.image_size, self.tolerance, self.guards = graph, image_size, tolerance, guards
-        self.widths = [Widths(graph, scores, budget, guards, image_size) for budget in budgets]
-        self.dense = [float(widths.measure(widths.everything())) for widths in self.widths]
+    def __init__(self, graph: ChannelGraph, widths: Sequence[Widths], tolerance: float) -> None:
+        self.graph, self.widths, self.tolerance = graph, widths, tolerance
         self.sizes: Ids = np.array([len(space.units) for space in graph.spaces], dtype=np.int64)
         self.nearest = self.sizes
 
     def counts(self, ratios: Floats) -> Ids:
         """Kept units a space for keep ratios (over 1 counts as 1), after guards and rounding."""
-        widths = self.widths[0]
-        wanted = np.rint(np.minimum(ratios, 1) * self.sizes).astype(np.int64)
-        counts: Ids = widths.rounded[widths.offsets + wanted]
-        return counts
+        return self.widths[0].nearest(np.rint(np.minimum(ratios, 1) * self.sizes).astype(np.int64))
 
     def counts_of(self, plan: Plan) -> Ids:
         """Kept units a space of a plan."""
@@ -157,7 +149,7 @@ class _Window:
     def share(self, counts: Ids) -> float:
         """Cost as a share of the dense cost, of the budget that binds."""
         number, excess = self._binding(counts)
-        return excess + self.widths[number].target / self.dense[number]
+        return excess + self.widths[number].target / self.widths[number].dense
 
     def holds(self, counts: Ids) -> bool:
         """Whether an allocation lies in the window; the nearest one seen is remembered."""
@@ -188,28 +180,22 @@ class _Window:
     def plan(self, counts: Ids, criterion: str, notes: Sequence[str] = ()) -> Plan:
         """The plan that keeps the best units of every space."""
         widths = self.widths[self._binding(counts)[0]]
-        return Plan.of(
-            self.graph, widths.keep(counts), self.image_size, budget=widths.budget, criterion=criterion, notes=notes
-        )
+        keep, size = widths.keep(counts), widths.image_size
+        return Plan.of(self.graph, keep, size, budget=widths.budget, criterion=criterion, notes=notes)
 
     def refusal(self) -> str:
         """Why nothing can be searched, with the nearest allocation that was seen."""
         widths = self.widths[self._binding(self.nearest)[0]]
-        reached, guards = widths.describe(widths.measure(widths.keep(self.nearest))), self.guards
+        reached = widths.describe(widths.measure(widths.keep(self.nearest)))
         return (
             f"No allocation found costs {widths.budget} within --tolerance {self.tolerance:g} of the dense model: the "
-            f"nearest has {reached}; change the budget, the tolerance or the guards (minimum share "
-            f"{guards.min_share:g}, minimum count {guards.min_count}, rounding to {guards.round_to}"
-            f"{', some layers excluded' if guards.exclude else ''})."
+            f"nearest has {reached}; change the budget, the tolerance or the guards ({widths.guards})."
         )
 
     def _binding(self, counts: Ids) -> tuple[int, float]:
         """Number of the budget that is furthest over its target, and by how much."""
         keep = self.widths[0].keep(counts)
-        excesses = [
-            (widths.measure(keep) - widths.target) / dense
-            for widths, dense in zip(self.widths, self.dense, strict=True)
-        ]
+        excesses = [(widths.measure(keep) - widths.target) / widths.dense for widths in self.widths]
         number = int(np.argmax(excesses))
         return number, excesses[number]
 
@@ -261,21 +247,10 @@ class _Breeder:
         return child
 
 
-def _check(budgets: Sequence[Budget], candidates: int, tolerance: float, seed: int) -> None:
-    if not budgets:
-        raise UserError("A search needs a budget: --percent, --params or --flops.")
-    if candidates < 1 or not 0 < tolerance < 1:
-        raise UserError(f"--candidates {candidates} must be at least 1, --tolerance {tolerance:g} between 0 and 1.")
-    if seed < 0:
-        raise UserError(f"--seed {seed} must be at least 0.")
-
-
-def _key(
-    graph: ChannelGraph, scores: Floats, budgets: Sequence[Budget], guards: Guards, settings: tuple[object, ...]
-) -> str:
+def _key(graph: ChannelGraph, scores: Floats, widths: Sequence[Widths], settings: tuple[object, ...]) -> str:
     """What a saved state belongs to."""
     layers = [(space.layers, space.units.tolist()) for space in graph.spaces]
-    text = repr((layers, list(budgets), guards, settings))
+    text = repr((layers, [(entry.budget, entry.target) for entry in widths], settings))
     return hashlib.sha256(text.encode() + np.asarray(scores, dtype=np.float64).tobytes()).hexdigest()[:32]
 
 

@@ -1,62 +1,110 @@
-"""The options of a cut and of one-shot weight pruning; imports no torch, so the command line can read it fast."""
+"""The options of pruning, one dataclass for each part of it; imports no torch, so the command line reads it fast."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from secateur.errors import UserError
 
+Tie = Literal["mean", "sum", "max", "min"]
+PerSaving = Literal["auto", "always", "never"]
 SEARCHES = ("eagleeye",)
-TIES = ("mean", "sum", "max", "min")
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{option} {value} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}.")
+
+
+def _check_least(settings: object, least: int, *names: str) -> None:
+    values = vars(settings)
+    for name in names:
+        if values[name] < least:
+            raise UserError(f"--{name.replace('_', '-')} is {values[name]}; it must be at least {least}.")
 
 
 @dataclass(frozen=True)
-class PruneSettings:
-    """What to remove, by which score, and how to repair the cut."""
+class Guards:
+    """What no budget may break. They hold for every layer of a group of tied channels."""
 
-    percent: float | None = None
-    """Share of the prunable channels to remove, between 0 and 1 (as --percent of the slimming scripts)."""
-    params: str = ""
-    """Parameters to keep: a share of the dense model (0.5) or a number (2e6, 2M)."""
-    flops: str = ""
-    """FLOPs to keep at --image-size: a share of the dense model (0.5) or a number (3.2G)."""
-    criterion: str = "gamma"
-    """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor, fisher or random."""
-    tie: str = "mean"
-    """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers wants it,
-    as in SlimYOLOv3) or min (only if all want it)."""
     min_share: float = 0.05
     """No group of tied channels keeps less than this share of its width."""
     min_count: int = 1
-    """No group of tied channels keeps fewer channels than this."""
-    round_to: int = 1
-    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster)."""
+    """No layer keeps fewer channels than this."""
+    round_to: int = 8
+    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster); a layer that keeps all its channels
+    keeps their number."""
     exclude: tuple[str, ...] = ()
-    """Layers that keep all channels, as patterns of their names (model.0.*)."""
+    """Layers that keep all channels, as patterns of their names or of modules around them (model.0.*)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_share <= 1:
+            raise UserError(f"--min-share {self.min_share:g} is not between 0 and 1.")
+        _check_least(self, 1, "min_count", "round_to")
+
+    def __str__(self) -> str:
+        return (
+            f"minimum share {self.min_share:g}, minimum count {self.min_count}, rounding to {self.round_to}"
+            f"{', some layers excluded' if self.exclude else ''}"
+        )
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How much a channel matters."""
+
+    criterion: str = "taylor"
+    """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor, fisher or random."""
+    tie: Tie = "mean"
+    """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers wants it,
+    as in SlimYOLOv3) or min (only if all want it)."""
+    per_saving: PerSaving = "auto"
+    """Divide scores by what the removal of the channel saves of the budget's cost: always, never, or auto (where the
+    criterion is a change of the loss: taylor and fisher)."""
+    statistics_images: int = 256
+    """Labelled training images that criteria with gradients read."""
+
+    def __post_init__(self) -> None:
+        _check_choice("--tie", self.tie, get_args(Tie))
+        _check_choice("--per-saving", self.per_saving, get_args(PerSaving))
+        _check_least(self, 1, "statistics_images")
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """What is mended after a cut, without labels."""
+
     absorb: bool = True
     """Move the constants of removed channels into the layers that read them."""
     recalibrate: int = 256
     """Training images, without labels, on which BatchNorm statistics are re-estimated (0: off)."""
     recalibrate_share: float = 0.5
     """How far the statistics move to the re-estimated ones: 1 all the way, as in EagleEye; half way is safer."""
+
+    def __post_init__(self) -> None:
+        _check_least(self, 0, "recalibrate")
+        if not 0 < self.recalibrate_share <= 1:
+            raise UserError(f"--recalibrate-share is {self.recalibrate_share:g}; it must be over 0 and at most 1.")
+
+
+@dataclass(frozen=True)
+class CliffSettings:
+    """The curve of accuracy against the share of removed channels."""
+
     cliff: bool = True
     """Measure the accuracy of the masked model at a ladder of ratios before cutting."""
     cliff_images: int = 64
     """Validation images used for the cliff curve (0: all)."""
-    statistics_images: int = 256
-    """Labelled training images that criteria with gradients read."""
-    layers: int = 0
-    """Bottlenecks to remove, lowest score first, before any channels."""
-    layer_score: str = "contribution"
-    """Score of a bottleneck x + F(x): contribution (||F(x)|| / ||x + F(x)|| on training images), gamma, gamma_kernel
-    (both of its last convolution) or taylor (change of the loss, from labelled images)."""
-    any_layer: bool = False
-    """Bottlenecks without a residual sum may go too, where they keep the width (that removes a transform, not a
-    correction)."""
-    min_bottlenecks: int = 0
-    """A chain of bottlenecks keeps at least as many (0: it may vanish)."""
-    chains: bool = False
-    """Remove whole chains: --layers counts chains, and all bottlenecks of a chain go together."""
+
+    def __post_init__(self) -> None:
+        _check_least(self, 0, "cliff_images")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Widths by evaluation instead of one global threshold."""
+
     search: str = ""
     """eagleeye: search the widths of all layers by evaluation instead of one global threshold."""
     candidates: int = 60
@@ -65,26 +113,37 @@ class PruneSettings:
     """Training images on which the search ranks allocations, so that validation stays unseen (0: all)."""
     tolerance: float = 0.02
     """An allocation of the search may miss the budget by this share of the dense model."""
-    unstructured: float = 0.0
-    """Share of the weights of every convolution to zero instead of cutting channels (Ultralytics' prune)."""
-    pattern: str = "1x1"
-    """With --unstructured: blocks that are zeroed together, as --pruning-pattern of the training."""
-    scope: str = "layer"
-    """With --unstructured: layer (each convolution loses the share) or global (one threshold for all)."""
 
     def __post_init__(self) -> None:
-        if self.tie not in TIES:
-            raise UserError(f"--tie {self.tie} is unknown; choose {', '.join(TIES[:-1])} or {TIES[-1]}.")
-        for name in ("layers", "min_bottlenecks"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 0.")
-        if self.chains and self.min_bottlenecks:
-            raise UserError("--chains removes whole chains, so --min-bottlenecks must be 0 with it.")
         if self.search not in ("", *SEARCHES):
             raise UserError(f"--search {self.search} is unknown; choose {' or '.join(SEARCHES)}, or leave it out.")
-        if self.candidates < 1 or self.search_images < 0:
-            raise UserError(
-                f"--candidates {self.candidates} and --search-images {self.search_images} must be at least 1 and 0."
-            )
+        _check_least(self, 1, "candidates")
+        _check_least(self, 0, "search_images")
         if not 0 < self.tolerance < 1:
             raise UserError(f"--tolerance {self.tolerance:g} is not between 0 and 1; 0.02 is usual.")
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """Which blocks leave their chains."""
+
+    layers: int = 0
+    """Bottlenecks to remove, lowest score first, before any channels."""
+    layer_score: str = "contribution"
+    """Score of a bottleneck x + F(x): contribution (||F(x)|| / ||x + F(x)|| on training images), gamma, gamma_kernel
+    (both of its last convolution) or taylor (change of the loss, from labelled images)."""
+    layer_images: int = 256
+    """Training images that the score of a bottleneck reads, where it reads any."""
+    any_layer: bool = False
+    """Bottlenecks without a residual sum may go too, where they keep the width (that removes a transform, not a
+    correction)."""
+    min_bottlenecks: int = 0
+    """A chain of bottlenecks keeps at least as many (0: it may vanish)."""
+    chains: bool = False
+    """Remove whole chains: --layers counts chains, and all bottlenecks of a chain go together."""
+
+    def __post_init__(self) -> None:
+        _check_least(self, 0, "layers", "min_bottlenecks")
+        _check_least(self, 1, "layer_images")
+        if self.chains and self.min_bottlenecks:
+            raise UserError("--chains removes whole chains, so --min-bottlenecks must be 0 with it.")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.pruning.graph import ChannelGraph, Floats
+from secateur.pruning.graph import ChannelGraph, Floats, Ids
+from secateur.pruning.settings import Tie
 
-Tie = Literal["mean", "sum", "max", "min"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -76,7 +76,7 @@ def collect(
                 value = loss(network, batch)
             gradients = torch.autograd.grad(value, [wanted[name] for name in groups], allow_unused=True)
             products = {
-                name: (wanted[name].detach() * gradient).double().cpu()
+                name: (wanted[name].detach() * gradient).cpu().double()
                 for name, gradient in zip(groups, gradients, strict=True)
                 if gradient is not None
             }
@@ -96,7 +96,7 @@ def collect(
     return Statistics(tensors, taylor / count, fisher / count, count)
 
 
-Groups = dict[str, list[tuple[int, "np.ndarray[Any, np.dtype[np.int64]]"]]]
+Groups = dict[str, list[tuple[int, Ids]]]
 
 
 def _groups(graph: ChannelGraph, parameters: dict[str, nn.Parameter]) -> Groups:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.layers import group_width, match_numbers_
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.plan import Plan
 
@@ -35,7 +36,7 @@ def cut(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
             memo[id(tensor)] = nn.Parameter(small, requires_grad=tensor.requires_grad) if is_parameter else small
     smaller = copy.deepcopy(network, memo)
     for old, new in zip(network.modules(), smaller.modules(), strict=True):
-        _resize(old, new)
+        match_numbers_(new, group_width(old))
     return smaller
 
 
@@ -92,19 +93,3 @@ def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
             if len(gone) and axis.tensor not in statistics:
                 tensors[axis.tensor].index_fill_(axis.dim, gone.to(tensors[axis.tensor].device), 0.0)
     return silenced
-
-
-def _resize(old: nn.Module, new: nn.Module) -> None:
-    """Brings the numbers that a layer keeps beside its tensors in line with them."""
-    if isinstance(new, nn.modules.conv._ConvNd) and isinstance(old, nn.modules.conv._ConvNd):
-        first, second = new.weight.shape[:2]
-        grouped = old.groups > 1
-        # Whole groups leave, so the width of a group stays what it was.
-        if new.transposed:
-            new.groups = first // (old.in_channels // old.groups) if grouped else 1
-            new.in_channels, new.out_channels = first, second * new.groups
-        else:
-            new.groups = first // (old.out_channels // old.groups) if grouped else 1
-            new.out_channels, new.in_channels = first, second * new.groups
-    elif isinstance(new, nn.modules.batchnorm._BatchNorm):
-        new.num_features = new.weight.shape[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,14 @@ def plots_available(notice: bool = True) -> bool:
     """Whether matplotlib is installed; says once what to install when it is not and `notice` is set."""
     if importlib.util.find_spec("matplotlib") is not None:
         return True
-    if notice and not _told:
-        _told.append(True)
-        logger.warning("matplotlib is not installed: no plots (pip install 'secateur[plots]').")
+    if notice:
+        _tell_once()
     return False
 
 
-_told: list[bool] = []
+@cache
+def _tell_once() -> None:
+    logger.warning("matplotlib is not installed: no plots (pip install 'secateur[plots]').")
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:

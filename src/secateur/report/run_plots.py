@@ -1,4 +1,4 @@
-"""Plots of a run: training curves from results.csv, the cliff curve of pruning, histograms of gammas."""
+"""Plots of a run: training curves from results.csv, the cliff curve of pruning, what a sparse training shrinks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.errors import UserError
-from secateur.report.figures import ACCENT, FAINT, INK, PALETTE, SECOND, new_figure, save_figure
+from secateur.report.figures import ACCENT, FAINT, PALETTE, SECOND, new_figure, save_figure
 
 _FIRST = ("train/", "metrics/", "val/")  # order of the panels; other columns follow
 
@@ -132,37 +131,38 @@ def plot_cliff(
     return save_figure(figure, path)
 
 
-def plot_gammas(
-    gammas: Mapping[str, NDArray[np.floating[Any]]],
-    path: str | Path,
-    *,
-    threshold: float | None = None,
-    near_zero: float = 0.01,
-) -> Path:
-    """Histograms of |gamma| of the BatchNorm layers that can be pruned, on a logarithmic count.
+def plot_sizes(csv_file: str | Path, path: str | Path, *, what: str) -> Path:
+    """How the sizes that a penalty shrinks move over a training: quantiles, shares near zero, and the penalty's rate.
 
     Args:
-        gammas: name (for example "before", "after", "EMA") -> values.
+        csv_file: gamma.csv or filters.csv: `epoch`, `rate`, and for `ema/` (the average, which is what gets pruned)
+            the quantiles q05 to q95 and the shares below_...
         path: picture to write.
-        threshold: a pruning threshold to mark.
-        near_zero: values under this count as near zero in the legend.
+        what: is measured, for the axis.
+
+    Raises:
+        UserError: the file cannot be read or holds no rows.
     """
-    sizes = {name: np.abs(np.asarray(values, dtype=float)).ravel() for name, values in gammas.items()}
-    top = max([float(np.quantile(v, 0.999)) for v in sizes.values() if v.size] + [2 * (threshold or 0), 1e-3])
-    bins = np.linspace(0, top, 81).tolist()
-    figure, (axis,) = new_figure(8, 4.8)
-    for number, (name, values) in enumerate(sizes.items()):
-        colour = (ACCENT, SECOND, *PALETTE[2:])[number % len(PALETTE)]
-        share = float((values < near_zero).mean()) if values.size else 0.0
-        median = float(np.median(values)) if values.size else 0.0
-        label = f"{name}: median {median:.3f}, {share:.1%} under {near_zero:g}"
-        # Values beyond the last bin are gathered in it.
-        clipped = values.clip(max=top)
-        axis.hist(clipped, bins=bins, histtype="stepfilled", color=colour, alpha=0.25)
-        axis.hist(clipped, bins=bins, histtype="step", color=colour, linewidth=1.6, label=label)
-    if threshold is not None:
-        axis.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label=f"threshold {threshold:.4g}")
-    axis.set_yscale("log")
-    axis.set(xlabel="|gamma|", ylabel="channels", xlim=(0, top), title="BatchNorm scales")
-    axis.legend(loc="upper right", frameon=False)
+    columns = read_results(csv_file)
+    epochs = columns["epoch"] + 1
+    figure, (sizes, shares) = new_figure(11, 4.6, 1, 2)
+    marker = "o" if len(epochs) < 30 else None
+    for low, high, opacity in (("q05", "q95", 0.15), ("q25", "q75", 0.3)):
+        label = f"{low[1:]} % to {high[1:]} %"
+        sizes.fill_between(
+            epochs, columns[f"ema/{low}"], columns[f"ema/{high}"], color=ACCENT, alpha=opacity, linewidth=0, label=label
+        )
+    sizes.plot(epochs, columns["ema/q50"], color=ACCENT, linewidth=2, marker=marker, markersize=4, label="median")
+    sizes.set(ylabel=what, ylim=(0, None), title="Sizes of the average")
+    near = [name for name in columns if name.startswith("ema/below_")]
+    for name, colour in zip(near, (SECOND, PALETTE[3], *PALETTE[4:]), strict=False):
+        label = f"under {name.removeprefix('ema/below_')}"
+        shares.plot(epochs, 100 * columns[name], color=colour, linewidth=2, marker=marker, markersize=4, label=label)
+    rate = columns["rate"] / max(float(np.nanmax(columns["rate"])), 1e-30)
+    label = f"rate, of {np.nanmax(columns['rate']):.3g}"
+    shares.plot(epochs, 100 * rate, color=FAINT, linewidth=1.6, linestyle=(0, (4, 3)), label=label)
+    shares.set(ylabel="%", ylim=(0, 105), title="Near zero")
+    for axis in (sizes, shares):
+        axis.set_xlabel("epoch")
+        axis.legend(loc="best", frameon=False)
     return save_figure(figure, path)

@@ -1,12 +1,21 @@
-"""The table of a pipeline: a row a stage, accuracy beside size and speed."""
+"""The table that a run or a cut ends with: a row a stage, accuracy beside size and speed, and what changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
+
+from secateur.files import write_text
+
+# Below this share zeros are chance (biases, underflow) and not worth a column.
+FEW_ZEROS = 0.005
+WIDE = 140  # characters of a line where nobody's window limits it
 
 
 @dataclass(frozen=True)
@@ -34,62 +43,125 @@ class Row:
     latency_ms: float | None = None
     sparsity: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, mAP50_95 under its usual name."""
-        return {name.replace("_95", "-95"): value for name, value in asdict(self).items()}
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> Row:
-        """The row that `to_dict` described."""
-        return Row(**{name.replace("-95", "_95"): value for name, value in data.items()})
-
-
-COLUMNS = ("Stage", "P", "R", "mAP50", "mAP50-95", "Params (M)", "GFLOPs", "File (MB)", "CPU latency (ms)")
-ZEROS = "Zeros (%)"
-# Below this share zeros are chance (biases, underflow) and not worth a column.
-FEW_ZEROS = 0.005
-
-
-def columns(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Names of the columns: that of the zeros only where a row has some."""
-    return (*COLUMNS, ZEROS) if any((row.sparsity or 0) > FEW_ZEROS for row in rows) else COLUMNS
+    @classmethod
+    def of(cls, record: Mapping[str, Any], split: str = "metrics") -> Row:
+        """The row of a stage's record, whose accuracy is under `split`: "metrics" (the val split) or "test"."""
+        metrics, model = record.get(split) or {}, record["model"]
+        return cls(
+            stage=record["stage"],
+            P=metrics.get("P"),
+            R=metrics.get("R"),
+            mAP50=metrics.get("mAP50"),
+            mAP50_95=metrics.get("mAP50-95"),
+            parameters=model["parameters"],
+            gflops=model["gflops"],
+            file_mb=model["file_mb"],
+            latency_ms=record.get("latency_ms"),
+            sparsity=model.get("sparsity"),
+        )
 
 
-def cells(row: Row, names: Sequence[str] = COLUMNS) -> list[str]:
-    """The texts of a row, one a column; "-" stands for what is missing."""
-    millions = None if row.parameters is None else row.parameters / 1e6
-    zeros = None if row.sparsity is None else 100 * row.sparsity
-    accuracy = [_text(value, 3) for value in (row.P, row.R, row.mAP50, row.mAP50_95)]
-    sizes = [_text(millions, 3), _text(row.gflops, 2), _text(row.file_mb, 2), _text(row.latency_ms, 1)]
-    return [row.stage, *accuracy, *sizes, _text(zeros, 1)][: len(names)]
+@dataclass(frozen=True)
+class Column:
+    """A column of figures; changes are against the first row, the dense detector.
+
+    Attributes:
+        name: heading; a line break where a narrow table may break it.
+        value: figure of a row, None where there is none.
+        digits: behind the point.
+        change: whether the figure is the row's minus the first row's.
+        least: the column is worth showing from this size of a figure on.
+    """
+
+    name: str
+    value: Callable[[Row], float | None]
+    digits: int
+    change: bool = False
+    least: float = 0.0
+
+    def texts(self, rows: Sequence[Row]) -> list[str]:
+        """A text a row; "-" stands for what is missing. Empty when no row has a figure worth showing."""
+        values = [self.value(row) for row in rows]
+        if self.change:
+            first = values[0]
+            known = [None if value is None or first is None else value - first for value in values[1:]]
+            if all(value is None for value in known):
+                return []
+            return ["", *("-" if value is None else f"{value:+.{self.digits}f}" for value in known)]
+        if all(value is None or value < self.least for value in values):
+            return []
+        return ["-" if value is None else f"{value:.{self.digits}f}" for value in values]
+
+
+COLUMNS = (
+    Column("P", lambda row: row.P, 3),
+    Column("R", lambda row: row.R, 3),
+    Column("mAP50", lambda row: row.mAP50, 3),
+    Column("change", lambda row: row.mAP50, 3, change=True),
+    Column("mAP50-95", lambda row: row.mAP50_95, 3),
+    Column("change", lambda row: row.mAP50_95, 3, change=True),
+    Column("Params\n(M)", lambda row: None if row.parameters is None else row.parameters / 1e6, 3),
+    Column("GFLOPs", lambda row: row.gflops, 3),
+    Column("File\n(MB)", lambda row: row.file_mb, 2),
+    Column("CPU latency\n(ms)", lambda row: row.latency_ms, 1),
+    Column("Zeros\n(%)", lambda row: None if row.sparsity is None else 100 * row.sparsity, 1, least=100 * FEW_ZEROS),
+)
+
+
+def columns_of(rows: Sequence[Row]) -> list[list[str]]:
+    """Columns of texts, each with its heading on top: the stages, and the figures that at least one row has."""
+    found = [["Stage", *(row.stage for row in rows)]]
+    for column in COLUMNS:
+        texts = column.texts(rows)
+        if texts:
+            found.append([column.name, *texts])
+    return found
 
 
 def to_rich(rows: Sequence[Row], title: str | None = None) -> Table:
     """The table for the terminal."""
-    table = Table(title=title, title_justify="left")
-    names = columns(rows)
-    for number, name in enumerate(names):
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    columns = columns_of(rows)
+    for number, (name, *_) in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row, names))
+    for cells in zip(*(texts for _, *texts in columns), strict=True):
+        table.add_row(*cells)
     return table
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """The table as Markdown, its columns padded so that the source reads well too."""
-    names = list(columns(rows))
-    body = [[cell.replace("|", "\\|") for cell in cells(row, names)] for row in rows]
-    widths = [max(len(line[i]) for line in [names, *body]) for i in range(len(names))]
-    rule = [("-" * (width - 1) + ":") if number else "-" * width for number, width in enumerate(widths)]
-    lines = [names, rule, *body]
-    return "\n".join(
-        "| " + " | ".join(_pad(line[i], widths[i], i > 0) for i in range(len(widths))) + " |" for line in lines
-    )
+    padded = []
+    for number, texts in enumerate(columns_of(rows)):
+        cells = [text.replace("\n", " ").replace("|", "\\|") for text in texts]
+        width = max(map(len, cells))
+        rule = "-" * (width - 1) + ":" if number else "-" * width
+        lines = [cells[0], rule, *cells[1:]]
+        padded.append([line.rjust(width) if number else line.ljust(width) for line in lines])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*padded, strict=True))
 
 
-def _pad(text: str, width: int, right: bool) -> str:
-    return text.rjust(width) if right else text.ljust(width)
+def print_table(records: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the table of the stages' records: of the val split, and of the test split where there is one."""
+    console = Console(width=None if Console().is_terminal else WIDE)
+    tested = any(record.get("test") for record in records)
+    console.print(to_rich([Row.of(record) for record in records], "Validation split" if tested else None))
+    if tested:
+        console.print(to_rich([Row.of(record, "test") for record in records], "Test split"))
 
 
-def _text(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Writes the same as Markdown, followed by the classes of the last record."""
+    parts = [f"# {title}", "## Validation split", to_markdown([Row.of(record) for record in records])]
+    if any(record.get("test") for record in records):
+        parts += ["## Test split", to_markdown([Row.of(record, "test") for record in records])]
+    classes = records[-1].get("per_class") or []
+    if classes:
+        parts.append(f"## Classes ({records[-1]['stage']}, validation split)")
+        lines = ["| Class | Images | Instances | P | R | mAP50 | mAP50-95 |", "|---|---:|---:|---:|---:|---:|---:|"]
+        for row in classes:
+            name = str(row["name"]).replace("|", "\\|")
+            figures = " | ".join(f"{row[key]:.3f}" for key in ("P", "R", "mAP50", "mAP50-95"))
+            lines.append(f"| {name} | {row['images']} | {row['instances']} | {figures} |")
+        parts.append("\n".join(lines))
+    write_text(file, "\n\n".join(parts) + "\n")

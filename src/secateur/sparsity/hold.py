@@ -9,7 +9,8 @@ from torch import Tensor
 
 from secateur.detector.model import Detector
 from secateur.errors import UserError
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.training.hooks import Hook
+from secateur.training.run import TrainingRun
 
 
 class HoldMasks(Hook):

@@ -9,16 +9,15 @@ from torch import nn
 
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.errors import UserError
-from secateur.pruning.settings import PruneSettings
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.report import SparsityReport, sparsity_report
 from secateur.sparsity.selection import beside, check_bounds, check_target, present_sparsity, prunable_layers, select
+from secateur.sparsity.settings import OneShotSettings
 
 OPTION = "--unstructured"
-SCOPES = ("layer", "global", "local")
 
 
-def zero_weights(checkpoint: Checkpoint, settings: PruneSettings) -> tuple[Checkpoint, SparsityReport]:
+def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Checkpoint, SparsityReport]:
     """Zeroes the share `settings.unstructured` of the weights of the convolutions, smallest |w| first.
 
     All `Conv2d` take part, the first and those of the head too, except `settings.exclude`; biases, norms and linear
@@ -52,22 +51,20 @@ def zero_weights(checkpoint: Checkpoint, settings: PruneSettings) -> tuple[Check
     return dataclasses.replace(pruned, history=history), report
 
 
-def check_one_shot(settings: PruneSettings) -> Pattern:
+def check_one_shot(settings: OneShotSettings) -> Pattern:
     """The pattern, after a look at all that can be checked without a detector.
 
     Raises:
-        UserError: an unknown pattern or scope, or a share out of reach.
+        UserError: an unknown pattern, or a share out of reach.
     """
     share, pattern = settings.unstructured, parse_pattern(settings.pattern)
-    if not 0 < share < 1:
-        raise UserError(f"{OPTION} is {share:g}; it is a share of the weights, over 0 and under 1.")
-    if settings.scope not in SCOPES:
-        raise UserError(f"--scope {settings.scope} is unknown; choose one of {', '.join(SCOPES)}.")
+    if share == 0:
+        raise UserError(f"{OPTION} is 0, which leaves nothing to do; give the share of the weights that is to go.")
     check_bounds(pattern, share, option=OPTION)
     return pattern
 
 
-def _stage(settings: PruneSettings, pattern: str, report: SparsityReport) -> Stage:
+def _stage(settings: OneShotSettings, pattern: str, report: SparsityReport) -> Stage:
     options: dict[str, Any] = {
         "unstructured": settings.unstructured,
         "pattern": pattern,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from secateur.detector.checkpoint import Checkpoint
+from secateur.files import write_json, write_text
 from secateur.sparsity.patterns import Pattern, parse_pattern, zeros_per_block
 from secateur.sparsity.selection import layers
 
@@ -147,6 +150,32 @@ def sparsity_report(
         dense_bytes=dense,
         compressed_bytes=dense - saved,
     )
+
+
+def report_of(checkpoint: Checkpoint) -> SparsityReport | None:
+    """Counts the zeros of a detector with masks; None for one without."""
+    if not checkpoint.masks:
+        return None
+    # The pattern of the last weight pruning: its blocks are what the third ratio counts.
+    words = [stage.settings.get("pruning_pattern") or stage.settings.get("pattern") for stage in checkpoint.history]
+    names = [word for word in words if word]
+    return sparsity_report(checkpoint.detector(), list(checkpoint.masks), parse_pattern(names[-1] if names else "1x1"))
+
+
+def write_sparsity(folder: Path, checkpoint: Checkpoint) -> SparsityReport | None:
+    """Writes sparsity.txt and sparsity.json and prints the ratios with what they mean for speed, where there are masks.
+
+    Returns:
+        The report; None where the checkpoint has no masks.
+    """
+    report = report_of(checkpoint)
+    if report is None:
+        return None
+    write_text(folder / "sparsity.txt", report.table() + "\n")
+    write_json(folder / "sparsity.json", report.to_dict())
+    print(f"Zeros: {', '.join(f'{name} {value:.4f}' for name, value in report.ratios().items())}")
+    print(NO_SPEED)
+    return report
 
 
 def zeros_of(tensor: Tensor) -> int:

@@ -1,10 +1,12 @@
-"""The options of sparse training; imports no torch, so the command line can read it fast."""
+"""The options of sparse training and of zeroing weights; imports no torch, so the command line reads it fast."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+from tyro.conf import Suppress
 
 from secateur.errors import UserError
 
@@ -156,3 +158,28 @@ class WeightSettings:
                 f"Option target_sparsity is {target}; it must lie between min_sparsity ({low}) and max_sparsity "
                 f"({high})."
             )
+
+
+@dataclass(frozen=True)
+class OneShotSettings:
+    """Weights that are zeroed at once, without training, smallest first (Ultralytics' `prune`, with masks).
+
+    Raises:
+        UserError: an option out of its range, named.
+    """
+
+    unstructured: float = 0.0
+    """Share of the weights of every convolution to zero; 0: none."""
+    pattern: str = "1x1"
+    """Blocks that are zeroed together, as --pruning-pattern of the training."""
+    scope: Literal["layer", "global", "local"] = "layer"
+    """layer (or local: each convolution loses the share) or global (one threshold for all)."""
+    exclude: Suppress[tuple[str, ...]] = ()
+    """Layers that stay dense, as patterns of their names (model.24.*); `secateur prune` gives them by --exclude."""
+
+    def __post_init__(self) -> None:
+        share = self.unstructured
+        if isinstance(share, str) or not 0 <= share < 1:
+            raise UserError(f"--unstructured is {share}; it is a share of the weights, over 0 and under 1.")
+        if self.scope not in ("layer", "global", "local"):
+            raise UserError(f"--scope {self.scope} is unknown; choose one of layer, global, local.")

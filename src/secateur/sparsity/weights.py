@@ -25,8 +25,9 @@ from secateur.sparsity.progressive import intermediate_masks, substep_gaps
 from secateur.sparsity.schedules import SPARSITY_SCHEDULES
 from secateur.sparsity.selection import beside, check_bounds, check_target, prunable_layers, select
 from secateur.sparsity.settings import WeightSettings
-from secateur.sparsity.window import Window, pruning_window
-from secateur.training.hooks import Hook, TrainingRun
+from secateur.sparsity.window import Window, cooldown_of, pruning_window
+from secateur.training.hooks import Hook
+from secateur.training.run import TrainingRun
 
 Masks = dict[str, Tensor]
 FEW = 5  # prunings: a schedule is no schedule with fewer
@@ -275,6 +276,21 @@ class WeightPruning(Hook):
     def _finish(self) -> None:
         self.reached = True
         self.scores, self._queue = {}, {}
+
+
+def check_weight_pruning(settings: WeightSettings, epochs: int) -> None:
+    """Names, the pattern's limit, and the cool-down, before there is a detector to look at.
+
+    Raises:
+        UserError: one of them is impossible.
+    """
+    pattern = parse_pattern(settings.pruning_pattern)
+    WEIGHT_CRITERIA[settings.pruning_criterion]
+    SPARSITY_SCHEDULES[settings.pruning_schedule]
+    check_bounds(pattern, settings.target_sparsity, settings.min_sparsity, settings.max_sparsity)
+    if settings.group_lasso > 0 and pattern.limit < 1:
+        raise UserError(f"--group-lasso works on blocks that go whole, which those of {pattern.name} do not.")
+    cooldown_of(settings, epochs)
 
 
 def share_of_zeros(tensors: Mapping[str, Tensor]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from secateur.errors import UserError
 from secateur.sparsity.settings import WeightSettings
-from secateur.training.schedules import Schedule
+from secateur.training.optimization.schedules import Schedule
 
 PRUNINGS = 40  # about as many, when no frequency is asked for
 

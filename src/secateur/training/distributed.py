@@ -1,15 +1,22 @@
-"""What processes share so that several take the steps of one: sums of counts, and BatchNorm over the total batch."""
+"""What processes share: who they are, the group that they talk in, results of one for all, and sums of counts."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.machine import pick_device
+from secateur.training.settings import WAIT_MINUTES
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -22,6 +29,68 @@ def rank_and_world() -> tuple[int, int]:
     if not 0 <= rank < world:
         raise UserError(f"RANK is {rank} and WORLD_SIZE is {world}; start the processes with torchrun.")
     return rank, world
+
+
+def join_processes(device: torch.device, wait_minutes: float = WAIT_MINUTES) -> PartialState:
+    """Opens the group of all processes; the first call of a program decides, later ones find it open.
+
+    Args:
+        device: this process's. GPUs talk by NCCL, all else by gloo.
+        wait_minutes: how long a process waits in a collective for the others. torch's own 10 to 30 minutes would end a
+            training whose first process validates for longer.
+
+    Raises:
+        UserError: the device is of another kind than the group's.
+    """
+    several = rank_and_world()[1] > 1
+    # One process alone keeps Accelerate off the GPU: it would hold on to a device for the whole program, while each
+    # training names its own.
+    state = PartialState(cpu=not several or device.type != "cuda", timeout=timedelta(minutes=wait_minutes))
+    if several and state.device.type != device.type:
+        raise UserError(
+            f"The processes of this program talk on the {state.device.type}, but {device} is to train; choose the same "
+            "--device for all trainings, cpu or CUDA GPUs."
+        )
+    if several and device.type == "cuda":
+        torch.cuda.set_device(device)  # Accelerate takes the GPUs in their order, the user may have named others
+    return state
+
+
+def start_accelerator(device: torch.device, folder: Path, *, tensorboard: bool, wait_minutes: float) -> Accelerator:
+    """The Accelerator of one training: its processes and trackers. Device and precision are the training's own.
+
+    Raises:
+        UserError: the program has made an Accelerator with other choices, which Accelerate keeps to the end.
+    """
+    state = join_processes(device, wait_minutes)
+    options: dict[str, Any] = {"log_with": "tensorboard", "project_dir": str(folder)} if tensorboard else {}
+    try:
+        # No mixed precision here: Accelerate would keep the first training's for all that follow.
+        return Accelerator(mixed_precision="no", cpu=state.device.type == "cpu", device_placement=False, **options)
+    except ValueError as error:
+        raise UserError(f"This program has made an Accelerator that trainings cannot share: {error}") from error
+
+
+def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
+    """The module whose backward passes average gradients over all processes; itself when there is one."""
+    if world_size() == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def once(make: Callable[[], str], device: str = "auto") -> str:
+    """What `make` gives on the first process, known to all: several processes must not each make a run folder.
+
+    Args:
+        device: that the training will use, as `TrainSettings.device`.
+    """
+    rank, world = rank_and_world()
+    if world == 1:
+        return make()
+    join_processes(pick_device(device))  # the group that the training goes on with
+    shared = [make() if rank == 0 else None]
+    broadcast_object_list(shared)
+    return str(shared[0])
 
 
 def world_size() -> int:
@@ -53,65 +122,3 @@ def total_over_processes(values: Tensor) -> Tensor:
     """The element-wise sum over all processes, to differentiate: each adds its part to the gradients of all."""
     result: Tensor = _Total.apply(values)
     return result
-
-
-class CrossProcessBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the total batch on any backend (torch's SyncBatchNorm needs CUDA); same state dict as BatchNorm2d.
-
-    Two passes, mean first, as the one-process kernel: the sum of squares would lose digits.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalises `input` [B, C, H, W]."""
-        if not self.training or world_size() == 1:
-            return super().forward(input)
-        values = input.float()
-        count = total_over_processes(values.new_tensor(float(values.numel() // values.shape[1])))
-        mean = total_over_processes(values.sum((0, 2, 3))) / count
-        centred = values - mean[:, None, None]
-        variance = total_over_processes(centred.square().sum((0, 2, 3))) / count
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                momentum = 0.0 if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), momentum)
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(1)
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        result = centred * scale[:, None, None]
-        if self.bias is not None:
-            result = result + self.bias[:, None, None]
-        return result.to(input.dtype)
-
-
-def synchronise_batchnorm_(module: nn.Module, device_type: str) -> nn.Module:
-    """Replaces every BatchNorm2d inside `module` by one over the total batch; parameters and buffers are shared."""
-    if device_type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    return _replace_(module, nn.BatchNorm2d, CrossProcessBatchNorm2d)
-
-
-def separate_batchnorm_(module: nn.Module) -> nn.Module:
-    """Undoes `synchronise_batchnorm_`: plain BatchNorm2d with the same parameters and buffers."""
-    _replace_(module, CrossProcessBatchNorm2d, nn.BatchNorm2d)
-    return _replace_(module, nn.SyncBatchNorm, nn.BatchNorm2d)
-
-
-def _replace_(module: nn.Module, old: type[nn.Module], new: type[nn.BatchNorm2d]) -> nn.Module:
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is old and isinstance(child, nn.modules.batchnorm._BatchNorm):
-                setattr(parent, name, _twin(child, new))
-    return module
-
-
-def _twin(norm: nn.modules.batchnorm._BatchNorm, kind: type[nn.BatchNorm2d]) -> nn.BatchNorm2d:
-    twin = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    if norm.affine:
-        twin.weight, twin.bias = norm.weight, norm.bias
-    if norm.track_running_stats:
-        twin.running_mean, twin.running_var = norm.running_mean, norm.running_var
-        twin.num_batches_tracked = norm.num_batches_tracked
-    return twin.train(norm.training)

@@ -3,69 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
-from secateur.detector.model import Detector
-from secateur.training.schedules import Schedule
-from secateur.training.settings import NOMINAL_BATCH
-
-if TYPE_CHECKING:
-    from secateur.training.ema import Ema
-    from secateur.training.results import RunLog
-
-
-@dataclass
-class TrainingRun:
-    """What a hook sees of the training; the loop moves the counters.
-
-    In `before_step` the gradients on `detector` are final: averaged over processes, unscaled, clipped. In `after_step`
-    its weights are new and `step` already counts this step.
-    """
-
-    detector: Detector
-    ema: Ema
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    folder: Path
-    log: RunLog
-    is_main: bool = True
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    step: int = 0  # optimizer steps that are done
-    images_in_step: int = 0  # images, over all processes, whose gradients the step in progress sums
-    masks: dict[str, Tensor] = field(default_factory=dict)  # of weights that are held at zero; saved with checkpoints
-    handles: list[RemovableHandle] = field(default_factory=list)
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of the whole training."""
-        return self.schedule.epochs
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch after the warm-up."""
-        return -(-self.schedule.batches // self.schedule.full_accumulate)
-
-    @property
-    def iteration(self) -> int:
-        """Batches since the start of the training."""
-        return self.epoch * self.schedule.batches + self.batch
-
-    @property
-    def learning_rate(self) -> float:
-        """Current rate of weights and norm weights (not of the biases, whose warm-up differs)."""
-        return float(self.optimizer.param_groups[1]["lr"])
-
-    @property
-    def step_weight(self) -> float:
-        """Images of the step in progress over the nominal 64: the loss sums over images, so penalties scale with it."""
-        return self.images_in_step / NOMINAL_BATCH
+from secateur.training.run import TrainingRun
 
 
 class Hook:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.detector.model import Detector
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
-from secateur.training.optimizer import set_rates
-from secateur.training.results import EpochBar, MetricsLike, Row, make_row
+from secateur.training.optimization.optimizer import set_rates
+from secateur.training.results import EpochBar, MetricsLike, Row, duration, make_row
 from secateur.training.session import Batches, BatchLike, Session, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import sealed_randomness
@@ -69,30 +70,14 @@ def fit(
         UserError: bad options, nothing to resume, a full disk, a diverged loss.
     """
     with open_session(detector, batches, settings, folder, hooks, terms, index) as session:
-        run, accelerator = session.run, session.accelerator
+        run, told = session.run, False
         if resume:
             session.restore()
+            run.log.message(resumption_line(session))
         while not session.record.finished:
+            started, whole = time.monotonic(), run.batch == 0
             run.log.begin(run.epoch)
-            detector.train()
-            pending = 0
-            with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as bar:
-                for batch in sealed(batches.epoch(run.epoch, start=run.batch)):
-                    set_rates(run.optimizer, run.schedule, run.iteration, run.epoch)
-                    images, targets = to_network(batch, session)
-                    pending += 1
-                    run.images_in_step += len(images) * accelerator.num_processes
-                    step_now = pending >= run.schedule.accumulate(run.iteration) or run.batch + 1 == len(batches)
-                    with nullcontext() if step_now else accelerator.no_sync(session.model):
-                        raw = session.model(images)
-                        loss, parts = session.objective(raw, targets, images)
-                        accelerator.backward(loss)
-                    session.meter.add(parts)
-                    run.batch += 1
-                    if step_now:
-                        session.step()
-                        pending = 0
-                    bar.advance(session.meter)
+            train_epoch(session, batches)
             means = session.epoch_means()
             for hook in session.hooks:
                 hook.epoch_end(run)
@@ -103,16 +88,47 @@ def fit(
             best = session.end_epoch(metrics)
             write_checkpoints(session, like, row, best)
             session.save()
-        record, weights = session.record, folder / "weights"
-        accelerator.wait_for_everyone()
+            if whole and not told and not session.record.finished:
+                run.log.message(time_line(time.monotonic() - started, run.epochs - run.epoch))
+                told = True
+        session.accelerator.wait_for_everyone()
+        best_file, last_file = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
+        record = session.record
         return FitResult(
-            best=weights / "best.safetensors",
-            last=weights / "last.safetensors",
-            best_epoch=record.best_epoch,
-            metrics=record.best_metrics,
-            epochs=run.epoch,
-            rows=tuple(run.log.rows),
+            best_file, last_file, record.best_epoch, record.best_metrics, epochs=run.epoch, rows=tuple(run.log.rows)
         )
+
+
+def train_epoch(session: Session, batches: Batches) -> None:
+    """The batches of the present epoch that are not done yet, and the optimizer steps on their gradients."""
+    run, accelerator, pending = session.run, session.accelerator, 0
+    run.detector.train()
+    with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as bar:
+        for batch in sealed(batches.epoch(run.epoch, start=run.batch)):
+            set_rates(run.optimizer, run.schedule, run.iteration, run.epoch)
+            images, targets = to_network(batch, session)
+            pending += 1
+            run.images_in_step += len(images) * accelerator.num_processes
+            step_now = pending >= run.schedule.accumulate(run.iteration) or run.batch + 1 == len(batches)
+            with nullcontext() if step_now else accelerator.no_sync(session.model):
+                raw = session.model(images)
+                loss, parts = session.objective(raw, targets, images)
+                session.precision.backward(loss)
+            session.meter.add(parts)
+            run.batch += 1
+            if step_now:
+                session.step()
+                pending = 0
+            bar.advance(session.meter)
+
+
+def resumption_line(session: Session) -> str:
+    """Where a resumed training goes on, or that nothing is left to do."""
+    run = session.run
+    if session.record.finished:
+        return f"This training has already finished ({run.epoch} epochs)."
+    batch = f", after {run.batch} of its {run.schedule.batches} batches" if run.batch else ""
+    return f"Resuming at epoch {run.epoch + 1} of {run.epochs}{batch}."
 
 
 def sealed(batches: Iterable[Any]) -> Iterator[Any]:
@@ -129,11 +145,11 @@ def sealed(batches: Iterable[Any]) -> Iterator[Any]:
 
 def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
     """Images float [B, 3, H, W] in 0..1 and targets [T, 6] on the device, rescaled when the training is multi-scale."""
-    settings, device = session.settings, session.accelerator.device
+    settings, device = session.settings, session.device
     images = batch.images.to(device, non_blocking=True)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    images = images.float().div_(255)
+    images = images.to(session.parameters[0].dtype).div_(255)
     if settings.multi_scale:
         stride = int(max(session.run.detector.strides))
         images = rescale(images, settings.image_size, stride, (settings.seed, session.run.iteration))
@@ -165,7 +181,7 @@ def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best:
     if not session.run.is_main:
         return
     training = {"settings": session.settings.to_dict(), "epoch": int(row["epoch"]), "results": dict(row)}
-    changes: dict[str, Any] = {"training": training}
+    changes: dict[str, Any] = {"training": training, "image_size": session.settings.image_size}
     if session.run.masks:
         changes["masks"] = session.run.masks
     checkpoint = Checkpoint.of(session.run.ema.detector, like=like, **changes).half()
@@ -174,6 +190,11 @@ def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best:
     # A training without any epoch that could be the best (all evaluations left out, say) ends with its last one.
     if best or (session.record.finished and session.record.best_epoch < 0):
         save_checkpoint(checkpoint, weights / "best.safetensors")
+
+
+def time_line(seconds: float, epochs: int) -> str:
+    """How long the epochs that are left will take, from what one has taken, its evaluation included."""
+    return f"An epoch takes {duration(seconds)}: about {duration(seconds * epochs)} left."
 
 
 def epoch_line(row: Row, epochs: int) -> str:

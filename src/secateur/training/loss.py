@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from secateur.detector.model import Detector
 from secateur.training.distributed import sum_over_processes, world_size
 from secateur.training.hyp import Hyp
+from secateur.training.optimization.precision import full_precision
 
 FOCAL_ALPHA = 0.25
 
@@ -103,7 +104,7 @@ class DetectionLoss:
     def __init__(self, detector: Detector, hyp: Hyp, image_size: int, label_smoothing: float = 0.0) -> None:
         levels, self.classes = detector.nl, detector.nc
         self.hyp = hyp
-        self.anchors: Tensor = detector.head.anchors.detach().clone().float()
+        self.anchors: Tensor = full_precision(detector.head.anchors.detach().clone())
         self.box_gain = hyp.box * 3 / levels
         self.class_gain = hyp.cls * self.classes / 80 * 3 / levels
         self.objectness_gain = hyp.obj * (image_size / 640) ** 2 * 3 / levels
@@ -120,8 +121,8 @@ class DetectionLoss:
             The scalar to differentiate (times the total batch size, as stock) and the parts `box`, `obj`, `cls`
             (detached, gains applied, not times the batch size; with several processes: this one's share of the sum).
         """
-        raw = [level.float() for level in raw]
-        targets = targets.float()
+        raw = [full_precision(level) for level in raw]
+        targets = targets.to(raw[0].dtype)
         assigned = [
             assign(targets, anchors, (level.shape[2], level.shape[3]), self.hyp.anchor_t)
             for level, anchors in zip(raw, self.anchors, strict=True)

@@ -93,10 +93,21 @@ class RunLog:
         write_text(self.folder / "results.csv", text.getvalue())
 
     def close(self) -> None:
-        """Flushes and closes the trackers."""
-        if self.is_main and self.accelerator.trackers:
-            self.accelerator.end_training()
-            self.accelerator.trackers = []
+        """Flushes and closes the trackers; the processes stay together for what follows."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.trackers = []
+
+
+def duration(seconds: float) -> str:
+    """A length of time in one or two units: "40 s", "12 min", "2 h 10 min"."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def make_row(epoch: int, parts: Mapping[str, float], metrics: MetricsLike | None, rates: list[float]) -> Row:

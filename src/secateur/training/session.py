@@ -5,35 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from secateur.data.index import Index
 from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.machine import pick_device
 from secateur.training.anchors import fit_anchors_
-from secateur.training.distributed import separate_batchnorm_, sum_over_processes, synchronise_batchnorm_
-from secateur.training.ema import Ema
-from secateur.training.hooks import Hook, TrainingRun, attach, detach
+from secateur.training.batchnorm import separate_batchnorm_, synchronise_batchnorm_
+from secateur.training.distributed import rank_and_world, share_gradients, start_accelerator, sum_over_processes
+from secateur.training.hooks import Hook, attach, detach
 from secateur.training.loss import DetectionLoss
 from secateur.training.objective import Objective, Term
-from secateur.training.optimizer import build_optimizer, frozen_parameters
-from secateur.training.precision import start_accelerator
+from secateur.training.optimization.ema import Ema
+from secateur.training.optimization.optimizer import build_optimizer, frozen_parameters
+from secateur.training.optimization.precision import Precision, choose_precision, full_precision
+from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import LossMeter, MetricsLike, RunLog, diverged, fitness
-from secateur.training.schedules import Schedule
-from secateur.training.settings import TrainSettings
+from secateur.training.run import TrainingRun
+from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import random_state, read_state, set_random_state, write_state
 
 # Options that may change between a kill and the resumption without changing what is computed.
-FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device")
-
-
+FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device", "wait_minutes")
 CLIP = 10.0  # largest gradient norm, as YOLOv5
 
 
@@ -78,15 +79,17 @@ class Record:
 
 
 class Forward(nn.Module):
-    """The module that Accelerate wraps and patches for mixed precision, so that the detector itself stays clean."""
+    """The forward pass in the training's precision: what several processes wrap, so that the detector stays clean."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, precision: Precision) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.precision = detector, precision
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Raw logits of every level for images [B, 3, H, W] in 0..1."""
-        return self.detector(images)
+        """Raw logits of every level, at least float32, for images [B, 3, H, W] in 0..1."""
+        with self.precision.autocast():
+            raw = self.detector(images)
+        return [full_precision(level) for level in raw]
 
 
 @dataclass
@@ -95,8 +98,9 @@ class Session:
 
     settings: TrainSettings
     accelerator: Accelerator
+    device: torch.device
+    precision: Precision
     model: nn.Module
-    optimizer: AcceleratedOptimizer
     objective: Objective
     run: TrainingRun
     hooks: tuple[Hook, ...]
@@ -110,19 +114,20 @@ class Session:
         Raises:
             UserError: it names the epoch and what to try.
         """
-        allowed = self.meter.batches // 2 if self.accelerator.scaler is not None else 0
+        allowed = self.meter.batches // 2 if self.precision.scaler is not None else 0
         if float(self.meter.bad) > allowed:
             raise diverged(self.run.epoch, state_kept=self.run.epoch > 0)
 
     def step(self) -> None:
         """One optimizer step on the gradients gathered so far; hooks fire inside it."""
-        norm = self.accelerator.clip_grad_norm_(self.parameters, CLIP)
-        if self.accelerator.scaler is None and norm is not None:
+        optimizer = self.run.optimizer
+        norm = self.precision.clip_(optimizer, self.parameters, CLIP)
+        if self.precision.scaler is None:
             self.meter.note(norm)
-        if self.accelerator.device.type == "cpu":
+        if self.device.type == "cpu":
             self.check_finite()  # before weights are damaged; elsewhere reading the count would wait for the device
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.precision.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
         self.run.images_in_step = 0
         every = self.settings.save_every_steps
         if every and self.run.step % every == 0 and self.run.batch < self.run.schedule.batches:
@@ -133,7 +138,7 @@ class Session:
         """Mean loss parts of the finished epoch over all processes, and an empty meter for the next."""
         self.check_finite()
         means = self.meter.means(sum_over_processes(self.meter.sums))
-        self.meter = LossMeter(self.accelerator.device)
+        self.meter = LossMeter(self.device)
         return means
 
     def end_epoch(self, metrics: MetricsLike | None) -> bool:
@@ -166,7 +171,7 @@ class Session:
             "run": {"epoch": self.run.epoch, "batch": self.run.batch, "step": self.run.step},
         }
         if not self.record.finished:
-            scaler = self.accelerator.scaler
+            scaler = self.precision.scaler
             state |= {
                 "model": self.run.detector.state_dict(),
                 "optimizer": self.run.optimizer.state_dict(),
@@ -184,7 +189,7 @@ class Session:
             UserError: no state, a damaged one, or one of a training with other options.
         """
         state = read_state(self.run.folder)
-        _same_options(state["settings"], self.settings.to_dict())
+        _same_options(under_present_names(state["settings"]), self.settings.to_dict())
         self.record, self.run.log.rows = Record(**state["record"]), list(state["rows"])
         counters = state["run"]
         self.run.epoch, self.run.batch, self.run.step = counters["epoch"], counters["batch"], counters["step"]
@@ -200,8 +205,8 @@ class Session:
             self.run.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise UserError(f"Cannot resume in {self.run.folder}: its state is of another detector.") from error
-        if self.accelerator.scaler is not None and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.precision.scaler is not None and state["scaler"]:
+            self.precision.scaler.load_state_dict(state["scaler"])
         for hook, (_, saved) in zip(self.hooks, state["hooks"], strict=True):
             hook.load_state_dict(saved)
         self.meter.load_state_dict(state["meter"])
@@ -221,39 +226,37 @@ def open_session(
     index: Index | None,
 ) -> Iterator[Session]:
     """Makes everything ready for the first step and, at the end, gives the detector back as a plain module."""
-    accelerator = start_accelerator(settings, folder)
-    device, world = accelerator.device, accelerator.num_processes
+    device, (_, world) = pick_device(settings.device), rank_and_world()
+    if settings.batch_size % world:
+        raise UserError(
+            f"Option batch_size is {settings.batch_size}, the total over {world} processes; make it a multiple of it."
+        )
+    precision = Precision(choose_precision(settings.amp, device.type), device.type)
+    tensorboard = settings.tensorboard and find_spec("tensorboard") is not None
+    accelerator = start_accelerator(device, folder, tensorboard=tensorboard, wait_minutes=settings.wait_minutes)
     torch.manual_seed(settings.seed + accelerator.process_index)
     log = RunLog(folder, accelerator)
     frozen = frozen_parameters(detector, settings.freeze)
     # Order matters: place, anchors, then the copies and optimizers that hold on to the tensors.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     detector.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
-    if index is not None and not settings.noautoanchor:
+    if index is not None and settings.autoanchor:
         log.message(str(fit_anchors_(detector, index, settings.image_size, settings.hyp.anchor_t, settings.seed)))
     ema = Ema(detector)
     for parameter in frozen:
         parameter.requires_grad_(False)
-    schedule = Schedule(
-        settings.hyp,
-        settings.epochs,
-        len(batches),
-        settings.batch_size,
-        settings.cos_lr,
-        settings.warmup_minimum,
-        settings.nominal_batch,
-    )
-    inner = build_optimizer(detector, settings, schedule, scaled=accelerator.scaler is not None)
+    schedule = Schedule.of(settings, len(batches))
+    optimizer = build_optimizer(detector, settings, schedule, scaled=precision.scaler is not None)
     if world > 1 and settings.sync_bn:
         synchronise_batchnorm_(detector, device.type)
-    model, optimizer = accelerator.prepare(Forward(detector), inner)
     loss = DetectionLoss(detector, settings.hyp, settings.image_size, settings.label_smoothing)
-    run = TrainingRun(detector, ema, inner, schedule, folder, log, accelerator.is_main_process)
+    run = TrainingRun(detector, ema, optimizer, schedule, folder, log, accelerator.is_main_process)
     session = Session(
         settings=settings,
         accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
+        device=device,
+        precision=precision,
+        model=share_gradients(Forward(detector, precision), device),
         objective=Objective([loss, *terms]),
         run=run,
         hooks=(*hooks, ema),

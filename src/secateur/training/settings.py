@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from secateur.errors import UserError
 from secateur.training.hyp import Hyp
 
+REMEMBERED = "(default: the size that the weights remember, else 640)"
 NOMINAL_BATCH = 64  # images an optimizer step stands for; weight decay and penalties are quoted for it
+WAIT_MINUTES = 120.0  # longer than the first process validates or reads a data set while the others wait for it
 
 
 @dataclass(frozen=True)
@@ -21,39 +24,69 @@ class TrainSettings:
         UserError: an option out of its range, named.
     """
 
-    epochs: int = 100  # passes over the training images
-    batch_size: int = 16  # images a batch, over all processes
-    image_size: int = 640  # side in pixels
-    nominal_batch: int = NOMINAL_BATCH  # images an optimizer step is to sum up, by accumulation over smaller batches
-    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"  # with YOLOv5's three parameter groups
-    cos_lr: bool = False  # learning rate falls as half a cosine instead of a line
-    label_smoothing: float = 0.0  # class targets are moved by half of it
-    patience: int = 100  # epochs without a better fitness before the training stops; 0 never stops
-    freeze: tuple[int, ...] = (0,)  # one number: that many first blocks; several: these blocks
-    multi_scale: bool = False  # image size of each batch drawn from 0.5..1.5 of image_size
-    single_cls: bool = False  # all classes as one
-    rect: bool = False  # rectangular batches, without shuffling and mosaic
-    seed: int = 0  # of everything random
-    workers: int = 2  # processes that load images
-    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"  # mixed precision; auto: what the device is fast in
-    channels_last: bool = True  # memory layout of images and weights
-    sync_bn: bool = True  # several processes: BatchNorm over the total batch
-    save_every_steps: int = 0  # also save the resumable state every so many optimizer steps
-    val_every: int = 1  # epochs between evaluations; 0 evaluates after the last one only
-    noautoanchor: bool = False  # keep the anchors whatever the boxes are like
-    warmup_minimum: int = 100  # shortest warm-up, in batches
-    tensorboard: bool = True  # used when it is installed
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
-    hyp: Suppress[Hyp] = field(default_factory=Hyp)  # given by --hyp, so not an option itself
+    epochs: int = 100
+    """Passes over the training images."""
+    batch_size: Annotated[int, arg(aliases=["--batch"])] = 16
+    """Images a batch, over all processes."""
+    image_size: Annotated[
+        int,
+        arg(aliases=["--img", "--imgsz"], help_behavior_hint="(default: the size that the weights remember, else 640)"),
+    ] = 0
+    """Side of the training images in pixels."""
+    nominal_batch: int = NOMINAL_BATCH
+    """Images an optimizer step is to sum up, by accumulation over smaller batches."""
+    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
+    """SGD (with Nesterov momentum), Adam or AdamW, each with YOLOv5's three parameter groups."""
+    cos_lr: bool = False
+    """Learning rate falls as half a cosine instead of a line."""
+    label_smoothing: float = 0.0
+    """Class targets are moved by half of it."""
+    patience: int = 100
+    """Epochs without a better fitness before the training stops; 0 never stops."""
+    freeze: tuple[int, ...] = (0,)
+    """Blocks whose weights stay: one number, that many first blocks; several numbers, these blocks."""
+    multi_scale: bool = False
+    """Image size of each batch drawn from 0.5..1.5 of image_size."""
+    single_cls: bool = False
+    """Treat all classes as one."""
+    rect: bool = False
+    """Rectangular batches, without shuffling and mosaic."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int = 2
+    """Processes that load images (0: none besides the training's own)."""
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    """Mixed precision: auto (what the device is fast in), off, bf16, or fp16 (CUDA only)."""
+    channels_last: bool = True
+    """Keep images and weights in the memory layout that CPUs and tensor cores prefer."""
+    sync_bn: bool = True
+    """With several processes: BatchNorm over the batch of all of them."""
+    save_every_steps: int = 0
+    """Also save the resumable state every so many optimizer steps."""
+    val_every: int = 1
+    """Epochs between evaluations; 0 evaluates after the last one only."""
+    autoanchor: bool = True
+    """Check the anchors against the boxes first, and evolve better ones where they reach too few."""
+    warmup_minimum: int = 100
+    """Shortest warm-up, in batches."""
+    tensorboard: bool = True
+    """Write TensorBoard's files where it is installed."""
+    device: str = "auto"
+    """Where to compute: auto (a GPU where there is one), cpu, 0, cuda:1 or mps; torchrun gives each process its GPU."""
+    wait_minutes: float = WAIT_MINUTES
+    """With several processes: how long one waits for the others, while the first one validates, before it gives up."""
+    hyp: Suppress[Hyp] = field(default_factory=Hyp)
+    """Given by --hyp, so not an option itself."""
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_size": 1, "nominal_batch": 1, "image_size": 32, "patience": 0, "workers": 0}
-        at_least |= {"seed": 0, "save_every_steps": 0, "val_every": 0, "warmup_minimum": 0}
+        at_least = {"epochs": 1, "batch_size": 1, "nominal_batch": 1, "image_size": 0, "patience": 0, "workers": 0}
+        at_least |= {"seed": 0, "save_every_steps": 0, "val_every": 0, "warmup_minimum": 0, "wait_minutes": 1}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"Option {name} is {getattr(self, name)}; it must be at least {least}.")
+        if 0 < self.image_size < 32:
+            raise UserError(f"Option image_size is {self.image_size}; it must be at least 32.")
         choices = {"optimizer": ("SGD", "Adam", "AdamW"), "amp": ("auto", "off", "bf16", "fp16")}
-        choices["device"] = ("auto", "cpu", "cuda")
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
@@ -65,3 +98,11 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, for the checkpoint."""
         return asdict(self) | {"freeze": list(self.freeze)}
+
+
+def under_present_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Training options that an earlier version saved, under the names that they have now."""
+    result = dict(options)
+    if "noautoanchor" in result:
+        result["autoanchor"] = not result.pop("noautoanchor")
+    return result

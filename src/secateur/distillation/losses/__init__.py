@@ -15,8 +15,8 @@ from secateur.training.loss import DetectionLoss
 
 @dataclass(frozen=True)
 class View:
-    """One batch of this process as student and teacher see it: nl levels, all float32, nothing of the teacher's with
-    a gradient.
+    """One batch of this process as student and teacher see it: nl levels, all float32 (float64 where
+    the detectors are), nothing of the teacher's with a gradient.
 
     Attributes:
         student, teacher: logits [B, na, ny, nx, 5 + nc] of each level (box 0-3, objectness 4, classes). The teacher's

@@ -8,14 +8,14 @@ from secateur.pruning.importance import criterion
 from secateur.pruning.statistics import Statistics
 
 
-@criterion("taylor", gradients=True)
+@criterion("taylor", gradients=True, loss=True)
 def taylor(graph: ChannelGraph, statistics: Statistics) -> Floats:
     """First-order change of the loss, summed over the unit before the absolute value is taken (`tie` plays no part;
     https://arxiv.org/abs/1906.10771)."""
     return _gathered(statistics.taylor, "taylor")
 
 
-@criterion("fisher", gradients=True)
+@criterion("fisher", gradients=True, loss=True)
 def fisher(graph: ChannelGraph, statistics: Statistics) -> Floats:
     """The same change, squared batch by batch (`tie` plays no part)."""
     return _gathered(statistics.fisher, "fisher")

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.registry import Registry
 
@@ -31,19 +30,19 @@ class Evidence:
     Attributes:
         batches: images [B, C, H, W] in 0..1 for scores that read images; whatever `loss` takes for those that read
             labels. None where none are given.
-        loss: takes the detector (in eval mode) and a batch, gives a scalar; None where none is given.
+        loss: takes the network (in eval mode) and a batch, gives a scalar; None where none is given.
     """
 
     batches: Iterable[Any] | None = None
-    loss: Callable[[Detector, Any], Tensor] | None = None
+    loss: Callable[[Any, Any], Tensor] | None = None
 
 
-Measure = Callable[[Detector, Mapping[str, nn.Module], Evidence], dict[str, float]]
+Measure = Callable[[nn.Module, Mapping[str, nn.Module], Evidence], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class LayerScore:
-    """A measure, given the detector and blocks by name, and what it reads: weights, images or labelled images."""
+    """A measure, given the network and blocks by name, and what it reads: weights, images or labelled images."""
 
     measure: Measure
     reads: Reads
@@ -63,15 +62,15 @@ def layer_score(name: str, *, reads: Reads) -> Callable[[Measure], Measure]:
 
 
 def layer_scores(
-    detector: Detector,
+    network: nn.Module,
     blocks: Iterable[str],
     method: str,
     batches: Iterable[Any] | None = None,
-    loss: Callable[[Detector, Any], Tensor] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
     *,
     limit: int | None = None,
 ) -> dict[str, float]:
-    """Scores of blocks by name, not negative, higher is more important. The detector is left as it was.
+    """Scores of blocks by name, not negative, higher is more important. The network is left as it was.
 
     Args:
         blocks: names of blocks whose input and output have one shape ("model.4.m.0").
@@ -84,7 +83,7 @@ def layer_scores(
         UserError: unknown method, no images or labels for one that reads them, or a score that is not finite.
     """
     score = LAYER_SCORES[method]
-    modules = {name: detector.get_submodule(name) for name in blocks}
+    modules = {name: network.get_submodule(name) for name in blocks}
     if not modules:
         return {}
     if score.reads != "weights" and batches is None:
@@ -92,10 +91,10 @@ def layer_scores(
     if score.reads == "labels" and loss is None:
         raise UserError(f"The layer score {method} reads labelled images; give them or choose contribution or gamma.")
     evidence = Evidence(None if batches is None else islice(batches, limit), loss)
-    modes = {module: module.training for module in detector.modules()}
+    modes = {module: module.training for module in network.modules()}
     try:
-        detector.eval()
-        values = score.measure(detector, modules, evidence)
+        network.eval()
+        values = score.measure(network, modules, evidence)
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.pruning.layer_scores import Evidence, layer_score, observed
 
 
 @layer_score("taylor", reads="labels")
-def taylor(detector: Detector, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
+def taylor(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
     """Mean over the images of |<dloss/dy, y - x>|: the first-order change of the loss when y becomes x.
 
     The inner product runs over the whole feature map of one image, so parts of opposite sign cancel before the absolute
@@ -32,10 +31,10 @@ def taylor(detector: Detector, blocks: Mapping[str, nn.Module], evidence: Eviden
     for batch in evidence.batches or ():
         gates.clear()
         with torch.enable_grad(), observed(blocks, watch):
-            loss = evidence.loss(detector, batch)
+            loss = evidence.loss(network, batch)
         gradients = torch.autograd.grad(loss, list(gates.values()))
         for name, gradient in zip(gates, gradients, strict=True):
-            sums[name] += float(gradient.double().abs().sum())
+            sums[name] += float(gradient.cpu().double().abs().sum())
         images += len(gradients[0])
     if images == 0:
         raise UserError("There is no image to take gradients from; give labelled images or another layer score.")

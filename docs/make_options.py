@@ -1,0 +1,277 @@
+"""Makes options.md from the dataclasses that the command line is made of: python docs/make_options.py [--check]."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import os
+import re
+import sys
+import textwrap
+import typing
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+PAGE = Path(__file__).resolve().with_name("options.md")
+HEAD = """\
+# Options
+
+Every option of every command, with its default. `python docs/make_options.py` makes this page from the code: change the
+options there, not here. `secateur COMMAND --help` shows the same. Options that several commands share stand once, under
+[Shared options](#shared-options). In a recipe the same names are settings, with `_` for `-`
+([formats.md](formats.md#recipes)).
+"""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row: what is typed, the default in words, what it does."""
+
+    words: str
+    default: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that stand together, under a heading of the page."""
+
+    title: str
+    text: str
+    options: tuple[Option, ...]
+
+
+def main() -> None:
+    """Writes the page, or with --check says whether it is the one that would be written."""
+    # The page is of the package alone, whatever methods of their own its reader has.
+    os.environ.pop("SECATEUR_PLUGINS", None)
+    text = page()
+    if sys.argv[1:] != ["--check"]:
+        PAGE.write_text(text, encoding="utf-8")
+    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
+        raise SystemExit("docs/options.md is not what the options are: run python docs/make_options.py")
+
+
+def page() -> str:
+    """The page as text."""
+    from secateur.commands.command import COMMANDS
+    from secateur.steps.step import STEPS
+
+    commands = sorted(COMMANDS.values(), key=lambda command: command.order)
+    found = {command.name: list(_groups(command.options())) for command in commands}
+    counts = Counter(group for groups in found.values() for group in dict.fromkeys(groups[1:]))
+    shared = [group for group, count in counts.items() if count > 1]
+    parts = [HEAD]
+    for command in commands:
+        parts.append(f"## secateur {command.name}\n\n{_sentence(command.options())}\n")
+        own, *groups = found[command.name]
+        parts += [_table(own.options)] if own.options else []
+        parts += [_section(group) for group in groups if group not in shared]
+        links = [f"[{group.title}](#{_anchor(group.title)})" for group in groups if group in shared]
+        parts += [f"Also: {'; '.join(links)}.\n"] if links else []
+        parts += [_subcommands(command.options(), f"secateur {command.name}")]
+    parts.append("## Shared options\n")
+    parts += [_section(group) for group in shared]
+    parts.append(_steps(STEPS, {group.title for groups in found.values() for group in groups[1:]}))
+    parts.append(_other_names())
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def _groups(kind: type[Any]) -> Iterator[Group]:
+    """First the options of a dataclass itself, then those of its groups."""
+    yield Group("", "", tuple(_options(kind)))
+    for entry in dataclasses.fields(kind):
+        inner = _default(entry)
+        if dataclasses.is_dataclass(inner) and not _marked(kind, entry.name, tyro.conf.Suppress):
+            title, text = _heading(type(inner))
+            yield Group(title, text, tuple(_options(type(inner))))
+
+
+def _options(kind: type[Any], *, hidden: bool = False) -> Iterator[Option]:
+    """The options that a dataclass has itself; with `hidden`, those instead that only recipes have."""
+    texts = _docstrings(kind)
+    for entry in dataclasses.fields(kind):
+        hint = typing.get_type_hints(kind, include_extras=True)[entry.name]
+        suppressed = _marked(kind, entry.name, tyro.conf.Suppress)
+        if dataclasses.is_dataclass(_default(entry)) or _subcommand_kinds(hint) or suppressed is not hidden:
+            continue
+        settings = [extra for extra in typing.get_args(hint)[1:] if hasattr(extra, "help_behavior_hint")]
+        text = next((extra.help for extra in settings if extra.help), None) or texts.get(entry.name, "")
+        told = next((extra.help_behavior_hint for extra in settings if extra.help_behavior_hint), "")
+        default = told.removeprefix("(default: ").removesuffix(")") if told else _shown(_default(entry))
+        aliases = [alias for extra in settings for alias in extra.aliases or ()]
+        positional = _marked(kind, entry.name, tyro.conf.Positional)
+        yield Option(_words(entry.name, hint, aliases, settings, positional), default, " ".join(text.split()))
+
+
+def _words(name: str, hint: Any, aliases: list[str], settings: list[Any], positional: bool) -> str:
+    """What is typed: `--img`, `--image-size` INT."""
+    plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    flag = f"--{name.replace('_', '-')}"
+    if positional:
+        return f"`{name.upper()}{' ...' if typing.get_origin(plain) is tuple else ''}`"
+    if plain is bool:
+        return f"`{flag}`, `--no-{flag[2:]}`"
+    told = next((extra.metavar for extra in settings if extra.metavar), None)
+    metavar = told.replace("STR", "WORD") if told else _value(plain)
+    return f"{', '.join(f'`{word}`' for word in [*aliases, flag])} {metavar}"
+
+
+def _value(plain: Any) -> str:
+    """What stands behind an option: INT, WORD, one of several words, several of them."""
+    kinds = {int: "INT", float: "FLOAT", str: "WORD"}
+    if typing.get_origin(plain) is typing.Literal:
+        return "/".join(str(choice) for choice in typing.get_args(plain))
+    if typing.get_origin(plain) is tuple:
+        return f"{_value(typing.get_args(plain)[0])} ..."
+    return kinds.get(plain, "WORD")
+
+
+def _default(entry: dataclasses.Field[Any]) -> Any:
+    return entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
+
+
+def _shown(value: Any) -> str:
+    if value is dataclasses.MISSING:
+        return "required"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _marked(kind: type[Any], name: str, marker: Any) -> bool:
+    hint = typing.get_type_hints(kind, include_extras=True)[name]
+    return any(extra is marker for extra in typing.get_args(hint)[1:])
+
+
+def _docstrings(kind: type[Any]) -> dict[str, str]:
+    """The string under each field, of the class and those that it inherits from."""
+    found: dict[str, str] = {}
+    for ancestor in reversed(kind.__mro__[:-1]):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
+        except (OSError, TypeError):  # made by make_dataclass: its help stands in the annotations
+            continue
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = str(ast.literal_eval(text.value))
+    return found
+
+
+def _sentence(kind: type[Any]) -> str:
+    """The first paragraph of a docstring."""
+    return " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
+
+
+def _heading(kind: type[Any]) -> tuple[str, str]:
+    """The first words of a docstring as a heading, and its first paragraph where it says more."""
+    text = _sentence(kind)
+    title = re.split(r"[.:;(]", text)[0].strip()
+    rest = text.removeprefix(f"{title}. ")
+    return title, "" if text.rstrip(".:") == title else f"{rest}\n\n"
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _section(group: Group) -> str:
+    return f"### {group.title}\n\n{group.text}{_table(group.options)}"
+
+
+def _table(options: tuple[Option, ...], first: str = "option") -> str:
+    rows = [f"| {o.words} | {_cell(o.default)} | {_cell(o.text)} |" for o in options]
+    return "\n".join([f"| {first} | default | what it does |", "|---|---|---|", *rows, ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _subcommand_kinds(hint: Any) -> dict[str, type[Any]]:
+    """The dataclasses of a field that stands for subcommands, by their words."""
+    found: dict[str, type[Any]] = {}
+    for argument in typing.get_args(hint):
+        extras = typing.get_args(argument)[1:]
+        name = next((extra.name for extra in extras if type(extra).__name__ == "_SubcommandConfig"), None)
+        if name:
+            found[name] = typing.get_args(argument)[0]
+        else:
+            found |= _subcommand_kinds(argument)
+    return found
+
+
+def _subcommands(kind: type[Any], line: str) -> str:
+    """Tables of the subcommands, and of theirs."""
+    parts = []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name, inner in [item for hint in hints.values() for item in _subcommand_kinds(hint).items()]:
+        options = tuple(_options(inner))
+        if options:
+            parts.append(f"### {line} {name}\n\n{_sentence(inner)}\n\n{_table(options)}")
+        parts.append(_subcommands(inner, f"{line} {name}"))
+    return "\n".join(part for part in parts if part)
+
+
+def _steps(steps: Mapping[str, type[Any]], known: set[str]) -> str:
+    """The verbs of recipes with their settings: links to the groups that commands have too, tables of the rest."""
+    parts = [
+        "## Steps of recipes\n\nThe settings of a step are those of its table and the options behind the links, with "
+        "`_` for `-`. Every step also takes\n`title`, the name of its row. `secateur run` replaces some of them by its "
+        "own options.\n"
+    ]
+    for verb, kind in steps.items():
+        groups = [type(_default(entry)) for entry in dataclasses.fields(kind)]
+        inner = [group for group in groups if dataclasses.is_dataclass(group)]
+        # A group may consist of groups itself, as the settings of a cut do.
+        parts_of = [type(_default(e)) for g in inner for e in dataclasses.fields(g)]
+        inner = [g for g in [*inner, *parts_of] if dataclasses.is_dataclass(g) and _heading(g)[0] in known]
+        own = [*_options(kind), *_options(kind, hidden=True), *(o for g in inner for o in _options(g, hidden=True))]
+        parts.append(f"### {verb}\n\n{_sentence(kind)}\n")
+        own = [dataclasses.replace(option, words=_as_setting(option.words)) for option in own]
+        parts += [_table(tuple(own), "setting")] if own else []
+        links = dict.fromkeys(f"[{_heading(g)[0]}](#{_anchor(_heading(g)[0])})" for g in inner)
+        parts += [f"Options: {'; '.join(links)}.\n"] if links else []
+    return "\n".join(parts)
+
+
+def _as_setting(words: str) -> str:
+    """`--round-to` INT -> `round_to` INT."""
+    flag, _, value = words.partition(" ")
+    return f"{flag.replace('--', '').replace('-', '_')} {value}"
+
+
+def _other_names() -> str:
+    """The flags of YOLOv5 and of pruning systems, from the tables that the command line reads."""
+    from secateur.words import ANSWERS, OF_COMMAND, RENAMED, SPELT_OUT
+
+    rows = [f"| `{there}` | `{here}` |" for there, here in RENAMED.items()]
+    rows += [f"| `{there}` | `{' '.join(here)}` |" for there, here in SPELT_OUT.items()]
+    rows += [f"| `{there}` | {_cell(text)} |" for there, text in ANSWERS.items()]
+    several: dict[tuple[str, str], list[str]] = {}
+    for command, answers in OF_COMMAND.items():
+        for there, text in answers.items():
+            several.setdefault((there, text), []).append(command)
+    rows += [f"| `{there}` ({', '.join(names)}) | {_cell(text)} |" for (there, text), names in several.items()]
+    return "\n".join(
+        [
+            "## Flags of YOLOv5 and of pruning systems\n",
+            "`_` and `-` are the same in all of them. What has no counterpart is answered with one sentence.\n",
+            "| there | here |",
+            "|---|---|",
+            *rows,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

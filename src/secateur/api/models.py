@@ -1,0 +1,43 @@
+"""Checkpoints and networks: read and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+Network = TypeVar("Network", bound=nn.Module)
+Model = TypeVar("Model", Checkpoint, nn.Module)
+Floats = NDArray[np.float64]
+
+
+def load(path: str | Path, network: Network | None = None) -> Any:
+    """Reads a checkpoint: ours, a stock YOLOv5 `.pt`, or an official name; nothing in the file is executed.
+
+    Args:
+        network: for a file that `save` made of a plain `nn.Module`: the same network before it was cut. What comes
+            back is then a copy of it with the shapes and values of the file.
+
+    >>> checkpoint = load("yolov5n.pt")  # doctest: +SKIP
+    >>> detector = checkpoint.detector()  # doctest: +SKIP
+    >>> from torchvision.models import resnet18
+    >>> save(resnet18(), "whole.safetensors")
+    >>> network = load("whole.safetensors", network=resnet18())
+    """
+    checkpoint = load_checkpoint(path)
+    return checkpoint if network is None else checkpoint.into(network)
+
+
+def save(model: Checkpoint | nn.Module, path: str | Path) -> None:
+    """Writes one `.safetensors` file: of a checkpoint with its plan and history, or of any network.
+
+    >>> from secateur.detector.model import Detector
+    >>> from secateur.detector.topology import Topology
+    >>> save(Detector(Topology.from_yaml("yolov5n", nc=3)), "fresh.safetensors")
+    """
+    save_checkpoint(model if isinstance(model, Checkpoint) else Checkpoint.of(model), path)

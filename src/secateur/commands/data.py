@@ -1,0 +1,108 @@
+"""`secateur data`: check a data set, convert one from COCO or VOC, generate one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
+
+from secateur.commands.command import command
+
+
+@dataclass(frozen=True)
+class Check:
+    """Check every image and label of every split and say what was found."""
+
+    file: Positional[str]
+    """The data.yaml."""
+
+
+@dataclass(frozen=True)
+class Coco:
+    """Convert COCO annotations into labels in YOLO's format."""
+
+    annotations: Positional[Path]
+    """The annotations, instances_val2017.json for example."""
+    images: Positional[Path]
+    """Folder of the images."""
+    out: Positional[Path]
+    """Folder of the new data set."""
+
+
+@dataclass(frozen=True)
+class Voc:
+    """Convert a folder of Pascal VOC annotations into labels in YOLO's format."""
+
+    folder: Positional[Path]
+    """Folder with Annotations and JPEGImages."""
+    out: Positional[Path]
+    """Folder of the new data set."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a data set."""
+
+    source: OmitSubcommandPrefixes[Annotated[Coco, subcommand("coco")] | Annotated[Voc, subcommand("voc")]]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Draw a data set of shapes."""
+
+    out: Positional[Path]
+    """Folder of the new data set."""
+    images: Positional[int] = 200
+    """Training images; a quarter of them is drawn for val and for test too."""
+    size: Positional[int] = 320
+    """Image side in pixels."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Check, convert or generate data sets."""
+
+    action: OmitSubcommandPrefixes[
+        Annotated[Check, subcommand("check")]
+        | Annotated[Convert, subcommand("convert")]
+        | Annotated[Generate, subcommand("generate")]
+    ]
+
+
+@command("data", "check, convert (coco, voc) or generate data sets", lambda: DataOptions, order=130, computes=False,
+         json=lambda options: False)  # fmt: skip
+def data(options: DataOptions) -> None:
+    """Does what the subcommand says."""
+    work(options.action)
+
+
+def work(action: Any) -> None:
+    """One subcommand."""
+    from secateur.data.convert import coco_to_yolo, voc_to_yolo
+    from secateur.data.synthetic import generate
+
+    match action:
+        case Check(file):
+            check(file)
+        case Convert(Coco(annotations, images, out)):
+            print(f"Written: {coco_to_yolo(annotations, out, images=images)}")
+        case Convert(Voc(folder, out)):
+            print(f"Written: {voc_to_yolo(folder, out)}")
+        case Generate(out, count, size):
+            held_out = max(count // 4, 1)
+            print(f"Written: {generate(out, images=(count, held_out, held_out), size=size)}")
+
+
+def check(file: str) -> None:
+    """Checks every image and label of every split and prints what was found."""
+    from secateur.data.config import load_data_config
+    from secateur.data.index import scan
+
+    config = load_data_config(file)
+    for split in config.splits:
+        index = scan(config, split)
+        print(f"{split}: {index.counts}")
+        for problem in index.problems:
+            print(f"  {problem}")

@@ -1,0 +1,60 @@
+"""`secateur demo`: draws a data set, trains a small detector on it from scratch and takes it through the whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from secateur.commands.command import Summary, command
+from secateur.errors import UserError
+from secateur.runs.fields import Device, Seed
+from secateur.runs.folders import Place
+from secateur.runs.options import RunOptions
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Generate a data set, train a small detector on it and take it through the whole run: needs nothing else."""
+
+    images: int = 240
+    """Training images to draw."""
+    image_size: int = 128
+    """Image side in pixels."""
+    seed: Seed = 0
+    device: Device = "auto"
+    place: Place = field(default_factory=Place)
+
+
+@command("demo", "generate a data set and take a small detector through the whole run: needs nothing else",
+         lambda: DemoOptions, order=10, continues=True)  # fmt: skip
+def demo(options: DemoOptions) -> Summary:
+    """Generates the images once (a killed demo goes on with them), then runs the recipe `demo` from scratch.
+
+    Raises:
+        UserError: fewer than 32 images, or a folder that cannot be written.
+    """
+    from secateur.data.synthetic import generate
+    from secateur.files import read_json, write_json
+    from secateur.runs.run import run_recipe
+
+    if options.images < 32:
+        raise UserError(f"--images {options.images} is too few to train on; take at least 32.")
+    root = options.place.root("demo")
+    folder = root / f"data-{options.images}-{options.image_size}-{options.seed}"
+    marker = folder / "complete.json"
+    if not marker.is_file():
+        print(f"Drawing {options.images} training images into {folder} ...")
+        held_out = max(options.images // 4, 16)
+        drawn = generate(
+            folder, images=(options.images, held_out, held_out), size=options.image_size, seed=options.seed
+        )
+        write_json(marker, {"data": drawn.name})
+    chosen = RunOptions(
+        data=str(folder / read_json(marker)["data"]),
+        cfg="yolov5n",
+        recipe="demo",
+        image_size=options.image_size,
+        seed=options.seed,
+        device=options.device,
+        place=options.place,
+    )
+    return run_recipe(chosen, root)

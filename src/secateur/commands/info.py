@@ -1,0 +1,62 @@
+"""`secateur info`: what a checkpoint is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from secateur.commands.command import Summary, command
+from secateur.runs.fields import ImageSize
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Summary of a checkpoint: layers, parameters, GFLOPs, sparsity, classes, history."""
+
+    file: Positional[str]
+    """Checkpoint."""
+    image_size: ImageSize = 0
+    layers: bool = False
+    """Also print a table of all blocks."""
+    json: bool = False
+    """Print JSON alone."""
+
+
+@command("info", "summary of a checkpoint: layers, parameters, GFLOPs, sparsity, history", lambda: InfoOptions,
+         order=90, computes=False, json=lambda options: options.json)  # fmt: skip
+def info(options: InfoOptions) -> Summary:
+    """Prints the summary; writes nothing."""
+    from secateur.compression.measuring import describe, size_of, usable_size
+    from secateur.detector.checkpoint import load_checkpoint
+    from secateur.detector.summary import summary
+    from secateur.evaluation.cost import layer_flops
+
+    checkpoint = load_checkpoint(options.file)
+    image_size = usable_size(checkpoint, options.image_size)
+    model = describe(checkpoint, image_size)
+    described = summary(checkpoint, image_size, layer_flops(checkpoint.detector(), image_size))
+    size = size_of(Path(options.file))
+    print(checkpoint)
+    print(described.line() + (f", {size:.2f} MB" if size is not None else ""))
+    if options.layers:
+        print(described.table())
+    for stage in checkpoint.history:
+        print(f"history: {stage.verb}{_figures(stage.metrics)}{_figures(stage.cost)}")
+    return {
+        "command": "info",
+        "file": options.file,
+        "names": {str(index): name for index, name in checkpoint.names.items()},
+        "strides": list(checkpoint.strides),
+        "model": {**described.to_dict(), **model},
+        "history": [dataclasses.asdict(stage) for stage in checkpoint.history],
+    }
+
+
+def _figures(values: Summary) -> str:
+    """Plain figures in words: ", parameters 1,767,976, flops 1.03e+09"."""
+    shown = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return "".join(f", {name} {value:,.4g}" if isinstance(value, float) else f", {name} {value:,}"
+                   for name, value in shown.items())  # fmt: skip

@@ -1,0 +1,112 @@
+"""`secateur prune`: layers go, channels go, or weights are zeroed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from secateur.commands.command import Summary, command
+from secateur.compression.settings import ChannelSettings, no_budgets
+from secateur.errors import UserError
+from secateur.pruning.costs import COSTS
+from secateur.pruning.settings import (
+    CliffSettings,
+    Guards,
+    LayerSettings,
+    RepairSettings,
+    ScoreSettings,
+    SearchSettings,
+)
+from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Seed, Weights, Workers
+from secateur.runs.folders import Place, require
+from secateur.sparsity.settings import OneShotSettings
+from secateur.steps.prune import Prune
+from secateur.steps.remove_layers import RemoveLayers
+from secateur.steps.step import Step
+from secateur.steps.zero_weights import ZeroWeights
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """Make a detector smaller: --layers removes bottlenecks, a budget cuts channels, --unstructured zeroes weights."""
+
+    weights: Weights = ""
+    data: Data = ""
+    image_size: ImageSize = 0
+    batch_size: BatchSize = 16
+    """Images in a batch of training data (statistics, BatchNorm)."""
+    workers: Workers = 2
+    seed: Seed = 0
+    device: Device = "auto"
+    budget: Any = field(default_factory=no_budgets)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    guards: Guards = field(default_factory=Guards)
+    repair: RepairSettings = field(default_factory=RepairSettings)
+    layers: LayerSettings = field(default_factory=LayerSettings)
+    one_shot: OneShotSettings = field(default_factory=OneShotSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    cliff: CliffSettings = field(default_factory=CliffSettings)
+    place: Place = field(default_factory=Place)
+
+
+@command(
+    "prune",
+    "cut channels down to a budget, remove layers, or zero weights; with repair and evaluation",
+    lambda: PruneOptions,
+    order=50,
+    continues=True,
+)
+def prune(options: PruneOptions) -> Summary:
+    """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
+    from secateur.compression.context import Context
+    from secateur.compression.measuring import usable_size
+    from secateur.data.config import load_data_config
+    from secateur.detector.checkpoint import load_checkpoint
+    from secateur.detector.classes import check_classes
+    from secateur.machine import pick_device
+    from secateur.runs.prune_run import prune_checkpoint
+
+    steps = steps_of(options)
+    weights = require(options.weights, "--weights", "best.pt")
+    checkpoint = load_checkpoint(weights)
+    data = load_data_config(options.data) if options.data else None
+    if data is not None:
+        check_classes(checkpoint, data.names, weights, str(data.file))
+    context = Context(
+        usable_size(checkpoint, options.image_size),
+        pick_device(options.device),
+        data,
+        options.batch_size,
+        options.workers,
+        options.seed,
+    )
+    return prune_checkpoint(steps, weights, checkpoint, context, options.place)
+
+
+def steps_of(options: PruneOptions) -> list[Step]:
+    """The steps that the options ask for.
+
+    Raises:
+        UserError: nothing is to be removed at all, or options contradict each other.
+    """
+    channels = ChannelSettings(
+        options.budget, options.score, options.guards, options.repair, options.cliff, options.search
+    )
+    budgets, layers, search = channels.budgets, options.layers, options.search.search
+    costs = ", ".join(f"--{name}" for name in COSTS)
+    if options.one_shot.unstructured:
+        other = [f"--{name}" for name, value in {"layers": layers.layers, "search": search}.items() if value]
+        if budgets or other:
+            words = ", ".join([costs, *other])
+            raise UserError(f"--unstructured zeroes weights and cuts nothing; give it without {words}.")
+        return [ZeroWeights(dataclasses.replace(options.one_shot, exclude=options.guards.exclude))]
+    if not budgets and not layers.layers:
+        examples = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
+        raise UserError(f"No budget is given: say {examples} (several: all are met), --layers 2 or --unstructured 0.3.")
+    if search and not budgets:
+        raise UserError(f"--search looks for widths within a budget; give one of {costs} with it.")
+    if layers.chains and not layers.layers:
+        raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
+    steps: list[Step] = [RemoveLayers(layers, options.repair)] if layers.layers else []
+    return [*steps, Prune(channels)] if budgets else steps

@@ -1,0 +1,79 @@
+"""`secateur run`: a recipe in one resumable run. Which options it takes follows from the steps that there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from secateur.commands.command import Summary, command
+from secateur.pruning.costs import COSTS
+from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSize, Seed, Weights, Workers
+from secateur.runs.folders import Place
+from secateur.runs.options import RunOptions
+from secateur.runs.resolve import override_options
+
+FROM_RECIPE = "(default: the recipe's)"
+
+
+@dataclass(frozen=True)
+class Common:
+    """A recipe in one resumable run: by default dense evaluation, sparse training, cut, repair, fine-tuning, export."""
+
+    data: Data = ""
+    weights: Weights = ""
+    cfg: Cfg = ""
+    recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "slimming"
+    image_size: ImageSize = 0
+    batch_size: BatchSize = 16
+    """Images in a training batch."""
+    workers: Workers = 2
+    seed: Seed = 0
+    device: Device = "auto"
+
+
+def options() -> type[Any]:
+    """The dataclass of the command: common options, one group of those that replace settings of the recipe, place."""
+    fields = []
+    for override in sorted(override_options().values(), key=lambda override: override.option not in COSTS):
+        kind: Any = tuple[str, ...] if override.kind is tuple else override.kind
+        word = "WORD ..." if override.kind is tuple else override.kind.__name__.upper()
+        described = Annotated[kind | None, arg(help=override.help, metavar=word, help_behavior_hint=FROM_RECIPE)]
+        fields.append((override.option, described, field(default=None)))
+    replacing = dataclasses.make_dataclass("Replacing", fields, frozen=True)
+    replacing.__doc__ = "Instead of what the recipe says:"
+    return dataclasses.make_dataclass(
+        "RunCommandOptions",
+        [
+            ("recipe_settings", replacing, field(default_factory=replacing)),
+            ("place", Place, field(default_factory=Place)),
+        ],
+        bases=(Common,),
+        frozen=True,
+        namespace={"__doc__": Common.__doc__},
+    )
+
+
+@command("run", "a recipe in one resumable run: train, sparsify, prune, repair, fine-tune, export", options, order=20,
+         continues=True)  # fmt: skip
+def run(options: Any) -> Summary:
+    """Runs the recipe, or goes on with it."""
+    from secateur.runs.run import run_recipe
+
+    given = dataclasses.asdict(options.recipe_settings)
+    chosen = RunOptions(
+        data=options.data,
+        weights=options.weights,
+        cfg=options.cfg,
+        recipe=options.recipe,
+        overrides={name: value for name, value in given.items() if value is not None},
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        seed=options.seed,
+        device=options.device,
+        place=options.place,
+    )
+    return run_recipe(chosen, options.place.root("run"))

@@ -1,0 +1,191 @@
+"""Cutting channels: score them, decide what stays, show the cliff around the decision, cut, repair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.compression.context import Context
+from secateur.compression.images import augmented_images, labelled_images
+from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.search import search_plan
+from secateur.compression.settings import ChannelSettings
+from secateur.detector.checkpoint import Checkpoint, Stage
+from secateur.detector.model import Detector
+from secateur.files import read_json, write_json
+from secateur.pruning.allocation import allocate, costs_of
+from secateur.pruning.cliff import Cliff, cliff
+from secateur.pruning.graph import ChannelGraph, Floats, trace
+from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
+from secateur.pruning.plan import Plan
+from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.settings import RepairSettings, ScoreSettings
+from secateur.pruning.statistics import Statistics, collect
+from secateur.pruning.surgery import cut, cut_masks
+from secateur.report.pictures import draw_cliff
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan with the graph of the detector that it was made for."""
+
+    plan: Plan
+    graph: ChannelGraph
+
+    @staticmethod
+    def load(file: Path, checkpoint: Checkpoint) -> Decision:
+        """Reads a saved plan for the checkpoint that it was made for."""
+        return Decision(Plan.from_dict(read_json(file)), trace(checkpoint.detector()))
+
+    def save(self, folder: Path, curve: Cliff | None) -> None:
+        """Writes plan.json, and cliff.json with its picture."""
+        if curve is not None:
+            write_json(folder / "cliff.json", curve.to_dict())
+            draw_cliff(folder, curve)
+        write_json(folder / "plan.json", self.plan.to_dict())
+
+
+def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
+    """Looks for what would stop a cut after hours: names, ranges, excluded layers, a budget out of reach.
+
+    Raises:
+        UserError: as the cut itself would raise it.
+    """
+    settings.check()
+    CRITERIA[settings.score.criterion]  # an unknown name is an error that lists the known ones
+    if needs_gradients(settings.score.criterion):
+        context.require_data(f"The criterion {settings.score.criterion}")
+    graph = trace(checkpoint.detector())
+    # Any scores show whether the budget can be reached. A later cut starts from a smaller network: its reach is wider.
+    allocate(
+        graph,
+        np.arange(float(graph.units)),
+        settings.budgets,
+        settings.guards,
+        image_size=context.image_size,
+        strict=context.rounds == 1 and not context.mark,
+    )
+
+
+def decide(
+    checkpoint: Checkpoint, context: Context, settings: ChannelSettings, folder: Path | None = None
+) -> tuple[Decision, Cliff | None]:
+    """Scores the channels, allocates the budgets and measures the cliff curve around the chosen plan.
+
+    Budgets are shares of the context's dense detector, approached by equal factors over the rounds of a repetition.
+
+    Args:
+        folder: where a search keeps what it has tried, so that it goes on after a kill.
+
+    Raises:
+        UserError: bad options, a budget out of reach, or a criterion without what it needs.
+    """
+    settings.check()
+    detector = checkpoint.detector().to(context.device)
+    graph = trace(detector)
+    scores = score_channels(detector, graph, context, settings.score)
+    dense = trace((context.dense or checkpoint).detector())
+    reference = costs_of(dense, settings.budgets, context.image_size)
+    budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
+    plan = allocate(
+        graph,
+        scores,
+        budgets,
+        settings.guards,
+        image_size=context.image_size,
+        criterion=settings.score.criterion,
+        per_saving=divides_by_saving(settings.score.criterion, settings.score.per_saving),
+        reference=reference,
+    )
+    if settings.search.search:
+        plan = search_plan(detector, context, settings, graph, scores, budgets, reference, folder)
+    decision = Decision(plan, graph)
+    return decision, cliff_around(detector, context, settings, graph, scores, plan)
+
+
+def cliff_around(
+    detector: Detector, context: Context, settings: ChannelSettings, graph: ChannelGraph, scores: Floats, plan: Plan
+) -> Cliff | None:
+    """The cliff curve with the chosen plan in it; None where it is switched off or there is no data set."""
+    if not settings.cliff.cliff or context.data is None:
+        return None
+    index = split_index(context.data, "val")
+    limit = min(settings.cliff.cliff_images, len(index.files)) or None
+    measure = evaluator(index, val_settings(context, workers=0), limit)
+    return cliff(measure, detector, graph, scores, settings.guards, chosen=plan, image_size=context.image_size)
+
+
+def score_channels(detector: Detector, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Floats:
+    """Importance of every unit, [units], on the context's device."""
+    statistics = gather(detector, graph, context, settings)
+    return score(settings.criterion, graph, statistics, tie=settings.tie, seed=context.seed)
+
+
+def gather(detector: Detector, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Statistics:
+    """Statistics for the criterion: gradients of the detection loss on labelled training images where it needs them."""
+    if not needs_gradients(settings.criterion):
+        return collect(detector, graph)
+    batches, loss = labelled_images(detector, context, settings.statistics_images)
+    return collect(detector, graph, batches, loss, limit=settings.statistics_images)
+
+
+def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
+    """The smaller detector, without any repair."""
+    smaller = cut(checkpoint.detector(), decision.graph, decision.plan)
+    return _finished(checkpoint, smaller, decision, repaired=False)
+
+
+def repair(checkpoint: Checkpoint, decision: Decision, context: Context, settings: RepairSettings) -> Checkpoint:
+    """The smaller detector with the constants of the removed channels absorbed and fresh BatchNorm statistics.
+
+    Without a data set the statistics stay as they were.
+    """
+    detector = checkpoint.detector().to(context.device)
+    if settings.absorb:
+        detector = absorb_offsets(detector, decision.graph, decision.plan)
+    smaller = cut(detector, decision.graph, decision.plan)
+    refresh_norms_(smaller, context, settings)
+    return _finished(checkpoint, smaller, decision, repaired=True)
+
+
+def refresh_norms_(detector: Detector, context: Context, settings: RepairSettings) -> None:
+    """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
+    if not settings.recalibrate or context.data is None:
+        return
+    # The statistics stand for what the training showed, so the images are augmented as there.
+    count = max(settings.recalibrate // context.batch_size, 1)
+    images = augmented_images(context, settings.recalibrate)
+    reestimate_batchnorm_(detector, images, count, share=settings.recalibrate_share)
+
+
+def _finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, repaired: bool) -> Checkpoint:
+    """The checkpoint of the cut detector: this stage in its history, the way from the first network in `plan`."""
+    plan = decision.plan
+    settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
+    return Checkpoint.of(
+        smaller,
+        like=checkpoint,
+        plan=since_the_first(checkpoint, plan).to_dict(),
+        history=(*checkpoint.history, Stage(verb="prune", settings=settings, cost=cost_of(plan))),
+        masks=cut_masks(checkpoint.masks, decision.graph, plan),
+        image_size=plan.image_size,
+    )
+
+
+def cost_of(plan: Plan) -> dict[str, Any]:
+    """What the history notes of a plan: parameters and FLOPs before and after."""
+    return {
+        "parameters": plan.after.parameters,
+        "flops": plan.after.flops,
+        "dense_parameters": plan.before.parameters,
+        "dense_flops": plan.before.flops,
+        "image_size": plan.image_size,
+    }
+
+
+def since_the_first(checkpoint: Checkpoint, plan: Plan) -> Plan:
+    """The plan that leads from the network that was cut first to what `plan` makes of this checkpoint."""
+    return plan if checkpoint.plan is None else Plan.from_dict(checkpoint.plan).then(plan)

@@ -1,0 +1,112 @@
+"""What every step computes with, in one object: data, image size, device, seed, the dense reference, and its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from secateur.data.config import DataConfig
+from secateur.detector.checkpoint import Checkpoint
+from secateur.errors import UserError
+
+
+class Memory(Protocol):
+    """What a run has already done."""
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """The recorded result (plain JSON data) of a part of the work, or the result of doing it now."""
+
+
+class NoMemory:
+    """Does all work anew: for a step that is called by itself."""
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Does the work."""
+        return work()
+
+
+class Rows(Protocol):
+    """The table of a run: each row is a checkpoint that a step made, saved and measured."""
+
+    def add(
+        self, context: Context, name: str, title: str, make: Callable[[], Checkpoint], *, plots: bool = False
+    ) -> Checkpoint:
+        """The checkpoint that `make` gives, saved under `name`; what it measures is a row of that title.
+
+        Args:
+            plots: also draw the curves of its evaluation.
+        """
+
+
+class NoRows:
+    """No table: for a step that is called by itself."""
+
+    def add(
+        self, context: Context, name: str, title: str, make: Callable[[], Checkpoint], *, plots: bool = False
+    ) -> Checkpoint:
+        """Makes the checkpoint."""
+        return make()
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and with what a step works.
+
+    Attributes:
+        image_size: px, a multiple of the largest stride.
+        device: on which everything is computed.
+        data: the data set; None where none is given.
+        batch_size: images in a batch of training data.
+        workers: processes that load images.
+        seed: of everything random.
+        dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
+        folder: where files go; None writes none.
+        own_folder: the folder belongs to this step alone, so its files need no folder of their own inside.
+        memory: remembers parts of the work across kills.
+        rows: takes the checkpoints that make rows of the table.
+        first: no step has been done before this one.
+        mark: part of file names that tells a repeated step from the first ("-2").
+        title: name of the step's row.
+        round, rounds: where the step stands in a repetition, from 1.
+    """
+
+    image_size: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    data: DataConfig | None = None
+    batch_size: int = 16
+    workers: int = 2
+    seed: int = 0
+    dense: Checkpoint | None = None
+    folder: Path | None = None
+    own_folder: bool = False
+    memory: Memory = field(default_factory=NoMemory)
+    rows: Rows = field(default_factory=NoRows)
+    first: bool = True
+    mark: str = ""
+    title: str = ""
+    round: int = 1
+    rounds: int = 1
+
+    def require_data(self, reader: str) -> DataConfig:
+        """The data set, or the sentence that says who needs one.
+
+        Raises:
+            UserError: none is given.
+        """
+        if self.data is None:
+            raise UserError(f"{reader} reads images: give the data set, for example --data data.yaml.")
+        return self.data
+
+    def place(self, name: str) -> Path:
+        """The folder for the files of one part of the work.
+
+        Raises:
+            UserError: the context has no folder.
+        """
+        if self.folder is None:
+            raise UserError("This step writes files: give it a folder.")
+        return self.folder if self.own_folder else self.folder / f"{name}{self.mark}"

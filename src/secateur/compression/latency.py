@@ -1,0 +1,47 @@
+"""Milliseconds of detectors side by side on this machine, in ONNX Runtime where it is installed, else in PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from secateur.deploy.exporters import EXPORTERS, export
+from secateur.deploy.runtimes import open_predictor
+from secateur.detector.checkpoint import Checkpoint
+from secateur.evaluation.latency import Comparison, compare, predictor_call, random_images
+from secateur.evaluation.predictor import TorchPredictor
+from secateur.machine import cpu_threads
+
+
+def measure_latency(
+    checkpoints: Mapping[str, Checkpoint], image_size: int, *, rounds: int = 30, threads: int = 0, runtime: str = ""
+) -> Comparison:
+    """Times the detectors at batch 1 on the CPU, in turns, so that a busy machine is busy for all of them.
+
+    Args:
+        runtime: "onnx", "torch", or "" for the first of them that is installed.
+        threads: 0 takes those that this process was granted.
+    """
+    chosen = runtime or ("onnx" if not EXPORTERS["onnx"].missing() else "torch")
+    images = random_images(image_size)
+    calls: dict[str, Callable[[], Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, checkpoint) in enumerate(checkpoints.items()):
+            detector = checkpoint.detector()
+            if chosen == "onnx":
+                file = Path(folder) / f"{number}.onnx"
+                export(detector, file, image_size)
+                calls[name] = predictor_call(open_predictor(file, threads=threads), images)
+            else:
+                calls[name] = predictor_call(TorchPredictor(detector), images)
+        return compare(calls, runs=rounds, warmup=3, threads=threads or cpu_threads())
+
+
+def latencies(
+    checkpoints: Mapping[str, Checkpoint], image_size: int, *, rounds: int = 30, threads: int = 0
+) -> dict[str, float]:
+    """The medians in milliseconds, by name."""
+    measured = measure_latency(checkpoints, image_size, rounds=rounds, threads=threads)
+    return {name: value.median_ms for name, value in measured.latencies.items()}

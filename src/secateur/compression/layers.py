@@ -1,0 +1,85 @@
+"""Making a detector shallower: the bottlenecks that matter least go, what they added on average is absorbed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from secateur.compression.channels import cost_of, refresh_norms_, since_the_first
+from secateur.compression.context import Context
+from secateur.compression.images import labelled_images, plain_images
+from secateur.detector.checkpoint import Checkpoint, Stage
+from secateur.detector.model import Detector
+from secateur.pruning.depth import removal_of, remove, select
+from secateur.pruning.graph import trace
+from secateur.pruning.layer_scores import LAYER_SCORES
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import LayerSettings, RepairSettings
+
+LOG = logging.getLogger("secateur")
+ABSORB_IMAGES = 16
+"""Images whose mean stands for what a removed bottleneck added."""
+
+
+def remove_layers(
+    checkpoint: Checkpoint, context: Context, settings: LayerSettings, repair: RepairSettings
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The detector without its `settings.layers` least important bottlenecks, and their names.
+
+    What they added on average is absorbed, and batch norms are refreshed, as `repair` says and where there are images.
+    A detector without bottlenecks to spare comes back as it is.
+
+    Raises:
+        UserError: unknown layer score, or one without the images that it reads.
+    """
+    detector = checkpoint.detector().to(context.device)
+    choice = select(detector, settings, *_evidence(detector, context, settings))
+    for note in choice.notes:
+        LOG.info("%s", note)
+    if not choice.blocks:
+        return checkpoint, ()
+    LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
+    removal = removal_of(detector, choice.blocks)
+    absorbed = repair.absorb and context.data is not None
+    images = torch.cat(list(plain_images(context, ABSORB_IMAGES))) if absorbed else None
+    smaller = remove(detector, choice.blocks, images)
+    refresh_norms_(smaller, context, repair)
+    plan = Plan.of_removal(
+        trace(detector),
+        trace(smaller),
+        removal,
+        context.image_size,
+        criterion=settings.layer_score,
+        notes=choice.notes,
+    )
+    described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
+    result = Checkpoint.of(
+        smaller,
+        like=checkpoint,
+        plan=since_the_first(checkpoint, plan).to_dict(),
+        history=(*checkpoint.history, Stage(verb="prune", settings=described, cost=cost_of(plan))),
+        masks=removal.tensors(checkpoint.masks),
+        image_size=context.image_size,
+    )
+    return result, choice.blocks
+
+
+def check_layers(context: Context, settings: LayerSettings) -> None:
+    """Looks up the score, and the images that it reads.
+
+    Raises:
+        UserError: an unknown score, or no data set for one that reads images.
+    """
+    if LAYER_SCORES[settings.layer_score].reads != "weights":
+        context.require_data(f"The layer score {settings.layer_score}")
+
+
+def _evidence(detector: Detector, context: Context, settings: LayerSettings) -> tuple[Iterable[Any] | None, Any]:
+    """What the layer score reads: nothing, images, or labelled images and the loss."""
+    reads = LAYER_SCORES[settings.layer_score].reads
+    if reads == "labels":
+        return labelled_images(detector, context, settings.layer_images)
+    return (plain_images(context, settings.layer_images) if reads == "images" else None), None

@@ -1,0 +1,93 @@
+"""Measuring a checkpoint: accuracy on a split, size, zeros, latency."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.context import Context
+from secateur.data.config import DataConfig
+from secateur.data.index import Index, scan
+from secateur.detector.checkpoint import Checkpoint
+from secateur.errors import UserError
+from secateur.evaluation.cost import count
+from secateur.evaluation.metrics import Metrics
+from secateur.evaluation.predictor import TorchPredictor
+from secateur.evaluation.settings import ValSettings
+from secateur.evaluation.validate import check_image_size, validate
+
+DEFAULT_SIZE = 640
+"""px; for weights that do not remember at which size they were trained."""
+
+
+def split_index(data: DataConfig, split: str, *, single_cls: bool = False, tell: bool = False) -> Index:
+    """The checked images and labels of a split; with `tell`, what was found is printed on stderr.
+
+    Raises:
+        UserError: the data set has no such split, or it is empty or broken.
+    """
+    if split not in data.splits:
+        raise UserError(f"{data.file} has no '{split}' split; it has {', '.join(data.splits)}.")
+    return scan(data, split, single_cls=single_cls, progress=tell)
+
+
+def usable_size(checkpoint: Checkpoint, image_size: int) -> int:
+    """The image size, or for 0 the one that the checkpoint remembers, rounded up to a multiple of the largest stride.
+
+    A notice says when it is rounded, as YOLOv5 does.
+    """
+    return check_image_size(image_size or checkpoint.image_size or DEFAULT_SIZE, int(max(checkpoint.strides)))
+
+
+def val_settings(context: Context, **changes: Any) -> ValSettings:
+    """Validation settings of a context."""
+    return dataclasses.replace(ValSettings(image_size=context.image_size, workers=context.workers), **changes)
+
+
+def evaluate(
+    checkpoint: Checkpoint, context: Context, split: str = "val", settings: ValSettings | None = None
+) -> Metrics:
+    """Metrics of a checkpoint on a split of the context's data, on its device.
+
+    Raises:
+        UserError: there is no data set, or it has no such split.
+    """
+    settings = settings or val_settings(context)
+    index = split_index(context.require_data("An evaluation"), split, single_cls=settings.single_cls)
+    return validate(TorchPredictor(checkpoint.detector().to(context.device)), index, settings)
+
+
+def evaluator(index: Index, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:
+    """A function that measures networks on one index, without a progress bar: for the loop and the cliff curve."""
+
+    def measure(network: Any) -> Metrics:
+        return validate(TorchPredictor(network), index, settings, progress=False, limit=limit)
+
+    return measure
+
+
+def describe(checkpoint: Checkpoint, image_size: int) -> dict[str, Any]:
+    """Parameters, GFLOPs at a size, share of zeros, file size: the `model` part of every summary.
+
+    The size is that of the tensors in fp16, whatever the file at hand holds, so that rows compare like with like.
+    """
+    network = checkpoint.detector()
+    cost = count(network, image_size)
+    parameters = list(network.parameters())
+    total = sum(p.numel() for p in parameters)
+    zeros = sum(int((p == 0).sum()) for p in parameters)
+    tensors = checkpoint.tensors.values()
+    values = sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors)
+    return {
+        "parameters": cost.parameters,
+        "gflops": cost.flops / 1e9,
+        "sparsity": zeros / total,
+        "file_mb": (values + sum(-(-mask.numel() // 8) for mask in checkpoint.masks.values())) / 1e6,
+    }
+
+
+def size_of(file: Path) -> float | None:
+    """Megabytes (10^6 bytes) of a file; None where there is none."""
+    return file.stat().st_size / 1e6 if file.is_file() else None

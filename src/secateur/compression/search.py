@@ -1,0 +1,121 @@
+"""The search for widths by evaluation: what a candidate is worth, and where the search keeps its state."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from secateur.compression.context import Context
+from secateur.compression.images import augmented_images
+from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.settings import ChannelSettings
+from secateur.detector.model import Detector
+from secateur.files import read_json, write_json
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import ChannelGraph, Floats
+from secateur.pruning.plan import Plan
+from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.search import search
+from secateur.pruning.surgery import cut
+
+LOG = logging.getLogger("secateur")
+STATE = "search.json"
+CALIBRATION_IMAGES = 64
+"""Most images on which the BatchNorm statistics of a candidate are re-estimated: every candidate pays for them."""
+
+
+def search_plan(
+    detector: Detector,
+    context: Context,
+    settings: ChannelSettings,
+    graph: ChannelGraph,
+    scores: Floats,
+    budgets: Sequence[Budget],
+    reference: Mapping[str, float],
+    folder: Path | None,
+) -> Plan:
+    """The plan of the best allocation that EagleEye's search finds; inside a layer the best `scores` [units] stay.
+
+    A candidate's fitness is the mAP50 of the cut and repaired detector (constants absorbed and BatchNorm statistics
+    re-estimated as `settings` say, the latter on at most 64 images). As in the paper it is measured on
+    `search_images` images of the training split, spread evenly: the validation split stays unseen, so its
+    figures stay honest. mAP50 alone, for before any fine-tuning the boxes are too loose for mAP50-95 to tell much.
+
+    Args:
+        folder: where the search keeps `search.json`, from which the same call goes on after a kill; None keeps nothing.
+
+    Raises:
+        UserError: no training images, or no allocation meets the budgets.
+    """
+    fitness = Fitness(detector, graph, context, settings)
+    file = folder / STATE if folder is not None else None
+    state = read_json(file) if file is not None and file.is_file() else None
+    columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=settings.search.candidates)
+
+        def save(state: dict[str, Any]) -> None:
+            if file is not None:
+                write_json(file, state)
+            progress.update(task, completed=len(state["candidates"]))
+
+        result = search(
+            graph,
+            scores,
+            budgets,
+            settings.guards,
+            fitness,
+            settings.search,
+            seed=context.seed,
+            image_size=context.image_size,
+            state=state,
+            save=save,
+            criterion=settings.score.criterion,
+            reference=reference,
+        )
+    if result.history:
+        first, best = result.history[0].fitness, max(candidate.fitness for candidate in result.history)
+        LOG.info(
+            "Search: mAP50 %.3f on training images (global threshold %.3f), %d allocations evaluated, %d draws dropped",
+            best, first, len(result.history), result.dropped,
+        )  # fmt: skip
+    return result.plan
+
+
+class Fitness:
+    """mAP50 of the detector that a plan leaves, after the repair that costs no training."""
+
+    def __init__(self, detector: Detector, graph: ChannelGraph, context: Context, settings: ChannelSettings) -> None:
+        self.detector, self.graph, self.repair = detector, graph, settings.repair
+        index = split_index(context.require_data("The search"), "train")
+        limit = min(settings.search.search_images, len(index.files)) or None
+        self.evaluate = evaluator(index, val_settings(context, workers=0), limit)
+        self.images = list(_calibration_images(context, min(self.repair.recalibrate, CALIBRATION_IMAGES)))
+
+    def __call__(self, plan: Plan) -> float:
+        """Cuts, repairs, measures; the detector itself stays as it is."""
+        whole = absorb_offsets(self.detector, self.graph, plan) if self.repair.absorb else self.detector
+        smaller = cut(whole, self.graph, plan)
+        reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.recalibrate_share)
+        return float(self.evaluate(smaller).mAP50)
+
+
+def _calibration_images(context: Context, count: int) -> Iterator[Tensor]:
+    """Batches of equal size of training images, augmented as in the training, which the statistics stand for."""
+    if count == 0:
+        return
+    size = min(context.batch_size, count)
+    first: Tensor | None = None
+    for images in islice(augmented_images(context, count), max(count // size, 1)):
+        if first is not None and len(images) != len(first):
+            return
+        first = images if first is None else first
+        yield images

@@ -1,0 +1,60 @@
+"""Opens files as predictors, whatever runs them. A runtime is one file here that registers a `Runtime` by suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from secateur.errors import UserError
+from secateur.evaluation.predictor import Predictor
+from secateur.registry import Registry
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs files of one kind.
+
+    Attributes:
+        title: its name in tables, "ONNX Runtime".
+        open: file, device, number of threads (0: what the machine grants) and precision -> predictor.
+        exported: its files come out of an export; a checkpoint is more than something to run.
+    """
+
+    title: str
+    open: Callable[[Path, torch.device, int, str], Predictor]
+    exported: bool = True
+
+
+RUNTIMES: Registry[Runtime] = Registry("runtime", "secateur.deploy.runtimes")
+
+
+def runtime_of(path: str | Path) -> Runtime:
+    """What runs a file, by its suffix.
+
+    Raises:
+        UserError: nothing here does.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in RUNTIMES:
+        raise UserError(f"Nothing here runs {path}; files that can be run end in {', '.join(RUNTIMES)}.")
+    return RUNTIMES[suffix]
+
+
+def open_predictor(
+    path: str | Path, device: torch.device | str = "cpu", threads: int = 0, precision: str = "fp32"
+) -> Predictor:
+    """Opens an exported file or a checkpoint.
+
+    Args:
+        path: the file.
+        device: where it should run; a runtime that has no such device runs it on the CPU and says so.
+        threads: threads inside an operator on CPU; 0 takes what the machine grants (`machine.cpu_threads`).
+        precision: "fp32", "bf16" or "fp16", for checkpoints; an exported file has its own.
+
+    Raises:
+        UserError: the file is missing or broken, or its runtime is not installed.
+    """
+    return runtime_of(path).open(Path(path), torch.device(device), threads, precision)

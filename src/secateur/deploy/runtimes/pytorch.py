@@ -1,0 +1,23 @@
+"""PyTorch: checkpoints, ours and stock YOLOv5's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.detector.checkpoint import load_checkpoint
+from secateur.evaluation.predictor import TorchPredictor
+from secateur.machine import use_threads
+
+
+def open_checkpoint(path: Path, device: torch.device, threads: int = 0, precision: str = "fp32") -> TorchPredictor:
+    """The network of a checkpoint as a predictor; PyTorch's number of threads is one for the whole program."""
+    if device.type == "cpu":
+        use_threads(threads)
+    return TorchPredictor(load_checkpoint(path).detector().to(device), precision)
+
+
+for suffix in (".safetensors", ".pt"):
+    RUNTIMES.register(suffix)(Runtime("PyTorch", open_checkpoint, exported=False))

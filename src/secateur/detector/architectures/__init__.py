@@ -1,0 +1,1 @@
+"""Architectures of networks: each file here registers one kind."""

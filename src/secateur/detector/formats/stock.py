@@ -1,0 +1,205 @@
+"""YOLOv5 checkpoints (v5.0 to v7.0): from the inert records of a `.pt` file to a topology and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.detector.activations import recorded_activation
+from secateur.detector.blocks import BLOCKS
+from secateur.detector.formats.records import EXPECTED, Record, plain, read_records, tensors_of
+from secateur.detector.model import Detector
+from secateur.detector.topology import Block, Topology, parse_topology
+from secateur.errors import UserError
+
+_MODELS = ("models.yolo.Model", "models.yolo.DetectionModel")
+_BN_EPS = 1e-3
+
+
+@dataclass(frozen=True)
+class StockCheckpoint:
+    """What is kept of a stock file."""
+
+    topology: Topology
+    tensors: dict[str, Tensor]
+    names: dict[int, str]
+    strides: tuple[float, ...]
+    training: dict[str, Any]
+    image_size: int | None
+
+
+def read_stock(path: Path) -> StockCheckpoint:
+    """Reads a stock `.pt`; EMA weights are preferred, and the layers decide where they disagree with the YAML inside.
+
+    Raises:
+        UserError: one sentence that says what the file is and what is expected.
+    """
+    content = read_records(path, {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)})
+    model = _find_model(path, content)
+    try:
+        return _convert(path, model, content if isinstance(content, dict) else {})
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is a damaged YOLOv5 checkpoint ({error!r}); {EXPECTED}.") from error
+
+
+def _find_model(path: Path, content: Any) -> Record:
+    """The model record of a checkpoint, or the sentence that says what was found instead."""
+    candidates = [content.get("ema"), content.get("model")] if isinstance(content, dict) else [content]
+    for candidate in candidates:
+        if isinstance(candidate, Record) and candidate.kind in _MODELS:
+            return candidate
+    for state in [*candidates, content, *(content.values() if isinstance(content, dict) else ())]:
+        if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
+            some = ", ".join(str(k) for k in list(state)[:2])
+            raise UserError(
+                f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network; {EXPECTED}."
+            )
+    for candidate in candidates:
+        if isinstance(candidate, Record):
+            raise UserError(f"{path} holds a {candidate.kind} and no detector; {EXPECTED}.")
+    what = (
+        f"a dict with the keys {', '.join(map(str, list(content)[:5]))}"
+        if isinstance(content, dict)
+        else "something else"
+    )
+    raise UserError(f"{path} holds {what} and no detector; {EXPECTED}.")
+
+
+def _convert(path: Path, model: Record, content: Mapping[str, Any]) -> StockCheckpoint:
+    layers = list(model.modules()["model"].modules().values())
+    head = layers[-1]
+    if head.kind != "models.yolo.Detect":
+        raise UserError(f"its last layer is a {head.kind or 'foreign layer'}, not Detect; {EXPECTED}.")
+    tensors = {k: v for k, v in tensors_of(model) if not k.endswith("anchor_grid")}
+    strides = tuple(float(s) for s in head.get("stride").flatten())
+    topology = _topology(model, layers, tensors, strides)
+    _absorb_eps(model, tensors)
+
+    with torch.device("meta"):
+        detector = Detector(topology)
+    detector.set_tensors(tensors)
+    if detector.strides != strides:
+        raise UserError(f"its strides {strides} are not those of its layers, {detector.strides}; {EXPECTED}.")
+    compared = _compared()
+    for name, module in detector.named_modules():
+        record = _at(model, name)
+        if record is not None:
+            _compare(name, module, record, compared)
+    training = {
+        "source": "yolov5",
+        "file": path.name,
+        "epoch": plain(content.get("epoch")),
+        "date": plain(content.get("date")),
+        "hyp": plain(model.get("hyp")) or {},
+    }
+    names = _names(model.get("names"), topology.nc)
+    return StockCheckpoint(topology, tensors, names, strides, training, _image_size(content.get("opt")))
+
+
+def _image_size(options: Any) -> int | None:
+    """Pixels of the images that the training options name."""
+    size = options.get("imgsz") if isinstance(options, dict | Record) else None
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
+
+
+def _topology(
+    model: Record, layers: list[Record], tensors: Mapping[str, Tensor], strides: tuple[float, ...]
+) -> Topology:
+    """The topology of the YAML inside, corrected by what the layers say: classes, anchors, repeats, shortcuts."""
+    config = model.get("yaml")
+    if not isinstance(config, dict):
+        raise UserError(f"it does not say of which blocks it is made; {EXPECTED}.")
+    anchors = tensors[f"model.{len(layers) - 1}.anchors"].float()
+    pixels = (anchors * torch.tensor(strides).view(-1, 1, 1)).flatten(1).tolist()
+    topology = parse_topology({**config, "anchors": pixels}, "its model.yaml", nc=int(layers[-1].get("nc")))
+    if len(topology.blocks) != len(layers):
+        raise UserError(f"its model.yaml has {len(topology.blocks)} blocks but it has {len(layers)} layers.")
+    blocks = tuple(_corrected(i, b, r) for i, (b, r) in enumerate(zip(topology.blocks, layers, strict=True)))
+    return replace(topology, blocks=blocks, activation=_activation(layers) or topology.activation)
+
+
+def _corrected(i: int, block: Block, record: Record) -> Block:
+    """A block whose repeats and arguments are those of the layer in the file."""
+    kind = record.kind.rpartition(".")[2]
+    chained = kind == "Sequential"
+    if chained:
+        kind = record.modules()["0"].kind.rpartition(".")[2]
+    if kind != block.kind.removeprefix("nn."):
+        raise UserError(f"its layer {i} is a {kind} but its model.yaml says {block.kind}.")
+    known = BLOCKS[block.kind]
+    inner = record.get(known.inner) if known.inner else None
+    chain = record if chained else inner
+    members = list(chain.modules().values()) if isinstance(chain, Record) else []
+    if members:
+        block = replace(block, repeats=len(members))
+    elif not known.inner:
+        members = [record]
+    return block if known.read is None else replace(block, args=known.read(block.args, record, members))
+
+
+def _activation(layers: list[Record]) -> str | None:
+    """The activation of the first convolution block."""
+    for layer in layers:
+        block = layer.get("conv") if layer.kind.endswith(".Focus") else layer
+        if isinstance(block, Record) and block.kind.endswith(".Conv"):
+            return recorded_activation(block.get("act"))
+    return None
+
+
+def _absorb_eps(model: Record, tensors: dict[str, Tensor]) -> None:
+    """Our BatchNorms use eps 1e-3; another eps in the file moves into the running variance, for the same sum."""
+    for name in [k.removesuffix(".running_var") for k in tensors if k.endswith(".running_var")]:
+        record = _at(model, name)
+        eps = record.get("eps", _BN_EPS) if record is not None else _BN_EPS
+        if abs(eps - _BN_EPS) > 1e-9:
+            tensors[f"{name}.running_var"] = tensors[f"{name}.running_var"].float() + (eps - _BN_EPS)
+
+
+def _at(record: Record, name: str) -> Record | None:
+    """The record of a submodule by its dotted name."""
+    for part in filter(None, name.split(".")):
+        child = record.modules().get(part)
+        if child is None:
+            return None
+        record = child
+    return record
+
+
+def _pair(value: Any) -> Any:
+    """3 and (3, 3) alike."""
+    return tuple(value) if isinstance(value, list | tuple) else (value, value)
+
+
+def _compared() -> dict[type[nn.Module], tuple[str, ...]]:
+    """Attributes, by class of module, that a layer keeps beside its tensors and must agree in."""
+    kinds = [kind.compared for kind in BLOCKS.values()]
+    return {nn.LeakyReLU: ("negative_slope",), **{module: keys for kind in kinds for module, keys in kind.items()}}
+
+
+def _compare(name: str, module: nn.Module, record: Record, compared: Mapping[type[nn.Module], tuple[str, ...]]) -> None:
+    """Refuses a layer that does not compute what the file's layer computed."""
+    keys = [key for kind in type(module).__mro__ for key in compared.get(kind, ())]
+    for key in keys:
+        ours, theirs = getattr(module, key), record.get(key)
+        if theirs is not None and _pair(ours) != _pair(theirs):
+            raise UserError(f"its layer {name} has {key} {theirs}, but its model.yaml gives {ours}.")
+    kind = record.kind.rpartition(".")[2]
+    if record.kind.startswith("torch.nn.modules.activation.") and kind not in (
+        type(module).__name__,
+        "MultiheadAttention",
+    ):
+        raise UserError(f"its layer {name} is {kind}, but the other layers use {type(module).__name__}.")
+
+
+def _names(names: Any, nc: int) -> dict[int, str]:
+    """Class names from a list or a dict; missing ones are made up."""
+    pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
+    given = {int(k): str(v) for k, v in pairs}
+    return {i: given.get(i, f"class{i}") for i in range(nc)}

@@ -1,0 +1,109 @@
+"""What answers images with boxes: the protocol that validation, bench and prediction know, and PyTorch's side of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from secateur.detector.architecture import DetectionNetwork
+from secateur.errors import UserError
+from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
+
+logger = logging.getLogger("secateur")
+
+_PRECISIONS = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A detector that can be asked, whatever runs it. It is made once, for one device and precision."""
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Class names by id."""
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+
+    @property
+    def strides(self) -> tuple[float, ...]:
+        """Pixels of the image for one cell of each level; the sides of images are multiples of the largest."""
+
+    @property
+    def image_size(self) -> int | tuple[int, int] | None:
+        """Side, or height and width, of the only images it takes; None where any multiple of the stride will do."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are best put."""
+
+    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
+        """Of each image in [B, 3, H, W] (float32 in 0..1) the decoded rows float32 [n, 5 + nc] with objectness above
+        `confidence`: centre x, centre y, width, height in pixels, objectness, class scores."""
+
+    def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
+        """Of each image in [B, 3, H, W] (float32 in 0..1) the boxes float32 [n, 6] that stay: x1, y1, x2, y2 in pixels,
+        score, class; best score first."""
+
+
+class TorchPredictor:
+    """A network in PyTorch: a fused copy in evaluation mode, on the network's device, channels_last on CPU.
+
+    The network itself and its training flag stay as they are.
+    """
+
+    def __init__(self, network: DetectionNetwork, precision: str = "fp32") -> None:
+        """Takes a copy of the network as it is now.
+
+        Args:
+            network: what is asked.
+            precision: "fp32", "bf16" or "fp16"; below fp32 it runs under autocast, and fp16 needs a GPU.
+
+        Raises:
+            UserError: unknown precision.
+        """
+        assert isinstance(network, nn.Module)
+        self.names = dict(network.names)
+        self.nc, self.strides = network.nc, network.strides
+        self.image_size: int | tuple[int, int] | None = None
+        self.device = next(network.parameters()).device
+        self._precision = _precision(precision, self.device)
+        self._network = network.fused()
+        if self.device.type == "cpu":
+            _channels_last_(self._network)
+
+    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
+        """Decoded rows of each image with objectness above `confidence`; see `Predictor`."""
+        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        images = images.to(self.device, memory_format=layout)
+        reduced = self._precision is not torch.float32
+        with torch.inference_mode():
+            with torch.autocast(self.device.type, dtype=self._precision, enabled=reduced):
+                raw = self._network(images)
+            return self._network.decode_above(raw, confidence)
+
+    def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
+        """Boxes of each image; see `Predictor`."""
+        return non_max_suppression(self.rows(images, settings.conf), settings)
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    if name not in _PRECISIONS:
+        raise UserError(f"Unknown precision {name!r}; choose one of {', '.join(_PRECISIONS)}.")
+    if name == "fp16" and device.type == "cpu":
+        logger.warning("fp16 needs a GPU: computing in fp32.")
+        name = "fp32"
+    return _PRECISIONS[name]
+
+
+def _channels_last_(network: nn.Module) -> None:
+    """Lays the weights of convolutions out channels_last, in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

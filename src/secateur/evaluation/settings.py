@@ -1,0 +1,75 @@
+"""The options of suppression and validation: the one place of their defaults (imports no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from secateur.errors import UserError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class NmsSettings:
+    """Which boxes stay. The defaults are those of a validation, which wants the whole precision-recall curve."""
+
+    conf: float = 0.001
+    """Lowest confidence (objectness x class score) of a box."""
+    iou: float = 0.6
+    """Overlap at which a box is removed by a better one of its class."""
+    max_det: int = 300
+    """Most boxes of an image."""
+    agnostic: bool = False
+    """Boxes of different classes remove each other too."""
+    multi_label: bool = True
+    """A box stays once for each class whose confidence suffices, not only for its best class."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.conf < 1 or not 0 <= self.iou <= 1 or self.max_det < 1:
+            raise UserError(
+                f"conf ({self.conf}) and iou ({self.iou}) must lie between 0 and 1, and max_det ({self.max_det}) must "
+                "be positive."
+            )
+
+
+# What a person wants to see in a picture: YOLOv5's settings of detect.py.
+PREDICTION = NmsSettings(conf=0.25, iou=0.45, max_det=1000, multi_label=False)
+
+
+@dataclass(frozen=True)
+class ValSettings:
+    """Options of a validation."""
+
+    image_size: int = 0
+    """Longest side of the network's input in pixels, rounded up to a multiple of the largest stride (0: the size that
+    the network takes where it takes only one, else 640)."""
+    batch_size: int = 0
+    """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
+    nms: NmsSettings = NmsSettings()
+    single_cls: bool = False
+    """Treat all classes as one."""
+    workers: int = 2
+    """Processes that load images."""
+    coco: bool = False
+    """Also compute COCO's twelve AP/AR numbers."""
+    plots: bool = False
+    """Also keep PR curves and the confusion matrix."""
+    save_json: bool = False
+    """Also write the detections as COCO JSON."""
+    coco91: bool = False
+    """Write COCO's own category ids (1 to 90) into that JSON, for its official evaluation."""
+    rectangular: bool = True
+    """Pad images to the shape of their batch instead of to a square."""
+    order: Literal["stable", "stock"] = "stable"
+    """Order of images of equal aspect ratio, which decides who shares a padded shape: stable keeps the data set's;
+    stock takes numpy's unstable sort, as published figures did, and depends on the processor (by some .003 AP)."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0 or self.batch_size < 0 or self.workers < 0:
+            raise UserError(
+                f"image_size ({self.image_size}), batch_size ({self.batch_size}) and workers ({self.workers}) must not "
+                "be negative."
+            )
+        if self.order not in ("stable", "stock"):
+            raise UserError(f"Unknown order {self.order!r}; choose stable or stock.")

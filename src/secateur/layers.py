@@ -1,0 +1,64 @@
+"""The numbers that a layer keeps beside its tensors (channels, groups, features), brought in line with the tensors."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from secateur.errors import UserError
+
+
+def group_width(layer: nn.Module) -> tuple[int, int] | None:
+    """(input channels, output channels) of one group of a grouped convolution; None for every other layer."""
+    if isinstance(layer, _ConvNd) and layer.groups > 1:
+        return layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    return None
+
+
+def match_numbers_(layer: nn.Module, per_group: tuple[int, int] | None, name: str = "") -> None:
+    """Sets in_channels, out_channels, groups, num_features, in_features, out_features to what the tensors have.
+
+    Args:
+        layer: any module; one without such numbers is left as it is. Its tensors have their new shapes already.
+        per_group: (input channels, output channels) of one group of the dense layer (`group_width`), None when it is
+            not grouped. Narrowing removes whole groups, so the width of a group stays.
+        name: of the layer, for errors; left out, its class.
+
+    Raises:
+        UserError: the tensors do not fit a whole number of such groups, or not each other.
+    """
+    name = name or type(layer).__name__
+    if isinstance(layer, _ConvNd):
+        _match_convolution(layer, per_group, name)
+        _check_length(layer, "bias", layer.out_channels, name)
+    elif isinstance(layer, _NormBase):
+        known = [t for t in (layer.weight, layer.running_mean) if t is not None]
+        if known:
+            layer.num_features = known[0].shape[0]
+            for key in ("bias", "running_mean", "running_var"):
+                _check_length(layer, key, layer.num_features, name)
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+        _check_length(layer, "bias", layer.out_features, name)
+
+
+def _match_convolution(layer: _ConvNd, per_group: tuple[int, int] | None, name: str) -> None:
+    first, second = layer.weight.shape[:2]
+    layer.groups = 1
+    if per_group is not None:
+        # A transposed convolution has its weight the other way round: [inputs, outputs of a group, ...].
+        own, other = per_group if layer.transposed else per_group[::-1]
+        if first % own:
+            raise UserError(f"The tensor {name}.weight has {first} channels, no multiple of its group width {own}.")
+        if second != other:
+            raise UserError(f"The tensor {name}.weight has {second} channels in a group instead of {other}.")
+        layer.groups = first // own
+    channels = (first, second * layer.groups)
+    layer.in_channels, layer.out_channels = channels if layer.transposed else channels[::-1]
+
+
+def _check_length(layer: nn.Module, key: str, length: int, name: str) -> None:
+    tensor = getattr(layer, key, None)
+    if tensor is not None and tensor.shape != (length,):
+        raise UserError(f"The tensor {name}.{key} has the shape {list(tensor.shape)} where its layer has {length}.")

@@ -1,0 +1,24 @@
+"""Layer pruning: which blocks of a network can leave their chains, which ones do, and the network without them."""
+
+from secateur.pruning.depth.chains import ChainBlock, Chained
+from secateur.pruning.depth.selection import (
+    Selection,
+    candidates,
+    choose,
+    members,
+    removal_of,
+    remove,
+    select,
+)
+
+__all__ = [
+    "ChainBlock",
+    "Chained",
+    "Selection",
+    "candidates",
+    "choose",
+    "members",
+    "removal_of",
+    "remove",
+    "select",
+]

@@ -1,0 +1,174 @@
+"""Which bottlenecks of a network can go, which ones do, and the network without them.
+
+A bottleneck x + F(x) is a correction of its input, so it can be taken out whole; chains may become empty. Channel
+pruning knows nothing of this: it traces the shorter network like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+
+from secateur.errors import UserError
+from secateur.pruning.depth.chains import ChainBlock, chained
+from secateur.pruning.layer_scores import layer_scores
+from secateur.pruning.removal import Removal
+from secateur.pruning.repair import match_means_
+from secateur.pruning.settings import LayerSettings
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Blocks to remove, in the order of the network, their scores, and what there is to say about the choice."""
+
+    blocks: tuple[str, ...]
+    scores: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def members(network: nn.Module) -> tuple[ChainBlock, ...]:
+    """Every block of every chain, in the order of the network, removable or not.
+
+    Raises:
+        UserError: the network does not tell its chains.
+    """
+    return tuple(chained(network).chain_blocks())
+
+
+def candidates(network: nn.Module, *, any_layer: bool = False) -> tuple[ChainBlock, ...]:
+    """Blocks that can be removed one by one: residual ones and, with `any_layer`, all that keep the shape.
+
+    A detector without chains of bottlenecks (yolov3-tiny) has none.
+
+    Raises:
+        UserError: the network does not tell its chains.
+    """
+    return tuple(block for block in members(network) if _is_free(block, any_layer))
+
+
+def select(
+    network: nn.Module,
+    settings: LayerSettings,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+) -> Selection:
+    """The `settings.layers` blocks (or chains) of lowest score, within the guards.
+
+    Args:
+        network: one that tells its chains (`Chained`).
+        settings: what to remove.
+        batches: what the score reads, on the network's device: see `layer_scores.Evidence`.
+        loss: as there.
+
+    Raises:
+        UserError: no chains, unknown score, or one without the images that it reads.
+    """
+    known = members(network)
+    notes = []
+    narrow = [block.name for block in known if not _is_passable(block)]
+    if settings.any_layer and narrow:
+        notes.append(f"Not removable, because the widths before and after them differ: {', '.join(narrow)}.")
+    free = [block for block in known if _is_free(block, settings.any_layer)]
+    scores = layer_scores(network, [block.name for block in free], settings.layer_score, batches, loss)
+    choice = choose(
+        free, scores, settings.layers, min_bottlenecks=settings.min_bottlenecks, whole_chains=settings.chains
+    )
+    return replace(choice, notes=(*notes, *choice.notes))
+
+
+def choose(
+    free: Sequence[ChainBlock],
+    scores: Mapping[str, float],
+    count: int,
+    *,
+    min_bottlenecks: int = 0,
+    whole_chains: bool = False,
+) -> Selection:
+    """The `count` blocks of lowest score, or chains of lowest summed score; equal scores: the later ones stay.
+
+    Args:
+        free: blocks that may go, in the order of the network.
+        scores: of each of them.
+        count: blocks, or chains with `whole_chains`, to remove; fewer go, with a note, where the guards leave fewer.
+        min_bottlenecks: blocks that every chain keeps.
+        whole_chains: the blocks of a chain go together, if all of them may.
+    """
+    units = [[c] for c in free]
+    if whole_chains:
+        chains = [list(chain) for _, chain in groupby(free, key=lambda c: c.chain)]
+        units = [chain for chain in chains if len(chain) == chain[0].length]
+    left = {c.chain: c.length for c in free}
+    gone: set[str] = set()
+    removed = 0
+    for unit in sorted(units, key=lambda unit: sum(scores[c.name] for c in unit)):
+        chain = unit[0].chain
+        if removed < count and left[chain] - len(unit) >= min_bottlenecks:
+            left[chain] -= len(unit)
+            gone |= {c.name for c in unit}
+            removed += 1
+    notes = []
+    if removed < count:
+        what = "chains of bottlenecks" if whole_chains else "bottlenecks"
+        notes.append(f"{count} {what} were to go; {removed} can, and are removed.")
+    blocks = tuple(c.name for c in free if c.name in gone)
+    return Selection(blocks, {c.name: scores[c.name] for c in free}, tuple(notes))
+
+
+def removal_of(network: nn.Module, blocks: Iterable[str]) -> Removal:
+    """The removal of these blocks, checked: what is left of each chain has to fit together.
+
+    Raises:
+        UserError: a name is no block of a chain, or the widths around the removed blocks differ.
+    """
+    known = members(network)
+    collapsing = [block.chain for block in known if block.collapses]
+    removal = Removal.of(blocks, {block.chain: block.length for block in known}, collapsing)
+    for chain, kept in removal.kept.items():
+        inside = [block for block in known if block.chain == chain]
+        shape = inside[0].inputs
+        for block in (inside[i] for i in kept):
+            if block.inputs != shape:
+                raise UserError(
+                    f"{block.name} reads {block.inputs[0]} channels and would get {shape[0]}; keep what is before."
+                )
+            shape = block.outputs
+        gone = [block for block in inside if block.index not in kept]
+        if shape != inside[-1].outputs or not all(block.designed for block in gone):
+            raise UserError(f"{gone[-1].name} changes the width, so it cannot be removed.")
+    return removal
+
+
+def remove(network: Network, blocks: Iterable[str], images: Tensor | None = None) -> Network:
+    """A new network without these blocks; the old one is left alone.
+
+    Tensors of all other layers are copied bit for bit, unless `images` [B, C, H, W] in 0..1, on the network's device,
+    are given: what the removed blocks added on average is then made up for (`repair.match_means_`).
+
+    Raises:
+        UserError: as `removal_of`.
+    """
+    removal = removal_of(network, blocks)
+    kept = removal.tensors(network.state_dict())
+    smaller = cast(Network, chained(network).without_blocks(removal.kept, kept)).train(network.training)
+    for name, parameter in network.named_parameters():
+        new = removal.renamed(name)
+        if new is not None:
+            smaller.get_parameter(new).requires_grad_(parameter.requires_grad)
+    if images is not None and removal.blocks:
+        match_means_(smaller, network, removal.tensors({name: name for name, _ in network.named_modules()}), images)
+    return smaller
+
+
+def _is_passable(block: ChainBlock) -> bool:
+    """Whether the input of a block could take the place of its output."""
+    return block.designed and block.inputs == block.outputs
+
+
+def _is_free(block: ChainBlock, any_layer: bool) -> bool:
+    return _is_passable(block) and (block.residual or any_layer)

@@ -1,0 +1,173 @@
+"""What any choice of units costs: parameters and FLOPs as sums of products of kept counts, all evaluated at once."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.errors import UserError
+from secateur.pruning.graph.operators import Ids, Operation
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Sides = tuple[int, int]
+"""Height and width of an image in pixels."""
+ImageSize = int | Sides | None
+"""Pixels of a square image, height and width of another, or None: the inputs that the network was traced with."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a network costs.
+
+    `flops` is 2 x multiply-adds of convolutions and linear layers for one image, without those inside an attention.
+    """
+
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Dimension `dim` of a parameter or buffer: entry i belongs to unit `units[i]`, or to none (-1, frozen)."""
+
+    tensor: str
+    dim: int
+    units: Ids
+
+    @property
+    def layer(self) -> str:
+        """Name of the module that owns the tensor."""
+        return self.tensor.rpartition(".")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """`coefficient` x kept entries of axis vector `first` x kept entries of `second` (vector 0 counts 1)."""
+
+    coefficient: int
+    first: int
+    second: int
+
+
+class Pricing:
+    """Parameters and FLOPs as sums of products of two kept counts, all evaluated at once."""
+
+    def __init__(self, network: nn.Module, axes: tuple[Axis, ...], work: list[Work]) -> None:
+        vectors: list[Ids] = [np.array([-1], dtype=np.int64)]
+        known: dict[bytes, int] = {vectors[0].tobytes(): 0}
+        of_tensor: dict[str, list[int]] = defaultdict(list)
+        for axis in axes:
+            key = axis.units.tobytes()
+            if key not in known:
+                known[key] = len(vectors)
+                vectors.append(axis.units)
+            of_tensor[axis.tensor].append(known[key])
+
+        def term(tensor: str, elements: int) -> Term:
+            indices = of_tensor.get(tensor, [])
+            for index in indices:
+                elements //= len(vectors[index])
+            return Term(elements, *[*indices, 0, 0][:2])
+
+        self._entries = np.concatenate(vectors)
+        self._starts = np.cumsum([0] + [len(vector) for vector in vectors[:-1]])
+        self._parameters = _columns([term(name, value.numel()) for name, value in network.named_parameters()])
+        self._operations = _columns([term(item.operation.weight, item.operation.elements) for item in work])
+        self._work = work
+        self._known_positions: dict[ImageSize, Ids] = {}
+
+    def price(self, keep: Bools, image_size: ImageSize = None) -> Price:
+        """See `ChannelGraph.price`."""
+        counts = self._counts(keep)
+        parameters = _evaluate(self._parameters, counts)
+        flops = 2 * _evaluate(self._operations, counts) * self._positions(image_size)
+        return Price(int(parameters.sum()), int(flops.sum()))
+
+    def parameter_savings(self, units: int) -> Floats:
+        """Parameters that the removal of one unit alone saves, to first order: [units]."""
+        return self._savings(self._parameters, np.ones(self._parameters.shape[1], dtype=np.float64), units)
+
+    def flop_savings(self, units: int, image_size: ImageSize = None) -> Floats:
+        """FLOPs that the removal of one unit alone saves, to first order: [units]."""
+        return self._savings(self._operations, 2.0 * self._positions(image_size).astype(np.float64), units)
+
+    def _savings(self, terms: Ids, scale: Floats, units: int) -> Floats:
+        counts = self._counts(np.ones(units, dtype=bool))
+        per_axis = np.zeros(len(counts))
+        coefficient, first, second = terms
+        np.add.at(per_axis, first, coefficient * counts[second] * scale)
+        np.add.at(per_axis, second, coefficient * counts[first] * scale)
+        per_entry = np.repeat(per_axis, np.diff(np.append(self._starts, len(self._entries))))
+        used = self._entries >= 0
+        return np.bincount(self._entries[used], weights=per_entry[used], minlength=units).astype(float)
+
+    def _counts(self, keep: Bools) -> Ids:
+        # Entry -1 (frozen) reads the value appended at the end.
+        return np.add.reduceat(np.append(keep, True)[self._entries].astype(np.int64), self._starts)
+
+    def _positions(self, image_size: ImageSize) -> Ids:
+        if image_size not in self._known_positions:
+            sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+            positions = np.array([item.positions(sides) for item in self._work], dtype=np.int64)
+            self._known_positions[image_size] = positions
+        return self._known_positions[image_size]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One operation with its positions at two sizes of a square image, from which those at any size follow exactly.
+
+    Attributes:
+        operation: what is computed at every position; it knows those of the inputs that were traced.
+        sizes: sides of the two images; None where the network does not take one image, or only of one size.
+        first: positions for the first image.
+        second: positions for the second one.
+    """
+
+    operation: Operation
+    sizes: tuple[int, int] | None = None
+    first: tuple[int, ...] = ()
+    second: tuple[int, ...] = ()
+
+    def positions(self, sides: Sides | None) -> int:
+        """Number of positions at an image size: each side grows evenly with the image's side, rows with its area.
+
+        Raises:
+            UserError: positions at this size do not follow from those that were seen.
+        """
+        if sides is None:
+            return math.prod(self.operation.positions)
+        if self.sizes is None:
+            raise UserError(
+                "What this network costs is known for the inputs that it was traced with only; trace it with inputs of "
+                "the size that you want to know."
+            )
+        small, large = self.sizes
+        if len(self.first) == 2:
+            pairs = zip(self.first, self.second, sides, strict=True)
+            return math.prod(_grow(before, after, small, large, side) for before, after, side in pairs)
+        return _grow(math.prod(self.first), math.prod(self.second), small**2, large**2, math.prod(sides))
+
+
+def _grow(before: int, after: int, small: int, large: int, wanted: int) -> int:
+    steps, rest = divmod((after - before) * (wanted - small), large - small)
+    if rest:
+        raise UserError(f"The cost is exact only for image sizes that are multiples of {large - small}; round yours.")
+    return before + steps
+
+
+def _columns(terms: list[Term]) -> Ids:
+    rows = [(term.coefficient, term.first, term.second) for term in terms]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3).T
+
+
+def _evaluate(terms: Ids, counts: Ids) -> Ids:
+    coefficient, first, second = terms
+    products: Ids = coefficient * counts[first] * counts[second]
+    return products

@@ -1,0 +1,260 @@
+"""Tracing: ids flow through the exported graph of a network, and what is tied becomes a unit."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from secateur.errors import UserError
+from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
+from secateur.pruning.graph.inputs import example_inputs_of, image_sides, mapped, strides_to_try
+from secateur.pruning.graph.operators import Cause, Flow, Ids, Operation, frozen_like
+from secateur.pruning.graph.pricing import Axis, Pricing, Sides, Work
+
+Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
+
+
+def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
+    """Finds the units of a network by letting channel ids flow through it; the network is left as it was.
+
+    Args:
+        network: any module that torch.export can follow.
+        example_inputs: of one call, with a batch of one: tensors, or lists and mappings of them. Left out, they are the
+            network's own (`example_inputs`), or one image [1, 3, 64, 64].
+
+    Raises:
+        UserError: the network cannot be traced.
+    """
+    inputs = example_inputs_of(network, example_inputs)
+    sides = image_sides(inputs)
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        flow = _flow(network, inputs)
+        uncounted = {
+            f"{name}.{tensor}"
+            for name, module in network.named_modules()
+            if _is_attention(module)
+            for tensor, _ in module.named_parameters()
+        }
+        counted = [operation for operation in flow.operations if operation.weight not in uncounted]
+        work = _work(network, counted, inputs[0], sides) if sides else [Work(operation) for operation in counted]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return _assemble(network, flow, work, inputs, sides)
+
+
+def _is_attention(module: nn.Module) -> bool:
+    """Whether it is torch's multi-head attention or one with its tensors; published costs leave out what is inside."""
+    return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
+
+
+def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> Flow:
+    """Exports the network and sends ids through the graph."""
+    try:
+        program = torch.export.export(network, inputs, strict=False)
+    except Exception as error:  # whatever torch.export cannot express, in its own many exception types
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"The network cannot be traced ({first_line}); "
+            "only networks whose path does not depend on the data can be pruned."
+        ) from error
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    nodes = list(program.graph.nodes)
+    flow = Flow({node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names})
+    for node in nodes:
+        if node.op == "placeholder" and node.name in signature.user_inputs:
+            flow.values[node] = frozen_like(node.meta["val"], flow.frozen_id(Cause("the network's input")))
+        elif node.op == "call_function":
+            flow.visit(node)
+        elif node.op == "output":
+            flow.give_up(node)
+    for (tensor, _), ids in flow.axes.items():
+        if tensor in flow.touched:
+            cause = flow.touched[tensor]
+            flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
+    return flow
+
+
+def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
+    """Input and output shape of every call of every module for an image, if possible without arithmetic.
+
+    None: the network does not take images of this size.
+    """
+    shapes: Shapes = defaultdict(list)
+
+    def watch(name: str) -> Any:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, (tuple, list)) else output
+            if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+                shapes[name].append((tuple(inputs[0].shape), tuple(output.shape)))
+
+        return note
+
+    tensors = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+    }
+    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
+    try:
+        with torch.no_grad():
+            try:
+                functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
+            except RuntimeError:  # a tensor that is neither parameter nor buffer is not on the meta device
+                shapes.clear()
+                network(torch.zeros_like(image))
+    except Exception:  # whatever the network's own code raises at a size for which it was not made
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced: Sides) -> list[Work]:
+    """The operations with their positions at two image sizes.
+
+    A network that tells no strides is tried with ever larger ones, until positions at a third size follow: between
+    sizes that are no multiple of its stride maps grow unevenly. One that takes no other size than it was traced with
+    has only the traced positions.
+    """
+
+    def measured(side: int) -> list[tuple[int, ...]] | None:
+        if (side, side) == traced:
+            return [operation.positions for operation in operations]
+        shapes = _shapes(network, image.new_empty((*image.shape[:2], side, side)))
+        return None if shapes is None else [_positions(operation, shapes, traced, side) for operation in operations]
+
+    strides = strides_to_try(network)
+    for step in strides:
+        first, second = measured(2 * step), measured(3 * step)
+        if first is None or second is None:
+            continue
+        sizes = 2 * step, 3 * step
+        work = [Work(op, sizes, *_sides(*pair)) for op, *pair in zip(operations, first, second, strict=True)]
+        third = measured(4 * step) if len(strides) > 1 else None
+        expected = [entry.positions((4 * step, 4 * step)) for entry in work]
+        if third is None or expected == [math.prod(positions) for positions in third]:
+            return work
+    return [Work(operation) for operation in operations]
+
+
+def _positions(operation: Operation, shapes: Shapes, traced: Sides, side: int) -> tuple[int, ...]:
+    """Positions of an operation for a square image, read from the module that owns its weight."""
+    owner = operation.weight.rpartition(".")[0]
+    if len(operation.positions) > 1:
+        if not shapes.get(owner):
+            return tuple(count * side // old for count, old in zip(operation.positions, traced, strict=True))
+        # A module that is called more than once is visited in the same order here and in the trace.
+        before, after = shapes[owner].pop(0)
+        return before[2:] if operation.transposed else after[2:]
+    # A linear layer that is called as a function has the rows of the nearest module around it that was called.
+    while owner and owner not in shapes:
+        owner = owner.rpartition(".")[0]
+    rows = operation.positions[0] * side**2 // math.prod(traced)
+    return (math.prod(shapes[owner][0][1][:-1]) if shapes.get(owner) else rows,)
+
+
+def _sides(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows that are a flattened square map at both sizes, as the sides of that map."""
+    sides = tuple(math.isqrt(math.prod(rows)) for rows in (first, second))
+    if len(first) != 2 and all(side**2 == math.prod(rows) for side, rows in zip(sides, (first, second), strict=True)):
+        return (sides[0],) * 2, (sides[1],) * 2
+    return first, second
+
+
+def _assemble(
+    network: nn.Module, flow: Flow, work: list[Work], inputs: tuple[Any, ...], sides: Sides | None
+) -> ChannelGraph:
+    """Resolves ties, numbers the units in order of execution and groups them into spaces."""
+    roots = _components(flow.count, flow.ties)
+    causes: dict[int, Cause] = {}
+    for number in sorted(flow.frozen):  # the first that the network comes to
+        causes.setdefault(int(roots[number]), flow.frozen[number])
+    emitting = np.unique(np.concatenate([roots[ids] for ids in flow.emitted.values()] or [np.empty(0, np.int64)]))
+    alive = emitting[~np.isin(emitting, list(causes))]
+    number_of = np.full(flow.count, -1, dtype=np.int64)
+    number_of[alive] = np.arange(len(alive))
+    unit = number_of[roots]
+    emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
+    # An axis without a unit is never cut: leaving it out keeps the price's products short.
+    axes = tuple(Axis(tensor, dim, unit[ids]) for (tensor, dim), ids in flow.axes.items() if (unit[ids] >= 0).any())
+    parameters = {name for name, _ in network.named_parameters()}
+    buffers = {name for name, _ in network.named_buffers()}
+    unknown = {axis.tensor for axis in axes} - parameters - buffers
+    if unknown:
+        raise UserError(f"The network shares {sorted(unknown)[0]} under another name; such weights cannot be pruned.")
+    filters = {
+        layer: Axis(f"{layer}.weight", dim, unit[flow.axes[f"{layer}.weight", dim]])
+        for layer, dim in flow.filters.items()
+    }
+    return ChannelGraph(
+        units=len(alive),
+        spaces=_spaces(emitted, len(alive)),
+        axes=axes,
+        filters=filters,
+        emitted=emitted,
+        norms={layer: unit[ids] for layer, ids in flow.norms.items()},
+        norm_after=flow.after,
+        frozen=_frozen(flow, roots, causes),
+        inputs=mapped(inputs, lambda tensor: torch.empty_like(tensor, device="meta")),
+        image_size=sides,
+        pricing=Pricing(network, axes, work),
+    )
+
+
+def _frozen(flow: Flow, roots: Ids, causes: dict[int, Cause]) -> FrozenChannels:
+    """Which channels of which layers are frozen, and by what."""
+    entries = []
+    for layer, ids in flow.emitted.items():
+        found = [causes[root] for root in roots[ids].tolist() if root in causes]
+        entries += [Frozen(layer, found.count(by), len(ids), by.what, by.place) for by in dict.fromkeys(found)]
+    lost = {layer: entry for layer, entry in flow.lost.items() if layer not in flow.emitted}
+    entries += [Frozen(layer, channels, channels, by.what, by.place) for layer, (channels, by) in lost.items()]
+    return FrozenChannels(tuple(entries))
+
+
+def _components(count: int, ties: list[tuple[Ids, Ids]]) -> Ids:
+    """Smallest id of each id's tied set."""
+    parent = np.arange(count, dtype=np.int64)
+    if not ties:
+        return parent
+    first = np.concatenate([np.ravel(a) for a, _ in ties])
+    second = np.concatenate([np.ravel(b) for _, b in ties])
+    while True:
+        a, b = parent[first], parent[second]
+        if (a == b).all():
+            return parent
+        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+        while (parent[parent] != parent).any():
+            parent = parent[parent]
+
+
+def _spaces(emitted: dict[str, Ids], units: int) -> tuple[Space, ...]:
+    """Units by the layers that emit them and by how many channels of each they are."""
+    producers: list[list[tuple[str, int]]] = [[] for _ in range(units)]
+    for layer, ids in emitted.items():
+        for unit, width in zip(*(x.tolist() for x in np.unique(ids[ids >= 0], return_counts=True)), strict=True):
+            producers[unit].append((layer, width))
+    members: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    for unit, layers in enumerate(producers):
+        members[tuple(layers)].append(unit)
+    frozen = {layer: int((ids < 0).sum()) for layer, ids in emitted.items()}
+    return tuple(
+        Space(
+            layers=tuple(layer for layer, _ in layers),
+            units=np.array(inside, dtype=np.int64),
+            widths=tuple(width for _, width in layers),
+            frozen=tuple(frozen.pop(layer, 0) for layer, _ in layers),
+        )
+        for layers, inside in members.items()
+    )

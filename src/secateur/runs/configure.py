@@ -1,0 +1,77 @@
+"""Puts named values into the settings of a step, whichever of its groups they belong to, and checks their types."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from secateur.errors import UserError
+from secateur.steps.step import Step
+
+T = TypeVar("T")
+StepType = TypeVar("StepType", bound=Step)
+
+
+def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) -> StepType:
+    """A step with these settings; names are those of its fields and of the fields of its groups.
+
+    Raises:
+        UserError: an unknown setting, or a value of another type than the setting's; it names the place.
+    """
+    known = setting_names(kind())
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise UserError(f"{where}: unknown setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
+    try:
+        return _replaced(kind(), settings, where)
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def setting_names(step: Any) -> list[str]:
+    """Names of all settings of a step, those of its groups among them; a step's own name hides a group's."""
+    own = [entry.name for entry in dataclasses.fields(step) if not _is_group(getattr(step, entry.name))]
+    groups = [getattr(step, entry.name) for entry in dataclasses.fields(step)]
+    return list(dict.fromkeys(own + [name for group in groups if _is_group(group) for name in setting_names(group)]))
+
+
+def _is_group(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
+
+
+def _replaced(base: T, settings: Mapping[str, Any], where: str) -> T:
+    """`base` with the settings that are its own or its groups' replaced."""
+    changes: dict[str, Any] = {}
+    fields = {entry.name: getattr(base, entry.name) for entry in dataclasses.fields(base)}  # type: ignore[arg-type]
+    own = {name for name, value in fields.items() if not _is_group(value)}
+    for name, value in fields.items():
+        if name in own and name in settings:
+            changes[name] = _typed(value, settings[name], f"{where}, {name}")
+        elif name not in own:
+            inner = {key: item for key, item in settings.items() if key not in own and key in setting_names(value)}
+            changes |= {name: _replaced(value, inner, where)} if inner else {}
+    return dataclasses.replace(base, **changes) if changes else base  # type: ignore[type-var]
+
+
+def _typed(default: Any, value: Any, where: str) -> Any:
+    """The value as the field holds it: YAML knows no tuples, and a budget may be written as a number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        fits, wanted = number and not isinstance(value, float), "a whole number"
+    elif isinstance(default, float) or default is None:
+        fits, wanted = number or (default is None and value is None), "a number (YAML reads 1e-4 as text: write 1.0e-4)"
+    elif isinstance(default, str):
+        return str(value) if number or isinstance(value, str) else _wrong(where, value, "a word")
+    else:
+        return value
+    return value if fits else _wrong(where, value, wanted)
+
+
+def _wrong(where: str, value: Any, wanted: str) -> Any:
+    raise UserError(f"{where} is {value!r}; it must be {wanted}.")

@@ -1,0 +1,27 @@
+"""Types of options that several commands share, with YOLOv5's names for them and their help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tyro.conf import arg
+
+REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
+Data = Annotated[str, arg(help="Data set: a data.yaml, or coco128.yaml and the like by name.")]
+Weights = Annotated[
+    str, arg(help="Checkpoint: .safetensors, stock YOLOv5 .pt, or an official name such as yolov5n.pt.")
+]
+ImageSize = Annotated[
+    int, arg(aliases=["--img", "--imgsz"], help="Image side in pixels.", help_behavior_hint=REMEMBERED)
+]
+BatchSize = Annotated[int, arg(aliases=["--batch"])]
+Workers = Annotated[int, arg(help="Processes that load images.")]
+Seed = Annotated[int, arg(help="Seed of everything random.")]
+Device = Annotated[
+    str, arg(help="Where to compute: auto (a GPU where there is one), cpu, 0 (a GPU by its number), cuda:1 or mps.")
+]
+Hyp = Annotated[str, arg(help="Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file.")]
+Cfg = Annotated[str, arg(help="Model YAML or name (yolov5s, yolov3-tiny, ...), for training from scratch.")]
+Resume = Annotated[
+    str, arg(help="Go on with an interrupted run: its folder, or nothing for the newest.", metavar="[FOLDER]")
+]

@@ -1,0 +1,82 @@
+"""Run folders: where they lie, what they are left with, and that nothing stays behind when a command fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import UserError
+from secateur.files import increment_run, write_json
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command writes."""
+
+    project: str = ""
+    """Folder of runs (default: runs/COMMAND)."""
+    name: str = "exp"
+    """Name of the run folder; exp, exp2, exp3, ... so that nothing is overwritten."""
+    json: bool = False
+    """Print the summary alone, as JSON, on standard output."""
+
+    def root(self, command: str) -> Path:
+        """Folder that holds the runs of a command.
+
+        Raises:
+            UserError: the name leads out of it.
+        """
+        if Path(self.name).name != self.name or self.name in {"", ".", ".."}:
+            raise UserError(f"--name {self.name} is not a plain folder name; put the rest of the path into --project.")
+        return Path(self.project) if self.project else Path("runs") / command
+
+    def new(self, command: str) -> Path:
+        """A fresh folder."""
+        return increment_run(self.root(command), self.name)
+
+
+def require(value: str, option: str, example: str) -> str:
+    """The value of an option that a command cannot do without.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if not value:
+        raise UserError(f"Option {option} is missing; give it, for example {option} {example}.")
+    return value
+
+
+def finish(folder: Path, summary: Summary) -> Summary:
+    """Writes summary.json and returns it."""
+    summary = {**summary, "folder": str(folder)}
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+@contextmanager
+def removed_on_failure(folder: Path, unless: str = "") -> Iterator[None]:
+    """Removes a fresh run folder when nothing useful came into it: no file of the name `unless`."""
+    try:
+        yield
+    except Exception:
+        if not unless or not (folder / unless).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def newest_run(root: Path, marker: str = "options.json") -> Path:
+    """The run folder under `root` that was started last.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = sorted(root.glob(f"*/{marker}"), key=lambda file: file.stat().st_mtime)
+    if not runs:
+        raise UserError(f"There is no run to resume under {root}; give its folder: --resume {root}/exp.")
+    return runs[-1].parent

@@ -1,0 +1,112 @@
+"""`secateur prune`: the steps of a recipe that need no training, on one checkpoint, with a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.context import Context
+from secateur.compression.measuring import split_index
+from secateur.data.index import content_signature
+from secateur.detector.checkpoint import Checkpoint, save_checkpoint
+from secateur.errors import UserError
+from secateur.files import read_json
+from secateur.pruning.depth import candidates
+from secateur.pruning.plan import Plan
+from secateur.report.table import print_table
+from secateur.runs.folders import Place, Summary, finish, removed_on_failure
+from secateur.runs.pipeline import check_steps, do_steps, log_file, one_process
+from secateur.runs.progress import Progress, digest, file_digest
+from secateur.runs.resolve import PlannedStep, plain
+from secateur.steps.prune import Prune
+from secateur.steps.remove_layers import RemoveLayers
+from secateur.steps.step import Step
+from secateur.steps.zero_weights import ZeroWeights
+
+SEARCH_FILE = "search.json"
+
+
+def prune_checkpoint(steps: Sequence[Step], weights: str, start: Checkpoint, context: Context, place: Place) -> Summary:
+    """Does the steps on a checkpoint in a resumable folder; leaves pruned.safetensors and the table.
+
+    Args:
+        steps: in order.
+        weights: the file of `start`, noted in the history so that a distillation finds its teacher.
+        context: without a data set nothing is evaluated.
+
+    Raises:
+        UserError: bad options or input, found before anything is written.
+    """
+    one_process("prune")
+    planned = [PlannedStep(step, title=step.title) for step in steps]
+    _check_blocks(steps, start, weights)
+    key = _key(planned, weights, context)
+    check_steps(planned, start, context)
+    with Progress.open(place.root("prune"), place.name, key) as progress:
+        folder = progress.folder
+        # A budget out of reach leaves nothing behind; a search that was killed goes on in the folder in which it was.
+        with removed_on_failure(folder, unless=SEARCH_FILE), log_file(folder):
+            result = do_steps(planned, start, dataclasses.replace(context, dense=start), progress, splits=("val",))
+            file = folder / "pruned.safetensors"
+            save_checkpoint(_noting_weights(result.checkpoint, weights), file)
+        _leave_only_the_result(folder, result.parts)
+        print_table(result.rows)
+        _say_what_was_cut(folder, steps)
+        _say_what_is_next(file, context, steps)
+        last = result.rows[-1]
+        summary = {"command": "prune", "weights": str(file), "table": result.rows}
+        done = finish(folder, summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
+        progress.finish()
+    return done
+
+
+def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> None:
+    for step in steps:
+        if isinstance(step, RemoveLayers) and not candidates(start.detector(), any_layer=step.layers.any_layer):
+            raise UserError(f"{weights} has no bottlenecks that --layers could remove; give a channel budget instead.")
+
+
+def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[str, str]:
+    """All that the results depend on, by name."""
+    key = {
+        "--weights": f"{weights} {file_digest(Path(weights))}",
+        "--image-size": str(context.image_size),
+        "--batch-size": str(context.batch_size),
+        "--seed": str(context.seed),
+        "--device": str(context.device),
+        "the settings of the cut": digest([plain(planned) for planned in steps]),
+    }
+    for split in ("train", "val") if context.data is not None else ():
+        assert context.data is not None
+        if split in context.data.splits:
+            key[f"the {split} images or labels"] = content_signature(split_index(context.data, split, tell=True))
+    return key
+
+
+def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
+    """The checkpoint whose last stage names the file that it was made from."""
+    *earlier, last = checkpoint.history
+    last = dataclasses.replace(last, settings={**last.settings, "weights": str(Path(weights).absolute())})
+    return dataclasses.replace(checkpoint, history=(*earlier, last))
+
+
+def _leave_only_the_result(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Takes the checkpoints between the steps away: what is left is the one that was asked for."""
+    for name in parts:
+        (folder / f"{name}.safetensors").unlink(missing_ok=True)
+
+
+def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:
+    if any(isinstance(step, Prune) for step in steps):
+        print(Plan.from_dict(read_json(folder / "plan.json")))
+
+
+def _say_what_is_next(file: Path, context: Context, steps: Sequence[Step]) -> None:
+    """The command that goes on from here, as it can be pasted."""
+    print(f"Saved to {file}")
+    data = context.data.file if context.data is not None else "data.yaml"
+    if not isinstance(steps[-1], ZeroWeights):
+        print(f"Fine-tune it:  secateur finetune --weights {file} --data {data}")
+    print(f"Export it:     secateur export --weights {file}")

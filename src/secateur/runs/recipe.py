@@ -1,0 +1,108 @@
+"""A recipe: a named sequence of steps with their settings, read from YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secateur.errors import UserError
+from secateur.steps.step import STEPS
+
+FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One step of a recipe, not yet put together with the options of the command line.
+
+    Attributes:
+        verb: name of the step.
+        settings: what the recipe says of its settings.
+        title: name of its row in the table; "" takes the step's own.
+        round, rounds: where it stands in a repetition, from 1. Budgets are approached over the rounds.
+    """
+
+    verb: str
+    settings: Mapping[str, Any]
+    title: str = ""
+    round: int = 1
+    rounds: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named sequence of steps; `summary` is one line, `source` the paper or system that it follows."""
+
+    name: str
+    summary: str
+    source: str
+    entries: tuple[Entry, ...]
+
+
+def available() -> list[Recipe]:
+    """All recipes that come with the package, by name."""
+    return [load_recipe(file.stem) for file in sorted(FOLDER.glob("*.yaml"))]
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Reads a recipe by name, or from a user's own YAML file.
+
+    Raises:
+        UserError: no such recipe, or a file that is not one; names the file and the key.
+    """
+    file = FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        file = Path(name)
+        if file.suffix not in {".yaml", ".yml"} or not file.is_file():
+            known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+            raise UserError(f"Unknown recipe '{name}'; choose one of {known}, or give a recipe YAML file.")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"Cannot read the recipe {file}: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict) or not isinstance(data.get("stages"), list):
+        raise UserError(f"{file} is not a recipe: it needs the keys name, summary, source and a list of stages.")
+    return Recipe(
+        name=str(data.get("name", file.stem)),
+        summary=str(data.get("summary", "")),
+        source=str(data.get("source", "")),
+        entries=tuple(entry for item in data["stages"] for entry in _entries(file, item)),
+    )
+
+
+def _entries(file: Path, item: Any) -> list[Entry]:
+    """The steps that an item stands for: one or several, or those of a repetition, round after round."""
+    if not isinstance(item, dict) or len(item) != 1:
+        raise UserError(f"{file}: each stage is one verb with its settings, such as '- prune: {{criterion: gamma}}'.")
+    verb, settings = next(iter(item.items()))
+    if verb != "repeat":
+        return _step(file, verb, settings)
+    if not isinstance(settings, dict) or set(settings) != {"rounds", "stages"}:
+        raise UserError(f"{file}: a repetition is written 'repeat: {{rounds: 3, stages: [...]}}'.")
+    rounds = settings["rounds"]
+    whole = isinstance(rounds, int) and not isinstance(rounds, bool)
+    if not whole or not 1 <= rounds <= 100 or not isinstance(settings["stages"], list):
+        raise UserError(f"{file}: repeat needs rounds from 1 to 100 and a list of stages, not {rounds!r}.")
+    once = [entry for inner in settings["stages"] for entry in _entries(file, inner)]
+    if any(entry.rounds > 1 for entry in once):
+        raise UserError(f"{file}: a repetition cannot stand inside another.")
+    return [dataclasses.replace(entry, round=i, rounds=rounds) for i in range(1, rounds + 1) for entry in once]
+
+
+def _step(file: Path, verb: Any, settings: Any) -> list[Entry]:
+    if not isinstance(verb, str) or verb not in STEPS:
+        raise UserError(f"{file}: unknown stage '{verb}'; choose from {', '.join(STEPS)} and repeat.")
+    if not isinstance(settings, dict | None):
+        raise UserError(f"{file}, stage {verb}: its settings must be 'name: value' pairs, not {settings!r}.")
+    if not all(isinstance(name, str) for name in settings or {}):
+        raise UserError(f"{file}, stage {verb}: the names of its settings must be words.")
+    entries = []
+    for name, own in STEPS[verb].expand(settings or {}):
+        title = str(own.pop("title", ""))
+        entries.append(Entry(name, own, title))
+    return entries

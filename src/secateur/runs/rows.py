@@ -1,0 +1,75 @@
+"""The rows of a run's table: every checkpoint that a step makes is saved, measured, and noted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.context import Context
+from secateur.compression.measuring import describe, evaluate, val_settings
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.report.pictures import draw_evaluation
+from secateur.sparsity.report import write_sparsity
+
+LOG = logging.getLogger("secateur")
+
+Row = dict[str, Any]
+
+
+class SavedRows:
+    """Rows whose checkpoints lie in the run's folder, measured on the splits that the data set has of those asked for.
+
+    Attributes:
+        folder: for the checkpoints.
+        splits: "val", and "test" where it is wanted too.
+        reports: gives the folder for the curves and the zeros of a row.
+        rows: what was noted so far, in order.
+    """
+
+    def __init__(self, folder: Path, splits: Sequence[str], reports: Callable[[str], Path]) -> None:
+        self.folder, self.splits, self.reports = folder, tuple(splits), reports
+        self.rows: list[Row] = []
+
+    def add(
+        self, context: Context, name: str, title: str, make: Callable[[], Checkpoint], *, plots: bool = False
+    ) -> Checkpoint:
+        """Saves what `make` gives as NAME.safetensors, measures it, notes its row; a part of the run's memory."""
+        file = self.folder / f"{name}.safetensors"
+
+        def work() -> Row:
+            checkpoint = make()
+            save_checkpoint(checkpoint, file)
+            write_sparsity(self.reports(name), checkpoint)
+            return self.measure(context, name, title, checkpoint, plots)
+
+        self.rows.append(dict(context.memory.step(name, work)))
+        return load_checkpoint(file)
+
+    def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> Row:
+        """Metrics where there is a data set, and the cost of the model."""
+        row: Row = {"stage": title, "model": describe(checkpoint, context.image_size)}
+        row |= {"metrics": None, "test": None, "per_class": [], "speed_ms": {}}
+        if context.data is None:
+            return row
+        settings = val_settings(context, plots=plots)
+        splits = [split for split in self.splits if split in context.data.splits]
+        results = {split: evaluate(checkpoint, context, split, settings) for split in splits}
+        draw_evaluation(self.reports(name), results["val"])  # none without curves
+        metrics = results["val"].to_dict()
+        LOG.info("%s: mAP50 %.3f, mAP50-95 %.3f", title, metrics["mAP50"], metrics["mAP50-95"])
+        return row | {
+            "metrics": metrics,
+            "test": results["test"].to_dict() if "test" in results else None,
+            "per_class": results["val"].per_class_rows(),
+            "speed_ms": results["val"].speed_ms,
+        }
+
+
+def note_latency(rows: Sequence[Row], times: dict[str, float] | None) -> None:
+    """Puts the times of "dense" and "final" beside the rows that have their shapes; widths in between are not timed."""
+    sizes = {"dense": rows[0]["model"]["gflops"], "final": rows[-1]["model"]["gflops"]}
+    for row in rows:
+        same = next((name for name, size in sizes.items() if row["model"]["gflops"] == size), None)
+        row["latency_ms"] = times[same] if times and same else None

@@ -1,0 +1,155 @@
+"""`secateur run`: a recipe in one resumable folder, from what it will do to the table that it ends with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.context import Context
+from secateur.compression.measuring import split_index, usable_size
+from secateur.data.config import load_data_config
+from secateur.data.index import content_signature
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.classes import knows_classes
+from secateur.detector.start import starting_point
+from secateur.files import write_json
+from secateur.machine import pick_device, processor
+from secateur.pruning.costs import COSTS
+from secateur.report.table import print_table, write_markdown
+from secateur.runs.folders import Summary, require
+from secateur.runs.options import RunOptions
+from secateur.runs.pipeline import LOG_FILE, Result, check_steps, do_steps, log_file, one_process
+from secateur.runs.progress import Progress, digest, file_digest
+from secateur.runs.recipe import Recipe, load_recipe
+from secateur.runs.resolve import PlannedStep, plain, resolve
+from secateur.steps.measure import Measure
+from secateur.training.optimization.precision import choose_precision
+
+LOG = logging.getLogger("secateur")
+
+
+def run_recipe(options: RunOptions, root: Path) -> Summary:
+    """Runs (or goes on with) the recipe; returns the summary that is also written as summary.json and summary.md.
+
+    Args:
+        root: folder that holds the runs.
+
+    Raises:
+        UserError: bad options or input, found before anything is written where that is possible.
+    """
+    one_process("run")
+    data = load_data_config(require(options.data, "--data", "data.yaml"))
+    recipe = load_recipe(options.recipe)
+    device = pick_device(options.device)
+    start = starting_point(options.weights, options.cfg, data.names, options.seed)
+    image_size = usable_size(start, options.image_size)
+    common = {
+        "image_size": image_size,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "workers": options.workers,
+        "device": options.device,
+    }
+    trained = bool(options.weights) and knows_classes(load_checkpoint(options.weights).names, data.names)
+    steps = resolve(recipe, options.overrides, common, trained=trained)
+    if not any(isinstance(planned.step, Measure) for planned in steps):
+        steps = (*steps, PlannedStep(Measure()))
+    context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=None)
+    # Broken data is found now, not after an hour.
+    signatures = {split: content_signature(split_index(data, split, tell=True)) for split in ("train", "val")}
+    check_steps(steps, start, context)
+    for line in opening(options, recipe, steps, start, context):
+        print(line)
+    with (
+        Progress.open(root, options.place.name, run_key(options, steps, common, signatures)) as progress,
+        log_file(progress.folder),
+    ):
+        print(f"folder   {progress.folder}")
+        result = do_steps(steps, start, context, progress)
+        summary = closing(progress, result, recipe)
+        progress.finish()
+    return summary
+
+
+def run_key(
+    options: RunOptions, steps: Sequence[PlannedStep], common: Mapping[str, Any], signatures: Mapping[str, str]
+) -> dict[str, str]:
+    """All that the results depend on, by name: options, steps, the data set, the content of every file that is named.
+
+    The number of processes that load images changes nothing.
+    """
+    key = {f"--{name.replace('_', '-')}": digest(value) for name, value in options.overrides.items()}
+    shared = {name: value for name, value in common.items() if name != "workers"}
+    key |= {f"--{name.replace('_', '-')}": digest(value) for name, value in shared.items()}
+    key |= {f"the {split} images or labels": value for split, value in signatures.items()}
+    for name, file in {"--weights": options.weights, "--data": options.data, "--cfg": options.cfg}.items():
+        key[name] = f"{file} {file_digest(Path(file))}" if file else ""
+    named = dict.fromkeys(file for planned in steps for file in planned.step.files() if file)
+    key |= {f"the file {file}": file_digest(Path(file)) for file in named if Path(file).is_file()}
+    key["the recipe"] = digest([plain(planned) for planned in steps])
+    return key
+
+
+def opening(
+    options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep], start: Checkpoint, context: Context
+) -> list[str]:
+    """What the run will do, before it starts."""
+    assert context.data is not None
+    splits = ", ".join(f"{len(split_index(context.data, split))} {split}" for split in context.data.splits)
+    precision = choose_precision(options.overrides.get("amp", "auto"), context.device.type)
+    return [
+        f"recipe   {recipe.name}: {recipe.summary}",
+        f"device   {context.device} ({processor()}), training precision {'fp32' if precision == 'no' else precision}",
+        f"start    {options.weights or options.cfg}: {start.nc} classes, {context.image_size} px",
+        f"data     {options.data}: {splits} images",
+        f"budget   {budget_line(options, recipe, steps)}",
+        f"steps    {', '.join(planned.step.describe() for planned in steps)}",
+    ]
+
+
+def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep]) -> str:
+    """Which budget holds, and who said so."""
+    given = [f"{name} {options.overrides[name]}" for name in COSTS if name in options.overrides]
+    if given:
+        return f"{', '.join(given)} (from the command line)"
+    brought = [words for planned in steps if (words := planned.step.budget_words())]
+    if not brought:
+        return "none: this recipe cuts no channels"
+    return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
+
+
+def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
+    """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
+    folder, last = progress.folder, result.rows[-1]
+    save_checkpoint(result.checkpoint, folder / "final.safetensors")
+    plans = [name for name in result.parts if name.startswith("plan")]
+    exports = [result.parts[name] for name in result.parts if name.startswith("export")]
+    summary = {
+        "command": "run",
+        "recipe": recipe.name,
+        "folder": str(folder),
+        "metrics": last["metrics"],
+        "model": last["model"],
+        "speed_ms": last["speed_ms"],
+        "export": exports[-1] if exports else None,
+        "plan": result.parts[plans[-1]] if plans else None,
+        "table": result.rows,
+    }
+    write_json(folder / "summary.json", summary)
+    write_markdown(folder / "summary.md", result.rows, f"Run {folder.name}, recipe {recipe.name}")
+    print_table(result.rows)
+    made = {
+        "detector": folder / "final.safetensors",
+        **{f"{entry['format']} file": folder / entry["file"] for entry in exports},
+        "table": folder / "summary.md",
+        "plan": folder / "plan.json",
+        "cliff curve": folder / "cliff.png",
+        "curves": folder / "evaluation",
+        "log": folder / LOG_FILE,
+    }
+    for name, path in made.items():
+        if path.exists():
+            print(f"{name:<12} {path}")
+    return summary

@@ -1,0 +1,268 @@
+"""The sweep: percent, accuracy of the masked detector, parameters and GFLOPs, and where the cliff is; resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.compression.channels import Decision, cut_channels, repair, score_channels
+from secateur.compression.context import Context
+from secateur.compression.measuring import describe, evaluate, split_index, usable_size
+from secateur.compression.training import train_checkpoint
+from secateur.data.config import load_data_config
+from secateur.data.index import content_signature
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.classes import check_classes
+from secateur.errors import UserError
+from secateur.files import write_json, write_text
+from secateur.machine import pick_device
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
+from secateur.pruning.cliff import Point, knee_of
+from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.importance import CRITERIA, needs_gradients
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import RepairSettings
+from secateur.pruning.surgery import mask
+from secateur.report.figures import plots_available
+from secateur.report.sweep_plots import plot_sweep
+from secateur.report.sweep_table import cliff_row, cliff_sentence, csv_text, equality_sentence, sweep_table
+from secateur.runs.folders import Summary, finish, require
+from secateur.runs.pipeline import log_file, one_process
+from secateur.runs.progress import Progress, digest, file_digest
+from secateur.runs.sweep_options import SweepOptions, ratios_of
+from secateur.training.hyp import load_hyp
+from secateur.training.settings import TrainSettings
+
+LOG = logging.getLogger("secateur")
+
+Row = dict[str, Any]
+
+
+def sweep(options: SweepOptions) -> Summary:
+    """`secateur sweep`: writes sweep.csv, sweep.json and sweep.png, prints the table and returns the summary.
+
+    Every row is one percent of channels removed, by one global threshold on the scores; its accuracy is that of the
+    full-size detector whose channels are silenced (`mask`), on the whole val split. Fine-tuning always starts from the
+    cut detector after repair. A killed sweep goes on with the same command.
+
+    Raises:
+        UserError: bad options or input, found before anything is written.
+    """
+    one_process("sweep")
+    weights = require(options.weights, "--weights", "best.pt")
+    data = load_data_config(require(options.data, "--data", "data.yaml"))
+    checkpoint = load_checkpoint(weights)
+    check_classes(checkpoint, data.names, weights, str(data.file))
+    image_size = usable_size(checkpoint, options.image_size)
+    device = pick_device(options.device)
+    context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=checkpoint)
+    task = _checked(options, checkpoint, context)
+    with (
+        Progress.open(options.place.root("sweep"), options.place.name, _key(task)) as progress,
+        log_file(progress.folder),
+    ):
+        summary = Sweep(task, progress).run()
+        progress.finish()
+    return summary
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a sweep measures, checked."""
+
+    options: SweepOptions
+    ratios: tuple[float, ...]
+    checkpoint: Checkpoint
+    context: Context
+    graph: ChannelGraph
+    training: TrainSettings | None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the cut detector has a column."""
+        return self.options.cut or self.options.repair
+
+
+def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> Task:
+    """Checks options and data without writing anything."""
+    if options.finetune_epochs < 0:
+        raise UserError(f"--finetune-epochs {options.finetune_epochs} must be at least 0.")
+    ratios = ratios_of(options.percent)
+    CRITERIA[options.score.criterion]
+    # Made in any case: it also checks batch size, workers and seed.
+    training = TrainSettings(
+        epochs=max(options.finetune_epochs, 1),
+        batch_size=options.batch_size,
+        image_size=context.image_size,
+        seed=options.seed,
+        workers=options.workers,
+        device=options.device,
+        hyp=load_hyp(options.hyp),
+    )
+    graph = trace(checkpoint.detector())
+    # Any scores show whether the guards and the excluded layers are possible ones.
+    allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), options.guards, strict=False)
+    data, trained = context.require_data("A sweep"), options.finetune_epochs > 0
+    split_index(data, "val", tell=True)
+    if trained or options.repair or needs_gradients(options.score.criterion):
+        split_index(data, "train", tell=True)
+    return Task(options, ratios, checkpoint, context, graph, training if trained else None)
+
+
+def _budget(ratio: float) -> Budget:
+    return Budget("percent", ratio, share=True)
+
+
+def _key(task: Task) -> dict[str, str]:
+    """All that the results depend on, by name."""
+    options, context = task.options, task.context
+    record = dataclasses.asdict(options) | {"percent": task.ratios, "image_size": context.image_size}
+    key = {
+        f"--{name.replace('_', '-')}": digest(value)
+        for name, value in record.items()
+        if name not in {"place", "workers"}
+    }
+    key |= {f"the file {file}": file_digest(Path(file)) for file in (options.weights, options.data, options.hyp)}
+    data = context.require_data("A sweep")
+    splits = [split for split in ("train", "val") if split in data.splits]
+    return key | {f"the {split} images or labels": content_signature(split_index(data, split)) for split in splits}
+
+
+class Sweep:
+    """One sweep: each evaluation and each training is a part that is done once."""
+
+    def __init__(self, task: Task, progress: Progress) -> None:
+        self.task = task
+        self.progress = progress
+        self.folder = progress.folder
+
+    def run(self) -> dict[str, Any]:
+        """All rows in order, the dense detector first, then the table."""
+        LOG.info("Run folder: %s", self.folder)
+        rows = [self.dense()]
+        for ratio, plan in zip(self.task.ratios, self.plans(), strict=True):
+            rows.append(self.row(ratio, plan))
+        points = [
+            Point(row["removed"], row["mAP50"], row["mAP50-95"], row["parameters"], int(1e9 * row["gflops"]))
+            for row in rows
+        ]
+        return self.summary(rows, knee_of(points))
+
+    def dense(self) -> Row:
+        """The row of the detector as it came."""
+        model = self.progress.step("model", lambda: describe(self.task.checkpoint, self.task.context.image_size))
+        metrics = self.measure("dense", self.task.checkpoint)
+        LOG.info("dense: mAP50 %.3f, mAP50-95 %.3f", metrics["mAP50"], metrics["mAP50-95"])
+        return _row(0.0, 0.0, metrics, model["parameters"], model["gflops"])
+
+    def plans(self) -> list[Plan]:
+        """A plan a ratio, all from one scoring; where the guards end before the ratio, the most that they allow."""
+
+        def work() -> list[dict[str, Any]]:
+            task = self.task
+            detector = task.checkpoint.detector().to(task.context.device)
+            scores = score_channels(detector, task.graph, task.context, task.options.score)
+            size, name = task.context.image_size, task.options.score.criterion
+            return [
+                allocate(
+                    task.graph,
+                    scores,
+                    _budget(ratio),
+                    task.options.guards,
+                    image_size=size,
+                    criterion=name,
+                    strict=False,
+                ).to_dict()
+                for ratio in task.ratios
+            ]
+
+        return [Plan.from_dict(data) for data in self.progress.step("plans", work)]
+
+    def row(self, ratio: float, plan: Plan) -> Row:
+        """One percent: masked, and on request cut and fine-tuned."""
+        task, percent = self.task, f"{100 * ratio:g}"
+        silenced = Checkpoint.of(mask(task.checkpoint.detector(), task.graph, plan), like=task.checkpoint)
+        metrics = self.measure(f"masked-{percent}", silenced)
+        LOG.info("%s %%: mAP50 %.3f, mAP50-95 %.3f", percent, metrics["mAP50"], metrics["mAP50-95"])
+        row = _row(ratio, plan.removed_share, metrics, plan.after.parameters, plan.after.flops / 1e9)
+        decision = Decision(plan, task.graph)
+        if task.cut:
+            row |= _columns("cut", self.measure(f"cut-{percent}", self.smaller(decision, task.options.repair)))
+        if task.training is not None:
+            row |= _columns("tuned", self.finetuned(percent, decision, task.training))
+        return row
+
+    def smaller(self, decision: Decision, repaired: bool) -> Checkpoint:
+        """The really cut detector."""
+        task = self.task
+        if repaired:
+            return repair(task.checkpoint, decision, task.context, RepairSettings())
+        return cut_channels(task.checkpoint, decision)
+
+    def finetuned(self, percent: str, decision: Decision, training: TrainSettings) -> dict[str, float]:
+        """Metrics of the cut and repaired detector after its training; that goes on by itself where it was killed."""
+        folder = self.folder / f"finetune-{percent}"
+        start = folder / "start.safetensors"
+
+        def train() -> dict[str, Any]:
+            if not start.exists():
+                save_checkpoint(self.smaller(decision, repaired=True), start)
+            result = train_checkpoint(load_checkpoint(start), self.task.context, training, folder, verb="finetune")
+            return {"best_epoch": result.best_epoch, "best": str(result.best.relative_to(folder))}
+
+        trained = self.progress.step(f"finetune-{percent}", train)
+        return self.measure(f"tuned-{percent}", load_checkpoint(folder / trained["best"]))
+
+    def measure(self, step: str, checkpoint: Checkpoint) -> dict[str, float]:
+        """P, R, mAP50 and mAP50-95 on the val split, as a part that is done once."""
+        metrics: dict[str, float] = self.progress.step(step, lambda: evaluate(checkpoint, self.task.context).to_dict())
+        return metrics
+
+    def summary(self, rows: list[Row], knee: float | None) -> dict[str, Any]:
+        """Writes the files and prints the table."""
+        cliff = cliff_row(rows, knee)
+        write_text(self.folder / "sweep.csv", csv_text(rows))
+        options = self.task.options
+        about = {
+            "weights": options.weights,
+            "criterion": options.score.criterion,
+            "image_size": self.task.context.image_size,
+        }
+        cliff_percent = rows[cliff]["percent"] if cliff is not None else None
+        write_json(self.folder / "sweep.json", about | {"knee": knee, "cliff": cliff_percent, "rows": rows})
+        if plots_available():
+            plot_sweep(rows, self.folder / "sweep.png", knee=rows[cliff]["removed"] if cliff is not None else None)
+        lines = [sweep_table(rows, cliff), cliff_sentence(rows, knee, cliff)]
+        if options.cut and not options.repair:
+            lines.append(equality_sentence(rows))
+        print("\n".join(lines))
+        dense = self.progress.parts
+        result = finish(
+            self.folder,
+            {
+                "command": "sweep",
+                "metrics": dense["dense"],
+                "model": dense["model"],
+                "speed_ms": {},
+                "knee": knee,
+                "cliff": cliff_percent,
+                "table": rows,
+            },
+        )
+        print(f"Table and plot are in {self.folder}: sweep.csv, sweep.json, sweep.png.")
+        return result
+
+
+def _row(percent: float, removed: float, metrics: dict[str, float], parameters: int, gflops: float) -> Row:
+    values = {name: metrics[name] for name in ("mAP50", "mAP50-95")}
+    return {"percent": percent, "removed": removed, **values, "parameters": parameters, "gflops": gflops}
+
+
+def _columns(kind: str, metrics: dict[str, float]) -> Row:
+    return {f"{kind}_{name}": metrics[name] for name in ("mAP50", "mAP50-95")}

@@ -1,0 +1,69 @@
+"""The options of `secateur sweep`, and how its list of ratios is read; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from secateur.errors import UserError
+from secateur.pruning.settings import Guards, ScoreSettings
+from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Seed, Weights, Workers
+from secateur.runs.folders import Place
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Table of accuracy and cost against the share of channels that goes: where is the cliff?"""
+
+    weights: Weights = ""
+    data: Data = ""
+    percent: str = "0.1,0.2,0.3,0.4,0.5"
+    """Shares of the prunable channels to remove, between 0 and 1, with commas between them."""
+    image_size: ImageSize = 0
+    batch_size: BatchSize = 16
+    """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
+    workers: Workers = 2
+    seed: Seed = 0
+    device: Device = "auto"
+    cut: bool = False
+    """Also evaluate the detector that is really cut, and say whether it equals the masked one."""
+    repair: bool = False
+    """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
+    finetune_epochs: int = 0
+    """Also fine-tune every cut and repaired detector for so many epochs (0: none)."""
+    hyp: str = "finetune"
+    """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    guards: Guards = field(default_factory=Guards)
+    place: Place = field(default_factory=Place)
+
+
+def ratios_of(percent: str | float | Iterable[float]) -> tuple[float, ...]:
+    """The ratios of a sweep, ascending, from "0.1,0.2", "10%, 20%", one number or several.
+
+    Raises:
+        UserError: none is given, one is no number between 0 and 1, or one is given twice.
+    """
+    if isinstance(percent, str):
+        words = [word for word in percent.replace(",", " ").split() if word]
+    else:
+        words = [str(value) for value in ([percent] if isinstance(percent, int | float) else percent)]
+    if not words:
+        raise UserError("--percent is empty; list the shares of channels to remove, for example --percent 0.1,0.2,0.3.")
+    ratios = sorted(_ratio(word) for word in words)
+    twice = next((a for a, b in pairwise(ratios) if a == b), None)
+    if twice is not None:
+        raise UserError(f"--percent names {twice:g} twice; give every share once.")
+    return tuple(ratios)
+
+
+def _ratio(word: str) -> float:
+    """One share of --percent."""
+    try:
+        value = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < 1:
+        raise UserError(f"--percent {word} is not a share between 0 and 1; write for example --percent 0.1,0.2,0.3.")
+    return value

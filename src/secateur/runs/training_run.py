@@ -1,0 +1,166 @@
+"""A single training in a folder of its own: begun, resumed, and summed up as YOLOv5 does at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.context import Context
+from secateur.compression.measuring import describe, evaluate, split_index, usable_size, val_settings
+from secateur.compression.training import train_checkpoint
+from secateur.data.config import DataConfig, load_data_config
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.classes import knows_classes
+from secateur.detector.start import starting_point
+from secateur.errors import Interrupted, UserError
+from secateur.files import read_json, write_json
+from secateur.machine import pick_device
+from secateur.report.pictures import draw_evaluation
+from secateur.runs.configure import configured
+from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
+from secateur.runs.pipeline import log_file
+from secateur.runs.progress import run_lock
+from secateur.sparsity.report import write_sparsity
+from secateur.steps.step import STEPS
+from secateur.steps.train import TrainingStep
+from secateur.training.distributed import once, rank_and_world
+from secateur.training.loop import FitResult
+from secateur.training.settings import under_present_names
+from secateur.training.state import STATE_FILE
+
+LOG = logging.getLogger("secateur")
+OPTIONS, START = "options.json", "start.safetensors"
+
+
+def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, place: Place) -> Summary:
+    """Starts a training in a fresh folder.
+
+    Args:
+        step: the kind of training and its settings; an image size of 0 takes the one that the weights remember.
+        data_file: the data set.
+        weights, cfg: see `detector.start.starting_point`.
+
+    Raises:
+        UserError: bad options or input, found before anything is written.
+    """
+    data = load_data_config(require(data_file, "--data", "data.yaml"))
+    start = starting_point(weights, cfg, data.names, step.train.seed, int(step.settings().hyp.anchors))
+    step = _sized(step, usable_size(start, step.train.image_size))
+    untrained = not weights or not knows_classes(load_checkpoint(weights).names, data.names)
+    if step.distillation.distill and not step.distillation.teacher and untrained:
+        raise UserError("--distill has no trained detector of these classes to imitate; give one as --teacher.")
+    context = _context(step, data)
+    for split in ("train", "val"):
+        split_index(data, split, single_cls=step.train.single_cls, tell=True)
+    step.check(start, context)
+    folder = _new_folder(step, data_file, start, place)
+    # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
+    with removed_on_failure(folder, unless=STATE_FILE), run_lock(folder):
+        return _trained(step, start, context, folder)
+
+
+def resume_training(where: str, verb: str, place: Place) -> Summary:
+    """Goes on with an interrupted training: same options, same state.
+
+    Args:
+        where: a run folder or a file in it, or "latest" for the newest one of this verb.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = newest_run(place.root(verb)) if where == "latest" else Path(where)
+    # YOLOv5's habit: --resume runs/train/exp/weights/last.pt.
+    folder = next((f for f in (folder, *folder.parents) if (f / OPTIONS).is_file()), folder)
+    if not (folder / OPTIONS).is_file():
+        raise UserError(f"There is no training to resume in {folder}: {OPTIONS} is missing; give a run folder.")
+    record = read_json(folder / OPTIONS)
+    step = _restored(record, folder)
+    data = load_data_config(record["options"]["data"])
+    start = load_checkpoint(folder / START)
+    with run_lock(folder):
+        return _trained(step, start, _context(step, data), folder)
+
+
+def _trained(step: TrainingStep, start: Checkpoint, context: Context, folder: Path) -> Summary:
+    with log_file(folder):
+        try:
+            result = train_checkpoint(start, context, step.settings(), folder, verb=step.verb, methods=step.methods())
+        except KeyboardInterrupt:
+            if not (folder / STATE_FILE).is_file():
+                raise
+            raise Interrupted(f"secateur {step.verb} --resume {folder}") from None
+        return _summary(step, folder, result, context)
+
+
+def _sized(step: TrainingStep, image_size: int) -> TrainingStep:
+    return dataclasses.replace(step, train=dataclasses.replace(step.train, image_size=image_size))
+
+
+def _context(step: TrainingStep, data: DataConfig) -> Context:
+    train = step.train
+    device = pick_device(train.device)
+    return Context(train.image_size, device, data, train.batch_size, train.workers, train.seed)
+
+
+def _new_folder(step: TrainingStep, data_file: str, start: Checkpoint, place: Place) -> Path:
+    """A fresh run folder with all that --resume needs: the options and the checkpoint that the training starts from."""
+
+    def make() -> str:
+        folder = place.new(step.verb)
+        settings = dataclasses.asdict(step)
+        settings["train"].pop("hyp")
+        with removed_on_failure(folder):
+            save_checkpoint(start, folder / START)
+            write_json(folder / OPTIONS, {"command": step.verb, "options": {"data": data_file, **settings}})
+        return str(folder)
+
+    return Path(once(make, step.train.device))
+
+
+def _restored(record: dict[str, Any], folder: Path) -> TrainingStep:
+    """The step from what `_new_folder` wrote (groups of settings by name).
+
+    Raises:
+        UserError: the record is of another kind, or of a version with other settings.
+    """
+    try:
+        kind = STEPS[record["command"]]
+        groups = [value for value in record["options"].values() if isinstance(value, dict)]
+        plain = {name: value for name, value in record["options"].items() if not isinstance(value, dict)}
+        settings: dict[str, Any] = {name: value for group in groups for name, value in group.items()}
+        settings |= {"hyp": plain["hyp"]}
+        settings = under_present_names(settings)
+        unused = {name for group in ("place",) for name in record["options"].get(group, {})}
+        step = configured(kind, {name: value for name, value in settings.items() if name not in unused}, str(folder))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / OPTIONS} is not a record of a training ({error!r}); start a new one.") from error
+    if not isinstance(step, TrainingStep):
+        raise UserError(f"{folder} holds no training but '{record['command']}'; repeat its command instead.")
+    return step
+
+
+def _summary(step: TrainingStep, folder: Path, result: FitResult, context: Context) -> Summary:
+    """Evaluates the best checkpoint with plots and writes summary.json; nothing in other processes than the first."""
+    if rank_and_world()[0] != 0:
+        return {}
+    checkpoint = load_checkpoint(result.best)
+    metrics = evaluate(checkpoint, context, "val", val_settings(context, single_cls=step.train.single_cls, plots=True))
+    draw_evaluation(folder, metrics)
+    print(metrics.table())
+    write_sparsity(folder, checkpoint)
+    print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")
+    return finish(
+        folder,
+        {
+            "command": step.verb,
+            "weights": str(result.best),
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            "metrics": metrics.to_dict(),
+            "per_class": metrics.per_class_rows(),
+            "model": describe(checkpoint, context.image_size),
+            "speed_ms": metrics.speed_ms,
+        },
+    )

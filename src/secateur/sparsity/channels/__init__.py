@@ -1,0 +1,1 @@
+"""Methods that make channels dispensable while training: penalties on scales and filters, and the soft mask."""

@@ -1,0 +1,153 @@
+"""Sparse training on convolution weights: an L1 penalty on filters that can be pruned, for criteria that read them.
+
+Li et al. 2017, "Pruning Filters for Efficient ConvNets", rank filters by their L1 norm; this makes the norms differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UserError
+from secateur.files import write_text
+from secateur.pruning.graph import Axis
+from secateur.sparsity.channels.distribution import as_csv, distribution
+from secateur.sparsity.channels.gamma import soft_threshold
+from secateur.sparsity.rates import RATES, factor_at, rise
+from secateur.sparsity.settings import SparsifySettings
+from secateur.training.hooks import Hook
+from secateur.training.run import TrainingRun
+
+
+class ConvPenalty(Hook):
+    """Applies `conv_rate` * sum |W| to the filters whose channels can be pruned; a detector's last layers are not.
+
+    Mode, schedule and ramp are those of the gamma penalty. A filter's size, for schedules that look at it, is its mean
+    |weight|. BatchNorm is left alone: scales are `GammaPenalty`'s.
+
+    Args:
+        settings: how strong, and how.
+        filters: name of a convolution -> the axis of its weight that its emitted channels index, with the unit of each
+            (`ChannelGraph.filters`); those without any unit are left out.
+
+    Raises:
+        UserError: an unknown schedule.
+    """
+
+    def __init__(self, settings: SparsifySettings, filters: Mapping[str, Axis]) -> None:
+        RATES[settings.schedule]  # an unknown one is refused now, not in the first step
+        self.settings = settings
+        self.axes = [axis for axis in filters.values() if (axis.units >= 0).any()]
+        self._weights: list[nn.Parameter] = []
+        self._averages: list[Tensor] = []
+        self._dims: list[int] = []
+        self._prunable: list[Tensor] = []  # bool [filters] each
+        self._rows: list[dict[str, float]] = []
+        self._told = False
+
+    def start(self, run: TrainingRun) -> None:
+        """Finds the weights by name; frozen ones are left out.
+
+        Raises:
+            UserError: a name that is no weight of the detector, or no filter to penalise.
+        """
+        average, frozen = run.ema.detector.state_dict(), []
+        self._weights, self._averages, self._dims, self._prunable = [], [], [], []
+        for axis in self.axes:
+            try:
+                weight = run.detector.get_parameter(axis.tensor)
+            except AttributeError:
+                raise UserError(f"The convolution penalty names {axis.tensor}, which this detector lacks.") from None
+            if not weight.requires_grad:
+                frozen.append(axis.layer)
+                continue
+            self._weights.append(weight)
+            self._averages.append(average[axis.tensor])
+            self._dims.append(axis.dim)
+            self._prunable.append(torch.from_numpy(axis.units >= 0).to(weight.device))
+        if frozen:
+            run.log.message(
+                f"The convolution penalty: {len(frozen)} frozen layers are left out ({', '.join(frozen[:3])}, ...)."
+            )
+        if not self._weights:
+            raise UserError("The convolution penalty finds no filter that it may shrink; unfreeze some layers.")
+
+    @torch.no_grad()
+    def before_step(self, run: TrainingRun) -> None:
+        """Adds the sub-gradient to the final gradients."""
+        if self.settings.mode != "subgradient":
+            return
+        used = [i for i, weight in enumerate(self._weights) if weight.grad is not None]
+        if len(used) < len(self._weights) and not self._told:
+            self._told = True
+            missing = len(self._weights) - len(used)
+            run.log.message(f"The convolution penalty: {missing} layers take no part in the loss and are left out.")
+        if not used:
+            return
+        rates = self._rates(run, run.step_weight)
+        pull = list(torch._foreach_sign([self._weights[i] for i in used]))
+        torch._foreach_mul_(pull, [rates[i] for i in used])
+        torch._foreach_add_([gradient for i in used if (gradient := self._weights[i].grad) is not None], pull)
+
+    def after_step(self, run: TrainingRun) -> None:
+        """The proximal step: soft thresholding by learning rate times the rate."""
+        if self.settings.mode != "proximal":
+            return
+        rates = self._rates(run, run.step_weight * run.learning_rate)
+        for weight, thresholds in zip(self._weights, rates, strict=True):
+            weight.copy_(soft_threshold(weight, thresholds))
+
+    @torch.no_grad()
+    def epoch_end(self, run: TrainingRun) -> None:
+        """Logs the distribution of the filters' mean |weight|, of the model and of its average."""
+        rate = max(float(part.max()) for part in self._rates(run, 1.0))
+        row: dict[str, float] = {"epoch": run.epoch, "rate": rate}
+        for name, weights in (("model", self._weights), ("ema", self._averages)):
+            values = self._sizes(weights).cpu()
+            row |= {f"{name}/{key}": value for key, value in distribution(values).items()}
+            run.log.histogram(f"filters/{name}", values)
+        for key, value in row.items():
+            if key != "epoch":
+                run.log.log(f"filters/{key}", value)
+        self._rows.append(row)
+        if run.is_main:
+            write_text(run.folder / "filters.csv", as_csv(self._rows))
+
+    def may_stop(self, run: TrainingRun) -> bool:
+        """The course of the sparsity runs over all epochs."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of filters.csv so far; rates are functions of where the training is."""
+        return {"rows": [dict(row) for row in self._rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the rows."""
+        self._rows = [dict(row) for row in state["rows"]]
+
+    def _sizes(self, weights: list[Any]) -> Tensor:
+        """Mean |weight| of the filters that can be pruned, float32 [filters of all layers]."""
+        sizes = []
+        for weight, dim, prunable in zip(weights, self._dims, self._prunable, strict=True):
+            rows = weight.detach().movedim(dim, 0).flatten(1)
+            sizes.append((torch.linalg.vector_norm(rows, ord=1, dim=1) / rows.shape[1])[prunable].float())
+        return torch.cat(sizes)
+
+    def _rates(self, run: TrainingRun, share: float) -> list[Tensor]:
+        """`share` times the present rate of each filter, shaped to multiply the weights; 0 for filters that stay."""
+        factor = factor_at(self.settings.schedule, run.epoch / run.epochs, lambda: self._sizes(self._weights))
+        base = share * self.settings.conv_rate * rise(self.settings.ramp, run.iteration, run.schedule.batches)
+        rates = torch.cat(self._prunable).float()
+        if isinstance(factor, Tensor):
+            rates[torch.cat(self._prunable)] = factor
+            factor = 1.0
+        parts = (rates * (factor * base)).split([len(part) for part in self._prunable])
+        shaped = []
+        for part, weight, dim in zip(parts, self._weights, self._dims, strict=True):
+            shape = [1] * weight.ndim
+            shape[dim] = -1
+            shaped.append(part.view(shape))
+        return shaped

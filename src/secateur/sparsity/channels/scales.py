@@ -1,0 +1,119 @@
+"""The BatchNorm scales and shifts of the channels that can be pruned, as one vector, and which of them are tied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.errors import UserError
+from secateur.pruning.graph import Ids
+from secateur.training.run import TrainingRun
+
+
+@dataclass
+class Scales:
+    """Norms found in a training; a `vector` has the channels of all norms in a row, [channels].
+
+    Attributes:
+        names, gammas, betas: the norms, their scales and their shifts in the detector that is trained.
+        average_gammas, average_betas: the same of its moving average.
+        prunable: bool [channels]; the others are in the vector only because their norm is.
+        members: int64 [units, most members of a unit], places in the vector of the channels that live and die
+            together; unused places hold `channels`.
+        whole: bool [units]; False where a frozen norm holds a member.
+    """
+
+    names: list[str]
+    gammas: list[Tensor]
+    betas: list[Tensor]
+    average_gammas: list[Tensor]
+    average_betas: list[Tensor]
+    prunable: Tensor
+    members: Tensor
+    whole: Tensor
+
+    @classmethod
+    def find(cls, run: TrainingRun, norms: Mapping[str, Ids], method: str) -> Scales:
+        """Finds the norms by name: SyncBatchNorm and DDP keep names and parameters. Frozen ones are left out.
+
+        Args:
+            norms: name of a norm module -> unit of each of its channels, -1 for channels that cannot be pruned; as
+                `ChannelGraph.norms`.
+            method: who asks, for messages.
+
+        Raises:
+            UserError: a name that is no norm of the detector, or nothing left that may be shrunk.
+        """
+        average = run.ema.detector.state_dict()
+        found, frozen, units, frozen_units = [], [], [], []
+        for name, ids in norms.items():
+            try:
+                gamma = run.detector.get_parameter(f"{name}.weight")
+                beta = run.detector.get_parameter(f"{name}.bias")
+            except AttributeError:
+                raise UserError(f"{method} names {name}, which is no norm with scales in this detector.") from None
+            if len(ids) != len(gamma):
+                raise UserError(f"{method} has {len(ids)} channels for {name}, which has {len(gamma)}.")
+            if not (ids >= 0).any():
+                continue
+            if gamma.requires_grad:
+                found.append((name, gamma, beta))
+                units.append(np.asarray(ids))
+            else:
+                frozen.append(name)
+                frozen_units.append(np.asarray(ids))
+        if frozen:
+            run.log.message(f"{method}: {len(frozen)} frozen norms are left out ({', '.join(frozen[:3])}, ...).")
+        if not found:
+            raise UserError(f"{method} finds no channel that it may shrink; unfreeze or un-exclude some layers.")
+        device = found[0][1].device
+        ids = np.concatenate(units)
+        numbers, members = _members(ids)
+        whole = ~np.isin(numbers, np.concatenate(frozen_units)) if frozen_units else np.ones(len(numbers), bool)
+        return cls(
+            names=[name for name, _, _ in found],
+            gammas=[gamma for _, gamma, _ in found],
+            betas=[beta for _, _, beta in found],
+            average_gammas=[average[f"{name}.weight"] for name, _, _ in found],
+            average_betas=[average[f"{name}.bias"] for name, _, _ in found],
+            prunable=torch.from_numpy(ids >= 0).to(device),
+            members=torch.from_numpy(members).to(device),
+            whole=torch.from_numpy(whole).to(device),
+        )
+
+    def vector(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor a norm as one vector, float [channels], without gradients."""
+        return torch.cat([tensor.detach() for tensor in tensors])
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """A vector [channels] as one tensor a norm."""
+        return list(vector.split([len(gamma) for gamma in self.gammas]))
+
+    def sizes(self, tensors: Sequence[Tensor]) -> Tensor:
+        """|value| of the channels that can be pruned, float32 [prunable channels]."""
+        return self.vector(tensors)[self.prunable].abs().float()
+
+    def of_members(self, vector: Tensor) -> Tensor:
+        """A vector [channels] as [units, most members of a unit], zero in unused places."""
+        return torch.cat([vector, vector.new_zeros(1)])[self.members]
+
+    def to_channels(self, of_units: Tensor, fill: float) -> Tensor:
+        """A value for each unit as a vector [channels]; `fill` where no unit is."""
+        vector = of_units.new_full((len(self.prunable) + 1,), fill)
+        vector[self.members] = of_units[:, None].expand(self.members.shape)
+        return vector[:-1]
+
+
+def _members(units: Ids) -> tuple[Ids, Ids]:
+    """The units that occur, [units], and the places of each, [units, most members], filled up with len(units)."""
+    order = np.argsort(units, kind="stable")
+    order = order[units[order] >= 0]
+    numbers, first, count = np.unique(units[order], return_index=True, return_counts=True)
+    members = np.full((len(numbers), count.max()), len(units), dtype=np.int64)
+    row = np.repeat(np.arange(len(numbers)), count)
+    members[row, np.arange(len(order)) - np.repeat(first, count)] = order
+    return numbers, members

@@ -1,0 +1,44 @@
+"""The step that writes the detector for other runtimes, each file checked against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from secateur.deploy.settings import ExportSettings
+from secateur.steps.step import Step, step
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.detector.checkpoint import Checkpoint
+
+
+@step("export", purpose="exports")
+@dataclass(frozen=True)
+class Export(Step):
+    """Write a file for another runtime and compare its outputs with the detector's."""
+
+    export: ExportSettings = field(default_factory=ExportSettings)
+
+    def describe(self) -> str:
+        """The format."""
+        return f"export ({self.export.format})"
+
+    def check(self, checkpoint: Checkpoint, context: Context) -> None:
+        """The format by name, and whether what writes it is installed."""
+        from secateur.deploy.exporters import check_export
+
+        check_export(self.export)
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """No row: the result is noted in the summary."""
+        from secateur.deploy.exporters import EXPORTERS, export
+
+        file = context.place("") / f"final{context.mark}{EXPORTERS[self.export.format].suffix}"
+
+        def work() -> dict[str, object]:
+            written = export(checkpoint.detector(), file, context.image_size, self.export)
+            return {"format": self.export.format, **written.to_dict()}
+
+        context.memory.step("export" + context.mark, work)
+        return checkpoint

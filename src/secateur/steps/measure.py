@@ -1,0 +1,34 @@
+"""The step that times the dense and the present detector side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from secateur.steps.step import Step, step
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.detector.checkpoint import Checkpoint
+
+
+@step("measure", purpose="measures latency")
+@dataclass(frozen=True)
+class Measure(Step):
+    """Milliseconds at batch 1 on the CPU, in turns with the dense detector, in ONNX Runtime where it is installed."""
+
+    rounds: int = 30
+    """Measurements of each detector."""
+    threads: int = 0
+    """CPU threads (0: those that this process may use)."""
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """No row: the times are noted beside the rows of the detectors that were measured."""
+        from secateur.compression.latency import latencies
+
+        pair = {"dense": context.dense or checkpoint, "final": checkpoint}
+        context.memory.step(
+            "latency" + context.mark,
+            lambda: latencies(pair, context.image_size, rounds=self.rounds, threads=self.threads),
+        )
+        return checkpoint

@@ -1,0 +1,112 @@
+"""The step that cuts channels down to a budget and repairs the detector."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from secateur.compression.settings import ChannelSettings
+from secateur.pruning.costs import COSTS
+from secateur.pruning.settings import LayerSettings, RepairSettings
+from secateur.steps.step import Override, Step, step
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.detector.checkpoint import Checkpoint
+
+
+def _names(kind: type[Any]) -> set[str]:
+    return {entry.name for entry in dataclasses.fields(kind)}
+
+
+class _Overrides:
+    """The budgets by the names of all costs, and the rest.
+
+    Put together when they are asked for: a file of the user's may import this one while costs are being looked for.
+    """
+
+    def __get__(self, step: Prune | None, kind: type[Prune]) -> tuple[Override, ...]:
+        return (
+            *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
+            Override("criterion", "criterion", "Importance of a channel: taylor, fisher, gamma, l1, l2, ..."),
+            Override("round_to", "round_to", "Kept widths are multiples of this number.", int),
+            Override(
+                "exclude", "exclude", "Layers that keep all channels and weights, as patterns of their names.", tuple
+            ),
+        )
+
+
+@step("prune", purpose="cuts channels")
+@dataclass(frozen=True)
+class Prune(Step):
+    """Cut channels down to a budget, repair the detector."""
+
+    channels: ChannelSettings = field(default_factory=ChannelSettings)
+
+    overrides = _Overrides()
+
+    @classmethod
+    def expand(cls, settings: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """A cut may also be written with layers to remove, or with weights to zero: then it is several steps."""
+        if settings.get("unstructured"):
+            return [("zero_weights", dict(settings))]
+        layers = {name: value for name, value in settings.items() if name in _names(LayerSettings)}
+        if not settings.get("layers"):
+            return [(cls.verb, dict(settings))]
+        rest = {name: value for name, value in settings.items() if name not in layers}
+        shared = {name: value for name, value in rest.items() if name in {"title", *_names(RepairSettings)}}
+        steps = [("remove_layers", layers | shared)]
+        # Without a budget the rest still has to be one, so that a misspelt word is not overlooked.
+        return [*steps, (cls.verb, rest)] if set(rest) - set(shared) else steps
+
+    @property
+    def title(self) -> str:
+        """Its rows."""
+        return "cut"
+
+    def describe(self) -> str:
+        """The budgets."""
+        return f"prune ({self.budget_words()})"
+
+    def budget_words(self) -> str:
+        """The budgets."""
+        return ", ".join(str(budget) for budget in self.channels.budgets)
+
+    def check(self, checkpoint: Checkpoint, context: Context) -> None:
+        """Names, ranges, excluded layers, and whether the budget can be reached."""
+        from secateur.compression.channels import check_channels
+
+        check_channels(checkpoint, context, self.channels)
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """Decides (with the cliff curve around the decision), cuts, repairs: two rows."""
+        from secateur.compression.channels import Decision, cut_channels, decide, repair
+
+        folder = context.place("cliff") if context.mark else context.place("")
+
+        def work() -> dict[str, Any]:
+            decision, curve = decide(checkpoint, context, self.channels, folder)
+            decision.save(folder, curve)
+            after = decision.plan.after
+            if curve is not None:
+                print(curve.table())
+            return {
+                "parameters": after.parameters,
+                "flops": after.flops,
+                "warning": curve.warning if curve else None,
+                "notes": list(decision.plan.notes),
+            }
+
+        context.memory.step("plan" + context.mark, work)
+        decision = Decision.load(folder / "plan.json", checkpoint)
+        context.rows.add(
+            context, "cut" + context.mark, f"{context.title}, no repair", lambda: cut_channels(checkpoint, decision)
+        )
+        return context.rows.add(
+            context,
+            "repair" + context.mark,
+            f"{context.title} + repair",
+            lambda: repair(checkpoint, decision, context, self.channels.repair),
+        )

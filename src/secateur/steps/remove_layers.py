@@ -1,0 +1,52 @@
+"""The step that takes out the bottlenecks that matter least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from secateur.errors import UserError
+from secateur.pruning.settings import LayerSettings, RepairSettings
+from secateur.steps.step import Step, step
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.detector.checkpoint import Checkpoint
+
+
+@step("remove_layers", purpose="removes layers")
+@dataclass(frozen=True)
+class RemoveLayers(Step):
+    """Remove whole bottlenecks, least important first; what they added on average is absorbed."""
+
+    layers: LayerSettings = field(default_factory=LayerSettings)
+    repair: RepairSettings = field(default_factory=RepairSettings)
+
+    @property
+    def title(self) -> str:
+        """Its row."""
+        return "layers removed"
+
+    def describe(self) -> str:
+        """How many."""
+        what = "chain" if self.layers.chains else "layer"
+        return f"remove {self.layers.layers} {what}{'' if self.layers.layers == 1 else 's'}"
+
+    def check(self, checkpoint: Checkpoint, context: Context) -> None:
+        """The score by name, and the images that it reads."""
+        from secateur.compression.layers import check_layers
+
+        if self.layers.layers < 1:
+            raise UserError("No layers are to go: say how many with --layers 2.")
+        check_layers(context, self.layers)
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """One row."""
+        from secateur.compression.layers import remove_layers
+
+        return context.rows.add(
+            context,
+            "layers" + context.mark,
+            context.title,
+            lambda: remove_layers(checkpoint, context, self.layers, self.repair)[0],
+        )

@@ -1,0 +1,160 @@
+"""The step that trains a detector on the data; its best epoch counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from tyro.conf import Suppress
+
+from secateur.distillation.settings import DistillSettings
+from secateur.errors import UserError
+from secateur.sparsity.settings import WeightSettings
+from secateur.steps.step import Override, Step, step
+from secateur.training.hyp import load_hyp
+from secateur.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.compression.training import Methods
+    from secateur.detector.checkpoint import Checkpoint
+
+CONDITIONS = ("always", "classes-differ")
+ZEROES = "zeroes weights while training"
+TRAINING_OVERRIDES = (
+    Override("epochs", "epochs", "Epochs of each training step.", int, zero_skips=True, purpose="trains"),
+    Override("hyp", "hyp", "Hyper-parameters of all training steps.", purpose="trains"),
+    Override("optimizer", "optimizer", "SGD, Adam or AdamW, in all training steps.", purpose="trains"),
+    Override("amp", "amp", "Mixed precision of all training steps: auto, off, bf16 or fp16.", purpose="trains"),
+)
+WEIGHT_OVERRIDES = (
+    Override("target_sparsity", "target_sparsity", "Share of the weights to zero.", float, purpose=ZEROES),
+    Override(
+        "pruning_pattern", "pruning_pattern", "Blocks in which weights are zeroed: 1x1, 4x1, NxM, 2:4.", purpose=ZEROES
+    ),
+    Override(
+        "pruning_frequency",
+        "pruning_frequency",
+        "Optimizer steps between two prunings of weights.",
+        int,
+        purpose=ZEROES,
+    ),
+    Override(
+        "cooldown_epochs", "cooldown_epochs", "Last epochs, in which zeros stay where they are.", int, purpose=ZEROES
+    ),
+    Override(
+        "exclude",
+        "exclude_weights",
+        "Layers that keep all channels and weights, as patterns of their names.",
+        tuple,
+        purpose=ZEROES,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class TrainingStep(Step):
+    """What every training has: hyper-parameters, how to train, and whom to imitate."""
+
+    hyp: str = "scratch-low"
+    """Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
+    train: TrainSettings = field(default_factory=TrainSettings)
+    distillation: DistillSettings = field(default_factory=DistillSettings)
+
+    weights_file: ClassVar[str] = "best"
+    row_name: ClassVar[str] = ""
+
+    def methods(self) -> Methods:
+        """The methods that the settings switch on."""
+        raise NotImplementedError
+
+    def settings(self) -> TrainSettings:
+        """How to train, with the hyper-parameters read."""
+        return dataclasses.replace(self.train, hyp=load_hyp(self.hyp))
+
+    def describe(self) -> str:
+        """The verb and its epochs."""
+        return f"{self.verb} ({self.train.epochs} {'epoch' if self.train.epochs == 1 else 'epochs'})"
+
+    def files(self) -> tuple[str, ...]:
+        """The teacher, and hyper-parameters of the user's own."""
+        return self.distillation.teacher, self.hyp
+
+    def check(self, checkpoint: Checkpoint, context: Context) -> None:
+        """Methods and hyper-parameters by name, and a teacher that fits."""
+        from secateur.detector.checkpoint import load_checkpoint
+        from secateur.distillation.pairing import check_pair
+
+        context.require_data("A training")
+        self.methods().check(self.settings())
+        teacher = self.distillation.teacher
+        if teacher:
+            check_pair(checkpoint.detector(), load_checkpoint(teacher).detector(), teacher)
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """Trains; goes on where an interrupted training of the same folder was."""
+        from secateur.compression.training import train_checkpoint
+        from secateur.detector.checkpoint import load_checkpoint
+
+        folder = context.place(self.verb)
+
+        def train() -> dict[str, object]:
+            result = train_checkpoint(
+                checkpoint, context, self.settings(), folder, verb=self.verb, methods=self.methods()
+            )
+            return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
+
+        context.memory.step(self.verb + context.mark, train)
+        file = folder / "weights" / f"{self.weights_file}.safetensors"
+        name = "dense" if context.first and self.makes_dense else self.row_name
+        plots = self.weights_file == "best"
+        return context.rows.add(context, name + context.mark, context.title, lambda: load_checkpoint(file), plots=plots)
+
+
+@step("train", purpose="trains")
+@dataclass(frozen=True)
+class Train(TrainingStep):
+    """Train on the data; the best epoch counts."""
+
+    sparsity: WeightSettings = field(default_factory=WeightSettings)
+    when: Suppress[str] = "always"
+    """In a recipe: classes-differ leaves the step out for weights that know the classes of the data set."""
+
+    row_name: ClassVar[str] = "trained"
+    makes_dense: ClassVar[bool] = True
+    overrides: ClassVar[tuple[Override, ...]] = (
+        *TRAINING_OVERRIDES,
+        Override(
+            "dense_epochs",
+            "epochs",
+            "Epochs of the dense training; 0 leaves it out.",
+            int,
+            zero_skips=True,
+            forces=True,
+        ),
+        *WEIGHT_OVERRIDES,
+    )
+
+    def __post_init__(self) -> None:
+        if self.when not in CONDITIONS:
+            raise UserError(f"'when: {self.when}' is unknown; choose {' or '.join(CONDITIONS)}.")
+
+    @property
+    def title(self) -> str:
+        """The detector that everything else is compared with."""
+        return "dense"
+
+    def takes(self, override: Override) -> bool:
+        """Options of the weight pruning only where weights are pruned."""
+        return override.purpose != ZEROES or self.sparsity.target_sparsity > 0
+
+    def needed(self, first: bool, trained: bool) -> bool:
+        """A first training may be left out for weights that know the classes."""
+        return not (self.when == "classes-differ" and first and trained)
+
+    def methods(self) -> Methods:
+        """Weight pruning and distillation, as far as they are switched on."""
+        from secateur.compression.training import Methods
+
+        return Methods(weights=self.sparsity, distill=self.distillation)

@@ -1,0 +1,84 @@
+"""The optimizer with YOLOv5's three parameter groups, its rates and momentum, and the freezing of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.training.optimization.schedules import Schedule
+from secateur.training.settings import TrainSettings
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
+
+
+def parameter_groups(detector: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Biases, other weights, norm weights: only the second group decays, only the first has its own warm-up."""
+    biases: list[nn.Parameter] = []
+    weights: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
+    for module in detector.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias" or name.endswith("_bias"):
+                biases.append(parameter)
+            elif isinstance(module, NORMS):
+                norms.append(parameter)
+            else:
+                weights.append(parameter)
+    return biases, weights, norms
+
+
+def build_optimizer(
+    detector: nn.Module, settings: TrainSettings, schedule: Schedule, scaled: bool
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, Adam or AdamW.
+
+    Args:
+        scaled: an fp16 gradient scaler is in use. Fused steps then skip inside the kernel, unseen by hooks, so they are
+            not used.
+    """
+    biases, weights, norms = parameter_groups(detector)
+    groups: list[dict[str, Any]] = [
+        {"params": biases, "weight_decay": 0.0},
+        {"params": weights, "weight_decay": schedule.weight_decay},
+        {"params": norms, "weight_decay": 0.0},
+    ]
+    rate, momentum = schedule.hyp.lr0, schedule.hyp.momentum
+    implementation: dict[str, bool] = {"foreach": True} if scaled else {"fused": True}
+    if settings.optimizer == "SGD":
+        nesterov = momentum > 0
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov, **implementation)
+    kind = torch.optim.AdamW if settings.optimizer == "AdamW" else torch.optim.Adam
+    return kind(groups, lr=rate, betas=(momentum, 0.999), **implementation)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, iteration: int, epoch: int) -> None:
+    """Writes the schedule's rates and momentum of a batch into the groups."""
+    momentum = schedule.momentum(iteration)
+    for group, rate in zip(optimizer.param_groups, schedule.learning_rates(iteration, epoch), strict=True):
+        group["lr"] = rate
+        if "momentum" in group:
+            group["momentum"] = momentum
+        else:
+            group["betas"] = (momentum, group["betas"][1])
+
+
+def frozen_parameters(detector: Detector, freeze: Sequence[int]) -> list[nn.Parameter]:
+    """Parameters of the first n blocks (one number) or of the listed blocks (several).
+
+    Raises:
+        UserError: a block that the detector does not have, or nothing left to train.
+    """
+    blocks = tuple(freeze) if len(freeze) > 1 else tuple(range(freeze[0]))
+    count = len(detector.model)
+    wrong = [block for block in blocks if block >= count]
+    if wrong:
+        raise UserError(f"Option freeze names block {wrong[0]}, but the detector has blocks 0 to {count - 1}.")
+    frozen = [parameter for block in blocks for parameter in detector.model[block].parameters()]
+    if frozen and len(frozen) == len(list(detector.parameters())):
+        raise UserError("Option freeze leaves no parameter to train; name fewer blocks.")
+    return [parameter for parameter in frozen if parameter.requires_grad]

@@ -1,0 +1,88 @@
+"""The flags that users of YOLOv5 and of pruning systems know: most mean an option of ours, others get an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from secateur.errors import UserError
+
+# Flags that are another name for an option of ours; those that stand in the help as aliases are not repeated here.
+RENAMED: Mapping[str, str] = {
+    "--img": "--image-size",
+    "--imgsz": "--image-size",
+    "--img-size": "--image-size",
+    "--batch": "--batch-size",
+    "--conf-thres": "--conf",
+    "--iou-thres": "--iou",
+    "--cos": "--cos-lr",
+    "--model": "--weights",
+    "--sr": "--rate",
+    "--bn-sparsity": "--rate",
+    "--sparsity-rate": "--rate",
+    "--dist-loss": "--distill",
+    "--temperature": "--distill-temperature",
+    "--teacher-weights": "--teacher",
+    "--noautoanchor": "--no-autoanchor",
+    "--include": "--format",
+}
+# Flags that switch on what here is said with a value.
+SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}
+# Flags that mean something in one command only.
+SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)}
+}
+# Flags without a counterpart: what to do instead, in one sentence.
+ANSWERS: Mapping[str, str] = {
+    "--do-prune": "weights are pruned while training by saying how many: --target-sparsity 0.8 (secateur finetune)",
+    "--prune": "pruning is a command of its own: secateur prune --weights best.pt --flops 0.5",
+    "--st": "sparse training is a command of its own: secateur sparsify --weights best.pt --data data.yaml",
+    "--ft-pruned-model": "a pruned checkpoint is trained like any other: secateur finetune --weights cut.safetensors",
+    "--cache": "images are kept in memory by themselves where they fit; leave it out",
+    "--cache-images": "images are kept in memory by themselves where they fit; leave it out",
+    "--exist-ok": "nothing is ever overwritten: runs go to exp, exp2, ...; name one with --name",
+    "--save-period": "the resumable state is saved every epoch, and more often with --save-every-steps",
+    "--nosave": "best and last are always saved; leave it out",
+    "--evolve": "hyper-parameters are not evolved here; give a file with --hyp",
+    "--image-weights": "images are drawn evenly here; leave it out",
+    "--quad": "this loader does not exist here; leave it out",
+    "--local-rank": "torchrun tells each process its rank; leave it out",
+    "--notest": "evaluate rarely with --val-every 0",
+    "--augment": "there is no test-time augmentation here; leave it out",
+    "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val",
+    "--noplots": "pictures are drawn where matplotlib is installed; leave it out",
+    "--verbose": "the table of all classes is always printed; leave it out",
+}
+# Answers that hold for one command only.
+OF_COMMAND: Mapping[str, Mapping[str, str]] = {
+    "export": {"--half": "files are written in fp32; leave it out"},
+    "prune": {"--cfg": "a checkpoint knows its own network; leave it out"},
+    "finetune": {"--cfg": "a checkpoint knows its own network; leave it out"},
+    "sparsify": {"--cfg": "a checkpoint knows its own network; leave it out"},
+}
+
+
+def understood(command: str, arguments: Sequence[str]) -> list[str]:
+    """The words under our names; a bare --resume is completed.
+
+    Raises:
+        UserError: a flag without a counterpart; the sentence says what to do instead.
+    """
+    words: list[str] = []
+    for position, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--"):
+            words.append(word)
+            continue
+        flag = "--" + flag[2:].replace("_", "-")
+        spelt_out = {**SPELT_OUT, **SPELT_OUT_IN.get(command, {})}
+        if flag in spelt_out and not equals:
+            words += spelt_out[flag]
+            continue
+        answer = OF_COMMAND.get(command, {}).get(flag) or ANSWERS.get(flag)
+        if answer is not None:
+            raise UserError(f"secateur {command} has no {flag}: {answer}.")
+        words.append(RENAMED.get(flag, flag) + equals + value)
+        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        if flag == "--resume" and not equals and following.startswith("--"):
+            words.append("latest")
+    return words

@@ -1,0 +1,116 @@
+"""The search on a detector and its data: what a candidate is worth, and its state on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secateur.compression import search as searching
+from secateur.compression.context import Context
+from secateur.compression.search import Fitness, search_plan
+from secateur.compression.settings import ChannelSettings
+from secateur.data.config import load_data_config
+from secateur.detector.checkpoint import load_checkpoint
+from secateur.errors import UserError
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import trace
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import Guards, RepairSettings, SearchSettings
+from secateur.pruning.surgery import cut
+
+
+def settings(round_to: int = 1, **changes: Any) -> ChannelSettings:
+    return ChannelSettings(
+        guards=Guards(round_to=round_to, **changes),
+        repair=RepairSettings(recalibrate=16),
+        search=SearchSettings(search="eagleeye", candidates=6, search_images=8),
+    )
+
+
+def context(data: Path) -> Context:
+    return Context(64, data=load_data_config(data), batch_size=8, workers=0)
+
+
+def found(weights: Path, data: Path, folder: Path | None, **guards: Any) -> Plan:
+    detector = load_checkpoint(weights).detector()
+    graph = trace(detector)
+    scores = np.random.default_rng(0).random(graph.units)
+    reference = {"flops": float(graph.price(None, 64).flops)}
+    budgets = [Budget("flops", 0.5)]
+    return search_plan(detector, context(data), settings(**guards), graph, scores, budgets, reference, folder)
+
+
+def test_killed_and_resumed_the_same_plan(
+    tiny_weights: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = found(tiny_weights, tiny_data, None)
+    assert undisturbed.after.flops <= 0.52 * undisturbed.before.flops
+    assert not list(tmp_path.iterdir())
+    original, calls = Fitness.__call__, []
+
+    def dying(self: Fitness, plan: Plan) -> float:
+        calls.append(plan)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(self, plan)
+
+    monkeypatch.setattr(Fitness, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        found(tiny_weights, tiny_data, tmp_path)
+    assert len(json.loads((tmp_path / "search.json").read_text())["candidates"]) == 3
+    assert found(tiny_weights, tiny_data, tmp_path) == undisturbed
+    assert len(calls) == 7
+
+
+def test_a_candidate_is_repaired_and_ranked_on_training_images(
+    tiny_weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    real = searching.evaluator
+
+    def spy(index: Any, settings: Any, limit: Any) -> Any:
+        seen.update(files=index.files, limit=limit)
+        measure = real(index, settings, limit)
+
+        def watched(detector: Any) -> Any:
+            seen["detector"] = detector
+            return measure(detector)
+
+        return watched
+
+    monkeypatch.setattr(searching, "evaluator", spy)
+    detector = load_checkpoint(tiny_weights).detector()
+    graph = trace(detector)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    keep = np.ones(graph.units, dtype=bool)
+    keep[graph.spaces[0].units[::2]] = False
+    plan = Plan.of(graph, keep, 64)
+    for recalibrate, moved in ((16, True), (0, False)):
+        repair = RepairSettings(recalibrate=recalibrate, absorb=False)
+        fitness = Fitness(detector, graph, context(tiny_data), dataclasses.replace(settings(), repair=repair))
+        assert len(fitness.images) == recalibrate // 8
+        assert 0 <= fitness(plan) <= 1
+        means = {k: v for k, v in seen["detector"].state_dict().items() if "running_mean" in k}
+        plain = cut(detector, graph, plan).state_dict()
+        assert any((plain[name] != value.cpu()).any() for name, value in means.items()) == moved
+    assert all("train" in str(file) for file in seen["files"]) and seen["limit"] == 8
+    assert all((before[name] == value).all() for name, value in detector.state_dict().items())
+
+
+def test_an_impossible_budget_is_one_sentence(tiny_weights: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nearest has"):
+        found(tiny_weights, tiny_data, tmp_path, min_share=0.9)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"search": "beauty"}, {"candidates": 0}, {"search_images": -1}, {"tolerance": 0.0}]
+)
+def test_bad_settings_are_refused_when_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"--search|--candidates|--tolerance"):
+        SearchSettings(**changes)

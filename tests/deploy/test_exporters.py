@@ -1,0 +1,157 @@
+"""Exported files: the same outputs, the promised interface, nothing printed, nothing left behind when it fails."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from secateur.deploy.check import output_error
+from secateur.deploy.exporters import EXPORTERS, export
+from secateur.deploy.exporters import onnx as onnx_exporter
+from secateur.deploy.runtimes.onnx import OnnxPredictor
+from secateur.deploy.settings import ExportSettings
+from secateur.errors import UserError
+from secateur.evaluation.predictor import TorchPredictor
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxslim")
+pytest.importorskip("onnxruntime")
+
+
+def test_outputs_and_what_is_said_of_them(detector, tmp_path) -> None:
+    detector.train()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    result = export(detector, tmp_path / "a.onnx", (64, 96))
+    assert detector.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+    said = result.to_dict()
+    assert said.pop("max_error") <= 1e-3 and said.pop("nodes") > 100 and said.pop("file_mb") > 1
+    assert said == {"file": "a.onnx", "size": [64, 96], "batch": 1, "opset": 17}
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5s-transformer", "yolov5s-ghost"])
+def test_other_topologies(lively, name, tmp_path) -> None:
+    settings = ExportSettings(simplify=name != "yolov5s-ghost")
+    assert export(lively(name), tmp_path / "a.onnx", 64, settings).max_error <= 1e-3
+
+
+def test_zero_border_before_max_pooling_stays_zero(lively, tmp_path) -> None:
+    # ONNX Runtime fuses Pad and MaxPool wrongly; the border must count as zero for any number of images.
+    result = export(lively("yolov3-tiny"), tmp_path / "a.onnx", 64, ExportSettings(dynamic=True))
+    assert result.max_error < 1e-4 and result.batch == 0
+
+
+class Plain(torch.nn.Module):
+    """A detection network of another make: one level, one box a cell, images of four channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names, self.nc, self.strides = {0: "a", 1: "b"}, 2, (8.0,)
+        self.body = torch.nn.Conv2d(4, 7, 8, 8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images)
+
+    def decode(self, raw: torch.Tensor) -> torch.Tensor:
+        return raw.flatten(2).transpose(1, 2).sigmoid()
+
+    def decode_above(self, raw: torch.Tensor, confidence: float) -> list[torch.Tensor]:
+        return [rows[rows[:, 4] > confidence] for rows in self.decode(raw)]
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        return self.decode(self(images))
+
+    def fused(self) -> Plain:
+        return copy.deepcopy(self).eval()
+
+    def example_inputs(self, image_size: int | None = None) -> tuple[torch.Tensor]:
+        return (torch.zeros(1, 4, image_size or 16, image_size or 16),)
+
+
+def test_networks_of_any_make(tmp_path) -> None:
+    network, images = Plain(), torch.rand(2, 4, 32, 16)
+    predictor = OnnxPredictor(export(network, tmp_path / "a.onnx", (32, 16), ExportSettings(dynamic=True)).path)
+    assert predictor.names == network.names and predictor.strides == network.strides
+    for ours, theirs in zip(predictor.rows(images, 0.5), TorchPredictor(network).rows(images, 0.5), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_cannot_be_exported_is_told_in_a_sentence(tmp_path) -> None:
+    network = Plain()
+    network.decode = lambda raw: torch.from_numpy(raw.numpy()[:, :, 0]) if raw[0, 0, 0, 0] > 0 else 1 / 0
+    with pytest.raises(UserError, match="cannot be exported to ONNX: ") as caught:
+        export(network, tmp_path / "a.onnx", 32)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_image_size_is_rounded_up_with_a_notice(detector, tmp_path, caplog) -> None:
+    assert export(detector, tmp_path / "a.onnx", 70).size == (96, 96)
+    assert "96" in caplog.text
+
+
+@pytest.mark.parametrize("error", [0.5, float("inf"), float("nan")])
+def test_a_wrong_file_is_not_kept(detector, tmp_path, monkeypatch, error) -> None:
+    monkeypatch.setattr(onnx_exporter, "output_error", lambda *arguments: error)
+    with pytest.raises(UserError, match="differs from the detector"):
+        export(detector, tmp_path / "a.onnx", 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_sees_a_difference(detector, lively, tmp_path) -> None:
+    file = OnnxPredictor(export(detector, tmp_path / "a.onnx", 64).path)
+    other = lively("yolov5n").eval()
+    with torch.no_grad():
+        other.head.m[0].bias += 0.1
+    assert output_error(other, file.run, [torch.rand(1, 3, 64, 64)]) > 1e-3
+
+
+@pytest.mark.parametrize("opset", [1, 8, 999])
+def test_opsets_that_do_not_exist_are_refused_in_a_sentence(detector, tmp_path, opset: int) -> None:
+    with pytest.raises(UserError, match=f"no ONNX opset {opset} to write; choose one from 9 to") as caught:
+        export(detector, tmp_path / "a.onnx", 64, ExportSettings(opset=opset))
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_another_opset_than_the_asked_one_is_not_written(detector, tmp_path, monkeypatch) -> None:
+    trace = onnx_exporter._trace
+    older = ExportSettings(opset=12)
+    monkeypatch.setattr(onnx_exporter, "_trace", lambda *arguments: trace(*arguments[:3], older))
+    with pytest.raises(UserError, match="opset 17, it gives 12 instead"):
+        export(detector, tmp_path / "a.onnx", 64)
+
+
+def test_missing_extra_is_one_sentence(detector, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxslim", None)
+    assert EXPORTERS["onnx"].missing() == "onnxslim"
+    with pytest.raises(UserError, match=r"package onnxslim: pip install 'secateur\[onnx\]'"):
+        export(detector, tmp_path / "a.onnx", 64)
+
+
+def test_unknown_formats_and_senseless_settings(detector, tmp_path) -> None:
+    with pytest.raises(UserError, match="Unknown export format 'tflight'; choose one of onnx"):
+        export(detector, tmp_path / "a", 64, ExportSettings(format="tflight"))
+    with pytest.raises(UserError, match="at least 1"):
+        ExportSettings(batch_size=0)
+
+
+def test_nothing_is_printed_not_even_where_the_exporter_stumbles(tmp_path) -> None:
+    # Opset 24 is beyond the TorchScript exporter, which then prints its graph, past Python, and the newer one reports
+    # each of its steps.
+    code = f"""
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+from secateur.deploy.exporters import export
+from secateur.deploy.settings import ExportSettings
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
+detector = Detector(Topology.from_yaml("yolov5n", nc=3))
+export(detector, {str(tmp_path / "a.onnx")!r}, 64, ExportSettings(opset=24))
+print("done")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")

@@ -1,0 +1,92 @@
+"""Where trainings start: what is kept of weights, and when the head starts afresh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from secateur.detector.architectures.yolov5 import YOLOv5
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.start import starting_point
+from secateur.errors import UserError
+
+NAMES = {0: "disc", 1: "square", 2: "triangle"}
+HEAD = "model.11.m"
+
+
+def is_trunk(name: str) -> bool:
+    return not name.startswith(HEAD)
+
+
+@pytest.fixture
+def masked(tiny_weights: Path, tmp_path: Path) -> Checkpoint:
+    """Half of all convolution weights are held at zero, a plan is remembered, and the file lies at `masked_file`."""
+    checkpoint = load_checkpoint(tiny_weights)
+    masks = {name: torch.rand(t.shape) > 0.5 for name, t in checkpoint.tensors.items() if t.ndim == 4}
+    checkpoint = replace(checkpoint, masks=masks, plan={"keep": [1]})
+    save_checkpoint(checkpoint, tmp_path / "masked.safetensors")
+    return checkpoint
+
+
+def test_weights_alone_keep_everything(masked: Checkpoint, tmp_path: Path) -> None:
+    start = starting_point(str(tmp_path / "masked.safetensors"), "", NAMES)
+    assert all(torch.equal(start.tensors[name], tensor) for name, tensor in masked.tensors.items())
+    assert start.masks.keys() == masked.masks.keys()
+    assert start.plan == masked.plan
+
+
+def test_a_narrow_network_stays_narrow_with_other_classes(tiny_weights: Path, tmp_path: Path) -> None:
+    narrow = load_checkpoint(tiny_weights)
+    wide = replace(narrow.topology.blocks[6], args=(1024, 5))
+    blocks = tuple(wide if i == 6 else block for i, block in enumerate(narrow.topology.blocks))
+    # The topology says how wide it was before a cut, the tensors how wide it is.
+    cut = replace(narrow, architecture=YOLOv5(replace(narrow.topology, blocks=blocks)))
+    save_checkpoint(cut, tmp_path / "cut.safetensors")
+    start = starting_point(str(tmp_path / "cut.safetensors"), "", {0: "a", 1: "b"})
+    assert all(torch.equal(start.tensors[name], t) for name, t in narrow.tensors.items() if is_trunk(name))
+    assert start.detector().nc == 2
+    assert start.names == {0: "a", 1: "b"}
+
+
+@pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {0: "square", 1: "disc", 2: "triangle"}, {0: "a", 1: "b", 2: "c"}])
+def test_a_head_that_does_not_know_the_classes_starts_afresh(
+    names: dict[int, str], masked: Checkpoint, tmp_path: Path
+) -> None:
+    start = starting_point(str(tmp_path / "masked.safetensors"), "", names)
+    assert start.names == names
+    assert start.plan is None
+    same = {name for name, t in start.tensors.items() if torch.equal(t, masked.tensors[name])}
+    assert same == {name for name in masked.tensors if is_trunk(name)}
+    assert set(masked.masks) - set(start.masks) == {f"{HEAD}.0.weight", f"{HEAD}.1.weight"}
+
+
+def test_names_that_say_nothing_are_taken_over(tiny_weights: Path, tmp_path: Path) -> None:
+    unnamed = replace(load_checkpoint(tiny_weights), names={0: "class0", 1: "class1", 2: "class2"})
+    save_checkpoint(unnamed, tmp_path / "unnamed.safetensors")
+    start = starting_point(str(tmp_path / "unnamed.safetensors"), "", NAMES)
+    assert start.names == NAMES
+    assert all(torch.equal(start.tensors[name], tensor) for name, tensor in unnamed.tensors.items())
+
+
+def test_cfg_must_be_the_network_of_the_weights(tiny_weights: Path, tiny_cfg: Path) -> None:
+    assert starting_point(str(tiny_weights), str(tiny_cfg), NAMES).nc == 3
+    with pytest.raises(UserError, match="leave --cfg out"):
+        starting_point(str(tiny_weights), "yolov5s", NAMES)
+
+
+def test_the_same_seed_gives_the_same_fresh_network(tiny_cfg: Path) -> None:
+    first, again, other = (starting_point("", str(tiny_cfg), NAMES, seed).tensors for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.0.conv.weight"], other["model.0.conv.weight"])
+
+
+def test_nothing_to_start_from() -> None:
+    with pytest.raises(UserError, match="Nothing to start from"):
+        starting_point("", "", NAMES)
+
+
+def test_a_fresh_network_takes_the_number_of_anchors(tiny_cfg: Path) -> None:
+    assert starting_point("", str(tiny_cfg), NAMES, anchors=4).detector().na == 4

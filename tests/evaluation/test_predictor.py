@@ -1,0 +1,68 @@
+"""Predictors: the protocol, what PyTorch's answers and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
+from secateur.errors import UserError
+from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.predictor import Predictor, TorchPredictor
+from secateur.evaluation.settings import NmsSettings
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    torch.manual_seed(0)
+    detector = Detector(Topology.from_yaml("yolov5n", nc=2), {0: "left", 1: "right"})
+    with torch.no_grad():
+        for convolution in detector.head.m:
+            convolution.bias += torch.randn_like(convolution.bias) + 2
+    return detector
+
+
+def test_it_answers_for_the_network(detector) -> None:
+    predictor = TorchPredictor(detector)
+    assert isinstance(predictor, Predictor)
+    assert predictor.names == {0: "left", 1: "right"} and predictor.nc == 2 and max(predictor.strides) == 32
+    assert predictor.image_size is None and predictor.device == torch.device("cpu")
+
+
+def test_rows_are_those_of_the_network_above_the_confidence(detector) -> None:
+    images = torch.rand(2, 3, 64, 96)
+    detector.eval()
+    with torch.no_grad():
+        expected = detector.predict(images)
+    for rows, whole in zip(TorchPredictor(detector).rows(images, 0.5), expected, strict=True):
+        torch.testing.assert_close(rows, whole[whole[:, 4] > 0.5], rtol=1e-3, atol=1e-3)
+
+
+def test_boxes_are_rows_after_suppression(detector) -> None:
+    images, predictor, settings = torch.rand(2, 3, 64, 64), TorchPredictor(detector), NmsSettings(conf=0.1, max_det=7)
+    for boxes, expected in zip(
+        predictor.predict(images, settings), non_max_suppression(predictor.rows(images, 0.1), settings), strict=True
+    ):
+        assert torch.equal(boxes, expected) and 0 < len(boxes) <= 7
+
+
+def test_the_network_may_change_afterwards(detector) -> None:
+    images, predictor = torch.rand(1, 3, 64, 64), TorchPredictor(detector)
+    before = predictor.rows(images, 0.1)[0]
+    detector.train()
+    with torch.no_grad():
+        detector.head.m[0].bias += 1
+    assert detector.training and torch.equal(predictor.rows(images, 0.1)[0], before)
+
+
+def test_precisions(detector, caplog) -> None:
+    images = torch.rand(1, 3, 64, 64)
+    assert TorchPredictor(detector, "bf16").rows(images, 0.0)[0].dtype == torch.float32
+    assert not caplog.records
+    assert torch.equal(
+        TorchPredictor(detector, "fp16").rows(images, 0.1)[0], TorchPredictor(detector).rows(images, 0.1)[0]
+    )
+    assert "fp16 needs a GPU" in caplog.text
+    with pytest.raises(UserError, match="fp8"):
+        TorchPredictor(detector, "fp8")

@@ -1,0 +1,62 @@
+"""Recipes as files: the shipped ones are complete, the broken ones are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from secateur.errors import UserError
+from secateur.runs.recipe import available, load_recipe
+
+
+def test_every_shipped_recipe_is_complete() -> None:
+    recipes = {recipe.name: recipe for recipe in available()}
+    assert {"slimming", "demo"} <= set(recipes)
+    for recipe in recipes.values():
+        assert recipe.summary
+        assert recipe.source
+        assert [entry.verb for entry in recipe.entries]
+        assert "\n" not in recipe.summary + recipe.source
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nstages:\n  - prune: {criterion: l1}\n")
+    recipe = load_recipe(file)
+    assert [(entry.verb, entry.settings) for entry in recipe.entries] == [("prune", {"criterion": "l1"})]
+
+
+def test_a_repetition_is_unrolled(tmp_path: Path) -> None:
+    file = tmp_path / "rounds.yaml"
+    file.write_text("stages: [{train: {}}, {repeat: {rounds: 2, stages: [{prune: {layers: 1}}, {finetune: {}}]}}]")
+    entries = load_recipe(file).entries
+    assert [entry.verb for entry in entries] == ["train", "remove_layers", "finetune", "remove_layers", "finetune"]
+    assert [(entry.round, entry.rounds) for entry in entries] == [(1, 1), (1, 2), (1, 2), (2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("just words", "is not a recipe"),
+        ("stages: [fly]", "each stage is one verb"),
+        ("stages: [{fly: {}}]", "unknown stage 'fly'"),
+        ("stages: [{1: {}}]", "unknown stage '1'"),
+        ("stages: [{train: [1]}]", "must be 'name: value' pairs"),
+        ("stages: [{train: {1: 2}}]", "must be words"),
+        ("stages: [", "Cannot read the recipe"),
+        ("stages: [{repeat: {rounds: 2}}]", "a repetition is written"),
+        ("stages: [{repeat: {rounds: 0, stages: []}}]", "rounds from 1 to 100"),
+        ("stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]", "inside another"),
+    ],
+)
+def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        load_recipe(file)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UserError, match=r"Unknown recipe 'nothing'; choose one of .*slimming"):
+        load_recipe("nothing")

@@ -1,0 +1,159 @@
+"""Networks that are no detectors of ours, through the Python API: traced, priced, cut, saved, loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet50
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+import secateur
+from law_subjects import enliven
+from secateur.errors import UserError
+from secateur.pruning.graph import ChannelGraph
+
+
+class Mixed(nn.Module):
+    """Chunk, split, grouped, depthwise and transposed convolutions on the way to four maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.SiLU())
+        self.left = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.SiLU(), nn.Conv2d(12, 8, 1))
+        self.grouped = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(32))
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.parts = nn.Conv2d(32, 24, 1)
+        self.up = nn.ConvTranspose2d(8, 10, 2, 2)
+        self.up_grouped = nn.ConvTranspose2d(16, 8, 4, 2, 1, groups=2)
+        self.last = nn.Conv2d(18, 4, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        one, two = self.stem(images).chunk(2, 1)
+        x = torch.cat((self.left(one), two), 1)
+        x = self.depthwise(self.grouped(x).relu())
+        one, two = self.parts(x).split((8, 16), 1)
+        return self.last(torch.cat((self.up(one), self.up_grouped(two)), 1))
+
+
+def lively(network: nn.Module) -> nn.Module:
+    enliven(network)
+    return network.eval()
+
+
+def smaller(network: nn.Module, *inputs: Any, **budget: float) -> tuple[ChannelGraph, nn.Module, nn.Module]:
+    """The graph, and the cut and the masked network; the price is checked on the way."""
+    graph = secateur.trace(network, *inputs)
+    whole = graph.price()
+    assert whole.parameters == parameters(network)
+    plan = secateur.allocate(graph, secateur.score(network, graph, "l2"), round_to=1, **(budget or {"params": 0.5}))
+    small = secateur.cut(network, graph, plan)
+    assert plan.before == whole
+    assert plan.after.parameters == graph.price(plan.keep(graph)).parameters == parameters(small)
+    assert plan.after.flops < whole.flops
+    # The cut network is a network like any other: traced again it costs what was promised.
+    assert secateur.trace(small, *inputs).price() == plan.after
+    return graph, small, secateur.mask(network, graph, plan)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def saved_and_loaded(small: nn.Module, whole: nn.Module, folder: Path) -> nn.Module:
+    secateur.save(small, folder / "small.safetensors")
+    loaded: nn.Module = secateur.load(folder / "small.safetensors", network=whole)
+    return loaded.eval()
+
+
+@pytest.mark.parametrize(
+    ("build", "convolutions", "budget"),
+    [(resnet50, 53, {"flops": 0.5, "params": 0.6}), (Mixed, 9, {"percent": 0.4})],
+    ids=["resnet50", "mixed"],
+)
+def test_a_network_is_cut_saved_and_loaded(
+    build: Any, convolutions: int, budget: dict[str, float], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = lively(build())
+    graph, small, silent = smaller(network, **budget)
+    assert len(graph.emitted) == convolutions
+    loaded = saved_and_loaded(small, network, tmp_path)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        dense, cut, masked, again = (each(images) for each in (network, small, silent, loaded))
+    torch.testing.assert_close(cut, masked, rtol=1e-5, atol=1e-5)
+    assert torch.equal(cut, again)
+    assert (cut - dense).abs().max() > 1e-2
+    assert {name: tensor.shape for name, tensor in loaded.state_dict().items()} == {
+        name: tensor.shape for name, tensor in small.state_dict().items()
+    }
+
+
+def retinanet() -> RetinaNet:
+    """ResNet-18 with BatchNorm under a pyramid; BatchNorm in the heads too. Double precision: boxes are sorted by
+    scores, and rounding must not decide."""
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18",
+        weights=None,
+        norm_layer=nn.BatchNorm2d,
+        trainable_layers=5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    network = RetinaNet(backbone, 4, min_size=64, max_size=64, detections_per_img=20)
+    anchors = network.anchor_generator.num_anchors_per_location()[0]
+    network.head = RetinaNetHead(256, anchors, 4, norm_layer=nn.BatchNorm2d)
+    return lively(network).double()
+
+
+def test_the_parts_of_a_retinanet_are_cut_apart_and_put_back(tmp_path: Path) -> None:
+    network = retinanet()
+    maps = [torch.zeros(1, 256, side, side) for side in (8, 4, 2, 1, 1)]
+    whole, silent = retinanet(), retinanet()
+    backbone, network.backbone, silent.backbone = smaller(whole.backbone)
+    head, network.head, silent.head = smaller(whole.head, maps)
+    # What the parts hand to each other, and to whoever asks, stays as wide as it is; the graph says so.
+    given = {entry.layer: entry.by for entry in backbone.frozen if entry.channels == entry.total}
+    assert {f"fpn.layer_blocks.{level}.0" for level in range(3)} <= given.keys()
+    assert given["fpn.layer_blocks.0.0"] == "the network's output"
+    assert {entry.layer for entry in head.frozen} == {"classification_head.cls_logits", "regression_head.bbox_reg"}
+    loaded = saved_and_loaded(network, whole, tmp_path)
+    image = torch.rand(3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        [dense], [cut], [masked], [again] = (each([image]) for each in (whole, network, silent, loaded))
+    assert len(cut["boxes"]) > 0
+    for name, values in cut.items():
+        torch.testing.assert_close(values, masked[name], rtol=0, atol=1e-5)
+        assert torch.equal(values, again[name])
+    assert cut["scores"].shape != dense["scores"].shape or not torch.allclose(cut["scores"], dense["scores"], atol=1e-3)
+
+
+def test_a_network_whose_norms_are_frozen_has_nothing_to_cut() -> None:
+    network = resnet18(norm_layer=FrozenBatchNorm2d)
+    graph = secateur.trace(network)
+    assert graph.units == 0
+    assert len(graph.frozen) == 20
+    assert all(entry.by == "reshape in FrozenBatchNorm2d" for entry in graph.frozen)
+    with pytest.raises(UserError, match=r"no channels that can be pruned.*FrozenBatchNorm2d at bn1, layer1\.0\.bn1"):
+        secateur.allocate(graph, secateur.score(network, graph, "l2"), params=0.5)
+
+
+def test_what_cannot_go_is_named() -> None:
+    graph = secateur.trace(Mixed())
+    frozen = {entry.layer: (entry.channels, entry.total, entry.by) for entry in graph.frozen}
+    split = "split_with_sizes in Mixed, whose borders along the channels are numbers in the network's code"
+    assert frozen == {
+        "parts": (24, 24, split),
+        "up_grouped": (8, 8, split),
+        "last": (4, 4, "the network's output"),
+    }
+    assert "frozen by the network's output: last (4 of 4)" in str(graph)
