@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import TINY
 from secateur.cli import main
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.detector.formats.container import read_container
 from secateur.errors import UserError
 from secateur.registry import PLUGINS
+from tiny_network import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -178,7 +178,7 @@ from secateur.distillation.losses import DISTILLATIONS
 from secateur.pruning.costs import COSTS
 from secateur.pruning.importance import CRITERIA
 from secateur.pruning.layer_scores import LAYER_SCORES
-from secateur.runs.recipe import available
+from secateur.runs.recipes.recipe import available
 from secateur.sparsity.criteria import WEIGHT_CRITERIA
 from secateur.sparsity.patterns import PATTERNS
 from secateur.sparsity.rates import RATES

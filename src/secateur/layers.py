@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
 
 from secateur.errors import UserError
 
@@ -62,3 +68,22 @@ def _check_length(layer: nn.Module, key: str, length: int, name: str) -> None:
     tensor = getattr(layer, key, None)
     if tensor is not None and tensor.shape != (length,):
         raise UserError(f"The tensor {name}.{key} has the shape {list(tensor.shape)} where its layer has {length}.")
+
+
+class NormsPass(TorchFunctionMode):
+    """Batch norms give back what they read: for passes that want shapes alone, where they cost more than all else.
+
+    (On the meta device one takes milliseconds, for it is put together from a dozen operators.)
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The call, or the input of a batch norm."""
+        if func in (F.batch_norm, torch.batch_norm):
+            return args[0]
+        return func(*args, **(kwargs or {}))

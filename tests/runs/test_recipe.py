@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import UserError
-from secateur.runs.recipe import available, load_recipe
+from secateur.runs.recipes.recipe import available, load_recipe
 
 
 def test_every_shipped_recipe_is_complete() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
-from secateur.runs.configure import configured
-from secateur.runs.recipe import Entry, Recipe, load_recipe
-from secateur.runs.resolve import PlannedStep, override_options, resolve
+from secateur.runs.recipes.configure import configured
+from secateur.runs.recipes.recipe import Entry, Recipe, load_recipe
+from secateur.runs.recipes.resolve import PlannedStep, override_options, resolve
 from secateur.steps.prune import Prune
 from secateur.steps.step import STEPS
 from secateur.steps.train import Train

@@ -74,7 +74,7 @@ def test_exponents_without_a_dot_are_numbers_and_missing_files_are_named(tmp_pat
     [
         {"epochs": 0},
         {"batch_size": 0},
-        {"image_size": 0},
+        {"image_size": 16},
         {"optimizer": "Lion"},
         {"amp": "fp8"},
         {"label_smoothing": 1.0},

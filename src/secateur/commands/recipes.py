@@ -22,7 +22,7 @@ class RecipesOptions:
 )
 def recipes(options: RecipesOptions) -> None:
     """Prints a line a recipe."""
-    from secateur.runs.recipe import available
+    from secateur.runs.recipes.recipe import available
 
     found = available()
     width = max(len(recipe.name) for recipe in found)

@@ -13,7 +13,7 @@ from secateur.pruning.costs import COSTS
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSize, Seed, Weights, Workers
 from secateur.runs.folders import Place
 from secateur.runs.options import RunOptions
-from secateur.runs.resolve import override_options
+from secateur.runs.recipes.resolve import override_options
 
 FROM_RECIPE = "(default: the recipe's)"
 

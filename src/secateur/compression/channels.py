@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from secateur.compression.settings import ChannelSettings
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
 from secateur.files import read_json, write_json
-from secateur.pruning.allocation import allocate, costs_of
+from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
+from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
+from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
@@ -58,16 +61,13 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     CRITERIA[settings.score.criterion]  # an unknown name is an error that lists the known ones
     if needs_gradients(settings.score.criterion):
         context.require_data(f"The criterion {settings.score.criterion}")
-    graph = trace(checkpoint.detector())
-    # Any scores show whether the budget can be reached. A later cut starts from a smaller network: its reach is wider.
-    allocate(
-        graph,
-        np.arange(float(graph.units)),
-        settings.budgets,
-        settings.guards,
-        image_size=context.image_size,
-        strict=context.rounds == 1 and not context.mark,
-    )
+    # A later cut starts from a smaller network: whether it reaches its budget is not known yet.
+    first = context.rounds == 1 and not context.mark
+    if first or settings.guards.exclude:
+        graph = trace(checkpoint.detector())
+        order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
+        size = context.image_size
+        allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
 
 
 def decide(
@@ -87,9 +87,9 @@ def decide(
     detector = checkpoint.detector().to(context.device)
     graph = trace(detector)
     scores = score_channels(detector, graph, context, settings.score)
-    dense = trace((context.dense or checkpoint).detector())
-    reference = costs_of(dense, settings.budgets, context.image_size)
+    reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
+    per_saving = divides_by_saving(settings.score.criterion, settings.score.per_saving)
     plan = allocate(
         graph,
         scores,
@@ -97,13 +97,29 @@ def decide(
         settings.guards,
         image_size=context.image_size,
         criterion=settings.score.criterion,
-        per_saving=divides_by_saving(settings.score.criterion, settings.score.per_saving),
+        per_saving=per_saving,
         reference=reference,
     )
     if settings.search.search:
         plan = search_plan(detector, context, settings, graph, scores, budgets, reference, folder)
-    decision = Decision(plan, graph)
-    return decision, cliff_around(detector, context, settings, graph, scores, plan)
+    # The curve ranks as the plan does.
+    cost = COSTS[budgets[0].cost].of(graph, context.image_size)
+    ranks = scores_per_saving(scores, cost) if per_saving else scores
+    return Decision(plan, graph), cliff_around(detector, context, settings, graph, ranks, plan)
+
+
+def dense_costs(
+    checkpoint: Checkpoint, graph: ChannelGraph, context: Context, budgets: Sequence[Budget]
+) -> dict[str, float]:
+    """What the detector costs that shares speak of, by the name of the cost: the context's dense one, or this one."""
+    dense = context.dense
+    if dense is None or dense is checkpoint:
+        return costs_of(graph, budgets, context.image_size)
+    names = " ".join(dict.fromkeys(budget.cost for budget in budgets))
+    costs: dict[str, float] = context.memory.step(
+        f"dense {names}", lambda: costs_of(trace(dense.detector()), budgets, context.image_size)
+    )
+    return costs
 
 
 def cliff_around(

@@ -18,6 +18,7 @@ from secateur.detector.chains import ChainBlock, block_shapes, chain_blocks, sho
 from secateur.detector.tensors import group_widths, set_tensors_
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.layers import NormsPass
 
 _PROBE_SIZE = 256  # px; a multiple of every stride that the family has
 
@@ -204,7 +205,7 @@ class Detector(nn.Module):
         shape = (1, self.topology.channels, height, width or height)
         try:
             self.eval()
-            with torch.no_grad():
+            with torch.no_grad(), NormsPass():
                 image = torch.empty(shape, device="meta", dtype=self.head.anchors.dtype)
                 raw: list[Tensor] = functional_call(self, meta, (image,))
             return raw

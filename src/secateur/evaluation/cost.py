@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
+from secateur.layers import NormsPass
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _run_shapes(network: nn.Module, images: Tensor) -> None:
     training = [module for module in network.modules() if module.training]
     try:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), NormsPass():
             functional_call(network, meta, (images,))
     finally:
         for module in training:

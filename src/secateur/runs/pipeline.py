@@ -14,7 +14,7 @@ from secateur.compression.context import Context
 from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
 from secateur.runs.progress import Progress
-from secateur.runs.resolve import PlannedStep
+from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import Row, SavedRows, note_latency
 from secateur.training.distributed import rank_and_world
 

@@ -19,7 +19,7 @@ from secateur.report.table import print_table
 from secateur.runs.folders import Place, Summary, finish, removed_on_failure
 from secateur.runs.pipeline import check_steps, do_steps, log_file, one_process
 from secateur.runs.progress import Progress, digest, file_digest
-from secateur.runs.resolve import PlannedStep, plain
+from secateur.runs.recipes.resolve import PlannedStep, plain
 from secateur.steps.prune import Prune
 from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step

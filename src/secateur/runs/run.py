@@ -22,8 +22,8 @@ from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
 from secateur.runs.pipeline import LOG_FILE, Result, check_steps, do_steps, log_file, one_process
 from secateur.runs.progress import Progress, digest, file_digest
-from secateur.runs.recipe import Recipe, load_recipe
-from secateur.runs.resolve import PlannedStep, plain, resolve
+from secateur.runs.recipes.recipe import Recipe, load_recipe
+from secateur.runs.recipes.resolve import PlannedStep, plain, resolve
 from secateur.steps.measure import Measure
 from secateur.training.optimization.precision import choose_precision
 

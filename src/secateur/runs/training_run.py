@@ -18,10 +18,10 @@ from secateur.errors import Interrupted, UserError
 from secateur.files import read_json, write_json
 from secateur.machine import pick_device
 from secateur.report.pictures import draw_evaluation
-from secateur.runs.configure import configured
 from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
 from secateur.runs.pipeline import log_file
 from secateur.runs.progress import run_lock
+from secateur.runs.recipes.configure import configured
 from secateur.sparsity.report import write_sparsity
 from secateur.steps.step import STEPS
 from secateur.steps.train import TrainingStep

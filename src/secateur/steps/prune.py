@@ -85,10 +85,12 @@ class Prune(Step):
         from secateur.compression.channels import Decision, cut_channels, decide, repair
 
         folder = context.place("cliff") if context.mark else context.place("")
+        made: list[Decision] = []
 
         def work() -> dict[str, Any]:
             decision, curve = decide(checkpoint, context, self.channels, folder)
             decision.save(folder, curve)
+            made.append(decision)
             after = decision.plan.after
             if curve is not None:
                 print(curve.table())
@@ -100,7 +102,7 @@ class Prune(Step):
             }
 
         context.memory.step("plan" + context.mark, work)
-        decision = Decision.load(folder / "plan.json", checkpoint)
+        decision = made[0] if made else Decision.load(folder / "plan.json", checkpoint)
         context.rows.add(
             context, "cut" + context.mark, f"{context.title}, no repair", lambda: cut_channels(checkpoint, decision)
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from secateur.errors import UserError
+from secateur.layers import NormsPass
 from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
 from secateur.pruning.graph.inputs import example_inputs_of, image_sides, mapped, strides_to_try
 from secateur.pruning.graph.operators import Cause, Flow, Ids, Operation, frozen_like
@@ -106,7 +107,7 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
     }
     handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), NormsPass():
             try:
                 functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
             except RuntimeError:  # a tensor that is neither parameter nor buffer is not on the meta device

@@ -13,7 +13,7 @@ import yaml
 from secateur.errors import UserError
 from secateur.steps.step import STEPS
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 
 
 @dataclass(frozen=True)

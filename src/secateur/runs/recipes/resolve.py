@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.errors import UserError
-from secateur.runs.configure import configured, setting_names
-from secateur.runs.recipe import Entry, Recipe
+from secateur.runs.recipes.configure import configured, setting_names
+from secateur.runs.recipes.recipe import Entry, Recipe
 from secateur.steps.step import STEPS, Override, Step
 
 
