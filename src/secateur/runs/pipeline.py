@@ -17,6 +17,7 @@ from secateur.runs.progress import Progress
 from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import Row, SavedRows, note_latency
 from secateur.training.distributed import rank_and_world
+from secateur.training.results import KEPT
 
 LOG = logging.getLogger("secateur")
 LOG_FILE = "run.log"
@@ -108,9 +109,12 @@ def log_file(folder: Path) -> Iterator[None]:
     """What is said while the run goes on is also written into its folder, a resumed run behind what was there."""
     handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    LOG.addHandler(handler)
+    loggers = (LOG, logging.getLogger(KEPT))
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        LOG.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
         handler.close()

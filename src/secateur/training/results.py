@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ from secateur.files import write_text
 
 Row = dict[str, float]
 COLUMN_GROUPS = ("epoch", "train", "metrics", "x")
+
+KEPT = "secateur.kept"
+"""Logger whose handlers write what a training says into the log of its run."""
 
 
 class MetricsLike(Protocol):
@@ -53,8 +57,12 @@ class RunLog:
             accelerator.init_trackers("tensorboard")
 
     def message(self, text: str) -> None:
-        """One line for the user."""
+        """One line for the user; where the run keeps a log, there too."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        # The console shares the screen with a progress bar, so the line must not come out of the logger once more.
+        kept = logging.getLogger(KEPT)
+        for handler in kept.handlers:
+            handler.handle(kept.makeRecord(KEPT, logging.INFO, "", 0, text, (), None))
 
     def log(self, name: str, value: float) -> None:
         """A figure of this epoch for the trackers."""
