@@ -52,11 +52,6 @@ class TrainingRun:
         return self.schedule.epochs
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch after the warm-up."""
-        return -(-self.schedule.batches // self.schedule.full_accumulate)
-
-    @property
     def iteration(self) -> int:
         """Batches since the start of the training."""
         return self.epoch * self.schedule.batches + self.batch
