@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tyro.conf import Positional
 
@@ -35,7 +34,7 @@ class BenchOptions:
 def bench(options: BenchOptions) -> Summary:
     """Times all files in turns and prints a table."""
     from secateur.compression.latency import measure_latency
-    from secateur.compression.measuring import describe, size_of, usable_size
+    from secateur.compression.measuring import describe, usable_size
     from secateur.deploy.exporters import EXPORTERS
     from secateur.detector.checkpoint import load_checkpoint
     from secateur.evaluation.latency import BenchRow, bench_table
@@ -60,7 +59,7 @@ def bench(options: BenchOptions) -> Summary:
         rows.append(
             BenchRow(
                 file, RUNTIMES[options.runtime], latency, measured.ratios[file], model["parameters"], model["gflops"],
-                size_of(Path(file)), accuracy,
+                model["file_mb"], accuracy,
             )
         )  # fmt: skip
         table.append({"file": file, "model": model, "faster": measured.ratios[file], **rows[-1].to_dict()})
