@@ -466,3 +466,10 @@ def test_the_image_size_is_remembered(tiny_cfg: Path, tiny_data: Path, capsys: p
     assert json.loads(written[written.index("{") :])["export"]["size"] == [64, 64]
     main(["val", "--weights", "runs/export/exp/pruned.onnx", "--data", str(tiny_data), "--workers", "0"])
     assert "ONNX Runtime" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    # `true` reads nothing, so the pipe is closed at the first line.
+    command = f"{sys.executable} -u -m secateur recipes | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        # Whoever read the output (head, say) has seen enough; the interpreter must not complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except KeyboardInterrupt as interruption:
         print(_how_to_go_on(arguments, interruption), file=sys.stderr)
         raise SystemExit(1) from None
