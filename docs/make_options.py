@@ -60,7 +60,7 @@ def main() -> None:
 
 def page() -> str:
     """The page as text."""
-    from secateur.commands.command import COMMANDS
+    from secateur.commands import COMMANDS
     from secateur.steps.step import STEPS
 
     commands = sorted(COMMANDS.values(), key=lambda command: command.order)

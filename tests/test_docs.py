@@ -17,7 +17,7 @@ import pytest
 
 import secateur
 from secateur.cli import parsed
-from secateur.commands.command import COMMANDS
+from secateur.commands import COMMANDS
 from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
 from secateur.registry import PLUGINS
 from secateur.runs.recipes.recipe import load_recipe

@@ -167,7 +167,7 @@ def test_without_them_the_names_are_unknown(
 LISTED = """
 import json, sys
 import secateur
-from secateur.commands.command import COMMANDS
+from secateur.commands import COMMANDS
 options = [entry.options() for entry in COMMANDS.values()]
 heavy = [name for name in ("torch", "cv2", "onnx", "matplotlib") if name in sys.modules]
 from secateur.compression.settings import budget_options
@@ -220,7 +220,7 @@ def test_the_same_files_live_in_the_package(tmp_path: Path) -> None:
 def test_a_users_file_may_use_and_replace_what_looks_it_up(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(REPLACING)
     code = """
-from secateur.commands.command import COMMANDS
+from secateur.commands import COMMANDS
 options = [entry.options() for entry in COMMANDS.values()]
 from secateur.steps.step import STEPS
 print(STEPS["export"].purpose)

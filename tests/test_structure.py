@@ -84,7 +84,7 @@ def test_files_and_functions_stay_small(file: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno < 75, f"{node.name} is too long"
+            assert node.end_lineno - node.lineno <= 65, f"{node.name} is too long"
 
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda f: f.name)
@@ -110,7 +110,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_options_of_no_command_import_torch() -> None:
     code = (
-        "import sys; from secateur.commands.command import COMMANDS; [entry.options() for entry in COMMANDS.values()]; "
+        "import sys; from secateur.commands import COMMANDS; [entry.options() for entry in COMMANDS.values()]; "
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
     assert run_python(code).strip() == "[]"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from secateur.commands.command import COMMANDS, Command
+from secateur.commands import COMMANDS, Command
 from secateur.errors import Interrupted, UserError
 from secateur.machine import use_threads
 from secateur.words import understood

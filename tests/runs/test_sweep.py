@@ -12,7 +12,7 @@ import pytest
 
 from killing import Killed, killed_after
 from secateur.cli import parsed
-from secateur.commands.command import COMMANDS
+from secateur.commands import COMMANDS
 from secateur.compression.context import Context
 from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config

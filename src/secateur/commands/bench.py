@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tyro.conf import Positional
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.errors import UserError
 from secateur.runs.fields import ImageSize
 from secateur.runs.folders import Place, finish

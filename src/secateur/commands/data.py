@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
-from secateur.commands.command import command
+from secateur.commands import command
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.errors import UserError
 from secateur.runs.fields import Device, Seed
 from secateur.runs.folders import Place

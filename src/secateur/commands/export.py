@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
 from secateur.runs.fields import ImageSize, Weights
 from secateur.runs.folders import Place, finish, removed_on_failure, require

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.runs.fields import ImageSize
 
 

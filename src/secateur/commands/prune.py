@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.compression.settings import ChannelSettings, no_budgets
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS

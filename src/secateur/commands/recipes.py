@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.commands.command import command
+from secateur.commands import command
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.pruning.costs import COSTS
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSize, Seed, Weights, Workers
 from secateur.runs.folders import Place

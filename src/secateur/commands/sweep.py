@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.runs.sweep_options import SweepOptions
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.distillation.settings import DistillSettings
 from secateur.runs.fields import Cfg, Data, Hyp, Resume, Weights
 from secateur.runs.folders import Place

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from secateur.commands.command import Summary, command
+from secateur.commands import Summary, command
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.runs.fields import Data, Device, ImageSize, Weights, Workers
 from secateur.runs.folders import Place, finish, removed_on_failure, require
