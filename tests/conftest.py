@@ -51,3 +51,10 @@ def tiny_weights(tiny_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     file = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_checkpoint(Checkpoint.of(detector), file)
     return file
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write into runs/ of the current folder, and caches into the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,6 @@ from secateur.training.loop import FitResult, fit
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
 from secateur.training.state import has_state
-
-LOG = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from secateur.compression.context import Context
 from secateur.compression.measuring import split_index
+from secateur.compression.search import STATE as SEARCH_STATE
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.errors import UserError
@@ -24,8 +25,6 @@ from secateur.steps.prune import Prune
 from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step
 from secateur.steps.zero_weights import ZeroWeights
-
-SEARCH_FILE = "search.json"
 
 
 def prune_checkpoint(steps: Sequence[Step], weights: str, start: Checkpoint, context: Context, place: Place) -> Summary:
@@ -47,7 +46,7 @@ def prune_checkpoint(steps: Sequence[Step], weights: str, start: Checkpoint, con
     with Progress.open(place.root("prune"), place.name, key) as progress:
         folder = progress.folder
         # A budget out of reach leaves nothing behind; a search that was killed goes on in the folder in which it was.
-        with removed_on_failure(folder, unless=SEARCH_FILE), log_file(folder):
+        with removed_on_failure(folder, unless=SEARCH_STATE), log_file(folder):
             result = do_steps(planned, start, dataclasses.replace(context, dense=start), progress, splits=("val",))
             file = folder / "pruned.safetensors"
             save_checkpoint(_noting_weights(result.checkpoint, weights), file)

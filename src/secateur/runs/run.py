@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,6 @@ from secateur.runs.recipes.recipe import Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, plain, resolve
 from secateur.steps.measure import Measure
 from secateur.training.optimization.precision import choose_precision
-
-LOG = logging.getLogger("secateur")
 
 
 def run_recipe(options: RunOptions, root: Path) -> Summary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from secateur.training.loop import FitResult
 from secateur.training.settings import under_present_names
 from secateur.training.state import STATE_FILE
 
-LOG = logging.getLogger("secateur")
 OPTIONS, START = "options.json", "start.safetensors"
 
 
@@ -132,7 +130,7 @@ def _restored(record: dict[str, Any], folder: Path) -> TrainingStep:
         settings: dict[str, Any] = {name: value for group in groups for name, value in group.items()}
         settings |= {"hyp": plain["hyp"]}
         settings = under_present_names(settings)
-        unused = {name for group in ("place",) for name in record["options"].get(group, {})}
+        unused = record["options"].get("place", {})
         step = configured(kind, {name: value for name, value in settings.items() if name not in unused}, str(folder))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / OPTIONS} is not a record of a training ({error!r}); start a new one.") from error
