@@ -102,7 +102,7 @@ def test_taylor_is_the_derivative_along_the_unit(network: Chain, graph: ChannelG
     network.double()
     batches = [torch.rand(1, 3, 16, 16, dtype=torch.double) for _ in range(3)]
     statistics = collect(network, graph, batches, loss)
-    assert statistics.batches == 3
+    assert statistics.images == 3
     unit = int(graph.emitted["stem.conv"][3])
     slopes, step = [], 1e-5
     for batch in batches:
@@ -122,6 +122,19 @@ def test_taylor_is_the_derivative_along_the_unit(network: Chain, graph: ChannelG
     assert (statistics.taylor > 0).all(), "units without a norm are scored by their filters"  # type: ignore[operator]
 
 
+def test_a_batch_gives_what_its_images_give_one_by_one(network: Chain, graph: ChannelGraph) -> None:
+    network.double()
+    images = torch.rand(5, 3, 16, 16, dtype=torch.double)
+
+    def summed(network: nn.Module, batch: Tensor) -> Tensor:
+        return network(batch).square().mean((1, 2, 3)).sum()
+
+    together = collect(network, graph, [images[:2], images[2:]], summed)
+    alone = collect(network, graph, images.split(1), summed)
+    assert together.images == alone.images == 5
+    assert np.allclose(together.taylor, alone.taylor) and np.allclose(together.fisher, alone.fisher)  # type: ignore[arg-type]
+
+
 def test_collecting_leaves_the_network_as_it_was(network: Chain, graph: ChannelGraph) -> None:
     network.train()
     network.stem.conv.weight.requires_grad_(False)
@@ -133,9 +146,9 @@ def test_collecting_leaves_the_network_as_it_was(network: Chain, graph: ChannelG
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_limit_of_batches(network: Chain, graph: ChannelGraph) -> None:
+def test_limit_of_images(network: Chain, graph: ChannelGraph) -> None:
     batches = (torch.rand(1, 3, 16, 16) for _ in range(10))
-    assert collect(network, graph, batches, loss, limit=4).batches == 4
+    assert collect(network, graph, batches, loss, limit=4).images == 4
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))

@@ -58,14 +58,28 @@ def augmented_images(context: Context, limit: int) -> Iterator[Tensor]:
 
 
 def labelled_images(detector: Detector, context: Context, limit: int) -> tuple[Iterator[Batch], Loss]:
-    """Labelled training images one by one, as criteria with gradients are defined, and their detection loss."""
+    """Labelled training images in batches, and the sum of their detection losses, each image's by itself."""
+    return training_batches(context, limit).epoch(0), image_losses(detector, context)
+
+
+def image_losses(detector: Detector, context: Context) -> Loss:
+    """The detection loss of a batch as criteria with gradients want it: the sum of what each image alone would give.
+
+    Raises:
+        UserError: the detector has no loss of its own.
+    """
     if not isinstance(detector, Detector):
         raise UserError("This detector has no loss of its own, so no gradients can be read: choose gamma, l1 or l2.")
     term = DetectionLoss(detector, Hyp(), context.image_size)
 
     def loss(network: Detector, batch: Batch) -> Tensor:
-        total, _ = term(network(pixels(batch, context.device)), batch.targets.to(context.device))
+        raw = network(pixels(batch, context.device))
+        targets = batch.targets.to(context.device)
+        total = raw[0].new_zeros(())
+        for i in range(len(batch.images)):
+            own = targets[targets[:, 0] == i]
+            own = torch.cat([torch.zeros_like(own[:, :1]), own[:, 1:]], 1)
+            total = total + term([level[i : i + 1] for level in raw], own)[0]
         return total
 
-    singles = dataclasses.replace(context, batch_size=1)
-    return islice(training_batches(singles, limit).epoch(0), limit), loss
+    return loss

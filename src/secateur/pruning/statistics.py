@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,12 +23,14 @@ class Statistics:
 
     Attributes:
         tensors: parameters and buffers by name, on the CPU in fp32 (gammas and weights among them).
-        taylor: mean over batches of |s_u|, [units], where s_u is the sum over unit u of parameter x gradient: of
+        taylor: mean over images of |s_u|, [units], where s_u is the sum over unit u of parameter x gradient: of
             scale and shift of its batch norms or, for a unit without one, of its filters and biases. To first order
-            |s_u| is the change of the loss when the unit is silenced (https://arxiv.org/abs/1906.10771). None
+            |s_u| is the change of the image's loss when the unit is silenced (https://arxiv.org/abs/1906.10771). None
             without gradients.
-        fisher: mean over batches of s_u squared, [units]; None without gradients.
-        batches: number of batches whose gradients were taken.
+        fisher: mean over images of s_u squared, [units]; None without gradients.
+        images: number of images whose gradients were taken.
+        blocks: of each block that was asked for, the mean over images of the squared first-order change of the loss
+            when the block's input takes the place of its output: what `fisher` is for a unit.
         tie: how the members of a unit make one score.
         seed: of the random criterion.
     """
@@ -37,7 +38,8 @@ class Statistics:
     tensors: dict[str, Tensor]
     taylor: Floats | None = None
     fisher: Floats | None = None
-    batches: int = 0
+    images: int = 0
+    blocks: dict[str, float] = field(default_factory=dict)
     tie: Tie = "mean"
     seed: int = 0
 
@@ -49,78 +51,115 @@ def collect(
     loss: Callable[[Network, Any], Tensor] | None = None,
     *,
     limit: int | None = None,
+    blocks: Sequence[str] = (),
 ) -> Statistics:
-    """Reads the tensors and, given labelled batches and a loss, first-order statistics of every unit.
+    """Reads the tensors and, given batches and a loss, first-order statistics of every unit, image by image.
+
+    One backward pass serves a whole batch. What a unit gives is multiplied by a gate of one, a gate an image and
+    channel; the gradient of the gate is the sum over the map of gradient x value, which for the output of a batch norm
+    is what scale x its gradient and shift x its gradient add up to. Weights get no gradients, which saves a third of
+    the pass.
 
     Args:
-        loss: takes the network (in eval mode, so with running statistics) and a batch, gives a scalar.
-        limit: batches at most. Batches of one image give the figures image by image.
+        loss: takes the network (in eval mode, so with running statistics) and a batch, gives the sum of the losses of
+            its images: a scalar. (A mean over the batch would make images of large batches count less.)
+        limit: images after which no further batch is read.
+        blocks: names of blocks, input and output of one shape, that are to be scored too.
 
     Raises:
-        UserError: a gradient is not finite, or there is no batch.
+        UserError: a gradient is not finite, or there is no image.
     """
     named = [*network.named_parameters(), *network.named_buffers()]
     tensors = {name: tensor.detach().float().cpu() for name, tensor in named}
     if batches is None or loss is None:
         return Statistics(tensors)
     modes = {module: module.training for module in network.modules()}
-    wanted = dict(network.named_parameters())
-    frozen = [parameter for parameter in wanted.values() if not parameter.requires_grad]
-    groups = _groups(graph, wanted)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     taylor, fisher, count = np.zeros(graph.units), np.zeros(graph.units), 0
+    removal = np.zeros(len(blocks))
     try:
-        network.eval()
-        network.requires_grad_(True)
-        for batch in islice(batches, limit):
-            with torch.enable_grad():
-                value = loss(network, batch)
-            gradients = torch.autograd.grad(value, [wanted[name] for name in groups], allow_unused=True)
-            products = {
-                name: (wanted[name].detach() * gradient).cpu().double()
-                for name, gradient in zip(groups, gradients, strict=True)
-                if gradient is not None
-            }
-            sums = _sum_over_units(graph, groups, products)
-            if not np.isfinite(sums).all():
+        network.eval().requires_grad_(False)
+        for batch in batches:
+            sums, changes = _image_sums(network, graph, batch, loss, blocks)
+            if not (np.isfinite(sums).all() and np.isfinite(changes).all()):
                 raise UserError("A gradient is not finite; the checkpoint or a label is broken, or the loss overflows.")
-            taylor += np.abs(sums)
-            fisher += sums**2
-            count += 1
+            taylor += np.abs(sums).sum(0)
+            fisher += np.square(sums).sum(0)
+            removal += np.square(changes).sum(0)
+            count += len(sums)
+            if limit is not None and count >= limit:
+                break
     finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
         for module, mode in modes.items():
             module.training = mode
     if count == 0:
         raise UserError("There is no image to take gradients from; give labelled images or another criterion.")
-    return Statistics(tensors, taylor / count, fisher / count, count)
+    scored = dict(zip(blocks, (removal / count).tolist(), strict=True))
+    return Statistics(tensors, taylor / count, fisher / count, count, scored)
 
 
-Groups = dict[str, list[tuple[int, Ids]]]
+def _image_sums(
+    network: Network,
+    graph: ChannelGraph,
+    batch: Any,
+    loss: Callable[[Network, Any], Tensor],
+    blocks: Sequence[str],
+) -> tuple[Floats, Floats]:
+    """s_u of every image of the batch, [images, units], and the same of whole blocks, [images, blocks]."""
+    places = _places(graph)
+    gates: list[Tensor] = []
+    owners: list[Ids | int] = []
+
+    def gate_of(output: Tensor, channels: int, owner: Ids | int) -> Tensor:
+        gate = torch.ones(len(output), channels, *[1] * (output.ndim - 2), dtype=output.dtype, device=output.device)
+        gates.append(gate.requires_grad_())
+        owners.append(owner)
+        return gate
+
+    def by_channel(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        return lambda module, inputs, output: output * gate_of(output, output.shape[1], places[name])
+
+    def by_image(index: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        # At one the output is as it was; the gradient is that along what the block adds.
+        return lambda module, inputs, output: output + (gate_of(output, 1, index) - 1) * (output - inputs[0]).detach()
+
+    modules = dict(network.named_modules())
+    handles = [modules[name].register_forward_hook(by_channel(name)) for name in places]
+    handles += [modules[name].register_forward_hook(by_image(index)) for index, name in enumerate(blocks)]
+    try:
+        with torch.enable_grad():
+            value = loss(network, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    images = len(gates[0]) if gates else 0
+    sums, changes = np.zeros((images, graph.units)), np.zeros((images, len(blocks)))
+    for owner, gradient in zip(owners, torch.autograd.grad(value, gates, allow_unused=True), strict=True):
+        if gradient is None:
+            continue
+        products = gradient.flatten(1).cpu().double().numpy()  # some devices have no double precision
+        if isinstance(owner, int):
+            changes[:, owner] += products[:, 0]
+        else:
+            used = owner >= 0
+            np.add.at(sums, (slice(None), owner[used]), products[:, used])
+    return sums, changes
 
 
-def _groups(graph: ChannelGraph, parameters: dict[str, nn.Parameter]) -> Groups:
-    """Parameters that scale a unit, with the axis and units of each (-1 where they do not count)."""
-    groups: Groups = {}
+def _places(graph: ChannelGraph) -> dict[str, Ids]:
+    """Modules whose outputs are what units give, and the unit of each channel (-1: none that counts there).
+
+    Those are the batch norms and, for units without one, the convolutions.
+    """
     normed = np.zeros(graph.units + 1, dtype=bool)
-    for layer, units in graph.norms.items():
+    for units in graph.norms.values():
         normed[units[units >= 0]] = True
-        for name in (f"{layer}.weight", f"{layer}.bias"):
-            groups[name] = [(0, units)]
-    for layer, axis in graph.filters.items():
-        units = np.where(normed[axis.units], -1, axis.units)
-        if (units >= 0).any():
-            groups[axis.tensor] = [(axis.dim, units)]
-            if f"{layer}.bias" in parameters:
-                groups[f"{layer}.bias"] = [(0, np.where(normed[graph.emitted[layer]], -1, graph.emitted[layer]))]
-    return groups
-
-
-def _sum_over_units(graph: ChannelGraph, groups: Groups, products: dict[str, Tensor]) -> Floats:
-    sums = np.zeros(graph.units)
-    for name, product in products.items():
-        for dim, units in groups[name]:
-            rows = product.movedim(dim, 0).flatten(1).sum(1) if product.ndim > 1 else product
-            used = units >= 0
-            np.add.at(sums, units[used], rows.numpy()[used])
-    return sums
+    places = {layer: units for layer, units in graph.norms.items() if (units >= 0).any()}
+    for layer in graph.filters:
+        units = graph.emitted[layer]
+        bare = np.where(normed[units], -1, units)
+        if (bare >= 0).any():
+            places[layer] = bare
+    return places
