@@ -142,3 +142,18 @@ def test_activations(text: str, canonical: str) -> None:
 def test_activations_are_never_evaluated(text: str) -> None:
     with pytest.raises(UserError):
         canonical_activation(text)
+
+
+def test_widths_are_replaced_by_the_width_that_was_designed() -> None:
+    topology = Topology.from_yaml("yolov5n", nc=2)
+    assert topology.widths == (16, 32, 64, 128, 256)
+    narrow = topology.with_widths({width: width // 2 for width in topology.widths})
+    assert narrow.widths == (8, 16, 32, 64, 128)
+    for block, other in zip(topology.blocks, narrow.blocks, strict=True):
+        assert (block.sources, block.repeats, block.kind, block.args[1:]) == (
+            other.sources,
+            other.repeats,
+            other.kind,
+            other.args[1:],
+        )
+    assert narrow.blocks[-1] == topology.blocks[-1]  # the head has no width

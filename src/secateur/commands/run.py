@@ -16,6 +16,7 @@ from secateur.runs.options import RunOptions
 from secateur.runs.recipes.resolve import override_options
 
 FROM_RECIPE = "(default: the recipe's)"
+ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Common:
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
+    control: bool = False
+    """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
+    control_epochs: Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS)] = 0
 
 
 def options() -> type[Any]:
@@ -73,6 +77,8 @@ def run(options: Any) -> Summary:
         batch_size=options.batch_size,
         workers=options.workers,
         seed=options.seed,
+        control=options.control,
+        control_epochs=options.control_epochs,
         device=options.device,
         place=options.place,
     )

@@ -33,23 +33,45 @@ class Rows(Protocol):
     """The table of a run: each row is a checkpoint that a step made, saved and measured."""
 
     def add(
-        self, context: Context, name: str, title: str, make: Callable[[], Checkpoint], *, plots: bool = False
+        self,
+        context: Context,
+        name: str,
+        title: str,
+        make: Callable[[], Checkpoint],
+        *,
+        plots: bool = False,
+        beside: bool = False,
     ) -> Checkpoint:
         """The checkpoint that `make` gives, saved under `name`; what it measures is a row of that title.
 
         Args:
             plots: also draw the curves of its evaluation.
+            beside: it is no stage of the run's detector but another one to compare that with.
         """
+
+    def beside(self) -> dict[str, Checkpoint]:
+        """The detectors beside the run's own so far, by the names of their rows."""
 
 
 class NoRows:
     """No table: for a step that is called by itself."""
 
     def add(
-        self, context: Context, name: str, title: str, make: Callable[[], Checkpoint], *, plots: bool = False
+        self,
+        context: Context,
+        name: str,
+        title: str,
+        make: Callable[[], Checkpoint],
+        *,
+        plots: bool = False,
+        beside: bool = False,
     ) -> Checkpoint:
         """Makes the checkpoint."""
         return make()
+
+    def beside(self) -> dict[str, Checkpoint]:
+        """None."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,7 @@ class Context:
         workers: processes that load images.
         seed: of everything random.
         dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
+        start: what the run starts from, before any training of its own; None takes `dense`.
         folder: where files go; None writes none.
         own_folder: the folder belongs to this step alone, so its files need no folder of their own inside.
         memory: remembers parts of the work across kills.
@@ -81,6 +104,7 @@ class Context:
     workers: int = 2
     seed: int = 0
     dense: Checkpoint | None = None
+    start: Checkpoint | None = None
     folder: Path | None = None
     own_folder: bool = False
     memory: Memory = field(default_factory=NoMemory)

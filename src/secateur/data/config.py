@@ -1,7 +1,8 @@
-"""Reads `data.yaml`: where the images of each split lie and what the classes are called."""
+"""Reads `data.yaml`: where the images of each split lie and what the classes are called; or takes pictures alone."""
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ _CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names."""
+    """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names.
+
+    Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures.
+    """
 
     file: Path
     root: Path
     splits: dict[str, tuple[Path, ...]]
     names: dict[int, str]
+    labelled: bool = True
 
     @property
     def nc(self) -> int:
@@ -41,6 +46,43 @@ def load_data_config(path: str | Path) -> DataConfig:
     Raises:
         UserError: the file is missing or broken, has no splits, or `nc` and `names` disagree.
     """
+    file, data = _read(path)
+    root = _root(file, data.get("path"))
+    splits = {name: _sources(file, root, name, data[name]) for name in SPLITS if data.get(name)}
+    if not splits:
+        raise UserError(f"Data file {file} names no images; give it train:, val: or test:.")
+    return DataConfig(file=file, root=root, splits=splits, names=_names(file, data))
+
+
+def pictures(source: str | Path, names: Mapping[int, str]) -> DataConfig:
+    """A data set without labels: its one split is "train", and label files that lie beside the pictures are not read.
+
+    Args:
+        source: a folder (searched to any depth), a pattern ("shots/*.jpg", "shots/**/*.png"), a `.txt` list (its lines
+            relative to the current folder, or to the list's), one picture, or a data.yaml, of which the `train` split
+            is taken and nothing else.
+        names: class id -> name, as the detector knows them.
+
+    Raises:
+        UserError: the source does not exist, or it is a data.yaml that is broken or has no `train`. That there is no
+            picture in it is said by `scan`.
+    """
+    place = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100  (as above: links stay)
+    if place.suffix.lower() in {".yaml", ".yml"}:
+        file, data = _read(source)
+        if not data.get("train"):
+            raise UserError(f"Data file {file} names no images under train:; give the folder of the pictures instead.")
+        root = _root(file, data.get("path"))
+        sources = _sources(file, root, "train", data["train"])
+        return DataConfig(file=file, root=root, splits={"train": sources}, names=dict(names), labelled=False)
+    if not place.exists() and not glob.has_magic(str(place)):
+        raise UserError(f"{source} does not exist; give a folder of pictures, a pattern, a .txt list or a data.yaml.")
+    root = place if place.is_dir() else Path.cwd()
+    return DataConfig(file=place, root=root, splits={"train": (place,)}, names=dict(names), labelled=False)
+
+
+def _read(path: str | Path) -> tuple[Path, Mapping[str, Any]]:
+    """The YAML file that a path or the name of a known data set stands for, and what it says."""
     file = Path(path)
     known = {entry.name: entry for entry in _CONFIGS.glob("*.yaml")}
     if not file.exists() and file.parent == Path() and file.name in known:
@@ -59,11 +101,7 @@ def load_data_config(path: str | Path) -> DataConfig:
     if not isinstance(data, Mapping):
         raise UserError(f"Data file {file} is not a data set description; it needs the keys train, val and names.")
     file = Path(os.path.abspath(file))  # noqa: PTH100  (Path.resolve would follow links that the user laid on purpose)
-    root = _root(file, data.get("path"))
-    splits = {name: _sources(file, root, name, data[name]) for name in SPLITS if data.get(name)}
-    if not splits:
-        raise UserError(f"Data file {file} names no images; give it train:, val: or test:.")
-    return DataConfig(file=file, root=root, splits=splits, names=_names(file, data))
+    return file, data
 
 
 def _root(file: Path, path: Any) -> Path:

@@ -1,7 +1,8 @@
-"""Reads image files with OpenCV (EXIF orientation applied) and finds the image files of a folder or a list."""
+"""Reads image files with OpenCV (EXIF orientation applied) and finds those of a folder, a list or a pattern."""
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def _is_cut_short(file: str) -> bool:
 
 
 def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
-    """Sorted image files of folders (searched to any depth, through links), `.txt` lists and single images.
+    """Sorted image files of folders (searched to any depth, through links), `.txt` lists, patterns and single images.
 
     Raises:
-        UserError: a source does not exist or is of another kind.
+        UserError: a source does not exist, is of another kind, or is a pattern that nothing matches.
     """
     files: list[str] = []
     for source in sources:
@@ -82,6 +83,8 @@ def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
             files += _listed(source, root)
         elif source.is_file() and source.suffix.lower() in SUFFIXES:
             files.append(str(source))
+        elif not source.exists() and glob.has_magic(str(source)):
+            files += _matching(source)
         elif source.exists():
             raise UserError(f"{source} is neither a folder of images nor a .txt list of images.")
         else:
@@ -105,6 +108,20 @@ def _walk(folder: Path) -> list[str]:
         folders.sort()
         files += [os.path.join(place, name) for name in names if _is_image(name)]  # noqa: PTH118
     return files
+
+
+def _matching(pattern: Path) -> list[str]:
+    """Images that a pattern matches, and those in folders that it matches, each once; other files are passed over."""
+    found = sorted(glob.glob(str(pattern), recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    if not found:
+        raise UserError(f"Nothing matches the pattern {pattern}.")
+    files: set[str] = set()
+    for name in found:
+        if os.path.isdir(name):  # noqa: PTH112
+            files.update(_walk(Path(name)))
+        elif _is_image(name):
+            files.add(name)
+    return list(files)
 
 
 def _listed(file: Path, root: Path) -> list[str]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +101,9 @@ def scan(
 ) -> Index:
     """Checks a split, or takes the result of an earlier check if no file has changed since (by size and time).
 
-    The cache lies beside the label folder or, where that cannot be written, in the user's cache folder. Broken images
-    and labels are left out and named in `problems`; with `progress` a bar and the problems are shown on stderr.
+    The cache lies beside the label folder or, where that cannot be written, in the user's cache folder; that of
+    pictures without labels lies only there. Broken images and labels are left out and named in `problems`; with
+    `progress` a bar and the problems are shown on stderr.
 
     Raises:
         UserError: no such split or folder, nothing usable in it, a label file that is no text, a class id without name.
@@ -112,18 +114,22 @@ def scan(
     files = list_images(config.splits[split], config.root)
     places = ", ".join(str(source) for source in config.splits[split])
     if not files:
+        if not config.labelled:
+            raise UserError(f"There are no pictures in {places}; their names end in .jpg, .png, .bmp, .tif or .webp.")
         raise UserError(f"The data set is empty: there are no images in {places} (split {split} of {config.file}).")
-    signature = _signature(files)
+    signature = _signature(files, config.labelled)
     caches = _cache_files(files, split, config) if cache else []
     index = next((found for place in caches if (found := _load(place, signature)) is not None), None)
     if index is None:
-        index = _check(files, signature, split, progress)
+        index = _check(files, signature, split, config.labelled, progress)
         if len(index):
             _save(index, caches)
     console = Console(stderr=True, quiet=not progress, highlight=False, soft_wrap=True)
-    _say(index, split, console)
+    _say(index, split, config.labelled, console)
     if not len(index):
         reason = index.problems[0] if index.problems else "no image can be used"
+        if not config.labelled:
+            raise UserError(f"None of the {len(files)} pictures in {places} can be used; for example {reason}.")
         raise UserError(f"The data set has no usable image in {places} (split {split}); for example {reason}.")
     if single_cls:
         labels = index.labels.copy()
@@ -152,12 +158,12 @@ def content_signature(index: Index) -> str:
     return digest.hexdigest()
 
 
-def _check(files: list[str], signature: str, split: str, progress: bool) -> Index:
+def _check(files: list[str], signature: str, split: str, labelled: bool, progress: bool) -> Index:
     # OpenCV releases the interpreter while it decodes, so threads use all cores and nothing is pickled.
     with ThreadPoolExecutor(min(32, granted_cpus() + 1)) as pool:
         console = Console(stderr=True)
         hidden = not (progress and console.is_terminal)
-        results = pool.map(_check_one, files)
+        results = pool.map(partial(_check_one, labelled=labelled), files)
         try:
             checked = list(
                 track(results, f"Checking {split}", len(files), console=console, transient=True, disable=hidden)
@@ -188,7 +194,7 @@ def _check(files: list[str], signature: str, split: str, progress: bool) -> Inde
     )
 
 
-def _check_one(file: str) -> _Checked:
+def _check_one(file: str, *, labelled: bool) -> _Checked:
     problems: list[str] = []
     try:
         height, width, remark = check_image(file)
@@ -196,11 +202,14 @@ def _check_one(file: str) -> _Checked:
         return _Checked(problems=(f"{file}: {error}; left out",))
     if remark:
         problems.append(f"{file}: {remark}")
+    nothing = Labels(np.zeros((0, 5), np.float32), (), 0)
+    if not labelled:
+        return _Checked((height, width), nothing, False, tuple(problems))
     path = label_path(file)
     try:
         labels = read_labels(path)
     except (FileNotFoundError, NotADirectoryError):
-        return _Checked((height, width), Labels(np.zeros((0, 5), np.float32), (), 0), False, tuple(problems))
+        return _Checked((height, width), nothing, False, tuple(problems))
     except (LabelError, OSError) as error:
         return _Checked(problems=(*problems, f"{path}: {error}; the image is left out"))
     if labels.duplicates:
@@ -221,11 +230,14 @@ def _check_classes(index: Index, config: DataConfig) -> None:
     )
 
 
-def _say(index: Index, split: str, console: Console) -> None:
+def _say(index: Index, split: str, labelled: bool, console: Console) -> None:
     counts = index.counts
-    parts = [f"{len(index)} images", f"{len(index.labels)} objects"]
-    background = counts.missing + counts.empty
-    parts += [f"{background} without objects"] if background else []
+    if labelled:
+        parts = [f"{len(index)} images", f"{len(index.labels)} objects"]
+        background = counts.missing + counts.empty
+        parts += [f"{background} without objects"] if background else []
+    else:
+        parts = [f"{len(index)} pictures, labels not read"]
     parts += [f"{counts.corrupt} left out"] if counts.corrupt else []
     console.print(f"{split}: {', '.join(parts)}", markup=False)
     for problem in index.problems[:_SHOWN]:
@@ -238,10 +250,10 @@ def _offsets(lengths: Sequence[int]) -> Integers:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64), dtype=np.int64)])
 
 
-def _signature(files: list[str]) -> str:
-    digest = hashlib.blake2b(_FORMAT.encode(), digest_size=16)
+def _signature(files: list[str], labelled: bool) -> str:
+    digest = hashlib.blake2b((_FORMAT if labelled else f"{_FORMAT} pictures").encode(), digest_size=16)
     for file in files:
-        for path in (file, label_path(file)):
+        for path in (file, label_path(file)) if labelled else (file,):
             try:
                 status = os.stat(path)  # noqa: PTH116
                 digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
@@ -251,11 +263,13 @@ def _signature(files: list[str]) -> str:
 
 
 def _cache_files(files: list[str], split: str, config: DataConfig) -> list[Path]:
-    folder = Path(label_path(files[0])).parent
+    folder = Path(label_path(files[0]) if config.labelled else files[0]).parent
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.blake2b(f"{config.file}\0{split}".encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    kind = "" if config.labelled else "\0pictures"
+    key = hashlib.blake2b(f"{config.file}\0{split}{kind}".encode(errors="surrogateescape"), digest_size=8).hexdigest()
     places = [home / "secateur" / "index" / f"{folder.name}-{split}-{key}.npz"]
-    if folder.is_dir() and os.access(folder.parent, os.W_OK):
+    # Beside labels a cache is where it is looked for; a folder of somebody's pictures is left as it is.
+    if config.labelled and folder.is_dir() and os.access(folder.parent, os.W_OK):
         places.insert(0, folder.parent / f"{folder.name}.{split}.secateur.npz")
     return places
 

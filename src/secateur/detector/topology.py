@@ -105,6 +105,19 @@ class Topology:
         """The same network for another number of classes."""
         return replace(self, nc=nc)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The different output widths of its blocks, as designed, ascending."""
+        return tuple(sorted({block.args[0] for block in self.blocks if BLOCKS[block.kind].wide}))
+
+    def with_widths(self, widths: Mapping[int, int]) -> Topology:
+        """The same network whose blocks of the width a have the width `widths[a]`; sums of equal widths stay sums."""
+        blocks = tuple(
+            replace(block, args=(widths[block.args[0]], *block.args[1:])) if BLOCKS[block.kind].wide else block
+            for block in self.blocks
+        )
+        return replace(self, blocks=blocks)
+
     def __repr__(self) -> str:
         levels = f"{len(self.anchors)} levels of {len(self.anchors[0]) // 2} anchors" if self.anchors else "no levels"
         return f"Topology({len(self.blocks)} blocks, {self.nc} classes, {levels}, {self.activation})"

@@ -151,13 +151,14 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Writes the same as Markdown, followed by the classes of the last record."""
+    """Writes the same as Markdown, followed by the classes of the last record that stands beside no other."""
     parts = [f"# {title}", "## Validation split", to_markdown([Row.of(record) for record in records])]
     if any(record.get("test") for record in records):
         parts += ["## Test split", to_markdown([Row.of(record, "test") for record in records])]
-    classes = records[-1].get("per_class") or []
+    last = [record for record in records if "beside" not in record][-1]
+    classes = last.get("per_class") or []
     if classes:
-        parts.append(f"## Classes ({records[-1]['stage']}, validation split)")
+        parts.append(f"## Classes ({last['stage']}, validation split)")
         lines = ["| Class | Images | Instances | P | R | mAP50 | mAP50-95 |", "|---|---:|---:|---:|---:|---:|---:|"]
         for row in classes:
             name = str(row["name"]).replace("|", "\\|")

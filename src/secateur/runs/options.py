@@ -15,6 +15,8 @@ class RunOptions:
 
     Attributes:
         overrides: options that replace settings of the recipe, by name (see `resolve.override_options`).
+        control: also train a narrow dense detector to compare the result with.
+        control_epochs: for how long; 0 is as long as all trainings of the detector together.
     """
 
     data: str = ""
@@ -22,6 +24,8 @@ class RunOptions:
     cfg: str = ""
     recipe: str = "slimming"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    control: bool = False
+    control_epochs: int = 0
     image_size: int = 0
     batch_size: int = 16
     workers: int = 2

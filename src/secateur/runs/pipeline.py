@@ -15,7 +15,7 @@ from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
 from secateur.runs.progress import Progress
 from secateur.runs.recipes.resolve import PlannedStep
-from secateur.runs.rows import Row, SavedRows, note_latency
+from secateur.runs.rows import Row, SavedRows, last_stage, note_latency
 from secateur.training.distributed import rank_and_world
 from secateur.training.results import KEPT
 
@@ -30,6 +30,11 @@ class Result:
     rows: list[Row]
     checkpoint: Checkpoint
     parts: dict[str, Any]
+
+    @property
+    def last(self) -> Row:
+        """The row of `checkpoint`."""
+        return last_stage(self.rows)
 
 
 def one_process(command: str) -> None:
@@ -74,7 +79,7 @@ def do_steps(
     folder = progress.folder
     alone = splits == ("val",)
     rows = SavedRows(folder, splits, (lambda name: folder) if alone else lambda name: folder / "evaluation" / name)
-    context = dataclasses.replace(context, folder=folder, memory=progress, rows=rows)
+    context = dataclasses.replace(context, start=start, folder=folder, memory=progress, rows=rows)
     current = dense = start
     if not makes_dense(steps):
         current = dense = rows.add(context, "dense", "dense", lambda: start, plots=not alone)

@@ -54,7 +54,7 @@ def prune_checkpoint(steps: Sequence[Step], weights: str, start: Checkpoint, con
         print_table(result.rows)
         _say_what_was_cut(folder, steps)
         _say_what_is_next(file, context, steps)
-        last = result.rows[-1]
+        last = result.last
         summary = {"command": "prune", "weights": str(file), "table": result.rows}
         done = finish(folder, summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         progress.finish()

@@ -33,7 +33,14 @@ class SavedRows:
         self.rows: list[Row] = []
 
     def add(
-        self, context: Context, name: str, title: str, make: Callable[[], Checkpoint], *, plots: bool = False
+        self,
+        context: Context,
+        name: str,
+        title: str,
+        make: Callable[[], Checkpoint],
+        *,
+        plots: bool = False,
+        beside: bool = False,
     ) -> Checkpoint:
         """Saves what `make` gives as NAME.safetensors, measures it, notes its row; a part of the run's memory."""
         file = self.folder / f"{name}.safetensors"
@@ -42,10 +49,16 @@ class SavedRows:
             checkpoint = make()
             save_checkpoint(checkpoint, file)
             write_sparsity(self.reports(name), checkpoint)
-            return self.measure(context, name, title, checkpoint, plots)
+            row = self.measure(context, name, title, checkpoint, plots)
+            return row | {"beside": name} if beside else row
 
         self.rows.append(dict(context.memory.step(name, work)))
         return load_checkpoint(file)
+
+    def beside(self) -> dict[str, Checkpoint]:
+        """The detectors of the rows that are no stages of the run's own, by name."""
+        names = [str(row["beside"]) for row in self.rows if "beside" in row]
+        return {name: load_checkpoint(self.folder / f"{name}.safetensors") for name in names}
 
     def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> Row:
         """Metrics where there is a data set, and the cost of the model."""
@@ -67,9 +80,18 @@ class SavedRows:
         }
 
 
+def last_stage(rows: Sequence[Row]) -> Row:
+    """The row of the detector that the run ends with; those beside it do not count."""
+    return next(row for row in reversed(rows) if "beside" not in row)
+
+
 def note_latency(rows: Sequence[Row], times: dict[str, float] | None) -> None:
-    """Puts the times of "dense" and "final" beside the rows that have their shapes; widths in between are not timed."""
-    sizes = {"dense": rows[0]["model"]["gflops"], "final": rows[-1]["model"]["gflops"]}
+    """Puts the times of "dense" and "final" beside the rows that have their shapes; widths in between are not timed.
+
+    Detectors beside the run's own have times of their own.
+    """
+    sizes = {"dense": rows[0]["model"]["gflops"], "final": last_stage(rows)["model"]["gflops"]}
     for row in rows:
         same = next((name for name, size in sizes.items() if row["model"]["gflops"] == size), None)
-        row["latency_ms"] = times[same] if times and same else None
+        name = row.get("beside", same)
+        row["latency_ms"] = times.get(name) if times and name else None

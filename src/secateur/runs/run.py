@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.context import Context
+from secateur.compression.control import known_epochs
 from secateur.compression.measuring import split_index, usable_size
 from secateur.data.config import load_data_config
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.classes import knows_classes
 from secateur.detector.start import starting_point
+from secateur.errors import UserError
 from secateur.files import write_json
 from secateur.machine import pick_device, processor
 from secateur.pruning.costs import COSTS
@@ -22,7 +24,7 @@ from secateur.runs.options import RunOptions
 from secateur.runs.pipeline import LOG_FILE, Result, check_steps, do_steps, log_file, one_process
 from secateur.runs.progress import Progress, digest, file_digest
 from secateur.runs.recipes.recipe import Recipe, load_recipe
-from secateur.runs.recipes.resolve import PlannedStep, plain, resolve
+from secateur.runs.recipes.resolve import PlannedStep, plain, resolve, with_control
 from secateur.steps.measure import Measure
 from secateur.training.optimization.precision import choose_precision
 
@@ -37,6 +39,8 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         UserError: bad options or input, found before anything is written where that is possible.
     """
     one_process("run")
+    if options.control_epochs and not options.control:
+        raise UserError("--control-epochs is the length of a control: give --control too.")
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     recipe = load_recipe(options.recipe)
     device = pick_device(options.device)
@@ -53,6 +57,9 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     steps = resolve(recipe, options.overrides, common, trained=trained)
     if not any(isinstance(planned.step, Measure) for planned in steps):
         steps = (*steps, PlannedStep(Measure()))
+    if options.control:
+        before = known_epochs(start) if trained else 0
+        steps = with_control(steps, common, before=before, epochs=options.control_epochs)
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=None)
     # Broken data is found now, not after an hour.
     signatures = {split: content_signature(split_index(data, split, tell=True)) for split in ("train", "val")}
@@ -119,7 +126,7 @@ def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep
 
 def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
-    folder, last = progress.folder, result.rows[-1]
+    folder, last = progress.folder, result.last
     save_checkpoint(result.checkpoint, folder / "final.safetensors")
     plans = [name for name in result.parts if name.startswith("plan")]
     exports = [result.parts[name] for name in result.parts if name.startswith("export")]
@@ -132,6 +139,7 @@ def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
         "speed_ms": last["speed_ms"],
         "export": exports[-1] if exports else None,
         "plan": result.parts[plans[-1]] if plans else None,
+        "control": result.parts.get("control-widths"),
         "table": result.rows,
     }
     write_json(folder / "summary.json", summary)
@@ -140,6 +148,7 @@ def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
     made = {
         "detector": folder / "final.safetensors",
         **{f"{entry['format']} file": folder / entry["file"] for entry in exports},
+        "control": folder / "control.safetensors",
         "table": folder / "summary.md",
         "plan": folder / "plan.json",
         "cliff curve": folder / "cliff.png",

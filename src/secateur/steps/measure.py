@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 @step("measure", purpose="measures latency")
 @dataclass(frozen=True)
 class Measure(Step):
-    """Milliseconds at batch 1 on the CPU, in turns with the dense detector, in ONNX Runtime where it is installed."""
+    """Milliseconds at batch 1 on the CPU, in turns with the dense detector, in ONNX Runtime where it is installed.
+
+    A control of the run is timed with them.
+    """
 
     rounds: int = 30
     """Measurements of each detector."""
@@ -26,9 +29,9 @@ class Measure(Step):
         """No row: the times are noted beside the rows of the detectors that were measured."""
         from secateur.compression.latency import latencies
 
-        pair = {"dense": context.dense or checkpoint, "final": checkpoint}
+        timed = {"dense": context.dense or checkpoint, "final": checkpoint, **context.rows.beside()}
         context.memory.step(
             "latency" + context.mark,
-            lambda: latencies(pair, context.image_size, rounds=self.rounds, threads=self.threads),
+            lambda: latencies(timed, context.image_size, rounds=self.rounds, threads=self.threads),
         )
         return checkpoint

@@ -80,6 +80,10 @@ class Step:
         """The step in a few words, for what a run says before it starts."""
         return self.verb
 
+    def passes(self) -> int:
+        """Epochs that the step trains the detector of the run; 0 for one that does not."""
+        return 0
+
     def budget_words(self) -> str:
         """The budget that the step brings, in words; "" for a step without one."""
         return ""

@@ -77,6 +77,10 @@ class TrainingStep(Step):
         """The verb and its epochs."""
         return f"{self.verb} ({self.train.epochs} {'epoch' if self.train.epochs == 1 else 'epochs'})"
 
+    def passes(self) -> int:
+        """Its epochs."""
+        return self.train.epochs
+
     def files(self) -> tuple[str, ...]:
         """The teacher, and hyper-parameters of the user's own."""
         return self.distillation.teacher, self.hyp

@@ -96,17 +96,18 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any]) -> StockChec
         "source": "yolov5",
         "file": path.name,
         "epoch": plain(content.get("epoch")),
+        "epochs": _option(content.get("opt"), "epochs"),
         "date": plain(content.get("date")),
         "hyp": plain(model.get("hyp")) or {},
     }
     names = _names(model.get("names"), topology.nc)
-    return StockCheckpoint(topology, tensors, names, strides, training, _image_size(content.get("opt")))
+    return StockCheckpoint(topology, tensors, names, strides, training, _option(content.get("opt"), "imgsz"))
 
 
-def _image_size(options: Any) -> int | None:
-    """Pixels of the images that the training options name."""
-    size = options.get("imgsz") if isinstance(options, dict | Record) else None
-    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
+def _option(options: Any, name: str) -> int | None:
+    """A positive number among the training options: pixels of the images, epochs; None where they do not name it."""
+    value = options.get(name) if isinstance(options, dict | Record) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _topology(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from secateur.errors import UserError
 from secateur.runs.recipes.configure import configured, setting_names
 from secateur.runs.recipes.recipe import Entry, Recipe
+from secateur.steps.control import Control
+from secateur.steps.measure import Measure
 from secateur.steps.step import STEPS, Override, Step
+from secateur.steps.train import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,39 @@ def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) 
             f"--{option.replace('_', '-')} needs a step that {' or '.join(dict.fromkeys(purposes))}, and recipe "
             f"{recipe.name} has none; leave it out, or choose another recipe (secateur recipes)."
         )
+
+
+def with_control(
+    planned: Sequence[PlannedStep], common: Mapping[str, Any], *, before: int | None, epochs: int = 0
+) -> tuple[PlannedStep, ...]:
+    """The steps with a control behind them, trained like their last training; a measurement at the end is done after.
+
+    Args:
+        common: settings that all steps share, for a run without a training.
+        before: epochs that the weights were trained for on this data; None where nobody knows.
+        epochs: of the control; 0 is `before` and those of all steps.
+
+    Raises:
+        UserError: there is a control already, or its length is unknown or none.
+    """
+    if any(isinstance(step.step, Control) for step in planned):
+        raise UserError("The recipe has a control of its own; leave --control out.")
+    if not epochs and before is None:
+        raise UserError(
+            "--control trains as long as the detector was trained, and the weights do not say how long that was: "
+            "say it with --control-epochs, their epochs and those of the run together."
+        )
+    epochs = epochs or (before or 0) + sum(step.step.passes() for step in planned)
+    if not epochs:
+        raise UserError("--control trains as long as the detector, and nothing here trains it: give --control-epochs.")
+    trainings = [step.step for step in planned if isinstance(step.step, TrainingStep)]
+    if trainings:
+        train = dataclasses.replace(trainings[-1].train, epochs=epochs)
+        control = Control(hyp=trainings[-1].hyp, train=train)
+    else:
+        control = configured(Control, {**common, "epochs": epochs}, "--control")
+    end = len(planned) - isinstance(planned[-1].step, Measure)
+    return (*planned[:end], PlannedStep(control, title=control.title), *planned[end:])
 
 
 def plain(planned: PlannedStep) -> dict[str, Any]:

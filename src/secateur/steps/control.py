@@ -1,0 +1,73 @@
+"""The step that trains what the run's detector has to beat: a dense one, as small, trained as long."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from secateur.steps.step import Step, step
+from secateur.training.hyp import load_hyp
+from secateur.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.detector.checkpoint import Checkpoint
+
+
+@step("control", purpose="trains a control")
+@dataclass(frozen=True)
+class Control(Step):
+    """Make the dense detector narrow to the FLOPs of the present one and train that: a row to compare with."""
+
+    hyp: str = "scratch-low"
+    """Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+    @property
+    def title(self) -> str:
+        """Its row."""
+        return "narrow dense (control)"
+
+    def describe(self) -> str:
+        """The verb and its epochs."""
+        return f"control ({self.train.epochs} {'epoch' if self.train.epochs == 1 else 'epochs'})"
+
+    def files(self) -> tuple[str, ...]:
+        """Hyper-parameters of the user's own."""
+        return (self.hyp,)
+
+    def settings(self) -> TrainSettings:
+        """How to train, with the hyper-parameters read."""
+        return dataclasses.replace(self.train, hyp=load_hyp(self.hyp))
+
+    def check(self, checkpoint: Checkpoint, context: Context) -> None:
+        """Data, hyper-parameters, and a network whose widths can be scaled."""
+        from secateur.compression.control import check_narrowing
+
+        context.require_data("A control")
+        self.settings()
+        check_narrowing(checkpoint)
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """One row, beside those of the run's detector, which is given back as it was."""
+        from secateur.compression.control import Narrowing, narrow_start, narrow_widths
+        from secateur.compression.training import train_checkpoint
+        from secateur.detector.checkpoint import load_checkpoint
+
+        folder, dense = context.place(self.verb), context.dense or checkpoint
+        found = context.memory.step(
+            f"control-widths{context.mark}", lambda: narrow_widths(dense, checkpoint, context.image_size).to_dict()
+        )
+        narrowing = Narrowing.from_dict(found)
+
+        def train() -> dict[str, object]:
+            start = narrow_start(dense, context.start or dense, narrowing, self.train.seed)
+            result = train_checkpoint(start, context, self.settings(), folder, verb=self.verb)
+            return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
+
+        context.memory.step(f"control-training{context.mark}", train)
+        best = folder / "weights" / "best.safetensors"
+        title = f"{context.title or self.title}{narrowing.note()}"
+        context.rows.add(context, f"control{context.mark}", title, lambda: load_checkpoint(best), beside=True)
+        return checkpoint

@@ -1,0 +1,146 @@
+"""The control of a run: one more row, beside the run's own detector, and a kill changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from killing import Killed, killed_after
+from secateur.detector.checkpoint import Stage, load_checkpoint, save_checkpoint
+from secateur.errors import UserError
+from secateur.runs.options import RunOptions
+from secateur.runs.progress import Progress
+from secateur.runs.recipes.recipe import load_recipe
+from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
+from secateur.runs.run import run_recipe
+from secateur.steps.control import Control
+from secateur.steps.measure import Measure
+
+COMMON = {"image_size": 64, "batch_size": 8, "seed": 5, "workers": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "short.yaml"
+    file.write_text("stages: [{prune: {flops: 0.6, criterion: l1}}, {finetune: {epochs: 1, amp: 'off'}}]")
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that say that they were trained for two epochs."""
+    file = tmp_path_factory.mktemp("trained") / "trained.safetensors"
+    save_checkpoint(dataclasses.replace(load_checkpoint(tiny_weights), history=(Stage("train", {"epochs": 2}),)), file)
+    return file
+
+
+def options(weights: Path, data: Path, recipe: Path, **changes: Any) -> RunOptions:
+    chosen = RunOptions(
+        data=str(data), weights=str(weights), recipe=str(recipe), image_size=64, batch_size=8, workers=0, control=True
+    )
+    return dataclasses.replace(chosen, **changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    trained: Path, tiny_data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    root = tmp_path_factory.mktemp("undisturbed")
+    return run_recipe(options(trained, tiny_data, recipe), root), root / "exp"
+
+
+def test_the_control_is_one_more_row_and_the_result_is_still_the_pruned_detector(
+    undisturbed: tuple[dict[str, Any], Path],
+) -> None:
+    summary, folder = undisturbed
+    rows = summary["table"]
+    assert [row["stage"] for row in rows[:-1]] == ["dense", "cut, no repair", "cut + repair", "fine-tuned"]
+    assert rows[-1]["stage"].startswith("narrow dense (control)")
+    tuned, control = rows[-2], rows[-1]
+    assert control["model"]["gflops"] <= 1.01 * tuned["model"]["gflops"]
+    assert control["model"]["gflops"] == pytest.approx(summary["control"]["share"] * tuned["model"]["gflops"])
+    assert control["latency_ms"] == 1.0  # timed with the others
+    # What the run leaves is the pruned detector.
+    assert (summary["metrics"], summary["model"]) == (tuned["metrics"], tuned["model"])
+    final, narrow = (load_checkpoint(folder / f"{name}.safetensors") for name in ("final", "control"))
+    assert [stage.verb for stage in final.history] == ["train", "prune", "finetune"]
+    assert "Classes (fine-tuned" in (folder / "summary.md").read_text()
+    # The control is a plain training of two epochs before and one of the run.
+    assert [stage.verb for stage in narrow.history] == ["control"]
+    assert narrow.history[0].settings["epochs"] == 3
+    assert narrow.plan is None
+    assert set(narrow.topology.widths) == {width for _, width in summary["control"]["widths"]}
+    assert json.loads((folder / "progress.json").read_text())["steps"]["control-training"]["epochs"] == 3
+
+
+def test_killed_before_and_inside_the_control_it_ends_the_same(
+    undisturbed: tuple[dict[str, Any], Path],
+    trained: Path,
+    tiny_data: Path,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Progress.step
+
+    def step(self: Progress, name: str, work: Any) -> Any:
+        result = original(self, name, work)
+        if name == "control-widths":
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "step", step)
+        run_recipe(options(trained, tiny_data, recipe), tmp_path)
+    with killed_after(2):
+        run_recipe(options(trained, tiny_data, recipe), tmp_path)
+    again = run_recipe(options(trained, tiny_data, recipe), tmp_path)
+    assert [row["metrics"] for row in again["table"]] == [row["metrics"] for row in undisturbed[0]["table"]]
+    ours, theirs = (load_checkpoint(folder / "control.safetensors") for folder in (tmp_path / "exp", undisturbed[1]))
+    assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
+
+
+def planned(name: str = "slimming", trained: bool = True, **overrides: Any) -> tuple[PlannedStep, ...]:
+    return resolve(load_recipe(name), overrides, COMMON, trained=trained)
+
+
+def test_it_is_trained_like_the_last_training_for_the_epochs_of_all() -> None:
+    steps = planned("slimming-conv", dense_epochs=7, sparse_epochs=5, finetune_epochs=3)
+    control = with_control(steps, COMMON, before=0)[-1]
+    assert isinstance(control.step, Control)
+    assert control.title == "narrow dense (control)"
+    tuned = next(step.step for step in steps if step.step.verb == "finetune")
+    assert control.step.train == dataclasses.replace(tuned.train, epochs=15)  # type: ignore[attr-defined]
+    assert (control.step.hyp, control.step.train.optimizer, control.step.train.seed) == ("finetune", "AdamW", 5)
+    lengths = {"before": 100}, {"before": None, "epochs": 9}
+    assert [with_control(steps, COMMON, **given)[-1].step.train.epochs for given in lengths] == [115, 9]  # type: ignore
+
+
+def test_a_measurement_at_the_end_is_done_behind_it() -> None:
+    steps = with_control((*planned(), PlannedStep(Measure())), COMMON, before=1)
+    assert [step.step.verb for step in steps[-3:]] == ["export", "control", "measure"]
+
+
+def test_what_it_cannot_be_is_said_before_anything_starts(
+    tiny_weights: Path, tiny_data: Path, recipe: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="say it with --control-epochs"):
+        run_recipe(options(tiny_weights, tiny_data, recipe), tmp_path / "runs")
+    with pytest.raises(UserError, match="give --control too"):
+        run_recipe(options(tiny_weights, tiny_data, recipe, control=False, control_epochs=3), tmp_path / "runs")
+    cut = tmp_path / "cut.yaml"
+    cut.write_text("stages: [{prune: {}}]")
+    with pytest.raises(UserError, match="nothing here trains it"):
+        with_control(resolve(load_recipe(cut), {}, COMMON, trained=True), COMMON, before=0)
+    with pytest.raises(UserError, match="must be at least 1"):
+        run_recipe(options(tiny_weights, tiny_data, recipe, control_epochs=-1), tmp_path / "runs")
+    own = tmp_path / "own.yaml"
+    own.write_text("stages: [{prune: {}}, {control: {epochs: 3}}]")
+    with pytest.raises(UserError, match="a control of its own"):
+        run_recipe(options(tiny_weights, tiny_data, own), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
