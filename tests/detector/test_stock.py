@@ -102,6 +102,11 @@ def test_the_image_size_of_the_training_is_kept(options: Any, size: int | None, 
     assert load_checkpoint(write_stock(tiny(), opt=options)).image_size == size
 
 
+@pytest.mark.parametrize(("options", "epochs"), [({"epochs": 300}, 300), ({"epochs": 0}, None), (None, None)])
+def test_the_epochs_of_the_training_are_kept(options: Any, epochs: int | None, write_stock: Any) -> None:
+    assert load_checkpoint(write_stock(tiny(), opt=options)).training["epochs"] == epochs
+
+
 def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., Detector], write_stock: Any) -> None:
     # A model whose blocks were changed after it was built still carries the first YAML.
     stale = {
