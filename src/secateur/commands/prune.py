@@ -8,6 +8,7 @@ from typing import Any
 
 from secateur.commands import Summary, command
 from secateur.compression.settings import ChannelSettings, no_budgets
+from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
 from secateur.pruning.settings import (
@@ -15,12 +16,14 @@ from secateur.pruning.settings import (
     Guards,
     LayerSettings,
     RepairSettings,
+    RoundSettings,
     ScoreSettings,
     SearchSettings,
 )
-from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Pictures, Seed, Weights, Workers
 from secateur.runs.folders import Place, require
 from secateur.sparsity.settings import OneShotSettings
+from secateur.steps.heal import Heal
 from secateur.steps.prune import Prune
 from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step
@@ -29,10 +32,12 @@ from secateur.steps.zero_weights import ZeroWeights
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Make a detector smaller: --layers removes bottlenecks, a budget cuts channels, --unstructured zeroes weights."""
+    """Make a detector smaller: a budget cuts channels and bottlenecks, --layers a number of bottlenecks, --unstructured
+    zeroes weights. --heal adds minutes of training without labels."""
 
     weights: Weights = ""
     data: Data = ""
+    images: Pictures = ""
     image_size: ImageSize = 0
     batch_size: BatchSize = 16
     """Images in a batch of training data (statistics, BatchNorm)."""
@@ -40,6 +45,9 @@ class PruneOptions:
     seed: Seed = 0
     device: Device = "auto"
     budget: Any = field(default_factory=no_budgets)
+    heal: bool = False
+    """Then train for some minutes to answer as the whole detector does; needs no labels."""
+    rounds: RoundSettings = field(default_factory=RoundSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: Guards = field(default_factory=Guards)
     repair: RepairSettings = field(default_factory=RepairSettings)
@@ -47,6 +55,7 @@ class PruneOptions:
     one_shot: OneShotSettings = field(default_factory=OneShotSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     cliff: CliffSettings = field(default_factory=CliffSettings)
+    healing: HealSettings = field(default_factory=HealSettings)
     place: Place = field(default_factory=Place)
 
 
@@ -61,7 +70,7 @@ def prune(options: PruneOptions) -> Summary:
     """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
     from secateur.compression.context import Context
     from secateur.compression.measuring import usable_size
-    from secateur.data.config import load_data_config
+    from secateur.data.config import load_data_config, pictures
     from secateur.detector.checkpoint import load_checkpoint
     from secateur.detector.classes import check_classes
     from secateur.machine import pick_device
@@ -71,6 +80,7 @@ def prune(options: PruneOptions) -> Summary:
     weights = require(options.weights, "--weights", "best.pt")
     checkpoint = load_checkpoint(weights)
     data = load_data_config(options.data) if options.data else None
+    images = pictures(options.images, checkpoint.names) if options.images else None
     if data is not None:
         check_classes(checkpoint, data.names, weights, str(data.file))
     context = Context(
@@ -80,6 +90,7 @@ def prune(options: PruneOptions) -> Summary:
         options.batch_size,
         options.workers,
         options.seed,
+        images,
     )
     return prune_checkpoint(steps, weights, checkpoint, context, options.place)
 
@@ -91,12 +102,13 @@ def steps_of(options: PruneOptions) -> list[Step]:
         UserError: nothing is to be removed at all, or options contradict each other.
     """
     channels = ChannelSettings(
-        options.budget, options.score, options.guards, options.repair, options.cliff, options.search
+        options.budget, options.score, options.rounds, options.guards, options.repair, options.cliff, options.search
     )
     budgets, layers, search = channels.budgets, options.layers, options.search.search
     costs = ", ".join(f"--{name}" for name in COSTS)
     if options.one_shot.unstructured:
-        other = [f"--{name}" for name, value in {"layers": layers.layers, "search": search}.items() if value]
+        given = {"layers": layers.layers, "search": search, "heal": options.heal}
+        other = [f"--{name}" for name, value in given.items() if value]
         if budgets or other:
             words = ", ".join([costs, *other])
             raise UserError(f"--unstructured zeroes weights and cuts nothing; give it without {words}.")
@@ -109,4 +121,5 @@ def steps_of(options: PruneOptions) -> list[Step]:
     if layers.chains and not layers.layers:
         raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
     steps: list[Step] = [RemoveLayers(layers, options.repair)] if layers.layers else []
-    return [*steps, Prune(channels)] if budgets else steps
+    steps += [Prune(channels)] if budgets else []
+    return [*steps, Heal(options.healing)] if options.heal else steps

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.context import Context
-from secateur.compression.images import augmented_images, labelled_images
+from secateur.compression.images import augmented_images, labelled_images, unpadded_images
 from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.rounds import plan_of_rounds
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.checkpoint import Checkpoint, Stage
@@ -19,12 +20,15 @@ from secateur.detector.model import Detector
 from secateur.files import read_json, write_json
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
+from secateur.pruning.carving import without_removed_blocks
 from secateur.pruning.cliff import Cliff, cliff
+from secateur.pruning.correction import correct_, counterparts
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.rounds import number_of_rounds
 from secateur.pruning.settings import RepairSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.pruning.surgery import cut, cut_masks
@@ -33,15 +37,20 @@ from secateur.report.pictures import draw_cliff
 
 @dataclass(frozen=True)
 class Decision:
-    """A plan with the graph of the detector that it was made for."""
+    """A plan with the graph of the detector that it was made for, without the blocks that it removes."""
 
     plan: Plan
     graph: ChannelGraph
 
     @staticmethod
+    def of(plan: Plan, detector: Detector) -> Decision:
+        """A plan for a detector."""
+        return Decision(plan, trace(without_removed_blocks(detector, plan)))
+
+    @staticmethod
     def load(file: Path, checkpoint: Checkpoint) -> Decision:
         """Reads a saved plan for the checkpoint that it was made for."""
-        return Decision(Plan.from_dict(read_json(file)), trace(checkpoint.detector()))
+        return Decision.of(Plan.from_dict(read_json(file)), checkpoint.detector())
 
     def save(self, folder: Path, curve: Cliff | None) -> None:
         """Writes plan.json, and cliff.json with its picture."""
@@ -60,7 +69,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     settings.check()
     CRITERIA[settings.score.criterion]  # an unknown name is an error that lists the known ones
     if needs_gradients(settings.score.criterion):
-        context.require_data(f"The criterion {settings.score.criterion}")
+        context.require_pictures(f"The criterion {settings.score.criterion}")
     # A later cut starts from a smaller network: whether it reaches its budget is not known yet.
     first = context.rounds == 1 and not context.mark
     if first or settings.guards.exclude:
@@ -73,12 +82,12 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
 def decide(
     checkpoint: Checkpoint, context: Context, settings: ChannelSettings, folder: Path | None = None
 ) -> tuple[Decision, Cliff | None]:
-    """Scores the channels, allocates the budgets and measures the cliff curve around the chosen plan.
+    """Scores the channels, allocates the budgets (in rounds, or at one look) and measures the cliff curve.
 
     Budgets are shares of the context's dense detector, approached by equal factors over the rounds of a repetition.
 
     Args:
-        folder: where a search keeps what it has tried, so that it goes on after a kill.
+        folder: where rounds and a search keep what they have done, so that they go on after a kill.
 
     Raises:
         UserError: bad options, a budget out of reach, or a criterion without what it needs.
@@ -86,9 +95,12 @@ def decide(
     settings.check()
     detector = checkpoint.detector().to(context.device)
     graph = trace(detector)
-    scores = score_channels(detector, graph, context, settings.score)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
+    if number_of_rounds(settings.rounds, budgets, reference) > 1 and not settings.search.search:
+        plan, order = plan_of_rounds(detector, context, settings, budgets, reference, folder)
+        return Decision.of(plan, detector), cliff_around(detector, context, settings, graph, order, plan)
+    scores = score_channels(detector, graph, context, settings.score)
     per_saving = divides_by_saving(settings.score.criterion, settings.score.per_saving)
     plan = allocate(
         graph,
@@ -126,7 +138,7 @@ def cliff_around(
     detector: Detector, context: Context, settings: ChannelSettings, graph: ChannelGraph, scores: Floats, plan: Plan
 ) -> Cliff | None:
     """The cliff curve with the chosen plan in it; None where it is switched off or there is no data set."""
-    if not settings.cliff.cliff or context.data is None:
+    if not settings.cliff.cliff or context.data is None or not context.data.labelled:
         return None
     index = split_index(context.data, "val")
     limit = min(settings.cliff.cliff_images, len(index.files)) or None
@@ -150,26 +162,39 @@ def gather(detector: Detector, graph: ChannelGraph, context: Context, settings: 
 
 def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
     """The smaller detector, without any repair."""
-    smaller = cut(checkpoint.detector(), decision.graph, decision.plan)
+    smaller = cut(without_removed_blocks(checkpoint.detector(), decision.plan), decision.graph, decision.plan)
     return _finished(checkpoint, smaller, decision, repaired=False)
 
 
 def repair(checkpoint: Checkpoint, decision: Decision, context: Context, settings: RepairSettings) -> Checkpoint:
-    """The smaller detector with the constants of the removed channels absorbed and fresh BatchNorm statistics.
+    """The smaller detector with its norms mended: corrected beside the whole one, or re-estimated.
 
-    Without a data set the statistics stay as they were.
+    With re-estimation, and where there are no images, the constants of the removed channels are absorbed first.
     """
-    detector = checkpoint.detector().to(context.device)
-    if settings.absorb:
+    whole = checkpoint.detector().to(context.device)
+    detector = without_removed_blocks(whole, decision.plan)
+    paired = settings.norms == "paired" and settings.recalibrate > 0 and context.pictures is not None
+    if settings.absorb and not paired:
         detector = absorb_offsets(detector, decision.graph, decision.plan)
     smaller = cut(detector, decision.graph, decision.plan)
-    refresh_norms_(smaller, context, settings)
+    if paired:
+        correct_norms_(smaller, whole, decision.plan, context, settings)
+    else:
+        refresh_norms_(smaller, context, settings)
     return _finished(checkpoint, smaller, decision, repaired=True)
+
+
+def correct_norms_(smaller: Detector, whole: Detector, plan: Plan, context: Context, settings: RepairSettings) -> None:
+    """Moves the BatchNorm statistics by what the plan changed on plain images, without labels; none, no change."""
+    if not settings.recalibrate or context.pictures is None:
+        return
+    images = unpadded_images(context, int(max(whole.strides)), settings.recalibrate)
+    correct_(smaller, whole, counterparts(whole, plan), images, share=settings.recalibrate_share)
 
 
 def refresh_norms_(detector: Detector, context: Context, settings: RepairSettings) -> None:
     """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
-    if not settings.recalibrate or context.data is None:
+    if not settings.recalibrate or context.pictures is None:
         return
     # The statistics stand for what the training showed, so the images are augmented as there.
     count = max(settings.recalibrate // context.batch_size, 1)
@@ -181,12 +206,14 @@ def _finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, 
     """The checkpoint of the cut detector: this stage in its history, the way from the first network in `plan`."""
     plan = decision.plan
     settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
+    if plan.removed_blocks:
+        settings["removed_blocks"] = list(plan.removed_blocks)
     return Checkpoint.of(
         smaller,
         like=checkpoint,
         plan=since_the_first(checkpoint, plan).to_dict(),
         history=(*checkpoint.history, Stage(verb="prune", settings=settings, cost=cost_of(plan))),
-        masks=cut_masks(checkpoint.masks, decision.graph, plan),
+        masks=cut_masks(plan.removal.tensors(checkpoint.masks), decision.graph, plan),
         image_size=plan.image_size,
     )
 

@@ -85,6 +85,8 @@ class Context:
         batch_size: images in a batch of training data.
         workers: processes that load images.
         seed: of everything random.
+        images: pictures without labels that scores, corrections and healing read instead of the data set's training
+            images; None where those are to be read.
         dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
         start: what the run starts from, before any training of its own; None takes `dense`.
         folder: where files go; None writes none.
@@ -103,6 +105,7 @@ class Context:
     batch_size: int = 16
     workers: int = 2
     seed: int = 0
+    images: DataConfig | None = None
     dense: Checkpoint | None = None
     start: Checkpoint | None = None
     folder: Path | None = None
@@ -114,6 +117,21 @@ class Context:
     title: str = ""
     round: int = 1
     rounds: int = 1
+
+    @property
+    def pictures(self) -> DataConfig | None:
+        """What closed-form steps and healing read: the pictures without labels, else the data set."""
+        return self.data if self.images is None else self.images
+
+    def require_pictures(self, reader: str) -> DataConfig:
+        """The pictures, or the sentence that says who needs some.
+
+        Raises:
+            UserError: neither pictures nor a data set are given.
+        """
+        if self.pictures is None:
+            raise UserError(f"{reader} reads images: give pictures (--images FOLDER) or a data set (--data data.yaml).")
+        return self.pictures
 
     def require_data(self, reader: str) -> DataConfig:
         """The data set, or the sentence that says who needs one.

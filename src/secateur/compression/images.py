@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateur.compression.context import Context
 from secateur.compression.measuring import split_index
+from secateur.compression.own_detections import OwnDetections
 from secateur.data.augment import Augmentation
-from secateur.data.batches import TrainBatches, train_batches
+from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.detector.model import Detector
 from secateur.errors import UserError
@@ -28,7 +30,7 @@ def training_batches(context: Context, limit: int, augmentation: Augmentation | 
     Raises:
         UserError: there is no data set, or no training split.
     """
-    index = split_index(context.require_data("This step"), "train")
+    index = split_index(context.require_pictures("This step"), "train")
     dataset = DetectionDataset(
         index, context.image_size, augmentation=augmentation, batch_size=context.batch_size, seed=context.seed
     )
@@ -40,6 +42,32 @@ def pixels(batch: Batch, device: torch.device) -> Tensor:
     """Images of a batch as float32 [B, 3, H, W] in 0..1 on the device, channels_last."""
     images = batch.images.to(device, non_blocking=True).float().div_(255)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def unpadded_images(context: Context, stride: int, limit: int, draw: int = 0) -> Iterator[Tensor]:
+    """Training images [B, 3, H, W] in 0..1, those of like shape together: nearly without grey borders.
+
+    Args:
+        stride: the largest of the detector, of which the sides are multiples.
+        limit: images at most.
+        draw: number of the random choice among more.
+
+    Raises:
+        UserError: there are no pictures.
+    """
+    index = split_index(context.require_pictures("This step"), "train")
+    chosen = np.random.default_rng((context.seed, draw)).permutation(len(index.files))[:limit]
+    dataset = DetectionDataset(
+        index.select(np.sort(chosen)),
+        context.image_size,
+        rectangular=True,
+        pad=0.0,
+        batch_size=context.batch_size,
+        stride=stride,
+        seed=context.seed,
+    )
+    for batch in EvaluationBatches(dataset, context.batch_size, workers=0):
+        yield pixels(batch, context.device)
 
 
 def plain_images(context: Context, limit: int) -> Iterator[Tensor]:
@@ -57,9 +85,38 @@ def augmented_images(context: Context, limit: int) -> Iterator[Tensor]:
             yield pixels(batch, context.device)
 
 
-def labelled_images(detector: Detector, context: Context, limit: int) -> tuple[Iterator[Batch], Loss]:
-    """Labelled training images in batches, and the sum of their detection losses, each image's by itself."""
-    return training_batches(context, limit).epoch(0), image_losses(detector, context)
+def labelled_images(
+    detector: Detector, context: Context, limit: int, *, labeller: Detector | None = None, draw: int = 0
+) -> tuple[Iterator[Batch], Loss]:
+    """Training images with targets in batches, and the sum of their detection losses, each image's by itself.
+
+    Pictures without labels get the detections of the labeller.
+
+    Args:
+        labeller: the detector as it was before anything was cut; None: the same detector.
+        draw: number of the order in which they are drawn.
+
+    Raises:
+        UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
+    """
+    loss = image_losses(detector, context)
+    batches = training_batches(context, limit).epoch(draw)
+    if context.pictures is not None and not context.pictures.labelled:
+        batches = own_detections(labeller or detector, batches, context, limit)
+    return batches, loss
+
+
+def own_detections(labeller: Detector, batches: Iterable[Batch], context: Context, limit: int) -> Iterator[Batch]:
+    """The batches with the detector's own detections as targets, up to `limit` images.
+
+    Raises:
+        UserError: it sees nothing on any of them.
+    """
+    found = OwnDetections(labeller)
+    for batch in islice(batches, -(-limit // min(context.batch_size, limit))):
+        targets = found(pixels(batch, context.device))
+        yield dataclasses.replace(batch, targets=targets)
+    found.require_some()
 
 
 def image_losses(detector: Detector, context: Context) -> Loss:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from secateur.compression.channels import cost_of, refresh_norms_, since_the_first
+from secateur.compression.channels import correct_norms_, cost_of, refresh_norms_, since_the_first
 from secateur.compression.context import Context
 from secateur.compression.images import labelled_images, plain_images
 from secateur.detector.checkpoint import Checkpoint, Stage
@@ -43,10 +43,10 @@ def remove_layers(
         return checkpoint, ()
     LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
     removal = removal_of(detector, choice.blocks)
-    absorbed = repair.absorb and context.data is not None
+    paired = repair.norms == "paired" and repair.recalibrate > 0
+    absorbed = repair.absorb and not paired and context.pictures is not None
     images = torch.cat(list(plain_images(context, ABSORB_IMAGES))) if absorbed else None
     smaller = remove(detector, choice.blocks, images)
-    refresh_norms_(smaller, context, repair)
     plan = Plan.of_removal(
         trace(detector),
         trace(smaller),
@@ -55,6 +55,10 @@ def remove_layers(
         criterion=settings.layer_score,
         notes=choice.notes,
     )
+    if paired:
+        correct_norms_(smaller, detector, plan, context, repair)
+    else:
+        refresh_norms_(smaller, context, repair)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
     result = Checkpoint.of(
         smaller,
@@ -74,7 +78,7 @@ def check_layers(context: Context, settings: LayerSettings) -> None:
         UserError: an unknown score, or no data set for one that reads images.
     """
     if LAYER_SCORES[settings.layer_score].reads != "weights":
-        context.require_data(f"The layer score {settings.layer_score}")
+        context.require_pictures(f"The layer score {settings.layer_score}")
 
 
 def _evidence(detector: Detector, context: Context, settings: LayerSettings) -> tuple[Iterable[Any] | None, Any]:

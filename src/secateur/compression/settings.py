@@ -12,7 +12,14 @@ from tyro.conf import arg
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget, budgets_from
 from secateur.pruning.costs import COSTS
-from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, ScoreSettings, SearchSettings
+from secateur.pruning.settings import (
+    CliffSettings,
+    Guards,
+    RepairSettings,
+    RoundSettings,
+    ScoreSettings,
+    SearchSettings,
+)
 
 
 @functools.cache
@@ -38,6 +45,7 @@ class ChannelSettings:
 
     budget: Any = field(default_factory=no_budgets)
     score: ScoreSettings = field(default_factory=ScoreSettings)
+    rounds: RoundSettings = field(default_factory=RoundSettings)
     guards: Guards = field(default_factory=Guards)
     repair: RepairSettings = field(default_factory=RepairSettings)
     cliff: CliffSettings = field(default_factory=CliffSettings)

@@ -46,3 +46,26 @@ class DistillSettings:
     def methods(self) -> tuple[str, ...]:
         """Names of the methods, in the order given."""
         return tuple(name.strip() for name in self.distill.split("+")) if self.distill else ()
+
+
+@dataclass(frozen=True)
+class HealSettings:
+    """Minutes of training without labels, in which a cut detector learns to answer as the whole one does."""
+
+    heal_steps: int = 400
+    """Optimizer steps at most; it stops earlier where the loss on pictures held out no longer falls."""
+    heal_lr: float = 0.001
+    """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine."""
+    heal_batch: int = 16
+    """Pictures a step."""
+    heal_features: float = 1.0
+    """Factor of what feeds the head, channel by channel, beside the head's answers (0: the answers alone)."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"heal_steps": 1, "heal_batch": 2}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}.")
+        if not 0 < self.heal_lr < 1:
+            raise UserError(f"--heal-lr {self.heal_lr:g} is not between 0 and 1; 0.001 is usual.")
+        if not 0 <= self.heal_features < math.inf:
+            raise UserError(f"--heal-features is {self.heal_features}; it must be a number of at least 0.")

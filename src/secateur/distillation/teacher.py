@@ -32,16 +32,22 @@ def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool 
         return load_checkpoint(settings.teacher)
     if zeroing and start.plan is None and not start.masks:
         return start
+    return load_checkpoint(teacher_file(start))
+
+
+def teacher_file(start: Checkpoint) -> str:
+    """The file of the detector that a checkpoint was pruned from, as its history notes it.
+
+    Raises:
+        UserError: no file is noted, or it is not there.
+    """
     files = [stage.settings.get("weights") for stage in start.history if stage.verb == "prune"]
     if not files or not files[-1]:
-        raise UserError(
-            "The checkpoint does not say which detector it was pruned from; give that one as --teacher, or leave "
-            "--distill out."
-        )
+        raise UserError("The checkpoint does not say which detector it was pruned from; give that one as --teacher.")
     if not Path(files[-1]).is_file():
         raise UserError(f"The detector {files[-1]} that was pruned is not there any more; give it as --teacher.")
     LOG.info("Teacher: %s", files[-1])
-    return load_checkpoint(files[-1])
+    return str(files[-1])
 
 
 def check_distillation(settings: DistillSettings) -> None:

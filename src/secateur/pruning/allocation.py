@@ -28,6 +28,7 @@ def allocate(
     per_saving: bool = False,
     reference: Mapping[str, float] | None = None,
     strict: bool = True,
+    floors: Ids | None = None,
 ) -> Plan:
     """Keeps the units with the highest scores [units] so that all budgets are met.
 
@@ -42,6 +43,7 @@ def allocate(
         reference: by the name of a cost, what shares are shares of; left out, what this network costs. A run that cuts
             in rounds gives the costs of the network that it began with (`costs_of`).
         strict: a budget out of reach is an error; else the closest reachable network is planned, with a note.
+        floors: fewest units that each space keeps, [spaces], where the guards alone would allow fewer.
 
     Raises:
         UserError: no unit can be pruned, or a budget lies under the reachable minimum (`strict`).
@@ -58,7 +60,7 @@ def allocate(
     for budget in budgets:
         cost = COSTS[budget.cost].of(graph, image_size)
         order = scores_per_saving(scores, cost) if per_saving else scores
-        widths = Widths(graph, order, budget, guards, image_size, reference)
+        widths = Widths(graph, order, budget, guards, image_size, reference, floors)
         plans.append(_allocated(widths, criterion, strict))
     return _joint(graph, plans)
 
@@ -131,12 +133,17 @@ class Widths:
         guards: Guards,
         image_size: ImageSize,
         reference: Mapping[str, float] | None = None,
+        floors: Ids | None = None,
     ) -> None:
         self.graph, self.budget, self.guards, self.image_size = graph, budget, guards, image_size
         self.kind = COSTS[budget.cost]
         self.cost = self.kind.of(graph, image_size)
         excluded = excluded_spaces(graph, guards.exclude)
-        self.allowed = [_allowed(space, guards, bool(out)) for space, out in zip(graph.spaces, excluded, strict=True)]
+        least = floors if floors is not None else np.ones(len(graph.spaces), dtype=np.int64)
+        self.allowed = [
+            _allowed(space, guards, bool(out), int(floor))
+            for space, out, floor in zip(graph.spaces, excluded, least, strict=True)
+        ]
         sizes = [len(space.units) for space in graph.spaces]
         self.rounded = np.concatenate([_rounding(a, n) for a, n in zip(self.allowed, sizes, strict=True)])
         self.offsets = np.cumsum([0] + [n + 1 for n in sizes[:-1]])
@@ -239,14 +246,14 @@ def excluded_spaces(graph: ChannelGraph, patterns: tuple[str, ...]) -> Bools:
     return np.array([space.matches(patterns) for space in graph.spaces], dtype=bool)
 
 
-def _allowed(space: Space, guards: Guards, excluded: bool) -> Ids:
+def _allowed(space: Space, guards: Guards, excluded: bool, floor: int = 1) -> Ids:
     """Sorted numbers of units that a space may keep, so that the guards hold for each of its layers."""
     total = len(space.units)
     if excluded:
         return np.array([total])
     layers = list(zip(space.widths, space.frozen, strict=True))
     least_channels = max(-(-(guards.min_count - frozen) // width) for width, frozen in layers)
-    least = min(max(1, least_channels, int(np.ceil(guards.min_share * total - 1e-9))), total)
+    least = min(max(floor, least_channels, int(np.ceil(guards.min_share * total - 1e-9))), total)
     # Whether a width is a multiple depends on the count modulo `round_to` alone.
     rests = np.arange(guards.round_to)
     first, *others = [(frozen + rests * width) % guards.round_to == 0 for width, frozen in layers]

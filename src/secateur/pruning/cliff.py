@@ -11,10 +11,10 @@ from torch import nn
 
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
-from secateur.pruning.graph import ChannelGraph, Floats, ImageSize
+from secateur.pruning.carving import carve
+from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
-from secateur.pruning.surgery import cut
 
 EDGE = 0.8  # share of the unpruned accuracy under which a cut is no longer on the plateau
 RUNGS = tuple(Budget("percent", step / 10) for step in range(1, 10))
@@ -108,7 +108,7 @@ def cliff(
         ratio = plan.removed_share
         if ratio in points and plan is not chosen:
             continue
-        metrics = evaluate(cut(network, graph, plan))
+        metrics = evaluate(carve(network, plan, lambda part: graph if part is network else trace(part)))
         price = plan.after
         points[ratio] = Point(
             ratio, metrics.mAP50, metrics.mAP50_95, price.parameters, price.flops, chosen=plan is chosen

@@ -9,12 +9,14 @@ from secateur.errors import UserError
 
 Tie = Literal["mean", "sum", "max", "min"]
 PerSaving = Literal["auto", "always", "never"]
+Norms = Literal["paired", "reestimate"]
 SEARCHES = ("eagleeye",)
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{option} {value} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}.")
+        words = ", ".join(choices[:-1])
+        raise UserError(f"{option} {value} is unknown; choose {words} or {choices[-1]}.")
 
 
 def _check_least(settings: object, least: int, *names: str) -> None:
@@ -72,17 +74,42 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True)
+class RoundSettings:
+    """How often what is left is scored again."""
+
+    rounds: str = "auto"
+    """Rounds of scoring, cutting and correcting: auto (about 5 % of the present cost each), or a number; 1 decides
+    everything by one look at the dense detector."""
+    depth: bool = True
+    """In rounds, whole bottlenecks compete with channels: one goes where it loses less for what it saves."""
+
+    def __post_init__(self) -> None:
+        if self.rounds != "auto" and not (self.rounds.isdigit() and int(self.rounds) >= 1):
+            raise UserError(f"--rounds {self.rounds} is neither auto nor a number of at least 1.")
+
+    @property
+    def step(self) -> float:
+        """Share of the present cost that a round removes."""
+        return 0.05
+
+
+@dataclass(frozen=True)
 class RepairSettings:
     """What is mended after a cut, without labels."""
 
-    absorb: bool = True
-    """Move the constants of removed channels into the layers that read them."""
+    norms: Norms = "paired"
+    """BatchNorm statistics after a cut: paired (moved by what the cut changed on the same images, beside the whole
+    detector) or reestimate (towards those of augmented images, as EagleEye does)."""
     recalibrate: int = 256
-    """Training images, without labels, on which BatchNorm statistics are re-estimated (0: off)."""
+    """Training images, without labels, that the norms are mended on (0: not at all)."""
     recalibrate_share: float = 0.5
-    """How far the statistics move to the re-estimated ones: 1 all the way, as in EagleEye; half way is safer."""
+    """With --norms reestimate: how far the statistics move; 1 all the way, as in EagleEye; half way is safer."""
+    absorb: bool = True
+    """With --norms reestimate, or without images: move the constants of removed channels into the layers that read
+    them."""
 
     def __post_init__(self) -> None:
+        _check_choice("--norms", self.norms, get_args(Norms))
         _check_least(self, 0, "recalibrate")
         if not 0 < self.recalibrate_share <= 1:
             raise UserError(f"--recalibrate-share is {self.recalibrate_share:g}; it must be over 0 and at most 1.")

@@ -144,7 +144,8 @@ def _image_sums(
             changes[:, owner] += products[:, 0]
         else:
             used = owner >= 0
-            np.add.at(sums, (slice(None), owner[used]), products[:, used])
+            for row, values in zip(sums, products, strict=True):
+                np.add.at(row, owner[used], values[used])
     return sums, changes
 
 

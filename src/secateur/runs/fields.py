@@ -8,6 +8,10 @@ from tyro.conf import arg
 
 REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
 Data = Annotated[str, arg(help="Data set: a data.yaml, or coco128.yaml and the like by name.")]
+Pictures = Annotated[
+    str,
+    arg(help="Pictures without labels, instead of the training images: a folder, pattern, .txt list or data.yaml."),
+]
 Weights = Annotated[
     str, arg(help="Checkpoint: .safetensors, stock YOLOv5 .pt, or an official name such as yolov5n.pt.")
 ]

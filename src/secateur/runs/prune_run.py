@@ -1,4 +1,4 @@
-"""`secateur prune`: the steps of a recipe that need no training, on one checkpoint, with a table."""
+"""`secateur prune` and `secateur heal`: steps of a recipe that take minutes, on one checkpoint, with a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from secateur.compression.context import Context
 from secateur.compression.measuring import split_index
+from secateur.compression.rounds import STATE as ROUNDS_STATE
 from secateur.compression.search import STATE as SEARCH_STATE
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, save_checkpoint
@@ -26,39 +27,50 @@ from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step
 from secateur.steps.zero_weights import ZeroWeights
 
+RESULTS = {"prune": "pruned", "heal": "healed"}
 
-def prune_checkpoint(steps: Sequence[Step], weights: str, start: Checkpoint, context: Context, place: Place) -> Summary:
+
+def prune_checkpoint(
+    steps: Sequence[Step], weights: str, start: Checkpoint, context: Context, place: Place, *, verb: str = "prune"
+) -> Summary:
     """Does the steps on a checkpoint in a resumable folder; leaves pruned.safetensors and the table.
 
     Args:
         steps: in order.
         weights: the file of `start`, noted in the history so that a distillation finds its teacher.
         context: without a data set nothing is evaluated.
+        verb: the command.
 
     Raises:
         UserError: bad options or input, found before anything is written.
     """
-    one_process("prune")
+    one_process(verb)
     planned = [PlannedStep(step, title=step.title) for step in steps]
     _check_blocks(steps, start, weights)
     key = _key(planned, weights, context)
     check_steps(planned, start, context)
-    with Progress.open(place.root("prune"), place.name, key) as progress:
+    with Progress.open(place.root(verb), place.name, key) as progress:
         folder = progress.folder
         # A budget out of reach leaves nothing behind; a search that was killed goes on in the folder in which it was.
-        with removed_on_failure(folder, unless=SEARCH_STATE), log_file(folder):
+        with removed_on_failure(folder, unless=_state(folder)), log_file(folder):
             result = do_steps(planned, start, dataclasses.replace(context, dense=start), progress, splits=("val",))
-            file = folder / "pruned.safetensors"
-            save_checkpoint(_noting_weights(result.checkpoint, weights), file)
+            file = folder / f"{RESULTS[verb]}.safetensors"
+            made = result.checkpoint
+            save_checkpoint(_noting_weights(made, weights) if verb == "prune" else made, file)
         _leave_only_the_result(folder, result.parts)
         print_table(result.rows)
         _say_what_was_cut(folder, steps)
         _say_what_is_next(file, context, steps)
         last = result.last
-        summary = {"command": "prune", "weights": str(file), "table": result.rows}
+        summary = {"command": verb, "weights": str(file), "table": result.rows}
         done = finish(folder, summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         progress.finish()
     return done
+
+
+def _state(folder: Path) -> str:
+    """The file of a part that was under way, from which the same command goes on."""
+    return next((name for name in (SEARCH_STATE, ROUNDS_STATE) if (folder / name).exists()), SEARCH_STATE)
 
 
 def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> None:
@@ -81,20 +93,25 @@ def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[s
         assert context.data is not None
         if split in context.data.splits:
             key[f"the {split} images or labels"] = content_signature(split_index(context.data, split, tell=True))
+    if context.images is not None:
+        key["the pictures"] = content_signature(split_index(context.images, "train", tell=True))
     return key
 
 
 def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
-    """The checkpoint whose last stage names the file that it was made from."""
-    *earlier, last = checkpoint.history
-    last = dataclasses.replace(last, settings={**last.settings, "weights": str(Path(weights).absolute())})
-    return dataclasses.replace(checkpoint, history=(*earlier, last))
+    """The checkpoint whose last cut names the file that it was made from."""
+    history = list(checkpoint.history)
+    place = max(place for place, stage in enumerate(history) if stage.verb == "prune")
+    settings = {**history[place].settings, "weights": str(Path(weights).absolute())}
+    history[place] = dataclasses.replace(history[place], settings=settings)
+    return dataclasses.replace(checkpoint, history=tuple(history))
 
 
 def _leave_only_the_result(folder: Path, parts: Mapping[str, Any]) -> None:
     """Takes the checkpoints between the steps away: what is left is the one that was asked for."""
     for name in parts:
         (folder / f"{name}.safetensors").unlink(missing_ok=True)
+    (folder / ROUNDS_STATE).unlink(missing_ok=True)
 
 
 def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:

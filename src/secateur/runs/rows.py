@@ -64,7 +64,7 @@ class SavedRows:
         """Metrics where there is a data set, and the cost of the model."""
         row: Row = {"stage": title, "model": describe(checkpoint, context.image_size)}
         row |= {"metrics": None, "test": None, "per_class": [], "speed_ms": {}}
-        if context.data is None:
+        if context.data is None or not context.data.labelled:
             return row
         settings = val_settings(context, plots=plots)
         splits = [split for split in self.splits if split in context.data.splits]

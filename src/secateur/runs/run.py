@@ -58,9 +58,16 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     if not any(isinstance(planned.step, Measure) for planned in steps):
         steps = (*steps, PlannedStep(Measure()))
     if options.control:
-        before = known_epochs(start) if trained else 0
-        steps = with_control(steps, common, before=before, epochs=options.control_epochs)
-    context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=None)
+        before, images = known_epochs(start) if trained else 0, len(split_index(data, "train"))
+        steps = with_control(steps, common, before=before, images=images, epochs=options.control_epochs)
+    context = Context(
+        image_size,
+        device,
+        data,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        seed=options.seed,
+    )
     # Broken data is found now, not after an hour.
     signatures = {split: content_signature(split_index(data, split, tell=True)) for split in ("train", "val")}
     check_steps(steps, start, context)

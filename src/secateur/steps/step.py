@@ -80,7 +80,7 @@ class Step:
         """The step in a few words, for what a run says before it starts."""
         return self.verb
 
-    def passes(self) -> int:
+    def passes(self, images: int) -> int:
         """Epochs that the step trains the detector of the run; 0 for one that does not."""
         return 0
 

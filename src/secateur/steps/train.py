@@ -77,8 +77,8 @@ class TrainingStep(Step):
         """The verb and its epochs."""
         return f"{self.verb} ({self.train.epochs} {'epoch' if self.train.epochs == 1 else 'epochs'})"
 
-    def passes(self) -> int:
-        """Its epochs."""
+    def passes(self, images: int) -> int:
+        """Its epochs, whatever the number of images."""
         return self.train.epochs
 
     def files(self) -> tuple[str, ...]:

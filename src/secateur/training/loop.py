@@ -21,8 +21,8 @@ from secateur.detector.model import Detector
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.optimization.optimizer import set_rates
-from secateur.training.results import EpochBar, MetricsLike, Row, duration, make_row
-from secateur.training.session import Batches, BatchLike, Session, open_session
+from secateur.training.results import EpochBar, Evaluation, Row, duration, make_row
+from secateur.training.session import Batches, BatchLike, Course, Session, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import sealed_randomness
 
@@ -47,10 +47,11 @@ def fit(
     folder: Path,
     hooks: Sequence[Hook] = (),
     terms: Sequence[Term] = (),
-    evaluate: Callable[[Detector], MetricsLike] | None = None,
+    evaluate: Callable[[Detector], Evaluation] | None = None,
     resume: bool = False,
     like: Checkpoint | None = None,
     index: Index | None = None,
+    course: Course = Course(),  # noqa: B008 (frozen)
 ) -> FitResult:
     """Trains `detector` in place; its moving average is what is evaluated and saved.
 
@@ -65,11 +66,12 @@ def fit(
         resume: go on from state.pt; bit for bit on one CPU process. A finished training returns at once.
         like: checkpoint whose history, plan and training notes the new ones continue.
         index: labels for AutoAnchor; without it the anchors stay.
+        course: what sets this kind of training apart.
 
     Raises:
         UserError: bad options, nothing to resume, a full disk, a diverged loss.
     """
-    with open_session(detector, batches, settings, folder, hooks, terms, index) as session:
+    with open_session(detector, batches, settings, folder, hooks, terms, index, course) as session:
         run, told = session.run, False
         if resume:
             session.restore()
@@ -166,7 +168,7 @@ def rescale(images: Tensor, size: int, stride: int, seed: tuple[int, int]) -> Te
     return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
 
-def evaluate_average(session: Session, evaluate: Callable[[Detector], MetricsLike] | None) -> MetricsLike | None:
+def evaluate_average(session: Session, evaluate: Callable[[Detector], Evaluation] | None) -> Evaluation | None:
     """Evaluates the moving average on the main process in the epochs that ask for it."""
     run, every = session.run, session.settings.val_every
     due = run.epoch + 1 == run.epochs or (every > 0 and (run.epoch + 1) % every == 0)
@@ -205,4 +207,5 @@ def epoch_line(row: Row, epochs: int) -> str:
             words.append(f"{name.removeprefix('train/').removesuffix('_loss')} {value:.4f}")
     short = {"precision": "P", "recall": "R", "mAP_0.5": "mAP50", "mAP_0.5:0.95": "mAP50-95"}
     words += [f"{short[n.removeprefix('metrics/')]} {v:.3f}" for n, v in row.items() if n.startswith("metrics/")]
+    words += [f"held-out {v:.4f}" for n, v in row.items() if n == "val/loss"]
     return "  ".join(words)

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from secateur.errors import UserError
 from secateur.files import write_text
 
 Row = dict[str, float]
-COLUMN_GROUPS = ("epoch", "train", "metrics", "x")
+COLUMN_GROUPS = ("epoch", "train", "metrics", "val", "x")
 
 KEPT = "secateur.kept"
 """Logger whose handlers write what a training says into the log of its run."""
@@ -38,9 +39,28 @@ class MetricsLike(Protocol):
     def mAP50_95(self) -> float: ...  # noqa: N802
 
 
-def fitness(metrics: MetricsLike) -> float:
-    """YOLOv5's figure of merit: mostly mAP50-95."""
-    return 0.1 * metrics.mAP50 + 0.9 * metrics.mAP50_95
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """What a training without labels is judged by: its own loss on pictures that it does not train on."""
+
+    loss: float
+
+
+Evaluation = MetricsLike | HeldOutLoss
+
+
+def fitness(result: Evaluation) -> float:
+    """The figure of merit, not negative, higher is better: YOLOv5's (mostly mAP50-95), or 1 / (1 + held-out loss)."""
+    if isinstance(result, HeldOutLoss):
+        return 1 / (1 + result.loss)
+    return 0.1 * result.mAP50 + 0.9 * result.mAP50_95
+
+
+def best_figures(result: Evaluation) -> dict[str, float]:
+    """What is noted of the best epoch."""
+    if isinstance(result, HeldOutLoss):
+        return {"held-out loss": result.loss}
+    return {"P": result.P, "R": result.R, "mAP50": result.mAP50, "mAP50-95": result.mAP50_95}
 
 
 class RunLog:
@@ -118,10 +138,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def make_row(epoch: int, parts: Mapping[str, float], metrics: MetricsLike | None, rates: list[float]) -> Row:
+def make_row(epoch: int, parts: Mapping[str, float], metrics: Evaluation | None, rates: list[float]) -> Row:
     """One epoch under YOLOv5's column names; an epoch that was not evaluated has no metrics."""
     row: Row = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
-    if metrics is not None:
+    if isinstance(metrics, HeldOutLoss):
+        row |= {"val/loss": metrics.loss}
+    elif metrics is not None:
         row |= {"metrics/precision": metrics.P, "metrics/recall": metrics.R}
         row |= {"metrics/mAP_0.5": metrics.mAP50, "metrics/mAP_0.5:0.95": metrics.mAP50_95}
     return row | {f"x/lr{i}": rate for i, rate in enumerate(rates)}

@@ -28,7 +28,7 @@ from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, frozen_parameters
 from secateur.training.optimization.precision import Precision, choose_precision, full_precision
 from secateur.training.optimization.schedules import Schedule
-from secateur.training.results import LossMeter, MetricsLike, RunLog, diverged, fitness
+from secateur.training.results import Evaluation, LossMeter, RunLog, best_figures, diverged, fitness
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import random_state, read_state, set_random_state, write_state
@@ -64,7 +64,7 @@ class Record:
     best_metrics: dict[str, float] = field(default_factory=dict)
     finished: bool = False
 
-    def update(self, epoch: int, metrics: MetricsLike | None) -> bool:
+    def update(self, epoch: int, metrics: Evaluation | None) -> bool:
         """Takes an epoch's evaluation; True when it is the best. Without evaluations the newest epoch is the best."""
         if metrics is None:
             if self.best_fitness < 0:
@@ -74,7 +74,7 @@ class Record:
         if not value > self.best_fitness:
             return False
         self.best_fitness, self.best_epoch = value, epoch
-        self.best_metrics = {"P": metrics.P, "R": metrics.R, "mAP50": metrics.mAP50, "mAP50-95": metrics.mAP50_95}
+        self.best_metrics = best_figures(metrics)
         return True
 
 
@@ -90,6 +90,20 @@ class Forward(nn.Module):
         with self.precision.autocast():
             raw = self.detector(images)
         return [full_precision(level) for level in raw]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What sets one kind of training apart from another, beyond hooks, terms and options.
+
+    Attributes:
+        labels: whether the detection loss is part of the objective; without it the terms are all there is.
+        average_decay, average_ramp: of the moving average, see `Ema`.
+    """
+
+    labels: bool = True
+    average_decay: float = 0.9999
+    average_ramp: float = 2000.0
 
 
 @dataclass
@@ -141,7 +155,7 @@ class Session:
         self.meter = LossMeter(self.device)
         return means
 
-    def end_epoch(self, metrics: MetricsLike | None) -> bool:
+    def end_epoch(self, metrics: Evaluation | None) -> bool:
         """Records the evaluation and moves to the next epoch; True when this one is the best so far."""
         # A detector that is not yet what a method aims at (not yet sparse enough, say) cannot be the best.
         ready = all(hook.ready(self.run) for hook in self.hooks)
@@ -224,6 +238,7 @@ def open_session(
     hooks: Sequence[Hook],
     terms: Sequence[Term],
     index: Index | None,
+    course: Course,
 ) -> Iterator[Session]:
     """Makes everything ready for the first step and, at the end, gives the detector back as a plain module."""
     device, (_, world) = pick_device(settings.device), rank_and_world()
@@ -242,7 +257,7 @@ def open_session(
     detector.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
     if index is not None and settings.autoanchor:
         log.message(str(fit_anchors_(detector, index, settings.image_size, settings.hyp.anchor_t, settings.seed)))
-    ema = Ema(detector)
+    ema = Ema(detector, course.average_decay, course.average_ramp)
     for parameter in frozen:
         parameter.requires_grad_(False)
     schedule = Schedule.of(settings, len(batches))
@@ -257,7 +272,7 @@ def open_session(
         device=device,
         precision=precision,
         model=share_gradients(Forward(detector, precision), device),
-        objective=Objective([loss, *terms]),
+        objective=Objective([loss, *terms] if course.labels else terms),
         run=run,
         hooks=(*hooks, ema),
         parameters=[parameter for parameter in detector.parameters() if parameter.requires_grad],

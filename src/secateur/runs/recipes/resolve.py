@@ -125,12 +125,13 @@ def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) 
 
 
 def with_control(
-    planned: Sequence[PlannedStep], common: Mapping[str, Any], *, before: int | None, epochs: int = 0
+    planned: Sequence[PlannedStep], common: Mapping[str, Any], *, before: int | None, images: int, epochs: int = 0
 ) -> tuple[PlannedStep, ...]:
     """The steps with a control behind them, trained like their last training; a measurement at the end is done after.
 
     Args:
         common: settings that all steps share, for a run without a training.
+        images: of the training split, for steps that are not counted in epochs.
         before: epochs that the weights were trained for on this data; None where nobody knows.
         epochs: of the control; 0 is `before` and those of all steps.
 
@@ -144,7 +145,7 @@ def with_control(
             "--control trains as long as the detector was trained, and the weights do not say how long that was: "
             "say it with --control-epochs, their epochs and those of the run together."
         )
-    epochs = epochs or (before or 0) + sum(step.step.passes() for step in planned)
+    epochs = epochs or (before or 0) + sum(step.step.passes(images) for step in planned)
     if not epochs:
         raise UserError("--control trains as long as the detector, and nothing here trains it: give --control-epochs.")
     trainings = [step.step for step in planned if isinstance(step.step, TrainingStep)]

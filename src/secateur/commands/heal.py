@@ -1,0 +1,62 @@
+"""`secateur heal`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from secateur.commands import Summary, command
+from secateur.distillation.settings import HealSettings
+from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Pictures, Seed, Weights, Workers
+from secateur.runs.folders import Place, require
+from secateur.steps.heal import Heal
+
+
+@dataclass(frozen=True)
+class HealOptions:
+    """Train a cut detector without labels, for minutes, to answer as the whole one does."""
+
+    weights: Weights = ""
+    teacher: str = ""
+    """The whole detector (default: the one that the checkpoint says it was cut from)."""
+    images: Pictures = ""
+    data: Data = ""
+    image_size: ImageSize = 0
+    batch_size: BatchSize = 16
+    """Images in a batch of an evaluation on pictures that are held out."""
+    workers: Workers = 2
+    seed: Seed = 0
+    device: Device = "auto"
+    healing: HealSettings = field(default_factory=HealSettings)
+    place: Place = field(default_factory=Place)
+
+
+@command(
+    "heal",
+    "train a cut detector for minutes, without labels, to answer as the whole one does",
+    lambda: HealOptions,
+    order=55,
+    continues=True,
+)
+def heal(options: HealOptions) -> Summary:
+    """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
+    from secateur.compression.context import Context
+    from secateur.compression.measuring import usable_size
+    from secateur.data.config import load_data_config, pictures
+    from secateur.detector.checkpoint import load_checkpoint
+    from secateur.distillation.teacher import teacher_file
+    from secateur.machine import pick_device
+    from secateur.runs.prune_run import prune_checkpoint
+
+    weights = require(options.weights, "--weights", "pruned.safetensors")
+    checkpoint = load_checkpoint(weights)
+    teacher = options.teacher or teacher_file(checkpoint)
+    context = Context(
+        usable_size(checkpoint, options.image_size),
+        pick_device(options.device),
+        load_data_config(options.data) if options.data else None,
+        options.batch_size,
+        options.workers,
+        options.seed,
+        pictures(options.images, checkpoint.names) if options.images else None,
+    )
+    return prune_checkpoint([Heal(options.healing, teacher)], weights, checkpoint, context, options.place, verb="heal")

@@ -1,0 +1,87 @@
+"""Pruning in rounds with a detector's pictures at hand: what the rounds ask for, and where they keep their state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from secateur.compression.context import Context
+from secateur.compression.images import labelled_images, unpadded_images
+from secateur.compression.settings import ChannelSettings
+from secateur.detector.model import Detector
+from secateur.files import read_json, write_json
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import ChannelGraph, Floats, trace
+from secateur.pruning.importance import needs_gradients
+from secateur.pruning.plan import Plan
+from secateur.pruning.rounds import Rounds, Sources, State
+from secateur.pruning.statistics import Statistics, collect
+
+STATE = "rounds.json"
+SCORING, CORRECTING = 0, 1_000_000
+"""Numbers of the draws of pictures: those that score a network are not those that its norms are corrected on."""
+
+
+def plan_of_rounds(
+    detector: Detector,
+    context: Context,
+    settings: ChannelSettings,
+    budgets: Sequence[Budget],
+    reference: Mapping[str, float],
+    folder: Path | None,
+) -> tuple[Plan, Floats]:
+    """The plan that rounds of scoring, cutting and correcting lead to, and the order in which the units go.
+
+    Args:
+        budgets: shares of `reference`.
+        folder: where `rounds.json` is kept, from which the same call goes on after a kill; None keeps nothing.
+
+    Raises:
+        UserError: no images for a criterion that reads them, or a budget out of reach.
+    """
+    limit, score = settings.score.statistics_images, settings.score
+
+    def gather(network: Detector, graph: ChannelGraph, blocks: Sequence[str], number: int) -> Statistics:
+        if not needs_gradients(score.criterion):
+            return collect(network, graph)
+        batches, loss = labelled_images(network, context, limit, labeller=detector, draw=SCORING + number)
+        return collect(network, graph, batches, loss, limit=limit, blocks=blocks)
+
+    def images(number: int) -> Iterator[Tensor]:
+        if context.pictures is not None and settings.repair.recalibrate:
+            stride = int(max(detector.strides))
+            yield from unpadded_images(context, stride, settings.repair.recalibrate, CORRECTING + number)
+
+    course = Rounds(
+        detector,
+        Sources(trace, gather, images),
+        budgets,
+        score,
+        settings.guards,
+        settings.rounds,
+        reference,
+        settings.repair.recalibrate_share,
+        context.image_size,
+    )
+    file = folder / STATE if folder is not None else None
+    state = State.from_dict(read_json(file)) if file is not None and file.is_file() else None
+    with _bar() as progress:
+        task = progress.add_task("", total=None)
+
+        def save(state: State, count: int) -> None:
+            if file is not None:
+                write_json(file, state.to_dict())
+            progress.update(task, total=count, completed=state.round)
+
+        return course.plan(state, save)
+
+
+def _bar() -> Progress:
+    columns: Any = (TextColumn("rounds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,195 @@
+"""Paired correction: the statistics of a cut network's norms, moved by what the cut changed on the same images.
+
+Re-estimated statistics are those of the few images at hand; the ones of the training were better. Here the dense
+network sees the same images, so that what the images themselves bring cancels out, and only what the cut changed is
+left: the means move by the difference, the variances by the ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from secateur.pruning.carving import without_removed_blocks
+from secateur.pruning.graph import trace
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import RepairSettings
+
+See = Callable[[nn.Module, Tensor], None]
+TINY = 1e-12
+"""A channel whose variance is smaller is constant: its ratio says nothing."""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """Where the channels of a norm come from.
+
+    Attributes:
+        name: of the norm in the whole network.
+        channels: int64 [c], which of its channels stayed.
+    """
+
+    name: str
+    channels: Tensor
+
+
+def counterparts(whole: nn.Module, plan: Plan) -> dict[str, Counterpart]:
+    """For every norm of the cut network that keeps statistics, by name, what it was cut from.
+
+    Args:
+        plan: leads from `whole` to the cut network, removed blocks included.
+
+    Raises:
+        UserError: the plan is for another network.
+    """
+    shorter = without_removed_blocks(whole, plan)
+    graph = trace(shorter)
+    keep = np.append(plan.keep(graph), True)
+    found = {}
+    for name, module in shorter.named_modules():
+        if not isinstance(module, _BatchNorm) or module.running_mean is None:
+            continue
+        units = graph.norms.get(name)
+        kept = np.arange(module.num_features) if units is None else np.flatnonzero(keep[units])
+        found[name] = Counterpart(plan.removal.original(name), torch.from_numpy(kept))
+    return found
+
+
+def correct_(
+    smaller: nn.Module,
+    whole: nn.Module,
+    pairs: Mapping[str, Counterpart],
+    images: Iterable[Tensor],
+    *,
+    share: float = RepairSettings.recalibrate_share,
+) -> int:
+    """Corrects the statistics of all norms of `smaller` against `whole`.
+
+    With m and v the mean and the variance of what a norm reads, m_d and v_d those of the same channels in the whole
+    network, and the statistics that its training left there:
+
+        running mean <- trained mean + (m - m_d)        running variance <- trained variance * v / v_d
+
+    In order of execution: a norm that is corrected acts at once, so each one is measured behind corrected ones. Batches
+    stream through both networks; means and variances are those of all images so far, so the memory is that of one
+    batch. In the end the statistics stay `share` of the way: means over whole images speak of background, and half way
+    is better for what is on it (docs/results.md).
+
+    A convolution without a norm, such as those of a detector's head, is left alone: what its bias would have to give
+    depends on where the objects are, and moving it by a mean over all pixels costs accuracy (docs/results.md).
+
+    Args:
+        smaller: changed in place.
+        whole: left as it is, bit for bit.
+        pairs: of `counterparts`; norms without one are left alone.
+        images: batches [B, C, H, W] in 0..1, not augmented and without grey borders, on the networks' device.
+        share: 0 to 1.
+
+    Returns:
+        The number of images.
+    """
+    theirs = {pair.name: Moments() for pair in pairs.values()}
+    mine = {name: Moments() for name in pairs}
+    trained = {
+        name: tuple(value[pair.channels] for value in _statistics(whole.get_submodule(pair.name)))
+        for name, pair in pairs.items()
+    }
+
+    def measure(name: str) -> See:
+        return lambda module, maps: theirs[name].add(maps)
+
+    def correct(name: str) -> See:
+        pair = pairs[name]
+
+        def move(module: nn.Module, maps: Tensor) -> None:
+            mine[name].add(maps)
+            mean, variance = mine[name].values()
+            other_mean, other_variance = (value[pair.channels] for value in theirs[pair.name].values())
+            usable = (variance > TINY) & (other_variance > TINY)
+            ratio = torch.where(usable, variance / other_variance.clamp_min(TINY), torch.ones_like(variance))
+            first = trained[name]
+            _write_(module, first[0] + (mean - other_mean), first[1] * ratio)
+
+        return move
+
+    used = 0
+    with torch.no_grad(), _evaluating(whole), _evaluating(smaller), ExitStack() as stack:
+        stack.enter_context(_watched(whole, {pair.name: measure(pair.name) for pair in pairs.values()}))
+        stack.enter_context(_watched(smaller, {name: correct(name) for name in pairs}))
+        for batch in images:
+            whole(batch)
+            smaller(batch)
+            used += len(batch)
+        for name, first in trained.items() if used else ():
+            norm = smaller.get_submodule(name)
+            _write_(norm, *(old.lerp(new, share) for old, new in zip(first, _statistics(norm), strict=True)))
+    return used
+
+
+@dataclass
+class Moments:
+    """Mean and variance of every channel over all maps so far, in double precision on the CPU."""
+
+    count: int = 0
+    sums: Tensor = field(default_factory=lambda: torch.zeros(()))
+    squares: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, maps: Tensor) -> None:
+        """Takes maps [B, C, ...] in."""
+        values = maps.detach().float().transpose(0, 1).flatten(1)
+        count = values.shape[1]
+        # Two passes over a batch, mean first: sums of squares of a whole data set in fp32 would lose digits.
+        variance, mean = torch.var_mean(values, 1, correction=0)
+        mean, variance = mean.cpu().double(), variance.cpu().double()
+        self.sums = self.sums + mean * count
+        self.squares = self.squares + (variance + mean.square()) * count
+        self.count += count
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance, [C] each."""
+        mean = self.sums / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp_min(0)
+
+
+def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Running mean and variance, double, on the CPU."""
+    assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
+    return norm.running_mean.detach().cpu().double(), norm.running_var.detach().cpu().double()
+
+
+def _write_(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+
+
+@contextmanager
+def _watched(network: nn.Module, see: Mapping[str, See]) -> Iterator[None]:
+    """Shows what norms read."""
+
+    def hook(look: See) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: look(module, inputs[0])
+
+    handles = [network.get_submodule(name).register_forward_pre_hook(hook(look)) for name, look in see.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

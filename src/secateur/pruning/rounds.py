@@ -1,0 +1,249 @@
+"""Pruning in rounds: a little goes, the network is corrected and scored again, until the budget is met.
+
+Importance is a property of a network: what a channel is worth changes when others have gone. One ranking of the dense
+network is right for the first few per cent only. So each round removes about 5 % of the present cost by scores of the
+present network, whose norms are corrected against the dense one. The rounds give an order in which units go; the last
+allocation carries that order out on the dense network at once, with widths rounded, so that rounding may give back
+what an earlier round took.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from secateur.errors import UserError
+from secateur.pruning.allocation import allocate, scores_per_saving
+from secateur.pruning.budget import Budget
+from secateur.pruning.carving import carve
+from secateur.pruning.correction import correct_, counterparts
+from secateur.pruning.costs import COSTS, Cost
+from secateur.pruning.depth import candidates, removal_of, remove
+from secateur.pruning.depth.chains import Chained
+from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
+from secateur.pruning.importance import score
+from secateur.pruning.plan import Plan
+from secateur.pruning.removal import Removal
+from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.statistics import Statistics
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Sources(Generic[Network]):
+    """What the rounds ask for from outside.
+
+    Attributes:
+        trace: the graph of a network, with whatever a cost needs attached.
+        gather: statistics of a network, given its graph, blocks to score and the number of the round; other images in
+            every round.
+        images: batches [B, 3, H, W] in 0..1 for the correction after a round.
+    """
+
+    trace: Callable[[Network], ChannelGraph]
+    gather: Callable[[Network, ChannelGraph, Sequence[str], int], Statistics]
+    images: Callable[[int], Iterable[Tensor]]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the rounds stand: plain data from which they go on.
+
+    Attributes:
+        round: rounds that are done.
+        order: for each unit of the whole network when it goes: the rounds it has outlived, and its place in the last.
+        plan: what stays of the whole network.
+    """
+
+    round: int
+    order: Floats
+    plan: Plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {"round": self.round, "order": self.order.tolist(), "plan": self.plan.to_dict()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> State:
+        """Reads what `to_dict` gave."""
+        return State(int(data["round"]), np.array(data["order"], dtype=np.float64), Plan.from_dict(data["plan"]))
+
+
+def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:
+    """Rounds in which each removes about `settings.step` of the present cost, or as many as the settings say."""
+    if settings.rounds != "auto":
+        return int(settings.rounds)
+    shares = []
+    for budget in budgets:
+        amount = budget.amount if budget.share else budget.amount / reference[budget.cost]
+        shares.append(1 - amount if budget.share and COSTS[budget.cost].removes else amount)
+    smallest = min(max(share, 1e-3) for share in shares)
+    return max(math.ceil(math.log(smallest) / math.log(1 - settings.step) - 1e-9), 1) if smallest < 1 else 1
+
+
+@dataclass(frozen=True)
+class Rounds(Generic[Network]):
+    """A course of rounds for one network.
+
+    Attributes:
+        whole: the network; it is left as it is.
+        sources: what is asked for from outside.
+        budgets: the first one decides what a unit saves.
+        scores, guards, settings: the options.
+        reference: costs that shares speak of, by name.
+        share: how far norms are corrected, see `correct_`.
+        image_size: px at which costs are counted; None: what was traced.
+    """
+
+    whole: Network
+    sources: Sources[Network]
+    budgets: Sequence[Budget]
+    scores: ScoreSettings
+    guards: Guards
+    settings: RoundSettings
+    reference: Mapping[str, float]
+    share: float = RepairSettings.recalibrate_share
+    image_size: ImageSize = None
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """Of the whole network."""
+        return self.sources.trace(self.whole)
+
+    def plan(self, state: State | None = None, save: Callable[[State, int], None] | None = None) -> tuple[Plan, Floats]:
+        """What the rounds lead to, and the order in which the units of the whole network go, [units], first lowest.
+
+        Args:
+            state: goes on from there.
+            save: is given the state after every round, and how many rounds there are.
+
+        Raises:
+            UserError: nothing can be pruned, or a budget is out of reach.
+        """
+        if self.graph.units == 0:
+            raise UserError(self.graph.frozen.sentence)
+        count = number_of_rounds(self.settings, self.budgets, self.reference)
+        state = state or State(0, np.zeros(self.graph.units), Plan.everything(self.graph, self.image_size))
+        while state.round < count:
+            state = self.after(state, count)
+            if save is not None:
+                save(state, count)
+        return self.carried_out(state), state.order
+
+    def after(self, state: State, count: int) -> State:
+        """One round: the present network is made and corrected, scored, and loses blocks and channels."""
+        targets = [budget.at_round(state.round + 1, count, self.reference) for budget in self.budgets]
+        network = carve(self.whole, state.plan, self.sources.trace)
+        if state.round:
+            pairs = counterparts(self.whole, state.plan)
+            correct_(network, self.whole, pairs, self.sources.images(state.round), share=self.share)
+        now = self.sources.trace(network)
+        deep = self.settings.depth and isinstance(network, Chained)
+        blocks = [block.name for block in candidates(network)] if deep else []
+        statistics = self.sources.gather(network, now, blocks, state.round)
+        cost = COSTS[targets[0].cost].of(now, self.image_size)
+        ratios = scores_per_saving(score(self.scores.criterion, now, statistics, tie=self.scores.tie), cost)
+        plan = self.loosely(now, ratios, targets, state.plan)
+        order = state.order.copy()
+        order[_first_units(self.graph, now, state.plan)] = state.round + _places(ratios)
+        gone = _cheap_blocks(blocks, statistics, ratios, plan.keep(now), cost, now)
+        if gone:
+            shorter = self.sources.trace(remove(network, gone))
+            shortened = Plan.of_removal(now, shorter, removal_of(network, gone), self.image_size)
+            left = ratios[_first_units(now, shorter, shortened)]
+            plan = shortened.then(self.loosely(shorter, left, targets, state.plan.then(shortened)))
+        return State(state.round + 1, order, state.plan.then(replace(plan, budget=None, notes=())))
+
+    def loosely(self, now: ChannelGraph, ratios: Floats, targets: Sequence[Budget], before: Plan) -> Plan:
+        """The plan of one round: widths are rounded at the end alone, and guards speak of the whole network.
+
+        Args:
+            before: leads to the network of the graph `now`.
+        """
+        loose = replace(self.guards, min_share=0.0, round_to=1)
+        return allocate(
+            now,
+            ratios,
+            targets,
+            loose,
+            image_size=self.image_size,
+            criterion=self.scores.criterion,
+            reference=self.reference,
+            strict=False,
+            floors=_floors(self.graph, now, before, self.guards),
+        )
+
+    def carried_out(self, state: State) -> Plan:
+        """The plan for the whole network that meets the budgets by the order in which units went, widths rounded."""
+        gone = state.plan.removed_blocks
+        shorter = self.sources.trace(remove(self.whole, gone)) if gone else self.graph
+        removal = removal_of(self.whole, gone) if gone else Removal()
+        before = Plan.of_removal(self.graph, shorter, removal, self.image_size)
+        plan = allocate(
+            shorter,
+            state.order[_first_units(self.graph, shorter, before)],
+            self.budgets,
+            self.guards,
+            image_size=self.image_size,
+            criterion=self.scores.criterion,
+            reference=self.reference,
+        )
+        return before.then(plan) if gone else plan
+
+
+def _first_units(first: ChannelGraph, later: ChannelGraph, plan: Plan) -> Ids:
+    """For each unit of the graph of what `plan` leaves, the unit of the first graph that it was: [units]."""
+    units = np.full(later.units, -1, dtype=np.int64)
+    for layer in plan.layers:
+        name = plan.removal.renamed(layer.name)
+        if name is None or layer.name not in first.emitted:
+            continue
+        now, then = later.emitted[name], first.emitted[layer.name][list(layer.kept)]
+        units[now[now >= 0]] = then[now >= 0]
+    return units
+
+
+def _floors(first: ChannelGraph, now: ChannelGraph, plan: Plan, guards: Guards) -> Ids:
+    """The fewest units that each space of the present graph may keep: a share of the whole network's: [spaces]."""
+    units = _first_units(first, now, plan)
+    sizes = np.array([len(space.units) for space in first.spaces])
+    whole = np.array([sizes[first.space_of[units[space.units[0]]]] for space in now.spaces])
+    least = np.maximum(np.ceil(guards.min_share * whole - 1e-9).astype(np.int64), 1)
+    return np.minimum(least, [len(space.units) for space in now.spaces])
+
+
+def _places(ratios: Floats) -> Floats:
+    """Place of each unit in the order of its score, in [0, 1)."""
+    places = np.empty(len(ratios))
+    places[np.argsort(ratios, kind="stable")] = np.arange(len(ratios)) / len(ratios)
+    return places
+
+
+def _cheap_blocks(
+    blocks: Sequence[str], statistics: Statistics, ratios: Floats, keep: Any, cost: Cost, graph: ChannelGraph
+) -> list[str]:
+    """Blocks that lose less for what they save than the dearest channel that this round would remove.
+
+    No more go than the round is to save, the cheapest first.
+    """
+    if keep.all() or not blocks:
+        return []
+    dearest, present = float(ratios[~keep].max()), cost.price(graph.everything())
+    left = present - cost.price(keep)
+    # As `scores_per_saving` does for units, savings are relative to the mean saving of a unit.
+    mean = max(float(cost.savings().mean()), 1e-30)
+    worth = {name: statistics.blocks[name] * mean / max(cost.inside(name), 1e-30) for name in blocks}
+    gone = []
+    for name in sorted(blocks, key=lambda name: worth[name]):
+        saved = cost.inside(name)
+        if worth[name] <= dearest and saved <= left:
+            gone.append(name)
+            left -= saved
+    return [name for name in blocks if name in gone]

@@ -1,0 +1,68 @@
+"""The step that heals a cut detector: it learns from the whole one, without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from secateur.distillation.settings import HealSettings
+from secateur.steps.step import Override, Step, step
+
+if TYPE_CHECKING:
+    from secateur.compression.context import Context
+    from secateur.detector.checkpoint import Checkpoint
+
+
+@step("heal", purpose="heals")
+@dataclass(frozen=True)
+class Heal(Step):
+    """Minutes of training without labels: the cut detector learns to answer as the whole one does."""
+
+    heal: HealSettings = field(default_factory=HealSettings)
+    teacher: str = ""
+    """Checkpoint to learn from (default: the dense detector of the run)."""
+
+    overrides: ClassVar[tuple[Override, ...]] = (
+        Override("heal_steps", "heal_steps", "Steps of healing at most; 0 leaves it out.", int, zero_skips=True),
+        Override("teacher", "teacher", "Teacher, instead of the dense detector of the run."),
+    )
+
+    @property
+    def title(self) -> str:
+        """Its row."""
+        return "healed"
+
+    def passes(self, images: int) -> int:
+        """What its steps are in passes through the pictures."""
+        return -(-self.heal.heal_steps * self.heal.heal_batch // max(images, 1))
+
+    def describe(self) -> str:
+        """The verb and its steps."""
+        return f"heal (up to {self.heal.heal_steps} steps)"
+
+    def files(self) -> tuple[str, ...]:
+        """The teacher."""
+        return (self.teacher,)
+
+    def check(self, checkpoint: Checkpoint, context: Context) -> None:
+        """Pictures, enough of them, and a teacher that fits."""
+        from secateur.compression.heal import check_healing
+        from secateur.detector.checkpoint import load_checkpoint
+
+        check_healing(checkpoint, load_checkpoint(self.teacher) if self.teacher else None, context, self.teacher)
+
+    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+        """Heals; goes on where an interrupted healing of the same folder was."""
+        from secateur.compression.heal import heal
+        from secateur.detector.checkpoint import load_checkpoint
+
+        folder = context.place(self.verb)
+        teacher = load_checkpoint(self.teacher) if self.teacher else context.dense or checkpoint
+
+        def work() -> dict[str, object]:
+            result = heal(checkpoint, teacher, context, self.heal, folder)
+            return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
+
+        context.memory.step(self.verb + context.mark, work)
+        file = folder / "weights" / "best.safetensors"
+        return context.rows.add(context, "healed" + context.mark, context.title, lambda: load_checkpoint(file))
