@@ -15,15 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 
 from secateur.compression.settings import ChannelSettings, LatencySettings
 from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
-from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.machine import cpu_threads, processor, simd_channels
 from secateur.pruning.allocation import allocate
@@ -49,7 +48,7 @@ Say = Callable[[int], None]
 
 
 def latency_table(
-    network: DetectionNetwork, image_size: int, settings: LatencySettings | None = None, *, refresh: bool = False
+    network: nn.Module, image_size: int, settings: LatencySettings | None = None, *, refresh: bool = False
 ) -> LatencyTable:
     """The table of the settings' file; else the one that was measured here before; else a new measurement.
 
@@ -64,7 +63,7 @@ def latency_table(
             the measurements explain too little.
     """
     settings = settings or LatencySettings()
-    graph = trace(network)  # type: ignore[arg-type]
+    graph = trace(network)
     if settings.latency_table:
         table = LatencyTable.load(settings.latency_table)
         COSTS["ms"].of(replace(graph, timing=table), image_size).price(graph.everything())
@@ -82,7 +81,7 @@ def latency_table(
     return table
 
 
-def traced(network: Any, dense: DetectionNetwork, image_size: int, settings: ChannelSettings) -> ChannelGraph:
+def traced(network: nn.Module, dense: nn.Module, image_size: int, settings: ChannelSettings) -> ChannelGraph:
     """The graph of a network, with the latency table of the dense one where a budget is in milliseconds.
 
     Raises:
@@ -95,7 +94,7 @@ def traced(network: Any, dense: DetectionNetwork, image_size: int, settings: Cha
 
 
 def measure(
-    network: DetectionNetwork, graph: ChannelGraph, image_size: int, stopwatch: Stopwatch, threads: int
+    network: nn.Module, graph: ChannelGraph, image_size: int, stopwatch: Stopwatch, threads: int
 ) -> LatencyTable:
     """Times all layers and the random cuts, with a bar on stderr.
 
@@ -106,7 +105,9 @@ def measure(
         raise UserError("A latency table needs a network that takes one image.")
     block = simd_channels()
     sides = (image_size, image_size)
-    grids = _grids([(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.stages], block)
+    grids = _grids(
+        [(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.stages], block
+    )
     logger.info("Measuring the latency of this network's layers in %s: a minute or two.", stopwatch.name)
     layers = [(signature, reads, width) for signature, (reads, _) in grids.items() for width in reads]
     timings = [stopwatch.layers(signature, width, grids[signature][1], threads) for signature, _, width in layers]
@@ -165,14 +166,15 @@ def _widths(blocks: Sequence[int], widest: int, block: int, multiple: int = 1) -
 
 
 def _fitted(
-    table: LatencyTable, network: DetectionNetwork, graph: ChannelGraph, stopwatch: Stopwatch, advance: Say
+    table: LatencyTable, network: nn.Module, graph: ChannelGraph, stopwatch: Stopwatch, advance: Say
 ) -> LatencyTable:
     """The table with the line through whole networks: the dense one and random cuts of it."""
     graph = replace(graph, timing=table)
     cost = COSTS["ms"].of(graph, None)
     plans = list(_random_plans(graph, table.block))
-    networks: list[Any] = [network, *(cut(network, graph, plan) for plan in plans)]  # type: ignore[type-var]
-    timings = [stopwatch.network(entry, table.image_size, table.threads) for entry in networks]
+    networks = [network, *(cut(network, graph, plan) for plan in plans)]
+    shape = (1, graph.inputs[0].shape[1], table.image_size, table.image_size)
+    timings = [stopwatch.network(entry, shape, table.threads) for entry in networks]
     times = np.array([ms for (ms,) in settle(timings, PATIENCE, advance)])
     sums = np.array([cost.price(keep) for keep in (graph.everything(), *(plan.keep(graph) for plan in plans))])
     return table.fitted(*line(sums, times), dense=float(times[0]))
@@ -189,7 +191,9 @@ def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
 def _cache_file(graph: ChannelGraph, image_size: int, runtime: str, threads: int) -> Path:
     """Where the table of this machine, runtime and network lies."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    stages = [(str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits)) for s in graph.stages]
+    stages = [
+        (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits)) for s in graph.stages
+    ]
     key = json.dumps([processor(), runtime, threads, image_size, graph.image_size, stages])
     name = re.sub(r"[^a-z0-9]+", "-", f"{runtime} {image_size}px {threads} threads".lower())
     return home / "secateur" / "latency" / f"{name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.json"

@@ -215,7 +215,9 @@ class LatencyTable:
 
 
 def _entry(data: Mapping[str, Any]) -> Entry:
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in data["signature"].items()}
+    known: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in data["signature"].items()
+    }
     times = tuple(tuple(float(value) for value in row) for row in data["ms"])
     return Entry(Signature(**known), tuple(map(int, data["reads"])), tuple(map(int, data["emits"])), times)
 

@@ -39,7 +39,7 @@ class Staircase:
             reads = stage.reads if signature.reads_matter else _NONE
             entry = table.require(signature, len(stage.reads) if signature.reads_matter else 0, len(stage.emits))
             vectors += [reads, stage.emits]
-            grid = [np.arange(1, self._blocks(len(ids)) + 1) * table.block for ids in (reads, stage.emits)]
+            grid = [np.arange(1, -(-len(ids) // table.block) + 1) * table.block for ids in (reads, stage.emits)]
             self._shapes[number] = len(grid[0]), len(grid[1])
             times.append(entry.at(*grid).ravel())
         self._entries = np.concatenate(vectors or [_NONE])
@@ -92,5 +92,5 @@ class Staircase:
         kept = np.append(keep, True)[self._entries].astype(np.int64)
         return np.maximum(np.add.reduceat(kept, self._starts), 1).reshape(-1, 2)
 
-    def _blocks(self, widths: Ids | int) -> Ids:
-        return -(-np.asarray(widths, dtype=np.int64) // self.table.block)
+    def _blocks(self, widths: Ids) -> Ids:
+        return -(-widths // self.table.block)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from torch import nn
 
-from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.pruning.latency import Signature
 from secateur.registry import Registry
@@ -48,14 +48,14 @@ class Stopwatch:
         extra: the extra of this package that installs it; "" where it is always there.
         version: its version; raises ImportError where it is not installed.
         layers: signature, width that is read, widths that are emitted and threads -> a layer for each of these widths.
-        network: network, side of the image in pixels and threads -> the network.
+        network: detector or other network, shape [1, C, H, W] of its image and threads -> the network.
     """
 
     title: str
     extra: str
     version: Callable[[], str]
     layers: Callable[[Signature, int, Sequence[int], int], Timing]
-    network: Callable[[DetectionNetwork, int, int], Timing]
+    network: Callable[[nn.Module, tuple[int, ...], int], Timing]
 
     @property
     def installed(self) -> bool:

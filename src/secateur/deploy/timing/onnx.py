@@ -6,6 +6,7 @@ its input and output; the profile tells those nodes apart from the convolution.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import tempfile
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from secateur.deploy.exporters.onnx import write_unchecked
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.silence import silenced
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.detector.architecture import DetectionNetwork
+from secateur.detector.architecture import is_detection_network
 from secateur.pruning.latency import Pair, Signature
 
 _OPSET = 18
@@ -67,12 +71,17 @@ class Profiled:
 
 
 class Opened(Profiled):
-    """A detector, exported."""
+    """A detector as it is exported, or another network as PyTorch writes it."""
 
-    def __init__(self, network: DetectionNetwork, image_size: int, threads: int) -> None:
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory()  # goes with this object
         file = Path(self._folder.name) / "network.onnx"
-        write_unchecked(network, file, (image_size, image_size), ExportSettings())
+        if is_detection_network(network):
+            write_unchecked(network, file, (shape[2], shape[3]), ExportSettings())  # type: ignore[arg-type]
+        else:
+            plain = copy.deepcopy(network).cpu().float().eval()
+            with silenced(), torch.no_grad():
+                torch.onnx.export(plain, (torch.zeros(shape),), str(file), dynamo=False)
         super().__init__(file, threads)
 
 

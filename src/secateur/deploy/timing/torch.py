@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.detector.architecture import DetectionNetwork
+from secateur.detector.architecture import is_detection_network
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import PREDICTION
 from secateur.pruning.latency import Signature
@@ -43,13 +44,14 @@ class Called:
         return [low(times) for times in self._times]
 
 
-def network(detector: DetectionNetwork, image_size: int, threads: int) -> Called:
-    """A detector as PyTorch runs it."""
-    assert isinstance(detector, nn.Module)
-    predictor = TorchPredictor(detector)
-    channels = detector.example_inputs()[0].shape[1]
-    images = torch.full((1, channels, image_size, image_size), 0.5)
-    return Called([lambda: predictor.rows(images, PREDICTION.conf)], threads)
+def network(network: nn.Module, shape: tuple[int, ...], threads: int) -> Called:
+    """A detector as it predicts, with its norms folded, or another network as it is."""
+    images = torch.full(shape, 0.5)
+    if is_detection_network(network):
+        predictor = TorchPredictor(network)  # type: ignore[arg-type]
+        return Called([lambda: predictor.rows(images, PREDICTION.conf)], threads)
+    network = copy.deepcopy(network).cpu().float().eval()
+    return Called([torch.inference_mode()(lambda: network(images))], threads)
 
 
 def layers(signature: Signature, reads: int, emits: Sequence[int], threads: int) -> Called:

@@ -176,7 +176,9 @@ def _grow(before: int, after: int, small: int, large: int, wanted: int) -> int:
 
 
 def _inside(module: str, names: list[str], amounts: Ids) -> int:
-    return int(sum(amount for name, amount in zip(names, amounts.tolist(), strict=True) if name.startswith(f"{module}.")))
+    return int(
+        sum(amount for name, amount in zip(names, amounts.tolist(), strict=True) if name.startswith(f"{module}."))
+    )
 
 
 def _columns(terms: list[Term]) -> Ids:

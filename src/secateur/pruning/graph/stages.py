@@ -11,9 +11,10 @@ from torch.fx import Node
 from secateur.pruning.graph.operators import Flow, Ids, arguments, operator_name, shape
 from secateur.pruning.latency import Pair, Signature, Stage
 
-ACTIVATIONS = """
-    elu gelu hardsigmoid hardswish hardtanh leaky_relu mish relu relu6 selu sigmoid silu softplus tanh
-""".split()
+ACTIVATIONS = (
+    "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "selu", "sigmoid",
+    "silu", "softplus", "tanh",
+)  # fmt: skip
 """ATen operators that runtimes compute together with the convolution before them, or right behind it."""
 
 _POOLS = ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices")
@@ -31,7 +32,9 @@ def stage_of(flow: Flow, node: Node) -> Stage | None:
     if name in _POOLS:
         call = arguments(node)
         kernel = _pair(call["kernel_size"])
-        signature = Signature("pool", _map(call["self"]), kernel, _pair(call["stride"] or kernel), _pair(call["padding"]))
+        signature = Signature(
+            "pool", _map(call["self"]), kernel, _pair(call["stride"] or kernel), _pair(call["padding"])
+        )
     elif name.startswith(("upsample", "_upsample")):
         source = _map(node.all_input_nodes[0])
         factors = tuple(max(1, after // before) for after, before in zip(_map(node), source, strict=True))
