@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from secateur.compression.latency import measure_latency
-from secateur.compression.latency_table import PATIENCE, latency_table
+from secateur.compression.latency_table import latency_table
 from secateur.compression.settings import LatencySettings
 from secateur.deploy.timing import STOPWATCHES, settle
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
@@ -63,7 +63,7 @@ def experiment(name: str, checkpoint: Checkpoint, size: int, options: argparse.N
         networks.append(cut(detector, graph, plan))
         predicted.append(cost.price(plan.keep(graph)))
     stopwatch, shape = STOPWATCHES[options.runtime], (1, 3, size, size)
-    times = [ms for (ms,) in settle([stopwatch.network(net, shape, table.threads) for net in networks], PATIENCE)]
+    times = [ms for (ms,) in settle([stopwatch.network(net, shape, table.threads) for net in networks], patience=12)]
     whole = {str(number): Checkpoint.of(network) for number, network in enumerate(networks)}
     compared = measure_latency(whole, size, rounds=options.rounds, threads=table.threads, runtime=options.runtime)
     print(f"{'target':>8} {'predicted':>10} {'measured':>9} {'error':>7} {'wall':>8} {'error':>7}")

@@ -38,7 +38,7 @@ logger = logging.getLogger("secateur")
 
 CUTS = 10
 """Random cuts that tell how a sum of layers becomes the time of a network."""
-PATIENCE = 5
+PATIENCE = 8
 """Turns without a lower time after which a network's is settled: a whole network is rarely left alone."""
 _READS = (1, 2, 4, 8, 16, 32, 64, 128)
 _EMITS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)

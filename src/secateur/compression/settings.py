@@ -14,9 +14,6 @@ from secateur.pruning.budget import Budget, budgets_from
 from secateur.pruning.costs import COSTS
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, ScoreSettings, SearchSettings
 
-RUNTIMES = ("onnx", "torch")
-"""What latency tables can be measured with: the names of `deploy.timing`, which imports PyTorch."""
-
 
 @functools.cache
 def budget_options() -> type[Any]:
@@ -49,8 +46,6 @@ class LatencySettings:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise UserError(f"--threads {self.threads} must be positive, or 0 for what the machine grants.")
-        if self.runtime not in ("", *RUNTIMES):
-            raise UserError(f"--runtime {self.runtime} is unknown; choose {' or '.join(RUNTIMES)}.")
 
 
 @dataclass(frozen=True)

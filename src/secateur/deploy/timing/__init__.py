@@ -21,7 +21,7 @@ from secateur.registry import Registry
 
 LOW = 5
 """Percentile of the runs that counts as the time of what was run: nearly the fastest, without its other work."""
-MOST_TURNS = 16
+MOST_TURNS = 24
 """Turns after which a time is taken as it is."""
 STEADY = 0.01
 """A time is settled when some more turns have lowered it by no more than this share."""
