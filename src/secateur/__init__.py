@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         finetune,
+        latency,
         load,
         mask,
         predict,
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "allocate", "cut", "evaluate", "export", "finetune", "load", "mask", "predict", "prune", "remove", "repair", "save",
-    "score", "shorten", "trace", "zero",
+    "allocate", "cut", "evaluate", "export", "finetune", "latency", "load", "mask", "predict", "prune", "remove",
+    "repair", "save", "score", "shorten", "trace", "zero",
 ]  # fmt: skip
 
 

@@ -125,6 +125,11 @@ def processor() -> str:
     return f"{title} ({', '.join(features)})" if features else title
 
 
+def simd_channels() -> int:
+    """Channels of fp32 that runtimes lay side by side here: 16 with AVX-512, 8 with AVX2 or NEON and elsewhere."""
+    return 16 if "AVX-512" in processor() else 8
+
+
 def _name_by_system() -> str:
     if sys.platform == "darwin":
         asked = subprocess.run(

@@ -14,13 +14,16 @@ from torch import nn
 from secateur.api.arguments import checkpoint_of, context_of, network_of, refuse, taken, without_cliff
 from secateur.compression import channels as cutting
 from secateur.compression import layers as shortening
-from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.compression.latency_table import latency_table
+from secateur.compression.measuring import usable_size
+from secateur.compression.settings import ChannelSettings, LatencySettings, budget_options
 from secateur.detector.checkpoint import Checkpoint
 from secateur.pruning import allocation, depth, importance, surgery
 from secateur.pruning import graph as graphs
 from secateur.pruning.budget import budgets_from
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph
+from secateur.pruning.latency import LatencyTable
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards, LayerSettings, RepairSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
@@ -46,6 +49,33 @@ def trace(model: Checkpoint | nn.Module, *inputs: Any) -> ChannelGraph:
     1767976
     """
     return graphs.trace(network_of(model), *inputs)
+
+
+def latency(
+    model: Checkpoint | nn.Module,
+    image_size: int = 0,
+    *,
+    file: str | Path = "",
+    runtime: str = "",
+    threads: int = 0,
+) -> LatencyTable:
+    """What every layer of a model takes at every width on this machine: with it in its graph, budgets may be in `ms`.
+
+    It is measured once, in a minute or two, and known from then on; or read from a `file` of `secateur latency`.
+
+    Args:
+        model: the dense one; the table holds for all that is cut from it.
+        image_size: px; 0 takes the one that the checkpoint remembers, else 640.
+        runtime: "onnx" or "torch"; "" takes the first that is installed.
+        threads: 0 takes those that this process was granted.
+
+    >>> graph = trace(checkpoint)  # doctest: +SKIP
+    >>> graph = dataclasses.replace(graph, timing=latency(checkpoint, 320))  # doctest: +SKIP
+    >>> plan = allocate(graph, score(checkpoint, graph, "l2"), ms=8)  # doctest: +SKIP
+    """
+    size = usable_size(model, image_size) if isinstance(model, Checkpoint) else image_size or 640
+    settings = LatencySettings(str(file), runtime, threads)
+    return latency_table(network_of(model), size, settings)
 
 
 def score(
@@ -151,7 +181,7 @@ def prune(
 
     Args:
         data: a data.yaml; criteria with gradients and the repair of the batch norms read its training images.
-        options: budgets by name (`flops=0.5`), and the fields of the settings of scores, guards and repair.
+        options: budgets by name (`flops=0.5`), and the fields of the settings of scores, guards, repair and latency.
 
     >>> small = prune(load("best.pt"), "data.yaml", flops=0.5)  # doctest: +SKIP
     >>> from secateur.detector.model import Detector
@@ -165,7 +195,12 @@ def prune(
     budget = budget_options()(**{name: str(options.pop(name)) for name in COSTS if name in options})
     groups = {
         name: taken(kind, options)
-        for name, kind in {"score": ScoreSettings, "guards": Guards, "repair": RepairSettings}.items()
+        for name, kind in {
+            "score": ScoreSettings,
+            "guards": Guards,
+            "repair": RepairSettings,
+            "latency": LatencySettings,
+        }.items()
     }
     refuse(options)
     settings = ChannelSettings(budget=budget, **groups)

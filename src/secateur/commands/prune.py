@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.commands import Summary, command
-from secateur.compression.settings import ChannelSettings, no_budgets
+from secateur.compression.settings import ChannelSettings, LatencySettings, no_budgets
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
@@ -54,6 +54,7 @@ class PruneOptions:
     layers: LayerSettings = field(default_factory=LayerSettings)
     one_shot: OneShotSettings = field(default_factory=OneShotSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    latency: LatencySettings = field(default_factory=LatencySettings)
     cliff: CliffSettings = field(default_factory=CliffSettings)
     healing: HealSettings = field(default_factory=HealSettings)
     place: Place = field(default_factory=Place)
@@ -102,7 +103,14 @@ def steps_of(options: PruneOptions) -> list[Step]:
         UserError: nothing is to be removed at all, or options contradict each other.
     """
     channels = ChannelSettings(
-        options.budget, options.score, options.rounds, options.guards, options.repair, options.cliff, options.search
+        options.budget,
+        options.score,
+        options.rounds,
+        options.guards,
+        options.repair,
+        options.cliff,
+        options.search,
+        options.latency,
     )
     budgets, layers, search = channels.budgets, options.layers, options.search.search
     costs = ", ".join(f"--{name}" for name in COSTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from secateur.compression.context import Context
 from secateur.compression.images import augmented_images, labelled_images, unpadded_images
+from secateur.compression.latency_table import traced
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.compression.rounds import plan_of_rounds
 from secateur.compression.search import search_plan
@@ -73,7 +74,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     # A later cut starts from a smaller network: whether it reaches its budget is not known yet.
     first = context.rounds == 1 and not context.mark
     if first or settings.guards.exclude:
-        graph = trace(checkpoint.detector())
+        graph = traced_for(checkpoint, checkpoint.detector(), context, settings)
         order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
         size = context.image_size
         allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
@@ -94,11 +95,11 @@ def decide(
     """
     settings.check()
     detector = checkpoint.detector().to(context.device)
-    graph = trace(detector)
+    graph = traced_for(checkpoint, detector, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
     if number_of_rounds(settings.rounds, budgets, reference) > 1 and not settings.search.search:
-        plan, order = plan_of_rounds(detector, context, settings, budgets, reference, folder)
+        plan, order = plan_of_rounds(detector, graph, context, settings, budgets, reference, folder)
         return Decision.of(plan, detector), cliff_around(detector, context, settings, graph, order, plan)
     scores = score_channels(detector, graph, context, settings.score)
     per_saving = divides_by_saving(settings.score.criterion, settings.score.per_saving)
@@ -120,6 +121,17 @@ def decide(
     return Decision(plan, graph), cliff_around(detector, context, settings, graph, ranks, plan)
 
 
+def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, settings: ChannelSettings) -> ChannelGraph:
+    """The graph of the checkpoint's detector; with a budget in milliseconds it carries the latency table of the dense
+    detector, which holds for all that is cut from it.
+
+    Raises:
+        UserError: there is no table for it, see `latency_table`.
+    """
+    dense = checkpoint if context.dense is None else context.dense
+    return traced(detector, dense.detector(), context.image_size, settings)
+
+
 def dense_costs(
     checkpoint: Checkpoint, graph: ChannelGraph, context: Context, budgets: Sequence[Budget]
 ) -> dict[str, float]:
@@ -129,7 +141,8 @@ def dense_costs(
         return costs_of(graph, budgets, context.image_size)
     names = " ".join(dict.fromkeys(budget.cost for budget in budgets))
     costs: dict[str, float] = context.memory.step(
-        f"dense {names}", lambda: costs_of(trace(dense.detector()), budgets, context.image_size)
+        f"dense {names}",
+        lambda: costs_of(replace(trace(dense.detector()), timing=graph.timing), budgets, context.image_size),
     )
     return costs
 

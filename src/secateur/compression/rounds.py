@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SCORING, CORRECTING = 0, 1_000_000
 
 def plan_of_rounds(
     detector: Detector,
+    graph: ChannelGraph,
     context: Context,
     settings: ChannelSettings,
     budgets: Sequence[Budget],
@@ -38,6 +40,7 @@ def plan_of_rounds(
     """The plan that rounds of scoring, cutting and correcting lead to, and the order in which the units go.
 
     Args:
+        graph: of the detector, with the latency table that a budget in milliseconds reads.
         budgets: shares of `reference`.
         folder: where `rounds.json` is kept, from which the same call goes on after a kill; None keeps nothing.
 
@@ -57,9 +60,12 @@ def plan_of_rounds(
             stride = int(max(detector.strides))
             yield from unpadded_images(context, stride, settings.repair.recalibrate, CORRECTING + number)
 
+    def traced(network: Detector) -> ChannelGraph:
+        return replace(trace(network), timing=graph.timing)
+
     course = Rounds(
         detector,
-        Sources(trace, gather, images),
+        Sources(traced, gather, images),
         budgets,
         score,
         settings.guards,

@@ -40,6 +40,22 @@ def no_budgets() -> Any:
 
 
 @dataclass(frozen=True)
+class LatencySettings:
+    """Where milliseconds come from, for --ms: a table that is measured here once, or a file from another machine."""
+
+    latency_table: str = ""
+    """Latency table: a file that `secateur latency` wrote, here or on the machine that the detector is for."""
+    runtime: str = ""
+    """What to time where no table is given: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
+    threads: int = 0
+    """CPU threads while timing (0: those that this process was granted)."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise UserError(f"--threads {self.threads} must be positive, or 0 for what the machine grants.")
+
+
+@dataclass(frozen=True)
 class ChannelSettings:
     """Channels to cut: the budget, the score that ranks them, what no budget may break, and the repair."""
 
@@ -50,6 +66,7 @@ class ChannelSettings:
     repair: RepairSettings = field(default_factory=RepairSettings)
     cliff: CliffSettings = field(default_factory=CliffSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    latency: LatencySettings = field(default_factory=LatencySettings)
 
     @property
     def budgets(self) -> list[Budget]:

@@ -135,6 +135,7 @@ class Widths:
         reference: Mapping[str, float] | None = None,
         floors: Ids | None = None,
     ) -> None:
+        guards = guards.for_block(graph.timing.block if graph.timing else 0)
         self.graph, self.budget, self.guards, self.image_size = graph, budget, guards, image_size
         self.kind = COSTS[budget.cost]
         self.cost = self.kind.of(graph, image_size)

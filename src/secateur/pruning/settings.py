@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from secateur.errors import UserError
@@ -11,6 +11,8 @@ Tie = Literal["mean", "sum", "max", "min"]
 PerSaving = Literal["auto", "always", "never"]
 Norms = Literal["paired", "reestimate"]
 SEARCHES = ("eagleeye",)
+ROUND_TO = 8
+"""Widths are multiples of it where nothing else is said: what CPUs with AVX2 or NEON and GPUs like."""
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -34,20 +36,25 @@ class Guards:
     """No group of tied channels keeps less than this share of its width."""
     min_count: int = 1
     """No layer keeps fewer channels than this."""
-    round_to: int = 8
-    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster); a layer that keeps all its channels
-    keeps their number."""
+    round_to: int = 0
+    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; 0: 8, or with --ms the block of the
+    latency table); a layer that keeps all its channels keeps their number."""
     exclude: tuple[str, ...] = ()
     """Layers that keep all channels, as patterns of their names or of modules around them (model.0.*)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_share <= 1:
             raise UserError(f"--min-share {self.min_share:g} is not between 0 and 1.")
-        _check_least(self, 1, "min_count", "round_to")
+        _check_least(self, 1, "min_count")
+        _check_least(self, 0, "round_to")
+
+    def for_block(self, block: int) -> Guards:
+        """The same with a rounding in place of 0: to the block of a latency table, or where there is none (0) to 8."""
+        return self if self.round_to else replace(self, round_to=block or ROUND_TO)
 
     def __str__(self) -> str:
         return (
-            f"minimum share {self.min_share:g}, minimum count {self.min_count}, rounding to {self.round_to}"
+            f"minimum share {self.min_share:g}, minimum count {self.min_count}, rounding to {self.round_to or ROUND_TO}"
             f"{', some layers excluded' if self.exclude else ''}"
         )
 

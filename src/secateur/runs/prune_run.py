@@ -89,6 +89,8 @@ def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[s
         "--device": str(context.device),
         "the settings of the cut": digest([plain(planned) for planned in steps]),
     }
+    files = dict.fromkeys(file for planned in steps for file in planned.step.files())
+    key |= {f"the file {file}": file_digest(Path(file)) for file in files}
     for split in ("train", "val") if context.data is not None else ():
         assert context.data is not None
         if split in context.data.splits:

@@ -32,6 +32,9 @@ class _Overrides:
             *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
             Override("criterion", "criterion", "Importance of a channel: taylor, fisher, gamma, l1, l2, ..."),
             Override("round_to", "round_to", "Kept widths are multiples of this number.", int),
+            Override("latency_table", "latency_table", "For --ms: a file that `secateur latency` wrote."),
+            Override("runtime", "runtime", "For --ms without a table: what to time, onnx or torch."),
+            Override("threads", "threads", "For --ms without a table: CPU threads while timing.", int),
             Override(
                 "exclude", "exclude", "Layers that keep all channels and weights, as patterns of their names.", tuple
             ),
@@ -73,6 +76,11 @@ class Prune(Step):
     def budget_words(self) -> str:
         """The budgets."""
         return ", ".join(str(budget) for budget in self.channels.budgets)
+
+    def files(self) -> tuple[str, ...]:
+        """The latency table."""
+        table = self.channels.latency.latency_table
+        return (table,) if table else ()
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Names, ranges, excluded layers, and whether the budget can be reached."""

@@ -37,6 +37,10 @@ class Cost(Protocol):
         """What the removal of each unit alone saves, to first order: [units], in the same unit, not negative."""
         ...
 
+    def inside(self, module: str) -> float:
+        """What the layers inside a module ("model.4.m.0") cost in the network as it is: what its removal saves."""
+        ...
+
 
 Make = Callable[["ChannelGraph", "ImageSize"], Cost]
 

@@ -26,6 +26,9 @@ class Flops:
     def savings(self) -> Floats:
         return self.graph.pricing.flop_savings(self.graph.units, self.image_size)
 
+    def inside(self, module: str) -> float:
+        return float(self.graph.pricing.flops_inside(module, self.image_size))
+
 
 @cost(
     "flops",

@@ -25,6 +25,9 @@ class Parameters:
     def savings(self) -> Floats:
         return self.graph.pricing.parameter_savings(self.graph.units)
 
+    def inside(self, module: str) -> float:
+        return float(self.graph.pricing.parameters_inside(module))
+
 
 @cost(
     "params",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from secateur.pruning.graph.operators import Ids
 from secateur.pruning.graph.pricing import Axis, Bools, ImageSize, Price, Pricing, Sides
+from secateur.pruning.latency import LatencyTable, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +122,8 @@ class ChannelGraph:
         inputs: the example inputs, on the meta device: shapes without values.
         image_size: height and width of the image that was traced; None for a network with other inputs.
         pricing: what any choice of units costs.
+        stages: the operations, as a latency table sees them.
+        timing: the latency table that budgets in milliseconds read; `dataclasses.replace` attaches one.
     """
 
     units: int
@@ -134,6 +137,8 @@ class ChannelGraph:
     inputs: tuple[Any, ...]
     image_size: Sides | None
     pricing: Pricing = field(repr=False)
+    stages: tuple[Stage, ...] = field(default=(), repr=False)
+    timing: LatencyTable | None = field(default=None, repr=False)
 
     def price(self, keep: Bools | Tensor | None = None, image_size: ImageSize = None) -> Price:
         """Exact cost of the network that keeps these units (None: all), without building it.

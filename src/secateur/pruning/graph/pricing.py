@@ -69,6 +69,8 @@ class Pricing:
                 vectors.append(axis.units)
             of_tensor[axis.tensor].append(known[key])
 
+        self._names = [name for name, _ in network.named_parameters()]
+
         def term(tensor: str, elements: int) -> Term:
             indices = of_tensor.get(tensor, [])
             for index in indices:
@@ -97,8 +99,17 @@ class Pricing:
         """FLOPs that the removal of one unit alone saves, to first order: [units]."""
         return self._savings(self._operations, 2.0 * self._positions(image_size).astype(np.float64), units)
 
+    def parameters_inside(self, module: str) -> int:
+        """Parameters of the module of this name, as the network is."""
+        return _inside(module, self._names, _evaluate(self._parameters, self._counts(None)))
+
+    def flops_inside(self, module: str, image_size: ImageSize = None) -> int:
+        """FLOPs of the module of this name, as the network is."""
+        flops = 2 * _evaluate(self._operations, self._counts(None)) * self._positions(image_size)
+        return _inside(module, [item.operation.weight for item in self._work], flops)
+
     def _savings(self, terms: Ids, scale: Floats, units: int) -> Floats:
-        counts = self._counts(np.ones(units, dtype=bool))
+        counts = self._counts(None)
         per_axis = np.zeros(len(counts))
         coefficient, first, second = terms
         np.add.at(per_axis, first, coefficient * counts[second] * scale)
@@ -107,7 +118,9 @@ class Pricing:
         used = self._entries >= 0
         return np.bincount(self._entries[used], weights=per_entry[used], minlength=units).astype(float)
 
-    def _counts(self, keep: Bools) -> Ids:
+    def _counts(self, keep: Bools | None) -> Ids:
+        if keep is None:
+            return np.diff(np.append(self._starts, len(self._entries)))
         # Entry -1 (frozen) reads the value appended at the end.
         return np.add.reduceat(np.append(keep, True)[self._entries].astype(np.int64), self._starts)
 
@@ -160,6 +173,12 @@ def _grow(before: int, after: int, small: int, large: int, wanted: int) -> int:
     if rest:
         raise UserError(f"The cost is exact only for image sizes that are multiples of {large - small}; round yours.")
     return before + steps
+
+
+def _inside(module: str, names: list[str], amounts: Ids) -> int:
+    return int(
+        sum(amount for name, amount in zip(names, amounts.tolist(), strict=True) if name.startswith(f"{module}."))
+    )
 
 
 def _columns(terms: list[Term]) -> Ids:

@@ -18,6 +18,8 @@ from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels
 from secateur.pruning.graph.inputs import example_inputs_of, image_sides, mapped, strides_to_try
 from secateur.pruning.graph.operators import Cause, Flow, Ids, Operation, frozen_like
 from secateur.pruning.graph.pricing import Axis, Pricing, Sides, Work
+from secateur.pruning.graph.stages import in_units, stage_of
+from secateur.pruning.latency import Stage
 
 Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
 
@@ -38,7 +40,7 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        flow = _flow(network, inputs)
+        flow, stages = _flow(network, inputs)
         uncounted = {
             f"{name}.{tensor}"
             for name, module in network.named_modules()
@@ -50,7 +52,7 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return _assemble(network, flow, work, inputs, sides)
+    return _assemble(network, flow, stages, work, inputs, sides)
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -58,8 +60,8 @@ def _is_attention(module: nn.Module) -> bool:
     return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
 
 
-def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> Flow:
-    """Exports the network and sends ids through the graph."""
+def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Flow, list[Stage]]:
+    """Exports the network and sends ids through the graph; the stages that it comes past have ids for units."""
     try:
         program = torch.export.export(network, inputs, strict=False)
     except Exception as error:  # whatever torch.export cannot express, in its own many exception types
@@ -72,18 +74,21 @@ def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> Flow:
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     nodes = list(program.graph.nodes)
     flow = Flow({node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names})
+    stages: list[Stage] = []
     for node in nodes:
         if node.op == "placeholder" and node.name in signature.user_inputs:
             flow.values[node] = frozen_like(node.meta["val"], flow.frozen_id(Cause("the network's input")))
         elif node.op == "call_function":
             flow.visit(node)
+            stage = stage_of(flow, node)
+            stages += [] if stage is None else [stage]
         elif node.op == "output":
             flow.give_up(node)
     for (tensor, _), ids in flow.axes.items():
         if tensor in flow.touched:
             cause = flow.touched[tensor]
             flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
-    return flow
+    return flow, stages
 
 
 def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
@@ -174,7 +179,12 @@ def _sides(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[tuple[int, 
 
 
 def _assemble(
-    network: nn.Module, flow: Flow, work: list[Work], inputs: tuple[Any, ...], sides: Sides | None
+    network: nn.Module,
+    flow: Flow,
+    stages: list[Stage],
+    work: list[Work],
+    inputs: tuple[Any, ...],
+    sides: Sides | None,
 ) -> ChannelGraph:
     """Resolves ties, numbers the units in order of execution and groups them into spaces."""
     roots = _components(flow.count, flow.ties)
@@ -210,6 +220,7 @@ def _assemble(
         inputs=mapped(inputs, lambda tensor: torch.empty_like(tensor, device="meta")),
         image_size=sides,
         pricing=Pricing(network, axes, work),
+        stages=tuple(in_units(stage, unit) for stage in stages),
     )
 
 

@@ -1,0 +1,50 @@
+"""`secateur latency`: measures the latency table of a detector on this machine, for --ms here or elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from secateur.commands import Summary, command
+from secateur.compression.settings import LatencySettings
+from secateur.errors import UserError
+from secateur.runs.fields import ImageSize, Weights
+from secateur.runs.folders import Place, finish, require
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """Time every layer of a detector at every width on this machine: the table that --ms reads (--latency-table)."""
+
+    weights: Weights = ""
+    image_size: ImageSize = 0
+    runtime: str = ""
+    """What to time: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
+    threads: int = 0
+    """CPU threads (0: those that this process was granted)."""
+    out: str = ""
+    """File to write the table to (default: latency.json in the run folder)."""
+    place: Place = field(default_factory=Place)
+
+
+@command("latency", "measure the latency table that budgets in milliseconds read", lambda: LatencyOptions, order=115)
+def latency(options: LatencyOptions) -> Summary:
+    """Measures afresh; what is measured is also what `--ms` uses here from now on."""
+    from secateur.compression.latency_table import latency_table
+    from secateur.compression.measuring import usable_size
+    from secateur.detector.checkpoint import load_checkpoint
+
+    settings = LatencySettings(runtime=options.runtime, threads=options.threads)
+    if options.out and not options.out.endswith(".json"):
+        raise UserError(f"--out {options.out} is no name of a latency table; end it in .json.")
+    checkpoint = load_checkpoint(require(options.weights, "--weights", "best.pt"))
+    size = usable_size(checkpoint, options.image_size)
+    table = latency_table(checkpoint.detector(), size, settings, refresh=True)
+    folder = options.place.new("latency")
+    file = options.out or str(folder / "latency.json")
+    table.save(file)
+    print(f"{table.machine}, {table.runtime}, {table.threads} threads, batch 1, {size} px")
+    print(f"{table.dense:.2f} ms; {len(table.entries)} kinds of layers, R2 {table.r2:.3f} on whole networks")
+    print(f"Saved to {file}")
+    print(f"Cut to half the time:  secateur prune --weights {options.weights} --ms 0.5 --latency-table {file}")
+    facts = {"machine": table.machine, "runtime": table.runtime, "threads": table.threads, "image_size": size}
+    return finish(folder, {"command": "latency", "table": file, "ms": table.dense, "r2": table.r2, **facts})

@@ -1,0 +1,216 @@
+"""Measures the latency table of a detector on this machine, or takes the one that was measured here before.
+
+Every kind of layer is timed at a grid of widths; then random cuts of the whole network, each in turns with the dense
+one, tell how the sum over the layers becomes the time of a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from secateur.compression.settings import ChannelSettings, LatencySettings
+from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
+from secateur.errors import UserError
+from secateur.machine import cpu_threads, processor, simd_channels
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
+from secateur.pruning.costs import COSTS
+from secateur.pruning.graph import ChannelGraph, Floats, trace
+from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.plan import Plan
+from secateur.pruning.settings import Guards
+from secateur.pruning.surgery import cut
+
+logger = logging.getLogger("secateur")
+
+CUTS = 10
+"""Random cuts that tell how a sum of layers becomes the time of a network."""
+PATIENCE = 8
+"""Turns without a lower time after which a network's is settled: a whole network is rarely left alone."""
+_READS = (1, 2, 4, 8, 16, 32, 64, 128)
+_EMITS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+# Blocks at which times are taken: over the width that is read they are nearly straight, over the emitted one less so.
+
+Say = Callable[[int], None]
+
+
+def latency_table(
+    network: nn.Module, image_size: int, settings: LatencySettings | None = None, *, refresh: bool = False
+) -> LatencyTable:
+    """The table of the settings' file; else the one that was measured here before; else a new measurement.
+
+    Args:
+        network: the dense detector; the table then holds for whatever is cut from it.
+        image_size: side of the image in pixels.
+        settings: the file, or runtime and threads to measure with.
+        refresh: measure also where a table is known.
+
+    Raises:
+        UserError: the file is no table or one for another network or size, the runtime is unknown or not installed, or
+            the measurements explain too little.
+    """
+    settings = settings or LatencySettings()
+    graph = trace(network)
+    if settings.latency_table:
+        table = LatencyTable.load(settings.latency_table)
+        COSTS["ms"].of(replace(graph, timing=table), image_size).price(graph.everything())
+        return table
+    stopwatch = _stopwatch(settings.runtime)
+    threads = settings.threads or cpu_threads()
+    file = _cache_file(graph, image_size, stopwatch.name, threads)
+    if not refresh and (known := _known(file)) is not None:
+        return known
+    table = measure(network, graph, image_size, stopwatch, threads)
+    try:
+        table.save(file)
+    except UserError as error:
+        logger.warning("The latency table is not kept: %s", error)
+    return table
+
+
+def traced(network: nn.Module, dense: nn.Module, image_size: int, settings: ChannelSettings) -> ChannelGraph:
+    """The graph of a network, with the latency table of the dense one where a budget is in milliseconds.
+
+    Raises:
+        UserError: as `latency_table` raises it.
+    """
+    graph = trace(network)
+    if not any(budget.cost == "ms" for budget in settings.budgets):
+        return graph
+    return replace(graph, timing=latency_table(dense, image_size, settings.latency))
+
+
+def measure(
+    network: nn.Module, graph: ChannelGraph, image_size: int, stopwatch: Stopwatch, threads: int
+) -> LatencyTable:
+    """Times all layers and the random cuts, with a bar on stderr.
+
+    Raises:
+        UserError: the network takes no image, or the measurements explain too little.
+    """
+    if graph.image_size is None:
+        raise UserError("A latency table needs a network that takes one image.")
+    block = simd_channels()
+    sides = (image_size, image_size)
+    grids = _grids(
+        [(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.stages], block
+    )
+    logger.info("Measuring the latency of this network's layers in %s: a minute or two.", stopwatch.name)
+    layers = [(signature, reads, width) for signature, (reads, _) in grids.items() for width in reads]
+    timings = [stopwatch.layers(signature, width, grids[signature][1], threads) for signature, _, width in layers]
+    with _bar(MOST_TURNS * (len(layers) + CUTS + 1)) as advance:
+        times = dict(zip(layers, settle(timings, done=advance), strict=True))
+        entries = tuple(
+            Entry(signature, reads, emits, tuple(tuple(times[signature, reads, width]) for width in reads))
+            for signature, (reads, emits) in grids.items()
+        )
+        table = LatencyTable(processor(), stopwatch.name, threads, image_size, block, entries)
+        return _fitted(table, network, graph, stopwatch, advance)
+
+
+def line(sums: Floats, times: Floats) -> tuple[float, float, float]:
+    """Slope and offset of `times = slope x sums + offset`, and R2; errors count relative to the time.
+
+    Args:
+        sums: of the layers' times, [networks].
+        times: of the networks, [networks], in the same unit.
+    """
+    terms = np.stack([sums, np.ones_like(sums)], axis=1)
+    (slope, offset), *_ = np.linalg.lstsq(terms / times[:, None], np.ones_like(times), rcond=None)
+    spread = float(((times - times.mean()) ** 2).sum())
+    missed = float(((slope * sums + offset - times) ** 2).sum())
+    return float(slope), float(offset), 1 - missed / spread if spread > 0 else 0.0
+
+
+def _stopwatch(name: str) -> Stopwatch:
+    """The runtime of that name, or the first that is installed of ONNX Runtime and PyTorch."""
+    if name:
+        return STOPWATCHES[name]
+    return STOPWATCHES["onnx"] if STOPWATCHES["onnx"].installed else STOPWATCHES["torch"]
+
+
+def _grids(
+    stages: Sequence[tuple[Signature, int, int]], block: int
+) -> dict[Signature, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """For each signature the widths to be read and emitted, up to the widest layer that has it."""
+    widest: dict[Signature, tuple[int, int]] = {}
+    for signature, reads, emits in stages:
+        known = widest.get(signature, (0, 0))
+        widest[signature] = max(known[0], reads), max(known[1], emits)
+    return {
+        signature: (
+            _widths(_READS, reads, block) if signature.reads_matter else (0,),
+            _widths(_EMITS, emits, block, signature.per_group[1]),
+        )
+        for signature, (reads, emits) in widest.items()
+    }
+
+
+def _widths(blocks: Sequence[int], widest: int, block: int, multiple: int = 1) -> tuple[int, ...]:
+    """Numbers of channels below the widest, and that; of grouped convolutions those with whole groups."""
+    below = [count * block for count in blocks if count * block < widest]
+    return (*(width for width in below if width % max(multiple, 1) == 0), widest)
+
+
+def _fitted(
+    table: LatencyTable, network: nn.Module, graph: ChannelGraph, stopwatch: Stopwatch, advance: Say
+) -> LatencyTable:
+    """The table with the line through whole networks: the dense one and random cuts of it."""
+    graph = replace(graph, timing=table)
+    cost = COSTS["ms"].of(graph, None)
+    plans = list(_random_plans(graph, table.block))
+    networks = [network, *(cut(network, graph, plan) for plan in plans)]
+    shape = (1, graph.inputs[0].shape[1], table.image_size, table.image_size)
+    timings = [stopwatch.network(entry, shape, table.threads) for entry in networks]
+    times = np.array([ms for (ms,) in settle(timings, PATIENCE, advance)])
+    sums = np.array([cost.price(keep) for keep in (graph.everything(), *(plan.keep(graph) for plan in plans))])
+    return table.fitted(*line(sums, times), dense=float(times[0]))
+
+
+def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
+    """Plans over the whole range of costs, in which some layers go further than others."""
+    for number, share in enumerate(np.linspace(0.15, 0.9, CUTS)):
+        random = np.random.default_rng(number)
+        scores = random.random(graph.units) * random.uniform(0.5, 1.5, len(graph.spaces))[graph.space_of]
+        yield allocate(graph, scores, Budget("flops", float(share)), Guards(round_to=block), strict=False)
+
+
+def _cache_file(graph: ChannelGraph, image_size: int, runtime: str, threads: int) -> Path:
+    """Where the table of this machine, runtime and network lies."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    stages = [
+        (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits)) for s in graph.stages
+    ]
+    key = json.dumps([processor(), runtime, threads, image_size, graph.image_size, stages])
+    name = re.sub(r"[^a-z0-9]+", "-", f"{runtime} {image_size}px {threads} threads".lower())
+    return home / "secateur" / "latency" / f"{name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.json"
+
+
+def _known(file: Path) -> LatencyTable | None:
+    """The table in the cache, if it can be read."""
+    try:
+        return LatencyTable.load(file) if file.is_file() else None
+    except UserError:
+        return None
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Say]:
+    columns = (TextColumn("timing layers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda steps: progress.advance(task, steps)

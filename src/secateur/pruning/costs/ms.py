@@ -1,0 +1,67 @@
+"""Milliseconds for one image, by the latency table of a machine and a runtime that the graph carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from secateur.errors import UserError
+from secateur.pruning.costs import cost
+
+if TYPE_CHECKING:
+    from secateur.pruning.graph import Bools, ChannelGraph, Floats, ImageSize
+    from secateur.pruning.staircase import Staircase
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """Time of the network for one image, at the size for which the table was measured."""
+
+    graph: ChannelGraph
+    name: str = "ms"
+    unit: str = "ms"
+
+    def price(self, keep: Bools) -> float:
+        return self._staircase.price(keep)
+
+    def savings(self) -> Floats:
+        return self._staircase.savings()
+
+    def inside(self, module: str) -> float:
+        return self._staircase.inside(module)
+
+    @cached_property
+    def _staircase(self) -> Staircase:
+        from secateur.pruning.staircase import Staircase
+
+        table, traced = self.graph.timing, self.graph.image_size
+        if table is None or traced is None:
+            raise UserError(
+                "A budget in milliseconds needs a network that takes one image, and a latency table with its graph: "
+                "dataclasses.replace(graph, timing=secateur.latency(model))."
+            )
+        return Staircase(table, self.graph.stages, self.graph.units, traced)
+
+
+@cost(
+    "ms",
+    unit="ms",
+    help="Milliseconds for one image on this machine: a share of the dense model's (0.6 or 60%) or a number (8).",
+    example="0.6",
+    absolute="8",
+)
+def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
+    """At the image size of the table.
+
+    Raises:
+        UserError: the table is for another image size.
+    """
+    table = graph.timing
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if table is not None and sides is not None and sides != (table.image_size,) * 2:
+        raise UserError(
+            f"The latency table was measured at {table.image_size} px, not at {' x '.join(map(str, sides))} px; "
+            "measure one at this size with secateur latency."
+        )
+    return Milliseconds(graph)

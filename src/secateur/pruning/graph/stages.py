@@ -1,0 +1,105 @@
+"""What a latency table needs to know of each operation: its signature and the channels that it reads and emits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from secateur.pruning.graph.operators import Flow, Ids, arguments, operator_name, shape
+from secateur.pruning.latency import Pair, Signature, Stage
+
+ACTIVATIONS = (
+    "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "selu", "sigmoid",
+    "silu", "softplus", "tanh",
+)  # fmt: skip
+"""ATen operators that runtimes compute together with the convolution before them, or right behind it."""
+
+_POOLS = ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices")
+_SUMS = ("add", "sub", "mul", "maximum", "minimum")
+
+
+def stage_of(flow: Flow, node: Node) -> Stage | None:
+    """The stage that a visited node of two-dimensional maps is, with the ids of its channels; None for all others."""
+    name, emits = operator_name(node.target), flow.values.get(node)
+    emits = emits[0] if isinstance(emits, tuple) and emits else emits
+    if not isinstance(emits, np.ndarray) or len(shape(node)) != 4:
+        return None
+    if name.startswith("conv"):
+        return _convolution(flow, node, emits)
+    if name in _POOLS:
+        call = arguments(node)
+        kernel = _pair(call["kernel_size"])
+        signature = Signature(
+            "pool", _map(call["self"]), kernel, _pair(call["stride"] or kernel), _pair(call["padding"])
+        )
+    elif name.startswith(("upsample", "_upsample")):
+        source = _map(node.all_input_nodes[0])
+        factors = tuple(max(1, after // before) for after, before in zip(_map(node), source, strict=True))
+        signature = Signature("upsample", source, stride=_pair(factors))
+    elif name in ("cat", "concat") and arguments(node)["dim"] % 4 == 1:
+        signature = Signature("concat", _map(node))
+    elif name in _SUMS and len(node.all_input_nodes) == 2:
+        signature = Signature("add", _map(node))
+    else:
+        return None
+    return Stage(signature, "", _place(node), emits[:0], emits)
+
+
+def in_units(stage: Stage, unit: Ids) -> Stage:
+    """The stage with units in place of ids; `unit` gives that of every id."""
+    return replace(stage, reads=unit[stage.reads], emits=unit[stage.emits])
+
+
+def _convolution(flow: Flow, node: Node, emits: Ids) -> Stage | None:
+    call = arguments(node)
+    reads, weight = flow.ids(call["input"]), flow.sources.get(call["weight"])
+    if reads is None or weight is None or len(shape(call["input"])) != 4:
+        return None
+    transposed = call.get("transposed", operator_name(node.target).startswith("conv_transpose"))
+    groups = call["groups"]
+    signature = Signature(
+        "transposed" if transposed else "conv",
+        _map(call["input"]),
+        shape(call["weight"])[2:],  # type: ignore[arg-type]
+        _pair(call["stride"]),
+        _padding(call["padding"]),
+        _pair(call["dilation"]),
+        (0, 0) if groups == 1 else (len(reads) // groups, len(emits) // groups),
+        _activation_after(node),
+    )
+    return Stage(signature, weight, _place(node), reads, emits)
+
+
+def _activation_after(node: Node) -> str:
+    """The activation that alone reads a convolution, or the batch norm behind it; "" for none."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        name = operator_name(node.target)
+        if name in ACTIVATIONS:
+            return name
+        if "batch_norm" not in name and name != "getitem":
+            break
+    return ""
+
+
+def _map(node: Any) -> Pair:
+    height, width = shape(node)[2:]
+    return height, width
+
+
+def _pair(value: Any) -> Pair:
+    """A size that may be given once for both sides."""
+    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return int(numbers[0]), int(numbers[-1])
+
+
+def _padding(value: Any) -> Pair:
+    return (0, 0) if isinstance(value, str) else _pair(value)
+
+
+def _place(node: Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
