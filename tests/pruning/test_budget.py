@@ -65,7 +65,7 @@ def test_a_slip_is_no_amount(cost: str, text: str | float) -> None:
         ("flops", "-0.5", "not between 0 and 1"),
         ("params", "0", "not between 0 and 1"),
         ("params", "inf", "neither a share nor a number of parameters"),
-        ("seconds", "3", "Unknown cost 'seconds'; choose one of flops, params, percent"),
+        ("seconds", "3", "Unknown cost 'seconds'; choose one of flops, ms, params, percent"),
     ],
 )
 def test_parse_refuses(cost: str, text: str, words: str) -> None:
