@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         finetune,
+        heal,
         latency,
         load,
         mask,
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "allocate", "cut", "evaluate", "export", "finetune", "latency", "load", "mask", "predict", "prune", "remove",
-    "repair", "save", "score", "shorten", "trace", "zero",
+    "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict", "prune",
+    "remove", "repair", "save", "score", "shorten", "trace", "zero",
 ]  # fmt: skip
 
 

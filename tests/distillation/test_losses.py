@@ -194,7 +194,7 @@ def test_standardised_features_ignore_scale_and_shift() -> None:
 def test_unknown_names_and_bad_numbers_are_refused() -> None:
     detector = detector_named("yolov5n")
     with pytest.raises(
-        UserError, match=r"Unknown distillation 'huber'; choose one of bce, features, kl, l2, softmax\."
+        UserError, match=r"Unknown distillation 'huber'; choose one of bce, features, kl, l2, raw, softmax\."
     ):
         Imitate(DistillSettings("huber"), detector, detector, Hyp(), 64)
     with pytest.raises(UserError, match=r"--distill-weight is -1"):

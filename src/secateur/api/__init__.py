@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from secateur.api.cutting import allocate, cut, latency, mask, prune, remove, repair, score, shorten, trace, zero
+from secateur.api.cutting import allocate, cut, heal, latency, mask, prune, remove, repair, score, shorten, trace, zero
 from secateur.api.models import load, save
 from secateur.api.using import evaluate, export, finetune, predict
 
 __all__ = [
-    "allocate", "cut", "evaluate", "export", "finetune", "latency", "load", "mask", "predict", "prune", "remove",
-    "repair", "save", "score", "shorten", "trace", "zero",
+    "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict", "prune",
+    "remove", "repair", "save", "score", "shorten", "trace", "zero",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.compression.context import Context
+from secateur.compression.heal import heal
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings
-from secateur.data.config import load_data_config
-from secateur.detector.checkpoint import Checkpoint
+from secateur.data.config import load_data_config, pictures
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.distillation.settings import HealSettings
 from secateur.machine import pick_device
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -36,6 +39,7 @@ def context_of(
     checkpoint: Checkpoint,
     data: str | Path | None,
     *,
+    images: str | Path | None = None,
     image_size: int = 0,
     batch_size: int = 16,
     seed: int = 0,
@@ -44,7 +48,16 @@ def context_of(
     """What the steps compute with; an image size of 0 takes the one that the checkpoint remembers."""
     loaded = load_data_config(data) if data is not None else None
     size = usable_size(checkpoint, image_size)
-    return Context(size, pick_device(device), loaded, batch_size=batch_size, workers=0, seed=seed)
+    seen = pictures(images, checkpoint.names) if images is not None else None
+    return Context(size, pick_device(device), loaded, batch_size=batch_size, workers=0, seed=seed, images=seen)
+
+
+def healed(
+    start: Checkpoint, teacher: Checkpoint, context: Context, settings: HealSettings, folder: str = ""
+) -> Checkpoint:
+    """The best of a healing; without a folder nothing of it is kept."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return load_checkpoint(heal(start, teacher, context, settings, Path(folder or scratch)).best)
 
 
 def taken(kind: type[Any], options: dict[str, Any]) -> Any:

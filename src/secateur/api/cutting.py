@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.api.arguments import checkpoint_of, context_of, network_of, refuse, taken, without_cliff
+from secateur.api.arguments import checkpoint_of, context_of, healed, network_of, refuse, taken, without_cliff
 from secateur.compression import channels as cutting
 from secateur.compression import layers as shortening
 from secateur.compression.latency_table import latency_table
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings, LatencySettings, budget_options
-from secateur.detector.checkpoint import Checkpoint
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.distillation.settings import HealSettings
 from secateur.pruning import allocation, depth, importance, surgery
 from secateur.pruning import graph as graphs
 from secateur.pruning.budget import budgets_from
@@ -25,7 +26,7 @@ from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.latency import LatencyTable
 from secateur.pruning.plan import Plan
-from secateur.pruning.settings import Guards, LayerSettings, RepairSettings, ScoreSettings
+from secateur.pruning.settings import Guards, LayerSettings, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.sparsity.one_shot import zero_weights
 from secateur.sparsity.settings import OneShotSettings
@@ -33,6 +34,13 @@ from secateur.sparsity.settings import OneShotSettings
 Network = TypeVar("Network", bound=nn.Module)
 Model = TypeVar("Model", Checkpoint, nn.Module)
 Floats = NDArray[np.float64]
+GROUPS: dict[str, type[Any]] = {
+    "score": ScoreSettings,
+    "rounds": RoundSettings,
+    "guards": Guards,
+    "repair": RepairSettings,
+    "latency": LatencySettings,
+}
 
 
 def trace(model: Checkpoint | nn.Module, *inputs: Any) -> ChannelGraph:
@@ -168,22 +176,28 @@ def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
 
 
 def prune(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | str | Path,
     data: str | Path | None = None,
     *,
+    images: str | Path | None = None,
     image_size: int = 0,
     batch_size: int = 16,
     seed: int = 0,
     device: str = "auto",
+    heal: bool | str | Path = False,
     **options: Any,
 ) -> Checkpoint:
-    """Scores, cuts and repairs in one go, with the defaults of `secateur prune`.
+    """Scores, cuts and corrects in rounds, with the defaults of `secateur prune`; with `heal` it then heals.
 
     Args:
-        data: a data.yaml; criteria with gradients and the repair of the batch norms read its training images.
-        options: budgets by name (`flops=0.5`), and the fields of the settings of scores, guards, repair and latency.
+        checkpoint: or the file of one.
+        data: a data.yaml; criteria with gradients and the correction of the batch norms read its training images.
+        images: pictures without labels that are read instead: a folder, a pattern, a list.
+        heal: True, or the folder that keeps what the healing writes.
+        options: budgets by name (`flops=0.5`, `ms=8`), and the fields of the settings of scores, rounds, guards,
+            repair, latency and healing.
 
-    >>> small = prune(load("best.pt"), "data.yaml", flops=0.5)  # doctest: +SKIP
+    >>> small = prune("best.pt", images="pictures/", flops=0.5, heal=True)  # doctest: +SKIP
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
@@ -191,21 +205,53 @@ def prune(
     >>> small.plan["after"]["parameters"] < 0.51 * small.plan["before"]["parameters"]
     True
     """
-    context = context_of(checkpoint, data, image_size=image_size, batch_size=batch_size, seed=seed, device=device)
+    whole = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    context = context_of(
+        whole, data, images=images, image_size=image_size, batch_size=batch_size, seed=seed, device=device
+    )
     budget = budget_options()(**{name: str(options.pop(name)) for name in COSTS if name in options})
-    groups = {
-        name: taken(kind, options)
-        for name, kind in {
-            "score": ScoreSettings,
-            "guards": Guards,
-            "repair": RepairSettings,
-            "latency": LatencySettings,
-        }.items()
-    }
+    groups = {name: taken(kind, options) for name, kind in GROUPS.items()}
+    healing = taken(HealSettings, options)
     refuse(options)
     settings = ChannelSettings(budget=budget, **groups)
-    decision, _ = cutting.decide(checkpoint, context, without_cliff(settings))
-    return cutting.repair(checkpoint, decision, context, settings.repair)
+    decision, _ = cutting.decide(whole, context, without_cliff(settings))
+    smaller = cutting.repair(whole, decision, context, settings.repair)
+    return healed(smaller, whole, context, healing, "" if heal is True else str(heal)) if heal else smaller
+
+
+def heal(
+    checkpoint: Checkpoint | str | Path,
+    teacher: Checkpoint | str | Path,
+    images: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    folder: str | Path = "",
+    image_size: int = 0,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: str = "auto",
+    **options: Any,
+) -> Checkpoint:
+    """Trains a cut detector for minutes, without labels, to answer as the whole one does.
+
+    Args:
+        checkpoint: or the file of one.
+        teacher: the detector that it was cut from, or its file.
+        images: pictures: a folder, a pattern, a list.
+        data: a data.yaml whose training images are read where no pictures are given.
+        folder: for weights, results and the resumable state; called again with the same folder it goes on where it was.
+        options: the fields of `HealSettings`.
+
+    >>> healed = heal("pruned.safetensors", "best.pt", "pictures/")  # doctest: +SKIP
+    """
+    start = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    whole = teacher if isinstance(teacher, Checkpoint) else load_checkpoint(teacher)
+    context = context_of(
+        start, data, images=images, image_size=image_size, batch_size=batch_size, seed=seed, device=device
+    )
+    settings = taken(HealSettings, options)
+    refuse(options)
+    return healed(start, whole, context, settings, str(folder))
 
 
 def repair(

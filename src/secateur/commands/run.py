@@ -26,7 +26,7 @@ class Common:
     data: Data = ""
     weights: Weights = ""
     cfg: Cfg = ""
-    recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "slimming"
+    recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "best"
     image_size: ImageSize = 0
     batch_size: BatchSize = 16
     """Images in a training batch."""

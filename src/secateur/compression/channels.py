@@ -21,10 +21,10 @@ from secateur.detector.model import Detector
 from secateur.files import read_json, write_json
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
-from secateur.pruning.carving import without_removed_blocks
 from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.correction import correct_, counterparts
 from secateur.pruning.costs import COSTS
+from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
@@ -98,7 +98,7 @@ def decide(
     graph = traced_for(checkpoint, detector, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
-    if number_of_rounds(settings.rounds, budgets, reference) > 1 and not settings.search.search:
+    if in_rounds(settings) and number_of_rounds(settings.rounds, budgets, reference) > 1:
         plan, order = plan_of_rounds(detector, graph, context, settings, budgets, reference, folder)
         return Decision.of(plan, detector), cliff_around(detector, context, settings, graph, order, plan)
     scores = score_channels(detector, graph, context, settings.score)
@@ -130,6 +130,12 @@ def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, set
     """
     dense = checkpoint if context.dense is None else context.dense
     return traced(detector, dense.detector(), context.image_size, settings)
+
+
+def in_rounds(settings: ChannelSettings) -> bool:
+    """Whether the network is looked at again in between; weights alone tell nothing new, so `auto` then looks once."""
+    again = settings.rounds.rounds != "auto" or needs_gradients(settings.score.criterion)
+    return again and settings.rounds.rounds != "1" and not settings.search.search
 
 
 def dense_costs(

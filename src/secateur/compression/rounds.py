@@ -73,6 +73,7 @@ def plan_of_rounds(
         reference,
         settings.repair.recalibrate_share,
         context.image_size,
+        context.seed,
     )
     file = folder / STATE if folder is not None else None
     state = State.from_dict(read_json(file)) if file is not None and file.is_file() else None

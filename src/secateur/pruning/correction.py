@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from secateur.pruning.carving import without_removed_blocks
-from secateur.pruning.graph import trace
+from secateur.pruning.depth.carving import without_removed_blocks
+from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import RepairSettings
 
-See = Callable[[nn.Module, Tensor], None]
+Shorter = tuple[nn.Module, ChannelGraph]
+See = Callable[[str, nn.Module, Tensor], None]
 TINY = 1e-12
 """A channel whose variance is smaller is constant: its ratio says nothing."""
 
@@ -39,20 +40,23 @@ class Counterpart:
     channels: Tensor
 
 
-def counterparts(whole: nn.Module, plan: Plan) -> dict[str, Counterpart]:
+def counterparts(whole: nn.Module, plan: Plan, shorter: Shorter | None = None) -> dict[str, Counterpart]:
     """For every norm of the cut network that keeps statistics, by name, what it was cut from.
 
     Args:
         plan: leads from `whole` to the cut network, removed blocks included.
+        shorter: the whole network without the removed blocks and its graph, where they are at hand.
 
     Raises:
         UserError: the plan is for another network.
     """
-    shorter = without_removed_blocks(whole, plan)
-    graph = trace(shorter)
+    if shorter is None:
+        network = without_removed_blocks(whole, plan)
+        shorter = network, trace(network)
+    network, graph = shorter
     keep = np.append(plan.keep(graph), True)
     found = {}
-    for name, module in shorter.named_modules():
+    for name, module in network.named_modules():
         if not isinstance(module, _BatchNorm) or module.running_mean is None:
             continue
         units = graph.norms.get(name)
@@ -94,42 +98,51 @@ def correct_(
     Returns:
         The number of images.
     """
-    theirs = {pair.name: Moments() for pair in pairs.values()}
-    mine = {name: Moments() for name in pairs}
-    trained = {
-        name: tuple(value[pair.channels] for value in _statistics(whole.get_submodule(pair.name)))
-        for name, pair in pairs.items()
-    }
-
-    def measure(name: str) -> See:
-        return lambda module, maps: theirs[name].add(maps)
-
-    def correct(name: str) -> See:
-        pair = pairs[name]
-
-        def move(module: nn.Module, maps: Tensor) -> None:
-            mine[name].add(maps)
-            mean, variance = mine[name].values()
-            other_mean, other_variance = (value[pair.channels] for value in theirs[pair.name].values())
-            usable = (variance > TINY) & (other_variance > TINY)
-            ratio = torch.where(usable, variance / other_variance.clamp_min(TINY), torch.ones_like(variance))
-            first = trained[name]
-            _write_(module, first[0] + (mean - other_mean), first[1] * ratio)
-
-        return move
-
+    beside = _Beside(smaller, whole, pairs)
     used = 0
     with torch.no_grad(), _evaluating(whole), _evaluating(smaller), ExitStack() as stack:
-        stack.enter_context(_watched(whole, {pair.name: measure(pair.name) for pair in pairs.values()}))
-        stack.enter_context(_watched(smaller, {name: correct(name) for name in pairs}))
+        stack.enter_context(_watched(whole, {pair.name: beside.measure for pair in pairs.values()}))
+        stack.enter_context(_watched(smaller, dict.fromkeys(pairs, beside.correct)))
         for batch in images:
             whole(batch)
             smaller(batch)
             used += len(batch)
-        for name, first in trained.items() if used else ():
-            norm = smaller.get_submodule(name)
-            _write_(norm, *(old.lerp(new, share) for old, new in zip(first, _statistics(norm), strict=True)))
+        if used:
+            beside.keep(share)
     return used
+
+
+class _Beside:
+    """Two networks that see the same images, and what their norms have read so far."""
+
+    def __init__(self, smaller: nn.Module, whole: nn.Module, pairs: Mapping[str, Counterpart]) -> None:
+        self.smaller, self.pairs = smaller, pairs
+        self.theirs = {pair.name: Moments() for pair in pairs.values()}
+        self.mine = {name: Moments() for name in pairs}
+        self.trained = {
+            name: tuple(value[pair.channels] for value in _statistics(whole.get_submodule(pair.name)))
+            for name, pair in pairs.items()
+        }
+
+    def measure(self, name: str, norm: nn.Module, maps: Tensor) -> None:
+        """What a norm of the whole network reads."""
+        self.theirs[name].add(maps)
+
+    def correct(self, name: str, norm: nn.Module, maps: Tensor) -> None:
+        """What a norm of the smaller one reads; its statistics are moved before it acts."""
+        self.mine[name].add(maps)
+        pair, (old_mean, old_variance) = self.pairs[name], self.trained[name]
+        mean, variance = self.mine[name].values()
+        other_mean, other_variance = (value[pair.channels] for value in self.theirs[pair.name].values())
+        usable = (variance > TINY) & (other_variance > TINY)
+        ratio = torch.where(usable, variance / other_variance.clamp_min(TINY), torch.ones_like(variance))
+        _write_(norm, old_mean + (mean - other_mean), old_variance * ratio)
+
+    def keep(self, share: float) -> None:
+        """Leaves the statistics a share of the way from the trained to the corrected ones."""
+        for name, trained in self.trained.items():
+            norm = self.smaller.get_submodule(name)
+            _write_(norm, *(old.lerp(new, share) for old, new in zip(trained, _statistics(norm), strict=True)))
 
 
 @dataclass
@@ -173,10 +186,10 @@ def _write_(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
 def _watched(network: nn.Module, see: Mapping[str, See]) -> Iterator[None]:
     """Shows what norms read."""
 
-    def hook(look: See) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: look(module, inputs[0])
+    def hook(name: str, look: See) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: look(name, module, inputs[0])
 
-    handles = [network.get_submodule(name).register_forward_pre_hook(hook(look)) for name, look in see.items()]
+    handles = [network.get_submodule(name).register_forward_pre_hook(hook(name, look)) for name, look in see.items()]
     try:
         yield
     finally:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,17 +20,17 @@ from torch import Tensor, nn
 from secateur.errors import UserError
 from secateur.pruning.allocation import allocate, scores_per_saving
 from secateur.pruning.budget import Budget
-from secateur.pruning.carving import carve
 from secateur.pruning.correction import correct_, counterparts
 from secateur.pruning.costs import COSTS, Cost
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.depth.chains import Chained
 from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
-from secateur.pruning.importance import score
+from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
 from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics
+from secateur.pruning.surgery import cut
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -100,6 +99,7 @@ class Rounds(Generic[Network]):
         reference: costs that shares speak of, by name.
         share: how far norms are corrected, see `correct_`.
         image_size: px at which costs are counted; None: what was traced.
+        seed: of the criterion `random`.
     """
 
     whole: Network
@@ -111,11 +111,20 @@ class Rounds(Generic[Network]):
     reference: Mapping[str, float]
     share: float = RepairSettings.recalibrate_share
     image_size: ImageSize = None
+    seed: int = 0
+    known: dict[tuple[str, ...], tuple[Network, ChannelGraph]] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
+    @property
     def graph(self) -> ChannelGraph:
         """Of the whole network."""
-        return self.sources.trace(self.whole)
+        return self.without(())[1]
+
+    def without(self, blocks: tuple[str, ...]) -> tuple[Network, ChannelGraph]:
+        """The whole network without these blocks, and its graph; kept, for rounds seldom remove one."""
+        if blocks not in self.known:
+            network = remove(self.whole, blocks) if blocks else self.whole
+            self.known[blocks] = network, self.sources.trace(network)
+        return self.known[blocks]
 
     def plan(self, state: State | None = None, save: Callable[[State, int], None] | None = None) -> tuple[Plan, Floats]:
         """What the rounds lead to, and the order in which the units of the whole network go, [units], first lowest.
@@ -140,25 +149,28 @@ class Rounds(Generic[Network]):
     def after(self, state: State, count: int) -> State:
         """One round: the present network is made and corrected, scored, and loses blocks and channels."""
         targets = [budget.at_round(state.round + 1, count, self.reference) for budget in self.budgets]
-        network = carve(self.whole, state.plan, self.sources.trace)
+        shorter, before = self.without(state.plan.removed_blocks)
+        network = cut(shorter, before, state.plan)
         if state.round:
-            pairs = counterparts(self.whole, state.plan)
+            pairs = counterparts(self.whole, state.plan, (shorter, before))
             correct_(network, self.whole, pairs, self.sources.images(state.round), share=self.share)
         now = self.sources.trace(network)
-        deep = self.settings.depth and isinstance(network, Chained)
+        deep = self.settings.depth and isinstance(network, Chained) and needs_gradients(self.scores.criterion)
         blocks = [block.name for block in candidates(network)] if deep else []
         statistics = self.sources.gather(network, now, blocks, state.round)
         cost = COSTS[targets[0].cost].of(now, self.image_size)
-        ratios = scores_per_saving(score(self.scores.criterion, now, statistics, tie=self.scores.tie), cost)
+        ratios = score(self.scores.criterion, now, statistics, tie=self.scores.tie, seed=self.seed)
+        if divides_by_saving(self.scores.criterion, self.scores.per_saving):
+            ratios = scores_per_saving(ratios, cost)
         plan = self.loosely(now, ratios, targets, state.plan)
         order = state.order.copy()
         order[_first_units(self.graph, now, state.plan)] = state.round + _places(ratios)
         gone = _cheap_blocks(blocks, statistics, ratios, plan.keep(now), cost, now)
         if gone:
-            shorter = self.sources.trace(remove(network, gone))
-            shortened = Plan.of_removal(now, shorter, removal_of(network, gone), self.image_size)
-            left = ratios[_first_units(now, shorter, shortened)]
-            plan = shortened.then(self.loosely(shorter, left, targets, state.plan.then(shortened)))
+            left = self.sources.trace(remove(network, gone))
+            shortened = Plan.of_removal(now, left, removal_of(network, gone), self.image_size)
+            values = ratios[_first_units(now, left, shortened)]
+            plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
         return State(state.round + 1, order, state.plan.then(replace(plan, budget=None, notes=())))
 
     def loosely(self, now: ChannelGraph, ratios: Floats, targets: Sequence[Budget], before: Plan) -> Plan:
@@ -183,7 +195,7 @@ class Rounds(Generic[Network]):
     def carried_out(self, state: State) -> Plan:
         """The plan for the whole network that meets the budgets by the order in which units went, widths rounded."""
         gone = state.plan.removed_blocks
-        shorter = self.sources.trace(remove(self.whole, gone)) if gone else self.graph
+        _, shorter = self.without(gone)
         removal = removal_of(self.whole, gone) if gone else Removal()
         before = Plan.of_removal(self.graph, shorter, removal, self.image_size)
         plan = allocate(

@@ -22,7 +22,7 @@ class RunOptions:
     data: str = ""
     weights: str = ""
     cfg: str = ""
-    recipe: str = "slimming"
+    recipe: str = "best"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     control: bool = False
     control_epochs: int = 0

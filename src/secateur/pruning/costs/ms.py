@@ -11,7 +11,7 @@ from secateur.pruning.costs import cost
 
 if TYPE_CHECKING:
     from secateur.pruning.graph import Bools, ChannelGraph, Floats, ImageSize
-    from secateur.pruning.staircase import Staircase
+    from secateur.pruning.latency.staircase import Staircase
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Milliseconds:
 
     @cached_property
     def _staircase(self) -> Staircase:
-        from secateur.pruning.staircase import Staircase
+        from secateur.pruning.latency.staircase import Staircase
 
         table, traced = self.graph.timing, self.graph.image_size
         if table is None or traced is None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from secateur.pruning.depth import remove
+from secateur.pruning.depth.selection import remove
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut

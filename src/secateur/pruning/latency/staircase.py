@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.pruning.latency import Floats, Ids, LatencyTable, Pair, Stage
+from secateur.pruning.latency.table import Floats, Ids, LatencyTable, Pair, Stage
 
 Bools = NDArray[np.bool_]
 

@@ -1,0 +1,14 @@
+"""Milliseconds of any choice of channels: the table of measured times, and the staircase that prices with it."""
+
+from secateur.pruning.latency.table import (
+    LEAST_R2,
+    Entry,
+    Floats,
+    Ids,
+    LatencyTable,
+    Pair,
+    Signature,
+    Stage,
+)
+
+__all__ = ["LEAST_R2", "Entry", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "Stage"]

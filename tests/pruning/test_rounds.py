@@ -1,0 +1,132 @@
+"""Rounds: the budget is met, what went early comes back where rounding wants it, a stopped course goes on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from law_subjects import Subject, subject_named
+from secateur.errors import UserError
+from secateur.pruning.allocation import costs_of
+from secateur.pruning.budget import Budget
+from secateur.pruning.depth.carving import carve
+from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.rounds import Rounds, Sources, State, number_of_rounds
+from secateur.pruning.settings import Guards, RoundSettings, ScoreSettings
+from secateur.pruning.statistics import Statistics
+
+
+class Told:
+    """Scores that are given: a number a unit of the whole network, and one a block."""
+
+    def __init__(self, subject: Subject, blocks: float = 1e9) -> None:
+        self.subject, self.blocks = subject, blocks
+        self.asked: list[tuple[int, int, tuple[str, ...]]] = []
+
+    def gather(self, network: Any, graph: ChannelGraph, blocks: Sequence[str], number: int) -> Statistics:
+        self.asked.append((number, graph.units, tuple(blocks)))
+        scores = np.random.default_rng(number).uniform(0.1, 1, graph.units)
+        return Statistics({}, scores, scores, 1, dict.fromkeys(blocks, self.blocks))
+
+    def images(self, number: int) -> Iterator[Tensor]:
+        yield self.subject.images()
+
+    @cached_property
+    def sources(self) -> Sources[Any]:
+        return Sources(trace, self.gather, self.images)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return subject_named("yolov5n")
+
+
+def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guards(round_to=1), **changes: Any) -> Any:  # noqa: B008
+    reference = costs_of(subject.graph, budgets, subject.size)
+    settings, scores = RoundSettings(**changes), ScoreSettings(criterion="fisher")
+    return Rounds(subject.detector, told.sources, budgets, scores, guards, settings, reference, 0.5, subject.size)
+
+
+@pytest.mark.parametrize("cost", ["flops", "params"])
+def test_the_budget_is_met_after_so_many_rounds(subject: Subject, cost: str) -> None:
+    told = Told(subject)
+    before = copy.deepcopy(subject.detector.state_dict())
+    plan, order = course(subject, told, Budget(cost, 0.7)).plan()
+    share = plan.after.flops / plan.before.flops if cost == "flops" else plan.after.parameters / plan.before.parameters
+    assert 0.69 <= share <= 0.7
+    assert [number for number, _, _ in told.asked] == list(range(7))  # 0.95^7 is just under 0.7
+    sizes = [units for _, units, _ in told.asked]
+    assert sizes[0] == subject.graph.units and sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
+    assert order.shape == (subject.graph.units,)
+    kept = plan.keep(subject.graph)
+    assert order[~kept].mean() < order[kept].mean()
+    assert all(torch.equal(before[name], tensor) for name, tensor in subject.detector.state_dict().items())
+
+
+def test_a_stopped_course_goes_on_to_the_same_plan(subject: Subject) -> None:
+    states: list[dict[str, Any]] = []
+    whole = course(subject, Told(subject), Budget("flops", 0.8))
+    plan, _ = whole.plan(save=lambda state, count: states.append(state.to_dict()))
+    assert len(states) == 5
+    told = Told(subject)
+    again, _ = course(subject, told, Budget("flops", 0.8)).plan(State.from_dict(states[1]))
+    assert again.to_dict() == plan.to_dict()
+    assert [number for number, _, _ in told.asked] == [2, 3, 4]
+
+
+def test_widths_are_rounded_at_the_end_alone(subject: Subject) -> None:
+    told = Told(subject)
+    plan, _ = course(subject, told, Budget("flops", 0.6), guards=Guards(round_to=4)).plan()
+    assert all(len(layer.kept) % 4 == 0 or len(layer.kept) == layer.total for layer in plan.layers)
+    assert any(units % 4 for _, units, _ in told.asked)
+    assert sum(p.numel() for p in carve(subject.detector, plan).parameters()) == plan.after.parameters
+
+
+def test_a_worthless_block_goes_and_a_dear_one_stays(subject: Subject) -> None:
+    cheap, dear = Told(subject, blocks=0.0), Told(subject, blocks=1e9)
+    plan, _ = course(subject, cheap, Budget("flops", 0.6)).plan()
+    assert plan.removed_blocks
+    small = carve(subject.detector, plan)
+    assert sum(p.numel() for p in small.parameters()) == plan.after.parameters
+    assert 0.58 <= plan.after.flops / plan.before.flops <= 0.6
+    assert not course(subject, dear, Budget("flops", 0.6)).plan()[0].removed_blocks
+    assert not course(subject, cheap, Budget("flops", 0.6), depth=False).plan()[0].removed_blocks
+
+
+def test_no_space_falls_under_its_share_of_the_whole_network(subject: Subject) -> None:
+    plan, _ = course(subject, Told(subject), Budget("params", 0.3), guards=Guards(round_to=1, min_share=0.4)).plan()
+    assert all(len(layer.kept) >= 0.4 * layer.total for layer in plan.layers)
+
+
+def test_a_budget_out_of_reach_is_refused(subject: Subject) -> None:
+    with pytest.raises(UserError, match="cannot be reached"):
+        course(subject, Told(subject), Budget("flops", 0.2), guards=Guards(round_to=1, min_share=0.9)).plan()
+
+
+@pytest.mark.parametrize(
+    ("budgets", "rounds"),
+    [
+        ([Budget("flops", 0.5)], 14),
+        ([Budget("flops", 0.96)], 1),
+        ([Budget("flops", 50.0, share=False)], 14),
+        ([Budget("percent", 0.3)], 7),
+        ([Budget("flops", 0.9), Budget("params", 0.5)], 14),
+    ],
+)
+def test_number_of_rounds(budgets: list[Budget], rounds: int) -> None:
+    reference = {"flops": 100.0, "params": 10.0, "percent": 10.0}
+    assert number_of_rounds(RoundSettings(), budgets, reference) == rounds
+    assert number_of_rounds(RoundSettings(rounds="3"), budgets, reference) == 3
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-1", "2.5"])
+def test_bad_numbers_of_rounds(value: str) -> None:
+    with pytest.raises(UserError, match="neither auto nor a number"):
+        RoundSettings(rounds=value)
