@@ -22,7 +22,7 @@ from secateur.files import read_json, write_json
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
-from secateur.pruning.correction import correct_, counterparts
+from secateur.pruning.correction import Shorter, correct_, counterparts
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
@@ -34,6 +34,9 @@ from secateur.pruning.settings import RepairSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.pruning.surgery import cut, cut_masks
 from secateur.report.pictures import draw_cliff
+
+CLIFF_CORRECTION = 64
+"""Most images on which a rung of the cliff curve is corrected: every rung pays for them."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,23 @@ def cliff_around(
     index = split_index(context.data, "val")
     limit = min(settings.cliff.cliff_images, len(index.files)) or None
     measure = evaluator(index, val_settings(context, workers=0), limit)
-    return cliff(measure, detector, graph, scores, settings.guards, chosen=plan, image_size=context.image_size)
+    few = replace(settings.repair, recalibrate=min(settings.repair.recalibrate, CLIFF_CORRECTION))
+
+    def corrected(smaller: Detector, rung: Plan) -> Detector:
+        shorter = None if rung.removed_blocks else (detector, graph)
+        correct_norms_(smaller, detector, rung, context, few, shorter)
+        return smaller
+
+    return cliff(
+        measure,
+        detector,
+        graph,
+        scores,
+        settings.guards,
+        chosen=plan,
+        image_size=context.image_size,
+        corrected=corrected if settings.repair.norms == "paired" and few.recalibrate else None,
+    )
 
 
 def score_channels(detector: Detector, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Floats:
@@ -203,12 +222,19 @@ def repair(checkpoint: Checkpoint, decision: Decision, context: Context, setting
     return _finished(checkpoint, smaller, decision, repaired=True)
 
 
-def correct_norms_(smaller: Detector, whole: Detector, plan: Plan, context: Context, settings: RepairSettings) -> None:
+def correct_norms_(
+    smaller: Detector,
+    whole: Detector,
+    plan: Plan,
+    context: Context,
+    settings: RepairSettings,
+    shorter: Shorter | None = None,
+) -> None:
     """Moves the BatchNorm statistics by what the plan changed on plain images, without labels; none, no change."""
     if not settings.recalibrate or context.pictures is None:
         return
     images = unpadded_images(context, int(max(whole.strides)), settings.recalibrate)
-    correct_(smaller, whole, counterparts(whole, plan), images, share=settings.recalibrate_share)
+    correct_(smaller, whole, counterparts(whole, plan, shorter), images, share=settings.recalibrate_share)
 
 
 def refresh_norms_(detector: Detector, context: Context, settings: RepairSettings) -> None:

@@ -16,11 +16,12 @@ from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.data.index import Index
+from secateur.detector.architectures.yolov5 import YOLOv5
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.imitate import Imitate
-from secateur.distillation.pairing import check_pair
+from secateur.distillation.pairing import check_pair, neck_channels
 from secateur.distillation.settings import DistillSettings, HealSettings
 from secateur.errors import UserError
 from secateur.sparsity.hold import HoldMasks
@@ -73,14 +74,12 @@ def check_teacher(student: Checkpoint, teacher: Checkpoint, name: str = "") -> N
         UserError: it is of another family, or differs in classes, levels or anchors.
     """
     title = f"The teacher {name}" if name else "The teacher"
-    pair = student.detector(), teacher.detector()
-    if not isinstance(pair[0], Detector) or not isinstance(pair[1], Detector):
-        kinds = student.architecture.kind, teacher.architecture.kind
+    if not isinstance(student.architecture, YOLOv5) or not isinstance(teacher.architecture, YOLOv5):
         raise UserError(
-            f"{title} is of the family '{kinds[1]}' and the student of '{kinds[0]}'; healing works between YOLOv5 "
+            f"{title} is {teacher.architecture} and the student {student.architecture}; healing works between YOLOv5 "
             "detectors: give the detector that the student was cut from."
         )
-    check_pair(pair[0], pair[1], name)
+    check_pair(student.detector(), teacher.detector(), name)
 
 
 def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Context, name: str = "") -> None:
@@ -208,8 +207,6 @@ def plain(index: Index, context: Context) -> Iterator[Any]:
 
 def comparable(start: Checkpoint, teacher: Checkpoint) -> bool:
     """Whether the channels of the two that feed the head can be told apart one by one."""
-    from secateur.distillation.pairing import neck_channels
-
     student, whole = start.detector(), teacher.detector()
     assert isinstance(student, Detector) and isinstance(whole, Detector)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from secateur.pruning.graph import Bools, ChannelGraph, Floats, Ids, ImageSize, 
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 
+PRICES = 60
+"""Halvings of the range in which the price per saved cost is looked for."""
 TOLERANCE = 0.01
 """A budget counts as met when the result is within this share of it."""
 
@@ -29,6 +32,7 @@ def allocate(
     reference: Mapping[str, float] | None = None,
     strict: bool = True,
     floors: Ids | None = None,
+    worth: Worth | None = None,
 ) -> Plan:
     """Keeps the units with the highest scores [units] so that all budgets are met.
 
@@ -44,6 +48,8 @@ def allocate(
             in rounds gives the costs of the network that it began with (`costs_of`).
         strict: a budget out of reach is an error; else the closest reachable network is planned, with a note.
         floors: fewest units that each space keeps, [spaces], where the guards alone would allow fewer.
+        worth: what every unit loses and saves; widths are then rounded so that the least is lost in all, and the scores
+            only say which units of a space go first.
 
     Raises:
         UserError: no unit can be pruned, or a budget lies under the reachable minimum (`strict`).
@@ -61,7 +67,7 @@ def allocate(
         cost = COSTS[budget.cost].of(graph, image_size)
         order = scores_per_saving(scores, cost) if per_saving else scores
         widths = Widths(graph, order, budget, guards, image_size, reference, floors)
-        plans.append(_allocated(widths, criterion, strict))
+        plans.append(_allocated(widths, criterion, strict, worth))
     return _joint(graph, plans)
 
 
@@ -78,7 +84,15 @@ def costs_of(graph: ChannelGraph, budgets: Iterable[Budget], image_size: ImageSi
     return {name: COSTS[name].of(graph, image_size).price(graph.everything()) for name in names}
 
 
-def _allocated(widths: Widths, criterion: str, strict: bool) -> Plan:
+@dataclass(frozen=True)
+class Worth:
+    """What the removal of every unit is thought to lose and to save, each [units], not negative."""
+
+    losses: Floats
+    savings: Floats
+
+
+def _allocated(widths: Widths, criterion: str, strict: bool, worth: Worth | None) -> Plan:
     """The plan for one budget."""
     graph, budget, size = widths.graph, widths.budget, widths.image_size
     everything = graph.everything()
@@ -86,7 +100,7 @@ def _allocated(widths: Widths, criterion: str, strict: bool) -> Plan:
         note = f"The network is already within the budget ({budget}); nothing is removed."
         return Plan.of(graph, everything, size, budget=budget, criterion=criterion, notes=[note])
     threshold = widths.bisect()
-    counts = widths.grow(widths.counts(threshold))
+    counts = widths.grow(widths.counts(threshold) if worth is None else widths.cheapest(worth))
     keep = widths.keep(counts)
     notes = widths.notes(threshold, counts)
     reached = widths.measure(keep)
@@ -199,6 +213,32 @@ class Widths:
             else:
                 low = middle + 1
         return high
+
+    def cheapest(self, worth: Worth) -> Ids:
+        """Counts that lose the least for the target: each space pays for its units at one price per saved cost.
+
+        With the price p a space keeps the allowed count at which (what goes loses) - p x (what goes saves) is lowest;
+        the lowest price at which the target is met is found by bisection.
+        """
+        choices = []
+        for allowed, units in zip(self.allowed, self.best_first, strict=True):
+            lost = np.append(np.cumsum(worth.losses[units][::-1])[::-1], 0.0)[allowed]
+            saved = np.append(np.cumsum(worth.savings[units][::-1])[::-1], 0.0)[allowed]
+            choices.append((allowed, lost, saved))
+
+        def counts(price: float) -> Ids:
+            best = [allowed[int(np.argmin(lost - price * saved))] for allowed, lost, saved in choices]
+            return np.array(best, dtype=np.int64)
+
+        ratios = worth.losses / np.maximum(worth.savings, 1e-30)
+        low, high = 0.0, 10 * float(ratios.max(initial=0.0)) + 1e-30
+        for _ in range(PRICES):
+            middle = (low + high) / 2
+            if self.measure(self.keep(counts(middle))) <= self.target:
+                high = middle
+            else:
+                low = middle
+        return counts(high)
 
     def grow(self, counts: Ids) -> Ids:
         """Spends what rounding left of the budget: gives spaces their next allowed count, best units first."""

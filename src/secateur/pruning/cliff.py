@@ -1,4 +1,4 @@
-"""The cliff curve: accuracy at a ladder of pruning ratios before any repair, and where it falls off."""
+"""The cliff curve: accuracy at a ladder of pruning ratios, before any repair and after it, and where it falls off."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Accuracy(Protocol):
 
 @dataclass(frozen=True)
 class Point:
-    """One rung: `ratio` is the share of units that is really removed."""
+    """One rung: `ratio` is the share of units that is really removed, `corrected` the mAP50 after the correction."""
 
     ratio: float
     mAP50: float  # noqa: N815
@@ -41,6 +41,7 @@ class Point:
     parameters: int
     flops: int
     chosen: bool = False
+    corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Cliff:
         if chosen is None or self.knee is None or chosen.ratio <= self.knee + 0.005:
             return None
         before = max(self.points, key=lambda point: point.ratio == self.knee)
+        if chosen.corrected is not None and chosen.corrected >= EDGE * self.points[0].mAP50:
+            return None
         return (
             f"The chosen plan removes {chosen.ratio:.0%} of units, past the knee at {self.knee:.0%}: without repair "
             f"and fine-tuning mAP50 is {chosen.mAP50:.3f} there against {before.mAP50:.3f} at the knee; "
@@ -65,14 +68,17 @@ class Cliff:
 
     def table(self) -> str:
         """Text: one line a point, the chosen one and the knee marked."""
-        lines = [f"{'removed':>8} {'mAP50':>7} {'change':>7} {'mAP50-95':>9} {'params (M)':>11} {'GFLOPs':>8}"]
+        both = any(point.corrected is not None for point in self.points)
+        after = f" {'corrected':>9}" if both else ""
+        lines = [f"{'removed':>8} {'mAP50':>7} {'change':>7} {'mAP50-95':>9}{after} {'params (M)':>11} {'GFLOPs':>8}"]
         first = self.points[0].mAP50 if self.points else 0.0
         for point in self.points:
             marks = ["<- chosen"] * point.chosen + ["<- knee"] * (point.ratio == self.knee)
-            lines.append(
-                f"{point.ratio:>8.1%} {point.mAP50:>7.3f} {point.mAP50 - first:>+7.3f} {point.mAP50_95:>9.3f} "
-                f"{point.parameters / 1e6:>11.3f} {point.flops / 1e9:>8.3g} {' '.join(marks)}".rstrip()
-            )
+            value = "-" if point.corrected is None else f"{point.corrected:.3f}"
+            cells = [f"{point.ratio:>8.1%} {point.mAP50:>7.3f} {point.mAP50 - first:>+7.3f} {point.mAP50_95:>9.3f}"]
+            cells += [f"{value:>9}"] * both
+            cells += [f"{point.parameters / 1e6:>11.3f} {point.flops / 1e9:>8.3g}", *marks]
+            lines.append(" ".join(cells))
         return "\n".join(lines + ([self.warning] if self.warning else []))
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,16 +96,18 @@ def cliff(
     budgets: Sequence[Budget] = RUNGS,
     chosen: Plan | None = None,
     image_size: ImageSize = None,
+    corrected: Callable[[Network, Plan], Network] | None = None,
 ) -> Cliff:
     """Evaluates the whole network, the one of each budget (clamped where the guards end), and that of the chosen plan.
 
-    What is evaluated is the cut network without repair: it computes exactly what the masked one computes, and faster.
+    What is evaluated is the cut network: it computes exactly what the masked one computes, and faster.
 
     Args:
         evaluate: accuracy of a network.
         scores: as of `allocate`; where the chosen plan divided them by what units save, those
             (`allocation.scores_per_saving`), so that the curve follows the same order.
         budgets: one rung each.
+        corrected: makes good what a plan broke in the network that it left; each rung is then measured twice.
     """
     plans = [Plan.everything(graph, image_size)]
     plans += [allocate(graph, scores, rung, guards, image_size=image_size, strict=False) for rung in budgets]
@@ -108,10 +116,12 @@ def cliff(
         ratio = plan.removed_share
         if ratio in points and plan is not chosen:
             continue
-        metrics = evaluate(carve(network, plan, lambda part: graph if part is network else trace(part)))
+        smaller = carve(network, plan, lambda part: graph if part is network else trace(part))
+        metrics = evaluate(smaller)
+        after = evaluate(corrected(smaller, plan)).mAP50 if corrected is not None and ratio else None
         price = plan.after
         points[ratio] = Point(
-            ratio, metrics.mAP50, metrics.mAP50_95, price.parameters, price.flops, chosen=plan is chosen
+            ratio, metrics.mAP50, metrics.mAP50_95, price.parameters, price.flops, plan is chosen, after
         )
     ordered = tuple(points[ratio] for ratio in sorted(points))
     return Cliff(ordered, knee_of(ordered))

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.pruning.allocation import allocate, scores_per_saving
+from secateur.pruning.allocation import Worth, allocate, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.correction import correct_, counterparts
 from secateur.pruning.costs import COSTS, Cost
@@ -58,21 +58,30 @@ class State:
     Attributes:
         round: rounds that are done.
         order: for each unit of the whole network when it goes: the rounds it has outlived, and its place in the last.
+        worth: for each unit of the whole network what it lost and saved when it was scored last.
         plan: what stays of the whole network.
     """
 
     round: int
     order: Floats
+    worth: Worth
     plan: Plan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return {"round": self.round, "order": self.order.tolist(), "plan": self.plan.to_dict()}
+        return {
+            "round": self.round,
+            "order": self.order.tolist(),
+            "losses": self.worth.losses.tolist(),
+            "savings": self.worth.savings.tolist(),
+            "plan": self.plan.to_dict(),
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> State:
         """Reads what `to_dict` gave."""
-        return State(int(data["round"]), np.array(data["order"], dtype=np.float64), Plan.from_dict(data["plan"]))
+        order, losses, savings = (np.array(data[name], dtype=np.float64) for name in ("order", "losses", "savings"))
+        return State(int(data["round"]), order, Worth(losses, savings), Plan.from_dict(data["plan"]))
 
 
 def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:
@@ -139,12 +148,17 @@ class Rounds(Generic[Network]):
         if self.graph.units == 0:
             raise UserError(self.graph.frozen.sentence)
         count = number_of_rounds(self.settings, self.budgets, self.reference)
-        state = state or State(0, np.zeros(self.graph.units), Plan.everything(self.graph, self.image_size))
+        state = state or self.beginning()
         while state.round < count:
             state = self.after(state, count)
             if save is not None:
                 save(state, count)
         return self.carried_out(state), state.order
+
+    def beginning(self) -> State:
+        """Nothing is scored, nothing gone."""
+        none = np.zeros(self.graph.units)
+        return State(0, none, Worth(none, none), Plan.everything(self.graph, self.image_size))
 
     def after(self, state: State, count: int) -> State:
         """One round: the present network is made and corrected, scored, and loses blocks and channels."""
@@ -159,19 +173,23 @@ class Rounds(Generic[Network]):
         blocks = [block.name for block in candidates(network)] if deep else []
         statistics = self.sources.gather(network, now, blocks, state.round)
         cost = COSTS[targets[0].cost].of(now, self.image_size)
-        ratios = score(self.scores.criterion, now, statistics, tie=self.scores.tie, seed=self.seed)
-        if divides_by_saving(self.scores.criterion, self.scores.per_saving):
-            ratios = scores_per_saving(ratios, cost)
+        losses = score(self.scores.criterion, now, statistics, tie=self.scores.tie, seed=self.seed)
+        divided = divides_by_saving(self.scores.criterion, self.scores.per_saving)
+        ratios = scores_per_saving(losses, cost) if divided else losses
         plan = self.loosely(now, ratios, targets, state.plan)
-        order = state.order.copy()
-        order[_first_units(self.graph, now, state.plan)] = state.round + _places(ratios)
+        units = _first_units(self.graph, now, state.plan)
+        order = _written(state.order, units, state.round + _places(ratios))
+        worth = Worth(
+            _written(state.worth.losses, units, losses),
+            _written(state.worth.savings, units, cost.savings() if divided else np.ones(now.units)),
+        )
         gone = _cheap_blocks(blocks, statistics, ratios, plan.keep(now), cost, now)
         if gone:
             left = self.sources.trace(remove(network, gone))
             shortened = Plan.of_removal(now, left, removal_of(network, gone), self.image_size)
             values = ratios[_first_units(now, left, shortened)]
             plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
-        return State(state.round + 1, order, state.plan.then(replace(plan, budget=None, notes=())))
+        return State(state.round + 1, order, worth, state.plan.then(replace(plan, budget=None, notes=())))
 
     def loosely(self, now: ChannelGraph, ratios: Floats, targets: Sequence[Budget], before: Plan) -> Plan:
         """The plan of one round: widths are rounded at the end alone, and guards speak of the whole network.
@@ -198,14 +216,16 @@ class Rounds(Generic[Network]):
         _, shorter = self.without(gone)
         removal = removal_of(self.whole, gone) if gone else Removal()
         before = Plan.of_removal(self.graph, shorter, removal, self.image_size)
+        units = _first_units(self.graph, shorter, before)
         plan = allocate(
             shorter,
-            state.order[_first_units(self.graph, shorter, before)],
+            state.order[units],
             self.budgets,
             self.guards,
             image_size=self.image_size,
             criterion=self.scores.criterion,
             reference=self.reference,
+            worth=Worth(state.worth.losses[units], state.worth.savings[units]),
         )
         return before.then(plan) if gone else plan
 
@@ -229,6 +249,13 @@ def _floors(first: ChannelGraph, now: ChannelGraph, plan: Plan, guards: Guards) 
     whole = np.array([sizes[first.space_of[units[space.units[0]]]] for space in now.spaces])
     least = np.maximum(np.ceil(guards.min_share * whole - 1e-9).astype(np.int64), 1)
     return np.minimum(least, [len(space.units) for space in now.spaces])
+
+
+def _written(old: Floats, units: Ids, values: Floats) -> Floats:
+    """The old values with those of some units replaced."""
+    new = old.copy()
+    new[units] = values
+    return new
 
 
 def _places(ratios: Floats) -> Floats:

@@ -50,4 +50,7 @@ def draw_cliff(folder: Path, cliff: Cliff) -> None:
             folder / "cliff.png",
             chosen=next((point.ratio for point in cliff.points if point.chosen), None),
             knee=cliff.knee,
+            corrected=[point.mAP50 if point.corrected is None else point.corrected for point in cliff.points]
+            if any(point.corrected is not None for point in cliff.points)
+            else None,
         )

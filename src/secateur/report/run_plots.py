@@ -98,6 +98,7 @@ def plot_cliff(
     *,
     chosen: float | None = None,
     knee: float | None = None,
+    corrected: Sequence[float] | None = None,
     x_label: str = "Share of channels removed (masked, not fine-tuned)",
 ) -> Path:
     """Accuracy of the masked detector against the pruning ratio: where the cliff is and where the plan stands.
@@ -108,13 +109,16 @@ def plot_cliff(
         path: picture to write.
         chosen: ratio of the plan.
         knee: ratio where accuracy starts to fall steeply.
+        corrected: mAP50 at each ratio after the norms were corrected.
         x_label: what the ratio counts.
     """
     order = np.argsort(ratios)
     x = np.asarray(ratios, dtype=float)[order]
     figure, (axis,) = new_figure(8, 5)
     top = 0.0
-    for values, name, colour in ((map50, "mAP50", ACCENT), (map50_95, "mAP50-95", PALETTE[3])):
+    curves = [(map50, "mAP50", ACCENT), (map50_95, "mAP50-95", PALETTE[3])]
+    curves += [(corrected, "mAP50, norms corrected", PALETTE[4])] if corrected is not None else []
+    for values, name, colour in curves:
         y = np.asarray(values, dtype=float)[order]
         top = max(top, float(y.max(initial=0)))
         axis.plot(100 * x, y, color=colour, marker="o", markersize=4.5, linewidth=2, label=name)

@@ -1,0 +1,139 @@
+"""Healing: the cut detector comes nearer to the whole one without labels, and a killed healing ends the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from killing import killed_after
+from law_subjects import enliven
+from secateur.compression import heal as healing
+from secateur.compression.channels import Decision, cut_channels
+from secateur.compression.context import Context
+from secateur.compression.heal import Pieces, batches_of, divided, heal, train_settings
+from secateur.compression.measuring import split_index
+from secateur.data.config import pictures
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
+from secateur.distillation.held_out import HeldOut
+from secateur.distillation.settings import HealSettings
+from secateur.errors import UserError
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import trace
+from secateur.pruning.importance import score
+from secateur.pruning.settings import Guards
+from secateur.pruning.statistics import collect
+
+STEPS = HealSettings(heal_steps=12, heal_batch=8, heal_lr=0.003)
+
+
+@pytest.fixture
+def context(tiny_data: Path) -> Context:
+    images = pictures(tiny_data, {0: "disc", 1: "square", 2: "triangle"})
+    return Context(64, batch_size=8, workers=0, images=images)
+
+
+@pytest.fixture
+def whole(tiny_weights: Path) -> Checkpoint:
+    checkpoint = load_checkpoint(tiny_weights)
+    detector = checkpoint.detector()
+    enliven(detector)  # fresh weights answer the same to every picture
+    return Checkpoint.of(detector, like=checkpoint)
+
+
+@pytest.fixture
+def small(whole: Checkpoint) -> Checkpoint:
+    detector = whole.detector()
+    graph = trace(detector)
+    plan = allocate(graph, score("l2", graph, collect(detector, graph)), Budget("flops", 0.5), Guards(round_to=1))
+    return cut_channels(whole, Decision(plan, graph))
+
+
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healing, "PIECE", 4)
+
+
+def distance(student: Checkpoint, teacher: Checkpoint, context: Context) -> float:
+    _, held_out = divided(split_index(context.images, "train"), context.seed)  # type: ignore[arg-type]
+    whole, detector = teacher.detector(), student.detector()
+    assert isinstance(whole, Detector) and isinstance(detector, Detector)
+    return HeldOut(whole, healing.plain(held_out, context), 64)(detector).loss
+
+
+def test_the_answers_come_nearer_to_the_teachers(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in whole.tensors.items()}
+    result = heal(small, whole, context, STEPS, tmp_path)
+    healed = load_checkpoint(result.best)
+    assert distance(healed, whole, context) < 0.9 * distance(small, whole, context)
+    assert result.metrics["held-out loss"] == pytest.approx(distance(healed, whole, context), rel=0.05)
+    assert {name: t.shape for name, t in healed.tensors.items()} == {n: t.shape for n, t in small.tensors.items()}
+    assert [stage.verb for stage in healed.history[-2:]] == ["prune", "heal"] and healed.plan == small.plan
+    assert all(torch.equal(before[name], tensor) for name, tensor in whole.tensors.items())
+    assert "val/loss" in (tmp_path / "results.csv").read_text().splitlines()[0]
+
+
+def test_a_killed_healing_ends_as_the_undisturbed_one(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path
+) -> None:
+    calm = load_checkpoint(heal(small, whole, context, STEPS, tmp_path / "calm").last)
+    for steps in (5, 2):
+        with killed_after(steps):
+            heal(small, whole, context, STEPS, tmp_path / "killed")
+    gone_on = load_checkpoint(heal(small, whole, context, STEPS, tmp_path / "killed").last)
+    assert all(torch.equal(tensor, gone_on.tensors[name]) for name, tensor in calm.tensors.items())
+
+
+def test_a_perfect_student_costs_nothing(whole: Checkpoint, context: Context) -> None:
+    assert distance(whole, whole, context) == pytest.approx(0, abs=1e-4)
+
+
+def test_pieces_are_the_same_stream_from_any_point(context: Context) -> None:
+    index, _ = divided(split_index(context.images, "train"), 0)  # type: ignore[arg-type]
+    pieces = Pieces(batches_of(index, train_settings(STEPS, context, len(index.files)), context), 5)
+    whole = [batch.images for number in range(2) for batch in pieces.epoch(number)]
+    assert len(whole) == 10
+    assert all(torch.equal(a.images, b) for a, b in zip(pieces.epoch(1, 2), whole[7:], strict=True))
+
+
+def test_pictures_are_divided_without_overlap(context: Context) -> None:
+    index = split_index(context.images, "train")  # type: ignore[arg-type]
+    learn, out = divided(index, 3)
+    assert len(out.files) == 8 and not set(learn.files) & set(out.files)
+    assert set(learn.files) | set(out.files) == set(index.files)
+    with pytest.raises(UserError, match="at least 16 pictures, and there are 10"):
+        divided(index.select(range(10)), 0)
+
+
+def test_what_cannot_teach_is_refused(small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path) -> None:
+    other = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3), whole.names))
+    with pytest.raises(UserError, match="predicts at strides"):
+        heal(small, other, context, STEPS, tmp_path)
+    with pytest.raises(UserError, match="healing works between YOLOv5 detectors"):
+        heal(small, Checkpoint.of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))), context, STEPS, tmp_path)
+    with pytest.raises(UserError, match="Healing reads images"):
+        heal(small, whole, dataclasses.replace(context, images=None), STEPS, tmp_path)
+
+
+def test_a_teacher_that_the_student_was_not_cut_from_teaches_by_its_answers(
+    small: Checkpoint, tiny_cfg: Path, whole: Checkpoint, context: Context, tmp_path: Path
+) -> None:
+    stranger = Checkpoint.of(Detector(Topology.from_yaml(tiny_cfg, nc=3), whole.names))
+    stranger = dataclasses.replace(stranger, plan=small.plan)
+    result = heal(small, stranger, context, STEPS, tmp_path)
+    assert result.epochs == 3
+
+
+@pytest.mark.parametrize(
+    "bad", [{"heal_steps": 0}, {"heal_batch": 1}, {"heal_lr": 0.0}, {"heal_features": -1.0}, {"heal_lr": float("nan")}]
+)
+def test_bad_settings(bad: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="--heal-"):
+        HealSettings(**bad)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""Rounds on a detector with pictures: with labels, without, interrupted, and pictures of another world."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from law_subjects import enliven
+from secateur.compression import rounds
+from secateur.compression.channels import decide, in_rounds, repair
+from secateur.compression.context import Context
+from secateur.compression.images import labelled_images, unpadded_images
+from secateur.compression.own_detections import OwnDetections
+from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.data.config import load_data_config, pictures
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.detector.model import Detector
+from secateur.errors import UserError
+from secateur.pruning.rounds import Rounds
+from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_weights: Path) -> Checkpoint:
+    """A detector that sees something everywhere."""
+    checkpoint = load_checkpoint(tiny_weights)
+    detector = checkpoint.detector()
+    assert isinstance(detector, Detector)
+    enliven(detector)
+    with torch.no_grad():
+        for last in detector.head.m:
+            last.bias.view(detector.na, -1)[:, 4] += 3  # type: ignore[union-attr, operator]
+    return Checkpoint.of(detector, like=checkpoint)
+
+
+@pytest.fixture
+def context(tiny_data: Path) -> Context:
+    return Context(64, data=load_data_config(tiny_data), batch_size=8, workers=0)
+
+
+def settings(**changes: Any) -> ChannelSettings:
+    return ChannelSettings(
+        budget=budget_options()(flops="0.85"),
+        score=ScoreSettings(criterion="fisher", statistics_images=16),
+        rounds=RoundSettings(**changes),
+        guards=Guards(round_to=1),
+        repair=RepairSettings(recalibrate=16),
+        cliff=CliffSettings(cliff=False),
+    )
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_rounds_meet_the_budget(whole: Checkpoint, context: Context, tiny_data: Path, labels: bool) -> None:
+    if not labels:
+        context = dataclasses.replace(context, data=None, images=pictures(tiny_data, whole.names))
+    decision, curve = decide(whole, context, settings())
+    assert curve is None
+    plan = decision.plan
+    assert 0.83 <= plan.after.flops / plan.before.flops <= 0.85
+    small = repair(whole, decision, context, RepairSettings(recalibrate=16))
+    assert sum(p.numel() for p in small.detector().parameters()) == plan.after.parameters
+    again, _ = decide(whole, context, settings())
+    assert again.plan == plan
+    once, _ = decide(whole, context, settings(rounds="1"))
+    assert once.plan != plan
+
+
+def test_killed_rounds_go_on(
+    whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm, _ = decide(whole, context, settings())
+    original, done = Rounds.after, []
+
+    def after(self: Any, state: Any, count: int) -> Any:
+        done.append(state.round)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return original(self, state, count)
+
+    monkeypatch.setattr(Rounds, "after", after)
+    with pytest.raises(KeyboardInterrupt):
+        decide(whole, context, settings(), tmp_path)
+    assert (tmp_path / rounds.STATE).is_file()
+    gone_on, _ = decide(whole, context, settings(), tmp_path)
+    assert gone_on.plan == calm.plan
+    assert done == [0, 1, 2, 2, 3]
+
+
+def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Context) -> None:
+    detector = whole.detector()
+    assert isinstance(detector, Detector)
+    draws = [next(iter(labelled_images(detector, context, 8, draw=number)[0])).indices for number in (0, 1, 0)]
+    assert draws[0] == draws[2] != draws[1]
+    shown = [torch.cat(list(unpadded_images(context, 16, 8, number))) for number in (0, 1, 0)]
+    assert len(shown[0]) == 8 and torch.equal(shown[0], shown[2]) and not torch.equal(shown[0], shown[1])
+
+
+def test_weights_alone_are_looked_at_once() -> None:
+    by_weights = dataclasses.replace(settings(), score=ScoreSettings(criterion="l2"))
+    assert in_rounds(settings()) and not in_rounds(by_weights) and not in_rounds(settings(rounds="1"))
+    assert in_rounds(dataclasses.replace(by_weights, rounds=RoundSettings(rounds="3")))
+
+
+@pytest.fixture
+def black(tmp_path: Path) -> Iterator[Path]:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((64, 64, 3), np.uint8))
+    return tmp_path  # type: ignore[return-value]
+
+
+def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black: Path) -> None:
+    blind = load_checkpoint(tiny_weights)
+    context = Context(64, batch_size=8, workers=0, images=pictures(black, blind.names))
+    with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 pictures"):
+        decide(blind, context, settings())
+
+
+def test_own_detections_are_normalised_targets(whole: Checkpoint) -> None:
+    detector = whole.detector()
+    assert isinstance(detector, Detector)
+    found = OwnDetections(detector)
+    targets = found(torch.rand(2, 3, 64, 64))
+    assert targets.shape == (found.found, 6) and found.found and found.images == 2
+    assert set(targets[:, 0].tolist()) <= {0.0, 1.0} and set(targets[:, 1].tolist()) <= {0.0, 1.0, 2.0}
+    assert (targets[:, 4:] > 0).all()
+    found.require_some()
