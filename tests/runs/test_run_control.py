@@ -111,7 +111,7 @@ def planned(name: str = "slimming", trained: bool = True, **overrides: Any) -> t
 
 def test_it_is_trained_like_the_last_training_for_the_epochs_of_all() -> None:
     steps = planned("slimming-conv", dense_epochs=7, sparse_epochs=5, finetune_epochs=3)
-    control = with_control(steps, COMMON, before=0)[-1]
+    control = with_control(steps, COMMON, before=0, images=32)[-1]
     assert isinstance(control.step, Control)
     assert control.title == "narrow dense (control)"
     tuned = next(step.step for step in steps if step.step.verb == "finetune")
@@ -122,7 +122,7 @@ def test_it_is_trained_like_the_last_training_for_the_epochs_of_all() -> None:
 
 
 def test_a_measurement_at_the_end_is_done_behind_it() -> None:
-    steps = with_control((*planned(), PlannedStep(Measure())), COMMON, before=1)
+    steps = with_control((*planned(), PlannedStep(Measure())), COMMON, before=1, images=32)
     assert [step.step.verb for step in steps[-3:]] == ["export", "control", "measure"]
 
 
@@ -136,7 +136,7 @@ def test_what_it_cannot_be_is_said_before_anything_starts(
     cut = tmp_path / "cut.yaml"
     cut.write_text("stages: [{prune: {}}]")
     with pytest.raises(UserError, match="nothing here trains it"):
-        with_control(resolve(load_recipe(cut), {}, COMMON, trained=True), COMMON, before=0)
+        with_control(resolve(load_recipe(cut), {}, COMMON, trained=True), COMMON, before=0, images=32)
     with pytest.raises(UserError, match="must be at least 1"):
         run_recipe(options(tiny_weights, tiny_data, recipe, control_epochs=-1), tmp_path / "runs")
     own = tmp_path / "own.yaml"

@@ -115,6 +115,8 @@ def own_detections(labeller: Detector, batches: Iterable[Batch], context: Contex
     found = OwnDetections(labeller)
     for batch in islice(batches, -(-limit // min(context.batch_size, limit))):
         targets = found(pixels(batch, context.device))
+        if found.images >= limit:  # whoever reads may stop here and never come to the end
+            found.require_some()
         yield dataclasses.replace(batch, targets=targets)
     found.require_some()
 

@@ -63,8 +63,8 @@ class Guards:
 class ScoreSettings:
     """How much a channel matters."""
 
-    criterion: str = "taylor"
-    """Importance of a channel: gamma, gamma_kernel, l1, l2, taylor, fisher or random."""
+    criterion: str = "fisher"
+    """Importance of a channel: fisher, taylor, gamma, gamma_kernel, l1, l2 or random."""
     tie: Tie = "mean"
     """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers wants it,
     as in SlimYOLOv3) or min (only if all want it)."""

@@ -66,6 +66,7 @@ def do_steps(
     context: Context,
     progress: Progress,
     splits: Sequence[str] = ("val", "test"),
+    first: str = "dense",
 ) -> Result:
     """All steps in order, with `progress` as their memory.
 
@@ -75,6 +76,7 @@ def do_steps(
     Args:
         start: the detector that the first step is given.
         splits: on which every row is measured, as far as the data set has them.
+        first: title of the row of what is started from.
     """
     folder = progress.folder
     alone = splits == ("val",)
@@ -82,7 +84,7 @@ def do_steps(
     context = dataclasses.replace(context, start=start, folder=folder, memory=progress, rows=rows)
     current = dense = start
     if not makes_dense(steps):
-        current = dense = rows.add(context, "dense", "dense", lambda: start, plots=not alone)
+        current = dense = rows.add(context, "dense", first, lambda: start, plots=not alone)
     for number, planned in enumerate(steps):
         LOG.info("[%d/%d] %s", number + 1, len(steps), planned.step.describe())
         here = _placed(dataclasses.replace(context, dense=dense), planned, first=not rows.rows)

@@ -28,6 +28,7 @@ from secateur.steps.step import Step
 from secateur.steps.zero_weights import ZeroWeights
 
 RESULTS = {"prune": "pruned", "heal": "healed"}
+FIRST = {"prune": "dense", "heal": "before"}
 
 
 def prune_checkpoint(
@@ -53,11 +54,12 @@ def prune_checkpoint(
         folder = progress.folder
         # A budget out of reach leaves nothing behind; a search that was killed goes on in the folder in which it was.
         with removed_on_failure(folder, unless=_state(folder)), log_file(folder):
-            result = do_steps(planned, start, dataclasses.replace(context, dense=start), progress, splits=("val",))
+            here, first = dataclasses.replace(context, dense=start), FIRST[verb]
+            result = do_steps(planned, start, here, progress, splits=("val",), first=first)
             file = folder / f"{RESULTS[verb]}.safetensors"
             made = result.checkpoint
             save_checkpoint(_noting_weights(made, weights) if verb == "prune" else made, file)
-        _leave_only_the_result(folder, result.parts)
+        _leave_only_the_result(file, result.parts)
         print_table(result.rows)
         _say_what_was_cut(folder, steps)
         _say_what_is_next(file, context, steps)
@@ -109,11 +111,12 @@ def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
     return dataclasses.replace(checkpoint, history=tuple(history))
 
 
-def _leave_only_the_result(folder: Path, parts: Mapping[str, Any]) -> None:
+def _leave_only_the_result(file: Path, parts: Mapping[str, Any]) -> None:
     """Takes the checkpoints between the steps away: what is left is the one that was asked for."""
     for name in parts:
-        (folder / f"{name}.safetensors").unlink(missing_ok=True)
-    (folder / ROUNDS_STATE).unlink(missing_ok=True)
+        if name != file.stem:
+            file.with_name(f"{name}.safetensors").unlink(missing_ok=True)
+    file.with_name(ROUNDS_STATE).unlink(missing_ok=True)
 
 
 def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:

@@ -1,0 +1,161 @@
+"""What is left of a detector at a share of its FLOPs without any training, way by way, and after healing.
+
+    python benchmarks/healing.py --weights best.pt --data data.yaml [--img 320] [--shares 0.8 0.6 0.5] [--labels none]
+        [--ways one-shot savings paired rounds depth heal] [--seeds 0] [--steps 400] [--json out.json]
+
+    one-shot   scores of the dense detector (taylor), norms re-estimated half way: what 0.1 did
+    savings    the same, scores divided by what a channel saves
+    paired     fisher in one shot, norms corrected beside the dense detector
+    rounds     the same in rounds of 5 %
+    depth      whole bottlenecks compete with channels
+    heal       then trained to answer as the dense detector does
+
+Every way is measured on `val` and, where there is one, on `test`. With `--labels none` the training images are read
+without their labels. Rows that are in the JSON file already are not measured again. Seconds are those of this machine
+and count as ratios only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.channels import Decision, decide, repair
+from secateur.compression.context import Context
+from secateur.compression.heal import heal
+from secateur.compression.measuring import evaluate, usable_size
+from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.data.config import load_data_config, pictures
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.distillation.settings import HealSettings
+from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
+
+REESTIMATE = {"rounds": RoundSettings("1"), "repair": RepairSettings(norms="reestimate")}
+WAYS: dict[str, dict[str, Any]] = {
+    "one-shot": {**REESTIMATE, "score": ScoreSettings("taylor", per_saving="never")},
+    "savings": {**REESTIMATE, "score": ScoreSettings("taylor")},
+    "paired": {"rounds": RoundSettings("1"), "score": ScoreSettings("fisher")},
+    "rounds": {"rounds": RoundSettings(depth=False), "score": ScoreSettings("fisher")},
+    "depth": {"rounds": RoundSettings(), "score": ScoreSettings("fisher")},
+}
+
+
+def main() -> None:
+    """Prints a row a way, share and seed, and writes them as JSON after each."""
+    options = _options()
+    whole, data = load_checkpoint(options.weights), load_data_config(options.data)
+    context = Context(usable_size(whole, options.img), data=data, workers=options.workers)
+    if options.labels == "none":
+        context = replace(context, images=pictures(options.images or options.data, whole.names))
+    rows = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    known = {(row["way"], row["share"], row["seed"]) for row in rows}
+    if ("dense", 1.0, 0) not in known:
+        rows.append({"way": "dense", "share": 1.0, "seed": 0, "seconds": 0.0, **figures(whole, context)})
+    for row in rows:
+        show(row)
+    for seed in options.seeds:
+        here = replace(context, seed=seed)
+        for share in options.shares:
+            for row in measured(
+                whole, here, share, [w for w in options.ways if (w, share, seed) not in known], options
+            ):
+                rows.append(row)
+                show(row)
+                if options.json:
+                    options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measured(whole: Checkpoint, context: Context, share: float, ways: list[str], options: argparse.Namespace) -> Any:
+    """The rows of one share."""
+    last: Checkpoint | None = None
+    for way in [way for way in ways if way != "heal"]:
+        start = time.perf_counter()
+        last, decision = cut_by(whole, context, share, way, options)
+        took = time.perf_counter() - start
+        yield row_of(way, share, context, decision, took, last)
+    if "heal" in ways:
+        start = time.perf_counter()
+        if last is None:
+            last, decision = cut_by(whole, context, share, "depth", options)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = HealSettings(heal_steps=options.steps, heal_lr=options.lr)
+            healed = load_checkpoint(heal(last, whole, context, settings, Path(folder)).best)
+        yield row_of("heal", share, context, decision, time.perf_counter() - start, healed)
+
+
+def cut_by(
+    whole: Checkpoint, context: Context, share: float, way: str, options: argparse.Namespace
+) -> tuple[Checkpoint, Decision]:
+    """The cut and repaired detector of one way."""
+    settings = ChannelSettings(
+        budget=budget_options()(**{options.cost: str(share)}),
+        guards=Guards(round_to=options.round_to),
+        cliff=CliffSettings(cliff=False),
+        **WAYS[way],
+    )
+    decision, _ = decide(whole, context, settings)
+    return repair(whole, decision, context, settings.repair), decision
+
+
+def row_of(
+    way: str, share: float, context: Context, decision: Decision, seconds: float, made: Checkpoint
+) -> dict[str, Any]:
+    """Everything about one result."""
+    plan = decision.plan
+    return {
+        "way": way,
+        "share": share,
+        "seed": context.seed,
+        "seconds": seconds,
+        "flops": plan.after.flops / plan.before.flops,
+        "parameters": plan.after.parameters / plan.before.parameters,
+        "blocks": list(plan.removed_blocks),
+        **figures(made, context),
+    }
+
+
+def figures(checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
+    """mAP50 and mAP50-95 on val and test."""
+    assert context.data is not None
+    splits = [split for split in ("val", "test") if split in context.data.splits]
+    found = {split: evaluate(checkpoint, context, split) for split in splits}
+    return {split: [metrics.mAP50, metrics.mAP50_95] for split, metrics in found.items()}
+
+
+def show(row: dict[str, Any]) -> None:
+    """One line."""
+    accuracy = "  ".join(
+        f"{split} {row[split][0]:.3f}/{row[split][1]:.3f}" for split in ("val", "test") if split in row
+    )
+    size = f"FLOPs {row.get('flops', 1):.3f} parameters {row.get('parameters', 1):.3f}"
+    print(
+        f"{row['way']:<9} {row['share']:.2f} seed {row['seed']}  {size}  {accuracy}  {row['seconds']:.0f} s", flush=True
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--img", type=int, default=0)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    parser.add_argument("--cost", default="flops")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, "heal"], choices=[*WAYS, "heal"])
+    parser.add_argument("--labels", default="data", choices=["data", "none"])
+    parser.add_argument("--images", default="")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=HealSettings.heal_steps)
+    parser.add_argument("--lr", type=float, default=HealSettings.heal_lr)
+    parser.add_argument("--round-to", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What do gradients image by image cost? Scoring of all channels against plain training passes, in turns.
+
+    python benchmarks/scoring.py --weights yolov5n.pt --data coco128.yaml [--img 320] [--images 256] [--rounds 5]
+
+Scoring is `statistics.collect` with the loss of every image by itself; a plain pass is forward and backward of
+the same batches of 16 with gradients of all weights. The figure is the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from secateur.compression.context import Context
+from secateur.compression.images import image_losses, pixels, training_batches
+from secateur.data.config import load_data_config
+from secateur.detector.checkpoint import load_checkpoint
+from secateur.detector.model import Detector
+from secateur.machine import cpu_threads, processor
+from secateur.pruning.graph import trace
+from secateur.pruning.statistics import collect
+from secateur.training.hyp import Hyp
+from secateur.training.loss import DetectionLoss
+
+
+def main() -> None:
+    """Prints both times and their ratio."""
+    options = _options()
+    torch.set_num_threads(cpu_threads())
+    detector = load_checkpoint(options.weights).detector().to(memory_format=torch.channels_last)
+    assert isinstance(detector, Detector)
+    context = Context(options.img, data=load_data_config(options.data), workers=0)
+    count, batches = -(-options.images // 16), []
+    for number in range(count):  # small data sets are read more than once
+        batches += list(training_batches(context, 16).epoch(number))
+    batches = batches[:count]
+    graph, term = trace(detector), DetectionLoss(detector, Hyp(), options.img)
+    losses = image_losses(detector, context)
+
+    def plain() -> None:
+        detector.eval().requires_grad_(True)
+        for batch in batches:
+            term(detector(pixels(batch, context.device)), batch.targets)[0].backward()
+            detector.zero_grad(set_to_none=True)
+
+    def scoring() -> None:
+        collect(detector, graph, batches, losses)
+
+    ways: dict[str, Callable[[], None]] = {"plain": plain, "scoring": scoring}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(options.rounds + 1):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            if turn:  # the first turn warms up
+                times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    result = {"images": 16 * count, "img": options.img, **medians, "ratio": medians["scoring"] / medians["plain"]}
+    print(processor())
+    print(f"plain {medians['plain']:.2f} s, scoring {medians['scoring']:.2f} s, ratio {result['ratio']:.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--img", type=int, default=320)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""`secateur prune --images --heal` and `secateur heal`: pictures and nothing else, gone on with after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands_run import sentence
+from killing import killed_after
+from law_subjects import enliven
+from secateur.cli import main
+from secateur.compression import heal as healing
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.model import Detector
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+
+
+@pytest.fixture
+def weights(tiny_weights: Path, tmp_path: Path) -> Path:
+    """Of a detector that sees something everywhere."""
+    checkpoint = load_checkpoint(tiny_weights)
+    detector = checkpoint.detector()
+    assert isinstance(detector, Detector)
+    enliven(detector)
+    with torch.no_grad():
+        for last in detector.head.m:
+            last.bias.view(detector.na, -1)[:, 4] += 3  # type: ignore[union-attr, operator]
+    save_checkpoint(Checkpoint.of(detector, like=checkpoint), tmp_path / "whole.safetensors")
+    return tmp_path / "whole.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healing, "PIECE", 4)
+
+
+def command(weights: Path, images: Path, *more: str) -> list[str]:
+    start = ["prune", "--weights", str(weights), "--images", str(images), "--img", "64", "--workers", "0"]
+    few = ["--statistics-images", "8", "--recalibrate", "8", "--rounds", "2", "--heal-batch", "8", "--heal-steps", "8"]
+    return [*start, "--flops", "0.8", "--round-to", "1", *few, *more]
+
+
+def test_pictures_are_enough(weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = weights.read_bytes()
+    main(command(weights, tiny_data.parent / "images" / "train", "--heal"))
+    folder = Path("runs/prune/exp")
+    small = load_checkpoint(folder / "pruned.safetensors")
+    assert [stage.verb for stage in small.history] == ["prune", "heal"]
+    assert small.history[0].settings["weights"] == str(weights.absolute())
+    assert small.plan is not None and small.plan["after"]["flops"] <= 0.8 * small.plan["before"]["flops"]
+    out = capsys.readouterr().out
+    assert "healed" in out and "Export it:" in out
+    assert not (folder / "rounds.json").exists() and weights.read_bytes() == before
+    rows = json.loads((folder / "summary.json").read_text())["table"]
+    assert [row["stage"] for row in rows] == ["dense", "cut, no repair", "cut + repair", "healed"]
+    assert all(row["metrics"] is None for row in rows)
+
+
+def test_with_a_data_set_every_stage_is_measured(weights: Path, tiny_data: Path) -> None:
+    main(command(weights, tiny_data, "--heal", "--data", str(tiny_data), "--no-cliff"))
+    rows = json.loads(Path("runs/prune/exp/summary.json").read_text())["table"]
+    assert len(rows) == 4 and all(row["metrics"] for row in rows)
+
+
+def test_a_killed_command_goes_on(weights: Path, tiny_data: Path) -> None:
+    words = command(weights, tiny_data, "--heal")
+    main([*words, "--project", "calm"])
+    for steps in (3, 2):
+        with killed_after(steps):
+            main([*words, "--project", "killed"])
+    main([*words, "--project", "killed"])
+    calm, killed = (load_checkpoint(f"{name}/exp/pruned.safetensors") for name in ("calm", "killed"))
+    assert all(torch.equal(tensor, killed.tensors[name]) for name, tensor in calm.tensors.items())
+    assert [folder.name for folder in Path("killed").iterdir()] == ["exp"]
+
+
+def test_heal_finds_the_teacher_that_the_cut_noted(
+    weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command(weights, tiny_data))
+    cut = "runs/prune/exp/pruned.safetensors"
+    few = ["--img", "64", "--workers", "0", "--heal-steps", "8", "--heal-batch", "8"]
+    main(["heal", "--weights", cut, "--images", str(tiny_data), *few])
+    healed = load_checkpoint("runs/heal/exp/healed.safetensors")
+    assert [stage.verb for stage in healed.history] == ["prune", "heal"]
+    assert healed.history[0].settings["weights"] == str(weights.absolute())
+    weights.unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["heal", "--weights", cut, "--images", str(tiny_data), *few])
+    assert "is not there any more; give it as --teacher" in capsys.readouterr().err
+
+
+def test_what_cannot_be_meant_is_one_sentence(
+    weights: Path, tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "picture" in sentence(capsys, *command(weights, tmp_path / "empty"))
+    assert "does not exist" in sentence(capsys, *command(weights, tmp_path / "nowhere"))
+    assert "sees nothing" in sentence(capsys, *command(tiny_weights, tiny_data))
+    assert "Healing reads images" in sentence(
+        capsys, "prune", "--weights", str(weights), "--criterion", "l2", "--flops", "0.5", "--heal"
+    )
+    assert "reads images" in sentence(capsys, "prune", "--weights", str(weights), "--flops", "0.5")
+    assert "--heal" in sentence(capsys, "prune", "--weights", str(weights), "--unstructured", "0.3", "--heal")
+    assert "cannot be reached" in sentence(capsys, *command(weights, tiny_data, "--flops", "0.01"))
+    assert "neither auto nor a number" in sentence(capsys, *command(weights, tiny_data, "--rounds", "some"))
