@@ -118,7 +118,7 @@ def test_it_is_trained_like_the_last_training_for_the_epochs_of_all() -> None:
     assert control.step.train == dataclasses.replace(tuned.train, epochs=15)  # type: ignore[attr-defined]
     assert (control.step.hyp, control.step.train.optimizer, control.step.train.seed) == ("finetune", "AdamW", 5)
     lengths = {"before": 100}, {"before": None, "epochs": 9}
-    assert [with_control(steps, COMMON, **given)[-1].step.train.epochs for given in lengths] == [115, 9]  # type: ignore
+    assert [with_control(steps, COMMON, images=32, **given)[-1].step.train.epochs for given in lengths] == [115, 9]  # type: ignore
 
 
 def test_a_measurement_at_the_end_is_done_behind_it() -> None:
