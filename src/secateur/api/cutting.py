@@ -89,7 +89,7 @@ def latency(
 def score(
     model: Checkpoint | nn.Module,
     graph: ChannelGraph,
-    criterion: str = "taylor",
+    criterion: str = "fisher",
     *,
     data: str | Path | None = None,
     image_size: int = 0,

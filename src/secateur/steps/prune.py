@@ -30,7 +30,8 @@ class _Overrides:
     def __get__(self, step: Prune | None, kind: type[Prune]) -> tuple[Override, ...]:
         return (
             *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
-            Override("criterion", "criterion", "Importance of a channel: taylor, fisher, gamma, l1, l2, ..."),
+            Override("criterion", "criterion", "Importance of a channel: fisher, taylor, gamma, l1, l2, ..."),
+            Override("rounds", "rounds", "Rounds of scoring, cutting and correcting: auto, or a number."),
             Override("round_to", "round_to", "Kept widths are multiples of this number.", int),
             Override("latency_table", "latency_table", "For --ms: a file that `secateur latency` wrote."),
             Override("runtime", "runtime", "For --ms without a table: what to time, onnx or torch."),
