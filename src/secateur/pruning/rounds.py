@@ -169,8 +169,7 @@ class Rounds(Generic[Network]):
             pairs = counterparts(self.whole, state.plan, (shorter, before))
             correct_(network, self.whole, pairs, self.sources.images(state.round), share=self.share)
         now = self.sources.trace(network)
-        deep = self.settings.depth and isinstance(network, Chained) and needs_gradients(self.scores.criterion)
-        blocks = [block.name for block in candidates(network)] if deep else []
+        blocks = self.blocks_of(network, now)
         statistics = self.sources.gather(network, now, blocks, state.round)
         cost = COSTS[targets[0].cost].of(now, self.image_size)
         losses = score(self.scores.criterion, now, statistics, tie=self.scores.tie, seed=self.seed)
@@ -190,6 +189,14 @@ class Rounds(Generic[Network]):
             values = ratios[_first_units(now, left, shortened)]
             plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
         return State(state.round + 1, order, worth, state.plan.then(replace(plan, budget=None, notes=())))
+
+    def blocks_of(self, network: Network, now: ChannelGraph) -> list[str]:
+        """Bottlenecks that may go: those of chains in which nothing is excluded, where they can be scored at all."""
+        if not (self.settings.depth and isinstance(network, Chained) and needs_gradients(self.scores.criterion)):
+            return []
+        kept = {layer for space in now.spaces if space.matches(self.guards.exclude) for layer in space.layers}
+        free = candidates(network)
+        return [block.name for block in free if not any(layer.startswith(f"{block.chain}.") for layer in kept)]
 
     def loosely(self, now: ChannelGraph, ratios: Floats, targets: Sequence[Budget], before: Plan) -> Plan:
         """The plan of one round: widths are rounded at the end alone, and guards speak of the whole network.
