@@ -122,12 +122,18 @@ def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black
         decide(blind, context, settings())
 
 
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
 def test_own_detections_are_normalised_targets(whole: Checkpoint) -> None:
     detector = whole.detector()
     assert isinstance(detector, Detector)
     found = OwnDetections(detector)
-    targets = found(torch.rand(2, 3, 64, 64))
-    assert targets.shape == (found.found, 6) and found.found and found.images == 2
+    targets = found(torch.rand(2, 3, 64, 64, generator=seeded()))
+    assert targets.shape[1] == 6 and len(targets) > 0 and found.seen and found.images == 2
+    assert torch.equal(targets, OwnDetections(detector)(torch.rand(2, 3, 64, 64, generator=seeded())))
+    assert not torch.equal(targets, OwnDetections(detector, 1)(torch.rand(2, 3, 64, 64, generator=seeded())))
     assert set(targets[:, 0].tolist()) <= {0.0, 1.0} and set(targets[:, 1].tolist()) <= {0.0, 1.0, 2.0}
     assert (targets[:, 4:] > 0).all()
     found.require_some()

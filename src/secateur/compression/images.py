@@ -102,17 +102,19 @@ def labelled_images(
     loss = image_losses(detector, context)
     batches = training_batches(context, limit).epoch(draw)
     if context.pictures is not None and not context.pictures.labelled:
-        batches = own_detections(labeller or detector, batches, context, limit)
+        batches = own_detections(labeller or detector, batches, context, limit, draw)
     return batches, loss
 
 
-def own_detections(labeller: Detector, batches: Iterable[Batch], context: Context, limit: int) -> Iterator[Batch]:
-    """The batches with the detector's own detections as targets, up to `limit` images.
+def own_detections(
+    labeller: Detector, batches: Iterable[Batch], context: Context, limit: int, draw: int = 0
+) -> Iterator[Batch]:
+    """The batches with targets drawn from the detector's own detections, up to `limit` images.
 
     Raises:
         UserError: it sees nothing on any of them.
     """
-    found = OwnDetections(labeller)
+    found = OwnDetections(labeller, context.seed + draw)
     for batch in islice(batches, -(-limit // min(context.batch_size, limit))):
         targets = found(pixels(batch, context.device))
         if found.images >= limit:  # whoever reads may stop here and never come to the end

@@ -1,4 +1,4 @@
-"""A detector's own detections in the place of labels: scores and trainings then need pictures and nothing else."""
+"""A detector's own detections in the place of labels: scores then need pictures and nothing else."""
 
 from __future__ import annotations
 
@@ -11,47 +11,57 @@ from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import NmsSettings
 
 CONFIDENCE = 0.25
-"""Detections under it are more often wrong than right in a usual detector; YOLOv5's detect.py draws none of them."""
-SETTINGS = NmsSettings(conf=CONFIDENCE, iou=0.45)
+"""A picture without a box over it shows the detector nothing; YOLOv5's detect.py draws none under it."""
+SETTINGS = NmsSettings(conf=0.1, iou=0.45)
+LOOSENESS = 0.08
+"""Standard deviation by which a box is moved and scaled, in shares of its sides: about how loose labels are."""
 
 
 class OwnDetections:
-    """Labels images with what a detector sees on them, after suppression.
+    """Labels images with what a detector believes to see on them.
+
+    Its detections as they are would be a poor measure: the loss of a detector that is asked for exactly what it says
+    hardly changes to first order, whatever goes. So labels are drawn from its belief, as the Fisher information is
+    defined: each detection over a confidence of 0.1 counts with the probability of its score, and its box is a little
+    off.
 
     Attributes:
-        found: boxes so far.
+        seen: boxes over CONFIDENCE so far.
         images: pictures so far.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, seed: int = 0) -> None:
         self.predictor = TorchPredictor(detector)
-        self.found = self.images = 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seen = self.images = 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Targets [T, 6] of images [B, 3, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
-        boxes = self.predictor.predict(images, SETTINGS)
-        rows = [_targets(number, found, images.shape[2:]) for number, found in enumerate(boxes)]
+        found = [boxes.float().cpu() for boxes in self.predictor.predict(images, SETTINGS)]
         self.images += len(images)
-        self.found += sum(map(len, rows))
-        return torch.cat(rows).cpu()
+        self.seen += sum(int((boxes[:, 4] >= CONFIDENCE).sum()) for boxes in found)
+        return torch.cat([self._drawn(number, boxes, images.shape[2:]) for number, boxes in enumerate(found)])
 
     def require_some(self) -> None:
-        """Refuses pictures on which nothing was found.
+        """Refuses pictures on which nothing was seen.
 
         Raises:
-            UserError: there were pictures, and no box on any of them.
+            UserError: there were pictures, and no box over CONFIDENCE on any of them.
         """
-        if self.images and not self.found:
+        if self.images and not self.seen:
             raise UserError(
                 f"The detector sees nothing (no box over a confidence of {CONFIDENCE:g}) on {self.images} pictures, so "
                 "they cannot tell which channels matter: give --images pictures of what it was trained to see, or a "
                 "labelled data set as --data."
             )
 
-
-def _targets(number: int, boxes: Tensor, sides: torch.Size) -> Tensor:
-    """Rows of one image from its boxes [n, 6] in pixels."""
-    height, width = sides
-    x1, y1, x2, y2, _, category = boxes.float().unbind(1)
-    whole = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
-    return torch.stack([torch.full_like(x1, number), category, *whole], 1)
+    def _drawn(self, number: int, boxes: Tensor, sides: torch.Size) -> Tensor:
+        """Rows of one image from its boxes [n, 6] in pixels."""
+        boxes = boxes[torch.rand(len(boxes), generator=self.generator) < boxes[:, 4]]
+        height, width = sides
+        whole = boxes.new_tensor([width, height])
+        centres, extent = (boxes[:, :2] + boxes[:, 2:4]) / 2, boxes[:, 2:4] - boxes[:, :2]
+        off = LOOSENESS * torch.randn(len(boxes), 4, generator=self.generator)
+        centres, extent = centres + off[:, :2] * extent, extent * off[:, 2:].exp()
+        image = torch.full((len(boxes), 1), float(number))
+        return torch.cat([image, boxes[:, 5:6], centres / whole, extent / whole], 1)

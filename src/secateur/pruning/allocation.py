@@ -100,11 +100,16 @@ def _allocated(widths: Widths, criterion: str, strict: bool, worth: Worth | None
         note = f"The network is already within the budget ({budget}); nothing is removed."
         return Plan.of(graph, everything, size, budget=budget, criterion=criterion, notes=[note])
     threshold = widths.bisect()
-    counts = widths.grow(widths.counts(threshold) if worth is None else widths.cheapest(worth))
+    counts = widths.grow(widths.counts(threshold))
+    if worth is not None:
+        # Prices lead to the corners of what is possible; a small network may have none near its budget.
+        cheapest = widths.grow(widths.cheapest(worth))
+        if widths.misses(cheapest) <= max(TOLERANCE, widths.misses(counts)):
+            counts = cheapest
     keep = widths.keep(counts)
     notes = widths.notes(threshold, counts)
     reached = widths.measure(keep)
-    if abs(reached - widths.target) > TOLERANCE * widths.target:
+    if widths.misses(counts) > TOLERANCE:
         sentence = f"the closest reachable value is {widths.describe(reached)}"
         if reached > widths.target and strict:
             raise UserError(f"The budget {budget} cannot be reached: {sentence} (with {widths.guards}).")
@@ -184,6 +189,10 @@ class Widths:
     def measure(self, keep: Bools) -> float:
         """The quantity that the budget limits."""
         return self.cost.price(keep)
+
+    def misses(self, counts: Ids) -> float:
+        """How far the cost is from the target, as a share of it."""
+        return abs(self.measure(self.keep(counts)) - self.target) / self.target
 
     def wanted(self, threshold: int) -> Ids:
         """Units a space whose rank is not under the threshold."""

@@ -2,9 +2,9 @@
 
 Importance is a property of a network: what a channel is worth changes when others have gone. One ranking of the dense
 network is right for the first few per cent only. So each round removes about 5 % of the present cost by scores of the
-present network, whose norms are corrected against the dense one. The rounds give an order in which units go; the last
-allocation carries that order out on the dense network at once, with widths rounded, so that rounding may give back
-what an earlier round took.
+present network, whose norms are corrected against the dense one. In the last rounds widths are rounded. They are chosen
+anew for the dense network, from what every unit lost and saved when it was scored last, so that rounding may give back
+what an earlier round took; each such round is scored again, so that what rounding broke counts in the next.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from secateur.pruning.statistics import Statistics
 from secateur.pruning.surgery import cut
 
 Network = TypeVar("Network", bound=nn.Module)
+ROUNDED = 3
+"""Last rounds, in which widths are rounded."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Rounds(Generic[Network]):
             state = self.after(state, count)
             if save is not None:
                 save(state, count)
-        return self.carried_out(state), state.order
+        return state.plan, state.order
 
     def beginning(self) -> State:
         """Nothing is scored, nothing gone."""
@@ -175,20 +177,23 @@ class Rounds(Generic[Network]):
         losses = score(self.scores.criterion, now, statistics, tie=self.scores.tie, seed=self.seed)
         divided = divides_by_saving(self.scores.criterion, self.scores.per_saving)
         ratios = scores_per_saving(losses, cost) if divided else losses
-        plan = self.loosely(now, ratios, targets, state.plan)
         units = _first_units(self.graph, now, state.plan)
         order = _written(state.order, units, state.round + _places(ratios))
         worth = Worth(
             _written(state.worth.losses, units, losses),
             _written(state.worth.savings, units, cost.savings() if divided else np.ones(now.units)),
         )
+        scored = State(state.round + 1, order, worth, state.plan)
+        if count - state.round <= min(ROUNDED, (count + 1) // 2):
+            return replace(scored, plan=self.rounded(scored, targets, strict=scored.round == count))
+        plan = self.loosely(now, ratios, targets, state.plan)
         gone = _cheap_blocks(blocks, statistics, ratios, plan.keep(now), cost, now)
         if gone:
             left = self.sources.trace(remove(network, gone))
             shortened = Plan.of_removal(now, left, removal_of(network, gone), self.image_size)
             values = ratios[_first_units(now, left, shortened)]
             plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
-        return State(state.round + 1, order, worth, state.plan.then(replace(plan, budget=None, notes=())))
+        return replace(scored, plan=state.plan.then(replace(plan, budget=None, notes=())))
 
     def blocks_of(self, network: Network, now: ChannelGraph) -> list[str]:
         """Bottlenecks that may go: those of chains in which nothing is excluded, where they can be scored at all."""
@@ -217,8 +222,8 @@ class Rounds(Generic[Network]):
             floors=_floors(self.graph, now, before, self.guards),
         )
 
-    def carried_out(self, state: State) -> Plan:
-        """The plan for the whole network that meets the budgets by the order in which units went, widths rounded."""
+    def rounded(self, state: State, budgets: Sequence[Budget], *, strict: bool) -> Plan:
+        """The plan for the whole network that meets the budgets with rounded widths and loses the least in all."""
         gone = state.plan.removed_blocks
         _, shorter = self.without(gone)
         removal = removal_of(self.whole, gone) if gone else Removal()
@@ -227,11 +232,12 @@ class Rounds(Generic[Network]):
         plan = allocate(
             shorter,
             state.order[units],
-            self.budgets,
+            budgets,
             self.guards,
             image_size=self.image_size,
             criterion=self.scores.criterion,
             reference=self.reference,
+            strict=strict,
             worth=Worth(state.worth.losses[units], state.worth.savings[units]),
         )
         return before.then(plan) if gone else plan
