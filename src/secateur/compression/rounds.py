@@ -47,7 +47,8 @@ def plan_of_rounds(
     Raises:
         UserError: no images for a criterion that reads them, or a budget out of reach.
     """
-    limit, score = settings.score.statistics_images, settings.score
+    score, mended = settings.score, -(-settings.repair.recalibrate // 2)
+    limit = -(-score.statistics_images // 2)
 
     def gather(network: Detector, graph: ChannelGraph, blocks: Sequence[str], number: int) -> Statistics:
         if not needs_gradients(score.criterion):
@@ -56,9 +57,9 @@ def plan_of_rounds(
         return collect(network, graph, batches, loss, limit=limit, blocks=blocks)
 
     def images(number: int) -> Iterator[Tensor]:
-        if context.pictures is not None and settings.repair.recalibrate:
+        if context.pictures is not None and mended:
             stride = int(max(detector.strides))
-            yield from unpadded_images(context, stride, settings.repair.recalibrate, CORRECTING + number)
+            yield from unpadded_images(context, stride, mended, CORRECTING + number)
 
     def traced(network: Detector) -> ChannelGraph:
         return replace(trace(network), timing=graph.timing)

@@ -72,7 +72,7 @@ class ScoreSettings:
     """Divide scores by what the removal of the channel saves of the budget's cost: always, never, or auto (where the
     criterion is a change of the loss: taylor and fisher)."""
     statistics_images: int = 256
-    """Labelled training images that criteria with gradients read."""
+    """Training images that criteria with gradients read (in rounds half as many, others in every round)."""
 
     def __post_init__(self) -> None:
         _check_choice("--tie", self.tie, get_args(Tie))
@@ -108,7 +108,7 @@ class RepairSettings:
     """BatchNorm statistics after a cut: paired (moved by what the cut changed on the same images, beside the whole
     detector) or reestimate (towards those of augmented images, as EagleEye does)."""
     recalibrate: int = 256
-    """Training images, without labels, that the norms are mended on (0: not at all)."""
+    """Training images, without labels, that the norms are mended on (0: not at all; between rounds half as many)."""
     recalibrate_share: float = 0.5
     """With --norms reestimate: how far the statistics move; 1 all the way, as in EagleEye; half way is safer."""
     absorb: bool = True
