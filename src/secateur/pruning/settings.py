@@ -17,8 +17,7 @@ ROUND_TO = 8
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        words = ", ".join(choices[:-1])
-        raise UserError(f"{option} {value} is unknown; choose {words} or {choices[-1]}.")
+        raise UserError(f"{option} {value} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}.")
 
 
 def _check_least(settings: object, least: int, *names: str) -> None:

@@ -60,12 +60,12 @@ def finish(folder: Path, summary: Summary) -> Summary:
 
 
 @contextmanager
-def removed_on_failure(folder: Path, unless: str = "") -> Iterator[None]:
-    """Removes a fresh run folder when nothing useful came into it: no file of the name `unless`."""
+def removed_on_failure(folder: Path, *unless: str) -> Iterator[None]:
+    """Removes a fresh run folder when nothing useful came into it: none of the files of the names `unless`."""
     try:
         yield
     except Exception:
-        if not unless or not (folder / unless).exists():
+        if not any((folder / name).exists() for name in unless):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -53,7 +53,7 @@ def prune_checkpoint(
     with Progress.open(place.root(verb), place.name, key) as progress:
         folder = progress.folder
         # A budget out of reach leaves nothing behind; a search that was killed goes on in the folder in which it was.
-        with removed_on_failure(folder, unless=_state(folder)), log_file(folder):
+        with removed_on_failure(folder, SEARCH_STATE, ROUNDS_STATE), log_file(folder):
             here, first = dataclasses.replace(context, dense=start), FIRST[verb]
             result = do_steps(planned, start, here, progress, splits=("val",), first=first)
             file = folder / f"{RESULTS[verb]}.safetensors"
@@ -68,11 +68,6 @@ def prune_checkpoint(
         done = finish(folder, summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         progress.finish()
     return done
-
-
-def _state(folder: Path) -> str:
-    """The file of a part that was under way, from which the same command goes on."""
-    return next((name for name in (SEARCH_STATE, ROUNDS_STATE) if (folder / name).exists()), SEARCH_STATE)
 
 
 def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> None:

@@ -55,7 +55,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     step.check(start, context)
     folder = _new_folder(step, data_file, start, place)
     # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
-    with removed_on_failure(folder, unless=STATE_FILE), run_lock(folder):
+    with removed_on_failure(folder, STATE_FILE), run_lock(folder):
         return _trained(step, start, context, folder)
 
 
