@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from secateur.cli import main
 from secateur.compression import heal as healing
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.model import Detector
+from secateur.pruning.rounds import Rounds
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -76,6 +78,26 @@ def test_a_killed_command_goes_on(weights: Path, tiny_data: Path) -> None:
     calm, killed = (load_checkpoint(f"{name}/exp/pruned.safetensors") for name in ("calm", "killed"))
     assert all(torch.equal(tensor, killed.tensors[name]) for name, tensor in calm.tensors.items())
     assert [folder.name for folder in Path("killed").iterdir()] == ["exp"]
+
+
+def test_rounds_that_an_error_ends_keep_what_they_have(
+    weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Rounds.after
+
+    def after(self: Any, state: Any, count: int) -> Any:
+        if state.round:
+            raise OSError("no space left on device")
+        return original(self, state, count)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Rounds, "after", after)
+        with pytest.raises((OSError, SystemExit)):
+            main(command(weights, tiny_data))
+    assert Path("runs/prune/exp/rounds.json").is_file()
+    main(command(weights, tiny_data))
+    assert [folder.name for folder in Path("runs/prune").iterdir()] == ["exp"]
+    assert Path("runs/prune/exp/pruned.safetensors").is_file()
 
 
 def test_heal_finds_the_teacher_that_the_cut_noted(
