@@ -1,13 +1,14 @@
 """What is left of a detector at a share of its FLOPs without any training, way by way, and after healing.
 
     python benchmarks/healing.py --weights best.pt --data data.yaml [--img 320] [--shares 0.8 0.6 0.5] [--labels none]
-        [--ways one-shot savings paired rounds depth heal] [--seeds 0] [--steps 400] [--json out.json]
+        [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps 400] [--json out.json]
 
     one-shot   scores of the dense detector (taylor), norms re-estimated half way: what 0.1 did
     savings    the same, scores divided by what a channel saves
     paired     fisher in one shot, norms corrected beside the dense detector
     rounds     the same in rounds of 5 %
-    depth      whole bottlenecks compete with channels
+    rebuilt    and layers that lost inputs get new weights
+    depth      and whole bottlenecks compete with channels: what `prune` does
     heal       then trained to answer as the dense detector does
 
 Every way is measured on `val` and, where there is one, on `test`. With `--labels none` the training images are read
@@ -36,12 +37,14 @@ from secateur.distillation.settings import HealSettings
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
 
 REESTIMATE = {"rounds": RoundSettings("1"), "repair": RepairSettings(norms="reestimate")}
+NORMS_ONLY = RepairSettings(reconstruct=False)
 WAYS: dict[str, dict[str, Any]] = {
     "one-shot": {**REESTIMATE, "score": ScoreSettings("taylor", per_saving="never")},
     "savings": {**REESTIMATE, "score": ScoreSettings("taylor")},
-    "paired": {"rounds": RoundSettings("1"), "score": ScoreSettings("fisher")},
-    "rounds": {"rounds": RoundSettings(depth=False), "score": ScoreSettings("fisher")},
-    "depth": {"rounds": RoundSettings(), "score": ScoreSettings("fisher")},
+    "paired": {"rounds": RoundSettings("1"), "repair": NORMS_ONLY},
+    "rounds": {"rounds": RoundSettings(depth=False), "repair": NORMS_ONLY},
+    "rebuilt": {"rounds": RoundSettings(depth=False)},
+    "depth": {},
 }
 
 

@@ -28,6 +28,7 @@ from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
 from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
+from secateur.training.results import HeldOutLoss
 
 STEPS = HealSettings(heal_steps=12, heal_batch=8, heal_lr=0.003)
 
@@ -78,6 +79,18 @@ def test_the_answers_come_nearer_to_the_teachers(
     assert [stage.verb for stage in healed.history[-2:]] == ["prune", "heal"] and healed.plan == small.plan
     assert all(torch.equal(before[name], tensor) for name, tensor in whole.tensors.items())
     assert "val/loss" in (tmp_path / "results.csv").read_text().splitlines()[0]
+
+
+def test_it_stops_when_the_held_out_loss_no_longer_falls(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([5.0, 3.0, *[4.0] * 30])
+    monkeypatch.setattr(HeldOut, "__call__", lambda self, student: HeldOutLoss(next(losses)))
+    monkeypatch.setattr(healing, "PATIENCE", 3)
+    result = heal(small, whole, context, dataclasses.replace(STEPS, heal_steps=80), tmp_path)
+    pieces = (tmp_path / "results.csv").read_text().splitlines()[1:]
+    assert len(pieces) == 2 + 3  # of 20
+    assert result.metrics["held-out loss"] == 3.0
 
 
 def test_a_killed_healing_ends_as_the_undisturbed_one(

@@ -16,8 +16,7 @@ from law_subjects import enliven
 from secateur.compression import rounds
 from secateur.compression.channels import decide, in_rounds, repair
 from secateur.compression.context import Context
-from secateur.compression.images import labelled_images, unpadded_images
-from secateur.compression.own_detections import OwnDetections
+from secateur.compression.images import OwnDetections, labelled_images, unpadded_images
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import load_data_config, pictures
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
@@ -63,7 +62,7 @@ def test_rounds_meet_the_budget(whole: Checkpoint, context: Context, tiny_data: 
     decision, curve = decide(whole, context, settings())
     assert curve is None
     plan = decision.plan
-    assert 0.83 <= plan.after.flops / plan.before.flops <= 0.85
+    assert 0.78 <= plan.after.flops / plan.before.flops <= 0.85
     small = repair(whole, decision, context, RepairSettings(recalibrate=16))
     assert sum(p.numel() for p in small.detector().parameters()) == plan.after.parameters
     again, _ = decide(whole, context, settings())

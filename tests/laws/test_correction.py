@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur.pruning.correction import correct_, counterparts
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
+from secateur.pruning.repair import correct_, counterparts
 from secateur.pruning.surgery import cut
 
 

@@ -18,9 +18,10 @@ from torchvision.models import detection
 from secateur.errors import UserError
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
+from secateur.pruning.depth.means import match_means_
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import score
-from secateur.pruning.repair import absorb_offsets, match_means_, reestimate_batchnorm_
+from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut, mask
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.context import Context
-from secateur.compression.images import augmented_images, labelled_images, unpadded_images
+from secateur.compression.images import labelled_images
 from secateur.compression.latency_table import traced
 from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.repair import Mending, refresh_norms_
 from secateur.compression.rounds import plan_of_rounds
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
@@ -22,13 +23,12 @@ from secateur.files import read_json, write_json
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
-from secateur.pruning.correction import Shorter, correct_, counterparts
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
-from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.repair import absorb_offsets
 from secateur.pruning.rounds import number_of_rounds
 from secateur.pruning.settings import RepairSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
@@ -101,9 +101,10 @@ def decide(
     graph = traced_for(checkpoint, detector, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
+    mending = Mending(detector, context, settings.repair, checkpoint.masks)
     if in_rounds(settings) and number_of_rounds(settings.rounds, budgets, reference) > 1:
-        plan, order = plan_of_rounds(detector, graph, context, settings, budgets, reference, folder)
-        return Decision.of(plan, detector), cliff_around(detector, context, settings, graph, order, plan)
+        plan, order = plan_of_rounds(detector, graph, context, settings, budgets, reference, folder, mending)
+        return Decision.of(plan, detector), cliff_around(detector, context, settings, graph, order, plan, mending)
     scores = score_channels(detector, graph, context, settings.score)
     per_saving = divides_by_saving(settings.score.criterion, settings.score.per_saving)
     plan = allocate(
@@ -121,7 +122,7 @@ def decide(
     # The curve ranks as the plan does.
     cost = COSTS[budgets[0].cost].of(graph, context.image_size)
     ranks = scores_per_saving(scores, cost) if per_saving else scores
-    return Decision(plan, graph), cliff_around(detector, context, settings, graph, ranks, plan)
+    return Decision(plan, graph), cliff_around(detector, context, settings, graph, ranks, plan, mending)
 
 
 def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, settings: ChannelSettings) -> ChannelGraph:
@@ -157,7 +158,13 @@ def dense_costs(
 
 
 def cliff_around(
-    detector: Detector, context: Context, settings: ChannelSettings, graph: ChannelGraph, scores: Floats, plan: Plan
+    detector: Detector,
+    context: Context,
+    settings: ChannelSettings,
+    graph: ChannelGraph,
+    scores: Floats,
+    plan: Plan,
+    mending: Mending,
 ) -> Cliff | None:
     """The cliff curve with the chosen plan in it; None where it is switched off or there is no data set."""
     if not settings.cliff.cliff or context.data is None or not context.data.labelled:
@@ -165,11 +172,10 @@ def cliff_around(
     index = split_index(context.data, "val")
     limit = min(settings.cliff.cliff_images, len(index.files)) or None
     measure = evaluator(index, val_settings(context, workers=0), limit)
-    few = replace(settings.repair, recalibrate=min(settings.repair.recalibrate, CLIFF_CORRECTION))
 
     def corrected(smaller: Detector, rung: Plan) -> Detector:
         shorter = None if rung.removed_blocks else (detector, graph)
-        correct_norms_(smaller, detector, rung, context, few, shorter)
+        mending(smaller, rung, shorter, min(settings.repair.recalibrate, CLIFF_CORRECTION))
         return smaller
 
     return cliff(
@@ -180,7 +186,7 @@ def cliff_around(
         settings.guards,
         chosen=plan,
         image_size=context.image_size,
-        corrected=corrected if settings.repair.norms == "paired" and few.recalibrate else None,
+        corrected=corrected if mending.possible else None,
     )
 
 
@@ -205,46 +211,21 @@ def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
 
 
 def repair(checkpoint: Checkpoint, decision: Decision, context: Context, settings: RepairSettings) -> Checkpoint:
-    """The smaller detector with its norms mended: corrected beside the whole one, or re-estimated.
+    """The smaller detector, mended beside the whole one, or with its norms re-estimated.
 
     With re-estimation, and where there are no images, the constants of the removed channels are absorbed first.
     """
     whole = checkpoint.detector().to(context.device)
+    mending = Mending(whole, context, settings, checkpoint.masks)
     detector = without_removed_blocks(whole, decision.plan)
-    paired = settings.norms == "paired" and settings.recalibrate > 0 and context.pictures is not None
-    if settings.absorb and not paired:
+    if settings.absorb and not mending.possible:
         detector = absorb_offsets(detector, decision.graph, decision.plan)
     smaller = cut(detector, decision.graph, decision.plan)
-    if paired:
-        correct_norms_(smaller, whole, decision.plan, context, settings)
+    if mending.possible:
+        mending(smaller, decision.plan)
     else:
         refresh_norms_(smaller, context, settings)
     return _finished(checkpoint, smaller, decision, repaired=True)
-
-
-def correct_norms_(
-    smaller: Detector,
-    whole: Detector,
-    plan: Plan,
-    context: Context,
-    settings: RepairSettings,
-    shorter: Shorter | None = None,
-) -> None:
-    """Moves the BatchNorm statistics by what the plan changed on plain images, without labels; none, no change."""
-    if not settings.recalibrate or context.pictures is None:
-        return
-    images = unpadded_images(context, int(max(whole.strides)), settings.recalibrate)
-    correct_(smaller, whole, counterparts(whole, plan, shorter), images, share=settings.recalibrate_share)
-
-
-def refresh_norms_(detector: Detector, context: Context, settings: RepairSettings) -> None:
-    """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
-    if not settings.recalibrate or context.pictures is None:
-        return
-    # The statistics stand for what the training showed, so the images are augmented as there.
-    count = max(settings.recalibrate // context.batch_size, 1)
-    images = augmented_images(context, settings.recalibrate)
-    reestimate_batchnorm_(detector, images, count, share=settings.recalibrate_share)
 
 
 def _finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, repaired: bool) -> Checkpoint:

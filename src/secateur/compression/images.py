@@ -12,16 +12,23 @@ from torch import Tensor
 
 from secateur.compression.context import Context
 from secateur.compression.measuring import split_index
-from secateur.compression.own_detections import OwnDetections
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.evaluation.predictor import TorchPredictor
+from secateur.evaluation.settings import NmsSettings
 from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
+from secateur.training.optimization.precision import choose_precision, full_precision
 
 Loss = Callable[[Detector, Batch], Tensor]
+CONFIDENCE = 0.25
+"""A picture without a box over it shows the detector nothing; YOLOv5's detect.py draws none under it."""
+SETTINGS = NmsSettings(conf=0.1, iou=0.45)
+LOOSENESS = 0.08
+"""Standard deviation by which a box is moved and scaled, in shares of its sides: about how loose labels are."""
 
 
 def training_batches(context: Context, limit: int, augmentation: Augmentation | None = None) -> TrainBatches:
@@ -86,7 +93,13 @@ def augmented_images(context: Context, limit: int) -> Iterator[Tensor]:
 
 
 def labelled_images(
-    detector: Detector, context: Context, limit: int, *, labeller: Detector | None = None, draw: int = 0
+    detector: Detector,
+    context: Context,
+    limit: int,
+    *,
+    labeller: Detector | None = None,
+    draw: int = 0,
+    strict: bool = True,
 ) -> tuple[Iterator[Batch], Loss]:
     """Training images with targets in batches, and the sum of their detection losses, each image's by itself.
 
@@ -95,6 +108,7 @@ def labelled_images(
     Args:
         labeller: the detector as it was before anything was cut; None: the same detector.
         draw: number of the order in which they are drawn.
+        strict: pictures without labels on which the labeller sees nothing at all are an error.
 
     Raises:
         UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
@@ -102,29 +116,33 @@ def labelled_images(
     loss = image_losses(detector, context)
     batches = training_batches(context, limit).epoch(draw)
     if context.pictures is not None and not context.pictures.labelled:
-        batches = own_detections(labeller or detector, batches, context, limit, draw)
+        batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss
 
 
 def own_detections(
-    labeller: Detector, batches: Iterable[Batch], context: Context, limit: int, draw: int = 0
+    labeller: Detector, batches: Iterable[Batch], context: Context, limit: int, draw: int = 0, strict: bool = True
 ) -> Iterator[Batch]:
     """The batches with targets drawn from the detector's own detections, up to `limit` images.
 
     Raises:
-        UserError: it sees nothing on any of them.
+        UserError: it sees nothing on any of them, and `strict` is set.
     """
     found = OwnDetections(labeller, context.seed + draw)
     for batch in islice(batches, -(-limit // min(context.batch_size, limit))):
         targets = found(pixels(batch, context.device))
-        if found.images >= limit:  # whoever reads may stop here and never come to the end
+        if strict and found.images >= limit:  # whoever reads may stop here and never come to the end
             found.require_some()
         yield dataclasses.replace(batch, targets=targets)
-    found.require_some()
+    if strict:
+        found.require_some()
 
 
 def image_losses(detector: Detector, context: Context) -> Loss:
     """The detection loss of a batch as criteria with gradients want it: the sum of what each image alone would give.
+
+    The network runs in bf16 where the device multiplies that natively: scores are means over images, and need no more
+    digits.
 
     Raises:
         UserError: the detector has no loss of its own.
@@ -132,9 +150,15 @@ def image_losses(detector: Detector, context: Context) -> Loss:
     if not isinstance(detector, Detector):
         raise UserError("This detector has no loss of its own, so no gradients can be read: choose gamma, l1 or l2.")
     term = DetectionLoss(detector, Hyp(), context.image_size)
+    kind = context.device.type
+    fast = choose_precision("auto", kind) == "bf16"
+    # Laid out as the images are; else every convolution does that anew.
+    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(network: Detector, batch: Batch) -> Tensor:
-        raw = network(pixels(batch, context.device))
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=fast):
+            raw = network(pixels(batch, context.device))
+        raw = [full_precision(level) for level in raw]
         targets = batch.targets.to(context.device)
         total = raw[0].new_zeros(())
         for i in range(len(batch.images)):
@@ -144,3 +168,53 @@ def image_losses(detector: Detector, context: Context) -> Loss:
         return total
 
     return loss
+
+
+class OwnDetections:
+    """Labels images with what a detector believes to see on them.
+
+    Its detections as they are would be a poor measure: the loss of a detector that is asked for exactly what it says
+    hardly changes to first order, whatever goes. So labels are drawn from its belief, as the Fisher information is
+    defined: each detection over a confidence of 0.1 counts with the probability of its score, and its box is a little
+    off.
+
+    Attributes:
+        seen: boxes over CONFIDENCE so far.
+        images: pictures so far.
+    """
+
+    def __init__(self, detector: Detector, seed: int = 0) -> None:
+        self.predictor = TorchPredictor(detector)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seen = self.images = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Targets [T, 6] of images [B, 3, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
+        found = [boxes.float().cpu() for boxes in self.predictor.predict(images, SETTINGS)]
+        self.images += len(images)
+        self.seen += sum(int((boxes[:, 4] >= CONFIDENCE).sum()) for boxes in found)
+        return torch.cat([self._drawn(number, boxes, images.shape[2:]) for number, boxes in enumerate(found)])
+
+    def require_some(self) -> None:
+        """Refuses pictures on which nothing was seen.
+
+        Raises:
+            UserError: there were pictures, and no box over CONFIDENCE on any of them.
+        """
+        if self.images and not self.seen:
+            raise UserError(
+                f"The detector sees nothing (no box over a confidence of {CONFIDENCE:g}) on {self.images} pictures, so "
+                "they cannot tell which channels matter: give --images pictures of what it was trained to see, or a "
+                "labelled data set as --data."
+            )
+
+    def _drawn(self, number: int, boxes: Tensor, sides: torch.Size) -> Tensor:
+        """Rows of one image from its boxes [n, 6] in pixels."""
+        boxes = boxes[torch.rand(len(boxes), generator=self.generator) < boxes[:, 4]]
+        height, width = sides
+        whole = boxes.new_tensor([width, height])
+        centres, extent = (boxes[:, :2] + boxes[:, 2:4]) / 2, boxes[:, 2:4] - boxes[:, :2]
+        off = LOOSENESS * torch.randn(len(boxes), 4, generator=self.generator)
+        centres, extent = centres + off[:, :2] * extent, extent * off[:, 2:].exp()
+        image = torch.full((len(boxes), 1), float(number))
+        return torch.cat([image, boxes[:, 5:6], centres / whole, extent / whole], 1)

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from secateur.compression.channels import correct_norms_, cost_of, refresh_norms_, since_the_first
+from secateur.compression.channels import cost_of, since_the_first
 from secateur.compression.context import Context
 from secateur.compression.images import labelled_images, plain_images
+from secateur.compression.repair import Mending, refresh_norms_
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
 from secateur.pruning.depth import removal_of, remove, select
@@ -43,8 +44,8 @@ def remove_layers(
         return checkpoint, ()
     LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
     removal = removal_of(detector, choice.blocks)
-    paired = repair.norms == "paired" and repair.recalibrate > 0
-    absorbed = repair.absorb and not paired and context.pictures is not None
+    mending = Mending(detector, context, repair, checkpoint.masks)
+    absorbed = repair.absorb and not mending.possible and context.pictures is not None
     images = torch.cat(list(plain_images(context, ABSORB_IMAGES))) if absorbed else None
     smaller = remove(detector, choice.blocks, images)
     plan = Plan.of_removal(
@@ -55,8 +56,8 @@ def remove_layers(
         criterion=settings.layer_score,
         notes=choice.notes,
     )
-    if paired:
-        correct_norms_(smaller, detector, plan, context, repair)
+    if mending.possible:
+        mending(smaller, plan)
     else:
         refresh_norms_(smaller, context, repair)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}

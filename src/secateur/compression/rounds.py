@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from secateur.compression.context import Context
-from secateur.compression.images import labelled_images, unpadded_images
+from secateur.compression.images import labelled_images
+from secateur.compression.repair import Mending
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.model import Detector
 from secateur.files import read_json, write_json
@@ -36,6 +37,7 @@ def plan_of_rounds(
     budgets: Sequence[Budget],
     reference: Mapping[str, float],
     folder: Path | None,
+    mending: Mending,
 ) -> tuple[Plan, Floats]:
     """The plan that rounds of scoring, cutting and correcting lead to, and the order in which the units go.
 
@@ -43,6 +45,7 @@ def plan_of_rounds(
         graph: of the detector, with the latency table that a budget in milliseconds reads.
         budgets: shares of `reference`.
         folder: where `rounds.json` is kept, from which the same call goes on after a kill; None keeps nothing.
+        mending: of cuts of this detector.
 
     Raises:
         UserError: no images for a criterion that reads them, or a budget out of reach.
@@ -56,17 +59,15 @@ def plan_of_rounds(
         batches, loss = labelled_images(network, context, limit, labeller=detector, draw=SCORING + number)
         return collect(network, graph, batches, loss, limit=limit, blocks=blocks)
 
-    def images(number: int) -> Iterator[Tensor]:
-        if context.pictures is not None and mended:
-            stride = int(max(detector.strides))
-            yield from unpadded_images(context, stride, mended, CORRECTING + number)
+    def images(number: int) -> Iterable[Tensor]:
+        return mending.images(mended, CORRECTING + number)
 
     def traced(network: Detector) -> ChannelGraph:
         return replace(trace(network), timing=graph.timing)
 
     course = Rounds(
         detector,
-        Sources(traced, gather, images),
+        Sources(traced, gather, images, lambda: mending.moments),
         budgets,
         score,
         settings.guards,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from secateur.errors import UserError
 from secateur.pruning.allocation import Worth, allocate, scores_per_saving
 from secateur.pruning.budget import Budget
-from secateur.pruning.correction import correct_, counterparts
 from secateur.pruning.costs import COSTS, Cost
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.depth.chains import Chained
@@ -28,6 +28,7 @@ from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
+from secateur.pruning.repair import Moments, Shorter, correct_, counterparts, reconstruct_
 from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics
 from secateur.pruning.surgery import cut
@@ -46,11 +47,14 @@ class Sources(Generic[Network]):
         gather: statistics of a network, given its graph, blocks to score and the number of the round; other images in
             every round.
         images: batches [B, 3, H, W] in 0..1 for the correction after a round.
+        moments: of what the layers of the whole network read, for their reconstruction; asked for once. None: weights
+            stay as they are.
     """
 
     trace: Callable[[Network], ChannelGraph]
     gather: Callable[[Network, ChannelGraph, Sequence[str], int], Statistics]
     images: Callable[[int], Iterable[Tensor]]
+    moments: Callable[[], Mapping[str, Moments]] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,7 @@ class Rounds(Generic[Network]):
         shorter, before = self.without(state.plan.removed_blocks)
         network = cut(shorter, before, state.plan)
         if state.round:
-            pairs = counterparts(self.whole, state.plan, (shorter, before))
-            correct_(network, self.whole, pairs, self.sources.images(state.round), share=self.share)
+            self.mend_(network, state, (shorter, before))
         now = self.sources.trace(network)
         blocks = self.blocks_of(network, now)
         statistics = self.sources.gather(network, now, blocks, state.round)
@@ -194,6 +197,18 @@ class Rounds(Generic[Network]):
             values = ratios[_first_units(now, left, shortened)]
             plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
         return replace(scored, plan=state.plan.then(replace(plan, budget=None, notes=())))
+
+    def mend_(self, network: Network, state: State, shorter: Shorter) -> None:
+        """Weights of layers that lost inputs, then statistics of norms, beside the whole network."""
+        if self.moments:
+            reconstruct_(network, self.whole, state.plan, self.moments, shorter)
+        pairs = counterparts(self.whole, state.plan, shorter)
+        correct_(network, self.whole, pairs, self.sources.images(state.round), share=self.share)
+
+    @cached_property
+    def moments(self) -> Mapping[str, Moments]:
+        """Of what the layers of the whole network read; empty where they are not to be reconstructed."""
+        return self.sources.moments() if self.sources.moments is not None else {}
 
     def blocks_of(self, network: Network, now: ChannelGraph) -> list[str]:
         """Bottlenecks that may go: those of chains in which nothing is excluded, where they can be scored at all."""

@@ -110,6 +110,8 @@ class RepairSettings:
     """Training images, without labels, that the norms are mended on (0: not at all; between rounds half as many)."""
     recalibrate_share: float = 0.5
     """With --norms reestimate: how far the statistics move; 1 all the way, as in EagleEye; half way is safer."""
+    reconstruct: bool = True
+    """With --norms paired: layers that lost inputs get weights that answer best with those that are left."""
     absorb: bool = True
     """With --norms reestimate, or without images: move the constants of removed channels into the layers that read
     them."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError
 from secateur.pruning.depth.chains import ChainBlock, chained
+from secateur.pruning.depth.means import match_means_
 from secateur.pruning.layer_scores import layer_scores
 from secateur.pruning.removal import Removal
-from secateur.pruning.repair import match_means_
 from secateur.pruning.settings import LayerSettings
 
 Network = TypeVar("Network", bound=nn.Module)

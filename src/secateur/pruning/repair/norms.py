@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.utils.hooks import RemovableHandle
 
+from secateur.pruning.depth.means import move_
 from secateur.pruning.graph import Bools, ChannelGraph
 from secateur.pruning.graph.inputs import grey
 from secateur.pruning.plan import Plan
@@ -54,9 +53,9 @@ def absorb_offsets(network: Network, graph: ChannelGraph, plan: Plan) -> Network
             offset = weight[:, removed] @ constants[axis.layer][removed]
             norm = modules.get(graph.norm_after.get(axis.layer, ""))
             if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
-                _move_(norm.running_mean, -offset)
+                move_(norm.running_mean, -offset)
             elif isinstance(convolution.bias, Tensor):
-                _move_(convolution.bias, offset)
+                move_(convolution.bias, offset)
     return repaired
 
 
@@ -113,63 +112,6 @@ def reestimate_batchnorm_(
     return used
 
 
-def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str], images: Tensor) -> None:
-    """Makes up for what removed blocks added on average: every norm of `smaller` sees its input centred as in `whole`.
-
-    The mean of each norm's input over the images is measured in both networks, in eval mode, and the running mean moves
-    by the difference; a convolution with a bias moves that. One pass, so each layer is measured behind those that are
-    corrected already. The bias correction of https://arxiv.org/abs/1906.04721, for a block instead of rounded weights.
-
-    Args:
-        names: module names of `smaller` -> those of the same modules in `whole`.
-        images: [B, C, H, W] in 0..1.
-    """
-    means: dict[str, Tensor] = {}
-
-    def measure(name: str) -> Callable[[nn.Module, Tensor], None]:
-        def note(module: nn.Module, maps: Tensor) -> None:
-            means[name] = _channel_means(maps)
-
-        return note
-
-    def correct(name: str) -> Callable[[nn.Module, Tensor], Tensor | None]:
-        def move(module: nn.Module, maps: Tensor) -> Tensor | None:
-            excess = _channel_means(maps) - means[names[name]]
-            if isinstance(module, _BatchNorm):
-                if module.running_mean is not None:
-                    _move_(module.running_mean, excess)
-                return None
-            assert isinstance(module.bias, Tensor)
-            _move_(module.bias, -excess)
-            return maps - excess.to(maps.dtype).to(maps.device).view(1, -1, *[1] * (maps.ndim - 2))
-
-        return move
-
-    modes = {module: module.training for network in (smaller, whole) for module in network.modules()}
-    try:
-        with torch.no_grad():
-            for network, at in ((whole, measure), (smaller, correct)):
-                network.eval()
-                handles = [handle for name, module in network.named_modules() for handle in _watch(module, at(name))]
-                try:
-                    network(images)
-                finally:
-                    for handle in handles:
-                        handle.remove()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None]) -> list[RemovableHandle]:
-    """Shows `see` what a norm reads and what a convolution with a bias gives."""
-    if isinstance(module, _BatchNorm):
-        return [module.register_forward_pre_hook(lambda module, inputs: see(module, inputs[0]))]
-    if isinstance(module, _ConvNd) and module.bias is not None:
-        return [module.register_forward_hook(lambda module, inputs, output: see(module, output))]
-    return []
-
-
 def _flatten_(probe: nn.Module, graph: ChannelGraph, keep: Bools) -> None:
     """Makes removed channels constant: gamma zero or, where no batch norm follows, the filter zero."""
     gone = np.append(~keep, False)
@@ -220,14 +162,3 @@ def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         for handle in handles:
             handle.remove()
     return {name: value / calls[name] for name, value in sums.items()}
-
-
-def _move_(vector: Tensor, by: Tensor) -> None:
-    """Adds in double precision, on the CPU: some devices have none."""
-    vector.copy_((vector.cpu().double() + by.cpu()).to(vector.dtype))
-
-
-def _channel_means(maps: Tensor) -> Tensor:
-    """Mean of each channel of [B, C, ...], double [C] on the CPU where the device has no double precision."""
-    wide = maps.cpu().double() if maps.device.type == "mps" else maps.double()
-    return wide.mean([0, *range(2, maps.ndim)])

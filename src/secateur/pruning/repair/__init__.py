@@ -1,0 +1,16 @@
+"""What is mended after a cut without training: constants, statistics of norms, weights of layers that lost inputs."""
+
+from secateur.pruning.repair.correction import Shorter, correct_, counterparts
+from secateur.pruning.repair.norms import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.repair.reconstruction import Moments, moments_of_inputs, reconstruct_
+
+__all__ = [
+    "Moments",
+    "Shorter",
+    "absorb_offsets",
+    "correct_",
+    "counterparts",
+    "moments_of_inputs",
+    "reconstruct_",
+    "reestimate_batchnorm_",
+]
