@@ -3,7 +3,7 @@
     python benchmarks/scoring.py --weights yolov5n.pt --data coco128.yaml [--img 320] [--images 256] [--rounds 5]
 
 Scoring is `statistics.collect` with the loss of every image by itself; a plain pass is forward and backward of
-the same batches of 16 with gradients of all weights. The figure is the ratio of the medians.
+the same batches of 16 with gradients of all weights, in the same precision. The figure is the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from secateur.pruning.graph import trace
 from secateur.pruning.statistics import collect
 from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
+from secateur.training.optimization.precision import choose_precision, full_precision
 
 
 def main() -> None:
@@ -42,11 +43,14 @@ def main() -> None:
     batches = batches[:count]
     graph, term = trace(detector), DetectionLoss(detector, Hyp(), options.img)
     losses = image_losses(detector, context)
+    fast = choose_precision("auto", context.device.type) == "bf16"
 
     def plain() -> None:
         detector.eval().requires_grad_(True)
         for batch in batches:
-            term(detector(pixels(batch, context.device)), batch.targets)[0].backward()
+            with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=fast):
+                raw = detector(pixels(batch, context.device))
+            term([full_precision(level) for level in raw], batch.targets)[0].backward()
             detector.zero_grad(set_to_none=True)
 
     def scoring() -> None:

@@ -1,0 +1,88 @@
+"""How long do rounds of scoring, cutting and correcting take, and how much memory?
+
+    python benchmarks/rounds_speed.py --cfg yolov5s --data data.yaml [--img 320] [--share 0.5] [--stop-after 2]
+        [--json out.json]
+
+The topology gets fresh weights: what is computed is the same for trained ones. Every round's seconds are printed as
+it ends (the first one measures the moments of the dense network too), then their sum, and the most memory that the
+process had. With `--stop-after` the rest is left out, and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from secateur.compression import rounds
+from secateur.compression.channels import decide
+from secateur.compression.context import Context
+from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.data.config import load_data_config
+from secateur.detector.start import starting_point
+from secateur.machine import cpu_threads, processor
+from secateur.pruning.settings import CliffSettings
+
+
+class EnoughError(Exception):
+    """Enough rounds are timed."""
+
+
+def main() -> None:
+    """Prints a line a round."""
+    options = _options()
+    torch.set_num_threads(cpu_threads())
+    data = load_data_config(options.data)
+    whole = starting_point("", options.cfg, data.names)
+    context = Context(options.img, data=data, workers=0)
+    settings = ChannelSettings(budget=budget_options()(flops=str(options.share)), cliff=CliffSettings(cliff=False))
+    times: list[float] = []
+    last = time.perf_counter()
+    write = rounds.write_json
+
+    def note(file: Path, state: object) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        times.append(now - last)
+        print(f"round {len(times)}: {times[-1]:.1f} s, {_gigabytes():.1f} GB at most", flush=True)
+        last = now
+        if len(times) == options.stop_after:
+            raise EnoughError
+
+    rounds.write_json = note  # the state is written when a round has ended
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            decide(whole, context, settings, Path(folder))
+    except EnoughError:
+        print("stopped there")
+    finally:
+        rounds.write_json = write
+    row = {"cfg": options.cfg, "img": options.img, "share": options.share, "rounds": times, "memory_gb": _gigabytes()}
+    print(processor())
+    print(f"{len(times)} rounds: {sum(times):.0f} s, {row['memory_gb']:.1f} GB")
+    if options.json:
+        options.json.write_text(json.dumps(row, indent=1) + "\n")
+
+
+def _gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--img", type=int, default=320)
+    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--stop-after", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
