@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from detector_files import ODD_YAML, as_stock, enliven, fake_class
+from detector_files import ODD_YAML, Fork, as_stock, enliven, fake_class
 from torch import nn
 
 from secateur.detector.model import Detector
@@ -48,19 +48,25 @@ def write_stock(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         names: Any = None,
         ema: bool = False,
         yaml: dict[str, Any] | None = None,
+        fork: Fork = Fork(),  # noqa: B008 (frozen)
         **content: Any,
     ) -> Path:
-        model = fake_class("models.yolo", kind)()
+        model = fake_class(*fork.home("models.yolo", kind))()
         layers = nn.Sequential()
         for i, block in enumerate(detector.model):
-            twin = as_stock(block)
+            twin = as_stock(block, fork)
             twin.i, twin.f, twin.type = i, list(detector.topology.blocks[i].sources), type(block).__name__
             layers.add_module(str(i), twin)
         layers[-1].stride = torch.tensor(detector.strides)
         layers[-1].anchor_grid = [torch.zeros(1)] * detector.nl
         model.model = layers
         rows = [
-            [list(b.sources), b.repeats, b.kind, [list(a) if isinstance(a, tuple) else a for a in b.args]]
+            [
+                list(b.sources),
+                b.repeats,
+                fork.home("", b.kind)[1],
+                [list(a) if isinstance(a, tuple) else a for a in b.args],
+            ]
             for b in detector.topology.blocks
         ]
         model.yaml = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -85,7 +86,19 @@ def fake_class(module: str, name: str) -> type:
     return getattr(home, name)
 
 
-def as_stock(module: nn.Module) -> nn.Module:
+@dataclass(frozen=True)
+class Fork:
+    """What a fork of YOLOv5 calls things: class name -> module and class in its place, and names of its children."""
+
+    homes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    children: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def home(self, place: str, name: str) -> tuple[str, str]:
+        """Module and name of a class."""
+        return self.homes.get(name, (place, name))
+
+
+def as_stock(module: nn.Module, fork: Fork = Fork()) -> nn.Module:
     """The module as an object of the foreign class of the same name, parameters and attributes included."""
     if isinstance(module, Attention):
         width = module.out_proj.in_features
@@ -95,8 +108,12 @@ def as_stock(module: nn.Module) -> nn.Module:
     if type(module).__module__.startswith("torch.nn"):
         twin: Any = type(module).__new__(type(module))
     else:
+        name = type(module).__name__
         home = "models.yolo" if isinstance(module, Detect) else "models.common"
-        twin = fake_class(home, type(module).__name__).__new__(fake_class(home, type(module).__name__))
+        kind = fake_class(*fork.home(home, name))
+        twin = kind.__new__(kind)
     twin.__dict__.update(module.__dict__)
-    twin._modules = {k: None if m is None else as_stock(m) for k, m in module._modules.items()}
+    names = fork.children.get(type(module).__name__, tuple(module._modules))
+    members = [None if member is None else as_stock(member, fork) for member in module._modules.values()]
+    twin._modules = dict(zip(names, members, strict=True))
     return twin

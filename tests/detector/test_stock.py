@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detector_files import enliven, fake_class, tiny
+from detector_files import Fork, enliven, fake_class, tiny
 from torch import nn
 
 from secateur.detector.checkpoint import load_checkpoint
@@ -28,7 +28,12 @@ OFFICIAL = ["yolov5n", "yolov5n-v6.0"]
 OTHERS = ["fire1_v7.0_pruned_17k", "food11_v6.2", "head1_v7.0_windowspath", "yolov5n-7_crossconv_dwconv"]
 
 
-@pytest.mark.parametrize("name", [*OFFICIAL, *(f"others/{name}" for name in OTHERS)])
+FORKS = ["crops6_pruned_common_1.30M"]
+
+
+@pytest.mark.parametrize(
+    "name", [*OFFICIAL, *(f"others/{name}" for name in OTHERS), *(f"forks/{name}" for name in FORKS)]
+)
 def test_outputs_are_those_of_stock(reference_dir: Path, name: str) -> None:
     outputs = reference_dir / "reference/outputs"
     image = torch.from_numpy(np.load(outputs / "input.npz")["image"]).float() / 255
@@ -268,6 +273,38 @@ def test_other_networks_are_refused(tmp_path: Path, content: Any, words: str) ->
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(UserError, match=words):
         load_checkpoint(tmp_path / "x.pt")
+
+
+PLACES = {"DetectionModel": ("yolo_pruned", "ModelPruned")}
+PLACES |= {name: ("pruned_common", name) for name in ("C3", "Bottleneck", "SPPF")}
+SUFFIXES = {name: ("models.common", f"{name}Pruned") for name in ("C3", "Bottleneck", "SPPF")}
+STRANGERS = {name: ("models.slim", f"Thin{number}") for number, name in enumerate(("C3", "Bottleneck", "SPPF"))}
+
+
+FORKS_OF = {
+    "places": Fork(PLACES),
+    "suffixes": Fork(SUFFIXES),
+    "strangers": Fork(STRANGERS),
+    "other children": Fork(STRANGERS, {"C3": ("one", "two", "three", "chain"), "SPPF": ("a", "b", "pool")}),
+}
+
+
+@pytest.mark.parametrize("fork", FORKS_OF)
+def test_blocks_of_forks_are_read(
+    fork: str, lively: Callable[..., Detector], write_stock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = lively("yolov5n", nc=3)
+    _same(write_stock(detector, half=False, fork=FORKS_OF[fork]), detector)
+    assert ("Thin0 layers have the structure of C3" in caplog.text) == (FORKS_OF[fork].homes is STRANGERS)
+
+
+def test_a_block_that_only_looks_alike_is_refused(lively: Callable[..., Detector], write_stock: Any) -> None:
+    """Two convolutions without a word about a shortcut may be anything."""
+    detector = lively("yolov5n", nc=3)
+    for bottleneck in detector.model[2].m:
+        del bottleneck.add
+    with pytest.raises(UserError, match=r"models\.slim\.Thin1, which is no block"):
+        load_checkpoint(write_stock(detector, fork=Fork(STRANGERS)))
 
 
 def test_an_unknown_block_is_named(write_stock: Any) -> None:

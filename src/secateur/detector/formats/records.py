@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ class Record:
     The attributes lie in a dict of their own, so that no name in a file can hide a method.
     """
 
-    __slots__ = ("args", "attributes")
-    kind = ""
+    __slots__ = ("args", "attributes", "kind")
+    origin = ""
     args: tuple[Any, ...]
     attributes: dict[str, Any]
+    kind: str
 
     def __new__(cls, *args: Any) -> Record:
         record = super().__new__(cls)
-        record.args, record.attributes = args, {}
+        record.args, record.attributes, record.kind = args, {}, cls.origin
         return record
 
     def __setstate__(self, state: Any) -> None:
@@ -51,6 +52,14 @@ class Record:
             if name in members:
                 return members[name]
         return default
+
+    def rename(self, kind: str, names: Mapping[str, str]) -> None:
+        """From here on this is a module of another class, whose submodules have other names."""
+        self.kind = kind
+        members = self.members("_modules")
+        renamed = {names.get(name, name): member for name, member in members.items()}
+        members.clear()
+        members.update(renamed)
 
     def modules(self) -> dict[str, Record]:
         """Submodules by name."""
@@ -86,22 +95,27 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-def _allow_list(blocks: Iterable[str]) -> list[tuple[Callable[..., Any], str]]:
+def known_names(blocks: Iterable[str]) -> list[str]:
+    """Full names of the classes of stock YOLOv5 and of libraries that may occur in a file."""
+    named = [f"{module}.{name}" for module, names in _NAMES.items() for name in names.split()]
+    return named + [f"{module}.{name}" for module in _BLOCK_MODULES for name in blocks]
+
+
+def _allow_list(kinds: Mapping[str, str]) -> list[tuple[Callable[..., Any], str]]:
     """(stand-in, full name) of every foreign name that may occur; each name has a record class of its own."""
     pairs: list[tuple[Callable[..., Any], str]] = [(_plain_dict, "collections.defaultdict")]
-    named = [(module, name) for module, names in _NAMES.items() for name in names.split()]
-    named += [(module, name) for module in _BLOCK_MODULES for name in blocks]
-    for module, name in named:
-        pairs.append((type(name, (Record,), {"__slots__": (), "kind": f"{module}.{name}"}), f"{module}.{name}"))
+    for name, kind in kinds.items():
+        pairs.append((type(name.rpartition(".")[2], (Record,), {"__slots__": (), "origin": kind}), name))
     return pairs
 
 
-def read_records(path: Path, blocks: Collection[str]) -> Any:
+def read_records(path: Path, blocks: Collection[str], others: Mapping[str, str] | None = None) -> Any:
     """The content of a `.pt` file: containers, numbers, strings, tensors on the CPU, and records.
 
     Args:
         path: the file.
         blocks: class names of the blocks of YOLOv5 that are known.
+        others: further classes by full name, and the kind that their records get.
 
     Raises:
         UserError: one sentence that says what the file is instead.
@@ -109,7 +123,7 @@ def read_records(path: Path, blocks: Collection[str]) -> Any:
     _refuse_by_content(path)
     try:
         # torch knows the tuple form; its annotation does not say so in every release.
-        allowed: list[Any] = list(_allow_list(blocks))
+        allowed: list[Any] = list(_allow_list({name: name for name in known_names(blocks)} | dict(others or {})))
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")  # old tensor layouts make torch warn about itself
             return torch.load(path, map_location="cpu", weights_only=True)

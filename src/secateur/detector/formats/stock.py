@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur.detector.activations import recorded_activation
 from secateur.detector.blocks import BLOCKS
+from secateur.detector.formats.forks import fork_kinds, recognise, stock_rows
 from secateur.detector.formats.records import EXPECTED, Record, plain, read_records, tensors_of
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology, parse_topology
@@ -39,10 +40,11 @@ def read_stock(path: Path) -> StockCheckpoint:
     Raises:
         UserError: one sentence that says what the file is and what is expected.
     """
-    content = read_records(path, {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)})
+    blocks = {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)}
+    content = read_records(path, blocks, fork_kinds(path, blocks))
     model = _find_model(path, content)
     try:
-        return _convert(path, model, content if isinstance(content, dict) else {})
+        return _convert(path, model, content if isinstance(content, dict) else {}, recognise(model, blocks))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -72,14 +74,14 @@ def _find_model(path: Path, content: Any) -> Record:
     raise UserError(f"{path} holds {what} and no detector; {EXPECTED}.")
 
 
-def _convert(path: Path, model: Record, content: Mapping[str, Any]) -> StockCheckpoint:
+def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapping[str, str]) -> StockCheckpoint:
     layers = list(model.modules()["model"].modules().values())
     head = layers[-1]
     if head.kind != "models.yolo.Detect":
         raise UserError(f"its last layer is a {head.kind or 'foreign layer'}, not Detect; {EXPECTED}.")
     tensors = {k: v for k, v in tensors_of(model) if not k.endswith("anchor_grid")}
     strides = tuple(float(s) for s in head.get("stride").flatten())
-    topology = _topology(model, layers, tensors, strides)
+    topology = _topology(model, layers, tensors, strides, fitted)
     _absorb_eps(model, tensors)
 
     with torch.device("meta"):
@@ -111,7 +113,11 @@ def _option(options: Any, name: str) -> int | None:
 
 
 def _topology(
-    model: Record, layers: list[Record], tensors: Mapping[str, Tensor], strides: tuple[float, ...]
+    model: Record,
+    layers: list[Record],
+    tensors: Mapping[str, Tensor],
+    strides: tuple[float, ...],
+    fitted: Mapping[str, str],
 ) -> Topology:
     """The topology of the YAML inside, corrected by what the layers say: classes, anchors, repeats, shortcuts."""
     config = model.get("yaml")
@@ -119,7 +125,9 @@ def _topology(
         raise UserError(f"it does not say of which blocks it is made; {EXPECTED}.")
     anchors = tensors[f"model.{len(layers) - 1}.anchors"].float()
     pixels = (anchors * torch.tensor(strides).view(-1, 1, 1)).flatten(1).tolist()
-    topology = parse_topology({**config, "anchors": pixels}, "its model.yaml", nc=int(layers[-1].get("nc")))
+    topology = parse_topology(
+        {**stock_rows(config, fitted), "anchors": pixels}, "its model.yaml", nc=int(layers[-1].get("nc"))
+    )
     if len(topology.blocks) != len(layers):
         raise UserError(f"its model.yaml has {len(topology.blocks)} blocks but it has {len(layers)} layers.")
     blocks = tuple(_corrected(i, b, r) for i, (b, r) in enumerate(zip(topology.blocks, layers, strict=True)))
