@@ -21,7 +21,7 @@ class ExportOptions:
     place: Place = field(default_factory=Place)
 
 
-@command("export", "write an ONNX file and check its outputs", lambda: ExportOptions, order=100)
+@command("export", "write a file for another runtime and check its outputs", lambda: ExportOptions, order=100)
 def export(options: ExportOptions) -> Summary:
     """Writes one file into a fresh folder."""
     from secateur.compression.measuring import describe, usable_size
@@ -38,5 +38,7 @@ def export(options: ExportOptions) -> Summary:
     with removed_on_failure(folder):
         result = write(checkpoint.detector(), file, image_size, options.export)
     print(f"{file}: {result.file_mb:.2f} MB, outputs within {result.max_error:.1e} of the detector's")
+    for note in result.notes:
+        print(note)
     described = {"format": options.export.format, **result.to_dict()}
     return finish(folder, {"command": "export", "model": describe(checkpoint, image_size), "export": described})

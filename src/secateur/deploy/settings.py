@@ -12,7 +12,7 @@ class ExportSettings:
     """Options of an export."""
 
     format: str = "onnx"
-    """Kind of file: onnx."""
+    """Kind of file: onnx, or yolov5 (a .pt that YOLOv5 itself loads)."""
     batch_size: int = 1
     """Images in a batch."""
     dynamic: bool = False

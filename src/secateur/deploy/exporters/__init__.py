@@ -26,6 +26,7 @@ class Exported:
         batch: images of the input; 0 when any number is accepted.
         file_mb: size of the file in megabytes (10^6 bytes).
         details: what else is to be said of this format, such as ONNX' opset.
+        notes: sentences for the user.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Exported:
     batch: int
     file_mb: float
     details: Mapping[str, int | str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the file by its name."""
