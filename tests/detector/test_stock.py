@@ -307,6 +307,13 @@ def test_a_block_that_only_looks_alike_is_refused(lively: Callable[..., Detector
         load_checkpoint(write_stock(detector, fork=Fork(STRANGERS)))
 
 
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_checkpoints_of_other_tasks_are_told_apart(task: str, write_stock: Any) -> None:
+    fork = Fork({"Detect": ("models.yolo", "Segment"), "C3": ("models.common", "Classify")})
+    with pytest.raises(UserError, match=rf"is a YOLOv5 checkpoint for {task}; Secateur prunes detectors"):
+        load_checkpoint(write_stock(tiny(), kind=f"{task.title()}Model", fork=fork))
+
+
 def test_an_unknown_block_is_named(write_stock: Any) -> None:
     detector = tiny()
     detector.model[0].attention = fake_class("models.common", "CBAM")()

@@ -19,6 +19,7 @@ from secateur.detector.topology import Block, Topology, parse_topology
 from secateur.errors import UserError
 
 _MODELS = ("models.yolo.Model", "models.yolo.DetectionModel")
+_OTHER_TASKS = {"models.yolo.SegmentationModel": "segmentation", "models.yolo.ClassificationModel": "classification"}
 _BN_EPS = 1e-3
 
 
@@ -64,6 +65,12 @@ def _find_model(path: Path, content: Any) -> Record:
                 f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network; {EXPECTED}."
             )
     for candidate in candidates:
+        if isinstance(candidate, Record) and candidate.kind in _OTHER_TASKS:
+            task = _OTHER_TASKS[candidate.kind]
+            raise UserError(
+                f"{path} is a YOLOv5 checkpoint for {task}; Secateur prunes detectors, those with a Detect layer at "
+                "their end."
+            )
         if isinstance(candidate, Record):
             raise UserError(f"{path} holds a {candidate.kind} and no detector; {EXPECTED}.")
     what = (
