@@ -1,0 +1,52 @@
+"""Healing on every topology: a healed network obeys the laws of a cut one, and the teacher stays what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from law_subjects import Subject
+from secateur.compression import heal as healing
+from secateur.compression.channels import Decision, cut_channels
+from secateur.compression.context import Context
+from secateur.compression.heal import heal
+from secateur.data.config import pictures
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.distillation.settings import HealSettings
+from secateur.pruning.graph import trace
+from secateur.pruning.plan import Plan
+from secateur.pruning.surgery import cut, mask
+
+
+def test_a_healed_network_is_a_cut_one(
+    subject: Any, tiny_data: Path, tmp_path: Path, same: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "PIECE", 2)
+    whole = Checkpoint.of(subject.detector)
+    before = {name: tensor.clone() for name, tensor in subject.detector.state_dict().items()}
+    small = cut_channels(whole, Decision(subject.random_plan(3), subject.graph))
+    names = dict(subject.detector.names)
+    context = Context(subject.size, batch_size=4, workers=0, images=pictures(tiny_data, names))
+    settings = HealSettings(heal_steps=2, heal_batch=4, heal_lr=1e-4)
+    healed = load_checkpoint(heal(small, whole, context, settings, tmp_path / "heal").best)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.detector.state_dict().items())
+    assert {name: t.shape for name, t in healed.tensors.items()} == {n: t.shape for n, t in small.tensors.items()}
+    assert any(not torch.equal(tensor.float(), small.tensors[name].float()) for name, tensor in healed.tensors.items())
+    # Its plan still leads from the whole network to these widths, and it can be cut further.
+    network = healed.detector().eval()
+    assert healed.plan is not None
+    directly = cut(subject.detector, subject.graph, Plan.from_dict(healed.plan))
+    assert {n: t.shape for n, t in directly.state_dict().items()} == {n: t.shape for n, t in healed.tensors.items()}
+    again = Subject(network, trace(network), subject.size)
+    later = again.random_plan(4)
+    smaller = cut(network, again.graph, later)
+    images = subject.images()
+    with torch.no_grad():
+        same(smaller(images), mask(network, again.graph, later)(images))
+        save_checkpoint(Checkpoint.of(smaller, like=healed), tmp_path / "small.safetensors")
+        back = load_checkpoint(tmp_path / "small.safetensors").detector().eval()
+        same(smaller(images), back(images))
