@@ -222,3 +222,16 @@ def test_content_signature_changes_with_the_content(make_data: MakeData, change:
     else:
         (images / "002.png").unlink()
     assert content_signature(scanned(file)) != before
+
+
+def test_a_name_that_is_no_utf8_is_an_ordinary_file(make_data: MakeData) -> None:
+    """OpenCV's own reading of such a file ends the process."""
+    file = make_data([GOOD, GOOD])
+    first = Path(scanned(file).files[0])
+    strange = os.fsencode(first.with_name("bad")) + b"\xff" + os.fsencode(first.suffix)
+    try:
+        shutil.copy(first, strange)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    index = scanned(file)
+    assert len(index) == 3 and index.counts.corrupt == 0

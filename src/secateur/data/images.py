@@ -29,10 +29,28 @@ def read_image(file: str, reduce: int = 1) -> Image:
     Raises:
         UserError: the file has gone or is broken since it was checked.
     """
-    image = cv2.imread(file, _REDUCED.get(reduce, cv2.IMREAD_COLOR))
+    try:
+        image = _decoded(file, _REDUCED.get(reduce, cv2.IMREAD_COLOR))
+    except (OSError, cv2.error):
+        image = None
     if image is None:
-        raise UserError(f"Cannot read image {file}: it was removed or damaged while in use.")
-    return np.asarray(image, np.uint8)
+        raise UserError(f"Cannot read image {file!r}: it was removed or damaged while in use.")
+    return image
+
+
+def _decoded(file: str, flag: int) -> Image | None:
+    """The image of a file; None if it is none.
+
+    The bytes are read here: OpenCV's own reading of a file ends the process where its name is not UTF-8.
+
+    Raises:
+        OSError, cv2.error: the file cannot be read, or the image is larger than OpenCV allows.
+    """
+    content = np.fromfile(file, np.uint8)
+    if not len(content):
+        return None
+    image = cv2.imdecode(content, flag)
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def check_image(file: str) -> tuple[int, int, str]:
@@ -45,7 +63,7 @@ def check_image(file: str) -> tuple[int, int, str]:
         if os.stat(file).st_size == 0:  # noqa: PTH116
             raise ImageError("the file is empty (zero bytes)")
         # Decoding grey only checks every coded block at about half the cost of colour.
-        image = cv2.imread(file, cv2.IMREAD_GRAYSCALE)
+        image = _decoded(file, cv2.IMREAD_GRAYSCALE)
     except (OSError, cv2.error) as error:
         raise ImageError(f"cannot be read ({error.strerror if isinstance(error, OSError) else 'too large'})") from None
     if image is None:

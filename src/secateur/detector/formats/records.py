@@ -146,8 +146,11 @@ def _refuse_by_content(path: Path) -> None:
     if start.startswith(b"PK"):
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path} is cut off after {size:,} bytes (an incomplete download); {EXPECTED}.")
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except Exception as error:  # a broken table of contents fails in many ways: a bad name, an unknown version, ...
+            raise UserError(f"{path} is a damaged zip archive; {EXPECTED}.") from error
         if any("/code/" in name for name in names):
             raise UserError(
                 f"{path} is a TorchScript archive, which holds a program and no network to change; {EXPECTED}."
