@@ -88,6 +88,14 @@ def test_nothing_of_a_batch_is_kept() -> None:
     assert outputs[0]() is None
 
 
+def test_layers_that_no_one_asks_for_are_not_read() -> None:
+    """As with masks on every layer: then there is nothing to differentiate either."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))
+    read = moments_of_inputs(network, [torch.rand(2, 3, 8, 8)], lambda net, batch: net(batch).sum(), without=["1"])
+    assert list(read) == ["0"]
+    assert moments_of_inputs(network, [torch.rand(2, 3, 8, 8)], lambda net, batch: net(batch).sum(), ["0", "1"]) == {}
+
+
 class Twins(nn.Module):
     """The first layer gives every channel twice; the second reads both."""
 

@@ -47,8 +47,11 @@ class Mending:
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
-        """What the layers of the whole detector read, measured when first asked for; empty where none is wanted."""
-        if not (self.possible and self.settings.reconstruct):
+        """What the layers of the whole detector read, measured when first asked for.
+
+        Empty where it is not wanted, and for a detector that has no loss of its own to say which places matter.
+        """
+        if not (self.possible and self.settings.reconstruct and isinstance(self.whole, Detector)):
             return {}
         half = -(-self.settings.recalibrate // 2)
         batches, loss = labelled_images(self.whole, self.context, half, draw=READING, strict=False)

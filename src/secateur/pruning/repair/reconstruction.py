@@ -92,6 +92,8 @@ def moments_of_inputs(
     """
     left_out = set(without)
     found = {name: Moments.of(module) for name, module in _convolutions(network).items() if name not in left_out}
+    if not found:
+        return {}
     random = torch.Generator().manual_seed(0)
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
