@@ -46,7 +46,7 @@ def context(tiny_data: Path) -> Context:
 
 def settings(**changes: Any) -> ChannelSettings:
     return ChannelSettings(
-        budget=budget_options()(flops="0.85"),
+        budget=budget_options()(flops="0.6"),
         score=ScoreSettings(criterion="fisher", statistics_images=16),
         rounds=RoundSettings(**changes),
         guards=Guards(round_to=1),
@@ -62,7 +62,7 @@ def test_rounds_meet_the_budget(whole: Checkpoint, context: Context, tiny_data: 
     decision, curve = decide(whole, context, settings())
     assert curve is None
     plan = decision.plan
-    assert 0.78 <= plan.after.flops / plan.before.flops <= 0.85
+    assert 0.55 <= plan.after.flops / plan.before.flops <= 0.6
     small = repair(whole, decision, context, RepairSettings(recalibrate=16))
     assert sum(p.numel() for p in small.detector().parameters()) == plan.after.parameters
     again, _ = decide(whole, context, settings())
@@ -89,7 +89,7 @@ def test_killed_rounds_go_on(
     assert (tmp_path / rounds.STATE).is_file()
     gone_on, _ = decide(whole, context, settings(), tmp_path)
     assert gone_on.plan == calm.plan
-    assert done == [0, 1, 2, 2, 3]
+    assert done == [0, 1, 2, *range(2, 10)]
 
 
 def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Context) -> None:
