@@ -69,12 +69,12 @@ class Subject:
         """Random images [batch, 3, size, size]."""
         return torch.rand(batch, 3, self.size, self.size, generator=torch.Generator().manual_seed(5))
 
-    def random_plan(self, seed: int) -> Plan:
-        """Each layer keeps a random share of its units, at least one."""
+    def random_plan(self, seed: int, least: float = 0.0) -> Plan:
+        """Each layer keeps a random share of its units, at least `least` and at least one unit."""
         generator = np.random.default_rng(seed)
         keep = np.zeros(self.graph.units, dtype=bool)
         for space in self.graph.spaces:
-            kept = max(1, round(generator.uniform(0, 1) * len(space.units)))
+            kept = max(1, round(generator.uniform(least, 1) * len(space.units)))
             keep[generator.choice(space.units, kept, replace=False)] = True
         return Plan.of(self.graph, keep, self.size)
 

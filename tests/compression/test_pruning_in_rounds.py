@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from law_subjects import enliven
+from secateur.compression import images as images_module
 from secateur.compression import rounds
 from secateur.compression.channels import decide, in_rounds, repair
 from secateur.compression.context import Context
@@ -22,8 +23,10 @@ from secateur.data.config import load_data_config, pictures
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.pruning.graph import trace
 from secateur.pruning.rounds import Rounds
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.statistics import collect
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,20 @@ def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black
 
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(3)
+
+
+def test_scores_in_bf16_rank_as_those_in_full_precision(
+    whole: Checkpoint, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for precision in ("no", "bf16"):
+        monkeypatch.setattr(images_module, "choose_precision", lambda amp, kind, chosen=precision: chosen)
+        detector = whole.detector()
+        batches, loss = labelled_images(detector, context, 16)
+        statistics = collect(detector, trace(detector), batches, loss, limit=16)
+        assert statistics.fisher is not None
+        found.append(np.log(statistics.fisher + 1e-20))
+    assert not np.array_equal(*found) and np.corrcoef(*found)[0, 1] > 0.99
 
 
 def test_own_detections_are_normalised_targets(whole: Checkpoint) -> None:

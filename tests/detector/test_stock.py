@@ -284,6 +284,7 @@ STRANGERS = {name: ("models.slim", f"Thin{number}") for number, name in enumerat
 FORKS_OF = {
     "places": Fork(PLACES),
     "suffixes": Fork(SUFFIXES),
+    "other suffixes": Fork({name: ("models.common", f"{name}_Prune") for name in SUFFIXES}),
     "strangers": Fork(STRANGERS),
     "other children": Fork(STRANGERS, {"C3": ("one", "two", "three", "chain"), "SPPF": ("a", "b", "pool")}),
 }

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,23 +22,14 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask
 
 
-def mild_plan(subject: Subject, seed: int) -> Plan:
-    """Each layer keeps at least half of its units: a grouped convolution of one group left would be an ordinary one."""
-    generator = np.random.default_rng(seed)
-    keep = np.zeros(subject.graph.units, dtype=bool)
-    for space in subject.graph.spaces:
-        kept = max(1, round(generator.uniform(0.5, 1) * len(space.units)))
-        keep[generator.choice(space.units, kept, replace=False)] = True
-    return Plan.of(subject.graph, keep, subject.size)
-
-
 def test_a_healed_network_is_a_cut_one(
     subject: Any, tiny_data: Path, tmp_path: Path, same: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "PIECE", 2)
     whole = Checkpoint.of(subject.detector)
     before = {name: tensor.clone() for name, tensor in subject.detector.state_dict().items()}
-    small = cut_channels(whole, Decision(mild_plan(subject, 3), subject.graph))
+    # A grouped convolution of which one group is left would be an ordinary one, so half of each layer stays.
+    small = cut_channels(whole, Decision(subject.random_plan(3, 0.5), subject.graph))
     names = dict(subject.detector.names)
     context = Context(subject.size, batch_size=4, workers=0, images=pictures(tiny_data, names))
     settings = HealSettings(heal_steps=2, heal_batch=4, heal_lr=1e-4)
@@ -53,7 +43,7 @@ def test_a_healed_network_is_a_cut_one(
     directly = cut(subject.detector, subject.graph, Plan.from_dict(healed.plan))
     assert {n: t.shape for n, t in directly.state_dict().items()} == {n: t.shape for n, t in healed.tensors.items()}
     again = Subject(network, trace(network), subject.size)
-    later = mild_plan(again, 4)
+    later = again.random_plan(4, 0.5)
     smaller = cut(network, again.graph, later)
     images = subject.images()
     with torch.no_grad():

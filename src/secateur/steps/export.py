@@ -38,6 +38,8 @@ class Export(Step):
 
         def work() -> dict[str, object]:
             written = export(checkpoint.detector(), file, context.image_size, self.export)
+            for note in written.notes:
+                print(note)
             return {"format": self.export.format, **written.to_dict()}
 
         context.memory.step("export" + context.mark, work)

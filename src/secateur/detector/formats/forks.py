@@ -42,7 +42,7 @@ def fork_kinds(path: Path, blocks: Collection[str]) -> dict[str, str]:
     kinds = {}
     for name in foreign:
         place, _, label = name.rpartition(".")
-        stem = label.replace("Pruned", "").replace("Prune", "").strip("_")
+        stem = _stem(label)
         if stem in _MODELS:
             kinds[name] = MODEL
         elif stem == "Detect":
@@ -124,11 +124,16 @@ def _stock_row(row: Any, fitted: Mapping[str, str]) -> Any:
         return row
     name = row[2]
     if isinstance(name, type) and issubclass(name, Record):
-        name = name.origin.rpartition(".")[2]
+        place, _, label = name.origin.rpartition(".")
+        name = f"nn.{label}" if place.startswith("torch.nn.") else label
     if isinstance(name, str):
-        name = fitted.get(name, name.replace("Pruned", ""))
-        name = "nn.Upsample" if name == "Upsample" else name
+        name = fitted.get(name, _stem(name))
     return [*row[:2], name, *row[3:]]
+
+
+def _stem(label: str) -> str:
+    """The name of a class without what pruning forks put to it."""
+    return label.replace("Pruned", "").replace("Prune", "").strip("_")
 
 
 def _inside_first(record: Record) -> Iterator[Record]:

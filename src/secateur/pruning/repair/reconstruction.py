@@ -24,7 +24,7 @@ from secateur.pruning.repair.correction import Shorter, evaluating
 
 Network = TypeVar("Network", bound=nn.Module)
 PIXELS = 200
-"""Places of a map at which an image is read; more change nothing, for neighbours say nearly the same."""
+"""Places of a map at which an image is read: neighbours say nearly the same, and every one costs."""
 WIDEST = 2400
 """Inputs x taps of a layer up to which each tap of its kernel has moments of its own; over it all share the inputs'."""
 EVEN = 0.05
