@@ -1,14 +1,21 @@
-"""`secateur export`: write a file for another runtime."""
+"""`secateur export`: write files for other runtimes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
-from secateur.runs.fields import ImageSize, Weights
+from secateur.errors import UserError
+from secateur.runs.fields import Data, ImageSize, Pictures, Weights
 from secateur.runs.folders import Place, finish, removed_on_failure, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.detector.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,12 @@ class ExportOptions:
 
     weights: Weights = ""
     image_size: ImageSize = 0
+    data: Data = ""
+    images: Pictures = ""
+    calibration: int = 128
+    """Training images, or pictures, that int8 takes the ranges of activations from."""
+    measure: bool = True
+    """With int8 and --data: measure detector and file on the val split."""
     export: ExportSettings = field(default_factory=ExportSettings)
     place: Place = field(default_factory=Place)
 
@@ -25,21 +38,73 @@ class ExportOptions:
 def export(options: ExportOptions) -> Summary:
     """Writes a file of each format into a fresh folder."""
     from secateur.compression.measuring import describe, usable_size
+    from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.detector.checkpoint import load_checkpoint
 
     weights = require(options.weights, "--weights", "best.pt")
     each = options.export.each()
+    for settings in each:
+        check_export(settings)
     checkpoint = load_checkpoint(weights)
     image_size = usable_size(checkpoint, options.image_size)
+    pictures = _pictures(options, checkpoint, image_size) if options.export.precision == "int8" else []
     folder = options.place.new("export")
     written = []
     with removed_on_failure(folder):
         for settings in each:
-            result = exported(checkpoint, folder / Path(weights).stem, image_size, settings)
-            print(f"{result.path}: {result.file_mb:.2f} MB, outputs within {result.max_error:.1e} of the detector's")
+            result = exported(checkpoint, folder / Path(weights).stem, image_size, settings, pictures)
+            print(f"{result.path}: {result.file_mb:.2f} MB, {_nearness(result.max_error, settings.precision)}")
             for note in result.notes:
                 print(note)
             written.append({"format": settings.format, **result.to_dict()})
+        _measure(options, checkpoint, image_size, folder, written)
     summary = {"command": "export", "model": describe(checkpoint, image_size)}
     return finish(folder, summary | {"export": written[0], "files": written})
+
+
+def _nearness(error: float, precision: str) -> str:
+    if precision == "int8":
+        return f"scores of what is seen within {error:.3f} of the detector's in the mean"
+    return f"outputs within {error:.1e} of the detector's"
+
+
+def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -> list[Tensor]:
+    """Those that int8 is calibrated on.
+
+    Raises:
+        UserError: none are given, or there are none where they should be.
+    """
+    from secateur.compression.measuring import split_index
+    from secateur.data.config import load_data_config, pictures
+    from secateur.deploy.int8.pictures import calibration_pictures
+
+    if options.calibration < 1:
+        raise UserError(f"--calibration must be at least 1, not {options.calibration}.")
+    if options.images:
+        config = pictures(options.images, checkpoint.names)
+    elif options.data:
+        config = load_data_config(options.data)
+    else:
+        raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
+    index = split_index(config, "train", tell=True)
+    return calibration_pictures(index, (image_size, image_size), options.calibration)
+
+
+def _measure(
+    options: ExportOptions, checkpoint: Checkpoint, image_size: int, folder: Path, written: list[dict[str, Any]]
+) -> None:
+    """Prints what int8 costs on the val split, and notes it with each file."""
+    from secateur.compression.measuring import split_index
+    from secateur.data.config import load_data_config
+    from secateur.deploy.int8.accuracy import int8_costs
+    from secateur.detector.classes import check_classes
+
+    if not (options.data and options.measure and options.export.precision == "int8"):
+        return
+    config = load_data_config(options.data)
+    check_classes(checkpoint, config.names, options.weights, str(config.file))
+    files = {entry["format"]: folder / entry["file"] for entry in written}
+    costs = int8_costs(checkpoint.detector(), files, split_index(config, "val", tell=True), image_size)
+    for entry in written:
+        entry["accuracy"] = costs[entry["format"]]

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint
 
 
-def exported(checkpoint: Checkpoint, stem: Path, image_size: int, settings: ExportSettings) -> Exported:
+def exported(
+    checkpoint: Checkpoint, stem: Path, image_size: int, settings: ExportSettings, pictures: Sequence[Tensor] = ()
+) -> Exported:
     """Writes one format; the file is the stem with the ending of its format.
+
+    Args:
+        pictures: uint8 [C, H, W] of the image size, for int8.
 
     Raises:
         UserError: as `deploy.exporters.export` raises it.
     """
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
-    return export(checkpoint.detector(), file, image_size, settings, about=about(checkpoint))
+    return export(checkpoint.detector(), file, image_size, settings, about=about(checkpoint), pictures=pictures)
 
 
 def about(checkpoint: Checkpoint) -> dict[str, str]:

@@ -29,5 +29,7 @@ def build_line(graph: Any, precision: str) -> str:
     )
     if foreign:
         return f"TensorRT does not take the operators {', '.join(foreign)} of this file."
-    flag = {"fp16": " --fp16", "int8": " --int8 --fp16"}.get(precision, "")
+    if precision == "int8":
+        return "TensorRT takes no uint8 activations: build its engine from the fp32 file, with --fp16 or --int8 there."
+    flag = " --fp16" if precision == "fp16" else ""
     return f"TensorRT: trtexec --onnx={{file}} --saveEngine={{file}}.engine{flag}"

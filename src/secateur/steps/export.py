@@ -9,6 +9,10 @@ from secateur.deploy.settings import ExportSettings
 from secateur.steps.step import Step, step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
     from secateur.compression.context import Context
     from secateur.detector.checkpoint import Checkpoint
 
@@ -18,33 +22,59 @@ if TYPE_CHECKING:
 class Export(Step):
     """Write a file for another runtime and compare its outputs with the detector's."""
 
+    calibration: int = 128
+    """Training images, or pictures, that int8 takes the ranges of activations from."""
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def describe(self) -> str:
-        """The format."""
-        return f"export ({self.export.format})"
+        """The formats."""
+        precision = "" if self.export.precision == "fp32" else f" {self.export.precision}"
+        return f"export ({self.export.format}{precision})"
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """The format by name, and whether what writes it is installed."""
+        """The formats by name, whether what writes them is installed, and pictures for int8."""
         from secateur.deploy.exporters import check_export
 
         for settings in self.export.each():
             check_export(settings)
+        if self.export.precision == "int8":
+            context.require_pictures("int8")
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """No row: the results are noted in the summary."""
+        context.memory.step("export" + context.mark, lambda: self._files(checkpoint, context))
+        return checkpoint
+
+    def _files(self, checkpoint: Checkpoint, context: Context) -> dict[str, object]:
+        """Writes every format; what is said of the first, and of each where there are several."""
         from secateur.deploy.exporting import exported
 
-        stem = context.place("") / f"final{context.mark}"
+        stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(context), []
+        for settings in self.export.each():
+            written = exported(checkpoint, stem, context.image_size, settings, pictures)
+            for note in written.notes:
+                print(note)
+            files.append({"format": settings.format, **written.to_dict()})
+        if pictures:
+            costs = self._costs(checkpoint, context, {str(e["format"]): stem.with_name(str(e["file"])) for e in files})
+            files = [{**entry, "accuracy": costs.get(str(entry["format"]))} for entry in files]
+        return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
-        def work() -> dict[str, object]:
-            files = []
-            for settings in self.export.each():
-                written = exported(checkpoint, stem, context.image_size, settings)
-                for note in written.notes:
-                    print(note)
-                files.append({"format": settings.format, **written.to_dict()})
-            return {**files[0], **({"files": files} if len(files) > 1 else {})}
+    def _pictures(self, context: Context) -> list[Tensor]:
+        """Those that int8 is calibrated on; none for other precisions."""
+        from secateur.compression.measuring import split_index
+        from secateur.deploy.int8.pictures import calibration_pictures
 
-        context.memory.step("export" + context.mark, work)
-        return checkpoint
+        if self.export.precision != "int8":
+            return []
+        index = split_index(context.require_pictures("int8"), "train")
+        return calibration_pictures(index, (context.image_size, context.image_size), self.calibration)
+
+    def _costs(self, checkpoint: Checkpoint, context: Context, files: dict[str, Path]) -> dict[str, object]:
+        """What int8 costs on the val split; nothing where there is none."""
+        from secateur.compression.measuring import split_index
+        from secateur.deploy.int8.accuracy import int8_costs
+
+        if context.data is None or "val" not in context.data.splits:
+            return {}
+        return int8_costs(checkpoint.detector(), files, split_index(context.data, "val"), context.image_size)

@@ -27,7 +27,7 @@ class Exported:
 
     Attributes:
         path: the file.
-        max_error: largest difference between the runtime and the detector, see `check.output_error`.
+        max_error: largest difference between the runtime and the detector, see `check.checked`.
         size: height and width of the input in pixels.
         batch: images of the input; 0 when any number is accepted.
         file_mb: its size in megabytes (10^6 bytes).

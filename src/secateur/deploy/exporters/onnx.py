@@ -7,6 +7,7 @@ convolutions. The file's metadata names the classes and the largest stride as YO
 from __future__ import annotations
 
 import importlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
+from secateur.deploy.int8.onnx import quantised
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.silence import silenced
 from secateur.deploy.source import Source
@@ -49,6 +51,9 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     if settings.simplify:
         with silenced():
             graph = importlib.import_module("onnxslim").slim(graph)
+    if settings.precision == "int8":
+        with tempfile.TemporaryDirectory() as folder:
+            graph = quantised(graph, source.pictures, settings.batch_size, Path(folder), settings.opset)
     onnx.helper.set_model_props(graph, source.metadata(settings).to_text())
     onnx.save(graph, str(path))
     return Written({"opset": version, "nodes": len(graph.graph.node)}, (build_line(graph, settings.precision),))
