@@ -18,10 +18,10 @@ from secateur.deploy.check import check_outputs, output_error, probes
 from secateur.deploy.exporters import EXPORTERS, Exported, Exporter
 from secateur.deploy.runtimes.onnx import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.silence import silenced
 from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.files import atomic_write
+from secateur.silence import silenced
 
 INPUT, OUTPUT = "images", "output0"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs
