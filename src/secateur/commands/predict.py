@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from secateur.commands import Summary, command
 from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
 from secateur.runs.fields import Device, ImageSize, Weights
-from secateur.runs.folders import Place, finish, removed_on_failure, require
+from secateur.runs.folders import Place, finish, require
 
 if TYPE_CHECKING:
     from secateur.prediction.predicting import Asker, Prediction
@@ -34,7 +35,7 @@ class PredictOptions:
     """Find objects in pictures, videos, webcams and streams: pictures with boxes, label files, crops, lines of JSON."""
 
     sources: Positional[tuple[str, ...]] = ()
-    """Pictures, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - for a list on standard input."""
+    """Pictures, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - (a list from stdin)."""
     weights: Weights = ""
     source: tuple[str, ...] = ()
     """More of them, as YOLOv5's detect.py takes them."""
@@ -82,12 +83,15 @@ def predict(options: PredictOptions) -> Summary:
         lines = sys.stdout if options.jsonl else None
         if lines is not None:  # and nothing else
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        if folder is not None:
-            stack.enter_context(removed_on_failure(folder))
         told = _Tally(asker.predictor.names)
-        _run(options, asker, media, folder, lines, told)
-        if not told.pictures + told.frames:
-            raise UserError(told.nothing())
+        try:
+            _run(options, asker, media, folder, lines, told)
+            if not told.read:
+                raise UserError(told.nothing())
+        except Exception:
+            if folder is not None and not told.read:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         print(told.line())
         summary: dict[str, Any] = {"command": "predict", "weights": weights, "image_size": image_size}
         summary |= told.to_dict()
@@ -155,6 +159,11 @@ class _Tally:
         self._names, self._boxes = names, Counter[int]()
         self._start = time.perf_counter()
 
+    @property
+    def read(self) -> int:
+        """Pictures and frames."""
+        return self.pictures + self.frames
+
     def add(self, prediction: Prediction) -> None:
         self.pictures += prediction.frame.number is None
         self.frames += prediction.frame.number is not None
@@ -177,7 +186,7 @@ class _Tally:
         more = len(self._boxes) - _SHOWN
         boxes = f"{self._boxes.total()} boxes{': ' if found else ''}{found}"
         boxes += f" and {more} classes more" if more > 0 else ""
-        return f"{read}; {boxes}; {(self.pictures + self.frames) / self._seconds():.1f} a second."
+        return f"{read}; {boxes}; {self.read / self._seconds():.1f} a second."
 
     def to_dict(self) -> Summary:
         return {
@@ -185,7 +194,7 @@ class _Tally:
             "frames": self.frames,
             "unreadable": self.unreadable,
             "boxes": {self._name(number): count for number, count in self._boxes.most_common()},
-            "per_second": (self.pictures + self.frames) / self._seconds(),
+            "per_second": self.read / self._seconds(),
         }
 
     def _name(self, number: int) -> str:

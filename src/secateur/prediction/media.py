@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,10 @@ from secateur.prediction.sources import VIDEOS, Medium
 from secateur.prediction.streams import MediumError, capture
 from secateur.silence import silenced
 
+logger = logging.getLogger("secateur")
+
 _LARGEST = 1 << 28  # bytes of a picture behind a URL
+_NEARLY = 0.95  # of the frames that a file announces: some only guess their number
 _NOT_MEDIA = ("text/", "application/json", "application/xml")
 
 
@@ -73,9 +77,12 @@ def _frames(medium: Medium, settings: ReadSettings) -> Iterator[Frame]:
             yield Frame(medium, _picture(content))
             return
     with capture(medium, settings.timeout) as video:
-        stride = settings.vid_stride
+        stride, last = settings.vid_stride, 0
         for number, pixels in video.frames(stride):
+            last = number
             yield Frame(medium, pixels, number, video.rate / stride, -(-video.total // stride))
+    if last + stride <= _NEARLY * video.total:
+        logger.warning("%s: breaks off, only the first %d of its %d frames can be read.", medium, last, video.total)
 
 
 def read_picture(file: str) -> Image:
@@ -127,7 +134,7 @@ def _fetched(url: str, timeout: float) -> bytes | None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
             raise MediumError(f"does not answer within {timeout:g} s") from None
-        raise MediumError(f"cannot be fetched ({reason})") from None
+        raise MediumError(f"cannot be fetched ({getattr(reason, 'strerror', None) or reason})") from None
     if len(content) > _LARGEST:
         raise MediumError(f"is larger than {_LARGEST >> 20} MiB")
     return content

@@ -18,8 +18,11 @@ def write_picture(file: Path, pixels: Image) -> None:
         UserError: the file cannot be written.
     """
     try:
-        _, content = cv2.imencode(file.suffix, pixels)
-    except cv2.error as error:  # a JPEG has at most 65535 pixels on a side
-        raise UserError(f"Cannot write {file}: {pixels.shape[1]} x {pixels.shape[0]} pixels are too many.") from error
+        done, content = cv2.imencode(file.suffix, pixels)
+    except cv2.error:
+        done = False
+    if not done:  # a JPEG has at most 65535 pixels on a side, WebP 16383
+        height, width = pixels.shape[:2]
+        raise UserError(f"Cannot write {file}: {width} x {height} pixels are too many for its format; add --nosave.")
     with atomic_write(file, durable=False) as temporary:
         temporary.write_bytes(content.tobytes())
