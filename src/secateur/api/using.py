@@ -13,8 +13,7 @@ from torch import nn
 
 from secateur.api.arguments import context_of, refuse, taken
 from secateur.compression.measuring import evaluate as measure
-from secateur.compression.measuring import usable_size, val_settings
-from secateur.compression.opening import open_detector
+from secateur.compression.measuring import open_detector, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
 from secateur.data.images import Image, ImageError
 from secateur.deploy.exporters import export as write

@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg
 from secateur.commands import Summary, command
 from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
-from secateur.runs.fields import Device, ImageSize, Weights
+from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish, require
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class PredictOptions:
 
     sources: Positional[tuple[str, ...]] = ()
     """Pictures, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - (a list from stdin)."""
-    weights: Weights = ""
+    weights: Annotated[str, arg(help="A checkpoint, an official name such as yolov5n.pt, or an exported file.")] = ""
     source: tuple[str, ...] = ()
-    """More of them, as YOLOv5's detect.py takes them."""
+    """The same, as YOLOv5's detect.py names it."""
     image_size: ImageSize = 0
     batch_size: Annotated[int, arg(aliases=["--batch"])] = 0
     """Pictures in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
@@ -105,7 +105,7 @@ def predict(options: PredictOptions) -> Summary:
 
 def _asker(options: PredictOptions, weights: str) -> tuple[Asker, int | tuple[int, int]]:
     """The opened weights with what the options want to know, and the size of their images."""
-    from secateur.compression.opening import open_detector
+    from secateur.compression.measuring import open_detector
     from secateur.evaluation.validate import auto_batch_size
     from secateur.machine import pick_device
     from secateur.prediction.predicting import Asker

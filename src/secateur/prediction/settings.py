@@ -43,7 +43,7 @@ class ReadSettings:
     """How videos and streams are read."""
 
     vid_stride: int = 1
-    """Take every so manieth frame of videos and streams."""
+    """Take one frame of so many of videos and streams."""
     timeout: float = 10.0
     """Seconds to wait for the answer of a URL."""
 
