@@ -28,7 +28,12 @@ RENAMED: Mapping[str, str] = {
 # Flags that switch on what here is said with a value.
 SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}
 # Flags that mean something in one command only.
-_DETECT: Mapping[str, tuple[str, ...]] = {"--half": ("--precision", "fp16"), "--nosave": ("--no-save",)}
+_DETECT: Mapping[str, tuple[str, ...]] = {
+    "--half": ("--precision", "fp16"),
+    "--nosave": ("--no-save",),
+    "--view-img": ("--view",),
+    "--agnostic-nms": ("--agnostic",),
+}
 SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)},
     "predict": _DETECT,

@@ -10,9 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from bright_rectangles import RED, picture
+from bright_rectangles import FRAMES, RATE, RED, picture
 
-from conftest import FRAMES, RATE
 from secateur.prediction.media import Frame, read_media
 from secateur.prediction.settings import ReadSettings
 from secateur.prediction.sources import Medium, find_media

@@ -45,7 +45,7 @@ class PredictOptions:
     device: Device = "auto"
     precision: str = "fp32"
     """fp32, bf16 or fp16, of a checkpoint; an exported file has its own."""
-    view: Annotated[bool, arg(aliases=["--view-img"])] = False
+    view: bool = False
     """Show every picture in a window, where OpenCV has windows."""
     jsonl: bool = False
     """Print a line of JSON for each picture or frame on standard output, as --save-json writes them to a file."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from tyro.conf import arg
 
 from secateur.errors import UserError
 from secateur.evaluation.settings import PREDICTION, NmsSettings
@@ -23,7 +20,7 @@ class BoxSettings:
     """Most boxes of a picture."""
     classes: tuple[str, ...] = ()
     """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
-    agnostic: Annotated[bool, arg(aliases=["--agnostic-nms"])] = False
+    agnostic: bool = False
     """Boxes of different classes remove each other too."""
 
     def __post_init__(self) -> None:
