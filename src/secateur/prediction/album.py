@@ -17,7 +17,7 @@ from secateur.files import atomic_write
 from secateur.prediction.media import Frame
 from secateur.prediction.pictures import write_picture
 from secateur.prediction.sources import Medium
-from secateur.silence import silenced
+from secateur.silence import stderr_silenced
 
 _WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -60,7 +60,7 @@ def _video(file: Path, size: tuple[int, int], rate: float) -> Iterator[VideoSink
     with atomic_write(file, durable=False) as temporary, ExitStack() as stack:
         sink = VideoSink(str(temporary), VideoInfo(*size, fps=rate))
         try:
-            with silenced():
+            with stderr_silenced():
                 sink.__enter__()
         except RuntimeError:
             raise UserError(f"Cannot write the video {file}: OpenCV has no encoder for it; add --nosave.") from None

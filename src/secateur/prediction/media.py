@@ -17,7 +17,7 @@ from secateur.data.images import Image, ImageError, decode_image
 from secateur.prediction.settings import ReadSettings
 from secateur.prediction.sources import VIDEOS, Medium
 from secateur.prediction.streams import MediumError, capture
-from secateur.silence import silenced
+from secateur.silence import stderr_silenced
 
 logger = logging.getLogger("secateur")
 
@@ -95,7 +95,7 @@ def read_picture(file: str) -> Image:
 
 
 def _picture(content: bytes) -> Image:
-    with silenced():  # libpng and libjpeg print what they find wrong
+    with stderr_silenced():  # libpng and libjpeg print what they find wrong
         return decode_image(np.frombuffer(content, np.uint8))
 
 

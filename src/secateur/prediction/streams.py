@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.data.images import Image
 from secateur.prediction.sources import Medium
-from secateur.silence import silenced
+from secateur.silence import stderr_silenced
 
 _USUAL_RATE = 30.0  # frames a second, where a camera or file does not tell
 _FASTEST = 1000.0
@@ -46,7 +46,7 @@ class Video:
         number = 1
         while (pixels := self._next()) is not None:
             yield number, pixels
-            with silenced():
+            with stderr_silenced():
                 if not all(self._capture.grab() for _ in range(stride - 1)):
                     return
             number += stride
@@ -54,7 +54,7 @@ class Video:
             raise MediumError("has no frames that can be read")
 
     def _next(self) -> Image | None:
-        with silenced():
+        with stderr_silenced():
             there, pixels = self._capture.read()
         return np.asarray(pixels, np.uint8) if there and pixels is not None else None
 
@@ -70,14 +70,14 @@ def capture(medium: Medium, timeout: float) -> Iterator[Video]:
     Raises:
         MediumError: it cannot be opened, with the reason.
     """
-    with silenced():
+    with stderr_silenced():
         opened = _opened(medium, timeout)
     try:
         if not opened.isOpened():
             raise MediumError(_why(medium, timeout))
         yield Video(opened)
     finally:
-        with silenced():
+        with stderr_silenced():
             opened.release()
 
 

@@ -10,7 +10,7 @@ import cv2
 
 from secateur.data.images import Image
 from secateur.errors import UserError
-from secateur.silence import silenced
+from secateur.silence import stderr_silenced
 
 
 def window() -> Callable[[Image], None]:
@@ -24,7 +24,7 @@ def window() -> Callable[[Image], None]:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise answer
     try:
-        with silenced():
+        with stderr_silenced():
             cv2.namedWindow("secateur", cv2.WINDOW_NORMAL)
     except cv2.error:
         raise answer from None
