@@ -23,6 +23,7 @@ from secateur.prediction.pictures import write_picture
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings, WriteSettings
 from secateur.prediction.sources import Medium
+from secateur.prediction.window import window
 from secateur.prediction.writing import opened_writers
 
 NAMES = {0: "red", 1: "green/leaf"}
@@ -113,6 +114,41 @@ def test_names_and_confidences_are_drawn_or_not() -> None:
     pictures = [Drawing(NAMES, way)(found()) for way in ways]
     changed = [int((drawn != PIXELS).sum()) for drawn in pictures]
     assert changed[2] < changed[1] < changed[0] < changed[3]
+
+
+def test_lines_grow_with_the_picture() -> None:
+    def width(side: int) -> int:
+        pixels = np.zeros((side, side, 3), np.uint8)
+        box = torch.tensor([[side / 4, side / 4, side / 2, side / 2, 0.5, 0]])
+        drawn = Drawing(NAMES, DrawSettings(hide_labels=True))(Prediction(Frame(SHOT, pixels), box))
+        return int(drawn[side * 3 // 8, : side * 3 // 8].any(1).sum())
+
+    assert width(100) <= 3 and 9 <= width(3000) <= 12
+
+
+def test_a_window_shows_every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[np.ndarray] = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    for name, stand_in in (
+        ("namedWindow", lambda *_: None),
+        ("imshow", lambda _, pixels: shown.append(pixels)),
+        ("waitKey", lambda _: -1),
+    ):
+        monkeypatch.setattr(cv2, name, stand_in)
+    with opened_writers(None, NAMES, WriteSettings(save=False), DrawSettings(), view=True) as writers:
+        for write in writers:
+            write(found())
+    assert len(shown) == 1 and (shown[0] != PIXELS).any()
+
+
+def test_without_windows_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise cv2.error("The function is not implemented.")
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
+    with pytest.raises(UserError, match="cannot show windows here"):
+        window()
 
 
 def test_an_album_has_pictures_and_videos(tmp_path: Path) -> None:

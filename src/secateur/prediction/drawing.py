@@ -13,6 +13,7 @@ from secateur.prediction.detections import to_detections
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings
 
+_LINE = 1 / 300  # of the shorter side
 _BRIGHT = 150  # of 255: on lighter colours names are written in black
 
 
@@ -30,7 +31,7 @@ class Drawing:
         # The best box lies on top.
         detections = to_detections(prediction.boxes.flip(0), self._names)
         size = (pixels.shape[1], pixels.shape[0])
-        thickness = self._settings.line_thickness or supervision.calculate_optimal_line_thickness(size)
+        thickness = self._settings.line_thickness or max(round(min(size) * _LINE), 2)
         drawn: Any = supervision.BoxAnnotator(thickness=thickness).annotate(pixels, detections)
         if self._settings.hide_labels:
             return drawn
