@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from bright_rectangles import FRAMES, RATE, RED, picture
 
-from secateur.prediction.media import Frame, read_media
+from secateur.prediction.media import Frame, _request, read_media
 from secateur.prediction.settings import ReadSettings
 from secateur.prediction.sources import Medium, find_media
 
@@ -87,6 +89,23 @@ def test_a_video_that_breaks_off_is_told(
     assert 5 < len(frames) < 15 and not skipped
     assert f"only the first {len(frames)} of its 20 frames" in caplog.text
     assert "VIDEOIO" not in capfd.readouterr().err
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, video: Path) -> None:
+    picture_file, video_file = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xe9.png", b"/\xe9.mp4"))
+    Path(picture_file).write_bytes(cv2.imencode(".png", picture(20, 30))[1].tobytes())
+    Path(video_file).write_bytes(video.read_bytes())
+    frames, skipped = read(["-"], [picture_file, video_file])
+    assert len(frames) == 1
+    assert skipped == [f"{tmp_path}/\\udce9.mp4: has a name that is not UTF-8; rename it"]
+
+
+def test_a_password_goes_into_the_header() -> None:
+    request = _request("http://me:let%20in@127.0.0.1:8/a.jpg?b=1")
+    assert request.full_url == "http://127.0.0.1:8/a.jpg?b=1"
+    assert request.get_header("Authorization") == "Basic " + base64.b64encode(b"me:let in").decode()
+    _, skipped = read(["http://me:secret@127.0.0.1:9/a.jpg"])
+    assert skipped == ["http://127.0.0.1:9/a.jpg: cannot be fetched (Connection refused)"]
 
 
 def test_a_webcam_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,7 @@ def test_a_file_named_like_a_webcam_is_the_file() -> None:
         ("empty/*", "The pattern empty/\\* matches no pictures"),
         ("12345", "There is no picture, video or folder 12345"),
         ("ftp://x.org/a.jpg", "Nothing here reads ftp://"),
+        ("http://[x/a.jpg", "is not an address"),
     ],
 )
 def test_words_that_name_nothing(word: str, sentence: str) -> None:
@@ -101,3 +104,15 @@ def test_what_addresses_are_called(url: str, stem: str, shown: str) -> None:
     """Never a path out of the folder, nor the password."""
     medium = find_media([url])[0]
     assert (medium.address, medium.stem, str(medium)) == (url, stem, shown)
+
+
+def test_names_that_are_not_utf_8() -> None:
+    name = os.fsdecode(b"in/caf\xe9.jpg")
+    (medium,) = find_media(["-"], [name])
+    assert medium.address == name
+    assert (str(medium), medium.stem) == ("in/caf\\udce9.jpg", "caf?")
+
+
+def test_a_list_that_is_no_text_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="standard input is not UTF-8 text"):
+        find_media(["-"], io.TextIOWrapper(io.BytesIO(b"a\xff.jpg\n"), encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import logging
 import urllib.error
@@ -117,8 +118,7 @@ def _fetched(url: str, timeout: float) -> bytes | None:
         MediumError: no answer in time, an error, or something else than media.
     """
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "secateur"})
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(_request(url), timeout=timeout) as answer:
             kind = answer.headers.get_content_type()
             suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.lower()
             if kind.startswith(_NOT_MEDIA):
@@ -138,3 +138,13 @@ def _fetched(url: str, timeout: float) -> bytes | None:
     if len(content) > _LARGEST:
         raise MediumError(f"is larger than {_LARGEST >> 20} MiB")
     return content
+
+
+def _request(url: str) -> urllib.request.Request:
+    """What asks for an address; a name and password in it are sent in the header where they belong."""
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"User-Agent": "secateur"})
+    if login:
+        request.add_header("Authorization", "Basic " + base64.b64encode(unquote(login).encode()).decode())
+    return request

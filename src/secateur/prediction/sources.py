@@ -44,10 +44,12 @@ class Medium:
         return self.kind in ("stream", "camera")
 
     def __str__(self) -> str:
-        """What it is called in messages and results: a URL without the password in it."""
+        """What it is called in messages and results: a URL without the password in it, a name as UTF-8 can tell it."""
         if self.kind == "camera":
             return f"webcam {self.address}"
-        return re.sub(r"(?<=://)[^/@]*@", "", self.address) if "://" in self.address else self.address
+        if self.kind in ("web", "stream"):
+            return re.sub(r"(?<=://)[^/@]*@", "", self.address)
+        return self.address.encode("utf-8", "backslashreplace").decode()
 
 
 def find_media(words: Sequence[str], stdin: Iterable[str] = ()) -> list[Medium]:
@@ -66,7 +68,7 @@ def find_media(words: Sequence[str], stdin: Iterable[str] = ()) -> list[Medium]:
 def _media_of(word: str, stdin: Iterable[str]) -> Iterator[Medium]:
     path = Path(word)
     if word == STDIN:
-        yield from _listed(stdin, Path())
+        yield from _listed(_lines_of(stdin), Path())
     elif "://" in word:
         yield _at_url(word)
     elif path.is_dir():
@@ -97,6 +99,13 @@ def _lines(file: Path) -> list[str]:
         raise UserError(f"Cannot read the list {file}: {error}.") from error
 
 
+def _lines_of(stdin: Iterable[str]) -> list[str]:
+    try:
+        return list(stdin)
+    except UnicodeDecodeError as error:
+        raise UserError(f"The list on standard input is not UTF-8 text ({error.reason}).") from None
+
+
 def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
     """The files and URLs of a list; what is not there is found out when it is read, like any unreadable file."""
     for line in filter(None, (line.strip() for line in lines)):
@@ -109,11 +118,16 @@ def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
 
 def _in_file(name: str) -> Medium:
     path = Path(name)
-    return Medium("video" if path.suffix.lower() in VIDEOS else "picture", name, path.stem)
+    # The names of what is written are UTF-8 even where the name of the file is not.
+    stem = path.stem.encode("utf-8", "replace").decode()
+    return Medium("video" if path.suffix.lower() in VIDEOS else "picture", name, stem)
 
 
 def _at_url(url: str) -> Medium:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"{url} is not an address ({error}).") from None
     stem = re.sub(r"[^\w.-]+", "_", Path(unquote(parts.path)).stem or parts.netloc.rpartition("@")[2]).strip(".")
     if parts.scheme in ("http", "https"):
         return Medium("web", url, stem or "web")

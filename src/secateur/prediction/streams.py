@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,16 +47,14 @@ class Video:
         number = 1
         while (pixels := self._next()) is not None:
             yield number, pixels
-            with stderr_silenced():
-                if not all(self._capture.grab() for _ in range(stride - 1)):
-                    return
+            if not all(self._capture.grab() for _ in range(stride - 1)):
+                return
             number += stride
         if number == 1:
             raise MediumError("has no frames that can be read")
 
     def _next(self) -> Image | None:
-        with stderr_silenced():
-            there, pixels = self._capture.read()
+        there, pixels = self._capture.read()
         return np.asarray(pixels, np.uint8) if there and pixels is not None else None
 
 
@@ -70,15 +69,31 @@ def capture(medium: Medium, timeout: float) -> Iterator[Video]:
     Raises:
         MediumError: it cannot be opened, with the reason.
     """
-    with stderr_silenced():
-        opened = _opened(medium, timeout)
     try:
-        if not opened.isOpened():
-            raise MediumError(_why(medium, timeout))
-        yield Video(opened)
-    finally:
+        medium.address.encode()
+    except UnicodeEncodeError:  # OpenCV would end the process
+        raise MediumError("has a name that is not UTF-8; rename it") from None
+    with _quiet_opencv():
         with stderr_silenced():
+            opened = _opened(medium, timeout)
+        try:
+            if not opened.isOpened():
+                raise MediumError(_why(medium, timeout))
+            yield Video(opened)
+        finally:
             opened.release()
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV and the FFmpeg in it print nothing; standard error stays open meanwhile, as cameras are waited for."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
 
 
 def _opened(medium: Medium, timeout: float) -> Any:
