@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateur.commands import COMMANDS, Command
-from secateur.errors import Interrupted, UserError
+from secateur.errors import Interrupted, PartlyDoneError, UserError
 from secateur.machine import use_threads
 from secateur.words import understood
 
@@ -36,7 +36,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `secateur` command; exits with 0, 1 (interrupted) or 2 (bad input)."""
+    """Entry point of the `secateur` command; exits with 0, 1 (interrupted, or partly done) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("secateur").setLevel(logging.INFO)
@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except PartlyDoneError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
     except BrokenPipeError:
         # Whoever read the output (head, say) has seen enough; the interpreter must not complain when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,9 +115,15 @@ def _call(command: Command, arguments: Sequence[str]) -> None:
     if not command.json(options):
         command.run(options)
         return
+    partly: PartlyDoneError | None = None
     with contextlib.redirect_stdout(sys.stderr):
-        summary = command.run(options)
+        try:
+            summary = command.run(options)
+        except PartlyDoneError as error:
+            summary, partly = error.summary, error
     print(json.dumps(summary, indent=2))
+    if partly is not None:
+        raise partly
 
 
 def _how_to_go_on(arguments: Sequence[str], interruption: KeyboardInterrupt) -> str:

@@ -15,8 +15,12 @@ from secateur.errors import UserError
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
+
+    Args:
+        path: where the file goes.
+        durable: wait until the disk has it, so that it outlives a power cut; that takes milliseconds.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
@@ -29,8 +33,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         # mkstemp makes the file private; the result gets the rights that a plain open() would have given.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)

@@ -28,9 +28,17 @@ RENAMED: Mapping[str, str] = {
 # Flags that switch on what here is said with a value.
 SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}
 # Flags that mean something in one command only.
+_DETECT: Mapping[str, tuple[str, ...]] = {
+    "--half": ("--precision", "fp16"),
+    "--nosave": ("--no-save",),
+    "--view-img": ("--view",),
+    "--agnostic-nms": ("--agnostic",),
+}
 SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)},
     "export": {"--half": ("--precision", "fp16"), "--int8": ("--precision", "int8")},
+    "predict": _DETECT,
+    "detect": _DETECT,
 }
 # Flags that take several words, which here is one with commas.
 JOINED: Mapping[str, str] = {"export": "--format"}
@@ -55,8 +63,17 @@ ANSWERS: Mapping[str, str] = {
     "--noplots": "pictures are drawn where matplotlib is installed; leave it out",
     "--verbose": "the table of all classes is always printed; leave it out",
 }
+_NOT_IN_DETECT: Mapping[str, str] = {
+    "--visualize": "feature maps are not drawn here; leave it out",
+    "--update": "weights are never changed by a prediction; leave it out",
+    "--dnn": "ONNX files run in ONNX Runtime; leave it out",
+    "--data": "a detector knows the names of its classes; leave it out",
+    "--save-csv": "take --save-json, which writes a line of JSON for each picture",
+}
 # Answers that hold for one command only.
 OF_COMMAND: Mapping[str, Mapping[str, str]] = {
+    "predict": _NOT_IN_DETECT,
+    "detect": _NOT_IN_DETECT,
     "prune": {"--cfg": "a checkpoint knows its own network; leave it out"},
     "finetune": {"--cfg": "a checkpoint knows its own network; leave it out"},
     "sparsify": {"--cfg": "a checkpoint knows its own network; leave it out"},

@@ -33,8 +33,8 @@ def seeing(lively: Callable[..., Detector]) -> Detector:
     detector = lively("yolov5n").eval()
     with torch.no_grad():
         for convolution in detector.head.m:
-            for value in range(4, detector.no):  # objectness and classes
-                convolution.bias[value :: detector.no] += 4.0
+            convolution.weight *= 10
+            convolution.bias[:] = 0
     return detector
 
 

@@ -18,13 +18,13 @@ from secateur.data.index import Index, scan
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import RUNTIMES, open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.silence import silenced
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.evaluation.validate import validate
 from secateur.files import read_json
+from secateur.silence import silenced
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")

@@ -5,33 +5,43 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.api.arguments import context_of, refuse, taken
 from secateur.compression.measuring import evaluate as measure
-from secateur.compression.measuring import usable_size, val_settings
+from secateur.compression.measuring import open_detector, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
-from secateur.data.letterbox import Picture, letterboxed, to_original
+from secateur.data.images import Image, ImageError
 from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import DistillSettings
+from secateur.errors import UserError
 from secateur.evaluation.metrics import Metrics
-from secateur.evaluation.predictor import TorchPredictor
-from secateur.evaluation.settings import PREDICTION
+from secateur.evaluation.predictor import Predictor
+from secateur.evaluation.validate import auto_batch_size
 from secateur.machine import pick_device
+from secateur.prediction.detections import check_supervision, to_detections
+from secateur.prediction.media import read_picture
+from secateur.prediction.predicting import Asker
+from secateur.prediction.settings import BoxSettings
+from secateur.prediction.streams import MediumError
 from secateur.sparsity.settings import WeightSettings
 from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from supervision import Detections
+
 Network = TypeVar("Network", bound=nn.Module)
 Model = TypeVar("Model", Checkpoint, nn.Module)
 Floats = NDArray[np.float64]
+Picture = str | Path | Image
 
 
 def finetune(
@@ -114,33 +124,84 @@ def export(checkpoint: Checkpoint, path: str | Path, *, image_size: int = 0, **o
     return Path(path)
 
 
+@overload
 def predict(
-    checkpoint: Checkpoint,
+    model: Checkpoint | Predictor | str | Path,
+    pictures: Picture,
+    *,
+    image_size: int = ...,
+    device: str = ...,
+    batch_size: int = ...,
+    **options: Any,
+) -> Detections: ...
+
+
+@overload
+def predict(
+    model: Checkpoint | Predictor | str | Path,
+    pictures: Sequence[Picture],
+    *,
+    image_size: int = ...,
+    device: str = ...,
+    batch_size: int = ...,
+    **options: Any,
+) -> list[Detections]: ...
+
+
+def predict(
+    model: Checkpoint | Predictor | str | Path,
     pictures: Picture | Sequence[Picture],
     *,
     image_size: int = 0,
-    conf: float = 0.25,
-    iou: float = 0.45,
     device: str = "auto",
-) -> list[Tensor]:
-    """Boxes float32 [n, 6] of each picture: x1, y1, x2, y2 in its pixels, confidence, class; best first.
+    batch_size: int = 0,
+    **options: Any,
+) -> Detections | list[Detections]:
+    """What is found in one picture, or in each of several: `supervision.Detections`, best first.
+
+    Boxes are in pixels of the picture as a viewer shows it; class names are in `data["class_name"]`.
 
     Args:
-        pictures: files, or BGR arrays uint8 [H, W, 3], one or several.
+        model: a checkpoint, the file of one or of an export, or a predictor that is open already.
+        pictures: files, or BGR arrays uint8 [H, W, 3]; one picture gives one result, several give a list.
+        image_size: px of the longest side; 0 takes what the model takes or remembers.
+        batch_size: pictures that are asked for at once; 0 takes what suits the device.
+        options: the fields of `BoxSettings`: `conf`, `iou`, `max_det`, `classes`, `agnostic`.
+
+    Raises:
+        UserError: a picture cannot be read, or supervision is not installed.
 
     >>> import numpy as np
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
-    >>> predict(checkpoint, np.zeros((48, 64, 3), np.uint8), image_size=64)[0].shape
-    torch.Size([0, 6])
+    >>> found = predict(checkpoint, np.zeros((48, 64, 3), np.uint8), image_size=64)
+    >>> found.xyxy.shape, len(found.data["class_name"])
+    ((0, 4), 0)
     """
-    several: list[Picture] = list(pictures) if isinstance(pictures, list | tuple) else [pictures]  # type: ignore[list-item]
-    size, settings = usable_size(checkpoint, image_size), dataclasses.replace(PREDICTION, conf=conf, iou=iou)
-    predictor = TorchPredictor(checkpoint.detector().to(pick_device(device)))
-    results = []
-    for picture in several:
-        image, fit = letterboxed(picture, size)
-        boxes = predictor.predict(image[None], settings)[0]
-        results.append(to_original(boxes.cpu(), fit))
-    return results
+    check_supervision("secateur.predict")
+    settings = taken(BoxSettings, options)
+    refuse(options)
+    predictor, size = open_detector(model, pick_device(device), image_size=image_size)
+    count = batch_size or auto_batch_size(size if isinstance(size, int) else max(size), predictor.device)
+    asker = Asker(predictor, size, settings, count)
+    several = [pictures] if isinstance(pictures, str | Path | np.ndarray) else list(pictures)
+    found: list[Detections] = []
+    for start in range(0, len(several), count):
+        boxes = asker.boxes([_pixels(picture) for picture in several[start : start + count]])
+        found += [to_detections(rows, predictor.names) for rows in boxes]
+    return found[0] if isinstance(pictures, str | Path | np.ndarray) else found
+
+
+def _pixels(picture: Picture) -> Image:
+    if not isinstance(picture, str | Path):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise UserError(
+                f"A picture is a BGR array uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}; "
+                "cv2.cvtColor makes one of grey and of transparent pictures."
+            )
+        return picture
+    try:
+        return read_picture(str(picture))
+    except (ImageError, MediumError) as reason:
+        raise UserError(f"{picture}: {reason}.") from None

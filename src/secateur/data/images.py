@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -36,6 +37,25 @@ def read_image(file: str, reduce: int = 1) -> Image:
     if image is None:
         raise UserError(f"Cannot read image {file!r}: it was removed or damaged while in use.")
     return image
+
+
+def decode_image(content: NDArray[np.uint8]) -> Image:
+    """The BGR image uint8 [H,W,3] in the bytes of a file, turned as its EXIF data say.
+
+    Grey, 16-bit, CMYK and palette images become 8-bit BGR; transparency is left out.
+
+    Raises:
+        ImageError: the bytes are no image, or one larger than OpenCV allows.
+    """
+    if not len(content):
+        raise ImageError("the file is empty (zero bytes)")
+    try:
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except cv2.error:
+        raise ImageError("is too large") from None
+    if image is None:
+        raise ImageError("is not an image or is damaged")
+    return np.asarray(image, np.uint8)
 
 
 def _decoded(file: str, flag: int) -> Image | None:
@@ -96,13 +116,13 @@ def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
     files: list[str] = []
     for source in sources:
         if source.is_dir():
-            files += _walk(source)
+            files += files_in(source)
         elif source.is_file() and source.suffix.lower() == ".txt":
             files += _listed(source, root)
         elif source.is_file() and source.suffix.lower() in SUFFIXES:
             files.append(str(source))
         elif not source.exists() and glob.has_magic(str(source)):
-            files += _matching(source)
+            files += files_matching(source)
         elif source.exists():
             raise UserError(f"{source} is neither a folder of images nor a .txt list of images.")
         else:
@@ -110,11 +130,12 @@ def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
     return sorted(files)
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+def _is_one_of(name: str, suffixes: Collection[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
 
 
-def _walk(folder: Path) -> list[str]:
+def files_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
+    """Files of a folder with one of the suffixes (those of images), at any depth, through links, each once."""
     files: list[str] = []
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -124,20 +145,25 @@ def _walk(folder: Path) -> list[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
-        files += [os.path.join(place, name) for name in names if _is_image(name)]  # noqa: PTH118
+        files += [os.path.join(place, name) for name in names if _is_one_of(name, suffixes)]  # noqa: PTH118
     return files
 
 
-def _matching(pattern: Path) -> list[str]:
-    """Images that a pattern matches, and those in folders that it matches, each once; other files are passed over."""
+def files_matching(pattern: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
+    """Files with one of the suffixes (those of images) that a pattern matches, and those in folders that it matches,
+    each once; other files are passed over.
+
+    Raises:
+        UserError: nothing matches.
+    """
     found = sorted(glob.glob(str(pattern), recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
     if not found:
         raise UserError(f"Nothing matches the pattern {pattern}.")
     files: set[str] = set()
     for name in found:
         if os.path.isdir(name):  # noqa: PTH112
-            files.update(_walk(Path(name)))
-        elif _is_image(name):
+            files.update(files_in(Path(name), suffixes))
+        elif _is_one_of(name, suffixes):
             files.add(name)
     return list(files)
 
@@ -149,7 +175,7 @@ def _listed(file: Path, root: Path) -> list[str]:
         raise UserError(f"Cannot read the image list {file}: {error}.") from error
     files = []
     for line in (line.strip() for line in lines):
-        if not line or not _is_image(line):
+        if not line or not _is_one_of(line, SUFFIXES):
             continue
         if line.startswith("./"):
             path = file.parent / line

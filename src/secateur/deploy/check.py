@@ -24,24 +24,28 @@ SEEN = 0.25
 """Confidence from which something is seen."""
 
 
-def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: ExportSettings) -> float:
+def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: ExportSettings, rows: Path) -> float:
     """How far a file is from its detector, when that is near enough.
 
     Args:
         file: where it lies now.
         path: where it is to be, for sentences.
+        rows: for a file with the suppression inside, the same without it: boxes are compared by those of its rows,
+            since rounding alone decides between boxes that are equally good.
 
     Raises:
         UserError: it cannot be run, or differs by more than its precision explains.
     """
-    predictor = runtime.open(file, torch.device("cpu"), 0, "fp32")
+    predictor = runtime.open(rows, torch.device("cpu"), 0, "fp32")
     images = probes(3 if settings.dynamic else settings.batch_size, source.channels, source.size)
     if settings.precision == "int8":
         error = seen_error(source, predictor)
-    elif settings.output == "detections":
-        error = detections_error(source, predictor, images, settings)
     else:
         error = output_error(source, predictor, images)
+    if rows != file:
+        error = max(
+            error, detections_error(predictor, runtime.open(file, torch.device("cpu"), 0, "fp32"), images, settings)
+        )
     check_outputs(error, settings.precision, runtime.title, path)
     return error
 
@@ -72,14 +76,15 @@ def output_error(source: Source, predictor: Predictor, images: Sequence[Tensor])
     return worst
 
 
-def detections_error(source: Source, predictor: Predictor, images: Sequence[Tensor], settings: ExportSettings) -> float:
-    """The largest difference of boxes after suppression, which have to be the same ones in the same order."""
-    assert isinstance(predictor, FilePredictor)
+def detections_error(
+    rows: Predictor, detections: Predictor, images: Sequence[Tensor], settings: ExportSettings
+) -> float:
+    """The largest difference between the boxes that stay of a file's rows and those that the other file gives."""
+    assert isinstance(detections, FilePredictor)
     worst = 0.0
     for batch in images:
-        with torch.inference_mode():
-            expected = non_max_suppression(source.detector.predict(batch), settings.nms)
-        for found, boxes in zip(torch.from_numpy(predictor.outputs(batch)[0]), expected, strict=True):
+        expected = non_max_suppression(rows.rows(batch, settings.conf), settings.nms)
+        for found, boxes in zip(torch.from_numpy(detections.outputs(batch)[0]), expected, strict=True):
             if int((found[:, 4] > 0).sum()) != len(boxes):
                 return float("inf")
             worst = max(worst, _difference(found[: len(boxes)].double(), boxes.double()))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +163,26 @@ def export(
     source = Source.of(network, size, about, pictures)
     with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
         written = exporter.write(source, temporary, settings)
-        error = checked(source, RUNTIMES[exporter.suffix], temporary, path, settings)
+        with _rows_alone(exporter, source, temporary, settings) as rows:
+            error = checked(source, RUNTIMES[exporter.suffix], temporary, path, settings, rows)
         megabytes = _bytes(temporary) / 1e6
     batch = 0 if settings.dynamic else settings.batch_size
     notes = tuple(note.replace("{file}", str(path)) for note in written.notes)
     return Exported(path, error, size, batch, megabytes, settings.precision, written.details, notes)
+
+
+@contextmanager
+def _rows_alone(exporter: Exporter, source: Source, file: Path, settings: ExportSettings) -> Iterator[Path]:
+    """A file with the suppression inside, for as long as it is looked at, without it; any other file itself."""
+    if settings.output != "detections":
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / f"rows{exporter.suffix}"
+        if exporter.folder:
+            rows.mkdir()
+        exporter.write(source, rows, replace(settings, output="decoded"))
+        yield rows
 
 
 def _bytes(path: Path) -> int:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.int8.onnx import quantised
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.silence import silenced
 from secateur.deploy.source import Source
 from secateur.deploy.tensorrt import build_line
 from secateur.errors import UserError
+from secateur.silence import silenced
 
 INPUT, OUTPUT = "images", "output"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs

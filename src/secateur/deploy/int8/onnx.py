@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.deploy.int8.tail import tail_of
-from secateur.deploy.silence import silenced
 from secateur.errors import UserError
+from secateur.silence import silenced
 
 NEWEST_OPSET = 20
 """ONNX Runtime quantises graphs up to this one."""

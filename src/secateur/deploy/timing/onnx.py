@@ -21,11 +21,11 @@ from torch import nn
 
 from secateur.deploy.exporters.onnx import write
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.silence import silenced
 from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
 from secateur.detector.architecture import is_detection_network
 from secateur.pruning.latency import Pair, Signature
+from secateur.silence import silenced
 
 _OPSET = 18
 _FEED = 16  # channels of the input from which the inputs of concats, sums and poolings are made

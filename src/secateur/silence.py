@@ -20,20 +20,27 @@ def silenced() -> Iterator[None]:
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, disabled)
-        stack.enter_context(_descriptors_closed())
+        stack.enter_context(_descriptors_closed(1, 2))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         yield
 
 
 @contextlib.contextmanager
-def _descriptors_closed() -> Iterator[None]:
-    """Sends what is written to the descriptors 1 and 2, past Python, to nowhere."""
+def stderr_silenced() -> Iterator[None]:
+    """Nothing reaches standard error while this lasts, past Python either: for libraries in C that complain there."""
+    with _descriptors_closed(2):
+        yield
+
+
+@contextlib.contextmanager
+def _descriptors_closed(*numbers: int) -> Iterator[None]:
+    """Sends what is written to these descriptors, past Python, to nowhere."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
     kept = {}
-    for number in (1, 2):
+    for number in numbers:
         with contextlib.suppress(OSError):  # a program without a terminal may have neither
             kept[number] = os.dup(number)
     nowhere = os.open(os.devnull, os.O_WRONLY)

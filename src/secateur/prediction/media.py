@@ -1,0 +1,150 @@
+"""Reads media one picture or frame at a time; what cannot be read is told and passed over."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from secateur.data.images import Image, ImageError, decode_image
+from secateur.prediction.settings import ReadSettings
+from secateur.prediction.sources import VIDEOS, Medium
+from secateur.prediction.streams import MediumError, capture
+from secateur.silence import stderr_silenced
+
+logger = logging.getLogger("secateur")
+
+_LARGEST = 1 << 28  # bytes of a picture behind a URL
+_NEARLY = 0.95  # of the frames that a file announces: some only guess their number
+_NOT_MEDIA = ("text/", "application/json", "application/xml")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, or one picture of a video.
+
+    Attributes:
+        medium: where it comes from.
+        pixels: BGR uint8 [H, W, 3], turned as a viewer shows it.
+        number: place among the frames of its video, from 1; None for a picture.
+        rate: frames a second of which it is one, after frames were left out; 0 for a picture.
+        total: frames of its video that will come, as far as the file tells; 0 for one that is not known.
+    """
+
+    medium: Medium
+    pixels: Image
+    number: int | None = None
+    rate: float = 0.0
+    total: int = 0
+
+    @property
+    def stem(self) -> str:
+        """The name, without suffix, of what is written about this picture alone."""
+        return self.medium.stem if self.number is None else f"{self.medium.stem}_{self.number}"
+
+
+def read_media(
+    media: Iterable[Medium], settings: ReadSettings, skipped: Callable[[Medium, str], None]
+) -> Iterator[Frame]:
+    """The frames of all media, one after the other; one is in memory at a time.
+
+    Args:
+        media: what to read.
+        settings: how.
+        skipped: is told what cannot be read and why.
+    """
+    for medium in media:
+        try:
+            yield from _frames(medium, settings)
+        except (MediumError, ImageError) as reason:
+            skipped(medium, str(reason))
+
+
+def _frames(medium: Medium, settings: ReadSettings) -> Iterator[Frame]:
+    if medium.kind == "picture":
+        yield Frame(medium, _picture(_content(medium.address)))
+        return
+    if medium.kind == "web":
+        content = _fetched(medium.address, settings.timeout)
+        if content is not None:
+            yield Frame(medium, _picture(content))
+            return
+    with capture(medium, settings.timeout) as video:
+        stride, last = settings.vid_stride, 0
+        for number, pixels in video.frames(stride):
+            last = number
+            yield Frame(medium, pixels, number, video.rate / stride, -(-video.total // stride))
+    if last + stride <= _NEARLY * video.total:
+        logger.warning("%s: breaks off, only the first %d of its %d frames can be read.", medium, last, video.total)
+
+
+def read_picture(file: str) -> Image:
+    """The picture of a file: BGR uint8 [H, W, 3], turned as a viewer shows it.
+
+    Raises:
+        ImageError, MediumError: it cannot be read, with the reason.
+    """
+    return _picture(_content(file))
+
+
+def _picture(content: bytes) -> Image:
+    with stderr_silenced():  # libpng and libjpeg print what they find wrong
+        return decode_image(np.frombuffer(content, np.uint8))
+
+
+def _content(file: str) -> bytes:
+    try:
+        # The bytes are read here, as OpenCV ends the process where a name is not UTF-8.
+        with open(file, "rb") as stream:  # noqa: PTH123
+            return stream.read()
+    except FileNotFoundError:
+        raise MediumError("does not exist") from None
+    except OSError as error:
+        raise MediumError(f"cannot be read ({error.strerror or error})") from None
+
+
+def _fetched(url: str, timeout: float) -> bytes | None:
+    """The picture behind an address; None where it is a video or a stream.
+
+    Raises:
+        MediumError: no answer in time, an error, or something else than media.
+    """
+    try:
+        with urllib.request.urlopen(_request(url), timeout=timeout) as answer:
+            kind = answer.headers.get_content_type()
+            suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.lower()
+            if kind.startswith(_NOT_MEDIA):
+                raise MediumError(f"is neither a picture nor a video but {kind}")
+            if suffix in VIDEOS or kind.startswith(("video/", "multipart/")):
+                return None
+            content: bytes = answer.read(_LARGEST + 1)
+    except TimeoutError:
+        raise MediumError(f"does not answer within {timeout:g} s") from None
+    except urllib.error.HTTPError as error:
+        raise MediumError(f"is refused by the server ({error.code} {error.reason})") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise MediumError(f"does not answer within {timeout:g} s") from None
+        raise MediumError(f"cannot be fetched ({getattr(reason, 'strerror', None) or reason})") from None
+    if len(content) > _LARGEST:
+        raise MediumError(f"is larger than {_LARGEST >> 20} MiB")
+    return content
+
+
+def _request(url: str) -> urllib.request.Request:
+    """What asks for an address; a name and password in it are sent in the header where they belong."""
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"User-Agent": "secateur"})
+    if login:
+        request.add_header("Authorization", "Basic " + base64.b64encode(unquote(login).encode()).decode())
+    return request

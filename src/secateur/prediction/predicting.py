@@ -1,0 +1,124 @@
+"""Boxes in pictures: batches of frames through a predictor, the results in the pixels of each picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.data.images import Image
+from secateur.data.letterbox import letterboxed, to_original
+from secateur.errors import UserError
+from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.predictor import Predictor
+from secateur.prediction.media import Frame
+from secateur.prediction.settings import BoxSettings
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in a frame.
+
+    Attributes:
+        frame: the picture.
+        boxes: float32 [n, 6]: x1, y1, x2, y2 in its pixels, confidence, class; best first.
+    """
+
+    frame: Frame
+    boxes: Tensor
+
+
+class Asker:
+    """A predictor with the size, batch and thresholds of the questions."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        image_size: int | tuple[int, int],
+        settings: BoxSettings | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        """Takes what holds for all pictures.
+
+        Args:
+            predictor: what is asked.
+            image_size: px; where the predictor takes any size, the longest side of its images, whose other side follows
+                the picture; otherwise the side, or height and width, of every image.
+            settings: which boxes stay.
+            batch_size: most pictures that are asked for at once.
+
+        Raises:
+            UserError: unknown classes, or no usable batch size.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size ({batch_size}) must be positive.")
+        settings = settings or BoxSettings()
+        self.predictor, self.batch_size = predictor, batch_size
+        self._size, self._nms = image_size, settings.nms()
+        self._stride = int(max(predictor.strides)) if predictor.image_size is None else 0
+        self._classes = torch.tensor(class_ids(settings.classes, predictor.names)) if settings.classes else None
+
+    def boxes(self, pictures: Sequence[Image]) -> list[Tensor]:
+        """Boxes float32 [n, 6] on CPU of each picture BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
+        class; best first."""
+        fitted = [letterboxed(picture, self._size, self._stride) for picture in pictures]
+        # Images of a batch share a shape; a group is what of these pictures has the same.
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for position, (image, _) in enumerate(fitted):
+            groups[image.shape].append(position)
+        found: dict[int, Tensor] = {}
+        for positions in groups.values():
+            rows = self._rows(np.stack([fitted[position][0] for position in positions]))
+            kept = non_max_suppression(rows, self._nms)
+            for position, boxes in zip(positions, kept, strict=True):
+                found[position] = to_original(boxes.cpu(), fitted[position][1])
+        return [found[position] for position in range(len(pictures))]
+
+    def predictions(self, frames: Iterable[Frame]) -> Iterator[Prediction]:
+        """What is found in each frame, in their order; a batch of them is in memory at a time."""
+        for batch in self._batches(frames):
+            boxes = self.boxes([frame.pixels for frame in batch])
+            yield from map(Prediction, batch, boxes)
+
+    def _batches(self, frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+        batch: list[Frame] = []
+        for frame in frames:
+            batch.append(frame)
+            # A camera is not waited for.
+            if len(batch) >= self.batch_size or frame.medium.live:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _rows(self, images: np.ndarray) -> Sequence[Tensor]:
+        """Decoded rows of RGB images uint8 [B, h, w, 3], of the wanted classes alone."""
+        pixels = torch.from_numpy(images).to(self.predictor.device)
+        rows = self.predictor.rows(pixels.permute(0, 3, 1, 2).float().div_(255), self._nms.conf)
+        if self._classes is None:
+            return rows
+        classes = self._classes.to(rows[0].device)
+        return [of_image[torch.isin(of_image[:, 5:].argmax(dim=1), classes)] for of_image in rows]
+
+
+def class_ids(words: Sequence[str], names: Mapping[int, str]) -> list[int]:
+    """The ids of classes that are named by id or name.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    by_name = {name.lower(): number for number, name in names.items()}
+    ids = []
+    for word in map(str, words):
+        number = int(word) if word.isdecimal() else by_name.get(word.lower(), -1)
+        if word.lower() in by_name:
+            number = by_name[word.lower()]
+        if number not in names:
+            known = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
+            raise UserError(f"There is no class {word!r}; the detector knows {len(names)} classes: {known}, ...")
+        ids.append(number)
+    return ids

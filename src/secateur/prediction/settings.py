@@ -1,0 +1,85 @@
+"""The options of a prediction: the one place of their defaults (imports no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.errors import UserError
+from secateur.evaluation.settings import PREDICTION, NmsSettings
+
+
+@dataclass(frozen=True)
+class BoxSettings:
+    """Which boxes stay."""
+
+    conf: float = PREDICTION.conf
+    """Lowest confidence (objectness x class score) of a box."""
+    iou: float = PREDICTION.iou
+    """Overlap at which a box is removed by a better one of its class."""
+    max_det: int = PREDICTION.max_det
+    """Most boxes of a picture."""
+    classes: tuple[str, ...] = ()
+    """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
+    agnostic: bool = False
+    """Boxes of different classes remove each other too."""
+
+    def __post_init__(self) -> None:
+        self.nms()
+
+    def nms(self) -> NmsSettings:
+        """The settings of the suppression.
+
+        Raises:
+            UserError: a number that makes no sense.
+        """
+        return NmsSettings(self.conf, self.iou, self.max_det, self.agnostic, multi_label=PREDICTION.multi_label)
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How videos and streams are read."""
+
+    vid_stride: int = 1
+    """Take one frame of so many of videos and streams."""
+    timeout: float = 10.0
+    """Seconds to wait for the answer of a URL."""
+
+    def __post_init__(self) -> None:
+        if self.vid_stride < 1 or not self.timeout > 0:
+            raise UserError(f"vid_stride ({self.vid_stride}) and timeout ({self.timeout:g}) must be positive.")
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """How boxes are drawn."""
+
+    line_thickness: int = 0
+    """Pixels of the lines (0: by the size of the picture)."""
+    hide_labels: bool = False
+    """Draw boxes without their names."""
+    hide_conf: bool = False
+    """Draw names without the confidence."""
+
+    def __post_init__(self) -> None:
+        if self.line_thickness < 0:
+            raise UserError(f"line_thickness ({self.line_thickness}) must not be negative.")
+
+
+@dataclass(frozen=True)
+class WriteSettings:
+    """What is written."""
+
+    save: bool = True
+    """Pictures and videos with the boxes drawn."""
+    save_txt: bool = False
+    """A label file in YOLO's format for each picture or frame in which something is found."""
+    save_conf: bool = False
+    """The confidence as a sixth column of these files."""
+    save_crop: bool = False
+    """What is in each box, as a picture of its own."""
+    save_json: bool = False
+    """predictions.jsonl: a line of JSON for each picture or frame."""
+
+    def anything(self) -> bool:
+        """Whether a folder is needed."""
+        return self.save or self.save_txt or self.save_crop or self.save_json

@@ -1,0 +1,159 @@
+"""What a user names as a source: pictures, videos, folders, patterns, lists, webcams, addresses."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from secateur.data.images import SUFFIXES, files_in, files_matching
+from secateur.errors import UserError
+
+VIDEOS = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm",
+    ".wmv",
+})  # fmt: skip
+PICTURES = SUFFIXES | {".avif", ".jp2", ".pgm", ".ppm"}
+STDIN = "-"
+_STREAMED = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "mms")
+
+Kind = Literal["picture", "video", "web", "stream", "camera"]
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One thing to read.
+
+    Attributes:
+        kind: a picture file, a video file, a picture or video behind http, a stream, a webcam.
+        address: path, URL or the number of the webcam.
+        stem: the name, without suffix, of what is written about it; no two media of a list share it.
+    """
+
+    kind: Kind
+    address: str
+    stem: str
+
+    @property
+    def live(self) -> bool:
+        """It goes on until it is stopped."""
+        return self.kind in ("stream", "camera")
+
+    def __str__(self) -> str:
+        """What it is called in messages and results: a URL without the password in it, a name as UTF-8 can tell it."""
+        if self.kind == "camera":
+            return f"webcam {self.address}"
+        if self.kind in ("web", "stream"):
+            return re.sub(r"(?<=://)[^/@]*@", "", self.address)
+        return self.address.encode("utf-8", "backslashreplace").decode()
+
+
+def find_media(words: Sequence[str], stdin: Iterable[str] = ()) -> list[Medium]:
+    """The media that words name, folders and patterns sorted.
+
+    Args:
+        words: files, folders (searched to any depth), patterns, `.txt` lists, URLs, numbers of webcams, or `-`.
+        stdin: the lines that `-` stands for: paths or URLs.
+
+    Raises:
+        UserError: a word names nothing, or nothing that could be read.
+    """
+    return _with_own_stems([medium for word in words for medium in _media_of(word, stdin)])
+
+
+def _media_of(word: str, stdin: Iterable[str]) -> Iterator[Medium]:
+    path = Path(word)
+    if word == STDIN:
+        yield from _listed(_lines_of(stdin), Path())
+    elif "://" in word:
+        yield _at_url(word)
+    elif path.is_dir():
+        yield from _each(files_in(path, PICTURES | VIDEOS), f"There are no pictures or videos in the folder {word}.")
+    elif path.is_file() and path.suffix.lower() == ".txt":
+        yield from _listed(_lines(path), path.parent)
+    elif path.exists():
+        yield _in_file(word)
+    elif word.isdecimal() and len(word) < 4:
+        yield Medium("camera", word, f"webcam{word}")
+    elif glob.has_magic(word):
+        found = files_matching(path, PICTURES | VIDEOS)
+        yield from _each(found, f"The pattern {word} matches no pictures or videos.")
+    else:
+        raise UserError(f"There is no picture, video or folder {word}; correct the path.")
+
+
+def _each(files: list[str], nothing: str) -> Iterator[Medium]:
+    if not files:
+        raise UserError(nothing)
+    yield from map(_in_file, sorted(files))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the list {file}: {error}.") from error
+
+
+def _lines_of(stdin: Iterable[str]) -> list[str]:
+    try:
+        return list(stdin)
+    except UnicodeDecodeError as error:
+        raise UserError(f"The list on standard input is not UTF-8 text ({error.reason}).") from None
+
+
+def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
+    """The files and URLs of a list; what is not there is found out when it is read, like any unreadable file."""
+    for line in filter(None, (line.strip() for line in lines)):
+        if "://" in line:
+            yield _at_url(line)
+        else:
+            beside = folder / line
+            yield _in_file(str(beside) if not Path(line).exists() and beside.exists() else line)
+
+
+def _in_file(name: str) -> Medium:
+    path = Path(name)
+    # The names of what is written are UTF-8 even where the name of the file is not.
+    stem = path.stem.encode("utf-8", "replace").decode()
+    return Medium("video" if path.suffix.lower() in VIDEOS else "picture", name, stem)
+
+
+def _at_url(url: str) -> Medium:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"{url} is not an address ({error}).") from None
+    stem = re.sub(r"[^\w.-]+", "_", Path(unquote(parts.path)).stem or parts.netloc.rpartition("@")[2]).strip(".")
+    if parts.scheme in ("http", "https"):
+        return Medium("web", url, stem or "web")
+    if parts.scheme in _STREAMED:
+        return Medium("stream", url, stem or "stream")
+    raise UserError(f"Nothing here reads {parts.scheme}:// addresses; give http, https, rtsp or rtmp, or a file.")
+
+
+def _with_own_stems(media: list[Medium]) -> list[Medium]:
+    """The same with different stems, so that a.jpg, a.png and b/a.jpg do not overwrite what is written of each other.
+
+    Frames of a video `clip` are called clip_1, clip_2, ...: a picture of such a name gets another one too.
+    """
+    moving = {medium.stem for medium in media if medium.kind != "picture"}
+    taken: set[str] = set()
+    named = []
+    for medium in media:
+        stem, number = medium.stem, 1
+        while stem in taken or (medium.kind == "picture" and _like_a_frame(stem, moving)):
+            number += 1
+            stem = f"{medium.stem}-{number}"
+        taken.add(stem)
+        named.append(replace(medium, stem=stem))
+    return named
+
+
+def _like_a_frame(stem: str, moving: set[str]) -> bool:
+    start, _, number = stem.rpartition("_")
+    return number.isdecimal() and start in moving

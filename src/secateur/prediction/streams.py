@@ -1,0 +1,118 @@
+"""Videos, streams and webcams through OpenCV, which is kept from printing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from secateur.data.images import Image
+from secateur.prediction.sources import Medium
+from secateur.silence import stderr_silenced
+
+_USUAL_RATE = 30.0  # frames a second, where a camera or file does not tell
+_FASTEST = 1000.0
+
+
+class MediumError(Exception):
+    """A medium that cannot be used, with the reason."""
+
+
+class Video:
+    """An open video.
+
+    Attributes:
+        rate: frames a second.
+        total: frames, as far as the file tells; 0 where it does not.
+    """
+
+    def __init__(self, capture: Any) -> None:
+        self._capture = capture
+        rate, total = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.rate = rate if 0 < rate <= _FASTEST else _USUAL_RATE
+        # A file without an index says something negative and huge.
+        self.total = int(total) if 0 < total < 1 << 40 else 0
+
+    def frames(self, stride: int = 1) -> Iterator[tuple[int, Image]]:
+        """Number, from 1, and pixels BGR uint8 [H, W, 3] of every `stride`-th frame, the first one among them.
+
+        Raises:
+            MediumError: there is not a single frame.
+        """
+        number = 1
+        while (pixels := self._next()) is not None:
+            yield number, pixels
+            if not all(self._capture.grab() for _ in range(stride - 1)):
+                return
+            number += stride
+        if number == 1:
+            raise MediumError("has no frames that can be read")
+
+    def _next(self) -> Image | None:
+        there, pixels = self._capture.read()
+        return np.asarray(pixels, np.uint8) if there and pixels is not None else None
+
+
+@contextmanager
+def capture(medium: Medium, timeout: float) -> Iterator[Video]:
+    """Opens a video file, a stream or a webcam.
+
+    Args:
+        medium: what to open.
+        timeout: seconds to wait for the answer of an address, and for each of its frames.
+
+    Raises:
+        MediumError: it cannot be opened, with the reason.
+    """
+    try:
+        medium.address.encode()
+    except UnicodeEncodeError:  # OpenCV would end the process
+        raise MediumError("has a name that is not UTF-8; rename it") from None
+    with _quiet_opencv():
+        with stderr_silenced():
+            opened = _opened(medium, timeout)
+        try:
+            if not opened.isOpened():
+                raise MediumError(_why(medium, timeout))
+            yield Video(opened)
+        finally:
+            opened.release()
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV and the FFmpeg in it print nothing; standard error stays open meanwhile, as cameras are waited for."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+def _opened(medium: Medium, timeout: float) -> Any:
+    if medium.kind == "camera":
+        return cv2.VideoCapture(int(medium.address))
+    if medium.kind == "video":
+        # FFmpeg takes what stands before a colon for a protocol, unless the path is absolute.
+        return cv2.VideoCapture(str(Path(medium.address).absolute()), cv2.CAP_FFMPEG)
+    limit = max(int(1000 * timeout), 1)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+    return cv2.VideoCapture(medium.address, cv2.CAP_FFMPEG, limits)
+
+
+def _why(medium: Medium, timeout: float) -> str:
+    if medium.kind == "camera":
+        return "is not there or is in use"
+    if medium.kind != "video":
+        return f"does not answer within {timeout:g} s, or sends no video"
+    path = Path(medium.address)
+    if not path.exists():
+        return "does not exist"
+    return "is not a video, has no frames or is damaged" if path.stat().st_size else "the file is empty (zero bytes)"

@@ -1,0 +1,139 @@
+"""Boxes come back in the pixels of each picture, whatever its shape, its companions and the predictor's size."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from bright_rectangles import CLASSES, GREEN, RED, WHITE, BrightRectangles, picture
+from torch import Tensor
+
+from secateur.data.images import Image
+from secateur.errors import UserError
+from secateur.prediction.media import Frame
+from secateur.prediction.predicting import Asker, class_ids
+from secateur.prediction.settings import BoxSettings
+from secateur.prediction.sources import Medium
+
+
+def assert_found(
+    boxes: Tensor, pixels: Image, *objects: tuple[tuple[int, int, int], tuple[int, ...]], side: int
+) -> None:
+    """The boxes are those objects, within a pixel of the network's image."""
+    tolerance = 1.01 * max(max(pixels.shape[:2]) / side, 1)
+    assert len(boxes) == len(objects)
+    for colour, box in objects:
+        near = [row for row in boxes.tolist() if row[5] == CLASSES[colour]]
+        errors = [max(abs(a - b) for a, b in zip(row[:4], box, strict=True)) for row in near]
+        assert errors and min(errors) <= tolerance, (box, near)
+
+
+@pytest.mark.parametrize("image_size", [None, 256, (128, 256)])
+@pytest.mark.parametrize(("height", "width"), [(2160, 3840), (3840, 2160), (480, 640), (101, 333), (64, 64)])
+def test_boxes_are_where_the_objects_are(height: int, width: int, image_size: int | tuple[int, int] | None) -> None:
+    objects = [
+        (RED, (0, 0, width // 4, height // 3)),
+        (GREEN, (width // 2, height // 2, width, height)),
+        (WHITE, (width // 2, height // 8, width * 7 // 8, height // 3)),
+    ]
+    pixels = picture(height, width, *objects)
+    boxes = Asker(BrightRectangles(image_size), image_size or 256).boxes([pixels])[0]
+    assert boxes.dtype is torch.float32
+    assert_found(boxes, pixels, *objects, side=128 if image_size == (128, 256) else 256)
+
+
+def test_a_picture_of_ten_pixels() -> None:
+    pixels = picture(10, 10, (RED, (2, 3, 7, 9)))
+    assert_found(Asker(BrightRectangles(), 64).boxes([pixels])[0], pixels, (RED, (2, 3, 7, 9)), side=64)
+
+
+def test_pictures_are_batched_by_their_shape_and_keep_their_order() -> None:
+    """A rectangle costs less than a square; what is found does not depend on the companions."""
+    pictures = [
+        picture(*shape, (RED, (5 * k, 10, 5 * k + 20, 40)))
+        for k, shape in enumerate([(90, 160), (160, 90), (90, 160), (120, 120), (90, 160)])
+    ]
+    predictor = BrightRectangles()
+    frames = [Frame(Medium("picture", str(k), str(k)), pixels) for k, pixels in enumerate(pictures)]
+    found = list(Asker(predictor, 160, batch_size=4).predictions(frames))
+    assert predictor.shapes == [(2, 3, 96, 160), (1, 3, 160, 96), (1, 3, 160, 160), (1, 3, 96, 160)]
+    assert [prediction.frame for prediction in found] == frames
+    alone = Asker(BrightRectangles(), 160)
+    for prediction, pixels in zip(found, pictures, strict=True):
+        assert torch.equal(prediction.boxes, alone.boxes([pixels])[0])
+        assert len(prediction.boxes) == 1
+
+
+def test_a_predictor_of_one_size_gets_images_of_that_size() -> None:
+    predictor = BrightRectangles((96, 128))
+    Asker(predictor, (96, 128), batch_size=2).boxes([picture(30, 300), picture(300, 30)])
+    assert predictor.shapes == [(2, 3, 96, 128)]
+
+
+def test_a_camera_is_not_waited_for() -> None:
+    predictor = BrightRectangles()
+    frames = [Frame(Medium("camera", "0", "webcam0"), picture(64, 64), number) for number in (1, 2)]
+    assert len(list(Asker(predictor, 64, batch_size=8).predictions(frames))) == 2
+    assert predictor.shapes == [(1, 3, 64, 64)] * 2
+
+
+def test_thresholds() -> None:
+    pixels = picture(64, 64, (RED, (0, 0, 30, 30)), (GREEN, (40, 40, 50, 50)), (RED, (40, 0, 45, 9)))
+    confidences = Asker(BrightRectangles(), 64).boxes([pixels])[0][:, 4].tolist()
+    assert confidences == sorted(confidences, reverse=True) and len(confidences) == 3
+    sure = BoxSettings(conf=confidences[1])
+    assert len(Asker(BrightRectangles(), 64, sure).boxes([pixels])[0]) == 1
+    assert len(Asker(BrightRectangles(), 64, BoxSettings(max_det=2)).boxes([pixels])[0]) == 2
+
+
+class Overlapping(BrightRectangles):
+    """Says that the same place is surely red and perhaps green."""
+
+    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+        red = [32.0, 32, 20, 20, 0.9, 1, 0.2, 0]
+        green = [32.0, 32, 20, 20, 0.6, 0.1, 1, 0]
+        return [torch.tensor([red, green]) for _ in images]
+
+
+def test_classes_that_are_not_wanted_take_nothing_from_others() -> None:
+    def classes(**settings: object) -> list[int]:
+        asker = Asker(Overlapping(), 64, BoxSettings(**settings))  # type: ignore[arg-type]
+        return [int(number) for number in asker.boxes([picture(64, 64)])[0][:, 5]]
+
+    assert classes() == [0, 1]
+    assert classes(agnostic=True) == [0]
+    assert classes(agnostic=True, classes=("green",)) == [1]
+    assert classes(classes=("2",)) == []
+
+
+def test_classes_by_id_and_name() -> None:
+    names = {0: "person", 1: "Traffic light", 2: "0"}
+    assert class_ids(["1", "person", "traffic light"], names) == [1, 0, 1]
+    assert class_ids(["0"], names) == [2]  # a name before an id
+    with pytest.raises(UserError, match="There is no class 'cat'; the detector knows 3 classes: 0 person"):
+        class_ids(["cat"], names)
+    with pytest.raises(UserError, match="There is no class '7'"):
+        class_ids(["7"], names)
+
+
+def test_numbers_that_make_no_sense() -> None:
+    with pytest.raises(UserError, match="batch_size"):
+        Asker(BrightRectangles(), 64, batch_size=0)
+    with pytest.raises(UserError, match="conf"):
+        BoxSettings(conf=1.5)
+
+
+def test_resizing_is_bilinear() -> None:
+    """As in YOLOv5's prediction, also where a picture becomes smaller."""
+    seen: list[Tensor] = []
+
+    class Looking(BrightRectangles):
+        def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+            seen.append(images)
+            return [torch.zeros(0, 8) for _ in images]
+
+    pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), np.uint8)
+    Asker(Looking(), 64).boxes([pixels])
+    expected = cv2.resize(pixels, (64, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
+    assert np.allclose(seen[0][0].permute(1, 2, 0).numpy() * 255, expected)
