@@ -45,8 +45,8 @@ class Comparison:
 
     Attributes:
         latencies: one entry a name, in the order given.
-        ratios: images a second / those of the baseline, the median over rounds (above 1: faster). Times drift with the machine's
-            load; the two times of one round do so together, so their ratio is steadier than either.
+        ratios: images a second / those of the baseline, the median over rounds (above 1: faster). Times drift with the
+            machine's load; the two times of one round do so together, so their ratio is steadier than either.
     """
 
     latencies: dict[str, Latency]
