@@ -29,7 +29,8 @@ RENAMED: Mapping[str, str] = {
 SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}
 # Flags that mean something in one command only.
 SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)}
+    "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)},
+    "bench": {"--half": ("--precision", "fp16")},
 }
 # Flags without a counterpart: what to do instead, in one sentence.
 ANSWERS: Mapping[str, str] = {
@@ -48,7 +49,7 @@ ANSWERS: Mapping[str, str] = {
     "--local-rank": "torchrun tells each process its rank; leave it out",
     "--notest": "evaluate rarely with --val-every 0",
     "--augment": "there is no test-time augmentation here; leave it out",
-    "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val",
+    "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val and bench",
     "--noplots": "pictures are drawn where matplotlib is installed; leave it out",
     "--verbose": "the table of all classes is always printed; leave it out",
 }

@@ -39,8 +39,6 @@ class BenchOptions:
     device: Device = "cpu"
     precision: str = "fp32"
     """Of checkpoints in PyTorch: fp32, bf16, or on a GPU fp16."""
-    half: bool = False
-    """The same as --precision fp16."""
     layers: bool = False
     """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files beside each other."""
     place: Place = field(default_factory=Place)
@@ -62,7 +60,7 @@ def bench(options: BenchOptions) -> Summary:
         options.rounds,
         options.threads or cpu_threads(),
         pick_device(options.device),
-        "fp16" if options.half else options.precision,
+        options.precision,
     )
     result = compare_files(options.files, asked, layers=options.layers)
     machine = processor() if asked.device.type == "cpu" else str(asked.device)
