@@ -82,11 +82,11 @@ def done(mine: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) 
     commands = [
         [*run, "--batch", "8", "--workers", "0", "--amp", "off", "--bits", "6", "--channels", "0.7"],
         ["compare", "excited.safetensors", final, *size],
-        ["export", "--weights", final, "--format", "torchscript"],
+        ["export", "--weights", final, "--format", "program"],
         ["val", "--weights", "spots.safetensors", *data, *size, "--workers", "0", "--no-plots"],
         ["prune", "--weights", "spots.safetensors", "--criterion", "l2", "--params", "0.5", *size],
         ["info", pruned],
-        ["export", "--weights", pruned, "--format", "torchscript"],
+        ["export", "--weights", pruned, "--format", "program"],
     ]
     assert SNIPPET is not None
     script = [sys.executable, "-c", COMMANDS, SNIPPET[1], json.dumps(commands)]
@@ -138,7 +138,7 @@ def test_the_block_and_the_architecture_are_built_cut_and_exported(done: Done) -
     assert info["model"]["parameters"] == prune["model"]["parameters"] <= 0.5 * val["model"]["parameters"]
     assert info["strides"] == [8.0]
     exports = [summary["export"] for summary in done.of("export")]
-    assert [entry["format"] for entry in exports] == ["torchscript", "torchscript"]
+    assert [entry["format"] for entry in exports] == ["program", "program"]
     assert all(entry["max_error"] < 1e-3 for entry in exports)
 
 
@@ -213,7 +213,7 @@ def test_the_same_files_live_in_the_package(tmp_path: Path) -> None:
     assert Path(file).is_relative_to(tmp_path)
     assert heavy == []
     assert {"spread", "smallness", "steady", "filter", "eager", "square", "objectness", "channels"} < set(names)
-    assert {"round_weights", "compare", "torchscript", "SqueezeExcite", "spots", "mine"} < set(names)
+    assert {"round_weights", "compare", "program", "SqueezeExcite", "spots", "mine"} < set(names)
     assert "channels" in costs
 
 

@@ -31,7 +31,10 @@ SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--
 SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)},
     "bench": {"--half": ("--precision", "fp16")},
+    "export": {"--half": ("--precision", "fp16"), "--int8": ("--precision", "int8")},
 }
+# Flags that take several words, which here is one with commas.
+JOINED: Mapping[str, str] = {"export": "--format"}
 # Flags without a counterpart: what to do instead, in one sentence.
 ANSWERS: Mapping[str, str] = {
     "--do-prune": "weights are pruned while training by saying how many: --target-sparsity 0.8 (secateur finetune)",
@@ -55,7 +58,6 @@ ANSWERS: Mapping[str, str] = {
 }
 # Answers that hold for one command only.
 OF_COMMAND: Mapping[str, Mapping[str, str]] = {
-    "export": {"--half": "files are written in fp32; leave it out"},
     "prune": {"--cfg": "a checkpoint knows its own network; leave it out"},
     "finetune": {"--cfg": "a checkpoint knows its own network; leave it out"},
     "sparsify": {"--cfg": "a checkpoint knows its own network; leave it out"},
@@ -72,7 +74,10 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
     for position, word in enumerate(arguments):
         flag, equals, value = word.partition("=")
         if not flag.startswith("--"):
-            words.append(word)
+            if len(words) > 1 and words[-2] == JOINED.get(command):
+                words[-1] += f",{word}"
+            else:
+                words.append(word)
             continue
         flag = "--" + flag[2:].replace("_", "-")
         spelt_out = {**SPELT_OUT, **SPELT_OUT_IN.get(command, {})}

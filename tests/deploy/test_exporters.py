@@ -9,11 +9,12 @@ import sys
 import pytest
 import torch
 
-from secateur.deploy.check import output_error
+from secateur.deploy import check
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.exporters import onnx as onnx_exporter
 from secateur.deploy.runtimes.onnx import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 
@@ -31,7 +32,7 @@ def test_outputs_and_what_is_said_of_them(detector, tmp_path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
     said = result.to_dict()
     assert said.pop("max_error") <= 1e-3 and said.pop("nodes") > 100 and said.pop("file_mb") > 1
-    assert said == {"file": "a.onnx", "size": [64, 96], "batch": 1, "opset": 17}
+    assert said == {"file": "a.onnx", "size": [64, 96], "batch": 1, "precision": "fp32", "opset": 17}
 
 
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5s-transformer", "yolov5s-ghost"])
@@ -96,7 +97,7 @@ def test_image_size_is_rounded_up_with_a_notice(detector, tmp_path, caplog) -> N
 
 @pytest.mark.parametrize("error", [0.5, float("inf"), float("nan")])
 def test_a_wrong_file_is_not_kept(detector, tmp_path, monkeypatch, error) -> None:
-    monkeypatch.setattr(onnx_exporter, "output_error", lambda *arguments: error)
+    monkeypatch.setattr(check, "output_error", lambda *arguments: error)
     with pytest.raises(UserError, match="differs from the detector"):
         export(detector, tmp_path / "a.onnx", 64)
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +108,9 @@ def test_the_check_sees_a_difference(detector, lively, tmp_path) -> None:
     other = lively("yolov5n").eval()
     with torch.no_grad():
         other.head.m[0].bias += 0.1
-    assert output_error(other, file.run, [torch.rand(1, 3, 64, 64)]) > 1e-3
+    images = [torch.rand(1, 3, 64, 64)]
+    assert check.output_error(Source.of(other, (64, 64)), file, images) > 1e-3
+    assert check.output_error(Source.of(detector, (64, 64)), file, images) <= 1e-3
 
 
 @pytest.mark.parametrize("opset", [1, 8, 999])
@@ -120,7 +123,7 @@ def test_opsets_that_do_not_exist_are_refused_in_a_sentence(detector, tmp_path, 
 def test_another_opset_than_the_asked_one_is_not_written(detector, tmp_path, monkeypatch) -> None:
     trace = onnx_exporter._trace
     older = ExportSettings(opset=12)
-    monkeypatch.setattr(onnx_exporter, "_trace", lambda *arguments: trace(*arguments[:3], older))
+    monkeypatch.setattr(onnx_exporter, "_trace", lambda *arguments: trace(*arguments[:3], older, *arguments[4:]))
     with pytest.raises(UserError, match="opset 17, it gives 12 instead"):
         export(detector, tmp_path / "a.onnx", 64)
 
@@ -144,7 +147,7 @@ def test_nothing_is_printed_not_even_where_the_exporter_stumbles(tmp_path) -> No
     # each of its steps.
     code = f"""
 import logging, sys
-logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.model import Detector

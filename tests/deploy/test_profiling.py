@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.deploy.exporters.onnx import write_unchecked
+from secateur.deploy.exporters import export
 from secateur.deploy.profiling import PROFILERS, LayerTime, profiler_of
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.silence import silenced
@@ -21,7 +21,7 @@ SIDES = (64, 64)
 def exported(tiny_weights: Path, tmp_path: Path) -> Path:
     pytest.importorskip("onnxruntime")
     file = tmp_path / "tiny.onnx"
-    write_unchecked(load_checkpoint(tiny_weights).detector(), file, SIDES, ExportSettings())
+    export(load_checkpoint(tiny_weights).detector(), file, SIDES)
     return file
 
 
@@ -61,7 +61,7 @@ def test_all_layers_of_an_onnx_file_are_timed(exported: Path, tiny_weights: Path
 def test_a_batch_that_is_left_open(tiny_weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     file = tmp_path / "open.onnx"
-    write_unchecked(load_checkpoint(tiny_weights).detector(), file, SIDES, ExportSettings(dynamic=True))
+    export(load_checkpoint(tiny_weights).detector(), file, SIDES, ExportSettings(dynamic=True))
     assert PROFILERS[".onnx"].work(file, SIDES) == layer_work(load_checkpoint(tiny_weights).detector(), SIDES)
     assert sum(layer.ms for layer in profile(file, batch=3)) > 0
 

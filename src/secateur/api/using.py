@@ -17,6 +17,7 @@ from secateur.compression.measuring import usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
 from secateur.data.letterbox import Picture, letterboxed, to_original
 from secateur.deploy.exporters import export as write
+from secateur.deploy.exporting import about
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import DistillSettings
@@ -109,7 +110,7 @@ def export(checkpoint: Checkpoint, path: str | Path, *, image_size: int = 0, **o
     """
     settings = taken(ExportSettings, options)
     refuse(options)
-    write(checkpoint.detector(), Path(path), usable_size(checkpoint, image_size), settings)
+    write(checkpoint.detector(), path, usable_size(checkpoint, image_size), settings, about=about(checkpoint))
     return Path(path)
 
 

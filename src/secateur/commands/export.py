@@ -13,7 +13,7 @@ from secateur.runs.folders import Place, finish, removed_on_failure, require
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a file for another runtime and check that it gives the detector's outputs."""
+    """Write files for other runtimes and check that they give the detector's outputs."""
 
     weights: Weights = ""
     image_size: ImageSize = 0
@@ -21,24 +21,25 @@ class ExportOptions:
     place: Place = field(default_factory=Place)
 
 
-@command("export", "write a file for another runtime and check its outputs", lambda: ExportOptions, order=100)
+@command("export", "write files for other runtimes and check their outputs", lambda: ExportOptions, order=100)
 def export(options: ExportOptions) -> Summary:
-    """Writes one file into a fresh folder."""
+    """Writes a file of each format into a fresh folder."""
     from secateur.compression.measuring import describe, usable_size
-    from secateur.deploy.exporters import check_export
-    from secateur.deploy.exporters import export as write
+    from secateur.deploy.exporting import exported
     from secateur.detector.checkpoint import load_checkpoint
 
     weights = require(options.weights, "--weights", "best.pt")
-    exporter = check_export(options.export)
+    each = options.export.each()
     checkpoint = load_checkpoint(weights)
     image_size = usable_size(checkpoint, options.image_size)
     folder = options.place.new("export")
-    file = folder / f"{Path(weights).stem}{exporter.suffix}"
+    written = []
     with removed_on_failure(folder):
-        result = write(checkpoint.detector(), file, image_size, options.export)
-    print(f"{file}: {result.file_mb:.2f} MB, outputs within {result.max_error:.1e} of the detector's")
-    for note in result.notes:
-        print(note)
-    described = {"format": options.export.format, **result.to_dict()}
-    return finish(folder, {"command": "export", "model": describe(checkpoint, image_size), "export": described})
+        for settings in each:
+            result = exported(checkpoint, folder / Path(weights).stem, image_size, settings)
+            print(f"{result.path}: {result.file_mb:.2f} MB, outputs within {result.max_error:.1e} of the detector's")
+            for note in result.notes:
+                print(note)
+            written.append({"format": settings.format, **result.to_dict()})
+    summary = {"command": "export", "model": describe(checkpoint, image_size)}
+    return finish(folder, summary | {"export": written[0], "files": written})

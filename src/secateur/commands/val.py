@@ -99,7 +99,7 @@ def val(options: ValOptions) -> Summary:
 def opened(options: ValOptions, weights: str) -> tuple[Predictor, int, dict[str, Any], str]:
     """What predicts, the image size in pixels, the `model` part of the summary, and the line about the model."""
     from secateur.compression.measuring import DEFAULT_SIZE, describe, size_of, usable_size
-    from secateur.deploy.runtimes import RUNTIMES, open_predictor
+    from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
     from secateur.detector.checkpoint import load_checkpoint
     from secateur.detector.summary import summary
     from secateur.evaluation.cost import layer_flops
@@ -107,14 +107,13 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, int, dict[str,
     from secateur.machine import pick_device
 
     device, file = pick_device(options.device), Path(weights)
-    if file.suffix.lower() in RUNTIMES and RUNTIMES[file.suffix.lower()].exported:
+    if is_exported(file):
         predictor = open_predictor(file, device)
         fixed = predictor.image_size
         longest = max(fixed) if isinstance(fixed, tuple) else fixed
         size = options.image_size or longest or DEFAULT_SIZE
         model = {"parameters": None, "gflops": None, "sparsity": None, "file_mb": size_of(file)}
-        title = RUNTIMES[file.suffix.lower()].title
-        return predictor, size, model, f"{weights}: {title}, {predictor.nc} classes"
+        return predictor, size, model, f"{weights}: {runtime_of(file).title}, {predictor.nc} classes"
     checkpoint = load_checkpoint(weights)
     size = usable_size(checkpoint, options.image_size)
     network = checkpoint.detector().to(device)

@@ -1,20 +1,44 @@
-"""The check of every exported file: the runtime's rows beside the detector's."""
+"""The check of every exported file: what it gives, opened as its user opens it, beside what the detector gives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.detector.architecture import DetectionNetwork
+from secateur.deploy.predictor import FilePredictor
+from secateur.deploy.runtimes import Runtime
+from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.evaluation.latency import random_images
+from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.predictor import Predictor
 
-TOLERANCE = 1e-3
+TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
+"""Largest differences by precision: absolute for scores, relative to max(1 px, |value|) for boxes."""
+
+
+def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: ExportSettings) -> float:
+    """How far a file is from its detector, when that is near enough.
+
+    Args:
+        file: where it lies now.
+        path: where it is to be, for sentences.
+
+    Raises:
+        UserError: it cannot be run, or differs by more than its precision explains.
+    """
+    predictor = runtime.open(file, torch.device("cpu"), 0, "fp32")
+    images = probes(3 if settings.dynamic else settings.batch_size, source.channels, source.size)
+    if settings.output == "detections":
+        error = detections_error(source, predictor, images, settings)
+    else:
+        error = output_error(source, predictor, images)
+    check_outputs(error, settings.precision, runtime.title, path)
+    return error
 
 
 def probes(batch: int, channels: int, size: tuple[int, int]) -> list[Tensor]:
@@ -26,35 +50,52 @@ def probes(batch: int, channels: int, size: tuple[int, int]) -> list[Tensor]:
     return [random_images(size, batch, channels), picture]
 
 
-def output_error(
-    network: DetectionNetwork, run: Callable[[NDArray[np.float32]], NDArray[Any]], images: Sequence[Tensor]
-) -> float:
+def output_error(source: Source, predictor: Predictor, images: Sequence[Tensor]) -> float:
     """The largest difference of decoded rows: absolute for scores, relative to max(1 px, |value|) for boxes.
 
     Args:
-        network: in evaluation mode, on CPU.
-        run: the exported file: images [B, C, H, W] in 0..1 -> rows [B, N, 5 + nc].
-        images: inputs to compare on.
+        images: inputs [B, C, H, W] in 0..1 to compare on.
     """
     worst = 0.0
     for batch in images:
         with torch.inference_mode():
-            expected = network.predict(batch).double().numpy()
-        found = run(batch.numpy()).astype(np.float64)
-        if found.shape != expected.shape:
+            expected = source.detector.predict(batch).double()
+        found = [rows.double() for rows in predictor.rows(batch, -1.0)]
+        if [rows.shape for rows in found] != [rows.shape for rows in expected]:
             return float("inf")
-        scale = np.ones_like(expected)
-        scale[..., :4] = np.maximum(1, np.abs(expected[..., :4]))
-        difference = np.abs(found - expected) / scale
-        # A NaN would hide from max().
-        worst = max(worst, float(difference.max(initial=0)) if np.isfinite(difference).all() else float("inf"))
+        worst = max(worst, _difference(torch.stack(found), expected))
     return worst
 
 
-def check_outputs(error: float, runtime: str, path: object, advice: str) -> None:
+def detections_error(source: Source, predictor: Predictor, images: Sequence[Tensor], settings: ExportSettings) -> float:
+    """The largest difference of boxes after suppression, which have to be the same ones in the same order."""
+    assert isinstance(predictor, FilePredictor)
+    worst = 0.0
+    for batch in images:
+        with torch.inference_mode():
+            expected = non_max_suppression(source.detector.predict(batch), settings.nms)
+        for found, boxes in zip(torch.from_numpy(predictor.outputs(batch)[0]), expected, strict=True):
+            if int((found[:, 4] > 0).sum()) != len(boxes):
+                return float("inf")
+            worst = max(worst, _difference(found[: len(boxes)].double(), boxes.double()))
+    return worst
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of [..., 4 + n] values; infinite where one is not finite, which max() would hide."""
+    scale = torch.ones_like(expected)
+    scale[..., :4] = expected[..., :4].abs().clamp(min=1)
+    difference = (found - expected).abs() / scale
+    if not difference.numel():
+        return 0.0
+    return float(difference.max()) if bool(torch.isfinite(difference).all()) else float("inf")
+
+
+def check_outputs(error: float, precision: str, runtime: str, path: Path) -> None:
     """UserError when a file's outputs differ from the detector's by more than `TOLERANCE`."""
-    if not error <= TOLERANCE:
+    allowed = TOLERANCE.get(precision, float("inf"))
+    if not error <= allowed:
         raise UserError(
-            f"{runtime} differs from the detector by {error:.2g} (allowed: {TOLERANCE:g}), so {path} was not written; "
-            f"{advice}."
+            f"In {runtime} the file differs from the detector by {error:.2g} (allowed in {precision}: {allowed:g}), so "
+            f"{path} was not written; try other options, such as another --opset or --no-simplify, or another format."
         )

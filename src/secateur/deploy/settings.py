@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secateur.errors import UserError
+from secateur.evaluation.settings import PREDICTION, NmsSettings
+
+PRECISIONS = ("fp32", "fp16", "int8")
+OUTPUTS = ("decoded", "raw", "detections")
 
 
 @dataclass(frozen=True)
@@ -12,16 +16,54 @@ class ExportSettings:
     """Options of an export."""
 
     format: str = "onnx"
-    """Kind of file: onnx, or yolov5 (a .pt that YOLOv5 itself loads)."""
+    """Kind of file: onnx, openvino, torchscript, litert, ncnn, executorch, or yolov5 (a .pt that YOLOv5 itself loads);
+    several with commas between them."""
+    precision: str = "fp32"
+    """fp32, fp16, or int8 (quantised on your pictures)."""
+    output: str = "decoded"
+    """decoded (a row of box, objectness and class scores for each anchor), raw (maps of the head), or detections (boxes
+    after suppression, inside the file)."""
     batch_size: int = 1
     """Images in a batch."""
     dynamic: bool = False
     """Leave the number of images in a batch open."""
+    any_size: bool = False
+    """Leave the height and width of images open."""
     simplify: bool = True
     """Fold constants and drop needless operators (onnxslim)."""
     opset: int = 17
     """Version of ONNX' operators."""
+    conf: float = 0.25
+    """Lowest confidence of a box, for detections."""
+    iou: float = 0.45
+    """Overlap at which a box is removed by a better one of its class, for detections."""
+    max_det: int = 300
+    """Most boxes of an image, for detections."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"The batch of an export must be at least 1, not {self.batch_size}.")
+        _ = self.nms
+        for name, value, known in (("precision", self.precision, PRECISIONS), ("output", self.output, OUTPUTS)):
+            if value not in known:
+                raise UserError(f"Unknown {name} {value!r} of an export; choose one of {', '.join(known)}.")
+
+    @property
+    def nms(self) -> NmsSettings:
+        """Which boxes stay where the suppression is inside the file.
+
+        Raises:
+            UserError: a value is out of its range.
+        """
+        return replace(PREDICTION, conf=self.conf, iou=self.iou, max_det=self.max_det)
+
+    def each(self) -> tuple[ExportSettings, ...]:
+        """The settings of each format.
+
+        Raises:
+            UserError: there is none.
+        """
+        names = dict.fromkeys(name.strip() for name in self.format.split(",") if name.strip())
+        if not names:
+            raise UserError("--format names no kind of file; give onnx, for example.")
+        return tuple(replace(self, format=name) for name in names)

@@ -12,7 +12,7 @@ from secateur.evaluation.settings import NmsSettings
 
 # Boxes of class c are moved by c times this many pixels, so that classes do not meet. In fp32 the shift rounds the
 # boxes of high class ids by up to 0.03 px; published figures carry that rounding, so it is kept.
-_CLASS_OFFSET = 7680
+CLASS_OFFSET = 7680
 _FIRST_CANDIDATES = 1024  # some three times max_det: mostly enough, and cheap
 
 
@@ -49,7 +49,7 @@ def non_max_suppression(
             score, best = score.topk(max_nms)
             row, label = row[best], label[best]
         corners = _corners(rows[row, :4])
-        shifted = corners if settings.agnostic else corners + label[:, None] * _CLASS_OFFSET
+        shifted = corners if settings.agnostic else corners + label[:, None] * CLASS_OFFSET
         kept = _survivors(shifted, score, settings.iou, settings.max_det)
         results.append(torch.cat((corners[kept], score[kept, None], label[kept, None].float()), dim=1))
     return results

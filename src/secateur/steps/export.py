@@ -28,19 +28,23 @@ class Export(Step):
         """The format by name, and whether what writes it is installed."""
         from secateur.deploy.exporters import check_export
 
-        check_export(self.export)
+        for settings in self.export.each():
+            check_export(settings)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
-        """No row: the result is noted in the summary."""
-        from secateur.deploy.exporters import EXPORTERS, export
+        """No row: the results are noted in the summary."""
+        from secateur.deploy.exporting import exported
 
-        file = context.place("") / f"final{context.mark}{EXPORTERS[self.export.format].suffix}"
+        stem = context.place("") / f"final{context.mark}"
 
         def work() -> dict[str, object]:
-            written = export(checkpoint.detector(), file, context.image_size, self.export)
-            for note in written.notes:
-                print(note)
-            return {"format": self.export.format, **written.to_dict()}
+            files = []
+            for settings in self.export.each():
+                written = exported(checkpoint, stem, context.image_size, settings)
+                for note in written.notes:
+                    print(note)
+                files.append({"format": settings.format, **written.to_dict()})
+            return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
         context.memory.step("export" + context.mark, work)
         return checkpoint

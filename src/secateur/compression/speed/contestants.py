@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from secateur.compression.measuring import DEFAULT_SIZE, usable_size
 from secateur.deploy.exporters import EXPORTERS, check_export, export
+from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.profiling import profiler_of
-from secateur.deploy.runtimes import open_predictor, runtime_of
+from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
@@ -46,14 +47,6 @@ class Asked:
     threads: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
     precision: str = "fp32"
-
-
-@runtime_checkable
-class _OfOneBatch(Protocol):
-    """A predictor whose file may take one number of images only."""
-
-    @property
-    def batch(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ class Contestant:
 
 def runnable_formats() -> list[str]:
     """Formats of exports whose files something here runs."""
-    return [name for name, exporter in EXPORTERS.items() if _runs(f"detector{exporter.suffix}")]
+    return [name for name, exporter in EXPORTERS.items() if is_exported(f"detector{exporter.suffix}")]
 
 
 def default_runtime() -> str:
@@ -216,7 +209,7 @@ def _made(
 
 def _exported(entry: Subject, predictor: Predictor, sides: Sides, batch: int) -> Contestant:
     file = Path(entry.name)
-    own = predictor.batch if isinstance(predictor, _OfOneBatch) else None
+    own = predictor.batch if isinstance(predictor, FilePredictor) else None
     profiler = profiler_of(file)
     work = {} if profiler is None else profiler.work(file, sides)
     call = predictor_call(predictor, random_images(sides, own or batch))
@@ -236,13 +229,6 @@ def _opened(file: Path, asked: Asked) -> Predictor:
             "checkpoints."
         )
     return predictor
-
-
-def _runs(file: str) -> bool:
-    try:
-        return runtime_of(file).exported
-    except UserError:
-        return False
 
 
 def _fixed(predictor: Predictor) -> Sides | None:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from secateur.deploy.check import checked
+from secateur.deploy.runtimes import RUNTIMES
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source
 from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
+from secateur.files import atomic_folder, atomic_write
 from secateur.registry import Registry
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file.
+    """An exported file, or folder of files.
 
     Attributes:
         path: the file.
         max_error: largest difference between the runtime and the detector, see `check.output_error`.
         size: height and width of the input in pixels.
         batch: images of the input; 0 when any number is accepted.
-        file_mb: size of the file in megabytes (10^6 bytes).
+        file_mb: its size in megabytes (10^6 bytes).
+        precision: "fp32", "fp16" or "int8".
         details: what else is to be said of this format, such as ONNX' opset.
         notes: sentences for the user.
     """
@@ -34,6 +41,7 @@ class Exported:
     size: tuple[int, int]
     batch: int
     file_mb: float
+    precision: str = "fp32"
     details: Mapping[str, int | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -44,9 +52,18 @@ class Exported:
             "max_error": self.max_error,
             "size": list(self.size),
             "batch": self.batch,
+            "precision": self.precision,
             **self.details,
             "file_mb": self.file_mb,
         }
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer says of its file: details for tables, sentences for the user (`{file}` stands for its name)."""
+
+    details: Mapping[str, int | str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,18 +72,24 @@ class Exporter:
 
     Attributes:
         title: its name in sentences, "ONNX".
-        suffix: of its files, ".onnx".
+        suffix: what its names end in, and the name of the runtime in `RUNTIMES` that opens them: ".onnx".
         packages: what must be installed.
         extra: the extra of this package that brings them.
-        write: writes a file from a detector for images of (height, width), which are multiples of the largest stride,
-            and checks it before it gets its name.
+        write: writes the file, or into the empty folder, of that name; nothing is checked yet.
+        folder: it is a folder of files.
+        precisions, outputs: those that it can be written with, see `ExportSettings`.
+        dynamic: the number of images can be left open.
     """
 
     title: str
     suffix: str
     packages: tuple[str, ...]
     extra: str
-    write: Callable[[DetectionNetwork, Path, tuple[int, int], ExportSettings], Exported]
+    write: Callable[[Source, Path, ExportSettings], Written]
+    folder: bool = False
+    precisions: tuple[str, ...] = ("fp32",)
+    outputs: tuple[str, ...] = ("decoded",)
+    dynamic: bool = False
 
     def missing(self) -> str:
         """The first of the packages that cannot be imported; "" when all are there."""
@@ -82,16 +105,26 @@ EXPORTERS: Registry[Exporter] = Registry("export format", "secateur.deploy.expor
 
 
 def check_export(settings: ExportSettings) -> Exporter:
-    """What writes the format that the settings name.
+    """What writes the one format that the settings name.
 
     Raises:
-        UserError: an unknown format, or a package of it is not installed.
+        UserError: an unknown format, a package of it is not installed, or it cannot be written as the settings say.
     """
     exporter = EXPORTERS[settings.format]
     if package := exporter.missing():
         raise UserError(
             f"{exporter.title} export needs the package {package}: pip install 'secateur[{exporter.extra}]'."
         )
+    for name, value, known in (
+        ("precision", settings.precision, exporter.precisions),
+        ("output", settings.output, exporter.outputs),
+    ):
+        if value not in known:
+            raise UserError(f"{exporter.title} files have no {name} {value}; choose {' or '.join(known)}.")
+    if settings.dynamic and not exporter.dynamic:
+        raise UserError(f"{exporter.title} files take a fixed number of images: leave --dynamic out.")
+    if settings.any_size and settings.format != "onnx":
+        raise UserError(f"{exporter.title} files take images of one size: leave --any-size out.")
     return exporter
 
 
@@ -100,22 +133,41 @@ def export(
     path: str | Path,
     image_size: int | tuple[int, int],
     settings: ExportSettings | None = None,
+    *,
+    about: Mapping[str, str] | None = None,
+    pictures: Sequence[Tensor] = (),
 ) -> Exported:
     """Writes a detector as a file for another runtime; the file appears only when it gives the detector's outputs.
 
     Args:
         network: any device, training or not; it is left as it is.
-        path: the file to write.
+        path: the file, or folder, to write.
         image_size: side, or height and width, of the input in pixels; rounded up to multiples of the largest stride.
         settings: format and its options; None takes the defaults.
+        about: what else the file says of itself: lineage, licence.
+        pictures: uint8 [C, H, W] of the image size, on which int8 is calibrated.
 
     Raises:
         UserError: unknown format, a package is not installed, the export or its check fails, or the file cannot be
             written.
     """
-    settings = settings or ExportSettings()
+    settings, path = settings or ExportSettings(), Path(path)
     exporter = check_export(settings)
+    if settings.precision == "int8" and not pictures:
+        raise UserError("int8 is calibrated on pictures of yours: give some with --data or --images.")
     stride = int(max(network.strides))
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     size = check_image_size(height, stride), check_image_size(width, stride)
-    return exporter.write(network, Path(path), size, settings)
+    source = Source.of(network, size, about, pictures)
+    with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
+        written = exporter.write(source, temporary, settings)
+        error = checked(source, RUNTIMES[exporter.suffix], temporary, path, settings)
+        megabytes = _bytes(temporary) / 1e6
+    batch = 0 if settings.dynamic else settings.batch_size
+    notes = tuple(note.replace("{file}", str(path)) for note in written.notes)
+    return Exported(path, error, size, batch, megabytes, settings.precision, written.details, notes)
+
+
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files)

@@ -6,7 +6,6 @@ convolutions. The file's metadata names the classes and the largest stride as YO
 
 from __future__ import annotations
 
-import copy
 import importlib
 from pathlib import Path
 from typing import Any
@@ -14,72 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.deploy.check import check_outputs, output_error, probes
-from secateur.deploy.exporters import EXPORTERS, Exported, Exporter
-from secateur.deploy.runtimes.onnx import OnnxPredictor
+from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.silence import silenced
-from secateur.detector.architecture import DetectionNetwork
+from secateur.deploy.source import Source
+from secateur.deploy.tensorrt import build_line
 from secateur.errors import UserError
-from secateur.files import atomic_write
 
-INPUT, OUTPUT = "images", "output0"
+INPUT, OUTPUT = "images", "output"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs
 
 
-class _ZeroBorder(nn.Module):
-    """Zero padding by concatenation.
-
-    ONNX Runtime's optimiser fuses Pad into a MaxPool behind it, whose border is minus infinity and not zero, and so
-    changes what comes out (seen with 1.31 on yolov3-tiny); it does not fuse a Concat.
-    """
-
-    def __init__(self, padding: tuple[int, int, int, int]) -> None:
-        super().__init__()
-        self.left, self.right, self.top, self.bottom = padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, top + H + bottom, left + W + right]."""
-        column = torch.zeros_like(x[..., :1])
-        x = torch.cat((*(column,) * self.left, x, *(column,) * self.right), dim=3)
-        row = torch.zeros_like(x[..., :1, :])
-        return torch.cat((*(row,) * self.top, x, *(row,) * self.bottom), dim=2)
-
-
-class _Decoded(nn.Module):
-    """A detector, changed for this purpose, whose forward gives decoded rows."""
-
-    def __init__(self, detector: DetectionNetwork) -> None:
-        super().__init__()
-        self.detector = detector
-        for parent in list(self.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.ZeroPad2d):
-                    setattr(parent, name, _ZeroBorder(child.padding))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] in 0..1 -> [B, N, 5 + nc]."""
-        return self.detector.predict(images)
-
-
-def write(network: DetectionNetwork, path: Path, size: tuple[int, int], settings: ExportSettings) -> Exported:
-    """Writes and checks the file; see `export`."""
-    original = copy.deepcopy(network).cpu().float().eval()  # type: ignore[attr-defined]
-    channels = original.example_inputs()[0].shape[1]
-    with atomic_write(path) as temporary:
-        version, nodes = write_unchecked(original, temporary, size, settings)
-        images = probes(3 if settings.dynamic else settings.batch_size, channels, size)
-        error = output_error(original, OnnxPredictor(temporary).run, images)
-        check_outputs(error, "ONNX Runtime", path, "try another opset, or leave the graph unsimplified")
-        megabytes = temporary.stat().st_size / 1e6
-    details = {"opset": version, "nodes": nodes}
-    return Exported(path, error, size, 0 if settings.dynamic else settings.batch_size, megabytes, details)
-
-
-def write_unchecked(
-    network: DetectionNetwork, path: Path, size: tuple[int, int], settings: ExportSettings
-) -> tuple[int, int]:
-    """Writes the file without running it, for timing: that takes a fraction of the time. Gives opset and nodes.
+def write(source: Source, path: Path, settings: ExportSettings) -> Written:
+    """Writes the file; see `Exporter`.
 
     Raises:
         UserError: there is no such opset, or the detector cannot be expressed.
@@ -91,10 +37,8 @@ def write_unchecked(
             f"There is no ONNX opset {settings.opset} to write; choose one from {OLDEST_OPSET} to {newest} (17 suits "
             "most runtimes)."
         )
-    assert isinstance(network, nn.Module)
-    original = copy.deepcopy(network).cpu().float().eval()
-    channels = original.example_inputs()[0].shape[1]
-    _trace(_Decoded(original.fused()), torch.zeros(settings.batch_size, channels, *size), path, settings)
+    network, example = source.network(settings).eval(), source.example(settings)
+    _trace(network, example, path, settings, _outputs(source, settings))
     graph = onnx.load(str(path))
     version = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if version != settings.opset:
@@ -105,22 +49,39 @@ def write_unchecked(
     if settings.simplify:
         with silenced():
             graph = importlib.import_module("onnxslim").slim(graph)
-    _describe(graph, network, size, onnx)
+    onnx.helper.set_model_props(graph, source.metadata(settings).to_text())
     onnx.save(graph, str(path))
-    return version, len(graph.graph.node)
+    return Written({"opset": version, "nodes": len(graph.graph.node)}, (build_line(graph, settings.precision),))
 
 
-def _trace(network: nn.Module, example: Tensor, path: Path, settings: ExportSettings) -> None:
+def _outputs(source: Source, settings: ExportSettings) -> list[str]:
+    """Names of the outputs: one, or one a level of the head."""
+    levels = len(source.detector.strides) if settings.output == "raw" else 1
+    return [f"{OUTPUT}{number}" for number in range(levels)]
+
+
+def _trace(network: nn.Module, example: Tensor, path: Path, settings: ExportSettings, outputs: list[str]) -> None:
     """Traces with the TorchScript exporter; what that cannot express goes through torch.export."""
-    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if settings.dynamic else None
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": settings.opset}
+    open_sides = {
+        **({0: "batch"} if settings.dynamic else {}),
+        **({2: "height", 3: "width"} if settings.any_size else {}),
+    }
+    axes: dict[str, dict[int, str]] = {INPUT: open_sides} if open_sides else {}
+    if settings.dynamic:
+        axes |= {name: {0: "batch"} for name in outputs}
+    if settings.any_size:
+        for name in outputs:
+            axes[name] = axes.get(name, {}) | ({2: "ny", 3: "nx"} if settings.output == "raw" else {1: "rows"})
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs, "opset_version": settings.opset}
     with silenced(), torch.no_grad():
         try:
             # Measured: the same graph as the newer exporter's, in a third of the time and without onnxscript.
-            torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=axes, **names)
+            torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=axes or None, **names)
         except Exception as first:  # the exporter raises whatever it met
             shapes = ({0: torch.export.Dim("batch", min=1)},) if settings.dynamic else None
             try:
+                if settings.any_size:
+                    raise
                 torch.onnx.export(
                     network, (example,), str(path), dynamo=True, dynamic_shapes=shapes, external_data=False, **names
                 )
@@ -129,17 +90,15 @@ def _trace(network: nn.Module, example: Tensor, path: Path, settings: ExportSett
                 raise UserError(f"This detector cannot be exported to ONNX: {reason}.") from first
 
 
-def _describe(graph: Any, network: DetectionNetwork, size: tuple[int, int], onnx: Any) -> None:
-    """Puts names, stride and sizes into the file as text, in the form that readers of YOLOv5's exports expect."""
-    onnx.helper.set_model_props(
-        graph,
-        {
-            "names": str({int(i): str(name) for i, name in network.names.items()}),
-            "stride": str(int(max(network.strides))),
-            "nc": str(network.nc),
-            "imgsz": str(list(size)),
-        },
+EXPORTERS.register("onnx")(
+    Exporter(
+        "ONNX",
+        ".onnx",
+        ("onnx", "onnxslim", "onnxruntime"),
+        "onnx",
+        write,
+        precisions=("fp32", "fp16", "int8"),
+        outputs=("decoded", "raw", "detections"),
+        dynamic=True,
     )
-
-
-EXPORTERS.register("onnx")(Exporter("ONNX", ".onnx", ("onnx", "onnxslim", "onnxruntime"), "onnx", write))
+)

@@ -1,5 +1,5 @@
 """Tells where the time of a file goes, layer by layer, on the CPU. A runtime is one file here that registers a
-`Profiler` by the suffix of its files."""
+`Profiler` by what the names of its files end in."""
 
 from __future__ import annotations
 
@@ -66,8 +66,6 @@ PROFILERS: Registry[Profiler] = Registry("runtime with layers", "secateur.deploy
 
 
 def profiler_of(file: str | Path) -> Profiler | None:
-    """What looks into a file, by its suffix; None where nothing does."""
-    suffix = Path(file).suffix.lower()
-    if suffix not in PROFILERS:
-        return None
-    return PROFILERS[suffix]
+    """What looks into a file, by the end of its name; None where nothing does."""
+    name = Path(file).name.lower()
+    return next((profiler for ending, profiler in PROFILERS.items() if name.endswith(ending)), None)

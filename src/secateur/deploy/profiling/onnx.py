@@ -18,7 +18,8 @@ _ACTIVATIONS = {
     "Softplus", "Tanh",
 }  # fmt: skip
 # Mul too: SiLU is x times its sigmoid. An operation belongs to a layer where all that it reads comes from that layer.
-_PREFIX = "detector."  # of the names of weights in our own exports
+_DETECTOR, _DECODER = "detector.", "decoder"
+# In our own exports names go on as in the checkpoint behind the first, and the second computes boxes from maps.
 
 
 @dataclass
@@ -77,7 +78,9 @@ class Looked(Profiled):
             return owner, self.graph.work[owner].kind
         kind = self.graph.kinds.get(node, event).lower()
         path = node.strip("/").rpartition("/")[0].replace("/", ".")
-        return (path, kind) if path else ("(outputs)", "decode")
+        if path in ("", _DECODER):
+            return "(outputs)", "decode"
+        return path.rpartition(_DETECTOR)[2], kind
 
 
 def known_part(event: str, names: Container[str]) -> str:
@@ -132,7 +135,7 @@ def _layer(node: Any, shapes: dict[str, list[int]], weights: dict[str, list[int]
         return ""
     plain = node.input[1].removesuffix(".weight")
     scope = node.name.strip("/").rpartition("/")[0].replace("/", ".")
-    name = plain.removeprefix(_PREFIX) if plain != node.input[1] else scope or node.name
+    name = plain.rpartition(_DETECTOR)[2] if plain != node.input[1] else scope or node.name
     work = _work(node, x, y, weight)
     graph.work[name] = graph.work[name].again(work) if name in graph.work else work
     return name

@@ -15,7 +15,7 @@ from secateur.registry import Registry
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs files of one kind.
+    """What runs files, or folders, of one kind.
 
     Attributes:
         title: its name in tables, "ONNX Runtime".
@@ -29,18 +29,26 @@ class Runtime:
 
 
 RUNTIMES: Registry[Runtime] = Registry("runtime", "secateur.deploy.runtimes")
+"""By what the names of their files end in: ".onnx", "_openvino_model"."""
 
 
 def runtime_of(path: str | Path) -> Runtime:
-    """What runs a file, by its suffix.
+    """What runs a file or folder, by the end of its name.
 
     Raises:
         UserError: nothing here does.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in RUNTIMES:
+    name = Path(path).name.lower()
+    ending = next((ending for ending in RUNTIMES if name.endswith(ending)), None)
+    if ending is None:
         raise UserError(f"Nothing here runs {path}; files that can be run end in {', '.join(RUNTIMES)}.")
-    return RUNTIMES[suffix]
+    return RUNTIMES[ending]
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a name is that of an exported file, which is something to run and nothing more."""
+    name = Path(path).name.lower()
+    return any(name.endswith(ending) and runtime.exported for ending, runtime in RUNTIMES.items())
 
 
 def open_predictor(
@@ -49,7 +57,7 @@ def open_predictor(
     """Opens an exported file or a checkpoint.
 
     Args:
-        path: the file.
+        path: the file or folder.
         device: where it should run; a runtime that has no such device runs it on the CPU and says so.
         threads: threads inside an operator on CPU; 0 takes what the machine grants (`machine.cpu_threads`).
         precision: "fp32", "bf16" or "fp16", for checkpoints; an exported file has its own.

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateur.deploy.exporters.onnx import write_unchecked
+from secateur.deploy.exporters.onnx import write
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.silence import silenced
+from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
 from secateur.detector.architecture import is_detection_network
 from secateur.pruning.latency import Pair, Signature
@@ -92,7 +93,7 @@ class Opened(Profiled):
         self._folder = tempfile.TemporaryDirectory()  # goes with this object
         file = Path(self._folder.name) / "network.onnx"
         if is_detection_network(network):
-            write_unchecked(network, file, (shape[2], shape[3]), ExportSettings())  # type: ignore[arg-type]
+            write(Source.of(network, (shape[2], shape[3])), file, ExportSettings())  # type: ignore[arg-type]
         else:
             plain = copy.deepcopy(network).cpu().float().eval()
             with silenced(), torch.no_grad():

@@ -1,0 +1,145 @@
+"""What an exported file says of itself, in the words that readers of YOLOv5's exports know, and more."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_MOST_CLASSES = 100_000
+"""More classes than this are a slip or an attack, not a detector."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an exported file says of itself.
+
+    Attributes:
+        names: class id -> name; of a foreign file as far as it tells them.
+        strides: pixels of a cell of each level; the largest alone where a foreign file tells no more.
+        anchors: width and height in pixels of each anchor of each level; empty where nothing is known.
+        size: height and width of the image; None where any multiple of the stride goes.
+        batch: images of a call; 0 where any number goes.
+        output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
+        precision: "fp32", "fp16" or "int8".
+        about: more for people: lineage, licence of the weights, who wrote the file.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    strides: tuple[float, ...] = (32.0,)
+    anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
+    size: tuple[int, int] | None = None
+    batch: int = 1
+    output: str = "decoded"
+    precision: str = "fp32"
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: JSON, YAML."""
+        return {
+            **self.about,
+            "task": "detect",
+            "names": {int(index): str(name) for index, name in self.names.items()},
+            "nc": len(self.names),
+            "stride": int(max(self.strides)),
+            "strides": [float(stride) for stride in self.strides],
+            "anchors": [[list(anchor) for anchor in level] for level in self.anchors],
+            "imgsz": list(self.size or ()),
+            "batch": self.batch,
+            "output": self.output,
+            "precision": self.precision,
+        }
+
+    def to_text(self) -> dict[str, str]:
+        """Every value as text, for files that hold nothing else."""
+        return {key: value if isinstance(value, str) else str(value) for key, value in self.to_dict().items()}
+
+    def to_json(self) -> str:
+        """JSON."""
+        return json.dumps(self.to_dict())
+
+    @staticmethod
+    def of_json(text: str | bytes) -> Metadata:
+        """The inverse of `to_json`; text that is no JSON says nothing."""
+        try:
+            return Metadata.read(json.loads(text))
+        except (ValueError, RecursionError):
+            return Metadata()
+
+    @staticmethod
+    def read(data: Any) -> Metadata:
+        """The inverse of `to_dict` and of `to_text`; what is missing or makes no sense has its default.
+
+        Nothing in it is executed.
+        """
+        known = {str(key): _value(value) for key, value in data.items()} if isinstance(data, Mapping) else {}
+        usual = Metadata()
+        names = known.get("names")
+        names = dict(enumerate(names)) if isinstance(names, list | tuple) else names
+        stride = _number(known.get("stride"))
+        size = _numbers(known.get("imgsz"))
+        batch = _number(known.get("batch"))
+        return Metadata(
+            names=_names(names),
+            strides=_numbers(known.get("strides")) or ((stride,) if stride else usual.strides),
+            anchors=_anchors(known.get("anchors")),
+            size=(int(size[0]), int(size[1])) if len(size) == 2 else None,
+            batch=int(batch) if batch is not None else usual.batch,
+            output=_word(known.get("output"), ("decoded", "raw", "detections")),
+            precision=_word(known.get("precision"), ("fp32", "fp16", "int8")),
+        )
+
+
+def _value(value: Any) -> Any:
+    """What a text says, where it is a Python or JSON literal; the text itself otherwise."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return value
+
+
+def _names(value: Any) -> dict[int, str]:
+    if not isinstance(value, Mapping) or len(value) > _MOST_CLASSES:
+        return {}
+    try:
+        return {int(index): str(name) for index, name in value.items()}
+    except (ValueError, TypeError, OverflowError):
+        return {}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 1e6 and math.isfinite(value) else None
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """Positive numbers; none when one of them is not."""
+    found = tuple(_number(entry) for entry in value) if _is_list(value) else ()
+    return tuple(number for number in found if number) if all(found) else ()
+
+
+def _anchors(value: Any) -> tuple[tuple[tuple[float, float], ...], ...]:
+    if not _is_list(value):
+        return ()
+    levels = []
+    for level in value:
+        pairs = [_numbers(pair) for pair in level] if _is_list(level) else []
+        if not pairs or any(len(pair) != 2 for pair in pairs):
+            return ()
+        levels.append(tuple((pair[0], pair[1]) for pair in pairs))
+    return tuple(levels)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _word(value: Any, choices: tuple[str, ...]) -> str:
+    return value if value in choices else choices[0]
