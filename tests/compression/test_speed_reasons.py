@@ -115,12 +115,15 @@ def test_when_an_explanation_is_due(flops: float | None, speed: float, told: boo
 
 def test_the_largest_reason_comes_first() -> None:
     causes = {"outside": 1.0, "kept": -0.2, "block": 3.0, "memory": 0.0, "narrow": 0.1}
-    text = sentence("cut.pt on PyTorch", 2.0, 1.2, MACHINE, Shares(0.4, 0.1, 0.25), causes)
-    assert text.startswith("cut.pt on PyTorch has 2.00x fewer FLOPs and is 1.20x as fast.")
+    text = sentence("cut.pt on PyTorch", 2.0, 1.2, MACHINE, Shares(0.4, 0.1, 0.25), causes, 1.3)
+    assert text.startswith(
+        "cut.pt on PyTorch has 2.00x fewer FLOPs and is 1.20x as fast (1.30x by the fastest runs of every layer)."
+    )
     assert "Where the time is lost: 73% in layers whose width is no multiple of 16" in text
     assert "; 24% outside convolutions" in text and "less work a call" not in text and "--ms" not in text
     assert text.endswith("under 4 FLOPs a byte); 25% of its time is outside convolutions.")
-    untimed = sentence("cut.pt", 2.0, 1.2, MACHINE, Shares(0.4, 0.1), None)
+    untimed = sentence("cut.pt", 2.0, 1.2, MACHINE, Shares(0.4, 0.1))
+    assert untimed.startswith("cut.pt has 2.00x fewer FLOPs and is 1.20x as fast. Of")
     assert "Where" not in untimed and "Of its FLOPs 40% are in layers off the block of 16 channels, 10%" in untimed
 
 

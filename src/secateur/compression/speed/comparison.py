@@ -187,7 +187,8 @@ def _reason(
     assert row.flops_ratio is not None
     causes = excess(dense, own, machine) if own and dense and alike(dense, own) else None
     part = shares(one.work, machine, own or ())
-    return sentence(f"{one.name} on {one.runtime}", row.flops_ratio, row.ratio, machine, part, causes)
+    by_layers = sum(layer.ms for layer in dense) / sum(layer.ms for layer in own) if own and dense else None
+    return sentence(f"{one.name} on {one.runtime}", row.flops_ratio, row.ratio, machine, part, causes, by_layers)
 
 
 def megabytes(path: Path) -> float | None:

@@ -105,15 +105,23 @@ def not_faster(flops_ratio: float | None, speed: float) -> bool:
 
 
 def sentence(
-    title: str, flops_ratio: float, speed: float, machine: Machine, part: Shares, causes: Mapping[str, float] | None
+    title: str,
+    flops_ratio: float,
+    speed: float,
+    machine: Machine,
+    part: Shares,
+    causes: Mapping[str, float] | None = None,
+    by_layers: float | None = None,
 ) -> str:
     """Says what a detector promises and gives, and the reasons, the largest first.
 
     Args:
         title: the detector and what runs it.
         causes: by `excess`; None where layers were not timed.
+        by_layers: the speed by the times of the layers, in which a busy machine shows less.
     """
-    gap = f"{title} has {flops_ratio:.2f}x fewer FLOPs and is {speed:.2f}x as fast."
+    quiet = "" if by_layers is None else f" ({by_layers:.2f}x by the fastest runs of every layer)"
+    gap = f"{title} has {flops_ratio:.2f}x fewer FLOPs and is {speed:.2f}x as fast{quiet}."
     words = {
         "outside": "outside convolutions (decoding, concats, upsampling, calls)",
         "kept": "in layers that were slow for their FLOPs and were cut less than others (--ms prices time)",
