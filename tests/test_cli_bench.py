@@ -13,9 +13,11 @@ import torch
 from commands_run import sentence
 from secateur.cli import main
 from secateur.compression.speed import comparison
+from secateur.compression.speed.contestants import Asked
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, Stage, load_checkpoint, save_checkpoint
+from secateur.errors import UserError
 from secateur.evaluation import latency
 from secateur.evaluation.cost import count
 from secateur.pruning.allocation import allocate
@@ -177,6 +179,13 @@ def test_a_runtime_that_is_not_installed(
     text = sentence(capsys, "bench", str(tiny_weights), "--runtime", "onnx")
     assert "no_such_package" in text and "pip install 'secateur[onnx]'" in text
     assert bench(capsys, tiny_weights)["runtime"] == "torch", "what is not installed is no default"
+
+
+def test_devices_that_are_not_timed() -> None:
+    with pytest.raises(UserError, match="Nothing is timed on mps: give --device cpu or cuda"):
+        comparison.compare_files(["any.pt"], Asked(device=torch.device("mps")))
+    with pytest.raises(UserError, match="--layers times layers on the CPU"):
+        comparison.compare_files(["any.pt"], Asked(device=torch.device("cuda")), layers=True)
 
 
 def test_a_runtime_without_the_device(

@@ -28,6 +28,7 @@ from secateur.deploy.timing import MOST_TURNS, settle
 from secateur.errors import UserError
 from secateur.evaluation.latency import Comparison, compare
 from secateur.machine import pinned, simd_channels
+from secateur.pruning.settings import ROUND_TO
 
 WARMUP = 3
 """Rounds that are not counted."""
@@ -82,10 +83,11 @@ def compare_files(files: Sequence[str], asked: Asked, *, layers: bool = False) -
     with pinned(asked.threads if asked.device.type == "cpu" else 0):
         entries = subjects(files, asked)
         sides = common_size(entries, asked.image_size)
-        balance = machine_balance(asked.threads)
+        balance = machine_balance(asked.threads, asked.device)
+        channels = simd_channels() if asked.device.type == "cpu" else ROUND_TO
         blocks = []
         for batch in dict.fromkeys(asked.batches):
-            machine = Machine(simd_channels(), balance, batch)
+            machine = Machine(channels, balance, batch)
             blocks.append(_block(entries, asked, sides, machine, layers))
     return Result(sides, asked.runtimes, tuple(blocks))
 
@@ -100,6 +102,8 @@ def _check(asked: Asked, layers: bool) -> None:
         raise UserError(f"--precision {asked.precision} is for checkpoints in PyTorch: give --runtime torch with it.")
     if asked.precision == "fp16" and asked.device.type == "cpu":
         raise UserError("--precision fp16 needs a GPU: give --device cuda, or bf16.")
+    if asked.device.type not in ("cpu", "cuda"):
+        raise UserError(f"Nothing is timed on {asked.device.type}: give --device cpu or cuda.")
     if layers and asked.device.type != "cpu":
         raise UserError("--layers times layers on the CPU: give --device cpu.")
     if layers and asked.precision != "fp32":
@@ -118,7 +122,7 @@ def _block(entries: Sequence[Subject], asked: Asked, sides: Sides, machine: Mach
         )
         slow = [i for i, row in enumerate(rows) if not_faster(row.flops_ratio, row.ratio)]
         wanted = range(len(found)) if layers else sorted({*slow, *(firsts[i] for i in slow)})
-        profiles = _profiles(found, wanted, asked, sides)
+        profiles = _profiles(found, wanted, asked)
     reasons = tuple(_reason(found[i], rows[i], machine, profiles.get(i), profiles.get(firsts[i])) for i in slow)
     return Block(machine.images, rows, models, reasons, profiles, tuple(firsts), machine)
 
@@ -136,14 +140,12 @@ def _measured(found: Sequence[Contestant], firsts: Sequence[int], asked: Asked) 
         )
 
 
-def _profiles(
-    found: Sequence[Contestant], wanted: Sequence[int], asked: Asked, sides: Sides
-) -> dict[int, list[LayerTime]]:
+def _profiles(found: Sequence[Contestant], wanted: Sequence[int], asked: Asked) -> dict[int, list[LayerTime]]:
     """The layers of those whose runtime tells them, timed in turns."""
     if asked.device.type != "cpu" or asked.precision != "fp32":
         return {}
     opened = {
-        place: profiler.open(found[place].file, (found[place].images, 3, *sides), asked.threads)
+        place: profiler.open(found[place].file, found[place].shape, asked.threads)
         for place in wanted
         if (profiler := profiler_of(found[place].file)) is not None and found[place].work
     }

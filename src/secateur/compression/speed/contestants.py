@@ -67,7 +67,7 @@ class Contestant:
         runtime: what runs it, in words.
         file: what the runtime opened; a temporary export, or what was named.
         call: runs it once.
-        images: of a call.
+        shape: of the images of a call, [B, C, H, W].
         checkpoint: None of an exported file.
         work: its layers by name; empty where nobody can tell.
     """
@@ -76,7 +76,7 @@ class Contestant:
     runtime: str
     file: Path
     call: Callable[[], Any]
-    images: int
+    shape: tuple[int, ...]
     checkpoint: Checkpoint | None
     work: Mapping[str, LayerWork]
 
@@ -84,6 +84,11 @@ class Contestant:
     def key(self) -> str:
         """Its name among those that are timed together."""
         return f"{self.name} ({self.runtime})"
+
+    @property
+    def images(self) -> int:
+        """Images of a call."""
+        return self.shape[0]
 
     @property
     def flops(self) -> int | None:
@@ -199,12 +204,12 @@ def _made(
     if runtime == TORCH:
         predictor: Predictor = TorchPredictor(checkpoint.detector().to(asked.device), asked.precision)
         call = predictor_call(predictor, images)
-        return Contestant(title, runtime_of(title).title, Path(title), call, batch, checkpoint, work)
+        return Contestant(title, runtime_of(title).title, Path(title), call, tuple(images.shape), checkpoint, work)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{runtime}-{batch}{EXPORTERS[runtime].suffix}"
     export(checkpoint.detector(), file, sides, ExportSettings(format=runtime, batch_size=batch))
     call = predictor_call(_opened(file, asked), images)
-    return Contestant(title, runtime_of(file).title, file, call, batch, checkpoint, work)
+    return Contestant(title, runtime_of(file).title, file, call, tuple(images.shape), checkpoint, work)
 
 
 def _exported(entry: Subject, predictor: Predictor, sides: Sides, batch: int) -> Contestant:
@@ -212,8 +217,9 @@ def _exported(entry: Subject, predictor: Predictor, sides: Sides, batch: int) ->
     own = predictor.batch if isinstance(predictor, FilePredictor) else None
     profiler = profiler_of(file)
     work = {} if profiler is None else profiler.work(file, sides)
-    call = predictor_call(predictor, random_images(sides, own or batch))
-    return Contestant(entry.name, runtime_of(file).title, file, call, own or batch, None, work)
+    images = random_images(sides, own or batch)
+    call = predictor_call(predictor, images)
+    return Contestant(entry.name, runtime_of(file).title, file, call, tuple(images.shape), None, work)
 
 
 def _opened(file: Path, asked: Asked) -> Predictor:
