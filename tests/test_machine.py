@@ -76,6 +76,22 @@ def test_one_granted_core_means_one_thread() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1 1\n"
 
 
+def test_a_process_is_kept_on_as_many_processors_as_it_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[set[int]] = []
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(machine.os, "sched_setaffinity", lambda pid, cpus: bound.append(set(cpus)), raising=False)
+    with pytest.raises(KeyError), machine.pinned(2) as places:
+        assert len(set(places)) == 2 and bound and all(cpus == set(places) for cpus in bound)
+        raise KeyError
+    assert bound[-1] == {0, 1, 2, 3}
+    count = len(bound)
+    for threads in (0, 4, 5):
+        with machine.pinned(threads) as places:
+            assert places == ()
+    assert len(bound) == count
+
+
 def test_threads_by_number() -> None:
     before = torch.get_num_threads()
     try:

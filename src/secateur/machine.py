@@ -8,6 +8,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,28 @@ def use_threads(threads: int = 0) -> int:
         raise UserError(f"The number of threads must be positive, or 0 for what the machine grants, not {threads}.")
     torch.set_num_threads(threads or cpu_threads())
     return torch.get_num_threads()
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """Keeps this process on as many of its processors as it has threads, one a core, so that none moves while it is
+    timed; afterwards all threads of the process may go where they could before.
+
+    Where no more processors are granted than that, and where the system is not Linux, nothing happens.
+
+    Returns:
+        The numbers of the processors; none where nothing was pinned.
+    """
+    before = _affinity()
+    places = tuple(_one_a_core(before)[:threads])
+    if sys.platform != "linux" or threads < 1 or len(places) < threads or len(before) <= threads:
+        yield ()
+        return
+    _bind(places)
+    try:
+        yield places
+    finally:
+        _bind(tuple(before))
 
 
 def pick_device(text: str = "auto") -> torch.device:
@@ -155,6 +179,27 @@ def _affinity() -> set[int]:
     if sys.platform != "linux":
         return set(range(os.cpu_count() or 1))
     return os.sched_getaffinity(0)
+
+
+def _one_a_core(cpus: set[int]) -> list[int]:
+    """The first logical processor of every core, then the other ones."""
+    firsts: dict[str, int] = {}
+    for cpu in sorted(cpus):
+        try:
+            core = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            core = str(cpu)
+        firsts.setdefault(core, cpu)
+    return [*firsts.values(), *sorted(cpus - set(firsts.values()))]
+
+
+def _bind(cpus: tuple[int, ...]) -> None:
+    """Lets all threads that the process has run on these processors only; later ones do as their makers."""
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            os.sched_setaffinity(int(thread.name), cpus)
+        except OSError:  # the thread has ended, or the container forbids it
+            continue
 
 
 def _within_quota(cpus: int, root: Path) -> int:

@@ -36,6 +36,7 @@ _DETECT: Mapping[str, tuple[str, ...]] = {
 }
 SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)},
+    "bench": {"--half": ("--precision", "fp16")},
     "export": {"--half": ("--precision", "fp16"), "--int8": ("--precision", "int8")},
     "predict": _DETECT,
     "detect": _DETECT,
@@ -59,7 +60,7 @@ ANSWERS: Mapping[str, str] = {
     "--local-rank": "torchrun tells each process its rank; leave it out",
     "--notest": "evaluate rarely with --val-every 0",
     "--augment": "there is no test-time augmentation here; leave it out",
-    "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val",
+    "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val and bench",
     "--noplots": "pictures are drawn where matplotlib is installed; leave it out",
     "--verbose": "the table of all classes is always printed; leave it out",
 }

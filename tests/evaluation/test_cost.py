@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology, parse_topology
 from secateur.errors import UserError
-from secateur.evaluation.cost import count, layer_flops
+from secateur.evaluation.cost import count, layer_flops, layer_work
 
 
 def small() -> Detector:
@@ -38,6 +38,19 @@ def test_by_hand() -> None:
     parameters = (4 * 3 * 9 + 8) + (4 * 4 + 4) + (6 * 4 + 6)
     assert count(small(), (32, 64)).parameters == parameters
     assert count(small(), 64).gflops == pytest.approx(sum(layer_flops(small(), 64).values()) / 1e9)
+
+
+def test_what_a_layer_does_and_moves() -> None:
+    work = layer_work(small(), (32, 64))
+    first = work["model.0.conv"]
+    assert (first.kind, first.reads, first.emits, first.map) == ("conv 3x3/2", 3, 4, (16, 32))
+    assert (first.activations, first.weights) == (3 * 32 * 64 + 4 * 16 * 32, 4 * 3 * 9)
+    assert first.intensity() == pytest.approx(first.flops / 4 / (first.activations + first.weights))
+    # Many images are moved with one load of the weights.
+    assert first.intensity(8) == pytest.approx(8 * first.flops / 4 / (8 * first.activations + first.weights))
+    assert [item.kind for item in work.values()][1:] == ["transposed 2x2/2", "conv 1x1"]
+    twice = first.again(first)
+    assert (twice.flops, twice.activations, twice.weights) == (2 * first.flops, 2 * first.activations, first.weights)
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5s-ghost", "yolov3-tiny"])

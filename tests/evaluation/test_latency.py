@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
-from secateur.evaluation.latency import BenchRow, Latency, bench_table, compare, predictor_call, random_images
+from secateur.evaluation.latency import Latency, compare, predictor_call, random_images
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.machine import cpu_threads
 
@@ -63,16 +64,24 @@ def test_images_a_second_count_the_batch() -> None:
     )
 
 
-def test_the_table_shows_what_is_known() -> None:
-    dense = BenchRow("dense.pt", "PyTorch", Latency(40.0, 39.0, 41.0, 30), 1.0, 1_766_623, 4.175, 3.9, 0.361)
-    cut = BenchRow("cut.onnx", "ONNX Runtime", Latency(8.0, 7.5, 9.0, 30), 5.0, file_mb=0.131)
-    lines = bench_table([dense, cut]).splitlines()
-    assert lines[0].split() == [
-        *("model", "runtime", "ms", "p10-p90", "images/s", "speed", "parameters", "GFLOPs", "MB", "mAP50-95")
-    ]
-    assert lines[1].split() == [
-        *("dense.pt", "PyTorch", "40.00", "39.00-41.00", "25.0", "1.00x", "1,766,623", "4.17", "3.90", "0.361")
-    ]
-    assert lines[2].split() == ["cut.onnx", "ONNX", "Runtime", "8.00", "7.50-9.00", "125", "5.00x", "0.131"]
-    assert "GFLOPs" not in bench_table([cut]) and "mAP50-95" not in bench_table([cut])
-    assert cut.to_dict()["median_ms"] == 8 and cut.to_dict()["ratio"] == 5 and "latency" not in cut.to_dict()
+def test_each_call_has_its_own_baseline_and_counts_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def takes(seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            clock[0] += seconds
+
+        return call
+
+    told: list[int] = []
+    result = compare(
+        {"a": takes(0.4), "b": takes(0.2), "c": takes(0.1), "d": takes(0.1)},
+        runs=3,
+        warmup=1,
+        images={"a": 1, "b": 1, "c": 1, "d": 4},
+        baselines={"a": "a", "b": "a", "c": "c", "d": "c"},
+        done=told.append,
+    )
+    assert result.ratios == pytest.approx({"a": 1, "b": 2, "c": 1, "d": 4})
+    assert result.latencies["d"].images_per_second == pytest.approx(40) and told == [4] * 4

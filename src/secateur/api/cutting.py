@@ -16,7 +16,8 @@ from secateur.compression import channels as cutting
 from secateur.compression import layers as shortening
 from secateur.compression.latency_table import latency_table
 from secateur.compression.measuring import usable_size
-from secateur.compression.settings import ChannelSettings, LatencySettings, budget_options
+from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
+from secateur.compression.speed.rounding import decided_guards
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import HealSettings
 from secateur.pruning import allocation, depth, importance, surgery
@@ -37,7 +38,7 @@ Floats = NDArray[np.float64]
 GROUPS: dict[str, type[Any]] = {
     "score": ScoreSettings,
     "rounds": RoundSettings,
-    "guards": Guards,
+    "guards": GuardSettings,
     "repair": RepairSettings,
     "latency": LatencySettings,
 }
@@ -213,6 +214,8 @@ def prune(
     groups = {name: taken(kind, options) for name, kind in GROUPS.items()}
     healing = taken(HealSettings, options)
     refuse(options)
+    milliseconds = bool(budget.ms)
+    groups["guards"] = decided_guards(groups["guards"], groups["latency"], milliseconds=milliseconds)
     settings = ChannelSettings(budget=budget, **groups)
     decision, _ = cutting.decide(whole, context, without_cliff(settings))
     smaller = cutting.repair(whole, decision, context, settings.repair)

@@ -1,70 +1,139 @@
-"""`secateur bench`: latency of checkpoints side by side on this machine."""
+"""`secateur bench`: latency of checkpoints and exported files side by side on this machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from secateur.commands import Summary, command
 from secateur.errors import UserError
-from secateur.runs.fields import ImageSize
+from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish
 
-RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
+if TYPE_CHECKING:
+    from secateur.compression.speed.comparison import Block, Result
+
+ITS_SIZE = "(default: the size that exported files take, else the one that checkpoints remember, else 640)"
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure checkpoints side by side on this machine: CPU latency at batch 1, interleaved, medians."""
+    """Measure detectors side by side on this machine: interleaved calls, medians, speed beside FLOPs, and the reasons
+    where a smaller one is not faster."""
 
     files: Positional[tuple[str, ...]] = ()
-    """Checkpoints; the first one is what the others are compared with."""
-    image_size: ImageSize = 0
-    runtime: str = "onnx"
-    """onnx (ONNX Runtime) or torch."""
+    """Checkpoints (.safetensors, .pt) and exported files (.onnx, ...); the first one on each runtime is what the others
+    there are compared with."""
+    image_size: Annotated[ImageSize, arg(help_behavior_hint=ITS_SIZE)] = 0
+    runtime: tuple[str, ...] = ()
+    """What runs the checkpoints, several at will: torch, onnx, or any other format of `secateur export` that can be run
+    here (default: onnx where it is installed, else torch). Exported files run as they are."""
+    batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"])] = (1,)
+    """Images of a call; of several numbers each has a table."""
     rounds: int = 30
     """Measurements of each model."""
     threads: int = 0
-    """CPU threads (0: those that this process was granted)."""
+    """CPU threads (0: those that this process was granted). With fewer the process keeps to as many cores."""
+    device: Device = "cpu"
+    precision: str = "fp32"
+    """Of checkpoints in PyTorch: fp32, bf16, or on a GPU fp16."""
+    layers: bool = False
+    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files beside each other."""
     place: Place = field(default_factory=Place)
 
 
-@command("bench", "measure checkpoints side by side on this machine", lambda: BenchOptions, order=110)
+@command("bench", "measure detectors side by side on this machine", lambda: BenchOptions, order=110)
 def bench(options: BenchOptions) -> Summary:
-    """Times all files in turns and prints a table."""
-    from secateur.compression.latency import measure_latency
-    from secateur.compression.measuring import describe, usable_size
-    from secateur.deploy.exporters import EXPORTERS
-    from secateur.detector.checkpoint import load_checkpoint
-    from secateur.evaluation.latency import BenchRow, bench_table
-    from secateur.machine import cpu_threads, processor
+    """Times all files in turns and prints a table for each batch size."""
+    from secateur.compression.speed.comparison import compare_files
+    from secateur.compression.speed.contestants import Asked
+    from secateur.machine import cpu_threads, pick_device, processor
 
-    if not options.files:
-        raise UserError("secateur bench needs checkpoints: secateur bench dense.pt cut.safetensors.")
-    if options.runtime not in RUNTIMES:
-        raise UserError(f"--runtime {options.runtime} is unknown; choose {' or '.join(RUNTIMES)}.")
-    if options.runtime == "onnx" and EXPORTERS["onnx"].missing():
-        raise UserError("ONNX Runtime is not installed: pip install 'secateur[onnx]', or choose --runtime torch.")
-    checkpoints = {file: load_checkpoint(file) for file in dict.fromkeys(options.files)}
-    size = max(usable_size(checkpoint, options.image_size) for checkpoint in checkpoints.values())
-    measured = measure_latency(
-        checkpoints, size, rounds=options.rounds, threads=options.threads, runtime=options.runtime
+    if options.threads < 0:
+        raise UserError(f"--threads {options.threads} must be positive, or 0 for what the machine grants.")
+    asked = Asked(
+        options.runtime,
+        options.image_size,
+        options.batch_size,
+        options.rounds,
+        options.threads or cpu_threads(),
+        pick_device(options.device),
+        options.precision,
     )
-    rows, table = [], []
-    for file, latency in measured.latencies.items():
-        model = describe(checkpoints[file], size)
-        known = [stage.metrics["mAP50-95"] for stage in checkpoints[file].history if "mAP50-95" in stage.metrics]
-        accuracy = known[-1] if known else None
-        rows.append(
-            BenchRow(
-                file, RUNTIMES[options.runtime], latency, measured.ratios[file], model["parameters"], model["gflops"],
-                model["file_mb"], accuracy,
-            )
-        )  # fmt: skip
-        table.append({"file": file, "model": model, "faster": measured.ratios[file], **rows[-1].to_dict()})
-    print(f"{processor()}, {options.threads or cpu_threads()} threads, batch 1, {size} px")
-    print(bench_table(rows))
-    summary = {"command": "bench", "runtime": options.runtime, "table": table, "model": table[0]["model"]}
-    speed = {row["file"]: row["median_ms"] for row in table}
-    return finish(options.place.new("bench"), summary | {"speed_ms": speed})
+    result = compare_files(options.files, asked, layers=options.layers)
+    machine = processor() if asked.device.type == "cpu" else str(asked.device)
+    size = result.sides[0] if result.sides[0] == result.sides[1] else list(result.sides)
+    for block in result.blocks:
+        pixels = " x ".join(str(side) for side in dict.fromkeys(result.sides))
+        threads = f"{asked.threads} thread{'s' if asked.threads > 1 else ''}"
+        print(f"{machine}, {threads}, batch {block.batch}, {pixels} px, {asked.precision}")
+        _show(block, layers=options.layers)
+    table = [entry for block in result.blocks for entry in _entries(block)]
+    summary = {
+        "command": "bench",
+        "machine": machine,
+        "threads": asked.threads,
+        "image_size": size,
+        "runtime": result.runtimes[0],
+        "runtimes": list(result.runtimes),
+        "table": table,
+        "reasons": [reason for block in result.blocks for reason in block.reasons],
+        "model": table[0]["model"],
+        "speed_ms": _speed(table),
+    }
+    if options.layers:
+        summary["layers"] = _layers(result)
+    return finish(options.place.new("bench"), summary)
+
+
+def _show(block: Block, *, layers: bool) -> None:
+    from secateur.compression.speed.table import bench_table, layer_table, layer_tables
+
+    print(bench_table(block.rows))
+    for reason in block.reasons:
+        print(reason)
+    for place, found in block.layers.items() if layers else ():
+        row, first = block.rows[place], block.firsts[place]
+        others = [other for other in block.layers if block.firsts[other] == first and other != first]
+        if place == first and not others:
+            print(f"\n{row.name} on {row.runtime}\n{layer_table(found, block.machine)}")
+        elif place != first:
+            print(f"\n1: {block.rows[first].name}, 2: {row.name}, on {row.runtime}")
+            print(layer_tables(block.layers[first], found, block.machine))
+
+
+def _entries(block: Block) -> list[dict[str, Any]]:
+    """The rows of the summary's table."""
+    return [
+        {"file": row.name, "model": model, "faster": row.ratio, "batch": block.batch, **row.to_dict()}
+        for row, model in zip(block.rows, block.models, strict=True)
+    ]
+
+
+def _speed(table: list[dict[str, Any]]) -> dict[str, float]:
+    """Milliseconds by file; what is measured of it on other runtimes or batches has those in its name."""
+    found: dict[str, float] = {}
+    for row in table:
+        name = row["file"] if row["file"] not in found else f"{row['file']}, {row['runtime']}, batch {row['batch']}"
+        found[name] = row["median_ms"]
+    return found
+
+
+def _layers(result: Result) -> list[dict[str, Any]]:
+    """The layers of every file that was looked into."""
+    from secateur.compression.speed.table import layers_to_dict
+
+    return [
+        {
+            "file": block.rows[place].name,
+            "runtime": block.rows[place].runtime,
+            "batch": block.batch,
+            "balance": block.machine.balance,
+            "block": block.machine.block,
+            "layers": layers_to_dict(layers, block.machine),
+        }
+        for block in result.blocks
+        for place, layers in block.layers.items()
+    ]

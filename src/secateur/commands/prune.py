@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.commands import Summary, command
-from secateur.compression.settings import ChannelSettings, LatencySettings, no_budgets
+from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, no_budgets
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
 from secateur.pruning.settings import (
     CliffSettings,
-    Guards,
     LayerSettings,
     RepairSettings,
     RoundSettings,
@@ -49,7 +48,7 @@ class PruneOptions:
     """Then train for some minutes to answer as the whole detector does; needs no labels."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
-    guards: Guards = field(default_factory=Guards)
+    guards: GuardSettings = field(default_factory=GuardSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
     layers: LayerSettings = field(default_factory=LayerSettings)
     one_shot: OneShotSettings = field(default_factory=OneShotSettings)
@@ -106,11 +105,10 @@ def steps_of(options: PruneOptions) -> list[Step]:
         options.budget,
         options.score,
         options.rounds,
-        options.guards,
-        options.repair,
-        options.cliff,
-        options.search,
-        options.latency,
+        repair=options.repair,
+        cliff=options.cliff,
+        search=options.search,
+        latency=options.latency,
     )
     budgets, layers, search = channels.budgets, options.layers, options.search.search
     costs = ", ".join(f"--{name}" for name in COSTS)
@@ -129,5 +127,13 @@ def steps_of(options: PruneOptions) -> list[Step]:
     if layers.chains and not layers.layers:
         raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
     steps: list[Step] = [RemoveLayers(layers, options.repair)] if layers.layers else []
-    steps += [Prune(channels)] if budgets else []
+    steps += [Prune(_guarded(channels, options.guards))] if budgets else []
     return [*steps, Heal(options.healing)] if options.heal else steps
+
+
+def _guarded(channels: ChannelSettings, guards: GuardSettings) -> ChannelSettings:
+    """The settings with the guards, in which a number stands for --round-to auto."""
+    from secateur.compression.speed.rounding import decided_guards
+
+    milliseconds = any(budget.cost == "ms" for budget in channels.budgets)
+    return dataclasses.replace(channels, guards=decided_guards(guards, channels.latency, milliseconds=milliseconds))

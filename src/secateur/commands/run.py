@@ -43,7 +43,7 @@ def options() -> type[Any]:
     fields = []
     for override in sorted(override_options().values(), key=lambda override: override.option not in COSTS):
         kind: Any = tuple[str, ...] if override.kind is tuple else override.kind
-        word = "WORD ..." if override.kind is tuple else override.kind.__name__.upper()
+        word = override.word or ("WORD ..." if override.kind is tuple else override.kind.__name__.upper())
         described = Annotated[kind | None, arg(help=override.help, metavar=word, help_behavior_hint=FROM_RECIPE)]
         fields.append((override.option, described, field(default=None)))
     replacing = dataclasses.make_dataclass("Replacing", fields, frozen=True)

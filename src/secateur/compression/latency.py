@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from secateur.compression.speed.contestants import TORCH, default_runtime
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor
+from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint
 from secateur.evaluation.latency import Comparison, compare, predictor_call, random_images
 from secateur.evaluation.predictor import TorchPredictor
-from secateur.machine import cpu_threads
+from secateur.machine import cpu_threads, pinned
 
 
 def measure_latency(
@@ -21,22 +23,22 @@ def measure_latency(
     """Times the detectors at batch 1 on the CPU, in turns, so that a busy machine is busy for all of them.
 
     Args:
-        runtime: "onnx", "torch", or "" for the first of them that is installed.
+        runtime: "torch", the format of an export, or "" for the first of ONNX Runtime and PyTorch that is installed.
         threads: 0 takes those that this process was granted.
     """
-    chosen = runtime or ("onnx" if not EXPORTERS["onnx"].missing() else "torch")
+    chosen, count = runtime or default_runtime(), threads or cpu_threads()
     images = random_images(image_size)
     calls: dict[str, Callable[[], Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pinned(count):
         for number, (name, checkpoint) in enumerate(checkpoints.items()):
             detector = checkpoint.detector()
-            if chosen == "onnx":
-                file = Path(folder) / f"{number}.onnx"
-                export(detector, file, image_size)
-                calls[name] = predictor_call(open_predictor(file, threads=threads), images)
-            else:
+            if chosen == TORCH:
                 calls[name] = predictor_call(TorchPredictor(detector), images)
-        return compare(calls, runs=rounds, warmup=3, threads=threads or cpu_threads())
+                continue
+            file = Path(folder) / f"{number}{EXPORTERS[chosen].suffix}"
+            export(detector, file, image_size, ExportSettings(format=chosen))
+            calls[name] = predictor_call(open_predictor(file, threads=count), images)
+        return compare(calls, runs=rounds, warmup=3, threads=count)
 
 
 def latencies(

@@ -11,17 +11,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from secateur.compression.settings import ChannelSettings, LatencySettings
+from secateur.compression.speed.bar import Say, timing_bar
 from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
 from secateur.errors import UserError
 from secateur.machine import cpu_threads, processor, simd_channels
@@ -43,8 +42,6 @@ PATIENCE = 8
 _READS = (1, 2, 4, 8, 16, 32, 64, 128)
 _EMITS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 # Blocks at which times are taken: over the width that is read they are nearly straight, over the emitted one less so.
-
-Say = Callable[[int], None]
 
 
 def latency_table(
@@ -68,7 +65,7 @@ def latency_table(
         table = LatencyTable.load(settings.latency_table)
         COSTS["ms"].of(replace(graph, timing=table), image_size).price(graph.everything())
         return table
-    stopwatch = _stopwatch(settings.runtime)
+    stopwatch = stopwatch_of(settings.runtime)
     threads = settings.threads or cpu_threads()
     file = _cache_file(graph, image_size, stopwatch.name, threads)
     if not refresh and (known := _known(file)) is not None:
@@ -111,7 +108,7 @@ def measure(
     logger.info("Measuring the latency of this network's layers in %s: a minute or two.", stopwatch.name)
     layers = [(signature, reads, width) for signature, (reads, _) in grids.items() for width in reads]
     timings = [stopwatch.layers(signature, width, grids[signature][1], threads) for signature, _, width in layers]
-    with _bar(MOST_TURNS * (len(layers) + CUTS + 1)) as advance:
+    with timing_bar("timing layers", MOST_TURNS * (len(layers) + CUTS + 1)) as advance:
         times = dict(zip(layers, settle(timings, done=advance), strict=True))
         entries = tuple(
             Entry(signature, reads, emits, tuple(tuple(times[signature, reads, width]) for width in reads))
@@ -135,7 +132,7 @@ def line(sums: Floats, times: Floats) -> tuple[float, float, float]:
     return float(slope), float(offset), 1 - missed / spread if spread > 0 else 0.0
 
 
-def _stopwatch(name: str) -> Stopwatch:
+def stopwatch_of(name: str) -> Stopwatch:
     """The runtime of that name, or the first that is installed of ONNX Runtime and PyTorch."""
     if name:
         return STOPWATCHES[name]
@@ -190,13 +187,18 @@ def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
 
 def _cache_file(graph: ChannelGraph, image_size: int, runtime: str, threads: int) -> Path:
     """Where the table of this machine, runtime and network lies."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     stages = [
         (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits)) for s in graph.stages
     ]
-    key = json.dumps([processor(), runtime, threads, image_size, graph.image_size, stages])
-    name = re.sub(r"[^a-z0-9]+", "-", f"{runtime} {image_size}px {threads} threads".lower())
-    return home / "secateur" / "latency" / f"{name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.json"
+    key = [processor(), runtime, threads, image_size, graph.image_size, stages]
+    return cache_file(f"{runtime} {image_size}px {threads} threads", key)
+
+
+def cache_file(title: str, key: Sequence[Any]) -> Path:
+    """Where what was measured under a key (plain JSON data) lies in the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
+    return home / "secateur" / "latency" / f"{re.sub(r'[^a-z0-9]+', '-', title.lower())}-{digest}.json"
 
 
 def _known(file: Path) -> LatencyTable | None:
@@ -205,12 +207,3 @@ def _known(file: Path) -> LatencyTable | None:
         return LatencyTable.load(file) if file.is_file() else None
     except UserError:
         return None
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Say]:
-    columns = (TextColumn("timing layers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda steps: progress.advance(task, steps)

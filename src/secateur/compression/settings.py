@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -20,6 +20,9 @@ from secateur.pruning.settings import (
     ScoreSettings,
     SearchSettings,
 )
+
+AUTO = "auto"
+RoundTo = Annotated[int | Literal["auto"], arg(metavar="INT/auto")]
 
 
 @functools.cache
@@ -53,6 +56,27 @@ class LatencySettings:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise UserError(f"--threads {self.threads} must be positive, or 0 for what the machine grants.")
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """What no budget may break. They hold for every layer of a group of tied channels."""
+
+    min_share: float = Guards.min_share
+    """No group of tied channels keeps less than this share of its width."""
+    min_count: int = Guards.min_count
+    """No layer keeps fewer channels than this."""
+    round_to: RoundTo = Guards.round_to
+    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; auto: the one that this machine
+    likes, by timing it once; 0: 8, or with --ms the block of the latency table); a layer that keeps all its channels
+    keeps their number."""
+    exclude: tuple[str, ...] = Guards.exclude
+    """Layers that keep all channels, as patterns of their names or of modules around them (model.0.*)."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.round_to, str) and self.round_to != AUTO:
+            raise UserError(f"--round-to {self.round_to} is neither a number nor {AUTO}.")
+        Guards(self.min_share, self.min_count, 0 if isinstance(self.round_to, str) else self.round_to)
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,13 @@ def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: 
     Raises:
         UserError: it cannot be run, or differs by more than its precision explains.
     """
-    predictor = runtime.open(rows, torch.device("cpu"), 0, "fp32")
+    cpu = torch.device("cpu")
+    predictor = runtime.open(rows, cpu, 0, "fp32")
     images = probes(3 if settings.dynamic else settings.batch_size, source.channels, source.size)
-    if settings.precision == "int8":
-        error = seen_error(source, predictor)
-    else:
-        error = output_error(source, predictor, images)
+    int8 = settings.precision == "int8"
+    error = seen_error(source, predictor) if int8 else output_error(source, predictor, images)
     if rows != file:
-        error = max(
-            error, detections_error(predictor, runtime.open(file, torch.device("cpu"), 0, "fp32"), images, settings)
-        )
+        error = max(error, detections_error(predictor, runtime.open(file, cpu, 0, "fp32"), images, settings))
     check_outputs(error, settings.precision, runtime.title, path)
     return error
 

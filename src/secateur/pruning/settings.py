@@ -29,17 +29,20 @@ def _check_least(settings: object, least: int, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Guards:
-    """What no budget may break. They hold for every layer of a group of tied channels."""
+    """What no budget may break. They hold for every layer of a group of tied channels.
+
+    Attributes:
+        min_share: no group of tied channels keeps less than this share of its width.
+        min_count: no layer keeps fewer channels.
+        round_to: kept widths are multiples of it; 0 is 8, or with a latency table its block. A layer that keeps all its
+            channels keeps their number.
+        exclude: patterns of layers that keep all channels.
+    """
 
     min_share: float = 0.05
-    """No group of tied channels keeps less than this share of its width."""
     min_count: int = 1
-    """No layer keeps fewer channels than this."""
     round_to: int = 0
-    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; 0: 8, or with --ms the block of the
-    latency table); a layer that keeps all its channels keeps their number."""
     exclude: tuple[str, ...] = ()
-    """Layers that keep all channels, as patterns of their names or of modules around them (model.0.*)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_share <= 1:

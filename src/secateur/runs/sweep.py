@@ -13,6 +13,8 @@ import numpy as np
 from secateur.compression.channels import Decision, cut_channels, repair, score_channels
 from secateur.compression.context import Context
 from secateur.compression.measuring import describe, evaluate, split_index, usable_size
+from secateur.compression.settings import LatencySettings
+from secateur.compression.speed.rounding import decided_guards
 from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config
 from secateur.data.index import content_signature
@@ -27,7 +29,7 @@ from secateur.pruning.cliff import Point, knee_of
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients
 from secateur.pruning.plan import Plan
-from secateur.pruning.settings import RepairSettings
+from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask
 from secateur.report.figures import plots_available
 from secateur.report.sweep_plots import plot_sweep
@@ -81,6 +83,7 @@ class Task:
     checkpoint: Checkpoint
     context: Context
     graph: ChannelGraph
+    guards: Guards
     training: TrainSettings | None
 
     @property
@@ -107,12 +110,13 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     )
     graph = trace(checkpoint.detector())
     # Any scores show whether the guards and the excluded layers are possible ones.
-    allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), options.guards, strict=False)
+    guards = decided_guards(options.guards, LatencySettings())
+    allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
     data, trained = context.require_data("A sweep"), options.finetune_epochs > 0
     split_index(data, "val", tell=True)
     if trained or options.repair or needs_gradients(options.score.criterion):
         split_index(data, "train", tell=True)
-    return Task(options, ratios, checkpoint, context, graph, training if trained else None)
+    return Task(options, ratios, checkpoint, context, graph, guards, training if trained else None)
 
 
 def _budget(ratio: float) -> Budget:
@@ -123,6 +127,7 @@ def _key(task: Task) -> dict[str, str]:
     """All that the results depend on, by name."""
     options, context = task.options, task.context
     record = dataclasses.asdict(options) | {"percent": task.ratios, "image_size": context.image_size}
+    record["guards"] = dataclasses.asdict(task.guards)
     key = {
         f"--{name.replace('_', '-')}": digest(value)
         for name, value in record.items()
@@ -174,7 +179,7 @@ class Sweep:
                     task.graph,
                     scores,
                     _budget(ratio),
-                    task.options.guards,
+                    task.guards,
                     image_size=size,
                     criterion=name,
                     strict=False,

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from secateur.compression.settings import GuardSettings
 from secateur.errors import UserError
-from secateur.pruning.settings import Guards, ScoreSettings
+from secateur.pruning.settings import ScoreSettings
 from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Seed, Weights, Workers
 from secateur.runs.folders import Place
 
@@ -35,7 +36,7 @@ class SweepOptions:
     hyp: str = "finetune"
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
-    guards: Guards = field(default_factory=Guards)
+    guards: GuardSettings = field(default_factory=GuardSettings)
     place: Place = field(default_factory=Place)
 
 

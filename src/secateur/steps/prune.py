@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from secateur.compression.settings import ChannelSettings
 from secateur.pruning.costs import COSTS
@@ -32,7 +32,13 @@ class _Overrides:
             *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
             Override("criterion", "criterion", "Importance of a channel: fisher, taylor, gamma, l1, l2, ..."),
             Override("rounds", "rounds", "Rounds of scoring, cutting and correcting: auto, or a number."),
-            Override("round_to", "round_to", "Kept widths are multiples of this number.", int),
+            Override(
+                "round_to",
+                "round_to",
+                "Kept widths are multiples of this number; auto: the one this machine likes.",
+                int | Literal["auto"],
+                word="INT/auto",
+            ),
             Override("latency_table", "latency_table", "For --ms: a file that `secateur latency` wrote."),
             Override("runtime", "runtime", "For --ms without a table: what to time, onnx or torch."),
             Override("threads", "threads", "For --ms without a table: CPU threads while timing.", int),

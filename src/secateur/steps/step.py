@@ -22,6 +22,7 @@ class Override:
         field: the setting that it replaces.
         help: what it does.
         kind: type of the value.
+        word: what stands for the value in the help; "" is the name of its type.
         zero_skips: the value 0 leaves the step out.
         forces: any other value takes the step in even where it could be left out.
         replaces: settings of the recipe that go when this option is given.
@@ -31,11 +32,12 @@ class Override:
     option: str
     field: str
     help: str
-    kind: type[Any] = str
+    kind: Any = str
     zero_skips: bool = False
     forces: bool = False
     replaces: tuple[str, ...] = ()
     purpose: str = ""
+    word: str = ""
 
 
 class Step:

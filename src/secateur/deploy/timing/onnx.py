@@ -28,6 +28,7 @@ from secateur.pruning.latency import Pair, Signature
 from secateur.silence import silenced
 
 _OPSET = 18
+_TYPES = {"tensor(float16)": np.float16}
 _FEED = 16  # channels of the input from which the inputs of concats, sums and poolings are made
 _OPERATORS = {
     "elu": "Elu", "hardsigmoid": "HardSigmoid", "hardswish": "HardSwish", "leaky_relu": "LeakyRelu", "mish": "Mish",
@@ -43,19 +44,30 @@ class Profiled:
     Attributes:
         parts: what nodes have in their names; the nodes of each part are one time.
         times: milliseconds of all timed runs of every node, by its name.
+        between: milliseconds of all timed runs that are of no node.
     """
 
-    def __init__(self, model: Path | bytes, threads: int, parts: Sequence[str] = ("",)) -> None:
-        """A file, or a model in memory."""
+    def __init__(
+        self,
+        model: Path | bytes,
+        threads: int,
+        parts: Sequence[str] = ("",),
+        image: tuple[int, ...] | None = None,
+    ) -> None:
+        """A file, or a model in memory; what it reads has the shape that it says, or that of `image`."""
         self._model, self._threads = str(model) if isinstance(model, Path) else model, threads
-        self.parts = parts
+        self.parts, self._image = parts, image
         self.times: dict[str, list[float]] = defaultdict(list)
+        self.between: list[float] = []
 
     def turn(self) -> None:
         """A few more runs; the first two are not counted, in which memory and threads are not there yet."""
         with tempfile.TemporaryDirectory() as folder:
             session = _session(self._model, self._threads, Path(folder))
-            feed = {entry.name: np.full(entry.shape, 0.5, np.float32) for entry in session.get_inputs()}
+            feed = {
+                entry.name: np.full(self._image or entry.shape, 0.5, _TYPES.get(entry.type, np.float32))
+                for entry in session.get_inputs()
+            }
             repeat(lambda: session.run(None, feed), least=5, most=20, seconds=0.1)
             events = json.loads(Path(session.end_profiling()).read_text())
         found: dict[str, list[float]] = defaultdict(list)
@@ -64,6 +76,9 @@ class Profiled:
                 found[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1000)
         for name, times in found.items():
             self.times[name] += times[2:]
+        runs = [event["dur"] / 1000 for event in events if event["name"] == "model_run"]
+        nodes = np.array([times for times in found.values() if len(times) == len(runs)]).sum(axis=0)
+        self.between += list(np.maximum(runs - nodes, 0)[2:])
 
     def milliseconds(self) -> list[float]:
         """Time of a run of each part: the sum of its nodes."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from secateur.compression.settings import AUTO, LatencySettings
 from secateur.errors import UserError
 from secateur.runs.recipes.configure import configured, setting_names
 from secateur.runs.recipes.recipe import Entry, Recipe
@@ -89,7 +90,8 @@ def _step(
     where, kind = f"recipe {recipe.name}, stage {entry.verb}", STEPS[entry.verb]
     shared = {name: value for name, value in common.items() if name in setting_names(kind())}
     settings = shared | dict(entry.settings)
-    written = configured(kind, settings, where)
+    automatic = settings.get("round_to") == AUTO
+    written = configured(kind, settings | ({"round_to": 0} if automatic else {}), where)
     mine = [o for o in kind.overrides if o.option in overrides and written.takes(o)]
     taken |= {override.option for override in mine}
     forced = False
@@ -102,8 +104,18 @@ def _step(
             return None
         forced = forced or override.forces
         settings[name] = value
-    step = configured(kind, settings, where) if final else written
+    step = configured(kind, _with_a_number(settings), where) if final or automatic else written
     return step if forced or step.needed(first, trained) else None
+
+
+def _with_a_number(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the number that `round_to: auto` stands for on this machine: that is what a run remembers."""
+    if settings.get("round_to") != AUTO:
+        return dict(settings)
+    from secateur.compression.speed.rounding import decided
+
+    latency = LatencySettings(runtime=str(settings.get("runtime", "")), threads=int(settings.get("threads", 0)))
+    return {**settings, "round_to": decided(AUTO, latency, milliseconds=bool(settings.get("ms")))}
 
 
 def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) -> None:

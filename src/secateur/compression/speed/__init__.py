@@ -1,0 +1,1 @@
+"""How fast detectors are on this machine, why they are not faster, and which widths it likes."""

@@ -1,0 +1,200 @@
+"""Times files side by side, and looks into those that are smaller but not faster."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from secateur.compression.measuring import describe, size_of
+from secateur.compression.speed.balance import machine_balance
+from secateur.compression.speed.bar import timing_bar
+from secateur.compression.speed.contestants import (
+    Asked,
+    Contestant,
+    Sides,
+    Subject,
+    check_runtimes,
+    common_size,
+    contestants,
+    subjects,
+)
+from secateur.compression.speed.reasons import Machine, alike, excess, not_faster, sentence, shares
+from secateur.compression.speed.table import BenchRow
+from secateur.deploy.profiling import LayerTime, profiler_of
+from secateur.deploy.timing import MOST_TURNS, settle
+from secateur.errors import UserError
+from secateur.evaluation.latency import Comparison, compare
+from secateur.machine import pinned, simd_channels
+from secateur.pruning.settings import ROUND_TO
+
+WARMUP = 3
+"""Rounds that are not counted."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What was measured at one batch size.
+
+    Attributes:
+        batch: images of a call that were asked for.
+        rows: of the table, in the order of the files.
+        models: what is known of each row's detector, as in all summaries.
+        reasons: why those that are smaller are not faster.
+        layers: by the rows' places, the layers of those that were looked into.
+        firsts: place of the row that each one is compared with.
+        machine: what layers are judged by.
+    """
+
+    batch: int
+    rows: tuple[BenchRow, ...]
+    models: tuple[Mapping[str, Any], ...]
+    reasons: tuple[str, ...]
+    layers: Mapping[int, Sequence[LayerTime]]
+    firsts: tuple[int, ...]
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Result:
+    """A comparison at one image size."""
+
+    sides: Sides
+    runtimes: tuple[str, ...]
+    blocks: tuple[Block, ...] = field(default_factory=tuple)
+
+
+def compare_files(files: Sequence[str], asked: Asked, *, layers: bool = False) -> Result:
+    """Times all files in turns, once for each batch size.
+
+    Args:
+        files: checkpoints and exported files; the first one on each runtime is what others there are compared with.
+        asked: how.
+        layers: look into every file, not only into those that are smaller but not faster.
+
+    Raises:
+        UserError: a file or an option that cannot be used.
+    """
+    _check(asked, layers)
+    asked = replace(asked, runtimes=check_runtimes(asked.runtimes))
+    # What is opened while the process is pinned has its threads where they are timed.
+    with pinned(asked.threads if asked.device.type == "cpu" else 0):
+        entries = subjects(files, asked)
+        sides = common_size(entries, asked.image_size)
+        balance = machine_balance(asked.threads, asked.device)
+        channels = simd_channels() if asked.device.type == "cpu" else ROUND_TO
+        blocks = []
+        for batch in dict.fromkeys(asked.batches):
+            machine = Machine(channels, balance, batch)
+            blocks.append(_block(entries, asked, sides, machine, layers))
+    return Result(sides, asked.runtimes, tuple(blocks))
+
+
+def _check(asked: Asked, layers: bool) -> None:
+    if asked.rounds < 1:
+        raise UserError(f"--rounds {asked.rounds} must be at least 1.")
+    if not asked.batches or min(asked.batches) < 1:
+        raise UserError(f"--batch-size {min(asked.batches, default=0)} must be at least 1.")
+    others = [name for name in asked.runtimes if name != "torch"]
+    if asked.precision != "fp32" and (others or not asked.runtimes):
+        raise UserError(f"--precision {asked.precision} is for checkpoints in PyTorch: give --runtime torch with it.")
+    if asked.precision == "fp16" and asked.device.type == "cpu":
+        raise UserError("--precision fp16 needs a GPU: give --device cuda, or bf16.")
+    if asked.device.type not in ("cpu", "cuda"):
+        raise UserError(f"Nothing is timed on {asked.device.type}: give --device cpu or cuda.")
+    if layers and asked.device.type != "cpu":
+        raise UserError("--layers times layers on the CPU: give --device cpu.")
+    if layers and asked.precision != "fp32":
+        raise UserError("--layers times layers in fp32: leave --precision out.")
+
+
+def _block(entries: Sequence[Subject], asked: Asked, sides: Sides, machine: Machine, layers: bool) -> Block:
+    with tempfile.TemporaryDirectory() as folder:
+        found = contestants(entries, asked, sides, machine.images, Path(folder))
+        firsts = [next(i for i, one in enumerate(found) if one.runtime == other.runtime) for other in found]
+        measured = _measured(found, firsts, asked)
+        models = tuple(_model(one) for one in found)
+        rows = tuple(
+            _row(one, found[first], measured, model, machine.images)
+            for one, first, model in zip(found, firsts, models, strict=True)
+        )
+        slow = [i for i, row in enumerate(rows) if not_faster(row.flops_ratio, row.ratio)]
+        wanted = range(len(found)) if layers else sorted({*slow, *(firsts[i] for i in slow)})
+        profiles = _profiles(found, wanted, asked)
+    reasons = tuple(_reason(found[i], rows[i], machine, profiles.get(i), profiles.get(firsts[i])) for i in slow)
+    return Block(machine.images, rows, models, reasons, profiles, tuple(firsts), machine)
+
+
+def _measured(found: Sequence[Contestant], firsts: Sequence[int], asked: Asked) -> Comparison:
+    with timing_bar("timing", (asked.rounds + WARMUP) * len(found)) as advance:
+        return compare(
+            {one.key: one.call for one in found},
+            runs=asked.rounds,
+            warmup=WARMUP,
+            threads=asked.threads,
+            images={one.key: one.images for one in found},
+            baselines={one.key: found[first].key for one, first in zip(found, firsts, strict=True)},
+            done=advance,
+        )
+
+
+def _profiles(found: Sequence[Contestant], wanted: Sequence[int], asked: Asked) -> dict[int, list[LayerTime]]:
+    """The layers of those whose runtime tells them, timed in turns."""
+    if asked.device.type != "cpu" or asked.precision != "fp32":
+        return {}
+    opened = {
+        place: profiler.open(found[place].file, found[place].shape, asked.threads)
+        for place in wanted
+        if (profiler := profiler_of(found[place].file)) is not None and found[place].work
+    }
+    with timing_bar("timing layers", MOST_TURNS * len(opened)) as advance:
+        settle(list(opened.values()), done=advance)
+    return {place: profiling.layers() for place, profiling in opened.items()}
+
+
+def _row(one: Contestant, first: Contestant, measured: Comparison, model: Mapping[str, Any], batch: int) -> BenchRow:
+    stages = one.checkpoint.history if one.checkpoint else ()
+    known = [stage.metrics["mAP50-95"] for stage in stages if "mAP50-95" in stage.metrics]
+    return BenchRow(
+        one.name,
+        one.runtime,
+        measured.latencies[one.key],
+        measured.ratios[one.key],
+        first.flops / one.flops if first.flops and one.flops else None,
+        model["parameters"],
+        model["gflops"],
+        model["file_mb"],
+        known[-1] if known else None,
+        f"takes batch {one.images} only" if one.images != batch else "",
+    )
+
+
+def _model(one: Contestant) -> dict[str, Any]:
+    """The `model` part of summaries."""
+    gflops = one.flops / 1e9 if one.flops else None
+    if one.checkpoint is not None:
+        return describe(one.checkpoint, int(max(one.checkpoint.strides))) | {"gflops": gflops}
+    return {"parameters": None, "gflops": gflops, "sparsity": None, "file_mb": megabytes(one.file)}
+
+
+def _reason(
+    one: Contestant,
+    row: BenchRow,
+    machine: Machine,
+    own: Sequence[LayerTime] | None,
+    dense: Sequence[LayerTime] | None,
+) -> str:
+    assert row.flops_ratio is not None
+    causes = excess(dense, own, machine) if own and dense and alike(dense, own) else None
+    part = shares(one.work, machine, own or ())
+    by_layers = sum(layer.ms for layer in dense) / sum(layer.ms for layer in own) if own and dense else None
+    return sentence(f"{one.name} on {one.runtime}", row.flops_ratio, row.ratio, machine, part, causes, by_layers)
+
+
+def megabytes(path: Path) -> float | None:
+    """Size in megabytes (10^6 bytes) of a file, or of all files of a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+    return size_of(path)

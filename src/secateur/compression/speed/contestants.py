@@ -1,0 +1,246 @@
+"""What is timed: checkpoints on every runtime that is asked for, exported files on their own, all at one image size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.compression.measuring import DEFAULT_SIZE, usable_size
+from secateur.deploy.exporters import EXPORTERS, check_export, export
+from secateur.deploy.predictor import FilePredictor
+from secateur.deploy.profiling import profiler_of
+from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
+from secateur.deploy.settings import ExportSettings
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.errors import UserError
+from secateur.evaluation.cost import LayerWork, layer_work
+from secateur.evaluation.latency import predictor_call, random_images
+from secateur.evaluation.predictor import Predictor, TorchPredictor
+from secateur.evaluation.validate import check_image_size
+
+Sides = tuple[int, int]
+TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a comparison is measured.
+
+    Attributes:
+        runtimes: of the checkpoints: "torch", or formats of exports; none takes `default_runtime()`.
+        image_size: px; 0 takes what the files take or remember.
+        batches: images of a call, one comparison each.
+        rounds: measurements of each.
+        threads: on the CPU.
+        device: where it runs.
+        precision: of checkpoints in PyTorch.
+    """
+
+    runtimes: tuple[str, ...] = ()
+    image_size: int = 0
+    batches: tuple[int, ...] = (1,)
+    rounds: int = 30
+    threads: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A file that was named: a checkpoint, or an exported file that is open already."""
+
+    name: str
+    checkpoint: Checkpoint | None = None
+    predictor: Predictor | None = None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One detector on one runtime, ready to be timed.
+
+    Attributes:
+        name: the file as the user wrote it.
+        runtime: what runs it, in words.
+        file: what the runtime opened; a temporary export, or what was named.
+        call: runs it once.
+        shape: of the images of a call, [B, C, H, W].
+        checkpoint: None of an exported file.
+        work: its layers by name; empty where nobody can tell.
+    """
+
+    name: str
+    runtime: str
+    file: Path
+    call: Callable[[], Any]
+    shape: tuple[int, ...]
+    checkpoint: Checkpoint | None
+    work: Mapping[str, LayerWork]
+
+    @property
+    def key(self) -> str:
+        """Its name among those that are timed together."""
+        return f"{self.name} ({self.runtime})"
+
+    @property
+    def images(self) -> int:
+        """Images of a call."""
+        return self.shape[0]
+
+    @property
+    def flops(self) -> int | None:
+        """FLOPs of one image; None where nobody can tell."""
+        return sum(work.flops for work in self.work.values()) or None
+
+
+def runnable_formats() -> list[str]:
+    """Formats of exports whose files something here runs."""
+    return [name for name, exporter in EXPORTERS.items() if is_exported(f"detector{exporter.suffix}")]
+
+
+def default_runtime() -> str:
+    """ONNX Runtime where it is installed, else PyTorch."""
+    return "onnx" if not EXPORTERS["onnx"].missing() else TORCH
+
+
+def check_runtimes(runtimes: Sequence[str]) -> tuple[str, ...]:
+    """The runtimes that were asked for, each once.
+
+    Raises:
+        UserError: one is unknown, or not installed.
+    """
+    for name in runtimes:
+        if name != TORCH and name not in (known := runnable_formats()):
+            raise UserError(f"--runtime {name} is unknown; choose among {', '.join([*known, TORCH])}.")
+        if name != TORCH:
+            check_export(ExportSettings(format=name))
+    return tuple(dict.fromkeys(runtimes)) or (default_runtime(),)
+
+
+def subjects(files: Sequence[str], asked: Asked) -> list[Subject]:
+    """Reads checkpoints and opens exported files, each once.
+
+    Raises:
+        UserError: none is named, one is missing or broken, nothing runs it, or it cannot run on the device.
+    """
+    if not files:
+        raise UserError("secateur bench needs files: secateur bench dense.pt cut.safetensors detector.onnx.")
+    found = []
+    for name in dict.fromkeys(files):
+        if runtime_of(name).exported:
+            found.append(Subject(name, predictor=_opened(Path(name), asked)))
+        else:
+            found.append(Subject(name, load_checkpoint(name)))
+    return found
+
+
+def common_size(entries: Sequence[Subject], image_size: int) -> Sides:
+    """Height and width of the images: those that were asked for, else the ones that exported files take, else the
+    largest that the checkpoints remember.
+
+    Raises:
+        UserError: an exported file takes other images than were asked for, or than another one takes.
+    """
+    fixed = {entry.name: sides for entry in entries if entry.predictor and (sides := _fixed(entry.predictor))}
+    checkpoints = [entry.checkpoint for entry in entries if entry.checkpoint]
+    wanted = [usable_size(checkpoint, image_size) for checkpoint in checkpoints]
+    if image_size and not wanted:
+        strides = [int(max(entry.predictor.strides)) for entry in entries if entry.predictor]
+        wanted = [check_image_size(image_size, max(strides))]
+    for name, sides in fixed.items():
+        if image_size and sides != (max(wanted),) * 2:
+            raise UserError(
+                f"{name} takes images of {_px(sides)} only, not {max(wanted)}: leave --img out, or export it for that "
+                "size."
+            )
+        first = next(iter(fixed))
+        if sides != fixed[first]:
+            raise UserError(
+                f"{first} takes images of {_px(fixed[first])} only and {name} of {_px(sides)}, and times at two sizes "
+                "compare nothing: export both for one."
+            )
+    side = max(wanted, default=DEFAULT_SIZE)
+    return next(iter(fixed.values()), (side, side))
+
+
+def contestants(entries: Sequence[Subject], asked: Asked, sides: Sides, batch: int, folder: Path) -> list[Contestant]:
+    """Opens all that is timed together: every checkpoint on every runtime, every exported file on its own.
+
+    A file that takes one number of images only is timed with that many.
+
+    Args:
+        folder: takes temporary exports.
+
+    Raises:
+        UserError: an export fails, or a runtime does not have the device.
+    """
+    found = []
+    for number, entry in enumerate(entries):
+        if entry.predictor is not None:
+            found.append(_exported(entry, entry.predictor, sides, batch))
+            continue
+        assert entry.checkpoint is not None
+        work = layer_work(entry.checkpoint.detector(), sides)
+        for name in asked.runtimes:
+            found.append(_made(entry.name, entry.checkpoint, name, asked, sides, batch, folder / str(number), work))
+    return found
+
+
+def _made(
+    title: str,
+    checkpoint: Checkpoint,
+    runtime: str,
+    asked: Asked,
+    sides: Sides,
+    batch: int,
+    folder: Path,
+    work: Mapping[str, LayerWork],
+) -> Contestant:
+    """A checkpoint on one runtime."""
+    images = random_images(sides, batch, checkpoint.detector().example_inputs()[0].shape[1])
+    if runtime == TORCH:
+        predictor: Predictor = TorchPredictor(checkpoint.detector().to(asked.device), asked.precision)
+        call = predictor_call(predictor, images)
+        return Contestant(title, runtime_of(title).title, Path(title), call, tuple(images.shape), checkpoint, work)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{runtime}-{batch}{EXPORTERS[runtime].suffix}"
+    export(checkpoint.detector(), file, sides, ExportSettings(format=runtime, batch_size=batch))
+    call = predictor_call(_opened(file, asked), images)
+    return Contestant(title, runtime_of(file).title, file, call, tuple(images.shape), checkpoint, work)
+
+
+def _exported(entry: Subject, predictor: Predictor, sides: Sides, batch: int) -> Contestant:
+    file = Path(entry.name)
+    own = predictor.batch if isinstance(predictor, FilePredictor) else None
+    profiler = profiler_of(file)
+    work = {} if profiler is None else profiler.work(file, sides)
+    images = random_images(sides, own or batch)
+    call = predictor_call(predictor, images)
+    return Contestant(entry.name, runtime_of(file).title, file, call, tuple(images.shape), None, work)
+
+
+def _opened(file: Path, asked: Asked) -> Predictor:
+    """A file on the device that was asked for, not on another one.
+
+    Raises:
+        UserError: its runtime has no such device here.
+    """
+    predictor = open_predictor(file, asked.device, asked.threads)
+    if predictor.device.type != asked.device.type:
+        raise UserError(
+            f"{runtime_of(file).title} has no {asked.device.type} here: take --device cpu, or --runtime torch for "
+            "checkpoints."
+        )
+    return predictor
+
+
+def _fixed(predictor: Predictor) -> Sides | None:
+    size = predictor.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _px(sides: Sides) -> str:
+    return f"{sides[0]} px" if sides[0] == sides[1] else f"{sides[0]} x {sides[1]} px"

@@ -1,0 +1,131 @@
+"""`--round-to auto`: the multiple of channels from which on this machine wastes nothing, by timing convolutions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.compression.latency_table import cache_file, stopwatch_of
+from secateur.compression.settings import AUTO, GuardSettings, LatencySettings
+from secateur.compression.speed.bar import timing_bar
+from secateur.deploy.timing import MOST_TURNS, Stopwatch, settle
+from secateur.errors import UserError
+from secateur.files import read_json, write_json
+from secateur.machine import cpu_threads, processor
+from secateur.pruning.latency import Signature
+from secateur.pruning.settings import Guards
+
+logger = logging.getLogger("secateur")
+
+LEAST_LOSS = 0.05
+"""Share of its time that a width may lose to be as good as any."""
+WIDTHS = {4: (68, 84, 100), 8: (72, 88, 104), 16: (80, 112), 32: (64, 96, 128)}
+"""Widths that are timed, by the largest of these numbers of which they are multiples."""
+_LAYERS = (
+    Signature("conv", (20, 20), (3, 3), (1, 1), (1, 1), activation="silu"),
+    Signature("conv", (40, 40), activation="silu"),
+)
+# What detectors are made of, on maps of their middle levels.
+
+Losses = dict[int, float]
+
+
+def decided_guards(settings: GuardSettings, latency: LatencySettings, *, milliseconds: bool = False) -> Guards:
+    """The guards with a number for `auto`: the machine's; with a budget in milliseconds the latency table decides.
+
+    Raises:
+        UserError: as `auto_round_to` raises it.
+    """
+    number = decided(settings.round_to, latency, milliseconds=milliseconds)
+    return Guards(settings.min_share, settings.min_count, number, settings.exclude)
+
+
+def decided(round_to: int | str, latency: LatencySettings, *, milliseconds: bool = False) -> int:
+    """A number for `auto`, see `decided_guards`."""
+    if round_to != AUTO:
+        return int(round_to)
+    return 0 if milliseconds else auto_round_to(latency)
+
+
+def auto_round_to(settings: LatencySettings) -> int:
+    """The multiple of channels that this machine likes, known from an earlier time or timed now; a line says which.
+
+    Args:
+        settings: runtime and threads to time with.
+
+    Raises:
+        UserError: the runtime is unknown or not installed.
+    """
+    stopwatch = stopwatch_of(settings.runtime)
+    threads = settings.threads or cpu_threads()
+    file = cache_file(f"round to {stopwatch.name} {threads} threads", [processor(), stopwatch.name, threads])
+    losses = _known(file)
+    if losses is None:
+        logger.info("Timing widths in %s for --round-to auto: half a minute, once.", stopwatch.name)
+        losses = width_losses(stopwatch, threads)
+        try:
+            write_json(file, {str(multiple): loss for multiple, loss in losses.items()})
+        except UserError as error:
+            logger.warning("What was timed is not kept: %s", error)
+    chosen = best_multiple(losses)
+    arithmetic = next((name for name in ("AVX-512", "AVX2", "NEON") if name in processor()), processor())
+    told = ", ".join(f"of {multiple} {max(loss, 0):.0%}" for multiple, loss in losses.items())
+    logger.info(
+        "round-to auto: %d channels (%s, %s); time that multiples lose: %s", chosen, arithmetic, stopwatch.name, told
+    )
+    return chosen
+
+
+def width_losses(stopwatch: Stopwatch, threads: int) -> Losses:
+    """For each number how much longer its odd multiples take for their FLOPs than multiples of the largest one."""
+    widths = sorted(width for some in WIDTHS.values() for width in some)
+    keys = [(layer, width) for layer in _LAYERS for width in widths]
+    timings = [stopwatch.layers(layer, width, (width,), threads) for layer, width in keys]
+    with timing_bar("timing widths", MOST_TURNS * len(timings)) as advance:
+        times = dict(zip(keys, (ms for (ms,) in settle(timings, done=advance)), strict=True))
+    return losses_of([{width: times[layer, width] for width in widths} for layer in _LAYERS])
+
+
+def losses_of(times: list[dict[int, float]]) -> Losses:
+    """The losses from milliseconds of square convolutions by their width, one entry a layer.
+
+    Each time is divided by the square of its width and compared with what lies between those of the best multiples.
+    """
+    best = WIDTHS[max(WIDTHS)]
+    found: Losses = {}
+    for multiple, widths in WIDTHS.items():
+        lost = [
+            ms[width] / width**2 / np.interp(width, best, [ms[b] / b**2 for b in best]) - 1
+            for ms in times
+            for width in widths
+        ]
+        found[multiple] = float(np.mean(lost))
+    return found
+
+
+def best_multiple(losses: Mapping[int, float]) -> int:
+    """The smallest number of which, and of whose coarser multiples, no odd multiples lose more than `LEAST_LOSS`.
+
+    >>> best_multiple({4: 0.4, 8: 0.03, 16: 0.01, 32: 0.0})
+    8
+    """
+    chosen = max(losses)
+    for multiple in sorted(losses, reverse=True):
+        if losses[multiple] > LEAST_LOSS:
+            break
+        chosen = multiple
+    return chosen
+
+
+def _known(file: Path) -> Losses | None:
+    """The losses in the cache, if they can be read."""
+    try:
+        data: Any = read_json(file) if file.is_file() else {}
+        losses = {int(multiple): float(loss) for multiple, loss in data.items()}
+    except (UserError, ValueError, TypeError, AttributeError):
+        return None
+    return losses if list(losses) == list(WIDTHS) else None

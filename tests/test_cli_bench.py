@@ -1,0 +1,196 @@
+"""`secateur bench` as it is typed: what is timed beside what, what the table says, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from commands_run import sentence
+from secateur.cli import main
+from secateur.compression.speed import comparison
+from secateur.compression.speed.contestants import Asked
+from secateur.deploy.exporters import EXPORTERS, export
+from secateur.deploy.settings import ExportSettings
+from secateur.detector.checkpoint import Checkpoint, Stage, load_checkpoint, save_checkpoint
+from secateur.errors import UserError
+from secateur.evaluation import latency
+from secateur.evaluation.cost import count
+from secateur.pruning.allocation import allocate
+from secateur.pruning.budget import Budget
+from secateur.pruning.graph import trace
+from secateur.pruning.importance import score
+from secateur.pruning.settings import Guards
+from secateur.pruning.statistics import collect
+from secateur.pruning.surgery import cut
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+SHORT = ("--rounds", "2", "--img", "64", "--threads", "1", "--json")
+
+
+@pytest.fixture(scope="module")
+def small_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny detector at half its FLOPs, with an accuracy in its history."""
+    detector = load_checkpoint(tiny_weights).detector()
+    graph = trace(detector)
+    plan = allocate(graph, score("l2", graph, collect(detector, graph)), Budget("flops", 0.5), Guards(round_to=1))
+    history = (Stage(verb="finetune", metrics={"mAP50-95": 0.5}),)
+    file = tmp_path_factory.mktemp("small") / "small.safetensors"
+    save_checkpoint(dataclasses.replace(Checkpoint.of(cut(detector, graph, plan)), history=history), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    file = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    export(load_checkpoint(tiny_weights).detector(), file, 64)
+    return file
+
+
+def bench(capsys: pytest.CaptureFixture[str], *words: Any) -> dict[str, Any]:
+    """The summary; what is printed for people is then on stderr."""
+    main(["bench", *map(str, words), *SHORT])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_files_on_several_runtimes(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, small_weights: Path, exported: Path
+) -> None:
+    summary = bench(capsys, tiny_weights, small_weights, exported, "--runtime", "onnx", "torch")
+    rows = summary["table"]
+    dense, small, file = str(tiny_weights), str(small_weights), str(exported)
+    onnx, torch_ = "ONNX Runtime", "PyTorch"
+    assert [(row["file"], row["runtime"]) for row in rows] == [
+        (dense, onnx), (dense, torch_), (small, onnx), (small, torch_), (file, onnx)
+    ]  # fmt: skip
+    assert [row["ratio"] for row in rows[:2]] == [1, 1], "the first file is the baseline of each runtime"
+    flops = [count(load_checkpoint(name).detector(), 64).flops for name in (tiny_weights, small_weights)]
+    assert [row["flops_ratio"] for row in rows] == pytest.approx([1, 1, flops[0] / flops[1], flops[0] / flops[1], 1])
+    assert [row["accuracy"] for row in rows] == [None, None, 0.5, 0.5, None]
+    assert rows[4]["parameters"] is None and rows[4]["gflops"] == pytest.approx(flops[0] / 1e9)
+    assert rows[4]["file_mb"] == pytest.approx(exported.stat().st_size / 1e6)
+    assert summary["runtimes"] == ["onnx", "torch"] and summary["runtime"] == "onnx" and summary["image_size"] == 64
+    assert summary["model"] == rows[0]["model"] and set(summary["model"]) == {
+        "parameters", "gflops", "sparsity", "file_mb"
+    }  # fmt: skip
+    assert summary["speed_ms"][dense] == rows[0]["median_ms"] and len(summary["speed_ms"]) == 5
+    assert json.loads((Path(summary["folder"]) / "summary.json").read_text()) == summary
+
+
+def test_several_batches(capsys: pytest.CaptureFixture[str], tiny_weights: Path, exported: Path) -> None:
+    main(["bench", str(tiny_weights), str(exported), "--batch-size", "1", "2", *SHORT])
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)["table"]
+    assert [(row["batch"], row["images"], row["note"]) for row in rows] == [
+        (1, 1, ""), (1, 1, ""), (2, 2, ""), (2, 1, "takes batch 1 only")
+    ]  # fmt: skip
+    assert all(row["images_per_second"] == pytest.approx(1000 * row["images"] / row["median_ms"]) for row in rows)
+    assert captured.err.count("batch 2, 64 px, fp32") == 1 and captured.err.count("parameters") == 2
+
+
+def test_layers_of_two_files(capsys: pytest.CaptureFixture[str], tiny_weights: Path, small_weights: Path) -> None:
+    words = ["bench", str(tiny_weights), str(small_weights), "--runtime", "torch", "--layers", *SHORT]
+    main(words)
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert f"1: {tiny_weights}, 2: {small_weights}, on PyTorch" in captured.err and "GFLOP/s 2" in captured.err
+    first, second = summary["layers"]
+    assert (first["file"], second["file"], first["runtime"]) == (str(tiny_weights), str(small_weights), "PyTorch")
+    named = {layer["layer"] for layer in first["layers"]}
+    assert {"model.0.conv", "model.10.m.0"} <= named and named == {layer["layer"] for layer in second["layers"]}
+
+
+def test_layers_of_one_file(capsys: pytest.CaptureFixture[str], exported: Path) -> None:
+    main(["bench", str(exported), "--layers", *SHORT])
+    captured = capsys.readouterr()
+    assert f"{exported} on ONNX Runtime\nlayer" in captured.err
+    assert len(json.loads(captured.out)["layers"]) == 1
+
+
+def test_the_reason_is_named(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the times are: at equal speed half the FLOPs want a reason."""
+    real = latency.compare
+
+    def equal(*arguments: Any, **options: Any) -> latency.Comparison:
+        measured = real(*arguments, **options)
+        return dataclasses.replace(measured, ratios=dict.fromkeys(measured.ratios, 1.0))
+
+    monkeypatch.setattr(comparison, "compare", equal)
+    (reason,) = bench(capsys, tiny_weights, small_weights, "--runtime", "torch")["reasons"]
+    assert reason.startswith(f"{small_weights} on PyTorch has 2.0")
+    assert "x fewer FLOPs and is 1.00x as fast (" in reason and "of its time is outside convolutions" in reason
+
+
+def test_the_process_may_go_anywhere_afterwards(capsys: pytest.CaptureFixture[str], tiny_weights: Path) -> None:
+    threads = torch.get_num_threads()
+    bench(capsys, tiny_weights, "--runtime", "torch", "--threads", "1")
+    assert torch.get_num_threads() == threads
+
+
+def test_the_size_is_that_of_exported_files(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, exported: Path
+) -> None:
+    text = sentence(capsys, "bench", str(exported), "--img", "96")
+    assert f"{exported} takes images of 64 px only, not 96: leave --img out, or export it for that size." in text
+    other = exported.with_name("other.onnx")
+    export(load_checkpoint(tiny_weights).detector(), other, 96, ExportSettings())
+    text = sentence(capsys, "bench", str(exported), str(other))
+    assert "tiny.onnx takes images of 64 px only and" in text and "other.onnx of 96 px" in text
+    main(["bench", str(tiny_weights), str(exported), "--rounds", "1", "--threads", "1", "--json"])
+    assert json.loads(capsys.readouterr().out)["image_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "secateur bench needs files"),
+        (["{}", "--runtime", "tflight"], "--runtime tflight is unknown; choose among onnx"),
+        (["{}", "--runtime", "yolov5"], "--runtime yolov5 is unknown"),
+        (["{}", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["{}", "--batch-size", "1", "-2"], "--batch-size -2"),
+        (["{}", "--threads", "-1"], "--threads -1"),
+        (["{}", "--rounds", "0"], "--rounds 0"),
+        (["{}", "--precision", "fp8", "--runtime", "torch"], "'fp8'"),
+        (["{}", "--precision", "bf16", "--runtime", "torch", "onnx"], "--precision bf16 is for checkpoints in PyTorch"),
+        (["{}", "--half", "--runtime", "torch"], "--precision fp16 needs a GPU"),
+        (["{}", "--layers", "--precision", "bf16", "--runtime", "torch"], "--layers times layers in fp32"),
+        (["nothing.safetensors"], "nothing.safetensors"),
+        (["nothing.onnx"], "There is no file nothing.onnx"),
+        (["table.xlsx"], "Nothing here runs table.xlsx"),
+        (["{}", "--device", "gpu"], "Unknown device 'gpu'"),
+    ],
+)
+def test_what_is_refused(capsys: pytest.CaptureFixture[str], tiny_weights: Path, words: list[str], told: str) -> None:
+    assert told in sentence(capsys, "bench", *(word.format(tiny_weights) for word in words))
+
+
+def test_a_runtime_that_is_not_installed(
+    capsys: pytest.CaptureFixture[str], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = dataclasses.replace(EXPORTERS["onnx"], packages=("no_such_package",))
+    monkeypatch.setitem(EXPORTERS._methods, "onnx", absent)
+    text = sentence(capsys, "bench", str(tiny_weights), "--runtime", "onnx")
+    assert "no_such_package" in text and "pip install 'secateur[onnx]'" in text
+    assert bench(capsys, tiny_weights)["runtime"] == "torch", "what is not installed is no default"
+
+
+def test_devices_that_are_not_timed() -> None:
+    with pytest.raises(UserError, match="Nothing is timed on mps: give --device cpu or cuda"):
+        comparison.compare_files(["any.pt"], Asked(device=torch.device("mps")))
+    with pytest.raises(UserError, match="--layers times layers on the CPU"):
+        comparison.compare_files(["any.pt"], Asked(device=torch.device("cuda")), layers=True)
+
+
+def test_a_runtime_without_the_device(
+    capsys: pytest.CaptureFixture[str], exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secateur.machine.pick_device", lambda text: torch.device("cuda"))
+    text = sentence(capsys, "bench", str(exported), "--device", "cuda")
+    assert "ONNX Runtime has no cuda here: take --device cpu" in text
