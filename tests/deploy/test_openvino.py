@@ -101,12 +101,13 @@ def test_without_openvino_a_sentence_says_what_to_install(detector, folder, tmp_
 
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_file_that_was_cut_off_is_refused(mine, name, share) -> None:
+def test_a_file_that_was_cut_off_is_refused(mine, name, share, capfd) -> None:
     content = (mine / name).read_bytes()
     (mine / name).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UserError, match="not a model that OpenVINO can run: ") as caught:
         open_predictor(mine)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "src/" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_missing_and_too_many_files_are_told(mine, tmp_path) -> None:

@@ -88,6 +88,15 @@ def test_a_file_that_was_cut_off_is_refused(file, tmp_path, share) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_damaged_weights_are_noticed(file, tmp_path) -> None:
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    (tmp_path / "a.torchscript").write_bytes(content)
+    with pytest.raises(UserError, match=r"not a TorchScript file that can be read: archive/\S+ is damaged"):
+        open_predictor(tmp_path / "a.torchscript")
+
+
 def test_other_files_are_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="no file"):
         open_predictor(tmp_path / "missing.torchscript")

@@ -13,6 +13,7 @@ import torch
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.silence import silenced
 from secateur.deploy.source import Source
 from secateur.deploy.tracing import traced
 
@@ -29,7 +30,8 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     program = traced(source, settings, "TorchScript")
     told = source.metadata(settings).to_dict() | {"shape": list(source.example(settings).shape)}
     buffer = io.BytesIO()  # saved straight into a file, it would hold that file's temporary name
-    torch.jit.save(program, buffer, _extra_files={"config.txt": json.dumps(told)})
+    with silenced():
+        torch.jit.save(program, buffer, _extra_files={"config.txt": json.dumps(told)})
     path.write_bytes(buffer.getvalue())
     return Written()
 

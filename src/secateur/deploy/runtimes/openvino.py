@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, Shape, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
-from secateur.deploy.silence import without_telemetry
+from secateur.deploy.silence import silenced, without_telemetry
 from secateur.errors import UserError
 
+# The lines of OpenVINO's source that its messages begin with.
+_PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:?\s*")
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -71,11 +74,12 @@ def _open(path: Path, threads: int, hint: str) -> tuple[Any, Any]:
         "ENABLE_CPU_PINNING": "NO",
     }
     try:
-        core.set_property({"ENABLE_MMAP": "NO"})  # a file that is cut off later would end the program
-        model = core.read_model(str(file))
-        return model, core.compile_model(model, "CPU", settings)
+        with silenced():
+            core.set_property({"ENABLE_MMAP": "NO"})  # a file that is cut off later would end the program
+            model = core.read_model(str(file))
+            return model, core.compile_model(model, "CPU", settings)
     except Exception as error:  # OpenVINO has a class of exception for each way to fail
-        reason = " ".join(str(error).split())[-200:]
+        reason = _PLACES.sub("", " ".join(str(error).split()))[:200]
         raise UserError(f"{path} is not a model that OpenVINO can run: {reason}") from None
 
 

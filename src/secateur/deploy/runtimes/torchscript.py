@@ -80,7 +80,7 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
     """A program, and what its file says of it."""
     must_exist(path)
     try:
-        word = _reaching(path)
+        word = _checked(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path} is not a TorchScript file that can be read: {error}") from None
     if word:
@@ -98,9 +98,15 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
         return program, {}
 
 
-def _reaching(path: Path) -> str:
-    """The first word of the program's text that reaches beyond tensors; "" without."""
+def _checked(path: Path) -> str:
+    """The first word of the program's text that reaches beyond tensors; "" without.
+
+    Raises:
+        ValueError: the file is damaged, which PyTorch would not notice.
+    """
     with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged")
         for entry in archive.infolist():
             is_code = "/code/" in entry.filename and not entry.filename.endswith(".debug_pkl")
             if not is_code and not entry.filename.endswith(".pkl"):
