@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from secateur.commands.val import ValOptions, opened
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
@@ -144,5 +145,7 @@ def test_programs_that_reach_for_files_are_not_opened(tmp_path, kind, word) -> N
 
 
 def test_the_precision_of_the_file_is_its_own(file, caplog) -> None:
-    open_predictor(file, precision="bf16")
+    options = ValOptions(weights=str(file), device="cpu", precision="bf16")
+    predictor, size, _, line = opened(options, options.weights)
+    assert (size, predictor.nc) == (96, 3) and "TorchScript, 3 classes" in line
     assert "exported with, not in bf16" in caplog.text
