@@ -54,15 +54,19 @@ def test_the_xml_alone_opens_too(folder, tmp_path) -> None:
     torch.testing.assert_close(alone.rows(images, -1.0)[0], whole.rows(images, -1.0)[0], rtol=0, atol=0)
 
 
-def test_it_computes_in_fp32_unless_told_otherwise(folder) -> None:
-    hints = {
-        precision: open_predictor(folder, precision=precision)._request.get_compiled_model()
-        for precision in ("fp32", "bf16")
-    }
-    assert hints["fp32"].get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
-    capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if capable:
-        assert hints["bf16"].get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+def precision_of(folder: Path, precision: str) -> object:
+    model = open_predictor(folder, precision=precision)._request.get_compiled_model()
+    return model.get_property("INFERENCE_PRECISION_HINT")
+
+
+def test_it_computes_in_fp32_unless_told_otherwise(folder, caplog, monkeypatch) -> None:
+    assert precision_of(folder, "fp32") == openvino.Type.f32
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert precision_of(folder, "bf16") == openvino.Type.bf16
+    assert not caplog.text
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *arguments: ["FP32", "INT8"])
+    assert precision_of(folder, "bf16") == openvino.Type.f32
+    assert "This CPU does not compute in bf16" in caplog.text
 
 
 def test_threads_are_those_that_are_granted(folder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from secateur.errors import UserError
 
 # The lines of OpenVINO's source that its messages begin with.
 _PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:?\s*")
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+logger = logging.getLogger("secateur")
 
 
 class OpenVinoPredictor(FilePredictor):
@@ -34,7 +35,7 @@ class OpenVinoPredictor(FilePredictor):
         """Opens a file or folder; see `runtimes.open_predictor`."""
         path, threads = Path(path), granted(threads)
         where = on_cpu(path, device or torch.device("cpu"), "OpenVINO runtime")
-        model, compiled = _open(path, threads, HINTS.get(precision, "f32"))
+        model, compiled = _open(path, threads, precision)
         metadata = _metadata(path, model)
         inputs, outputs = compiled.inputs, compiled.outputs
         self._count = 1 if metadata.output == "decoded" else len(outputs)  # foreign files may give maps behind the rows
@@ -55,7 +56,7 @@ class OpenVinoPredictor(FilePredictor):
         return [found[number] for number in range(self._count)]
 
 
-def _open(path: Path, threads: int, hint: str) -> tuple[Any, Any]:
+def _open(path: Path, threads: int, precision: str) -> tuple[Any, Any]:
     """A model, and what it is compiled to."""
     try:
         with without_telemetry():
@@ -69,7 +70,7 @@ def _open(path: Path, threads: int, hint: str) -> tuple[Any, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),
-        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_PRECISION_HINT": _hint(core, precision),
         # Bound to cores, the threads of two programs would share the first ones.
         "ENABLE_CPU_PINNING": "NO",
     }
@@ -81,6 +82,16 @@ def _open(path: Path, threads: int, hint: str) -> tuple[Any, Any]:
     except Exception as error:  # OpenVINO has a class of exception for each way to fail
         reason = _PLACES.sub("", " ".join(str(error).split()))[:200]
         raise UserError(f"{path} is not a model that OpenVINO can run: {reason}") from None
+
+
+def _hint(core: Any, precision: str) -> str:
+    """What to compute in, in OpenVINO's word; a notice says so where the CPU does not compute in what was asked for."""
+    if precision == "fp32":
+        return "f32"
+    if precision.upper() in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return precision.replace("fp", "f")
+    logger.warning("This CPU does not compute in %s: OpenVINO computes in fp32.", precision)
+    return "f32"
 
 
 def _xml(path: Path) -> Path:
