@@ -1,4 +1,4 @@
-"""Keeps foreign tools from printing: what matters of it comes as an exception."""
+"""Keeps foreign tools from printing, whose troubles come as exceptions, and from telling others of their use."""
 
 from __future__ import annotations
 
@@ -31,6 +31,24 @@ def stderr_silenced() -> Iterator[None]:
     """Nothing reaches standard error while this lasts, past Python either: for libraries in C that complain there."""
     with _descriptors_closed(2):
         yield
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """What is imported meanwhile finds no package `openvino_telemetry`, and so goes without, as it is made to.
+
+    OpenVINO needs that package to be installed, and reports its import and every conversion to its makers unless the
+    user has learnt of it and opted out: nothing that a pruning tool should do on its own.
+    """
+    name = "openvino_telemetry"
+    known = name in sys.modules
+    if not known:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if not known:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager

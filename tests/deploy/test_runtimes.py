@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from export_formats import FORMATS
 from secateur.data.config import load_data_config
 from secateur.data.index import Index, scan
-from secateur.deploy.exporters import export
+from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import RUNTIMES, open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import load_checkpoint
@@ -71,7 +72,8 @@ def with_objects(index: Index, rows: list[dict], every: int = 3) -> Index:
     return replace(index, labels=np.concatenate(labels), offsets=offsets, point_offsets=np.zeros(0, np.int64))
 
 
-def test_the_metrics_are_those_of_the_detector(lively, tiny_cfg, tmp_path) -> None:
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_metrics_are_those_of_the_detector(lively, tiny_cfg, tmp_path, kind: str) -> None:
     detector = lively(str(tiny_cfg))
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -84,7 +86,7 @@ def test_the_metrics_are_those_of_the_detector(lively, tiny_cfg, tmp_path) -> No
         cv2.imwrite(str(tmp_path / f"images/{i}.png"), noise)
     (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [a, b, c]\n")
     index = scan(load_data_config(tmp_path / "data.yaml"), "val", progress=False)
-    file = export(detector, tmp_path / "tiny.onnx", 64).path
+    file = export(detector, tmp_path / f"tiny{EXPORTERS[kind].suffix}", 64, ExportSettings(format=kind)).path
     settings = ValSettings(image_size=64, workers=0, coco=True, rectangular=False, save_json=True)
     validate(TorchPredictor(detector), index, settings, folder=tmp_path, progress=False)
     index = with_objects(index, read_json(tmp_path / "predictions.json"))

@@ -108,7 +108,7 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, int, dict[str,
 
     device, file = pick_device(options.device), Path(weights)
     if is_exported(file):
-        predictor = open_predictor(file, device)
+        predictor = open_predictor(file, device, precision=options.precision)
         fixed = predictor.image_size
         longest = max(fixed) if isinstance(fixed, tuple) else fixed
         size = options.image_size or longest or DEFAULT_SIZE

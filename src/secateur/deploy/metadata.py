@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 _MOST_CLASSES = 100_000
 """More classes than this are a slip or an attack, not a detector."""
 
@@ -68,6 +70,20 @@ class Metadata:
             return Metadata.read(json.loads(text))
         except (ValueError, RecursionError):
             return Metadata()
+
+    @staticmethod
+    def of_yaml(text: str) -> Metadata:
+        """What a `metadata.yaml` says, the inverse of `to_dict` in YAML; text that is no YAML says nothing."""
+        try:
+            data = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return Metadata()
+        # Aliases make a short file stand for a long text: names that are no plain values are not written out.
+        names = data.get("names") if isinstance(data, Mapping) else None
+        entries = list(names.values()) if isinstance(names, Mapping) else names if isinstance(names, list) else []
+        if any(isinstance(entry, Mapping | list | set) for entry in entries):
+            data = {**data, "names": None}
+        return Metadata.read(data)
 
     @staticmethod
     def read(data: Any) -> Metadata:

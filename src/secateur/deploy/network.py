@@ -29,7 +29,7 @@ class Decoded(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, N, 5 + nc]."""
-        rows: Tensor = self.detector.predict(images.to(self.dtype))
+        rows: Tensor = self.detector.predict(_cast(images, self.dtype))
         return rows
 
 
@@ -49,7 +49,7 @@ class HeadMaps(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> [B, na * (5 + nc), ny, nx] of each level."""
-        return [y.float() for y in self.detector(images.to(self.dtype))]
+        return [y.float() for y in self.detector(_cast(images, self.dtype))]
 
 
 class FlatDecoded(nn.Module):
@@ -135,12 +135,12 @@ class Detections(nn.Module):
         return torch.cat((result, result.new_zeros(self.settings.max_det, 6)))[: self.settings.max_det]
 
 
-class _Convolutions(nn.Module):
-    """The last convolutions of a head without anything behind them."""
+class _Convolutions(Detect):
+    """The last convolutions of a head without anything behind them; still a head, which tracing asks a detector for."""
 
     def __init__(self, head: Detect) -> None:
-        super().__init__()
-        self.m = head.m
+        super().__init__(head.nc, head.anchors.flatten(1).tolist(), [1] * head.nl)
+        self.strides, self.m = head.strides, head.m
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         return [convolution(x) for convolution, x in zip(self.m, inputs, strict=True)]
@@ -173,6 +173,11 @@ def _ready(network: DetectionNetwork, half: bool) -> tuple[Any, torch.dtype]:
             if isinstance(child, nn.ZeroPad2d):
                 setattr(parent, name, _ZeroBorder(child.padding))
     return fused.to(dtype), dtype
+
+
+def _cast(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Traced, a cast to what images are already would stay, and keep a program from being turned into another dtype."""
+    return images if images.dtype == dtype else images.to(dtype)
 
 
 def _column(strides: Sequence[float]) -> Tensor:

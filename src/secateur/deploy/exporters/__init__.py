@@ -21,6 +21,7 @@ from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
 from secateur.files import atomic_folder, atomic_write
 from secateur.registry import Registry
+from secateur.silence import without_telemetry
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Exporter:
         """The first of the packages that cannot be imported; "" when all are there."""
         for package in self.packages:
             try:
-                importlib.import_module(package)
+                with without_telemetry():
+                    importlib.import_module(package)
             except ImportError:
                 return package
         return ""

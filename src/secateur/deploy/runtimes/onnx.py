@@ -29,6 +29,8 @@ class OnnxPredictor(FilePredictor):
         own_precision(path, precision)
         self._session, where = _open(path, device or torch.device("cpu"), threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if not inputs:
+            raise UserError(f"{path} is no detector: it takes no images.")
         self._input = str(inputs[0].name)
         self._dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map)

@@ -1,0 +1,88 @@
+"""OpenVINO: a folder with `model.xml`, `model.bin` and `metadata.yaml`, the names and places of YOLOv5's exports.
+
+`images` float32 [B, C, H, W] in 0..1 -> `output0` float32 [B, N, 5 + nc], converted from PyTorch without ONNX between.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secateur.deploy.exporters import EXPORTERS, Exporter, Written
+from secateur.deploy.metadata import Metadata
+from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source
+from secateur.deploy.tracing import traced
+from secateur.errors import UserError
+from secateur.silence import silenced, without_telemetry
+
+MODEL, METADATA = "model.xml", "metadata.yaml"
+COMPUTES = (
+    "OpenVINO: on CPUs with bf16 (AMX) it computes in bf16 unless a program sets INFERENCE_PRECISION_HINT to f32, as "
+    "secateur val does; --precision bf16 measures the other."
+)
+
+
+def write(source: Source, path: Path, settings: ExportSettings) -> Written:
+    """Writes into the folder; see `Exporter`.
+
+    Raises:
+        UserError: the detector cannot be expressed.
+    """
+    model = converted(source, settings)
+    save(model, path, source.metadata(settings))
+    return Written({"nodes": len(model.get_ops())}, (COMPUTES,))
+
+
+def converted(source: Source, settings: ExportSettings) -> Any:
+    """An `openvino.Model` with fp32 weights; the side of the batch is open where the settings leave it so.
+
+    Raises:
+        UserError: the detector cannot be expressed.
+    """
+    program = traced(source, replace(settings, precision="fp32"), "OpenVINO")
+    shape = list(source.example(settings).shape)
+    if settings.dynamic:
+        shape[0] = -1
+    with silenced(), without_telemetry():
+        try:
+            model = importlib.import_module("openvino").convert_model(program, input=[shape])
+        except Exception as error:  # the converter has a class of exception for each way to fail
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"This detector cannot be exported to OpenVINO: {reason}.") from error
+    model.input(0).get_tensor().set_names({"images"})
+    for number, output in enumerate(model.outputs):
+        output.get_tensor().set_names({f"output{number}"})
+    return model
+
+
+def save(model: Any, folder: Path, metadata: Metadata) -> None:
+    """Writes an `openvino.Model`, whatever was done to it, with what is to be said of it.
+
+    fp16 means that weights are stored so, in half the space; what they are computed in is the device's choice, or the
+    program's.
+    """
+    model.set_rt_info(metadata.to_json(), ["secateur", "metadata"])
+    half = metadata.precision == "fp16"
+    importlib.import_module("openvino").save_model(model, str(folder / MODEL), compress_to_fp16=half)
+    text = yaml.safe_dump(metadata.to_dict(), sort_keys=False, allow_unicode=True)
+    (folder / METADATA).write_text(text, encoding="utf-8")
+
+
+EXPORTERS.register("openvino")(
+    Exporter(
+        "OpenVINO",
+        "_openvino_model",
+        ("openvino",),
+        "openvino",
+        write,
+        folder=True,
+        precisions=("fp32", "fp16"),
+        outputs=("decoded", "raw", "detections"),
+        dynamic=True,
+    )
+)

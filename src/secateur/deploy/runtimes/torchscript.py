@@ -1,0 +1,129 @@
+"""TorchScript: exports of this package and YOLOv5's own, on the CPU or a GPU, by PyTorch.
+
+Such a file is a program. PyTorch runs it without Python, but it knows operators that read and write files, and some of
+a program runs while it is opened. So its text is looked through first, and a file with words of that kind is refused.
+That is a fence and no proof: open files of people whom you trust.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateur.deploy.metadata import Metadata
+from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
+from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.errors import UserError
+from secateur.machine import use_threads
+from secateur.silence import silenced
+
+CONFIG = "config.txt"
+USUAL = (1, 3, 640, 640)
+"""What a file takes that does not tell."""
+# Operators that reach files, classes of C++ (some open connections), and operators of other packages than torchvision.
+_REACHING = re.compile(
+    r"\b(?:save|load|from_file|read_file|write_file|classes|rpc\w*)\b|\bops\s*\.\s*(?!(?:prim|aten|torchvision)\b)\w+"
+)
+_CLASSES = re.compile(r"torch\.classes")
+_MOST_TEXT = 100e6
+
+
+class TorchScriptPredictor(FilePredictor):
+    """A TorchScript program that detects."""
+
+    def __init__(
+        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        """Opens a file; see `runtimes.open_predictor`. It runs once, on black images, for the shapes that it gives."""
+        path, where = Path(path), device or torch.device("cpu")
+        own_precision(path, precision)
+        # PyTorch's number of threads is one for the whole program.
+        granted = use_threads(threads) if where.type == "cpu" else torch.get_num_threads()
+        self._program, told = _open(path, where)
+        metadata = Metadata.read(told)
+        takes = _takes(told, metadata)
+        self.device, self._decoded = where, metadata.output == "decoded"
+        self._dtype = next((weight.dtype for weight in self._program.parameters()), torch.float32)
+        try:
+            outputs = self.run(np.zeros(takes, np.float32))
+        except Exception as error:  # whatever the program meets, in C++
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError(f"{path} does not run on images of {' x '.join(map(str, takes))}: {reason}") from None
+        batch = None if metadata.batch == 0 else takes[0]
+        super().__init__(
+            path,
+            metadata,
+            takes=(batch, *takes[1:]),
+            gives=[(batch, *output.shape[1:]) for output in outputs],
+            device=where,
+            threads=granted,
+        )
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
+        with torch.inference_mode():
+            given = self._program(torch.from_numpy(images).to(self.device, self._dtype))
+            found = list(given) if isinstance(given, list | tuple) else [given]
+            if self._decoded:
+                found = found[:1]  # YOLOv5's own files may give the head's maps behind the rows
+            return [output.float().cpu().numpy() for output in found]
+
+
+def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
+    """A program, and what its file says of it."""
+    must_exist(path)
+    try:
+        word = _checked(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path} is not a TorchScript file that can be read: {error}") from None
+    if word:
+        raise UserError(f"{path} is not opened: its program holds '{word}', which no detector needs.")
+    extra: dict[str, Any] = {CONFIG: ""}
+    try:
+        with silenced():
+            program = torch.jit.load(str(path), map_location=device, _extra_files=extra).eval()
+    except Exception as error:  # torch raises whatever it met, in C++
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a TorchScript program that PyTorch can run: {reason}") from None
+    try:
+        return program, json.loads(extra[CONFIG] or "{}")
+    except (ValueError, RecursionError):
+        return program, {}
+
+
+def _checked(path: Path) -> str:
+    """The first word of the program's text that reaches beyond tensors; "" without.
+
+    Raises:
+        ValueError: the file is damaged, which PyTorch would not notice.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged")
+        for entry in archive.infolist():
+            is_code = "/code/" in entry.filename and not entry.filename.endswith(".debug_pkl")
+            if not is_code and not entry.filename.endswith(".pkl"):
+                continue
+            if entry.file_size > _MOST_TEXT:
+                raise ValueError("its program is too long")
+            if found := (_REACHING if is_code else _CLASSES).search(archive.read(entry).decode("utf-8", "replace")):
+                return found[0]
+    return ""
+
+
+def _takes(told: Any, metadata: Metadata) -> tuple[int, ...]:
+    """The shape of images that the file was traced with, as far as it tells."""
+    shape = told.get("shape") if isinstance(told, dict) else None
+    if isinstance(shape, list) and len(shape) == 4 and all(isinstance(side, int) and 0 < side < 1e5 for side in shape):
+        return tuple(shape)
+    return (metadata.batch or USUAL[0], USUAL[1], *(metadata.size or USUAL[2:]))
+
+
+RUNTIMES.register(".torchscript")(Runtime("TorchScript", TorchScriptPredictor))
