@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
@@ -15,6 +15,7 @@ from secateur.runs.folders import Place, finish, removed_on_failure, require
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from secateur.data.index import Index
     from secateur.detector.checkpoint import Checkpoint
 
 
@@ -40,6 +41,7 @@ def export(options: ExportOptions) -> Summary:
     from secateur.compression.measuring import describe, usable_size
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
+    from secateur.deploy.int8.accuracy import int8_costs
     from secateur.detector.checkpoint import load_checkpoint
 
     weights = require(options.weights, "--weights", "best.pt")
@@ -49,16 +51,21 @@ def export(options: ExportOptions) -> Summary:
     checkpoint = load_checkpoint(weights)
     image_size = usable_size(checkpoint, options.image_size)
     pictures = _pictures(options, checkpoint, image_size) if options.export.precision == "int8" else []
+    measured_on = _measured_on(options, checkpoint)
     folder = options.place.new("export")
     written = []
     with removed_on_failure(folder):
         for settings in each:
-            result = exported(checkpoint, folder / Path(weights).stem, image_size, settings, pictures)
+            stem = folder / Path(weights).stem
+            result = exported(checkpoint, stem, image_size, settings, pictures, measured_on)
             print(f"{result.path}: {result.file_mb:.2f} MB, {_nearness(result.max_error, settings.precision)}")
             for note in result.notes:
                 print(note)
             written.append({"format": settings.format, **result.to_dict()})
-        _measure(options, checkpoint, image_size, folder, written)
+        if measured_on is not None and options.measure:
+            files = {entry["format"]: folder / entry["file"] for entry in written}
+            costs = int8_costs(checkpoint.detector(), files, measured_on, image_size)
+            written = [{**entry, "accuracy": costs[entry["format"]]} for entry in written]
     summary = {"command": "export", "model": describe(checkpoint, image_size)}
     return finish(folder, summary | {"export": written[0], "files": written})
 
@@ -91,20 +98,14 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
     return calibration_pictures(index, (image_size, image_size), options.calibration)
 
 
-def _measure(
-    options: ExportOptions, checkpoint: Checkpoint, image_size: int, folder: Path, written: list[dict[str, Any]]
-) -> None:
-    """Prints what int8 costs on the val split, and notes it with each file."""
+def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:
+    """The images that int8 is measured on; None where there are none, or nothing is in int8."""
     from secateur.compression.measuring import split_index
     from secateur.data.config import load_data_config
-    from secateur.deploy.int8.accuracy import int8_costs
     from secateur.detector.classes import check_classes
 
-    if not (options.data and options.measure and options.export.precision == "int8"):
-        return
+    if not options.data or options.export.precision != "int8":
+        return None
     config = load_data_config(options.data)
     check_classes(checkpoint, config.names, options.weights, str(config.file))
-    files = {entry["format"]: folder / entry["file"] for entry in written}
-    costs = int8_costs(checkpoint.detector(), files, split_index(config, "val", tell=True), image_size)
-    for entry in written:
-        entry["accuracy"] = costs[entry["format"]]
+    return split_index(config, "val", tell=True)

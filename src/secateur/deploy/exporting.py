@@ -7,24 +7,34 @@ from pathlib import Path
 
 from torch import Tensor
 
+from secateur.data.index import Index
 from secateur.deploy.exporters import EXPORTERS, Exported, export
+from secateur.deploy.int8.accuracy import judge_on
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint
 
 
 def exported(
-    checkpoint: Checkpoint, stem: Path, image_size: int, settings: ExportSettings, pictures: Sequence[Tensor] = ()
+    checkpoint: Checkpoint,
+    stem: Path,
+    image_size: int,
+    settings: ExportSettings,
+    pictures: Sequence[Tensor] = (),
+    judged_on: Index | None = None,
 ) -> Exported:
     """Writes one format; the file is the stem with the ending of its format.
 
     Args:
         pictures: uint8 [C, H, W] of the image size, for int8.
+        judged_on: labelled images by whose mAP50-95 `accuracy_drop` is held.
 
     Raises:
         UserError: as `deploy.exporters.export` raises it.
     """
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
-    return export(checkpoint.detector(), file, image_size, settings, about=about(checkpoint), pictures=pictures)
+    judge = judge_on(judged_on, image_size) if judged_on is not None else None
+    detector = checkpoint.detector()
+    return export(detector, file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge)
 
 
 def about(checkpoint: Checkpoint) -> dict[str, str]:

@@ -33,6 +33,8 @@ class ExportSettings:
     """Fold constants and drop needless operators (onnxslim)."""
     opset: int = 17
     """Version of ONNX' operators."""
+    accuracy_drop: float = 0.0
+    """OpenVINO's int8 takes layers back to float until the mAP50-95 on val is at most this lower (0: never); slow."""
     conf: float = 0.25
     """Lowest confidence of a box, for detections."""
     iou: float = 0.45
@@ -43,6 +45,8 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"The batch of an export must be at least 1, not {self.batch_size}.")
+        if not 0 <= self.accuracy_drop < 1:
+            raise UserError(f"accuracy_drop must lie between 0 and 1, not {self.accuracy_drop}.")
         _ = self.nms
         for name, value, known in (("precision", self.precision, PRECISIONS), ("output", self.output, OUTPUTS)):
             if value not in known:

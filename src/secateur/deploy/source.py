@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from secateur.deploy.settings import ExportSettings
 from secateur.detector.architecture import DetectionNetwork
 from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.evaluation.predictor import Predictor
+
+Judge = Callable[[Predictor], float]
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Source:
         size: height and width of the images in pixels.
         about: what else the file says of it: lineage, licence.
         pictures: uint8 [C, H, W] of that size, to quantise on; none without.
+        judge: metric of a predictor of that size, where the accuracy of int8 is to be held.
     """
 
     detector: DetectionNetwork
     size: tuple[int, int]
     about: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Tensor] = ()
+    judge: Judge | None = None
 
     @staticmethod
     def of(
@@ -40,11 +45,12 @@ class Source:
         size: tuple[int, int],
         about: Mapping[str, str] | None = None,
         pictures: Sequence[Tensor] = (),
+        judge: Judge | None = None,
     ) -> Source:
         """A copy of a network, which is left as it is."""
         assert isinstance(network, nn.Module)
         detector: Any = copy.deepcopy(network).cpu().float().eval()
-        return Source(detector, size, about or {}, pictures)
+        return Source(detector, size, about or {}, pictures, judge)
 
     @property
     def channels(self) -> int:

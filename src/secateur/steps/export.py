@@ -9,11 +9,10 @@ from secateur.deploy.settings import ExportSettings
 from secateur.steps.step import Step, step
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from secateur.compression.context import Context
+    from secateur.data.index import Index
     from secateur.detector.checkpoint import Checkpoint
 
 
@@ -48,16 +47,19 @@ class Export(Step):
     def _files(self, checkpoint: Checkpoint, context: Context) -> dict[str, object]:
         """Writes every format; what is said of the first, and of each where there are several."""
         from secateur.deploy.exporting import exported
+        from secateur.deploy.int8.accuracy import int8_costs
 
         stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(context), []
+        measured_on = self._measured_on(context)
         for settings in self.export.each():
-            written = exported(checkpoint, stem, context.image_size, settings, pictures)
+            written = exported(checkpoint, stem, context.image_size, settings, pictures, measured_on)
             for note in written.notes:
                 print(note)
             files.append({"format": settings.format, **written.to_dict()})
-        if pictures:
-            costs = self._costs(checkpoint, context, {str(e["format"]): stem.with_name(str(e["file"])) for e in files})
-            files = [{**entry, "accuracy": costs.get(str(entry["format"]))} for entry in files]
+        if measured_on is not None:
+            places = {str(entry["format"]): stem.with_name(str(entry["file"])) for entry in files}
+            costs = int8_costs(checkpoint.detector(), places, measured_on, context.image_size)
+            files = [{**entry, "accuracy": costs[str(entry["format"])]} for entry in files]
         return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
     def _pictures(self, context: Context) -> list[Tensor]:
@@ -70,11 +72,9 @@ class Export(Step):
         index = split_index(context.require_pictures("int8"), "train")
         return calibration_pictures(index, (context.image_size, context.image_size), self.calibration)
 
-    def _costs(self, checkpoint: Checkpoint, context: Context, files: dict[str, Path]) -> dict[str, object]:
-        """What int8 costs on the val split; nothing where there is none."""
+    def _measured_on(self, context: Context) -> Index | None:
+        """The images that int8 is measured on, where there are any."""
         from secateur.compression.measuring import split_index
-        from secateur.deploy.int8.accuracy import int8_costs
 
-        if context.data is None or "val" not in context.data.splits:
-            return {}
-        return int8_costs(checkpoint.detector(), files, split_index(context.data, "val"), context.image_size)
+        known = context.data is not None and "val" in context.data.splits and self.export.precision == "int8"
+        return split_index(context.require_data("int8"), "val") if known else None

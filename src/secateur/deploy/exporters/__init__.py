@@ -15,7 +15,7 @@ from torch import Tensor
 from secateur.deploy.check import checked
 from secateur.deploy.runtimes import RUNTIMES
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.source import Source
+from secateur.deploy.source import Judge, Source
 from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
@@ -140,6 +140,7 @@ def export(
     *,
     about: Mapping[str, str] | None = None,
     pictures: Sequence[Tensor] = (),
+    judge: Judge | None = None,
 ) -> Exported:
     """Writes a detector as a file for another runtime; the file appears only when it gives the detector's outputs.
 
@@ -150,6 +151,7 @@ def export(
         settings: format and its options; None takes the defaults.
         about: what else the file says of itself: lineage, licence.
         pictures: uint8 [C, H, W] of the image size, on which int8 is calibrated.
+        judge: metric of a predictor of that size, for `accuracy_drop`.
 
     Raises:
         UserError: unknown format, a package is not installed, the export or its check fails, or the file cannot be
@@ -157,12 +159,14 @@ def export(
     """
     settings, path = settings or ExportSettings(), Path(path)
     exporter = check_export(settings)
+    if settings.accuracy_drop and (settings.precision != "int8" or settings.format != "openvino" or judge is None):
+        raise UserError("--accuracy-drop is for int8 in OpenVINO, and needs --data with a val split to measure on.")
     if settings.precision == "int8" and not pictures:
         raise UserError("int8 is calibrated on pictures of yours: give some with --data or --images.")
     stride = int(max(network.strides))
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     size = check_image_size(height, stride), check_image_size(width, stride)
-    source = Source.of(network, size, about, pictures)
+    source = Source.of(network, size, about, pictures, judge)
     with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
         written = exporter.write(source, temporary, settings)
         with _rows_alone(exporter, source, temporary, settings) as rows:

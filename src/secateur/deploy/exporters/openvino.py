@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
+from secateur.deploy.int8.openvino import quantised
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
@@ -34,6 +35,8 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
         UserError: the detector cannot be expressed.
     """
     model = converted(source, settings)
+    if settings.precision == "int8":
+        model = quantised(model, source, settings)
     save(model, path, source.metadata(settings))
     return Written({"nodes": len(model.get_ops())}, (COMPUTES,))
 
@@ -81,7 +84,7 @@ EXPORTERS.register("openvino")(
         "openvino",
         write,
         folder=True,
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8"),
         outputs=("decoded", "raw", "detections"),
         dynamic=True,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from secateur.data.index import Index
 from secateur.deploy.runtimes import open_predictor
+from secateur.deploy.source import Judge
 from secateur.detector.architecture import DetectionNetwork
 from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import TorchPredictor
@@ -24,7 +25,7 @@ def int8_costs(network: DetectionNetwork, files: Mapping[str, Path], index: Inde
     Args:
         files: by the names that the result has.
     """
-    settings = ValSettings(image_size=size, workers=0, rectangular=False)
+    settings = _settings(size)
     before, found = validate(TorchPredictor(network), index, settings), {}
     for name, file in files.items():
         after = validate(open_predictor(file), index, settings)
@@ -32,6 +33,11 @@ def int8_costs(network: DetectionNetwork, files: Mapping[str, Path], index: Inde
         print(cost_table(before, after, "int8"))
         found[name] = cost_rows(before, after)
     return found
+
+
+def judge_on(index: Index, size: int) -> Judge:
+    """mAP50-95 of predictors on the images of an index, without a bar."""
+    return lambda predictor: validate(predictor, index, _settings(size), progress=False).mAP50_95
 
 
 def cost_table(before: Metrics, after: Metrics, precision: str) -> str:
@@ -56,6 +62,10 @@ def _losses(before: Metrics, after: Metrics) -> list[tuple[str, float, float]]:
     kept = {row.class_id: row.mAP50_95 for row in after.per_class}
     rows = [(row.name, row.mAP50_95, kept.get(row.class_id, 0.0)) for row in before.per_class]
     return sorted(rows, key=lambda row: row[2] - row[1])
+
+
+def _settings(size: int) -> ValSettings:
+    return ValSettings(image_size=size, workers=0, rectangular=False)
 
 
 def _row(name: str, old: float, new: float) -> str:

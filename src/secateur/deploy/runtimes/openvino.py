@@ -29,14 +29,12 @@ class OpenVinoPredictor(FilePredictor):
     takes bf16 on CPUs that have it, which is not what the file holds, and moves boxes by pixels.
     """
 
-    def __init__(
-        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
-    ) -> None:
-        """Opens a file or folder; see `runtimes.open_predictor`."""
-        path, threads = Path(path), granted(threads)
-        where = on_cpu(path, device or torch.device("cpu"), "OpenVINO runtime")
-        model, compiled = _open(path, threads, precision)
-        metadata = _metadata(path, model)
+    def __init__(self, path: Path, compiled: Any, metadata: Metadata, device: torch.device, threads: int) -> None:
+        """Takes an `openvino.CompiledModel`.
+
+        Raises:
+            UserError: it is no detector.
+        """
         inputs, outputs = compiled.inputs, compiled.outputs
         self._count = 1 if metadata.output == "decoded" else len(outputs)  # foreign files may give maps behind the rows
         self._dtype = np.float16 if inputs and inputs[0].get_element_type().to_dtype() == np.float16 else np.float32
@@ -46,7 +44,7 @@ class OpenVinoPredictor(FilePredictor):
             metadata,
             takes=_shape(inputs[0]) if len(inputs) == 1 else (),
             gives=[_shape(output) for output in outputs[: self._count]],
-            device=where,
+            device=device,
             threads=threads,
         )
 
@@ -54,6 +52,14 @@ class OpenVinoPredictor(FilePredictor):
         """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
         found = self._request.infer([images.astype(self._dtype, copy=False)], share_inputs=True)
         return [found[number] for number in range(self._count)]
+
+
+def open_openvino(path: Path, device: torch.device, threads: int = 0, precision: str = "fp32") -> OpenVinoPredictor:
+    """Opens a file or folder; see `runtimes.open_predictor`."""
+    threads = granted(threads)
+    where = on_cpu(path, device, "OpenVINO runtime")
+    model, compiled = _open(path, threads, precision)
+    return OpenVinoPredictor(path, compiled, _metadata(path, model), where, threads)
 
 
 def _open(path: Path, threads: int, precision: str) -> tuple[Any, Any]:
@@ -127,4 +133,4 @@ def _shape(port: Any) -> Shape:
 
 
 for suffix in ("_openvino_model", ".xml"):
-    RUNTIMES.register(suffix)(Runtime("OpenVINO", OpenVinoPredictor))
+    RUNTIMES.register(suffix)(Runtime("OpenVINO", open_openvino))
