@@ -146,7 +146,7 @@ def must_exist(path: Path) -> None:
 
 
 def must_fit_names(path: Path, metadata: Metadata, gives: Sequence[Shape]) -> None:
-    """UserError for rows of another width than the classes ask for, as files of other detectors' exporters have them."""
+    """UserError for rows of another width than the classes ask for, as other exporters' files have them."""
     width = gives[0][-1] if gives else None
     if metadata.output == "decoded" and width != 5 + len(metadata.names):
         raise UserError(
