@@ -13,6 +13,7 @@ from torch import Tensor
 from secateur.deploy.check import checked
 from secateur.deploy.runtimes import RUNTIMES
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.silence import silenced
 from secateur.deploy.source import Source
 from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
@@ -95,7 +96,8 @@ class Exporter:
         """The first of the packages that cannot be imported; "" when all are there."""
         for package in self.packages:
             try:
-                importlib.import_module(package)
+                with silenced():  # some greet with log lines
+                    importlib.import_module(package)
             except ImportError:
                 return package
         return ""

@@ -1,7 +1,7 @@
 """LiteRT (TensorFlow Lite): float32 [B, H, W, C] in 0..1 -> rows float32 [B, N, 5 + nc], with fp32 weights.
 
-The image is channels-last, as cameras and bitmaps of phones give it; maps of a head stay channels-first. What the file says
-of itself lies in it as an associated file in the format's own way: a zip archive behind the model.
+The image is channels-last, as cameras and bitmaps of phones give it; maps of a head stay channels-first. What the file
+says of itself lies in it as an associated file in the format's own way: a zip archive behind the model.
 """
 
 from __future__ import annotations

@@ -87,7 +87,10 @@ def _open(path: Path, net: Any, threads: int, *, exact: bool) -> Any:
     with silenced():
         broken = net.load_param(str(path / PARAM)) or net.load_model(str(path / WEIGHTS))
     if broken:
-        raise UserError(f"{path} is no model that ncnn can read: {WEIGHTS} does not fit {PARAM}; export it anew.")
+        raise UserError(
+            f"{path} is no model that ncnn can read: {WEIGHTS} does not fit {PARAM}, or that names layers that this "
+            "ncnn does not know; export it anew."
+        )
     return net
 
 
