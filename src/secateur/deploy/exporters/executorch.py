@@ -1,7 +1,7 @@
 """ExecuTorch: a folder with `model.pte` and `metadata.yaml`.
 
-The program maps images float32 [B, C, H, W] in 0..1 to rows float32 [B, N, 5 + nc]; XNNPACK computes what it can. A .pte
-has no place for what the file says of itself.
+The program maps images float32 [B, C, H, W] in 0..1 to rows float32 [B, N, 5 + nc]; XNNPACK computes what it can. A
+.pte has no place for what the file says of itself.
 """
 
 from __future__ import annotations
