@@ -25,6 +25,7 @@ class Metadata:
         anchors: width and height in pixels of each anchor of each level; empty where nothing is known.
         size: height and width of the image; None where any multiple of the stride goes.
         batch: images of a call; 0 where any number goes.
+        channels: of the image.
         output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
         precision: "fp32", "fp16" or "int8".
         about: more for people: lineage, licence of the weights, who wrote the file.
@@ -35,6 +36,7 @@ class Metadata:
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
     size: tuple[int, int] | None = None
     batch: int = 1
+    channels: int = 3
     output: str = "decoded"
     precision: str = "fp32"
     about: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Metadata:
             "anchors": [[list(anchor) for anchor in level] for level in self.anchors],
             "imgsz": list(self.size or ()),
             "batch": self.batch,
+            "channels": self.channels,
             "output": self.output,
             "precision": self.precision,
         }
@@ -97,13 +100,14 @@ class Metadata:
         names = dict(enumerate(names)) if isinstance(names, list | tuple) else names
         stride = _number(known.get("stride"))
         size = _numbers(known.get("imgsz"))
-        batch = _number(known.get("batch"))
+        batch, channels = _number(known.get("batch")), _number(known.get("channels"))
         return Metadata(
             names=_names(names),
             strides=_numbers(known.get("strides")) or ((stride,) if stride else usual.strides),
             anchors=_anchors(known.get("anchors")),
             size=(int(size[0]), int(size[1])) if len(size) == 2 else None,
             batch=int(batch) if batch is not None else usual.batch,
+            channels=int(channels) if channels else usual.channels,
             output=_word(known.get("output"), ("decoded", "raw", "detections")),
             precision=_word(known.get("precision"), ("fp32", "fp16", "int8")),
         )

@@ -145,6 +145,16 @@ def must_exist(path: Path) -> None:
         raise UserError(f"There is no file {path}.")
 
 
+def must_fit_names(path: Path, metadata: Metadata, gives: Sequence[Shape]) -> None:
+    """UserError for rows of another width than the classes ask for, as other exporters' files have them."""
+    width = gives[0][-1] if gives else None
+    if metadata.output == "decoded" and width != 5 + len(metadata.names):
+        raise UserError(
+            f"{path} is no detector with decoded rows: it gives {_sides(gives[0]) if gives else 'nothing'} for "
+            f"{len(metadata.names)} classes."
+        )
+
+
 def _classes(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Shape]) -> int:
     """Number of classes by the shapes of the outputs.
 

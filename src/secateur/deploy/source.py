@@ -88,6 +88,7 @@ class Source:
             anchors=tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors),
             size=None if settings.any_size else self.size,
             batch=0 if settings.dynamic else settings.batch_size,
+            channels=self.channels,
             output=settings.output,
             precision=settings.precision,
             about=self.about,

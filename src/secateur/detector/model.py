@@ -55,7 +55,9 @@ class Detector(nn.Module):
     def head(self) -> Detect:
         """The detection head."""
         head = self.model[-1]
-        assert isinstance(head, Detect)
+        if not isinstance(head, Detect):
+            # An export puts its own module there, and TorchScript's tracer asks with hasattr() for all there is.
+            raise AttributeError("This detector has no detection head.")
         return head
 
     @property

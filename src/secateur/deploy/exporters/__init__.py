@@ -21,7 +21,7 @@ from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
 from secateur.files import atomic_folder, atomic_write
 from secateur.registry import Registry
-from secateur.silence import without_telemetry
+from secateur.silence import silenced, without_telemetry
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Exporter:
         """The first of the packages that cannot be imported; "" when all are there."""
         for package in self.packages:
             try:
-                with without_telemetry():
+                with silenced(), without_telemetry():  # some greet with log lines
                     importlib.import_module(package)
             except ImportError:
                 return package

@@ -1,0 +1,50 @@
+"""LiteRT (TensorFlow Lite): float32 [B, H, W, C] in 0..1 -> rows float32 [B, N, 5 + nc], with fp32 weights.
+
+The image is channels-last, as cameras and bitmaps of phones give it; maps of a head stay channels-first. What the file
+says of itself lies in it as an associated file in the format's own way: a zip archive behind the model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.deploy.exporters import EXPORTERS, Exporter, Written
+from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source
+from secateur.errors import UserError
+from secateur.silence import silenced
+
+METADATA = "metadata.json"
+
+
+def write(source: Source, path: Path, settings: ExportSettings) -> Written:
+    """Writes the file; see `Exporter`.
+
+    Raises:
+        UserError: the detector cannot be expressed.
+    """
+    network: Any = source.network(settings).eval()
+    images = source.example(settings).permute(0, 2, 3, 1).contiguous()
+    try:
+        with silenced(), torch.no_grad():
+            litert_torch = importlib.import_module("litert_torch")
+            network = litert_torch.to_channel_last_io(network, args=[0])
+            litert_torch.convert(network, (images,)).export(str(path))
+    except Exception as error:  # the converter raises whatever it met
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"This detector cannot be exported to LiteRT: {reason}.") from error
+    metadata = source.metadata(settings)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(METADATA, replace(metadata, about={**metadata.about, "input": "NHWC"}).to_json())
+    return Written({"input": "NHWC"})
+
+
+EXPORTERS.register("litert")(
+    Exporter("LiteRT", ".tflite", ("litert_torch", "ai_edge_litert"), "litert", write, outputs=("decoded", "raw"))
+)

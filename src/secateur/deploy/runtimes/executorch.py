@@ -1,0 +1,71 @@
+"""ExecuTorch: folders with `model.pte` and `metadata.yaml`, on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateur.deploy.folder import read_metadata
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, must_fit_names, on_cpu, own_precision
+from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.errors import UserError
+from secateur.silence import silenced
+
+FILE = "model.pte"
+
+
+class ExecuTorchPredictor(FilePredictor):
+    """A detector in ExecuTorch; its number of threads is one for the whole program."""
+
+    def __init__(
+        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        """Opens a folder; see `runtimes.open_predictor`."""
+        path, threads = Path(path), granted(threads)
+        own_precision(path, precision)
+        self._program, self._method = _open(path, threads)
+        metadata, described = read_metadata(path), self._method.metadata
+        if described.num_inputs() != 1:
+            raise UserError(f"{path} is no detector: it takes {described.num_inputs()} inputs.")
+        takes = tuple(described.input_tensor_meta(0).sizes())
+        gives = [tuple(described.output_tensor_meta(number).sizes()) for number in range(described.num_outputs())]
+        must_fit_names(path, metadata, gives)
+        where = on_cpu(path, device or torch.device("cpu"), "ExecuTorch")
+        super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
+        # Copies: the next call writes into the same memory.
+        return [output.numpy().copy() for output in self._method.execute([torch.from_numpy(images)])]
+
+
+def _open(path: Path, threads: int) -> tuple[Any, Any]:
+    """The program of a folder, which must stay alive, and its method.
+
+    Raises:
+        UserError: ExecuTorch is not installed, or the file is missing or broken.
+    """
+    try:
+        with silenced():
+            runtime = importlib.import_module("executorch.runtime")
+            library = importlib.import_module("executorch.extension.pybindings.portable_lib")
+    except ImportError:
+        raise UserError("Running ExecuTorch programs needs executorch: pip install 'secateur[executorch]'.") from None
+    must_exist(path)
+    try:
+        with silenced():
+            library._unsafe_reset_threadpool(threads)
+            content = (path / FILE).read_bytes()
+            program = runtime.Runtime.get().load_program(content, verification=runtime.Verification.InternalConsistency)
+            return program, program.load_method("forward")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path / FILE} is not a program that ExecuTorch can run: {reason}") from None
+
+
+RUNTIMES.register("_executorch_model")(Runtime("ExecuTorch", ExecuTorchPredictor))

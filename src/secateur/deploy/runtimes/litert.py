@@ -1,0 +1,95 @@
+"""LiteRT (TensorFlow Lite): `.tflite` files of this package, on the CPU with XNNPACK."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateur.deploy.metadata import Metadata
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, must_fit_names, on_cpu, own_precision
+from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.errors import UserError
+from secateur.silence import silenced
+
+_METADATA = "metadata.json"
+_LARGEST = 10_000_000
+"""Bytes of metadata; more is no list of classes."""
+
+
+class LiteRTPredictor(FilePredictor):
+    """A detector in LiteRT's interpreter."""
+
+    def __init__(
+        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        """Opens a file; see `runtimes.open_predictor`."""
+        path, threads = Path(path), granted(threads)
+        own_precision(path, precision)
+        self._interpreter = _open(path, threads)
+        metadata = _metadata(path)
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        takes = _sides(inputs[0]) if len(inputs) == 1 else ()
+        self._last = len(takes) == 4 and takes[3] == metadata.channels
+        if self._last:
+            takes = (takes[0], takes[3], takes[1], takes[2])
+        self._input = int(inputs[0]["index"])
+        self._outputs = [int(entry["index"]) for entry in outputs]
+        gives = [_sides(entry) for entry in outputs]
+        must_fit_names(path, metadata, gives)
+        where = on_cpu(path, device or torch.device("cpu"), "LiteRT")
+        super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
+        pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._last else images
+        self._interpreter.set_tensor(self._input, pixels)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+def _open(path: Path, threads: int) -> Any:
+    """An interpreter that has taken its memory.
+
+    Raises:
+        UserError: there is no such file, or it is none of LiteRT's.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise UserError(
+            "Running LiteRT files needs ai-edge-litert: pip install ai-edge-litert (or 'secateur[litert]')."
+        ) from None
+    must_exist(path)
+    try:
+        content = path.read_bytes()
+        with silenced():
+            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a model that LiteRT can run: {reason}") from None
+    return interpreter
+
+
+def _metadata(path: Path) -> Metadata:
+    """What the archive behind the model says; nothing where there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_METADATA).file_size > _LARGEST:
+                return Metadata()
+            return Metadata.of_json(archive.read(_METADATA))
+    except (OSError, KeyError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+        return Metadata()
+
+
+def _sides(detail: Any) -> tuple[int, ...]:
+    """The shape of an input or output."""
+    return tuple(int(side) for side in detail["shape"])
+
+
+RUNTIMES.register(".tflite")(Runtime("LiteRT", LiteRTPredictor))

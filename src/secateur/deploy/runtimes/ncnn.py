@@ -1,0 +1,116 @@
+"""ncnn: folders with `model.ncnn.param`, `model.ncnn.bin` and `metadata.yaml`, one image a call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateur.deploy.folder import read_metadata
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, must_fit_names, on_cpu, own_precision
+from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.errors import UserError
+from secateur.silence import silenced
+
+PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
+_MAGIC = "7767517"
+
+
+class NcnnPredictor(FilePredictor):
+    """A detector in ncnn on the CPU."""
+
+    def __init__(
+        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        """Opens a folder; see `runtimes.open_predictor`."""
+        path, threads = Path(path), granted(threads)
+        own_precision(path, precision)
+        try:
+            import ncnn
+        except ImportError:
+            raise UserError("Running ncnn models needs ncnn: pip install 'secateur[ncnn]'.") from None
+        must_exist(path)
+        metadata = read_metadata(path)
+        assert metadata.size is not None
+        where = on_cpu(path, device or torch.device("cpu"), "ncnn")
+        self._raw = metadata.output == "raw"
+        self._mat = ncnn.Mat
+        self._net = _open(path, ncnn.Net(), threads, exact=metadata.precision == "fp32")
+        self._outputs = [str(name) for name in self._net.output_names()]
+        takes = (1, metadata.channels, *metadata.size)
+        try:
+            with silenced():
+                gives = [output.shape for output in self.run(np.zeros(takes, np.float32))]
+        except ValueError:
+            raise UserError(f"{path} is no detector that ncnn can run: it does not answer; export it anew.") from None
+        must_fit_names(path, metadata, gives)
+        super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Images float32 [1, C, H, W] in 0..1 -> the outputs.
+
+        Raises:
+            ValueError: a layer fails.
+        """
+        extractor = self._net.create_extractor()
+        extractor.input("in0", self._mat(images[0]))
+        found = []
+        for name in self._outputs:
+            code, mat = extractor.extract(name)
+            if code or mat.empty():
+                raise ValueError(name)
+            output = np.array(mat)  # a copy: the memory is the extractor's
+            found.append(output[None] if self._raw else output.reshape(1, -1, output.shape[-1]))
+        return found
+
+
+def _open(path: Path, net: Any, threads: int, *, exact: bool) -> Any:
+    """The network of a folder.
+
+    Args:
+        net: an empty `ncnn.Net`.
+        exact: computes in fp32 also on processors with fp16.
+
+    Raises:
+        UserError: it is broken.
+    """
+    _check(path / PARAM)
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    if exact:
+        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
+            if hasattr(net.opt, f"use_{option}"):
+                setattr(net.opt, f"use_{option}", False)
+    with silenced():
+        broken = net.load_param(str(path / PARAM)) or net.load_model(str(path / WEIGHTS))
+    if broken:
+        raise UserError(
+            f"{path} is no model that ncnn can read: {WEIGHTS} does not fit {PARAM}, or that names layers that this "
+            "ncnn does not know; export it anew."
+        )
+    return net
+
+
+def _check(file: Path) -> None:
+    """UserError for what ncnn would take into its own memory unread: it trusts the counts that a file states."""
+    wrong = UserError(f"{file} is no description of a network that ncnn can read; export it anew.")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        layers, blobs = (int(number) for number in lines[1].split())
+        rows = [line.split() for line in lines[2:] if line.strip()]
+        named = 0
+        for row in rows:
+            inputs, outputs = int(row[2]), int(row[3])
+            named += outputs
+            if inputs < 0 or outputs < 0 or len(row) < 4 + inputs + outputs:
+                raise wrong
+    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        raise wrong from None
+    if lines[0].strip() != _MAGIC or len(rows) != layers or named != blobs:
+        raise wrong
+
+
+RUNTIMES.register("_ncnn_model")(Runtime("ncnn", NcnnPredictor))
