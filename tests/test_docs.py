@@ -128,7 +128,7 @@ def test_the_snippets_of_the_readme_end_in_a_detector(
     exec(compile(code, "README.md", "exec"), names)
     assert load_checkpoint("smaller.safetensors").history[-1].verb == "finetune"
     assert Path("smaller.onnx").is_file()
-    assert names["boxes"].xyxy.shape[1] == 4
+    assert names["found"].xyxy.shape[1] == 4
     assert names["smaller"].plan["after"]["flops"] <= 0.51 * names["smaller"].plan["before"]["flops"]
 
 
