@@ -16,12 +16,13 @@ Model = TypeVar("Model", Checkpoint, nn.Module)
 Floats = NDArray[np.float64]
 
 
-def load(path: str | Path, network: Network | None = None) -> Any:
+def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = "") -> Any:
     """Reads a checkpoint: ours, a stock YOLOv5 `.pt`, or an official name; nothing in the file is executed.
 
     Args:
         network: for a file that `save` made of a plain `nn.Module`: the same network before it was cut. What comes
             back is then a copy of it with the shapes and values of the file.
+        cfg: model YAML, or a name of the family, for a `.pt` that holds a state dict and no network.
 
     >>> checkpoint = load("yolov5n.pt")  # doctest: +SKIP
     >>> detector = checkpoint.detector()  # doctest: +SKIP
@@ -29,7 +30,7 @@ def load(path: str | Path, network: Network | None = None) -> Any:
     >>> save(resnet18(), "whole.safetensors")
     >>> network = load("whole.safetensors", network=resnet18())
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, cfg)
     return checkpoint if network is None else checkpoint.into(network)
 
 

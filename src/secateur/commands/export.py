@@ -24,6 +24,8 @@ class ExportOptions:
     """Write files for other runtimes and check that they give the detector's outputs."""
 
     weights: Weights = ""
+    cfg: str = ""
+    """Model YAML or name, for weights that are a state dict without their network."""
     image_size: ImageSize = 0
     data: Data = ""
     images: Pictures = ""
@@ -48,7 +50,7 @@ def export(options: ExportOptions) -> Summary:
     each = options.export.each()
     for settings in each:
         check_export(settings)
-    checkpoint = load_checkpoint(weights)
+    checkpoint = load_checkpoint(weights, options.cfg)
     image_size = usable_size(checkpoint, options.image_size)
     pictures = _pictures(options, checkpoint, image_size) if options.export.precision == "int8" else []
     measured_on = _measured_on(options, checkpoint)

@@ -22,6 +22,7 @@ from secateur.detector.classes import knows_classes
 from secateur.detector.formats.container import Contents, is_container, read_container, write_container
 from secateur.detector.formats.download import fetch, is_official
 from secateur.detector.formats.records import EXPECTED
+from secateur.detector.formats.state_dict import network_of, read_state
 from secateur.detector.formats.stock import read_stock
 from secateur.detector.fresh_head import head_tensors, start_afresh_, with_room_for
 from secateur.detector.model import Detector
@@ -190,14 +191,19 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
+def load_checkpoint(path_or_name: str | Path, cfg: str | Path = "") -> Checkpoint:
     """Reads a Secateur `.safetensors` or a YOLOv5 `.pt`; official names that are not here are fetched.
+
+    Args:
+        cfg: model YAML or name of the family, for a file that holds a state dict and no network; others know theirs.
 
     Raises:
         UserError: one sentence that says what the file is and what is expected.
     """
     path = _locate(path_or_name)
     if not is_container(path):
+        if cfg and (state := read_state(path)) is not None:
+            return Checkpoint.of(network_of(path, state, cfg))
         stock = read_stock(path)
         tensors = {k: _own(v) for k, v in stock.tensors.items()}
         return Checkpoint(

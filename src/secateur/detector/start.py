@@ -40,7 +40,7 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
     torch.manual_seed(seed)
     if not weights:
         return Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names), anchors=anchors), names))
-    checkpoint = load_checkpoint(weights)
+    checkpoint = load_checkpoint(weights, cfg)
     if cfg:
         check_topology(checkpoint, Topology.from_yaml(cfg, nc=len(names)))
     if not knows_classes(checkpoint.names, names):

@@ -14,6 +14,7 @@ from secateur.detector.activations import recorded_activation
 from secateur.detector.blocks import BLOCKS
 from secateur.detector.formats.forks import fork_kinds, recognise, stock_rows
 from secateur.detector.formats.records import EXPECTED, Record, plain, read_records, tensors_of
+from secateur.detector.formats.state_dict import find_state
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology, parse_topology
 from secateur.errors import UserError
@@ -58,12 +59,12 @@ def _find_model(path: Path, content: Any) -> Record:
     for candidate in candidates:
         if isinstance(candidate, Record) and candidate.kind in _MODELS:
             return candidate
-    for state in [*candidates, content, *(content.values() if isinstance(content, dict) else ())]:
-        if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
-            some = ", ".join(str(k) for k in list(state)[:2])
-            raise UserError(
-                f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network; {EXPECTED}."
-            )
+    if (state := find_state(content)) is not None:
+        some = ", ".join(str(k) for k in list(state)[:2])
+        raise UserError(
+            f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network; {EXPECTED}, or "
+            "name its YAML: secateur export --cfg yolov5n.yaml --format yolov5."
+        )
     for candidate in candidates:
         if isinstance(candidate, Record) and candidate.kind in _OTHER_TASKS:
             task = _OTHER_TASKS[candidate.kind]
