@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hostile_yaml import HOSTILE, check_sentence
 from secateur.detector.activations import canonical_activation
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology, parse_topology
@@ -102,12 +103,13 @@ def test_blocks_that_do_not_fit_are_refused() -> None:
         Detector(parse_topology(config(backbone=rows), "m.yaml"))
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1", "\x00"])
-def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", [b"a: [1", b"- 1", *HOSTILE.values()], ids=lambda text: repr(text[:20]))
+def test_broken_files_are_named(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"broken\.yaml"):
+    path.write_bytes(text)
+    with pytest.raises(UserError) as caught:
         Topology.from_yaml(path)
+    check_sentence(caught.value, "broken.yaml")
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

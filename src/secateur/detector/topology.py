@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from secateur.detector.activations import canonical_activation
 from secateur.detector.blocks import BLOCKS, BlockKind
 from secateur.errors import UserError
+from secateur.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -137,12 +136,7 @@ def model_names() -> tuple[str, ...]:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the model file {file}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The model file {file} is not valid YAML: {' '.join(str(error).split())}.") from error
+    data = read_yaml(file, "model file")
     if not isinstance(data, dict):
         raise UserError(f"The model file {file} is not a mapping with the keys nc, anchors, backbone and head.")
     return data
