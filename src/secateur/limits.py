@@ -6,6 +6,8 @@ MAX_CLASSES = 100_000
 """Classes of a detector or a data set: five times those of ImageNet-21k, the largest set that people label."""
 MAX_ANCHORS = 100
 """Anchors of a level; published detectors have 2 to 4, a search for good ones tries up to 15."""
+MAX_PIXELS = 1_000_000
+"""Side of an anchor in pixels; pictures of that side do not exist."""
 MAX_LEVELS = 32
 """Levels of a head; published detectors have 2 to 5."""
 MAX_BLOCKS = 5_000
@@ -18,6 +20,8 @@ MAX_ARGUMENT = 65_536
 """Size of any number in a row: widths (1,280 in YOLOv5x6), kernels (13), groups, factors."""
 MAX_ARGUMENTS = 64
 """Numbers in a row, lists counted out; published rows have up to 7."""
+MAX_CHANNELS = 10_000_000
+"""Channels of all layers of a plan together; those of YOLOv5x6 are 100,000."""
 MAX_PARAMETERS = 500_000_000
 """Values of a network that is built from a model file: three times those of YOLOv5x6, 2 GB in fp32."""
 

@@ -1,7 +1,8 @@
 """The one reader of YAML files: plain data, or one sentence that names the file and the line.
 
 PyYAML's safe loader runs nothing, but a short file can stand for a long one (aliases), nest without end, and fail in
-its constructors with any exception. So a file is composed to nodes first, those are counted, and only then values are made.
+its constructors with any exception. So a file is composed to nodes first, those are counted, and only then values
+are made.
 """
 
 from __future__ import annotations
