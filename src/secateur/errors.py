@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
+
+SHOWN = 60
+"""Characters that a sentence gives a value of the user's."""
 
 
 class UserError(Exception):
@@ -34,3 +38,28 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, line: str) -> None:
         super().__init__(line)
         self.line = line
+
+
+class _Shortened(reprlib.Repr):
+    """`repr` of which the work is bounded too: of lists that hold lists only the first few values are looked at."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict, self.maxset = 3, 6, 6, 4, 6
+        self.maxstring = self.maxlong = self.maxother = most
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write out whole numbers of thousands of digits."""
+        return super().repr_int(x, level) if x.bit_length() < 1_000 else f"a number of {x.bit_length():,} bits"
+
+
+def shown(value: object, most: int = SHOWN) -> str:
+    """A value of the user's as a sentence shows it: as in Python, on one line, shortened to `most` characters."""
+    text = " ".join(_Shortened(most).repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def told(reason: object, most: int = 120) -> str:
+    """What another program says of an error: on one line, shortened to `most` characters."""
+    text = " ".join(str(reason)[: 10 * most].split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."

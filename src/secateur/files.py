@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 
 
 @contextmanager
@@ -98,8 +98,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({told(error)}).") from error
 
 
 def increment_run(root: str | Path, name: str = "exp") -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hostile_yaml import HOSTILE, check_sentence
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 
@@ -45,13 +46,20 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("train: a\nnc: 3\nnames: [x]", "nc: 3 but 1 names"),
-        ("train: a\nnc: many\nnames: [x]", "nc: many"),
+        ("train: a\nnc: many\nnames: [x]", "nc: 'many'"),
         ("train: a\nnames: {0: x, 2: y}", "without gaps"),
         ("train: a\nnames: x", "names must be"),
         ("train: a", "no names"),
         ("names: [x]", "names no images"),
         ("path: nowhere\ntrain: a\nnames: [x]", "no such folder"),
         ("train: {a: b}\nnames: [x]", "must be one or more folders"),
+        ("train: a\nnc: 30000000", "nc: 30000000; it must be the number of classes, 1 to 100,000"),
+        ("train: a\nnc: .inf", "nc: inf"),
+        ("train: a\nnames: [x, {y: z}]", "must be a word"),
+        ("train: a\nnames: {0: x, [1]: y}", "line 2"),
+        ("train: a\nnames: {0: x, one: y}", "without gaps"),
+        ("train: [2024-01-01]\nnames: [x]", "folders"),
+        ("train: a\npath: [1]\nnames: [x]", "no such folder"),
         ("- 1", "not a data set description"),
         ("a: [", "not valid YAML"),
     ],
@@ -88,3 +96,12 @@ def test_a_file_of_ones_own_goes_before_a_known_name(tmp_path: Path, monkeypatch
     assert load_data_config("coco128.yaml").names == {0: "x"}
     with pytest.raises(UserError, match=r"elsewhere/coco128.yaml does not exist"):
         load_data_config("elsewhere/coco128.yaml")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_bytes(b"train: a\nnames: [x]\n" + HOSTILE[name])
+    with pytest.raises(UserError) as caught:
+        load_data_config(file)
+    check_sentence(caught.value, "data.yaml")

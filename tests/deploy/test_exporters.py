@@ -166,3 +166,13 @@ print("done")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+
+
+def test_a_detector_of_nan_is_no_fault_of_the_file(lively, tmp_path) -> None:
+    broken = lively("yolov5n")
+    with torch.no_grad():
+        broken.model[3].conv.weight[0] = float("nan")
+    with pytest.raises(UserError, match="The detector itself gives NaN") as caught:
+        export(broken, tmp_path / "x.torchscript", 64, ExportSettings(format="torchscript"))
+    assert "opset" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

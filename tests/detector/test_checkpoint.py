@@ -55,7 +55,7 @@ def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_round_trip_bit_for_bit(full: Checkpoint, tmp_path: Path) -> None:
     full.tensors["model.0.bn.running_mean"][0] = float("nan")
     save_checkpoint(full, tmp_path / "a.safetensors")
-    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    loaded = load_checkpoint(tmp_path / "a.safetensors", sound=False)
     assert _equal(loaded.tensors, full.tensors)
     assert _equal(loaded.masks, full.masks)
     for field in ("architecture", "topology", "names", "strides", "training", "plan", "history", "image_size"):

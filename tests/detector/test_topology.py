@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from hostile_yaml import HOSTILE, check_sentence
 from secateur.detector.activations import canonical_activation
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology, parse_topology
@@ -83,12 +86,113 @@ def test_anchor_count_gives_a_start_for_every_level() -> None:
         ({"width_multiple": -1}, "width_multiple"),
         ({"depth_multiple": "big"}, "depth_multiple"),
         ({"channel_multiple": 1.5}, "channel_multiple"),
+        ({"channel_multiple": 10**9}, "channel_multiple"),
+        ({"ch": 10**400}, "ch must be"),
+        ({"nc": 30_000_000}, "nc must be a whole number from 1 to 100,000"),
+        ({"nc": 10**400}, "nc"),
+        ({"nc": float("inf")}, "nc"),
+        ({"nc": "x" * 6000}, "nc"),
+        ({"anchors": 10**12}, "anchors"),
+        ({"anchors": 1e12}, "anchors"),
+        ({"anchors": [[1e12, 1]]}, "anchor"),
+        ({"anchors": [[10**400, 1]]}, "anchors"),
+        ({"anchors": [[float("nan"), 1]]}, "anchor"),
+        ({"anchors": [[0, 1]]}, "anchor"),
+        ({"anchors": [[1, 2] * 1000]}, "anchors"),
+        ({"depth_multiple": float("inf")}, "depth_multiple"),
+        ({"depth_multiple": float("nan")}, "depth_multiple"),
+        ({"depth_multiple": 10**400}, "depth_multiple"),
+        ({"depth_multiple": 1e6}, "depth_multiple"),
+        ({"depth_multiple": 999}, "repeats"),
+        ({"width_multiple": 10**400}, "width_multiple"),
+        ({"width_multiple": 999, "backbone": [[-1, 1, "Conv", [1000]]]}, "block 0"),
+        ({"activation": ["x"] * 999}, "activation"),
+        ({"backbone": [[-1, 10**6, "Bottleneck", [16]]]}, "repeats"),
+        ({"backbone": [[-1, 10**400, "Bottleneck", [16]]]}, "repeats"),
+        ({"backbone": [[-1, 900, "Bottleneck", [16]]] * 10}, "repeats"),
+        ({"backbone": [[-1, 1, "Conv", [16]]] * 6000}, "blocks"),
+        ({"backbone": [[-1, 1, "Conv", [10**9]]]}, "width"),
+        ({"backbone": [[-1, 1, "Conv", [16, 10**400]]]}, "arguments"),
+        ({"backbone": [[-1, 1, "Conv", [16, float("nan")]]]}, "arguments"),
+        ({"backbone": [[-1, 1, "Conv", [16, 3, {}]]]}, "strange arguments"),
+        ({"backbone": [[-1, 1, "SPP", [16, [5] * 999]]]}, "arguments"),
+        ({"backbone": [["x" * 6000, 1, "Conv", [16]]]}, "'from'"),
+        ({"backbone": [[10**400, 1, "Conv", [16]]]}, "no earlier block"),
+        ({"backbone": [[-1, 1, "x" * 6000, [16]]]}, "unknown block"),
+        ({"backbone": [[-1, 1, ["Conv"], [16]]]}, "unknown block"),
+        ({"backbone": [["x" * 6000]]}, "block 0: expected"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=r"m\.yaml") as error:
         parse_topology(config(**changes), "m.yaml")
-    assert words in str(error.value)
+    check_sentence(error.value, words)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [[-1, 0], 1, "Concat", [5]],
+        [[-1, 0], 1, "Concat", ["x"]],
+        [[-1, 0], 1, "Concat", [[1]]],
+        [-1, 1, "Conv", [16, 3, "x"]],
+        [-1, 1, "Conv", [16, 3, 1, None, 0]],
+        [-1, 1, "Conv", [16, 3, 1, None, 5]],
+        [-1, 1, "Conv", [16, 3, 1, 1, 1, 1, "x" * 6000]],
+        [-1, 1, "Conv", [16, [3]]],
+        [-1, 1, "Conv", [16, -3]],
+        [-1, 1, "Conv", [16, 3, 0]],
+        [-1, 1, "nn.MaxPool2d", ["x"]],
+        [-1, 1, "nn.MaxPool2d", []],
+        [-1, 1, "nn.MaxPool2d", [0]],
+        [-1, 1, "nn.MaxPool2d", [2, 2, 60000]],
+        [-1, 1, "nn.Upsample", ["x"]],
+        [-1, 1, "nn.Upsample", [None, "x"]],
+        [-1, 1, "nn.Upsample", [None, 2, "x" * 6000]],
+        [-1, 1, "nn.ZeroPad2d", [["x"]]],
+        [-1, 1, "nn.BatchNorm2d", [1, 2, 3]],
+        [-1, 1, "C3", [16, "x", "y"]],
+        [-1, 1, "C3", [16, True, 1, 0]],
+        [-1, 1, "C3", [16, True, 1, -1.0]],
+        [-1, 1, "SPP", [16, 5]],
+        [-1, 1, "SPP", [16, ["x"]]],
+        [-1, 1, "SPPF", [16, [5]]],
+        [-1, 1, "SPPF", [16, 4]],
+        [-1, 1, "C3TR", [6]],
+        [-1, 1, "GhostBottleneck", [1]],
+        [-1, 1, "DWConvTranspose2d", [16, "x"]],
+        [-1, 1, "BottleneckCSP", [16, True, 1, 0.5, "x" * 6000]],
+        [-1, 1, "Conv", [60000, 1000]],
+        [-1, 1, "C3", [16, True, 1, 60000]],
+    ],
+    ids=lambda row: f"{row[2]} {row[3]}"[:30],
+)
+def test_strange_arguments_are_refused(row: list[Any]) -> None:
+    first = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 1]]]
+    after = [-1, 1, "Conv", [16]]
+    try:
+        detector = Detector(parse_topology(config(backbone=[*first, row, after]), "m.yaml"))
+    except UserError as error:
+        check_sentence(error)
+    else:  # what can be built can be used
+        assert all(level.isfinite().all() for level in detector.eval()(torch.zeros(1, 3, 64, 64)))
+
+
+def test_a_huge_network_is_refused_before_it_takes_memory() -> None:
+    rows = [[-1, 1, "Conv", [12000, 3]], [-1, 1, "Conv", [6000, 3]]]
+    topology = parse_topology(config(backbone=rows), "m.yaml")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"would have [\d,]+ parameters") as caught:
+        Detector(topology)
+    check_sentence(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
+    with torch.device("meta"):
+        assert Detector(topology).nc == 2, "without memory for its tensors it can be built, to be given a file's"
+
+
+def test_a_count_of_anchors_has_a_limit() -> None:
+    with pytest.raises(UserError, match="anchors must be a count"):
+        Topology.from_yaml("yolov5n", anchors=10**12)
 
 
 def test_arguments_that_a_block_does_not_take_are_named() -> None:
@@ -102,12 +206,13 @@ def test_blocks_that_do_not_fit_are_refused() -> None:
         Detector(parse_topology(config(backbone=rows), "m.yaml"))
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1", "\x00"])
-def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", [b"a: [1", b"- 1", *HOSTILE.values()], ids=lambda text: repr(text[:20]))
+def test_broken_files_are_named(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"broken\.yaml"):
+    path.write_bytes(text)
+    with pytest.raises(UserError) as caught:
         Topology.from_yaml(path)
+    check_sentence(caught.value, "broken.yaml")
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

@@ -12,6 +12,7 @@ from networks import Chain
 from torch import nn
 
 from chain_subjects import chained
+from hostile_yaml import check_sentence
 from law_subjects import NARROW, subject_named
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
@@ -204,6 +205,32 @@ def test_plan_of_a_file_with_two_fields_a_budget(graph: ChannelGraph) -> None:
 def test_broken_plan_file(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match="not a pruning plan"):
         Plan.from_dict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("units", float("inf")),
+        ("units_kept", 1e999),
+        ("image_size", float("inf")),
+        ("image_size", [float("nan"), 1]),
+        ("before", {"parameters": float("inf"), "flops": 1}),
+        ("after", {"parameters": "x" * 6000, "flops": 1}),
+        ("budget", {"kind": "flops", "amount": 10**400}),
+        ("layers", {"a": {"kept": "0-99999999999", "total": 99999999999}}),
+        ("layers", {"a": {"kept": "0-99999999999", "total": 8}}),
+        ("layers", {"a": {"kept": "3,1", "total": 8}}),
+        ("layers", {"a": {"kept": "-1", "total": 8}}),
+        ("layers", {"a": {"kept": "0", "total": 0}}),
+        ("layers", {"a": {"kept": "0", "total": float("inf")}}),
+        ("notes", 3),
+        ("chain_lengths", {"a": float("inf")}),
+    ],
+)
+def test_numbers_that_no_plan_has_are_refused(graph: ChannelGraph, key: str, value: object) -> None:
+    with pytest.raises(UserError, match="not a pruning plan") as caught:
+        Plan.from_dict(Plan.everything(graph).to_dict() | {key: value})
+    check_sentence(caught.value)
 
 
 def test_plan_of_another_network(graph: ChannelGraph) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hostile_yaml import HOSTILE, check_sentence
 from secateur.errors import UserError
 from secateur.runs.recipes.recipe import available, load_recipe
+from secateur.runs.recipes.resolve import resolve
 
 
 def test_every_shipped_recipe_is_complete() -> None:
@@ -41,10 +43,10 @@ def test_a_repetition_is_unrolled(tmp_path: Path) -> None:
         ("just words", "is not a recipe"),
         ("stages: [fly]", "each stage is one verb"),
         ("stages: [{fly: {}}]", "unknown stage 'fly'"),
-        ("stages: [{1: {}}]", "unknown stage '1'"),
+        ("stages: [{1: {}}]", "unknown stage 1"),
         ("stages: [{train: [1]}]", "must be 'name: value' pairs"),
         ("stages: [{train: {1: 2}}]", "must be words"),
-        ("stages: [", "Cannot read the recipe"),
+        ("stages: [", "not valid YAML"),
         ("stages: [{repeat: {rounds: 2}}]", "a repetition is written"),
         ("stages: [{repeat: {rounds: 0, stages: []}}]", "rounds from 1 to 100"),
         ("stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]", "inside another"),
@@ -60,3 +62,53 @@ def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> N
 def test_unknown_recipe() -> None:
     with pytest.raises(UserError, match=r"Unknown recipe 'nothing'; choose one of .*slimming"):
         load_recipe("nothing")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(HOSTILE[name])
+    with pytest.raises(UserError) as caught:
+        load_recipe(file)
+    check_sentence(caught.value, "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{finetune: {hyp: true}}",
+        "{finetune: {hyp: [1]}}",
+        "{finetune: {target_sparsity: [1]}}",
+        "{finetune: {target_sparsity: .inf}}",
+        "{finetune: {target_sparsity: .nan}}",
+        "{finetune: {target_sparsity: {a: b}}}",
+        f"{{finetune: {{epochs: 1{'0' * 390}}}}}",
+        "{finetune: {epochs: .inf}}",
+        "{finetune: {epochs: 2.5}}",
+        "{finetune: {freeze: [a]}}",
+        "{finetune: {freeze: {a: b}}}",
+        "{finetune: {exclude_weights: [[1]]}}",
+        "{finetune: {title: [1]}}",
+        "{prune: {unstructured: [1]}}",
+        "{prune: {unstructured: true}}",
+        "{prune: {flops: [0.5]}}",
+        "{prune: {flops: .nan}}",
+        f"{{prune: {{flops: 1{'0' * 390}}}}}",
+        "{prune: {criterion: [l1]}}",
+        "{prune: {layers: [1]}}",
+        "{prune: {layers: .inf}}",
+        "{prune: {round_to: [1]}}",
+        f"{{prune: {{{'x' * 5000}: 1}}}}",
+        f"{{{'x' * 5000}: 1}}",
+        f"{{prune: {'x' * 5000}}}",
+        f"{{repeat: {{rounds: 1{'0' * 390}, stages: []}}}}",
+        "{repeat: {rounds: [1], stages: []}}",
+        "{repeat: {1: 2}}",
+    ],
+)
+def test_settings_of_another_kind_are_refused(stage: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(f"stages: [{stage}]\n")
+    with pytest.raises(UserError) as caught:
+        resolve(load_recipe(file), {}, {}, trained=True)
+    check_sentence(caught.value)

@@ -50,7 +50,7 @@ def test_ready_made_hyper_parameters() -> None:
         ("lr0: -1\n", "lr0 is -1.0"),
         ("anchor_t: 1\n", "anchor_t is 1.0"),
         ("- 1\n", "no hyper-parameters"),
-        ("a: [\n", "Cannot read"),
+        ("a: [\n", "line 2 is not valid YAML"),
     ],
 )
 def test_bad_hyper_parameter_files_are_named_with_their_key(tmp_path: Path, text: str, message: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from secateur.commands import Summary, command
+from secateur.errors import told
 from secateur.runs.fields import ImageSize
 
 
@@ -31,16 +32,20 @@ def info(options: InfoOptions) -> Summary:
     """Prints the summary; writes nothing."""
     from secateur.compression.measuring import describe, size_of, usable_size
     from secateur.detector.checkpoint import load_checkpoint
+    from secateur.detector.soundness import flaw_of
     from secateur.detector.summary import summary
     from secateur.evaluation.cost import layer_flops
 
-    checkpoint = load_checkpoint(options.file)
+    checkpoint = load_checkpoint(options.file, sound=False)
     image_size = usable_size(checkpoint, options.image_size)
     model = describe(checkpoint, image_size)
     described = summary(checkpoint, image_size, layer_flops(checkpoint.detector(), image_size))
     size = size_of(Path(options.file))
     print(checkpoint)
     print(described.line() + (f", {size:.2f} MB" if size is not None else ""))
+    flaw = flaw_of(checkpoint.tensors)
+    if flaw:
+        print(f"warning: the weights hold {told(flaw)}: nothing can be computed with them")
     if options.layers:
         print(described.table())
     for stage in checkpoint.history:
@@ -50,6 +55,7 @@ def info(options: InfoOptions) -> Summary:
         "file": options.file,
         "names": {str(index): name for index, name in checkpoint.names.items()},
         "strides": list(checkpoint.strides),
+        "flaw": flaw or None,
         "model": {**described.to_dict(), **model},
         "history": [dataclasses.asdict(stage) for stage in checkpoint.history],
     }

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
+from secateur.limits import MAX_CLASSES
+from secateur.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test")
 _CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data sets; their images lie with the user
@@ -87,17 +87,11 @@ def _read(path: str | Path) -> tuple[Path, Mapping[str, Any]]:
     known = {entry.name: entry for entry in _CONFIGS.glob("*.yaml")}
     if not file.exists() and file.parent == Path() and file.name in known:
         file = known[file.name]
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    if not file.exists():
         raise UserError(
             f"Data file {file} does not exist; give --data the path of a data.yaml, or {' or '.join(sorted(known))}."
-        ) from None
-    except OSError as error:
-        raise UserError(f"Cannot read data file {file}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"Data file {file} is not valid YAML ({reason}).") from error
+        )
+    data = read_yaml(file, "data file")
     if not isinstance(data, Mapping):
         raise UserError(f"Data file {file} is not a data set description; it needs the keys train, val and names.")
     file = Path(os.path.abspath(file))  # noqa: PTH100  (Path.resolve would follow links that the user laid on purpose)
@@ -121,7 +115,8 @@ def _root(file: Path, path: Any) -> Path:
             "with another path: in it."
         )
     raise UserError(
-        f"Data file {file} has path: {path}, but no such folder is beside the file or in {Path.cwd()}; correct it."
+        f"Data file {file} has path: {shown(path)}, but no such folder is beside the file or in {Path.cwd()}; "
+        "correct it."
     )
 
 
@@ -130,7 +125,9 @@ def _sources(file: Path, root: Path, split: str, value: Any) -> tuple[Path, ...]
     sources = []
     for entry in entries:
         if not isinstance(entry, str):
-            raise UserError(f"Data file {file}: {split}: must be one or more folders or .txt lists, not {entry!r}.")
+            raise UserError(
+                f"Data file {file}: {split}: must be one or more folders or .txt lists, not {shown(entry)}."
+            )
         # Exported data sets often say ../train/images where train/images is meant.
         names = [entry, entry[3:]] if entry.startswith("../") else [entry]
         candidates = [Path(os.path.normpath(root / Path(name).expanduser())) for name in names]
@@ -140,16 +137,23 @@ def _sources(file: Path, root: Path, split: str, value: Any) -> tuple[Path, ...]
 
 def _names(file: Path, data: Mapping[str, Any]) -> dict[int, str]:
     names, nc = data.get("names"), data.get("nc")
-    if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or nc < 1):
-        raise UserError(f"Data file {file} has nc: {nc}; it must be the number of classes, 1 or more.")
+    if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or not 1 <= nc <= MAX_CLASSES):
+        raise UserError(
+            f"Data file {file} has nc: {shown(nc)}; it must be the number of classes, 1 to {MAX_CLASSES:,}."
+        )
     if names is None:
         if nc is None:
             raise UserError(f"Data file {file} has no names; add names: [first class, second class, ...].")
         return {i: f"class{i}" for i in range(nc)}
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, Mapping) or not names:
-        raise UserError(f"Data file {file}: names must be a list, or a mapping from class id to name.")
+    if not isinstance(names, Mapping) or not 1 <= len(names) <= MAX_CLASSES:
+        raise UserError(
+            f"Data file {file}: names must be a list, or a mapping from class id to name, of 1 to {MAX_CLASSES:,}."
+        )
+    strange = next((name for name in names.values() if isinstance(name, Mapping | list | set)), None)
+    if strange is not None:
+        raise UserError(f"Data file {file}: each of the names must be a word, not {shown(strange)}.")
     if set(names) != set(range(len(names))):
         raise UserError(f"Data file {file}: the class ids in names must be 0 to {len(names) - 1} without gaps.")
     if nc is not None and nc != len(names):

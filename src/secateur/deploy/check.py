@@ -66,6 +66,11 @@ def output_error(source: Source, predictor: Predictor, images: Sequence[Tensor])
     for batch in images:
         with torch.inference_mode():
             expected = source.detector.predict(batch).double()
+        if not bool(torch.isfinite(expected).all()):
+            raise UserError(
+                "The detector itself gives NaN or infinite values, so no file of it can be checked; its weights are "
+                "broken, or too large: take another checkpoint."
+            )
         found = [rows.double() for rows in predictor.rows(batch, -1.0)]
         if [rows.shape for rows in found] != [rows.shape for rows in expected]:
             return float("inf")

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
-_MOST_CLASSES = 100_000
-"""More classes than this are a slip or an attack, not a detector."""
+from secateur.errors import UserError
+from secateur.limits import MAX_CLASSES
+from secateur.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class Metadata:
     def of_yaml(text: str) -> Metadata:
         """What a `metadata.yaml` says, the inverse of `to_dict` in YAML; text that is no YAML says nothing."""
         try:
-            data = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
+            data = parse_yaml(text, "metadata.yaml")
+        except UserError:
             return Metadata()
         # Aliases make a short file stand for a long text: names that are no plain values are not written out.
         names = data.get("names") if isinstance(data, Mapping) else None
@@ -124,7 +123,7 @@ def _value(value: Any) -> Any:
 
 
 def _names(value: Any) -> dict[int, str]:
-    if not isinstance(value, Mapping) or len(value) > _MOST_CLASSES:
+    if not isinstance(value, Mapping) or len(value) > MAX_CLASSES:
         return {}
     try:
         return {int(index): str(name) for index, name in value.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
 from torch import nn
 
 from secateur.detector.formats.records import Record
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 
 # Canonical name -> constructor; those in _WITH_VALUE take one number: its default, and the attribute that holds it.
 _PLAIN: dict[str, Callable[[], nn.Module]] = {
@@ -44,7 +45,7 @@ def canonical_activation(text: str) -> str:
     name = match.group(1) if match else ""
     if not match or (name not in _PLAIN and name not in _WITH_VALUE):
         known = ", ".join(sorted([*_PLAIN, *_WITH_VALUE]))
-        raise UserError(f"Unknown activation {text!r}; known are {known}.")
+        raise UserError(f"Unknown activation {shown(text)}; known are {known}.")
     if name in _PLAIN:
         return name
     value = _WITH_VALUE[name][1]
@@ -54,8 +55,10 @@ def canonical_activation(text: str) -> str:
             continue
         try:
             value = float(number)
+            if not math.isfinite(value):
+                raise ValueError
         except ValueError:
-            raise UserError(f"The activation {text!r} has an argument that is no number: {argument!r}.") from None
+            raise UserError(f"The activation {shown(text)} has an argument that is no number.") from None
     return f"{name}({value:g})"
 
 

@@ -26,9 +26,11 @@ from secateur.detector.formats.state_dict import network_of, read_state
 from secateur.detector.formats.stock import read_stock
 from secateur.detector.fresh_head import head_tensors, start_afresh_, with_room_for
 from secateur.detector.model import Detector
+from secateur.detector.soundness import flaw_of
 from secateur.detector.tensors import set_tensors_
 from secateur.detector.topology import Topology
-from secateur.errors import UserError
+from secateur.errors import UserError, shown, told
+from secateur.limits import MAX_ARGUMENT, MAX_CLASSES
 from secateur.registry import PLUGINS
 
 
@@ -191,16 +193,30 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def load_checkpoint(path_or_name: str | Path, cfg: str | Path = "") -> Checkpoint:
+def load_checkpoint(path_or_name: str | Path, cfg: str | Path = "", *, sound: bool = True) -> Checkpoint:
     """Reads a Secateur `.safetensors` or a YOLOv5 `.pt`; official names that are not here are fetched.
 
     Args:
+        path_or_name: the file.
         cfg: model YAML or name of the family, for a file that holds a state dict and no network; others know theirs.
+        sound: refuse one whose weights hold NaN, infinite values or negative variances, of which nothing can be made;
+            without it such a file is read too, to be looked at.
 
     Raises:
         UserError: one sentence that says what the file is and what is expected.
     """
-    path = _locate(path_or_name)
+    checkpoint = _read(_locate(path_or_name), cfg)
+    flaw = flaw_of(checkpoint.tensors) if sound else ""
+    if flaw:
+        raise UserError(
+            f"The weights of {path_or_name} hold {told(flaw)}; nothing can be computed with them: take another "
+            "checkpoint, such as an earlier one of the same training."
+        )
+    return checkpoint
+
+
+def _read(path: Path, cfg: str | Path) -> Checkpoint:
+    """The checkpoint in a file."""
     if not is_container(path):
         if cfg and (state := read_state(path)) is not None:
             return Checkpoint.of(network_of(path, state, cfg))
@@ -259,11 +275,11 @@ def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(data.get("architecture", YOLOv5.kind))
     if kind not in ARCHITECTURES:
         raise UserError(
-            f"{path} holds a network of the architecture {kind!r}, which is not known here; name the file that "
+            f"{path} holds a network of the architecture {shown(kind)}, which is not known here; name the file that "
             f"registers it in the environment variable {PLUGINS}."
         )
     try:
-        history = tuple(Stage(**stage) for stage in data["history"])
+        history = tuple(_stage(stage) for stage in data["history"])
         sizes = [stage.settings.get("image_size") for stage in history]
         known = [data["image_size"]] if "image_size" in data else [size for size in sizes if isinstance(size, int)]
         fields: dict[str, Any] = {
@@ -271,12 +287,34 @@ def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
             "names": {int(k): str(v) for k, v in data["names"].items()},
             "strides": tuple(float(s) for s in data["strides"]),
             "training": dict(data["training"]),
-            "plan": data["plan"],
+            "plan": None if data["plan"] is None else dict(data["plan"]),
             "history": history,
             "image_size": int(known[-1]) if known and known[-1] is not None else None,
         }
-    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{path} has broken metadata ({error}); {EXPECTED}.") from error
-    if not all(math.isfinite(s) and s > 0 for s in fields["strides"]):
-        raise UserError(f"{path} has broken strides; {EXPECTED}.")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, UserError) as error:
+        raise UserError(f"{path} has broken metadata ({told(error, 100)}); {EXPECTED}.") from error
+    _check_fields(path, fields)
     return fields
+
+
+def _stage(data: Mapping[str, Any]) -> Stage:
+    """A stage of the history, whose parts are dicts."""
+    stage = Stage(**data)
+    if not isinstance(stage.verb, str) or not all(
+        isinstance(part, dict) for part in (stage.settings, stage.metrics, stage.cost)
+    ):
+        raise ValueError("a stage of its history is none")
+    return stage
+
+
+def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
+    """Refuses metadata whose parts do not belong together, or that no detector has."""
+    architecture, strides, names = fields["architecture"], fields["strides"], fields["names"]
+    known = isinstance(architecture, YOLOv5)
+    levels = len(architecture.topology.anchors) if known else len(strides)
+    if len(strides) != levels or not all(math.isfinite(s) and s > 0 for s in strides):
+        raise UserError(f"{path} has broken strides; {EXPECTED}.")
+    if len(names) > MAX_CLASSES or (known and set(names) != set(range(architecture.nc))):
+        raise UserError(f"{path} has {len(names):,} names for {architecture.nc:,} classes; {EXPECTED}.")
+    if fields["image_size"] is not None and not 0 < fields["image_size"] <= MAX_ARGUMENT:
+        raise UserError(f"{path} is for images of {shown(fields['image_size'])} px; {EXPECTED}.")

@@ -16,9 +16,10 @@ from secateur.detector.blocks.convolutions import Conv
 from secateur.detector.blocks.detect import Detect
 from secateur.detector.chains import ChainBlock, block_shapes, chain_blocks, shorter_topology
 from secateur.detector.tensors import group_widths, set_tensors_
-from secateur.detector.topology import Topology
-from secateur.errors import UserError
+from secateur.detector.topology import Topology, numbers_of
+from secateur.errors import UserError, shown, told
 from secateur.layers import NormsPass
+from secateur.limits import MAX_PARAMETERS
 
 _PROBE_SIZE = 256  # px; a multiple of every stride that the family has
 
@@ -36,6 +37,7 @@ class Detector(nn.Module):
         super().__init__()
         self.topology = topology
         self.names = dict(names) if names else {i: f"class{i}" for i in range(topology.nc)}
+        _refuse_huge(topology)
         self.model = _blocks_of(topology)
         self._sources = topology.absolute_sources()
         self._joins = tuple(BLOCKS[block.kind].joins for block in topology.blocks)
@@ -183,9 +185,10 @@ class Detector(nn.Module):
         hooks = [norm.register_forward_pre_hook(_width_check(name)) for name, norm in norms]
         try:
             self.run_shapes(_PROBE_SIZE)
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"The tensors do not fit together as the topology joins them: {reason}.") from error
+        except UserError:
+            raise
+        except Exception as error:  # blocks with strange arguments fail in many ways
+            raise UserError(f"The tensors do not fit together as the topology joins them: {told(error)}.") from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -217,11 +220,9 @@ class Detector(nn.Module):
 
     def _probe_strides(self) -> tuple[float, ...]:
         try:
-            raw = self.run_shapes(_PROBE_SIZE)
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"The blocks of the model do not fit together: {reason}.") from error
-        return tuple(_PROBE_SIZE / level.shape[2] for level in raw)
+            return tuple(_PROBE_SIZE / level.shape[2] for level in self.run_shapes(_PROBE_SIZE))
+        except Exception as error:  # blocks with strange arguments fail in many ways
+            raise UserError(f"The blocks of the model do not fit together: {told(error)}.") from error
 
     def _order_anchors(self) -> None:
         """Files sometimes list anchors from large to small while levels go from fine to coarse; turns them around."""
@@ -231,6 +232,34 @@ class Detector(nn.Module):
         if (areas[-1] - areas[0]) * (self.strides[-1] - self.strides[0]) < 0:
             scale = torch.tensor(self.strides, device=self.head.anchors.device).view(-1, 1, 1)
             self.head.anchors = (self.head.anchors * scale).flip(0) / scale
+
+
+def _refuse_huge(topology: Topology) -> None:
+    """UserError for a network of more values than `limits` allows, before there is memory for any."""
+    if torch.empty(0).is_meta or _most_parameters(topology) <= MAX_PARAMETERS:
+        return
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in _blocks_of(topology).parameters())
+    if count > MAX_PARAMETERS:
+        raise UserError(
+            f"The network of {len(topology.blocks)} blocks would have {count:,} parameters; up to {MAX_PARAMETERS:,} "
+            "can be built: lower its widths or its multiples."
+        )
+
+
+def _most_parameters(topology: Topology) -> float:
+    """More than the network has, without building it: every layer as if it had the largest numbers of its row."""
+    widths: list[int] = []
+    total = 0.0
+    for block, sources in zip(topology.blocks, topology.absolute_sources(), strict=True):
+        entering = sum(topology.channels if source < 0 else widths[source] for source in sources)
+        leaving = block.args[0] if BLOCKS[block.kind].wide else entering
+        numbers = list(numbers_of(block.args[1:]))
+        largest = max([1.0, *map(abs, numbers)])
+        total += 16 * block.repeats * (1 + len(numbers)) * ((entering + leaving) * largest) ** 2
+        widths.append(leaving)
+    outputs = len(topology.anchors[0]) * (topology.nc + 5)
+    return total + outputs * sum(widths)
 
 
 def _blocks_of(topology: Topology) -> nn.ModuleList:
@@ -246,9 +275,9 @@ def _blocks_of(topology: Topology) -> nn.ModuleList:
         site = Site(inputs, block.repeats, block.args, topology.activation, topology.nc, topology.anchors)
         try:
             module, width = BLOCKS[block.kind].build(site)
-        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        except Exception as error:  # every module fails with strange arguments in its own way
             raise UserError(
-                f"Block {i} ({block.kind}) does not take the arguments {list(block.args)}: {error}."
+                f"Block {i} ({block.kind}) does not take the arguments {shown(list(block.args))}: {told(error)}."
             ) from error
         if width < 1 or any(p.numel() == 0 for p in module.parameters()):
             raise UserError(f"Block {i} ({block.kind}) is so narrow that a layer in it has no channels; widen it.")

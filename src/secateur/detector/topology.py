@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from secateur.detector.activations import canonical_activation
 from secateur.detector.blocks import BLOCKS, BlockKind
-from secateur.errors import UserError
+from secateur.errors import UserError, shown, told
+from secateur.limits import (
+    MAX_ANCHORS,
+    MAX_ARGUMENT,
+    MAX_ARGUMENTS,
+    MAX_BLOCKS,
+    MAX_CLASSES,
+    MAX_LEVELS,
+    MAX_LINKS,
+    MAX_PIXELS,
+    MAX_REPEATS,
+)
+from secateur.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
-
-MAX_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,9 @@ class Topology:
             UserError: the data does not describe a topology.
         """
         try:
-            blocks = tuple(Block(tuple(s), int(n), str(kind), _freeze(args)) for s, n, kind, args in data["blocks"])
+            blocks = tuple(
+                Block(tuple(int(v) for v in s), int(n), str(kind), _freeze(args)) for s, n, kind, args in data["blocks"]
+            )
             topology = cls(
                 nc=int(data["nc"]),
                 blocks=blocks,
@@ -92,8 +103,8 @@ class Topology:
                 activation=canonical_activation(str(data["activation"])),
                 channels=int(data["channels"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"The stored topology is broken ({error!r}).") from error
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise UserError(f"The stored topology is broken ({told(repr(error))}).") from error
         _check(topology, "The stored topology")
         return topology
 
@@ -137,12 +148,7 @@ def model_names() -> tuple[str, ...]:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the model file {file}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The model file {file} is not valid YAML: {' '.join(str(error).split())}.") from error
+    data = read_yaml(file, "model file")
     if not isinstance(data, dict):
         raise UserError(f"The model file {file} is not a mapping with the keys nc, anchors, backbone and head.")
     return data
@@ -175,18 +181,19 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
         if not isinstance(data.get(key), list) or (key == "head" and not data[key]):
             raise UserError(f"{origin} has no list {key!r}; a YOLOv5 model file has nc, anchors, backbone and head.")
     classes = data.get("nc") if nc is None else nc
-    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
-        raise UserError(f"{origin}: nc must be a whole number of at least 1, not {classes!r}.")
+    if not isinstance(classes, int) or isinstance(classes, bool) or not 1 <= classes <= MAX_CLASSES:
+        raise UserError(f"{origin}: nc must be a whole number from 1 to {MAX_CLASSES:,}, not {shown(classes)}.")
     depth, width = (_number(data, key, origin) for key in ("depth_multiple", "width_multiple"))
     multiple = data.get("channel_multiple") or 8
     channels = data.get("ch", 3)
-    if not isinstance(multiple, int) or multiple < 1 or not isinstance(channels, int) or channels < 1:
-        raise UserError(f"{origin}: channel_multiple and ch must be whole numbers of at least 1.")
+    if not all(isinstance(value, int) and 1 <= value <= MAX_ARGUMENT for value in (multiple, channels)):
+        raise UserError(f"{origin}: channel_multiple and ch must be whole numbers from 1 to {MAX_ARGUMENT:,}.")
     rows = [*data["backbone"], *data["head"]]
     anchors = _anchors(data.get("anchors", 3), rows, origin)
     outputs = len(anchors[0]) // 2 * (classes + 5)
     try:
-        activation = canonical_activation(str(data.get("activation") or "SiLU"))
+        written = data.get("activation") or "SiLU"
+        activation = canonical_activation(written if isinstance(written, str) else shown(written))
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
 
@@ -194,13 +201,16 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
     for i, row in enumerate(rows):
         source, repeats, kind, args = _row(row, i, origin)
         if repeats > 1:
-            repeats = max(round(repeats * depth), 1)
+            repeats = max(round(min(repeats, MAX_REPEATS + 1) * depth), 1)
         values = [_value(v, classes) for v in args]
         if BLOCKS[kind].wide:
-            if not values or not isinstance(values[0], int) or isinstance(values[0], bool) or values[0] < 1:
-                raise UserError(f"{origin}, block {i} ({kind}): the first argument must be its width, a number >= 1.")
-            if values[0] != outputs:
-                values[0] = math.ceil(values[0] * width / multiple) * multiple
+            wide = values[0] if values and isinstance(values[0], int) and not isinstance(values[0], bool) else 0
+            if not 1 <= wide <= MAX_ARGUMENT:
+                raise UserError(
+                    f"{origin}, block {i} ({kind}): the first argument must be its width, 1 to {MAX_ARGUMENT:,}."
+                )
+            if wide != outputs:
+                values[0] = math.ceil(wide * width / multiple) * multiple
         blocks.append(Block(source, repeats, kind, () if BLOCKS[kind].head else _freeze(values)))
     topology = Topology(classes, tuple(blocks), anchors, activation, channels)
     _check(topology, origin)
@@ -209,24 +219,27 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
 
 def _number(data: Mapping[str, Any], key: str, origin: str) -> float:
     value = data.get(key, 1.0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-        raise UserError(f"{origin}: {key} must be a number above 0, not {value!r}.")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_REPEATS:
+        raise UserError(f"{origin}: {key} must be a number above 0, at most {MAX_REPEATS:,}, not {shown(value)}.")
     return float(value)
 
 
 def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list[Any]]:
     """One [from, number, module, args] row, checked."""
     if not isinstance(row, list | tuple) or len(row) != 4 or not isinstance(row[3], list | tuple):
-        raise UserError(f"{origin}, block {i}: expected [from, number, module, [args]], found {row!r}.")
+        raise UserError(f"{origin}, block {i}: expected [from, number, module, [args]], found {shown(row)}.")
     source, repeats, kind, args = row
     sources = tuple(source) if isinstance(source, list | tuple) else (source,)
-    kind = str(kind).removeprefix("models.common.").removeprefix("torch.")
-    if kind not in BLOCKS:
-        raise UserError(f"{origin}, block {i}: unknown block {kind!r}; known are {', '.join(BLOCKS)}.")
+    kind = kind.removeprefix("models.common.").removeprefix("torch.") if isinstance(kind, str) else kind
+    if not isinstance(kind, str) or kind not in BLOCKS:
+        near = difflib.get_close_matches(kind[:50], BLOCKS, 3, 0) if isinstance(kind, str) else list(BLOCKS)[:3]
+        raise UserError(f"{origin}, block {i}: unknown block {shown(kind)}; known are {', '.join(near)} and others.")
     if not sources or not all(isinstance(s, int) and not isinstance(s, bool) for s in sources):
-        raise UserError(f"{origin}, block {i} ({kind}): 'from' must be block numbers, not {source!r}.")
+        raise UserError(f"{origin}, block {i} ({kind}): 'from' must be block numbers, not {shown(source)}.")
     if not isinstance(repeats, int) or isinstance(repeats, bool):
-        raise UserError(f"{origin}, block {i} ({kind}): the number of repeats must be a whole number, not {repeats!r}.")
+        raise UserError(
+            f"{origin}, block {i} ({kind}): the number of repeats must be a whole number, not {shown(repeats)}."
+        )
     return sources, repeats, kind, list(args)
 
 
@@ -238,7 +251,7 @@ def _value(value: Any, nc: int) -> Any:
 
 def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float, ...], ...]:
     """Anchor rows in pixels: as given, or for a bare count a neutral start that AutoAnchor replaces."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ANCHORS:
         last = rows[-1]
         levels = len(last[0]) if isinstance(last, list | tuple) and last and isinstance(last[0], list | tuple) else 1
         finest = 8 if levels <= 3 else 4
@@ -246,11 +259,12 @@ def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float,
         return tuple(tuple(v for size in row for v in (size, size)) for row in sizes)
     try:
         anchors = tuple(tuple(float(v) for v in row) for row in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         anchors = ()
     if not anchors or any(len(row) != len(anchors[0]) or len(row) % 2 or not row for row in anchors):
         raise UserError(
-            f"{origin}: anchors must be a count or one list of width, height pairs a level, all of the same length."
+            f"{origin}: anchors must be a count up to {MAX_ANCHORS}, or one list of width, height pairs a level, all "
+            "of the same length."
         )
     return anchors
 
@@ -258,9 +272,10 @@ def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float,
 def _check(topology: Topology, origin: str) -> None:
     """What must hold for any topology, wherever it came from."""
     blocks = topology.blocks
+    _check_limits(topology, origin)
     for i, block in enumerate(blocks):
         if block.kind not in BLOCKS:
-            raise UserError(f"{origin}, block {i}: unknown block {block.kind!r}.")
+            raise UserError(f"{origin}, block {i}: unknown block {shown(block.kind)}.")
     if [i for i, block in enumerate(blocks) if BLOCKS[block.kind].head] != [len(blocks) - 1]:
         raise UserError(f"{origin}: the last block, and only that, must be {_named(lambda kind: kind.head)}.")
     head = blocks[-1]
@@ -276,12 +291,54 @@ def _check(topology: Topology, origin: str) -> None:
         if not least <= block.repeats <= MAX_REPEATS:
             raise UserError(
                 f"{origin}, block {i} ({block.kind}): the number of repeats must be {least} to {MAX_REPEATS}, "
-                f"not {block.repeats}."
+                f"not {shown(block.repeats)}."
             )
         for source in block.sources:
             resolved = source if source >= 0 else i + source
             if not (0 <= resolved < i or (i == 0 and source == -1)):
-                raise UserError(f"{origin}, block {i} ({block.kind}): there is no earlier block {source} to read from.")
+                raise UserError(
+                    f"{origin}, block {i} ({block.kind}): there is no earlier block {shown(source)} to read from."
+                )
+
+
+def _check_limits(topology: Topology, origin: str) -> None:
+    """What a topology may declare, before anything is made of it."""
+    if not 1 <= topology.nc <= MAX_CLASSES or not 1 <= topology.channels <= MAX_ARGUMENT:
+        raise UserError(f"{origin}: it is for {shown(topology.nc)} classes and {shown(topology.channels)} channels.")
+    links = sum(block.repeats for block in topology.blocks)
+    if not 1 <= len(topology.blocks) <= MAX_BLOCKS or links > MAX_LINKS:
+        raise UserError(
+            f"{origin}: it has {len(topology.blocks):,} blocks and {shown(links)} repeats; up to {MAX_BLOCKS:,} and "
+            f"{MAX_LINKS:,} can be."
+        )
+    anchors = topology.anchors
+    if not 1 <= len(anchors) <= MAX_LEVELS or not all(2 <= len(row) <= 2 * MAX_ANCHORS for row in anchors):
+        raise UserError(f"{origin}: anchors must be for 1 to {MAX_LEVELS} levels, 1 to {MAX_ANCHORS} at each.")
+    if not all(0 < size < MAX_PIXELS for row in anchors for size in row):
+        raise UserError(f"{origin}: an anchor must have a width and height above 0 and below {MAX_PIXELS:,} px.")
+    for i, block in enumerate(topology.blocks):
+        if not isinstance(block.args, tuple) or not _is_plain(block.args):
+            raise UserError(f"{origin}, block {i} ({told(block.kind, 30)}): strange arguments {shown(block.args)}.")
+        numbers = list(numbers_of(block.args))
+        if len(numbers) > MAX_ARGUMENTS or not all(abs(number) <= MAX_ARGUMENT for number in numbers):
+            raise UserError(
+                f"{origin}, block {i} ({told(block.kind, 30)}): its arguments {shown(block.args)} are more than "
+                f"{MAX_ARGUMENTS} numbers or some beyond {MAX_ARGUMENT:,}."
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an argument is what blocks take: a number, a word, nothing, or a list of these."""
+    return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, int | float | str | None)
+
+
+def numbers_of(value: Any) -> Iterator[float]:
+    """The numbers in the arguments of a row, those in lists among them."""
+    if isinstance(value, tuple):
+        for inner in value:
+            yield from numbers_of(inner)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _named(having: Callable[[BlockKind], bool]) -> str:

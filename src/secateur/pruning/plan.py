@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from secateur.errors import UserError
+from secateur.errors import UserError, told
+from secateur.limits import MAX_CHANNELS
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import Bools, ChannelGraph, ImageSize, Price
 from secateur.pruning.removal import Removal
@@ -189,23 +190,26 @@ class Plan:
             UserError: a field is missing or wrong.
         """
         try:
+            totals = {name: int(entry["total"]) for name, entry in data["layers"].items()}
+            if not all(total >= 1 for total in totals.values()) or sum(totals.values()) > MAX_CHANNELS:
+                raise ValueError(f"its layers have {sum(totals.values())} channels")
             layers = tuple(
-                LayerPlan(name, _indices(entry["kept"]), int(entry["total"])) for name, entry in data["layers"].items()
+                LayerPlan(name, _indices(data["layers"][name]["kept"], total), total) for name, total in totals.items()
             )
             return Plan(
                 layers=layers,
                 units=int(data["units"]),
                 units_kept=int(data["units_kept"]),
-                before=Price(**data["before"]),
-                after=Price(**data["after"]),
+                before=_read_price(data["before"]),
+                after=_read_price(data["after"]),
                 image_size=_read_size(data["image_size"]),
                 budget=Budget.from_dict(data["budget"]) if data["budget"] else None,
                 criterion=str(data["criterion"]),
-                notes=tuple(data["notes"]),
+                notes=tuple(map(str, data["notes"])),
                 removal=Removal.from_dict(data),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"This is not a pruning plan ({type(error).__name__}: {error}).") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(f"This is not a pruning plan ({type(error).__name__}: {told(error)}).") from error
 
     def table(self) -> str:
         """Text: one line a layer with its kept and total channels, then the totals."""
@@ -270,9 +274,15 @@ def _ranges(indices: tuple[int, ...]) -> str:
     return ",".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _indices(text: str) -> tuple[int, ...]:
+def _indices(text: str, total: int) -> tuple[int, ...]:
     indices: list[int] = []
     for run in filter(None, text.split(",")):
         first, _, last = run.partition("-")
+        if not 0 <= int(first) <= int(last or first) < total or (indices and int(first) <= indices[-1]):
+            raise ValueError(f"there are no channels {told(run, 30)} of {total}")
         indices.extend(range(int(first), int(last or first) + 1))
     return tuple(indices)
+
+
+def _read_price(data: dict[str, Any]) -> Price:
+    return Price(int(data["parameters"]), int(data["flops"]))

@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
+from secateur.yaml_files import read_yaml
 
 FOLDER = Path(__file__).with_name("hyp")
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste", "label_smoothing", "hsv_h", "hsv_s", "hsv_v")
@@ -94,12 +93,7 @@ def load_hyp(name_or_path: str | Path) -> Hyp:
         if short not in ready or path.parent != Path():
             raise UserError(f"There is no hyper-parameter file {path}; give a YAML file or one of {', '.join(ready)}.")
         path = FOLDER / f"{short}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"Cannot read the hyper-parameters of {path}: {reason}.") from error
-    return _from_mapping(data, path)
+    return _from_mapping(read_yaml(path, "hyper-parameter file"), path)
 
 
 def _from_mapping(data: Any, path: Path) -> Hyp:
@@ -109,9 +103,9 @@ def _from_mapping(data: Any, path: Path) -> Hyp:
     values: dict[str, float] = {}
     for key, value in data.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}."
-            raise UserError(f"{path}: unknown hyper-parameter {key!r}; {hint}")
+            near = difflib.get_close_matches(str(key)[:100], known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known[:8])} and others."
+            raise UserError(f"{path}: unknown hyper-parameter {shown(key)}; {hint}")
         values[key] = _number(value, key, path)
     try:
         return Hyp(**values)
@@ -124,6 +118,6 @@ def _number(value: Any, key: str, path: Path) -> float:
     if not isinstance(value, bool) and isinstance(value, (int, float, str)):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
-    raise UserError(f"{path}: hyper-parameter {key} is {value!r}; it must be a number.")
+    raise UserError(f"{path}: hyper-parameter {key} is {shown(value)}; it must be a number.")

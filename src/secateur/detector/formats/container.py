@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.detector.formats.records import EXPECTED
-from secateur.errors import UserError
+from secateur.errors import UserError, shown, told
 from secateur.files import atomic_write
 
 _KEY, _VERSION, _MASKS = "secateur", 1, "masks/"
@@ -64,10 +64,10 @@ def read_container(path: Path) -> Contents:
             # Copies: a tensor that maps the file would change with it.
             stored: dict[str, Tensor] = {key: file.get_tensor(key).clone() for key in sorted(file.keys())}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}); {EXPECTED}.") from error
+        raise UserError(f"{path} is damaged or cut off ({told(error)}); {EXPECTED}.") from error
     tensors = {name: tensor for name, tensor in stored.items() if not name.startswith(_MASKS)}
     packed = {name.removeprefix(_MASKS): bits for name, bits in stored.items() if name.startswith(_MASKS)}
-    masks = {name: _unpacked(bits, tensors[name].shape) for name, bits in packed.items() if name in tensors}
+    masks = {name: _unpacked(path, name, bits, tensors[name].shape) for name, bits in packed.items() if name in tensors}
     return Contents(tensors, masks, data)
 
 
@@ -77,10 +77,12 @@ def _metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(metadata[_KEY])
         version = int(data["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has broken metadata ({error!r}); {EXPECTED}.") from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path} has broken metadata ({told(repr(error))}); {EXPECTED}.") from error
     if version > _VERSION:
-        raise UserError(f"{path} was written by a newer Secateur (format {version}); upgrade Secateur to read it.")
+        raise UserError(
+            f"{path} was written by a newer Secateur (format {shown(version)}); upgrade Secateur to read it."
+        )
     return data
 
 
@@ -106,8 +108,14 @@ def _packed(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().astype(bool).ravel()))
 
 
-def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse: bool of the shape of its tensor; masks of files that hold them as they are come back as they are."""
+def _unpacked(path: Path, name: str, bits: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse: bool of the shape of its tensor; masks of files that hold them as they are come back as they are.
+
+    Raises:
+        UserError: it is no mask of that tensor.
+    """
+    if bits.dtype not in (torch.bool, torch.uint8) or (bits.shape != shape and bits.shape != (-(-shape.numel() // 8),)):
+        raise UserError(f"{path} has a mask of {told(name, 60)} that is none for its shape; {EXPECTED}.")
     if bits.shape == shape:
         return bits.bool()
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)).reshape(shape)

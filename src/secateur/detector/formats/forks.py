@@ -10,13 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from torch.serialization import get_unsafe_globals_in_checkpoint
-
-from secateur.detector.formats.records import EXPECTED, Record, known_names
-from secateur.errors import UserError
+from secateur.detector.formats.records import EXPECTED, Record
+from secateur.errors import UserError, told
 
 LOG = logging.getLogger("secateur")
 MODEL = "models.yolo.DetectionModel"
@@ -25,33 +22,26 @@ _PLACES = ("models", "pruned", "yolo", "common", "modules", "nets", "utils_prune
 """Words of which one stands in the module path of a class that may be a block under a name of its own."""
 
 
-def fork_kinds(path: Path, blocks: Collection[str]) -> dict[str, str]:
-    """The classes of a file that are none of stock's but may be read: their full names, and the kind each is read as.
+def fork_kind(name: str, blocks: Collection[str]) -> str | None:
+    """The kind as which a class that is none of stock's is read; None for one that cannot be a block.
 
-    A class is one of these if it is called after a block or a model of stock's, perhaps with `Pruned` or `Prune` in its
-    name. A class of another name, in a place where forks keep their layers, keeps that name, to be told by its
+    A class is read as a block if it is called after a block or a model of stock's, perhaps with `Pruned` or `Prune` in
+    its name. A class of another name, in a place where forks keep their layers, keeps that name, to be told by its
     structure. Whatever a file names, nothing of it is imported or called.
 
     Args:
+        name: module and class.
         blocks: class names of stock's blocks.
     """
-    try:
-        foreign = sorted(set(get_unsafe_globals_in_checkpoint(path)) - set(known_names(blocks)))
-    except Exception:  # a broken file fails in any way, and once more where it is read, with a sentence
-        return {}
-    kinds = {}
-    for name in foreign:
-        place, _, label = name.rpartition(".")
-        stem = _stem(label)
-        if stem in _MODELS:
-            kinds[name] = MODEL
-        elif stem == "Detect":
-            kinds[name] = "models.yolo.Detect"
-        elif stem in blocks:
-            kinds[name] = f"models.common.{stem}"
-        elif any(word in place.split(".")[0] for word in _PLACES) and label[:1].isupper():
-            kinds[name] = name
-    return kinds
+    place, _, label = name.rpartition(".")
+    stem = _stem(label)
+    if stem in _MODELS:
+        return MODEL
+    if stem == "Detect":
+        return "models.yolo.Detect"
+    if stem in blocks:
+        return f"models.common.{stem}"
+    return name if any(word in place.split(".")[0] for word in _PLACES) and label[:1].isupper() else None
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
         looks = tuple(_look(child) for child in children.values())
         shape = next((shape for shape in SHAPES if shape.children == looks), None)
         if shape is None or (shape.kind == "Bottleneck" and not isinstance(record.get("add"), bool)):
-            raise UserError(f"it holds a {record.kind}, which is no block that Secateur knows; {EXPECTED}.")
+            raise UserError(f"it holds a {told(record.kind, 60)}, which is no block that Secateur knows; {EXPECTED}.")
         record.rename(f"models.common.{shape.kind}", dict(zip(children, shape.names, strict=True)))
         fitted[label] = shape.kind
     for label, kind in fitted.items():

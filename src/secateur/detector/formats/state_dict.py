@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from secateur.detector.blocks import BLOCKS
-from secateur.detector.formats.forks import fork_kinds
-from secateur.detector.formats.records import read_records
+from secateur.detector.formats.forks import fork_kind
+from secateur.detector.formats.pickled import read_records
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
@@ -38,7 +38,7 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
         UserError: the file cannot be read, or the tensors are of no network of the family.
     """
     blocks = {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)}
-    state = find_state(read_records(path, blocks, fork_kinds(path, blocks)))
+    state = find_state(read_records(path, blocks, lambda name: fork_kind(name, blocks)))
     if state is None:
         return None
     named = {match[1]: value for name, value in state.items() if (match := _LAYER.match(str(name)))}

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from secateur.detector.activations import recorded_activation
 from secateur.detector.blocks import BLOCKS
-from secateur.detector.formats.forks import fork_kinds, recognise, stock_rows
-from secateur.detector.formats.records import EXPECTED, Record, plain, read_records, tensors_of
+from secateur.detector.formats.forks import fork_kind, recognise, stock_rows
+from secateur.detector.formats.pickled import read_records
+from secateur.detector.formats.records import EXPECTED, Record, plain, refuse_endless, refuse_repetition, tensors_of
 from secateur.detector.formats.state_dict import find_state
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology, parse_topology
-from secateur.errors import UserError
+from secateur.errors import UserError, shown, told
+from secateur.limits import EXPANDED_SLACK, MAX_ANCHORS, MAX_EXPANDED, MAX_LEVELS
 
 _MODELS = ("models.yolo.Model", "models.yolo.DetectionModel")
 _OTHER_TASKS = {"models.yolo.SegmentationModel": "segmentation", "models.yolo.ClassificationModel": "classification"}
@@ -43,14 +45,15 @@ def read_stock(path: Path) -> StockCheckpoint:
         UserError: one sentence that says what the file is and what is expected.
     """
     blocks = {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)}
-    content = read_records(path, blocks, fork_kinds(path, blocks))
+    content = read_records(path, blocks, lambda name: fork_kind(name, blocks))
     model = _find_model(path, content)
     try:
+        refuse_endless(model)
         return _convert(path, model, content if isinstance(content, dict) else {}, recognise(model, blocks))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is a damaged YOLOv5 checkpoint ({error!r}); {EXPECTED}.") from error
+        raise UserError(f"{path} is a damaged YOLOv5 checkpoint ({told(repr(error))}); {EXPECTED}.") from error
 
 
 def _find_model(path: Path, content: Any) -> Record:
@@ -60,7 +63,7 @@ def _find_model(path: Path, content: Any) -> Record:
         if isinstance(candidate, Record) and candidate.kind in _MODELS:
             return candidate
     if (state := find_state(content)) is not None:
-        some = ", ".join(str(k) for k in list(state)[:2])
+        some = ", ".join(told(key, 40) for key in list(state)[:2])
         raise UserError(
             f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network; {EXPECTED}, or "
             "name its YAML: secateur export --cfg yolov5n.yaml --format yolov5."
@@ -73,9 +76,9 @@ def _find_model(path: Path, content: Any) -> Record:
                 "their end."
             )
         if isinstance(candidate, Record):
-            raise UserError(f"{path} holds a {candidate.kind} and no detector; {EXPECTED}.")
+            raise UserError(f"{path} holds a {told(candidate.kind, 60)} and no detector; {EXPECTED}.")
     what = (
-        f"a dict with the keys {', '.join(map(str, list(content)[:5]))}"
+        f"a dict with the keys {', '.join(told(key, 20) for key in list(content)[:5])}"
         if isinstance(content, dict)
         else "something else"
     )
@@ -86,9 +89,10 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
     layers = list(model.modules()["model"].modules().values())
     head = layers[-1]
     if head.kind != "models.yolo.Detect":
-        raise UserError(f"its last layer is a {head.kind or 'foreign layer'}, not Detect; {EXPECTED}.")
+        raise UserError(f"its last layer is a {told(head.kind, 60) or 'foreign layer'}, not Detect; {EXPECTED}.")
     tensors = {k: v for k, v in tensors_of(model) if not k.endswith("anchor_grid")}
-    strides = tuple(float(s) for s in head.get("stride").flatten())
+    _refuse_expanded(tensors, path.stat().st_size)
+    strides = _strides(head)
     topology = _topology(model, layers, tensors, strides, fitted)
     _absorb_eps(model, tensors)
 
@@ -114,6 +118,21 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
     return StockCheckpoint(topology, tensors, names, strides, training, _option(content.get("opt"), "imgsz"))
 
 
+def _refuse_expanded(tensors: Mapping[str, Tensor], size: int) -> None:
+    """UserError for tensors that repeat the few values in a file of `size` bytes until they are huge."""
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if needed > MAX_EXPANDED * size + EXPANDED_SLACK:
+        raise UserError(f"its tensors would take {needed:,} bytes, which a file of {size:,} bytes does not hold.")
+
+
+def _strides(head: Record) -> tuple[float, ...]:
+    """Pixels of a cell of each level."""
+    strides = head.get("stride")
+    if not isinstance(strides, Tensor) or not 1 <= strides.numel() <= MAX_LEVELS:
+        raise UserError(f"its Detect layer says no strides; {EXPECTED}.")
+    return tuple(float(stride) for stride in strides.flatten())
+
+
 def _option(options: Any, name: str) -> int | None:
     """A positive number among the training options: pixels of the images, epochs; None where they do not name it."""
     value = options.get(name) if isinstance(options, dict | Record) else None
@@ -131,10 +150,13 @@ def _topology(
     config = model.get("yaml")
     if not isinstance(config, dict):
         raise UserError(f"it does not say of which blocks it is made; {EXPECTED}.")
+    refuse_repetition(config)
     anchors = tensors[f"model.{len(layers) - 1}.anchors"].float()
+    if anchors.ndim != 3 or len(anchors) != len(strides) or not 1 <= anchors.shape[1] <= MAX_ANCHORS:
+        raise UserError(f"its Detect layer has anchors of the shape {list(anchors.shape)} for {len(strides)} strides.")
     pixels = (anchors * torch.tensor(strides).view(-1, 1, 1)).flatten(1).tolist()
     topology = parse_topology(
-        {**stock_rows(config, fitted), "anchors": pixels}, "its model.yaml", nc=int(layers[-1].get("nc"))
+        {**stock_rows(config, fitted), "anchors": pixels}, "its model.yaml", nc=layers[-1].get("nc")
     )
     if len(topology.blocks) != len(layers):
         raise UserError(f"its model.yaml has {len(topology.blocks)} blocks but it has {len(layers)} layers.")
@@ -149,7 +171,7 @@ def _corrected(i: int, block: Block, record: Record) -> Block:
     if chained:
         kind = record.modules()["0"].kind.rpartition(".")[2]
     if kind != block.kind.removeprefix("nn."):
-        raise UserError(f"its layer {i} is a {kind} but its model.yaml says {block.kind}.")
+        raise UserError(f"its layer {i} is a {told(kind, 60)} but its model.yaml says {block.kind}.")
     known = BLOCKS[block.kind]
     inner = record.get(known.inner) if known.inner else None
     chain = record if chained else inner
@@ -206,17 +228,18 @@ def _compare(name: str, module: nn.Module, record: Record, compared: Mapping[typ
     for key in keys:
         ours, theirs = getattr(module, key), record.get(key)
         if theirs is not None and _pair(ours) != _pair(theirs):
-            raise UserError(f"its layer {name} has {key} {theirs}, but its model.yaml gives {ours}.")
+            raise UserError(f"its layer {name} has {key} {shown(theirs)}, but its model.yaml gives {ours}.")
     kind = record.kind.rpartition(".")[2]
     if record.kind.startswith("torch.nn.modules.activation.") and kind not in (
         type(module).__name__,
         "MultiheadAttention",
     ):
-        raise UserError(f"its layer {name} is {kind}, but the other layers use {type(module).__name__}.")
+        raise UserError(f"its layer {name} is {told(kind, 60)}, but the other layers use {type(module).__name__}.")
 
 
 def _names(names: Any, nc: int) -> dict[int, str]:
     """Class names from a list or a dict; missing ones are made up."""
+    names = plain(names)
     pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
     given = {int(k): str(v) for k, v in pairs}
     return {i: given.get(i, f"class{i}") for i in range(nc)}

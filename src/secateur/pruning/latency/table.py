@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown, told
 from secateur.files import read_json, write_json
 
 Floats = NDArray[np.float64]
@@ -194,14 +194,14 @@ class LatencyTable:
         """
         try:
             if data["format"] != _FORMAT:
-                raise UserError(f"{source} has format {data['format']}; this version reads format {_FORMAT}.")
+                raise UserError(f"{source} has format {shown(data['format'])}; this version reads format {_FORMAT}.")
             own = {entry.name: data[entry.name] for entry in fields(LatencyTable) if entry.name in data}
             table = LatencyTable(**{**own, "entries": tuple(_entry(entry) for entry in data["entries"])})
             flaw = _flaw(table)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{source} is no latency table ({type(error).__name__}: {error}).") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(f"{source} is no latency table ({type(error).__name__}: {told(error)}).") from error
         if flaw:
-            raise UserError(f"{source} cannot be used: {flaw}.")
+            raise UserError(f"{source} cannot be used: {told(flaw)}.")
         return table.fitted(table.slope, table.offset, table.r2, table.dense)
 
     @staticmethod

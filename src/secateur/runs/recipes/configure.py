@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.steps.step import Step
+
+_LARGEST = 2.0**53
+"""Beyond it whole numbers are no exact floats; no setting comes near."""
 
 T = TypeVar("T")
 StepType = TypeVar("StepType", bound=Step)
@@ -22,7 +25,7 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     known = setting_names(kind())
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise UserError(f"{where}: unknown setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
+        raise UserError(f"{where}: unknown setting {shown(unknown[0])}; known are {', '.join(sorted(known))}.")
     try:
         return _replaced(kind(), settings, where)
     except UserError as error:
@@ -58,8 +61,12 @@ def _replaced(base: T, settings: Mapping[str, Any], where: str) -> T:
 def _typed(default: Any, value: Any, where: str) -> Any:
     """The value as the field holds it: YAML knows no tuples, and a budget may be written as a number."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and not abs(value) < _LARGEST:
+        _wrong(where, value, "a number that a computer counts with")
     if isinstance(default, tuple):
-        return tuple(value) if isinstance(value, list | tuple) else (value,)
+        values = tuple(value) if isinstance(value, list | tuple) else (value,)
+        inner = default[0] if default else ""
+        return tuple(_typed(inner, entry, where) for entry in values)
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
@@ -74,4 +81,4 @@ def _typed(default: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(where: str, value: Any, wanted: str) -> Any:
-    raise UserError(f"{where} is {value!r}; it must be {wanted}.")
+    raise UserError(f"{where} is {shown(value)}; it must be {wanted}.")

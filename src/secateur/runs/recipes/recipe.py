@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.steps.step import STEPS
+from secateur.yaml_files import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -61,10 +60,7 @@ def load_recipe(name: str | Path) -> Recipe:
         if file.suffix not in {".yaml", ".yml"} or not file.is_file():
             known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
             raise UserError(f"Unknown recipe '{name}'; choose one of {known}, or give a recipe YAML file.")
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"Cannot read the recipe {file}: {' '.join(str(error).split())}.") from error
+    data = read_yaml(file, "recipe")
     if not isinstance(data, dict) or not isinstance(data.get("stages"), list):
         raise UserError(f"{file} is not a recipe: it needs the keys name, summary, source and a list of stages.")
     return Recipe(
@@ -87,7 +83,7 @@ def _entries(file: Path, item: Any) -> list[Entry]:
     rounds = settings["rounds"]
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if not whole or not 1 <= rounds <= 100 or not isinstance(settings["stages"], list):
-        raise UserError(f"{file}: repeat needs rounds from 1 to 100 and a list of stages, not {rounds!r}.")
+        raise UserError(f"{file}: repeat needs rounds from 1 to 100 and a list of stages, not {shown(rounds)}.")
     once = [entry for inner in settings["stages"] for entry in _entries(file, inner)]
     if any(entry.rounds > 1 for entry in once):
         raise UserError(f"{file}: a repetition cannot stand inside another.")
@@ -96,13 +92,15 @@ def _entries(file: Path, item: Any) -> list[Entry]:
 
 def _step(file: Path, verb: Any, settings: Any) -> list[Entry]:
     if not isinstance(verb, str) or verb not in STEPS:
-        raise UserError(f"{file}: unknown stage '{verb}'; choose from {', '.join(STEPS)} and repeat.")
+        raise UserError(f"{file}: unknown stage {shown(verb)}; choose from {', '.join(STEPS)} and repeat.")
     if not isinstance(settings, dict | None):
-        raise UserError(f"{file}, stage {verb}: its settings must be 'name: value' pairs, not {settings!r}.")
+        raise UserError(f"{file}, stage {verb}: its settings must be 'name: value' pairs, not {shown(settings)}.")
     if not all(isinstance(name, str) for name in settings or {}):
         raise UserError(f"{file}, stage {verb}: the names of its settings must be words.")
     entries = []
     for name, own in STEPS[verb].expand(settings or {}):
-        title = str(own.pop("title", ""))
-        entries.append(Entry(name, own, title))
+        title = own.pop("title", "")
+        if not isinstance(title, str | int | float):
+            raise UserError(f"{file}, stage {verb}: its title must be a word, not {shown(title)}.")
+        entries.append(Entry(name, own, str(title)))
     return entries
