@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
+from secateur.ranges import ROUNDS
 from secateur.runs.fields import Data, ImageSize, Pictures, Weights
 from secateur.runs.folders import Place, finish, removed_on_failure, require
 
@@ -26,7 +27,7 @@ class ExportOptions:
     image_size: ImageSize = 0
     data: Data = ""
     images: Pictures = ""
-    calibration: int = 128
+    calibration: Annotated[int, ROUNDS] = 128
     """Training images, or pictures, that int8 takes the ranges of activations from."""
     measure: bool = True
     """With int8 and --data: measure detector and file on the val split."""
@@ -79,8 +80,6 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
     from secateur.data.config import load_data_config, pictures
     from secateur.deploy.int8.pictures import calibration_pictures
 
-    if options.calibration < 1:
-        raise UserError(f"--calibration must be at least 1, not {options.calibration}.")
     if options.images:
         config = pictures(options.images, checkpoint.names)
     elif options.data:

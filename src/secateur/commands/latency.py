@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from secateur.commands import Summary, command
 from secateur.compression.settings import LatencySettings
 from secateur.errors import UserError
+from secateur.ranges import THREADS
 from secateur.runs.fields import ImageSize, Weights
 from secateur.runs.folders import Place, finish, require
 
@@ -19,7 +21,7 @@ class LatencyOptions:
     image_size: ImageSize = 0
     runtime: str = ""
     """What to time: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
-    threads: int = 0
+    threads: Annotated[int, THREADS] = 0
     """CPU threads (0: those that this process was granted)."""
     out: str = ""
     """File to write the table to (default: latency.json in the run folder)."""

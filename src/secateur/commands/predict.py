@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 from secateur.commands import Summary, command
 from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
+from secateur.ranges import BATCH, Between
 from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish, require
 
@@ -40,7 +41,7 @@ class PredictOptions:
     source: tuple[str, ...] = ()
     """The same, as YOLOv5's detect.py names it."""
     image_size: ImageSize = 0
-    batch_size: Annotated[int, arg(aliases=["--batch"])] = 0
+    batch_size: Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)] = 0
     """Pictures in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     device: Device = "auto"
     precision: str = "fp32"
@@ -56,8 +57,6 @@ class PredictOptions:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 0:
-            raise UserError(f"batch_size ({self.batch_size}) must not be negative.")
         if self.jsonl and self.place.json:
             raise UserError("--jsonl and --json both want standard output; choose one (--save-json writes a file).")
 

@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from secateur.commands import Summary, command
 from secateur.evaluation.settings import NmsSettings, ValSettings
+from secateur.ranges import BATCH, Between
 from secateur.runs.fields import Data, Device, ImageSize, Weights, Workers
 from secateur.runs.folders import Place, finish, removed_on_failure, require
 
@@ -26,7 +27,7 @@ class ValOptions:
     task: str = "val"
     """Split: train, val or test."""
     image_size: ImageSize = 0
-    batch_size: Annotated[int, arg(aliases=["--batch"])] = 0
+    batch_size: Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)] = 0
     """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     device: Device = "auto"
     workers: Workers = 2
