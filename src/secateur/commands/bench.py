@@ -83,7 +83,8 @@ def bench(options: BenchOptions) -> Summary:
     }
     if options.layers:
         summary["layers"] = _layers(result)
-    return finish(options.place.new("bench"), summary)
+    with options.place.new("bench") as folder:
+        return finish(folder, summary)
 
 
 def _show(block: Block, *, layers: bool) -> None:

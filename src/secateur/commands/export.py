@@ -11,7 +11,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.ranges import ROUNDS
 from secateur.runs.fields import Data, ImageSize, Pictures, Weights
-from secateur.runs.folders import Place, finish, removed_on_failure, require
+from secateur.runs.folders import Place, finish, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,9 +50,8 @@ def export(options: ExportOptions) -> Summary:
     checkpoint = load_checkpoint(weights)
     image_size = usable_size(checkpoint, options.image_size)
     pictures = _pictures(options, checkpoint, image_size) if options.export.precision == "int8" else []
-    folder = options.place.new("export")
     written = []
-    with removed_on_failure(folder):
+    with options.place.new("export") as folder:
         for settings in each:
             result = exported(checkpoint, folder / Path(weights).stem, image_size, settings, pictures)
             print(f"{result.path}: {result.file_mb:.2f} MB, {_nearness(result.max_error, settings.precision)}")
@@ -60,8 +59,8 @@ def export(options: ExportOptions) -> Summary:
                 print(note)
             written.append({"format": settings.format, **result.to_dict()})
         _measure(options, checkpoint, image_size, folder, written)
-    summary = {"command": "export", "model": describe(checkpoint, image_size)}
-    return finish(folder, summary | {"export": written[0], "files": written})
+        summary = {"command": "export", "model": describe(checkpoint, image_size)}
+        return finish(folder, summary | {"export": written[0], "files": written})
 
 
 def _nearness(error: float, precision: str) -> str:

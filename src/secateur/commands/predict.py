@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
 from collections import Counter
@@ -77,20 +76,16 @@ def predict(options: PredictOptions) -> Summary:
     if not media:
         raise UserError("The list of pictures is empty; give one path or URL a line.")
     asker, image_size = _asker(options, weights)
-    folder = options.place.new("predict") if options.write.anything() else None
     with contextlib.ExitStack() as stack:
+        # What was written before a failure is kept.
+        folder = stack.enter_context(options.place.new("predict", "*")) if options.write.anything() else None
         lines = sys.stdout if options.jsonl else None
         if lines is not None:  # and nothing else
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         told = _Tally(asker.predictor.names)
-        try:
-            _run(options, asker, media, folder, lines, told)
-            if not told.read:
-                raise UserError(told.nothing())
-        except Exception:
-            if folder is not None and not told.read:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        _run(options, asker, media, folder, lines, told)
+        if not told.read:
+            raise UserError(told.nothing())
         print(told.line())
         summary: dict[str, Any] = {"command": "predict", "weights": weights, "image_size": image_size}
         summary |= told.to_dict()

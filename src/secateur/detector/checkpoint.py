@@ -28,6 +28,7 @@ from secateur.detector.model import Detector
 from secateur.detector.tensors import set_tensors_
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.files import usable_path
 from secateur.registry import PLUGINS
 
 
@@ -237,7 +238,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
 def _locate(path_or_name: str | Path) -> Path:
     """The file, fetched if it is an official one that is not here."""
-    path = Path(path_or_name)
+    path = usable_path(path_or_name)
     if path.is_dir():
         raise UserError(f"{path} is a folder; {EXPECTED}.")
     if not path.exists():

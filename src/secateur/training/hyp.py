@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from secateur.errors import UserError
+from secateur.files import usable_path
 
 FOLDER = Path(__file__).with_name("hyp")
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste", "label_smoothing", "hsv_h", "hsv_s", "hsv_v")
@@ -87,7 +88,7 @@ def load_hyp(name_or_path: str | Path) -> Hyp:
     Raises:
         UserError: no such file, not a mapping, an unknown key, a value that is no number or out of range.
     """
-    path = Path(name_or_path)
+    path = usable_path(name_or_path)
     if not path.is_file():
         short = path.name.removeprefix("hyp.").removesuffix(".yaml").removesuffix(".yml")
         ready = sorted(file.stem for file in FOLDER.glob("*.yaml"))

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from secateur.errors import UserError
+from secateur.files import usable_path
 from secateur.steps.step import STEPS
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
@@ -55,6 +56,7 @@ def load_recipe(name: str | Path) -> Recipe:
     Raises:
         UserError: no such recipe, or a file that is not one; names the file and the key.
     """
+    usable_path(name)
     file = FOLDER / f"{name}.yaml"
     if not file.is_file():
         file = Path(name)
