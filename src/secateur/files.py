@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -180,13 +180,13 @@ def read_json(path: str | Path) -> Any:
 
 
 @contextmanager
-def fresh_run(root: str | Path, name: str = "exp", *unless: str) -> Iterator[Path]:
+def fresh_run(root: str | Path, name: str = "exp", worth_keeping: Callable[[], bool] = lambda: False) -> Iterator[Path]:
     """Gives a new run folder (see `increment_run`); on failure it goes again, with the folders made around it.
 
     Args:
         root: holds the runs.
         name: of the folder.
-        unless: patterns of names with which the folder is worth keeping.
+        worth_keeping: asked on failure, whether the folder is to stay nevertheless.
 
     Raises:
         UserError: the folder cannot be made.
@@ -198,7 +198,7 @@ def fresh_run(root: str | Path, name: str = "exp", *unless: str) -> Iterator[Pat
         folder = increment_run(root, name)
         yield folder
     except Exception:
-        if folder is None or not any(next(folder.glob(pattern), None) for pattern in unless):
+        if folder is None or not worth_keeping():
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             for place in around:

@@ -42,7 +42,7 @@ def main() -> None:
             suffix = Path(READERS[outcome.reader].file).suffix
             file = options.keep / f"{outcome.reader}-{outcome.seed}{suffix}"
             file.write_bytes(Case(outcome.reader, outcome.seed).content(bases))
-            print(f"\r{outcome.reader} --seed {outcome.seed}: {outcome.end}: {outcome.words}")
+            print(f"\r{outcome.reader} --seed {outcome.seed}: {outcome.end}: {outcome.words}", flush=True)
         if len(outcomes) % 20 == 0:
             rate = len(outcomes) / (time.monotonic() - start)
             print(f"\r{len(outcomes)} of {len(cases)} cases, {rate:.0f} a second ", end="", flush=True, file=sys.stderr)

@@ -77,12 +77,13 @@ def predict(options: PredictOptions) -> Summary:
         raise UserError("The list of pictures is empty; give one path or URL a line.")
     asker, image_size = _asker(options, weights)
     with contextlib.ExitStack() as stack:
+        told = _Tally(asker.predictor.names)
         # What was written before a failure is kept.
-        folder = stack.enter_context(options.place.new("predict", "*")) if options.write.anything() else None
+        place = options.place.new("predict", lambda: told.read > 0)
+        folder = stack.enter_context(place) if options.write.anything() else None
         lines = sys.stdout if options.jsonl else None
         if lines is not None:  # and nothing else
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        told = _Tally(asker.predictor.names)
         _run(options, asker, media, folder, lines, told)
         if not told.read:
             raise UserError(told.nothing())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,9 @@ class Place:
         usable_path(self.name)
         return usable_path(self.project, expand=True) if self.project else Path("runs") / command
 
-    def new(self, command: str, *unless: str) -> AbstractContextManager[Path]:
-        """A fresh folder, which goes again on failure when it holds none of the files `unless`."""
-        return fresh_run(self.root(command), self.name, *unless)
+    def new(self, command: str, worth_keeping: Callable[[], bool] = lambda: False) -> AbstractContextManager[Path]:
+        """A fresh folder, which goes again on failure unless it is worth keeping."""
+        return fresh_run(self.root(command), self.name, worth_keeping)
 
 
 def require(value: str, option: str, example: str) -> str:

@@ -88,7 +88,8 @@ class Progress:
 
     def _leave_if_idle(self) -> None:
         """Removes a folder in which nothing but bookkeeping was done: a failure before the first result."""
-        if not self.parts and {file.name for file in self.folder.iterdir()} <= BOOKKEEPING:
+        # What failed may have removed the folder itself: a pattern then finds nothing.
+        if not self.parts and {file.name for file in self.folder.glob("*")} <= BOOKKEEPING:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @classmethod
@@ -116,8 +117,8 @@ class Progress:
         """The recorded result of the part, or the result of doing it now."""
         if name not in self.parts:
             result = work()
+            self._save({**self.parts, name: result})
             self.parts[name] = result
-            self._save()
         return self.parts[name]
 
     def finish(self) -> None:
@@ -125,8 +126,9 @@ class Progress:
         self.finished = True
         self._save()
 
-    def _save(self) -> None:
-        write_json(self.folder / self.FILE, {"key": self.key, "finished": self.finished, "steps": self.parts})
+    def _save(self, parts: Mapping[str, Any] | None = None) -> None:
+        steps = self.parts if parts is None else parts
+        write_json(self.folder / self.FILE, {"key": self.key, "finished": self.finished, "steps": steps})
 
 
 def _difference(known: Any, key: Mapping[str, str]) -> str:
