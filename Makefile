@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # Two test processes by default: one a core on the smallest machines.
 JOBS ?= 2
 
-.PHONY: demo test lint format clean
+# Cases of `make fuzz`, over all readers together.
+N ?= 10000
+
+.PHONY: demo test fuzz lint format clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -25,6 +28,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --timeout 600
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz -n $(N)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -253,7 +253,7 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
         ("--target-sparsity 0.5 --pruning-schedule slowly", "Unknown pruning schedule 'slowly'; choose one of cosine,"),
         ("--target-sparsity 0.5 --pruning-criterion beauty", "Unknown pruning criterion 'beauty'; choose one of"),
         ("--target-sparsity 0.5 --cooldown-epochs 2", "--cooldown-epochs is 2, but the training has 2 epochs"),
-        ("--target-sparsity 1.5", "must be below 1"),
+        ("--target-sparsity 1.5", "--target-sparsity is 1.5; it must be from 0 to 1"),
         ("--target-sparsity 0.5 --exclude-weights nothing.*", "nothing.*"),
         ("--distill magic", "Unknown distillation 'magic'; choose one of bce,"),
         ("--distill bce --teacher nowhere.pt", "nowhere.pt"),

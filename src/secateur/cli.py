@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -15,7 +16,11 @@ from typing import Any
 from secateur.commands import COMMANDS, Command
 from secateur.errors import Interrupted, PartlyDoneError, UserError
 from secateur.machine import use_threads
+from secateur.ranges import check_ranges
 from secateur.words import understood
+
+LONGEST = 300
+"""Characters of a sentence that refuses something."""
 
 
 def usage() -> str:
@@ -43,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _answer(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_short(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except PartlyDoneError as error:
         print(error, file=sys.stderr)
@@ -55,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as interruption:
         print(_how_to_go_on(arguments, interruption), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _short(sentence: str) -> str:
+    """One line of at most 300 characters: what a file or an option brings into a sentence may be of any length."""
+    text = " ".join(sentence.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 105]} ... {text[-100:]}"
 
 
 def _answer(arguments: list[str]) -> None:
@@ -87,7 +98,7 @@ def parsed(command: Command, arguments: Sequence[str]) -> Any:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.cli(
+            options = tyro.cli(
                 command.options(),
                 args=understood(command.name, arguments),
                 prog=f"secateur {command.name}",
@@ -97,13 +108,15 @@ def parsed(command: Command, arguments: Sequence[str]) -> Any:
         if end.code in (0, None):
             raise
         raise UserError(f"{_sentence(told.getvalue())} See secateur {command.name} --help.") from None
+    check_ranges(options)
+    return options
 
 
 def _sentence(box: str) -> str:
-    """What a box of tyro's says, up to its first rule, as one sentence."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    end = next((number for number, line in enumerate(lines) if line.startswith("─")), len(lines))
-    text = " ".join(line for line in lines[:end] if line)
+    """What a box of tyro's says, up to its first rule, as one sentence; its title may have a rule under it."""
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
+    parts = [list(part) for rule, part in itertools.groupby(lines, lambda line: not line.strip("─-")) if not rule]
+    text = " ".join(parts[0]) if parts else "The options cannot be read"
     return text if text.endswith(".") else f"{text}."
 
 

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from secateur.errors import UserError, told
+from secateur.ranges import shortened
+
+_TEMPORARY = re.compile(r"\.secateur-(\d+)-")
+OLD = 3600.0
+"""Seconds after which a file of a process that is gone is left over."""
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""Bytes of one name, and of a whole path with the zero at its end: Linux' limits, and not under those of others."""
+
+
+def usable_path(path: str | Path, *, expand: bool = False) -> Path:
+    """The path, if the system can have a file of that name.
+
+    Args:
+        path: as a user or a file of theirs wrote it.
+        expand: a leading ~ stands for a home.
+
+    Raises:
+        UserError: a NUL character, a name that is too long or that no encoding takes, or the home of nobody.
+    """
+    shown = shortened(str(path).replace("\0", "\\0"))
+    try:
+        result = Path(path).expanduser() if expand else Path(path)
+        longest = max((len(os.fsencode(part)) for part in result.parts), default=0)
+        whole = len(os.fsencode(result))
+    except RuntimeError:
+        raise UserError(f"The path {shown} begins with a home that is not here; write the whole path.") from None
+    except UnicodeEncodeError:
+        raise UserError(f"The path {shown!r} has characters that no file name has; correct it.") from None
+    if "\0" in str(path):
+        raise UserError(f"The path {shown} has a NUL character in it; correct it.")
+    if longest > LONGEST_NAME or whole >= LONGEST_PATH:
+        raise UserError(f"The path {shown} is longer than the system allows; correct it.")
+    return result
 
 
 @contextmanager
@@ -29,7 +65,10 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        _sweep(path.parent)
+        # A long name may have no room for the rest.
+        prefix = f"{_mark()}{path.stem[:40]}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -61,8 +100,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         # The end of the name tells what kind of folder it is, also before it has its own.
-        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=f"-{path.name}", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_mark(), suffix=f"-{path.name}", dir=path.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         temporary.replace(path)
@@ -73,6 +113,43 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _mark() -> str:
+    """What the names of temporary files of this process begin with: whose they are is told by name alone."""
+    return f".secateur-{os.getpid()}-"
+
+
+@functools.cache
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder, once for each folder that is written into.
+
+    Nothing is touched but names of ours, whose process is gone and that are an hour old: folders may be shared with
+    another machine, on which a process of that number is at work.
+    """
+    with suppress(OSError):
+        for file in folder.iterdir():
+            found = _TEMPORARY.match(file.name)
+            with suppress(OSError):
+                if not found or _runs(int(found[1])) or time.time() - file.lstat().st_mtime < OLD:
+                    continue
+                if file.is_dir() and not file.is_symlink():
+                    shutil.rmtree(file, ignore_errors=True)
+                else:
+                    file.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether there may be a process of this number on this machine."""
+    if os.name != "posix":
+        return True  # asking with a signal is Unix' way
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _umask() -> int:
@@ -100,6 +177,34 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({told(error)}).") from error
+
+
+@contextmanager
+def fresh_run(root: str | Path, name: str = "exp", worth_keeping: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+    """Gives a new run folder (see `increment_run`); on failure it goes again, with the folders made around it.
+
+    Args:
+        root: holds the runs.
+        name: of the folder.
+        worth_keeping: asked on failure, whether the folder is to stay nevertheless.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    root = Path(root)
+    around = [place for place in (root, *root.parents) if not place.exists()]
+    folder: Path | None = None
+    try:
+        folder = increment_run(root, name)
+        yield folder
+    except Exception:
+        if folder is None or not worth_keeping():
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            for place in around:
+                with suppress(OSError):  # another run may be in it by now
+                    place.rmdir()
+        raise
 
 
 def increment_run(root: str | Path, name: str = "exp") -> Path:

@@ -106,7 +106,11 @@ def test_growing_prefixes_give_what_all_candidates_at_once_give(most: int) -> No
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"conf": 1.5}, "between 0 and 1"), ({"iou": -0.1}, "between 0 and 1"), ({"max_det": 0}, "max_det")],
+    [
+        ({"conf": 1.5}, "--conf is 1.5; it must be from 0 to 1"),
+        ({"iou": -0.1}, "--iou is -0.1"),
+        ({"max_det": 0}, "--max-det is 0"),
+    ],
 )
 def test_senseless_thresholds_are_refused(changes, words) -> None:
     with pytest.raises(UserError, match=words):

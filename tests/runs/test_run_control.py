@@ -137,7 +137,7 @@ def test_what_it_cannot_be_is_said_before_anything_starts(
     cut.write_text("stages: [{prune: {}}]")
     with pytest.raises(UserError, match="nothing here trains it"):
         with_control(resolve(load_recipe(cut), {}, COMMON, trained=True), COMMON, before=0, images=32)
-    with pytest.raises(UserError, match="must be at least 1"):
+    with pytest.raises(UserError, match="--epochs is -1; it must be"):
         run_recipe(options(tiny_weights, tiny_data, recipe, control_epochs=-1), tmp_path / "runs")
     own = tmp_path / "own.yaml"
     own.write_text("stages: [{prune: {}}, {control: {epochs: 3}}]")

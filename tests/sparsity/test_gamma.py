@@ -256,7 +256,7 @@ def test_killed_training_resumes_to_the_undisturbed_result(tmp_path: Path, optio
     ids=str,
 )
 def test_bad_options_are_refused_by_name(option: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=f"^Option {next(iter(option))} "):
+    with pytest.raises(UserError, match=f"^(Option |--){next(iter(option)).replace('_', '[-_]')} "):
         SparsifySettings(**option)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from secateur.commands import Summary, command
-from secateur.errors import UserError
+from secateur.ranges import BATCH, ROUNDS, THREADS
 from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish
 
@@ -30,11 +30,11 @@ class BenchOptions:
     runtime: tuple[str, ...] = ()
     """What runs the checkpoints, several at will: torch, onnx, or any other format of `secateur export` that can be run
     here (default: onnx where it is installed, else torch). Exported files run as they are."""
-    batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"])] = (1,)
+    batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"]), BATCH] = (1,)
     """Images of a call; of several numbers each has a table."""
-    rounds: int = 30
+    rounds: Annotated[int, ROUNDS] = 30
     """Measurements of each model."""
-    threads: int = 0
+    threads: Annotated[int, THREADS] = 0
     """CPU threads (0: those that this process was granted). With fewer the process keeps to as many cores."""
     device: Device = "cpu"
     precision: str = "fp32"
@@ -51,8 +51,6 @@ def bench(options: BenchOptions) -> Summary:
     from secateur.compression.speed.contestants import Asked
     from secateur.machine import cpu_threads, pick_device, processor
 
-    if options.threads < 0:
-        raise UserError(f"--threads {options.threads} must be positive, or 0 for what the machine grants.")
     asked = Asked(
         options.runtime,
         options.image_size,
@@ -85,7 +83,8 @@ def bench(options: BenchOptions) -> Summary:
     }
     if options.layers:
         summary["layers"] = _layers(result)
-    return finish(options.place.new("bench"), summary)
+    with options.place.new("bench") as folder:
+        return finish(folder, summary)
 
 
 def _show(block: Block, *, layers: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 from secateur.commands import command
+from secateur.ranges import Between
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Generate:
 
     out: Positional[Path]
     """Folder of the new data set."""
-    images: Positional[int] = 200
+    images: Positional[Annotated[int, Between(1, 1_000_000)]] = 200
     """Training images; a quarter of them is drawn for val and for test too."""
-    size: Positional[int] = 320
+    size: Positional[Annotated[int, Between(64, 4096)]] = 320
     """Image side in pixels."""
 
 

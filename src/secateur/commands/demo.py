@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from secateur.commands import Summary, command
-from secateur.errors import UserError
+from secateur.ranges import Between
 from secateur.runs.fields import Device, Seed
 from secateur.runs.folders import Place
 from secateur.runs.options import RunOptions
@@ -15,9 +16,9 @@ from secateur.runs.options import RunOptions
 class DemoOptions:
     """Generate a data set, train a small detector on it and take it through the whole run: needs nothing else."""
 
-    images: int = 240
+    images: Annotated[int, Between(32, 1_000_000)] = 240
     """Training images to draw."""
-    image_size: int = 128
+    image_size: Annotated[int, Between(64, 4096)] = 128
     """Image side in pixels."""
     seed: Seed = 0
     device: Device = "auto"
@@ -30,14 +31,12 @@ def demo(options: DemoOptions) -> Summary:
     """Generates the images once (a killed demo goes on with them), then runs the recipe `demo` from scratch.
 
     Raises:
-        UserError: fewer than 32 images, or a folder that cannot be written.
+        UserError: a folder that cannot be written.
     """
     from secateur.data.synthetic import generate
     from secateur.files import read_json, write_json
     from secateur.runs.run import run_recipe
 
-    if options.images < 32:
-        raise UserError(f"--images {options.images} is too few to train on; take at least 32.")
     root = options.place.root("demo")
     folder = root / f"data-{options.images}-{options.image_size}-{options.seed}"
     marker = folder / "complete.json"

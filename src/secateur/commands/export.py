@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
+from secateur.ranges import ROUNDS
 from secateur.runs.fields import Data, ImageSize, Pictures, Weights
-from secateur.runs.folders import Place, finish, removed_on_failure, require
+from secateur.runs.folders import Place, finish, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ class ExportOptions:
     image_size: ImageSize = 0
     data: Data = ""
     images: Pictures = ""
-    calibration: int = 128
+    calibration: Annotated[int, ROUNDS] = 128
     """Training images, or pictures, that int8 takes the ranges of activations from."""
     measure: bool = True
     """With int8 and --data: measure detector and file on the val split."""
@@ -54,9 +55,8 @@ def export(options: ExportOptions) -> Summary:
     image_size = usable_size(checkpoint, options.image_size)
     pictures = _pictures(options, checkpoint, image_size) if options.export.precision == "int8" else []
     measured_on = _measured_on(options, checkpoint)
-    folder = options.place.new("export")
     written = []
-    with removed_on_failure(folder):
+    with options.place.new("export") as folder:
         for settings in each:
             stem = folder / Path(weights).stem
             result = exported(checkpoint, stem, image_size, settings, pictures, measured_on)
@@ -68,8 +68,8 @@ def export(options: ExportOptions) -> Summary:
             files = {entry["format"]: folder / entry["file"] for entry in written}
             costs = int8_costs(checkpoint.detector(), files, measured_on, image_size)
             written = [{**entry, "accuracy": costs[entry["format"]]} for entry in written]
-    summary = {"command": "export", "model": describe(checkpoint, image_size)}
-    return finish(folder, summary | {"export": written[0], "files": written})
+        summary = {"command": "export", "model": describe(checkpoint, image_size)}
+        return finish(folder, summary | {"export": written[0], "files": written})
 
 
 def _nearness(error: float, precision: str) -> str:
@@ -88,8 +88,6 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
     from secateur.data.config import load_data_config, pictures
     from secateur.deploy.int8.pictures import calibration_pictures
 
-    if options.calibration < 1:
-        raise UserError(f"--calibration must be at least 1, not {options.calibration}.")
     if options.images:
         config = pictures(options.images, checkpoint.names)
     elif options.data:

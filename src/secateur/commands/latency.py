@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from secateur.commands import Summary, command
 from secateur.compression.settings import LatencySettings
 from secateur.errors import UserError
+from secateur.files import usable_path
+from secateur.ranges import THREADS
 from secateur.runs.fields import ImageSize, Weights
 from secateur.runs.folders import Place, finish, require
+
+if TYPE_CHECKING:
+    from secateur.pruning.latency.table import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class LatencyOptions:
     image_size: ImageSize = 0
     runtime: str = ""
     """What to time: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
-    threads: int = 0
+    threads: Annotated[int, THREADS] = 0
     """CPU threads (0: those that this process was granted)."""
     out: str = ""
     """File to write the table to (default: latency.json in the run folder)."""
@@ -36,10 +43,16 @@ def latency(options: LatencyOptions) -> Summary:
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)
     if options.out and not options.out.endswith(".json"):
         raise UserError(f"--out {options.out} is no name of a latency table; end it in .json.")
+    usable_path(options.out)
     checkpoint = load_checkpoint(require(options.weights, "--weights", "best.pt"))
     size = usable_size(checkpoint, options.image_size)
     table = latency_table(checkpoint.detector(), size, settings, refresh=True)
-    folder = options.place.new("latency")
+    with options.place.new("latency") as folder:
+        return _saved(table, options, folder, size)
+
+
+def _saved(table: LatencyTable, options: LatencyOptions, folder: Path, size: int) -> Summary:
+    """Writes the table and says where it is."""
     file = options.out or str(folder / "latency.json")
     table.save(file)
     print(f"{table.machine}, {table.runtime}, {table.threads} threads, batch 1, {size} px")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from tyro.conf import Positional, arg
 from secateur.commands import Summary, command
 from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
+from secateur.ranges import BATCH, Between
 from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish, require
 
@@ -40,7 +40,7 @@ class PredictOptions:
     source: tuple[str, ...] = ()
     """The same, as YOLOv5's detect.py names it."""
     image_size: ImageSize = 0
-    batch_size: Annotated[int, arg(aliases=["--batch"])] = 0
+    batch_size: Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)] = 0
     """Pictures in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     device: Device = "auto"
     precision: str = "fp32"
@@ -56,8 +56,6 @@ class PredictOptions:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 0:
-            raise UserError(f"batch_size ({self.batch_size}) must not be negative.")
         if self.jsonl and self.place.json:
             raise UserError("--jsonl and --json both want standard output; choose one (--save-json writes a file).")
 
@@ -78,20 +76,17 @@ def predict(options: PredictOptions) -> Summary:
     if not media:
         raise UserError("The list of pictures is empty; give one path or URL a line.")
     asker, image_size = _asker(options, weights)
-    folder = options.place.new("predict") if options.write.anything() else None
     with contextlib.ExitStack() as stack:
+        told = _Tally(asker.predictor.names)
+        # What was written before a failure is kept.
+        place = options.place.new("predict", lambda: told.read > 0)
+        folder = stack.enter_context(place) if options.write.anything() else None
         lines = sys.stdout if options.jsonl else None
         if lines is not None:  # and nothing else
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        told = _Tally(asker.predictor.names)
-        try:
-            _run(options, asker, media, folder, lines, told)
-            if not told.read:
-                raise UserError(told.nothing())
-        except Exception:
-            if folder is not None and not told.read:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        _run(options, asker, media, folder, lines, told)
+        if not told.read:
+            raise UserError(told.nothing())
         print(told.line())
         summary: dict[str, Any] = {"command": "predict", "weights": weights, "image_size": image_size}
         summary |= told.to_dict()

@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from secateur.commands import Summary, command
 from secateur.pruning.costs import COSTS
+from secateur.ranges import COUNT
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSize, Seed, Weights, Workers
 from secateur.runs.folders import Place
 from secateur.runs.options import RunOptions
@@ -35,7 +36,7 @@ class Common:
     device: Device = "auto"
     control: bool = False
     """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
-    control_epochs: Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS)] = 0
+    control_epochs: Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT] = 0
 
 
 def options() -> type[Any]:

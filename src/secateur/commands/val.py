@@ -10,8 +10,9 @@ from tyro.conf import arg
 
 from secateur.commands import Summary, command
 from secateur.evaluation.settings import NmsSettings, ValSettings
+from secateur.ranges import BATCH, Between
 from secateur.runs.fields import Data, Device, ImageSize, Weights, Workers
-from secateur.runs.folders import Place, finish, removed_on_failure, require
+from secateur.runs.folders import Place, finish, require
 
 if TYPE_CHECKING:
     from secateur.evaluation.predictor import Predictor
@@ -26,7 +27,7 @@ class ValOptions:
     task: str = "val"
     """Split: train, val or test."""
     image_size: ImageSize = 0
-    batch_size: Annotated[int, arg(aliases=["--batch"])] = 0
+    batch_size: Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)] = 0
     """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     device: Device = "auto"
     workers: Workers = 2
@@ -60,7 +61,6 @@ def val(options: ValOptions) -> Summary:
     predictor, image_size, model, line = opened(options, weights)
     if not options.single_cls:
         check_classes(predictor, data.names, weights, str(data.file))
-    folder = options.place.new("val")
     settings = ValSettings(
         image_size=image_size,
         batch_size=options.batch_size,
@@ -72,28 +72,28 @@ def val(options: ValOptions) -> Summary:
         coco91=options.coco91,
         plots=options.plots,
     )
-    with removed_on_failure(folder):
+    with options.place.new("val") as folder:
         index = split_index(data, options.task, single_cls=options.single_cls, tell=True)
         metrics = validate(predictor, index, settings, folder=folder)
-    print(line)
-    print(metrics.table())
-    print(metrics.speed_line())
-    if options.coco:
-        print(metrics.coco_table())
-    draw_evaluation(folder, metrics)
-    print(f"Results are in {folder}")
-    return finish(
-        folder,
-        {
-            "command": "val",
-            "task": options.task,
-            "metrics": metrics.to_dict(),
-            "per_class": metrics.per_class_rows(),
-            "coco": metrics.coco,
-            "model": model,
-            "speed_ms": metrics.speed_ms,
-        },
-    )
+        print(line)
+        print(metrics.table())
+        print(metrics.speed_line())
+        if options.coco:
+            print(metrics.coco_table())
+        draw_evaluation(folder, metrics)
+        print(f"Results are in {folder}")
+        return finish(
+            folder,
+            {
+                "command": "val",
+                "task": options.task,
+                "metrics": metrics.to_dict(),
+                "per_class": metrics.per_class_rows(),
+                "coco": metrics.coco,
+                "model": model,
+                "speed_ms": metrics.speed_ms,
+            },
+        )
 
 
 def opened(options: ValOptions, weights: str) -> tuple[Predictor, int, dict[str, Any], str]:

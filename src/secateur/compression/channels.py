@@ -24,6 +24,7 @@ from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.costs import COSTS
+from secateur.pruning.depth import candidates, remove
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
@@ -74,13 +75,42 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     CRITERIA[settings.score.criterion]  # an unknown name is an error that lists the known ones
     if needs_gradients(settings.score.criterion):
         context.require_pictures(f"The criterion {settings.score.criterion}")
-    # A later cut starts from a smaller network: whether it reaches its budget is not known yet.
+    # A later cut starts from a smaller network, of which only a bound is known yet.
     first = context.rounds == 1 and not context.mark
     if first or settings.guards.exclude:
         graph = traced_for(checkpoint, checkpoint.detector(), context, settings)
         order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
         size = context.image_size
         allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
+    if not first:
+        _check_later_cut(checkpoint, context, settings)
+
+
+def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
+    """Refuses a budget that this cut cannot meet, whatever the steps before it take away.
+
+    The network that it starts from is not there yet. The least that can be left of it is known: no bottleneck that may
+    go, and of every layer the smallest share of the smallest share, once for each cut.
+
+    Raises:
+        UserError: the budget lies under that.
+    """
+    # What removals count is relative to the network at hand; milliseconds are not measured for a bound.
+    budgets = [budget for budget in settings.budgets if budget.cost != "ms" and not COSTS[budget.cost].removes]
+    if not budgets:
+        return
+    detector = checkpoint.detector()
+    reference = costs_of(trace(detector), budgets, context.image_size)
+    cuts = int(context.mark.removeprefix("-") or 1)
+    graph = trace(remove(detector, [block.name for block in candidates(detector, any_layer=True)]))
+    allocate(
+        graph,
+        np.arange(float(graph.units)),
+        [budget.at_round(context.round, context.rounds, reference) for budget in budgets],
+        replace(settings.guards, min_share=settings.guards.min_share**cuts),
+        image_size=context.image_size,
+        reference=reference,
+    )
 
 
 def decide(

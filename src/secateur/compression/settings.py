@@ -20,9 +20,10 @@ from secateur.pruning.settings import (
     ScoreSettings,
     SearchSettings,
 )
+from secateur.ranges import POSITIVE, SHARE, THREADS, Between, check_ranges
 
 AUTO = "auto"
-RoundTo = Annotated[int | Literal["auto"], arg(metavar="INT/auto")]
+RoundTo = Annotated[int | Literal["auto"], arg(metavar="INT/auto"), Between(0, 4096)]
 
 
 @functools.cache
@@ -50,21 +51,20 @@ class LatencySettings:
     """Latency table: a file that `secateur latency` wrote, here or on the machine that the detector is for."""
     runtime: str = ""
     """What to time where no table is given: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
-    threads: int = 0
+    threads: Annotated[int, THREADS] = 0
     """CPU threads while timing (0: those that this process was granted)."""
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise UserError(f"--threads {self.threads} must be positive, or 0 for what the machine grants.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
 class GuardSettings:
     """What no budget may break. They hold for every layer of a group of tied channels."""
 
-    min_share: float = Guards.min_share
+    min_share: Annotated[float, SHARE] = Guards.min_share
     """No group of tied channels keeps less than this share of its width."""
-    min_count: int = Guards.min_count
+    min_count: Annotated[int, POSITIVE] = Guards.min_count
     """No layer keeps fewer channels than this."""
     round_to: RoundTo = Guards.round_to
     """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; auto: the one that this machine
@@ -76,7 +76,7 @@ class GuardSettings:
     def __post_init__(self) -> None:
         if isinstance(self.round_to, str) and self.round_to != AUTO:
             raise UserError(f"--round-to {self.round_to} is neither a number nor {AUTO}.")
-        Guards(self.min_share, self.min_count, 0 if isinstance(self.round_to, str) else self.round_to)
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import UserError, shown
+from secateur.files import usable_path
 from secateur.limits import MAX_CLASSES
 from secateur.yaml_files import read_yaml
 
@@ -67,7 +68,7 @@ def pictures(source: str | Path, names: Mapping[int, str]) -> DataConfig:
         UserError: the source does not exist, or it is a data.yaml that is broken or has no `train`. That there is no
             picture in it is said by `scan`.
     """
-    place = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100  (as above: links stay)
+    place = Path(os.path.abspath(usable_path(source, expand=True)))  # noqa: PTH100  (as above: links stay)
     if place.suffix.lower() in {".yaml", ".yml"}:
         file, data = _read(source)
         if not data.get("train"):
@@ -83,7 +84,7 @@ def pictures(source: str | Path, names: Mapping[int, str]) -> DataConfig:
 
 def _read(path: str | Path) -> tuple[Path, Mapping[str, Any]]:
     """The YAML file that a path or the name of a known data set stands for, and what it says."""
-    file = Path(path)
+    file = usable_path(path)
     known = {entry.name: entry for entry in _CONFIGS.glob("*.yaml")}
     if not file.exists() and file.parent == Path() and file.name in known:
         file = known[file.name]
@@ -101,7 +102,7 @@ def _read(path: str | Path) -> tuple[Path, Mapping[str, Any]]:
 def _root(file: Path, path: Any) -> Path:
     if path in (None, ""):
         return file.parent
-    folder = Path(str(path)).expanduser()
+    folder = usable_path(str(path), expand=True)
     if folder.is_absolute():
         return folder
     shipped = file.parent == _CONFIGS
@@ -130,7 +131,7 @@ def _sources(file: Path, root: Path, split: str, value: Any) -> tuple[Path, ...]
             )
         # Exported data sets often say ../train/images where train/images is meant.
         names = [entry, entry[3:]] if entry.startswith("../") else [entry]
-        candidates = [Path(os.path.normpath(root / Path(name).expanduser())) for name in names]
+        candidates = [Path(os.path.normpath(root / usable_path(name, expand=True))) for name in names]
         sources.append(next((candidate for candidate in candidates if candidate.exists()), candidates[0]))
     return tuple(sources)
 

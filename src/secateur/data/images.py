@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.errors import UserError
+from secateur.files import usable_path
 
 Image = NDArray[np.uint8]
 SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm"})
@@ -114,7 +115,7 @@ def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
         UserError: a source does not exist, is of another kind, or is a pattern that nothing matches.
     """
     files: list[str] = []
-    for source in sources:
+    for source in map(usable_path, sources):
         if source.is_dir():
             files += files_in(source)
         elif source.is_file() and source.suffix.lower() == ".txt":
@@ -181,7 +182,7 @@ def _listed(file: Path, root: Path) -> list[str]:
             path = file.parent / line
         else:
             path = root / line
-            if not path.exists() and (file.parent / line).exists():
+            if not os.path.exists(path) and os.path.exists(file.parent / line):  # noqa: PTH110  (names too long too)
                 path = file.parent / line
         files.append(os.path.normpath(path))
     return files

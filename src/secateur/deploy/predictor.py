@@ -17,6 +17,7 @@ from secateur.deploy.network import MapDecoder
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.settings import PREDICTION, NmsSettings
+from secateur.files import usable_path
 from secateur.machine import cpu_threads
 
 logger = logging.getLogger("secateur")
@@ -141,7 +142,7 @@ def own_precision(path: Path, precision: str) -> None:
 
 def must_exist(path: Path) -> None:
     """UserError for a file or folder that is not there."""
-    if not path.exists():
+    if not usable_path(path).exists():
         raise UserError(f"There is no file {path}.")
 
 

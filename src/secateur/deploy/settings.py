@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from secateur.errors import UserError
 from secateur.evaluation.settings import PREDICTION, NmsSettings
+from secateur.ranges import BATCH, SHARE, Between, check_ranges
 
 PRECISIONS = ("fp32", "fp16", "int8")
 OUTPUTS = ("decoded", "raw", "detections")
@@ -23,7 +25,7 @@ class ExportSettings:
     output: str = "decoded"
     """decoded (a row of box, objectness and class scores for each anchor), raw (maps of the head), or detections (boxes
     after suppression, inside the file)."""
-    batch_size: int = 1
+    batch_size: Annotated[int, BATCH] = 1
     """Images in a batch."""
     dynamic: bool = False
     """Leave the number of images in a batch open."""
@@ -31,22 +33,19 @@ class ExportSettings:
     """Leave the height and width of images open."""
     simplify: bool = True
     """Fold constants and drop needless operators (onnxslim)."""
-    opset: int = 17
+    opset: Annotated[int, Between(1, 1000)] = 17
     """Version of ONNX' operators."""
-    accuracy_drop: float = 0.0
+    accuracy_drop: Annotated[float, SHARE] = 0.0
     """OpenVINO's int8 takes layers back to float until the mAP50-95 on val is at most this lower (0: never); slow."""
-    conf: float = 0.25
+    conf: Annotated[float, SHARE] = 0.25
     """Lowest confidence of a box, for detections."""
-    iou: float = 0.45
+    iou: Annotated[float, SHARE] = 0.45
     """Overlap at which a box is removed by a better one of its class, for detections."""
-    max_det: int = 300
+    max_det: Annotated[int, Between(1, 100_000)] = 300
     """Most boxes of an image, for detections."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"The batch of an export must be at least 1, not {self.batch_size}.")
-        if not 0 <= self.accuracy_drop < 1:
-            raise UserError(f"accuracy_drop must lie between 0 and 1, not {self.accuracy_drop}.")
+        check_ranges(self)
         _ = self.nms
         for name, value, known in (("precision", self.precision, PRECISIONS), ("output", self.output, OUTPUTS)):
             if value not in known:

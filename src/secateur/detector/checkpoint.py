@@ -30,6 +30,7 @@ from secateur.detector.soundness import flaw_of
 from secateur.detector.tensors import set_tensors_
 from secateur.detector.topology import Topology
 from secateur.errors import UserError, shown, told
+from secateur.files import usable_path
 from secateur.limits import MAX_ARGUMENT, MAX_CLASSES
 from secateur.registry import PLUGINS
 
@@ -259,7 +260,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
 def _locate(path_or_name: str | Path) -> Path:
     """The file, fetched if it is an official one that is not here."""
-    path = Path(path_or_name)
+    path = usable_path(path_or_name)
     if path.is_dir():
         raise UserError(f"{path} is a folder; {EXPECTED}.")
     if not path.exists():

@@ -12,6 +12,7 @@ from typing import Any
 from secateur.detector.activations import canonical_activation
 from secateur.detector.blocks import BLOCKS, BlockKind
 from secateur.errors import UserError, shown, told
+from secateur.files import usable_path
 from secateur.limits import (
     MAX_ANCHORS,
     MAX_ARGUMENT,
@@ -156,7 +157,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 def _read_config(path_or_name: str | Path) -> tuple[dict[str, Any], str]:
     """The user's file if there is one, else the built-in model of that name."""
-    path = Path(path_or_name)
+    path = usable_path(path_or_name)
     if path.is_file():
         return _load(path), str(path)
     name = path.stem if path.suffix in (".yaml", ".yml") else path.name

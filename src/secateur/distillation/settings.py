@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from secateur.errors import UserError
+from secateur.ranges import FACTOR, POSITIVE, SHARE, Between, check_ranges
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,17 @@ class DistillSettings:
     """What is imitated: bce, l2, kl, softmax (outputs), features, or several joined by + (bce+features)."""
     teacher: str = ""
     """Checkpoint of the teacher (default: the dense detector that the student was cut from)."""
-    distill_weight: float = 1.0
+    distill_weight: Annotated[float, FACTOR] = 1.0
     """Factor of the output terms."""
-    distill_feature_weight: float = 0.1
+    distill_feature_weight: Annotated[float, FACTOR] = 0.1
     """Factor of the feature term, whose value is in 0..4; at 0.1 it pulls about half as hard as the detection loss."""
-    distill_temperature: float = 0.0
+    distill_temperature: Annotated[float, FACTOR] = 0.0
     """Temperature of the scores; 0: that of the method (kl 20, softmax 3, bce 1; l2 has none)."""
-    distill_warmup: float = 0.0
+    distill_warmup: Annotated[float, FACTOR] = 0.0
     """Epochs over which the factors rise from 0."""
 
     def __post_init__(self) -> None:
-        for name in ("distill_weight", "distill_feature_weight", "distill_temperature", "distill_warmup"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be a number of at least 0.")
+        check_ranges(self)
         if self.teacher and not self.distill:
             raise UserError("--teacher needs --distill, which says what is imitated, for example --distill bce.")
         methods = self.methods
@@ -52,20 +50,16 @@ class DistillSettings:
 class HealSettings:
     """Minutes of training without labels, in which a cut detector learns to answer as the whole one does."""
 
-    heal_steps: int = 400
+    heal_steps: Annotated[int, POSITIVE] = 400
     """Optimizer steps at most; it stops earlier where the loss on pictures held out no longer falls."""
-    heal_lr: float = 0.001
+    heal_lr: Annotated[float, SHARE] = 0.001
     """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine."""
-    heal_batch: int = 16
+    heal_batch: Annotated[int, Between(2, 4096)] = 16
     """Pictures a step."""
-    heal_features: float = 1.0
+    heal_features: Annotated[float, FACTOR] = 1.0
     """Factor of what feeds the head, channel by channel, beside the head's answers (0: the answers alone)."""
 
     def __post_init__(self) -> None:
-        for name, least in {"heal_steps": 1, "heal_batch": 2}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}.")
-        if not 0 < self.heal_lr < 1:
+        check_ranges(self)
+        if self.heal_lr in (0, 1):
             raise UserError(f"--heal-lr {self.heal_lr:g} is not between 0 and 1; 0.001 is usual.")
-        if not 0 <= self.heal_features < math.inf:
-            raise UserError(f"--heal-features is {self.heal_features}; it must be a number of at least 0.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from secateur.errors import UserError
+from secateur.ranges import BATCH, PIXELS, SHARE, WORKERS, Between, check_ranges
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -14,11 +15,11 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 class NmsSettings:
     """Which boxes stay. The defaults are those of a validation, which wants the whole precision-recall curve."""
 
-    conf: float = 0.001
+    conf: Annotated[float, SHARE] = 0.001
     """Lowest confidence (objectness x class score) of a box."""
-    iou: float = 0.6
+    iou: Annotated[float, SHARE] = 0.6
     """Overlap at which a box is removed by a better one of its class."""
-    max_det: int = 300
+    max_det: Annotated[int, Between(1, 100_000)] = 300
     """Most boxes of an image."""
     agnostic: bool = False
     """Boxes of different classes remove each other too."""
@@ -26,11 +27,9 @@ class NmsSettings:
     """A box stays once for each class whose confidence suffices, not only for its best class."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.conf < 1 or not 0 <= self.iou <= 1 or self.max_det < 1:
-            raise UserError(
-                f"conf ({self.conf}) and iou ({self.iou}) must lie between 0 and 1, and max_det ({self.max_det}) must "
-                "be positive."
-            )
+        check_ranges(self)
+        if self.conf == 1:
+            raise UserError("--conf is 1, and no box is that sure; give a number below 1.")
 
 
 # What a person wants to see in a picture: YOLOv5's settings of detect.py.
@@ -41,15 +40,15 @@ PREDICTION = NmsSettings(conf=0.25, iou=0.45, max_det=1000, multi_label=False)
 class ValSettings:
     """Options of a validation."""
 
-    image_size: int = 0
+    image_size: Annotated[int, PIXELS] = 0
     """Longest side of the network's input in pixels, rounded up to a multiple of the largest stride (0: the size that
     the network takes where it takes only one, else 640)."""
-    batch_size: int = 0
+    batch_size: Annotated[int, Between(0, BATCH.most)] = 0
     """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     nms: NmsSettings = NmsSettings()
     single_cls: bool = False
     """Treat all classes as one."""
-    workers: int = 2
+    workers: Annotated[int, WORKERS] = 2
     """Processes that load images."""
     coco: bool = False
     """Also compute COCO's twelve AP/AR numbers."""
@@ -66,10 +65,6 @@ class ValSettings:
     stock takes numpy's unstable sort, as published figures did, and depends on the processor (by some .003 AP)."""
 
     def __post_init__(self) -> None:
-        if self.image_size < 0 or self.batch_size < 0 or self.workers < 0:
-            raise UserError(
-                f"image_size ({self.image_size}), batch_size ({self.batch_size}) and workers ({self.workers}) must not "
-                "be negative."
-            )
+        check_ranges(self)
         if self.order not in ("stable", "stock"):
             raise UserError(f"Unknown order {self.order!r}; choose stable or stock.")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from secateur.errors import UserError
 from secateur.evaluation.settings import PREDICTION, NmsSettings
+from secateur.ranges import SHARE, Between, check_ranges
 
 
 @dataclass(frozen=True)
 class BoxSettings:
     """Which boxes stay."""
 
-    conf: float = PREDICTION.conf
+    conf: Annotated[float, SHARE] = PREDICTION.conf
     """Lowest confidence (objectness x class score) of a box."""
-    iou: float = PREDICTION.iou
+    iou: Annotated[float, SHARE] = PREDICTION.iou
     """Overlap at which a box is removed by a better one of its class."""
-    max_det: int = PREDICTION.max_det
+    max_det: Annotated[int, Between(1, 100_000)] = PREDICTION.max_det
     """Most boxes of a picture."""
     classes: tuple[str, ...] = ()
     """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
@@ -39,21 +40,20 @@ class BoxSettings:
 class ReadSettings:
     """How videos and streams are read."""
 
-    vid_stride: int = 1
+    vid_stride: Annotated[int, Between(1, 1_000_000)] = 1
     """Take one frame of so many of videos and streams."""
-    timeout: float = 10.0
+    timeout: Annotated[float, Between(0.001, 86_400)] = 10.0
     """Seconds to wait for the answer of a URL."""
 
     def __post_init__(self) -> None:
-        if self.vid_stride < 1 or not self.timeout > 0:
-            raise UserError(f"vid_stride ({self.vid_stride}) and timeout ({self.timeout:g}) must be positive.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
 class DrawSettings:
     """How boxes are drawn."""
 
-    line_thickness: int = 0
+    line_thickness: Annotated[int, Between(0, 1000)] = 0
     """Pixels of the lines (0: by the size of the picture)."""
     hide_labels: bool = False
     """Draw boxes without their names."""
@@ -61,8 +61,7 @@ class DrawSettings:
     """Draw names without the confidence."""
 
     def __post_init__(self) -> None:
-        if self.line_thickness < 0:
-            raise UserError(f"line_thickness ({self.line_thickness}) must not be negative.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

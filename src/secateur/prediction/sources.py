@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from secateur.data.images import SUFFIXES, files_in, files_matching
 from secateur.errors import UserError
+from secateur.files import usable_path
 
 VIDEOS = frozenset({
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm",
@@ -66,12 +68,14 @@ def find_media(words: Sequence[str], stdin: Iterable[str] = ()) -> list[Medium]:
 
 
 def _media_of(word: str, stdin: Iterable[str]) -> Iterator[Medium]:
-    path = Path(word)
     if word == STDIN:
         yield from _listed(_lines_of(stdin), Path())
-    elif "://" in word:
+        return
+    if "://" in word:
         yield _at_url(word)
-    elif path.is_dir():
+        return
+    path = usable_path(word)
+    if path.is_dir():
         yield from _each(files_in(path, PICTURES | VIDEOS), f"There are no pictures or videos in the folder {word}.")
     elif path.is_file() and path.suffix.lower() == ".txt":
         yield from _listed(_lines(path), path.parent)
@@ -113,7 +117,9 @@ def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
             yield _at_url(line)
         else:
             beside = folder / line
-            yield _in_file(str(beside) if not Path(line).exists() and beside.exists() else line)
+            # Path.exists would raise for names that are too long.
+            here, there = os.path.exists(line), os.path.exists(beside)  # noqa: PTH110
+            yield _in_file(str(beside) if there and not here else line)
 
 
 def _in_file(name: str) -> Medium:

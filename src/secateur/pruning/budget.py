@@ -9,7 +9,10 @@ from typing import Any
 
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS, CostKind
+from secateur.ranges import shortened
 
+MOST = 1e15
+"""Of any unit; a larger number is a slip, for no network costs as much."""
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
@@ -51,17 +54,19 @@ class Budget:
         number, factor = text[:-1], _SUFFIXES.get(text[-1:])
         amount = _number(number if factor or text.endswith("%") else text)
         if amount is None:
-            raise UserError(f"--{cost} {value} is not a number; write {_forms(kind)}.")
+            raise UserError(f"--{cost} {shortened(value)} is not a number; write {_forms(kind)}.")
         if text.endswith("%") or (factor is None and amount < 1 and not named):
             share = amount / 100 if text.endswith("%") else amount
             if not 0 < share < 1:
-                raise UserError(f"--{cost} {value} is not between 0 and 1; write {_forms(kind)}.")
+                raise UserError(f"--{cost} {shortened(value)} is not between 0 and 1; write {_forms(kind)}.")
             return Budget(cost, share)
         amount *= factor or 1.0
         if not kind.absolute:
-            raise UserError(f"--{cost} {value} is not between 0 and 1; write {_forms(kind)}.")
-        if not 0 < amount < math.inf or amount < kind.least:
-            raise UserError(f"--{cost} {value} is neither a share nor a number of {kind.unit}; write {_forms(kind)}.")
+            raise UserError(f"--{cost} {shortened(value)} is not between 0 and 1; write {_forms(kind)}.")
+        if not kind.least <= amount <= MOST or not amount:
+            raise UserError(
+                f"--{cost} {shortened(value)} is neither a share nor a number of {kind.unit}; write {_forms(kind)}."
+            )
         return Budget(cost, amount, share=False)
 
     @staticmethod

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from secateur.errors import UserError
+from secateur.ranges import COUNT, POSITIVE, SHARE, Between, check_ranges, shortened
 
 Tie = Literal["mean", "sum", "max", "min"]
 PerSaving = Literal["auto", "always", "never"]
 Norms = Literal["paired", "reestimate"]
 SEARCHES = ("eagleeye",)
+MOST_ROUNDS = Between(1, 1000)
 ROUND_TO = 8
 """Widths are multiples of it where nothing else is said: what CPUs with AVX2 or NEON and GPUs like."""
 
@@ -18,13 +20,6 @@ ROUND_TO = 8
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"{option} {value} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}.")
-
-
-def _check_least(settings: object, least: int, *names: str) -> None:
-    values = vars(settings)
-    for name in names:
-        if values[name] < least:
-            raise UserError(f"--{name.replace('_', '-')} is {values[name]}; it must be at least {least}.")
 
 
 @dataclass(frozen=True)
@@ -39,16 +34,13 @@ class Guards:
         exclude: patterns of layers that keep all channels.
     """
 
-    min_share: float = 0.05
-    min_count: int = 1
-    round_to: int = 0
+    min_share: Annotated[float, SHARE] = 0.05
+    min_count: Annotated[int, POSITIVE] = 1
+    round_to: Annotated[int, Between(0, 4096)] = 0
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_share <= 1:
-            raise UserError(f"--min-share {self.min_share:g} is not between 0 and 1.")
-        _check_least(self, 1, "min_count")
-        _check_least(self, 0, "round_to")
+        check_ranges(self)
 
     def for_block(self, block: int) -> Guards:
         """The same with a rounding in place of 0: to the block of a latency table, or where there is none (0) to 8."""
@@ -73,13 +65,13 @@ class ScoreSettings:
     per_saving: PerSaving = "auto"
     """Divide scores by what the removal of the channel saves of the budget's cost: always, never, or auto (where the
     criterion is a change of the loss: taylor and fisher)."""
-    statistics_images: int = 256
+    statistics_images: Annotated[int, POSITIVE] = 256
     """Training images that criteria with gradients read (in rounds half as many, others in every round)."""
 
     def __post_init__(self) -> None:
         _check_choice("--tie", self.tie, get_args(Tie))
         _check_choice("--per-saving", self.per_saving, get_args(PerSaving))
-        _check_least(self, 1, "statistics_images")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -93,8 +85,11 @@ class RoundSettings:
     """In rounds, whole bottlenecks compete with channels: one goes where it loses less for what it saves."""
 
     def __post_init__(self) -> None:
-        if self.rounds != "auto" and not (self.rounds.isdigit() and int(self.rounds) >= 1):
-            raise UserError(f"--rounds {self.rounds} is neither auto nor a number of at least 1.")
+        number = int(self.rounds) if self.rounds.isdecimal() and len(self.rounds) < 6 else 0
+        if self.rounds != "auto" and number not in MOST_ROUNDS:
+            raise UserError(
+                f"--rounds {shortened(self.rounds)} is neither auto nor a number; it must be {MOST_ROUNDS}."
+            )
 
     @property
     def step(self) -> float:
@@ -109,9 +104,9 @@ class RepairSettings:
     norms: Norms = "paired"
     """BatchNorm statistics after a cut: paired (moved by what the cut changed on the same images, beside the whole
     detector) or reestimate (towards those of augmented images, as EagleEye does)."""
-    recalibrate: int = 256
+    recalibrate: Annotated[int, COUNT] = 256
     """Training images, without labels, that the norms are mended on (0: not at all; between rounds half as many)."""
-    recalibrate_share: float = 0.5
+    recalibrate_share: Annotated[float, SHARE] = 0.5
     """With --norms reestimate: how far the statistics move; 1 all the way, as in EagleEye; half way is safer."""
     reconstruct: bool = True
     """With --norms paired: layers that lost inputs get weights that answer best with those that are left."""
@@ -121,8 +116,8 @@ class RepairSettings:
 
     def __post_init__(self) -> None:
         _check_choice("--norms", self.norms, get_args(Norms))
-        _check_least(self, 0, "recalibrate")
-        if not 0 < self.recalibrate_share <= 1:
+        check_ranges(self)
+        if self.recalibrate_share == 0:
             raise UserError(f"--recalibrate-share is {self.recalibrate_share:g}; it must be over 0 and at most 1.")
 
 
@@ -132,11 +127,11 @@ class CliffSettings:
 
     cliff: bool = True
     """Measure the accuracy of the masked model at a ladder of ratios before cutting."""
-    cliff_images: int = 64
+    cliff_images: Annotated[int, COUNT] = 64
     """Validation images used for the cliff curve (0: all)."""
 
     def __post_init__(self) -> None:
-        _check_least(self, 0, "cliff_images")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -145,19 +140,18 @@ class SearchSettings:
 
     search: str = ""
     """eagleeye: search the widths of all layers by evaluation instead of one global threshold."""
-    candidates: int = 60
+    candidates: Annotated[int, Between(1, 100_000)] = 60
     """Allocations that the search evaluates, the global threshold's among them."""
-    search_images: int = 64
+    search_images: Annotated[int, COUNT] = 64
     """Training images on which the search ranks allocations, so that validation stays unseen (0: all)."""
-    tolerance: float = 0.02
+    tolerance: Annotated[float, SHARE] = 0.02
     """An allocation of the search may miss the budget by this share of the dense model."""
 
     def __post_init__(self) -> None:
         if self.search not in ("", *SEARCHES):
             raise UserError(f"--search {self.search} is unknown; choose {' or '.join(SEARCHES)}, or leave it out.")
-        _check_least(self, 1, "candidates")
-        _check_least(self, 0, "search_images")
-        if not 0 < self.tolerance < 1:
+        check_ranges(self)
+        if self.tolerance in (0, 1):
             raise UserError(f"--tolerance {self.tolerance:g} is not between 0 and 1; 0.02 is usual.")
 
 
@@ -165,23 +159,22 @@ class SearchSettings:
 class LayerSettings:
     """Which blocks leave their chains."""
 
-    layers: int = 0
+    layers: Annotated[int, Between(0, 10_000)] = 0
     """Bottlenecks to remove, lowest score first, before any channels."""
     layer_score: str = "contribution"
     """Score of a bottleneck x + F(x): contribution (||F(x)|| / ||x + F(x)|| on training images), gamma, gamma_kernel
     (both of its last convolution) or taylor (change of the loss, from labelled images)."""
-    layer_images: int = 256
+    layer_images: Annotated[int, POSITIVE] = 256
     """Training images that the score of a bottleneck reads, where it reads any."""
     any_layer: bool = False
     """Bottlenecks without a residual sum may go too, where they keep the width (that removes a transform, not a
     correction)."""
-    min_bottlenecks: int = 0
+    min_bottlenecks: Annotated[int, Between(0, 10_000)] = 0
     """A chain of bottlenecks keeps at least as many (0: it may vanish)."""
     chains: bool = False
     """Remove whole chains: --layers counts chains, and all bottlenecks of a chain go together."""
 
     def __post_init__(self) -> None:
-        _check_least(self, 0, "layers", "min_bottlenecks")
-        _check_least(self, 1, "layer_images")
+        check_ranges(self)
         if self.chains and self.min_bottlenecks:
             raise UserError("--chains removes whole chains, so --min-bottlenecks must be 0 with it.")

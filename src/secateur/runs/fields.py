@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from secateur.ranges import BATCH, PIXELS, SEED, WORKERS
+
 REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
 Data = Annotated[str, arg(help="Data set: a data.yaml, or coco128.yaml and the like by name.")]
 Pictures = Annotated[
@@ -16,11 +18,11 @@ Weights = Annotated[
     str, arg(help="Checkpoint: .safetensors, stock YOLOv5 .pt, or an official name such as yolov5n.pt.")
 ]
 ImageSize = Annotated[
-    int, arg(aliases=["--img", "--imgsz"], help="Image side in pixels.", help_behavior_hint=REMEMBERED)
+    int, arg(aliases=["--img", "--imgsz"], help="Image side in pixels.", help_behavior_hint=REMEMBERED), PIXELS
 ]
-BatchSize = Annotated[int, arg(aliases=["--batch"])]
-Workers = Annotated[int, arg(help="Processes that load images.")]
-Seed = Annotated[int, arg(help="Seed of everything random.")]
+BatchSize = Annotated[int, arg(aliases=["--batch"]), BATCH]
+Workers = Annotated[int, arg(help="Processes that load images."), WORKERS]
+Seed = Annotated[int, arg(help="Seed of everything random."), SEED]
 Device = Annotated[
     str, arg(help="Where to compute: auto (a GPU where there is one), cpu, 0 (a GPU by its number), cuda:1 or mps.")
 ]

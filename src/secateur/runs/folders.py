@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secateur.errors import UserError
-from secateur.files import increment_run, write_json
+from secateur.files import fresh_run, usable_path, write_json
+from secateur.ranges import shortened
 
 Summary = dict[str, Any]
 
@@ -33,12 +34,15 @@ class Place:
             UserError: the name leads out of it.
         """
         if Path(self.name).name != self.name or self.name in {"", ".", ".."}:
-            raise UserError(f"--name {self.name} is not a plain folder name; put the rest of the path into --project.")
-        return Path(self.project) if self.project else Path("runs") / command
+            raise UserError(
+                f"--name {shortened(self.name)} is not a plain folder name; put the rest of the path into --project."
+            )
+        usable_path(self.name)
+        return usable_path(self.project, expand=True) if self.project else Path("runs") / command
 
-    def new(self, command: str) -> Path:
-        """A fresh folder."""
-        return increment_run(self.root(command), self.name)
+    def new(self, command: str, worth_keeping: Callable[[], bool] = lambda: False) -> AbstractContextManager[Path]:
+        """A fresh folder, which goes again on failure unless it is worth keeping."""
+        return fresh_run(self.root(command), self.name, worth_keeping)
 
 
 def require(value: str, option: str, example: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from typing import Any
 from secateur.compression.context import Context
 from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
-from secateur.runs.progress import Progress
+from secateur.runs.progress import LOG_FILE, Progress
 from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import Row, SavedRows, last_stage, note_latency
 from secateur.training.distributed import rank_and_world
 from secateur.training.results import KEPT
 
 LOG = logging.getLogger("secateur")
-LOG_FILE = "run.log"
 
 
 @dataclass(frozen=True)
@@ -111,10 +110,21 @@ def _placed(context: Context, planned: PlannedStep, *, first: bool) -> Context:
     )
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, on a full disk, stops nothing: what is worth keeping says so itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """No traceback on the terminal."""
+
+
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
     """What is said while the run goes on is also written into its folder, a resumed run behind what was there."""
-    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler = _LogFile(folder / LOG_FILE, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     loggers = (LOG, logging.getLogger(KEPT))
     for logger in loggers:

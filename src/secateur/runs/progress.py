@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from secateur.errors import UserError
-from secateur.files import increment_run, read_json, write_json
+from secateur.files import fresh_run, read_json, usable_path, write_json
 
 LOG = logging.getLogger("secateur")
 LOCK = ".lock"
+LOG_FILE = "run.log"
+BOOKKEEPING = {LOCK, LOG_FILE, "progress.json"}
 FORMAT = 2
 """Of the files that parts of a run leave for later parts. A run of another format is not gone on with."""
 
@@ -29,7 +32,7 @@ def digest(value: Any) -> str:
 
 def file_digest(file: Path) -> str:
     """A short digest of a file's content; "" for a file that is not there."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if usable_path(file).is_file() else ""
 
 
 class Progress:
@@ -69,15 +72,25 @@ class Progress:
         with _gate(root):
             progress = cls._unfinished(root, name, key)
             if progress is None:
-                progress = cls(increment_run(root, name), key)
-                progress._save()
+                with fresh_run(root, name) as folder:
+                    progress = cls(folder, key)
+                    progress._save()
             else:
                 LOG.info("Going on in %s: %d parts are done.", progress.folder, len(progress.parts))
             lock = _locked(progress.folder)
         try:
             yield progress
+        except Exception:
+            progress._leave_if_idle()
+            raise
         finally:
             _unlock(lock)
+
+    def _leave_if_idle(self) -> None:
+        """Removes a folder in which nothing but bookkeeping was done: a failure before the first result."""
+        # What failed may have removed the folder itself: a pattern then finds nothing.
+        if not self.parts and {file.name for file in self.folder.glob("*")} <= BOOKKEEPING:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @classmethod
     def _unfinished(cls, root: Path, name: str, key: Mapping[str, str]) -> Progress | None:
@@ -104,8 +117,8 @@ class Progress:
         """The recorded result of the part, or the result of doing it now."""
         if name not in self.parts:
             result = work()
+            self._save({**self.parts, name: result})
             self.parts[name] = result
-            self._save()
         return self.parts[name]
 
     def finish(self) -> None:
@@ -113,8 +126,9 @@ class Progress:
         self.finished = True
         self._save()
 
-    def _save(self) -> None:
-        write_json(self.folder / self.FILE, {"key": self.key, "finished": self.finished, "steps": self.parts})
+    def _save(self, parts: Mapping[str, Any] | None = None) -> None:
+        steps = self.parts if parts is None else parts
+        write_json(self.folder / self.FILE, {"key": self.key, "finished": self.finished, "steps": steps})
 
 
 def _difference(known: Any, key: Mapping[str, str]) -> str:

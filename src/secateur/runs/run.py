@@ -21,8 +21,8 @@ from secateur.pruning.costs import COSTS
 from secateur.report.table import print_table, write_markdown
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
-from secateur.runs.pipeline import LOG_FILE, Result, check_steps, do_steps, log_file, one_process
-from secateur.runs.progress import Progress, digest, file_digest
+from secateur.runs.pipeline import Result, check_steps, do_steps, log_file, one_process
+from secateur.runs.progress import LOG_FILE, Progress, digest, file_digest
 from secateur.runs.recipes.recipe import Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, plain, resolve, with_control
 from secateur.steps.measure import Measure

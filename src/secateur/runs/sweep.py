@@ -20,7 +20,6 @@ from secateur.data.config import load_data_config
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.classes import check_classes
-from secateur.errors import UserError
 from secateur.files import write_json, write_text
 from secateur.machine import pick_device
 from secateur.pruning.allocation import allocate
@@ -94,8 +93,6 @@ class Task:
 
 def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> Task:
     """Checks options and data without writing anything."""
-    if options.finetune_epochs < 0:
-        raise UserError(f"--finetune-epochs {options.finetune_epochs} must be at least 0.")
     ratios = ratios_of(options.percent)
     CRITERIA[options.score.criterion]
     # Made in any case: it also checks batch size, workers and seed.

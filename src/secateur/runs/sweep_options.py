@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated
 
 from secateur.compression.settings import GuardSettings
 from secateur.errors import UserError
 from secateur.pruning.settings import ScoreSettings
+from secateur.ranges import Between
 from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Seed, Weights, Workers
 from secateur.runs.folders import Place
 
@@ -31,7 +33,7 @@ class SweepOptions:
     """Also evaluate the detector that is really cut, and say whether it equals the masked one."""
     repair: bool = False
     """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
-    finetune_epochs: int = 0
+    finetune_epochs: Annotated[int, Between(0, 1_000_000)] = 0
     """Also fine-tune every cut and repaired detector for so many epochs (0: none)."""
     hyp: str = "finetune"
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""

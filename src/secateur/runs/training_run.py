@@ -14,7 +14,7 @@ from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_check
 from secateur.detector.classes import knows_classes
 from secateur.detector.start import starting_point
 from secateur.errors import Interrupted, UserError
-from secateur.files import read_json, write_json
+from secateur.files import read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.report.pictures import draw_evaluation
 from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
@@ -68,7 +68,7 @@ def resume_training(where: str, verb: str, place: Place) -> Summary:
     Raises:
         UserError: there is none.
     """
-    folder = newest_run(place.root(verb)) if where == "latest" else Path(where)
+    folder = newest_run(place.root(verb)) if where == "latest" else usable_path(where)
     # YOLOv5's habit: --resume runs/train/exp/weights/last.pt.
     folder = next((f for f in (folder, *folder.parents) if (f / OPTIONS).is_file()), folder)
     if not (folder / OPTIONS).is_file():
@@ -106,10 +106,9 @@ def _new_folder(step: TrainingStep, data_file: str, start: Checkpoint, place: Pl
     """A fresh run folder with all that --resume needs: the options and the checkpoint that the training starts from."""
 
     def make() -> str:
-        folder = place.new(step.verb)
         settings = dataclasses.asdict(step)
         settings["train"].pop("hyp")
-        with removed_on_failure(folder):
+        with place.new(step.verb) as folder:
             save_checkpoint(start, folder / START)
             write_json(folder / OPTIONS, {"command": step.verb, "options": {"data": data_file, **settings}})
         return str(folder)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from secateur.deploy.settings import ExportSettings
+from secateur.ranges import ROUNDS
 from secateur.steps.step import Step, step
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Export(Step):
     """Write a file for another runtime and compare its outputs with the detector's."""
 
-    calibration: int = 128
+    calibration: Annotated[int, ROUNDS] = 128
     """Training images, or pictures, that int8 takes the ranges of activations from."""
     export: ExportSettings = field(default_factory=ExportSettings)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from secateur.ranges import ROUNDS, THREADS
 from secateur.steps.step import Step, step
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ class Measure(Step):
     A control of the run is timed with them.
     """
 
-    rounds: int = 30
+    rounds: Annotated[int, ROUNDS] = 30
     """Measurements of each detector."""
-    threads: int = 0
+    threads: Annotated[int, THREADS] = 0
     """CPU threads (0: those that this process may use)."""
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:

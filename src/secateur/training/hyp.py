@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import UserError, shown
+from secateur.files import usable_path
 from secateur.yaml_files import read_yaml
 
 FOLDER = Path(__file__).with_name("hyp")
@@ -86,7 +87,7 @@ def load_hyp(name_or_path: str | Path) -> Hyp:
     Raises:
         UserError: no such file, not a mapping, an unknown key, a value that is no number or out of range.
     """
-    path = Path(name_or_path)
+    path = usable_path(name_or_path)
     if not path.is_file():
         short = path.name.removeprefix("hyp.").removesuffix(".yaml").removesuffix(".yml")
         ready = sorted(file.stem for file in FOLDER.glob("*.yaml"))

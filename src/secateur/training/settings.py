@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress, arg
 
 from secateur.errors import UserError
+from secateur.ranges import BATCH, COUNT, EPOCHS, PIXELS, SEED, SHARE, WORKERS, Between, check_ranges
 from secateur.training.hyp import Hyp
 
 REMEMBERED = "(default: the size that the weights remember, else 640)"
@@ -24,26 +25,27 @@ class TrainSettings:
         UserError: an option out of its range, named.
     """
 
-    epochs: int = 100
+    epochs: Annotated[int, EPOCHS] = 100
     """Passes over the training images."""
-    batch_size: Annotated[int, arg(aliases=["--batch"])] = 16
+    batch_size: Annotated[int, arg(aliases=["--batch"]), BATCH] = 16
     """Images a batch, over all processes."""
     image_size: Annotated[
         int,
         arg(aliases=["--img", "--imgsz"], help_behavior_hint="(default: the size that the weights remember, else 640)"),
+        Between(32, PIXELS.most, also=0),
     ] = 0
     """Side of the training images in pixels."""
-    nominal_batch: int = NOMINAL_BATCH
+    nominal_batch: Annotated[int, Between(1, 65_536)] = NOMINAL_BATCH
     """Images an optimizer step is to sum up, by accumulation over smaller batches."""
     optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
     """SGD (with Nesterov momentum), Adam or AdamW, each with YOLOv5's three parameter groups."""
     cos_lr: bool = False
     """Learning rate falls as half a cosine instead of a line."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, SHARE] = 0.0
     """Class targets are moved by half of it."""
-    patience: int = 100
+    patience: Annotated[int, COUNT] = 100
     """Epochs without a better fitness before the training stops; 0 never stops."""
-    freeze: tuple[int, ...] = (0,)
+    freeze: Annotated[tuple[int, ...], Between(0, 10_000)] = (0,)
     """Blocks whose weights stay: one number, that many first blocks; several numbers, these blocks."""
     multi_scale: bool = False
     """Image size of each batch drawn from 0.5..1.5 of image_size."""
@@ -51,9 +53,9 @@ class TrainSettings:
     """Treat all classes as one."""
     rect: bool = False
     """Rectangular batches, without shuffling and mosaic."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of everything random."""
-    workers: int = 2
+    workers: Annotated[int, WORKERS] = 2
     """Processes that load images (0: none besides the training's own)."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision: auto (what the device is fast in), off, bf16, or fp16 (CUDA only)."""
@@ -61,38 +63,32 @@ class TrainSettings:
     """Keep images and weights in the memory layout that CPUs and tensor cores prefer."""
     sync_bn: bool = True
     """With several processes: BatchNorm over the batch of all of them."""
-    save_every_steps: int = 0
+    save_every_steps: Annotated[int, COUNT] = 0
     """Also save the resumable state every so many optimizer steps."""
-    val_every: int = 1
+    val_every: Annotated[int, COUNT] = 1
     """Epochs between evaluations; 0 evaluates after the last one only."""
     autoanchor: bool = True
     """Check the anchors against the boxes first, and evolve better ones where they reach too few."""
-    warmup_minimum: int = 100
+    warmup_minimum: Annotated[int, COUNT] = 100
     """Shortest warm-up, in batches."""
     tensorboard: bool = True
     """Write TensorBoard's files where it is installed."""
     device: str = "auto"
     """Where to compute: auto (a GPU where there is one), cpu, 0, cuda:1 or mps; torchrun gives each process its GPU."""
-    wait_minutes: float = WAIT_MINUTES
+    wait_minutes: Annotated[float, Between(1, 100_000)] = WAIT_MINUTES
     """With several processes: how long one waits for the others, while the first one validates, before it gives up."""
     hyp: Suppress[Hyp] = field(default_factory=Hyp)
     """Given by --hyp, so not an option itself."""
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_size": 1, "nominal_batch": 1, "image_size": 0, "patience": 0, "workers": 0}
-        at_least |= {"seed": 0, "save_every_steps": 0, "val_every": 0, "warmup_minimum": 0, "wait_minutes": 1}
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise UserError(f"Option {name} is {getattr(self, name)}; it must be at least {least}.")
-        if 0 < self.image_size < 32:
-            raise UserError(f"Option image_size is {self.image_size}; it must be at least 32.")
+        check_ranges(self)
         choices = {"optimizer": ("SGD", "Adam", "AdamW"), "amp": ("auto", "off", "bf16", "fp16")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
-        if not 0 <= self.label_smoothing < 1:
+        if self.label_smoothing == 1:
             raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must lie in 0..1, 1 excluded.")
-        if not self.freeze or any(block < 0 for block in self.freeze):
+        if not self.freeze:
             raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Exporter:
         folder: it is a folder of files.
         precisions, outputs: those that it can be written with, see `ExportSettings`.
         dynamic: the number of images can be left open.
+        check: raises UserError for what else of the settings it cannot write.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Exporter:
     precisions: tuple[str, ...] = ("fp32",)
     outputs: tuple[str, ...] = ("decoded",)
     dynamic: bool = False
+    check: Callable[[ExportSettings], None] | None = None
 
     def missing(self) -> str:
         """The first of the packages that cannot be imported; "" when all are there."""
@@ -129,6 +131,8 @@ def check_export(settings: ExportSettings) -> Exporter:
         raise UserError(f"{exporter.title} files take a fixed number of images: leave --dynamic out.")
     if settings.any_size and settings.format != "onnx":
         raise UserError(f"{exporter.title} files take images of one size: leave --any-size out.")
+    if exporter.check is not None:
+        exporter.check(settings)
     return exporter
 
 

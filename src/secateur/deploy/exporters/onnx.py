@@ -30,15 +30,9 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
     Raises:
-        UserError: there is no such opset, or the detector cannot be expressed.
+        UserError: the detector cannot be expressed.
     """
     onnx = importlib.import_module("onnx")
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= settings.opset <= newest:
-        raise UserError(
-            f"There is no ONNX opset {settings.opset} to write; choose one from {OLDEST_OPSET} to {newest} (17 suits "
-            "most runtimes)."
-        )
     network, example = source.network(settings).eval(), source.example(settings)
     _trace(network, example, path, settings, _outputs(source, settings))
     graph = onnx.load(str(path))
@@ -57,6 +51,20 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     onnx.helper.set_model_props(graph, source.metadata(settings).to_text())
     onnx.save(graph, str(path))
     return Written({"opset": version, "nodes": len(graph.graph.node)}, (build_line(graph, settings.precision),))
+
+
+def check_opset(settings: ExportSettings) -> None:
+    """Refuses operators that are too old, or that the installed package does not know.
+
+    Raises:
+        UserError: there is no such opset.
+    """
+    newest = importlib.import_module("onnx").defs.onnx_opset_version()
+    if not OLDEST_OPSET <= settings.opset <= newest:
+        raise UserError(
+            f"There is no ONNX opset {settings.opset} to write; choose one from {OLDEST_OPSET} to {newest} (17 suits "
+            "most runtimes)."
+        )
 
 
 def _outputs(source: Source, settings: ExportSettings) -> list[str]:
@@ -105,5 +113,6 @@ EXPORTERS.register("onnx")(
         precisions=("fp32", "fp16", "int8"),
         outputs=("decoded", "raw", "detections"),
         dynamic=True,
+        check=check_opset,
     )
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from secateur.errors import UserError, shown
+from secateur.ranges import check_ranges
 from secateur.steps.step import Step
 
 _LARGEST = 2.0**53
@@ -27,7 +28,9 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     if unknown:
         raise UserError(f"{where}: unknown setting {shown(unknown[0])}; known are {', '.join(sorted(known))}.")
     try:
-        return _replaced(kind(), settings, where)
+        step = _replaced(kind(), settings, where)
+        check_ranges(step)
+        return step
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(where) else f"{where}: {text}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import UserError, shown
+from secateur.files import usable_path
 from secateur.steps.step import STEPS
 from secateur.yaml_files import read_yaml
 
@@ -54,6 +55,7 @@ def load_recipe(name: str | Path) -> Recipe:
     Raises:
         UserError: no such recipe, or a file that is not one; names the file and the key.
     """
+    usable_path(name)
     file = FOLDER / f"{name}.yaml"
     if not file.is_file():
         file = Path(name)
