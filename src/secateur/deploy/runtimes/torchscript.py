@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
     must_exist(path)
     try:
         word = _checked(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path} is not a TorchScript file that can be read: {error}") from None
     if word:
         raise UserError(f"{path} is not opened: its program holds '{word}', which no detector needs.")

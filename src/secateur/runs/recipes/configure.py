@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -26,7 +27,10 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     known = setting_names(kind())
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise UserError(f"{where}: unknown setting {shown(unknown[0])}; known are {', '.join(sorted(known))}.")
+        near = difflib.get_close_matches(unknown[0], known, n=6, cutoff=0)
+        raise UserError(
+            f"{where}: unknown setting {shown(unknown[0])}; known are {', '.join(near)}, ...: docs/options.md."
+        )
     try:
         step = _replaced(kind(), settings, where)
         check_ranges(step)
