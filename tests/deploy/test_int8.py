@@ -20,6 +20,7 @@ from secateur.deploy.exporters import export
 from secateur.deploy.int8.accuracy import cost_rows, cost_table
 from secateur.deploy.int8.pictures import calibration_pictures, covering
 from secateur.deploy.int8.tail import tail_of
+from secateur.deploy.profiling import PROFILERS
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -82,6 +83,7 @@ def test_the_tail_stays_in_float_and_scores_survive(detector, tiny_data: Path, t
     # Everything before it is in int8: what other convolutions read comes out of a DequantizeLinear.
     others = [n for n in graph.graph.node if n.op_type == "Conv" and n.name not in tail_of(graph, heads=True)]
     assert len(others) > 50 and all(makers[node.input[0]].op_type == "DequantizeLinear" for node in others)
+    assert PROFILERS[".onnx"].work(small.path, (64, 64)) == PROFILERS[".onnx"].work(whole.path, (64, 64)) != {}
     image = pictures[0][None].float() / 255
     found, expected = (open_predictor(file.path).rows(image, -1.0)[0] for file in (small, whole))
     assert np.corrcoef(found[:, 4], expected[:, 4])[0, 1] > 0.9

@@ -113,6 +113,9 @@ def read_graph(file: Path, sides: Sides) -> Graph:
         for entry in (*inferred.value_info, *inferred.input, *inferred.output)
     }
     weights = {entry.name: list(entry.dims) for entry in inferred.initializer}
+    for node in inferred.node:  # of int8 files
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
     constants = {*weights, *(node.output[0] for node in inferred.node if node.op_type == "Constant"), ""}
     graph = Graph()
     for node in inferred.node:
@@ -133,9 +136,10 @@ def _layer(node: Any, shapes: dict[str, list[int]], weights: dict[str, list[int]
     x, y, weight = shapes.get(node.input[0]), shapes.get(node.output[0]), weights[node.input[1]]
     if not x or not y or 0 in x[1:] or 0 in y[1:]:
         return ""
-    plain = node.input[1].removesuffix(".weight")
+    whole = node.input[1].removesuffix("_DequantizeLinear_Output")
+    plain = whole.removesuffix(".weight")
     scope = node.name.strip("/").rpartition("/")[0].replace("/", ".")
-    name = plain.rpartition(_DETECTOR)[2] if plain != node.input[1] else scope or node.name
+    name = plain.rpartition(_DETECTOR)[2] if plain != whole else scope or node.name
     work = _work(node, x, y, weight)
     graph.work[name] = graph.work[name].again(work) if name in graph.work else work
     return name

@@ -61,7 +61,7 @@ def _refuse_by_content(path: Path) -> bool:
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a git-LFS pointer, not the file itself (run `git lfs pull`); {EXPECTED}.")
     if start.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):
+        if not _is_zip(path):
             raise UserError(f"{path} is cut off after {size:,} bytes (an incomplete download); {EXPECTED}.")
         try:
             with zipfile.ZipFile(path) as archive:
@@ -81,6 +81,13 @@ def _refuse_by_content(path: Path) -> bool:
         what = "a text file" if _is_text(start) else "not a PyTorch file"
         raise UserError(f"{path} is {what}; {EXPECTED}.")
     return start.startswith(b"PK")
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a table of contents that speaks of several disks
+        return False
 
 
 def _is_text(start: bytes) -> bool:
