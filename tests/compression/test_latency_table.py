@@ -167,7 +167,7 @@ def test_times_are_taken_until_they_no_longer_fall() -> None:
 
 
 def test_settings_that_cannot_be_meant(tiny: Checkpoint) -> None:
-    with pytest.raises(UserError, match="--threads -1"):
+    with pytest.raises(UserError, match="--threads is -1"):
         LatencySettings(threads=-1)
     with pytest.raises(UserError, match="Unknown runtime 'tflite'; choose one of onnx, torch"):
         latency_table(tiny.detector(), 64, LatencySettings(runtime="tflite"))

@@ -211,8 +211,8 @@ def test_batches_fit_the_cache() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": -1}, "batch_size"),
-        ({"image_size": -1}, "image_size"),
+        ({"batch_size": -1}, "--batch-size"),
+        ({"image_size": -1}, "--image-size"),
         ({"workers": -1}, "workers"),
         ({"order": "random"}, "stable or stock"),
     ],

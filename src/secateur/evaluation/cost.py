@@ -137,21 +137,22 @@ def _is_attention(module: nn.Module) -> bool:
 
 def _counter(name: str, known: dict[str, LayerWork]) -> Any:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        work = work_of(module, inputs[0], output)
+        work = work_of(module, inputs[0], output, 1)
         known[name] = work if name not in known else known[name].again(work)
 
     return hook
 
 
-def work_of(module: nn.Module, x: Tensor, y: Tensor) -> LayerWork:
+def work_of(module: nn.Module, x: Tensor, y: Tensor, images: int) -> LayerWork:
     """The work of one call of a convolution or linear layer for each of its images.
 
     Args:
-        x: what it reads, [B, ...].
-        y: what it emits, [B, ...].
+        x: what it reads.
+        y: what it emits.
+        images: how many of them the call computes; a linear layer's first axis need not be theirs.
     """
     assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    images, weights = len(x), module.weight.numel()
+    weights = module.weight.numel()
     moved = (x.numel() + y.numel()) // images
     flops = 2 * _macs(module, x, y) // images
     if isinstance(module, nn.Linear):

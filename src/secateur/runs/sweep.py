@@ -30,6 +30,7 @@ from secateur.pruning.importance import CRITERIA, needs_gradients
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask
+from secateur.ranges import check_ranges
 from secateur.report.figures import plots_available
 from secateur.report.sweep_plots import plot_sweep
 from secateur.report.sweep_table import cliff_row, cliff_sentence, csv_text, equality_sentence, sweep_table
@@ -56,6 +57,7 @@ def sweep(options: SweepOptions) -> Summary:
         UserError: bad options or input, found before anything is written.
     """
     one_process("sweep")
+    check_ranges(options)
     weights = require(options.weights, "--weights", "best.pt")
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     checkpoint = load_checkpoint(weights)

@@ -54,7 +54,7 @@ class Hooked:
         return [sum(layer.ms for layer in self.layers())]
 
     def _run(self) -> _Run:
-        run = _Run()
+        run = _Run(len(self._images))
         hooks = [register_module_forward_pre_hook(run.enter), register_module_forward_hook(run.leave)]
         start = time.perf_counter()
         try:
@@ -70,13 +70,15 @@ class _Run:
     """The times of one call.
 
     Attributes:
+        images: how many the call computes.
         own: milliseconds of each module, by name and kind.
         work: of the convolutions and linear layers, by name.
         inside: seconds inside the network.
         lost: seconds in the hooks themselves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: int) -> None:
+        self.images = images
         self.own: dict[tuple[str, str], float] = defaultdict(float)
         self.work: dict[str, LayerWork] = {}
         self.inside = self.lost = 0.0
@@ -109,7 +111,7 @@ class _Run:
     def _place(self, module: nn.Module, inputs: Any, output: Any) -> tuple[str, str]:
         name = self._names.get(module, "")
         if isinstance(module, _LAYERS) and isinstance(output, Tensor):
-            self.work[name] = work_of(module, inputs[0], output)
+            self.work[name] = work_of(module, inputs[0], output, self.images)
             self._last = (name, self.work[name].kind)
             return self._last
         if type(module).__module__ == "torch.nn.modules.activation" and self._last is not None:
