@@ -18,8 +18,15 @@ Refused = Callable[..., None]
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
+def refused(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Refused:
     """Runs a command line that has to be refused."""
+    # ONNX Runtime, when it is first imported, leaves files of its own in the user's cache.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
     def run(*words: str) -> None:
         before = sorted(tmp_path.rglob("*"))

@@ -118,6 +118,13 @@ def test_the_command_measures_what_it_costs(tiny_weights: Path, tiny_data: Path,
     assert set(summary["export"]["accuracy"]) == {"before", "after", "classes"}
 
 
+def test_unmeasured_it_needs_no_val_split(tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "data.yaml").write_text(f"path: {tiny_data.parent}\ntrain: images/train\nnames: [a, b, c]\n")
+    words = ["export", "--weights", str(tiny_weights), "--img", "64", "--int8", "--data", str(tmp_path / "data.yaml")]
+    main([*words, "--no-measure", "--calibration", "2", "--project", str(tmp_path / "runs"), "--json"])
+    assert "accuracy" not in json.loads(capsys.readouterr().out)["export"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [([], "give --data data.yaml or --images"), (["--images", "nowhere"], "does not exist"),

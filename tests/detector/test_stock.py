@@ -18,6 +18,7 @@ import torch
 from detector_files import Fork, enliven, fake_class, tiny
 from torch import nn
 
+from secateur.deploy.exporting import about
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import parse_topology
@@ -105,6 +106,12 @@ def test_old_names_ema_half_and_extras(lively: Callable[..., Detector], write_st
 )
 def test_the_image_size_of_the_training_is_kept(options: Any, size: int | None, write_stock: Any) -> None:
     assert load_checkpoint(write_stock(tiny(), opt=options)).image_size == size
+
+
+@pytest.mark.parametrize(("words", "told"), [("AGPL-3.0", "AGPL-3.0"), (None, None), (3, None)])
+def test_the_licence_goes_on_into_exported_files(words: Any, told: str | None, write_stock: Any) -> None:
+    checkpoint = load_checkpoint(write_stock(tiny(), license=words))
+    assert about(checkpoint).get("license") == told
 
 
 @pytest.mark.parametrize(("options", "epochs"), [({"epochs": 300}, 300), ({"epochs": 0}, None), (None, None)])

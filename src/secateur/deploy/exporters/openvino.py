@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
+from secateur.deploy.folder import write_metadata
 from secateur.deploy.int8.openvino import quantised
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.settings import ExportSettings
@@ -21,7 +20,7 @@ from secateur.deploy.tracing import traced
 from secateur.errors import UserError
 from secateur.silence import silenced, without_telemetry
 
-MODEL, METADATA = "model.xml", "metadata.yaml"
+MODEL = "model.xml"
 COMPUTES = (
     "OpenVINO: on CPUs with bf16 (AMX) it computes in bf16 unless a program sets INFERENCE_PRECISION_HINT to f32, as "
     "secateur val does; --precision bf16 measures the other."
@@ -72,8 +71,7 @@ def save(model: Any, folder: Path, metadata: Metadata) -> None:
     model.set_rt_info(metadata.to_json(), ["secateur", "metadata"])
     half = metadata.precision == "fp16"
     importlib.import_module("openvino").save_model(model, str(folder / MODEL), compress_to_fp16=half)
-    text = yaml.safe_dump(metadata.to_dict(), sort_keys=False, allow_unicode=True)
-    (folder / METADATA).write_text(text, encoding="utf-8")
+    write_metadata(folder, metadata)
 
 
 EXPORTERS.register("openvino")(

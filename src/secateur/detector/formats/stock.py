@@ -109,6 +109,7 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
     training = {
         "source": "yolov5",
         "file": path.name,
+        **({"license": told(content["license"], 100)} if isinstance(content.get("license"), str) else {}),
         "epoch": plain(content.get("epoch")),
         "epochs": _option(content.get("opt"), "epochs"),
         "date": plain(content.get("date")),
