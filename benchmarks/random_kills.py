@@ -1,10 +1,11 @@
 """Kills `secateur run` at random times and lets the same command go on: do tables and tensors come out the same?
 
     python benchmarks/random_kills.py --weights best.pt --data data.yaml [--recipe quick] [--workers 2] [--kills 20]
-        [--seed 0] [--project FOLDER] [--json out.json] [-- --flops 0.6 --img 320 ...]
+        [--within 1.0] [--seed 0] [--project FOLDER] [--json out.json] [-- --flops 0.6 --img 320 ...]
 
-One run is left alone. Others are killed (SIGKILL, to all processes of the run) at times that are drawn evenly over its
-length, and started again by the same command until they end; then the next one begins, until there were enough kills.
+One run is left alone. Others are killed (SIGKILL, to all processes of the run) after times that are drawn evenly from
+no time up to `--within` of its length, and started again by the same command until they end; then the next one begins,
+until there were enough kills. The smaller `--within`, the more kills fall on one run.
 Every table, without its times, and every tensor of every checkpoint is compared bit for bit with the first run's.
 Exit code 1 where anything differs.
 """
@@ -41,7 +42,7 @@ def main() -> None:
         times: list[float] = []
         run = _Run(options, project / f"killed-{len(rows) + 1}")
         while True:
-            delay = rng.uniform(0, length) if kills < options.kills else None
+            delay = rng.uniform(0, options.within * length) if kills < options.kills else None
             if run.ended_within(delay):
                 break
             assert delay is not None
@@ -130,6 +131,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--within", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--project", type=Path)
     parser.add_argument("--json", type=Path)

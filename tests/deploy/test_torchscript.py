@@ -89,6 +89,42 @@ def test_a_file_that_was_cut_off_is_refused(file, tmp_path, share) -> None:
     assert "\n" not in str(caught.value)
 
 
+def _with_entry_sizes(file: Path, packed: int | None = None, unpacked: int | None = None) -> bytes:
+    """The file, where the table of contents says other sizes of the first entry."""
+    content = bytearray(file.read_bytes())
+    place = content.rfind(b"PK\x05\x06")
+    start = int.from_bytes(content[place + 16 : place + 20], "little")
+    for offset, value in ((20, packed), (24, unpacked)):
+        if value is not None:
+            content[start + offset : start + offset + 4] = value.to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"packed": 4_000_000_000}, "takes 4,000,000,000 of them"),
+        ({"unpacked": 4_000_000_000}, "says it unpacks to 4,"),
+    ],
+)
+def test_a_file_that_declares_more_than_it_holds_is_refused(file, tmp_path, sizes, words) -> None:
+    (tmp_path / "a.torchscript").write_bytes(_with_entry_sizes(file, **sizes))
+    with pytest.raises(UserError, match=words) as caught:
+        open_predictor(tmp_path / "a.torchscript")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_program_that_unpacks_to_too_much_is_refused(file, tmp_path) -> None:
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(tmp_path / "a.torchscript", "w", zipfile.ZIP_DEFLATED) as to:
+        for entry in before.infolist():
+            to.writestr(entry, before.read(entry))
+        with to.open("archive/code/more.py", "w", force_zip64=True) as text:
+            for _ in range(101):
+                text.write(bytes(1_000_000))
+    with pytest.raises(UserError, match="its program is too long"):
+        open_predictor(tmp_path / "a.torchscript")
+
+
 def test_damaged_weights_are_noticed(file, tmp_path) -> None:
     content = bytearray(file.read_bytes())
     middle = len(content) // 2

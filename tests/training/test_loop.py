@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +115,37 @@ def test_resume_refuses_other_options_and_missing_states(tmp_path: Path) -> None
         fit(toy_detector(), ToyBatches(), replace(SETTINGS, image_size=96), folder=tmp_path, resume=True)
     with pytest.raises(UserError, match="other methods"):
         fit(toy_detector(), ToyBatches(), SETTINGS, folder=tmp_path, resume=True)
+
+
+def _interrupted(folder: Path) -> dict[str, Any]:
+    """The state of a training that was stopped in its second epoch."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_detector(), ToyBatches(), SETTINGS, folder=folder, hooks=[Die(6)])
+    return read_state(folder)
+
+
+def test_a_state_that_lacks_anything_or_holds_something_else_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    state, read = _interrupted(tmp_path), []
+    for name in state.keys() - {"format"}:
+        for other in (..., None, "x", {}, {"x": torch.zeros(2)}, [{"z": 1}]):
+            damaged = {key: value for key, value in state.items() if key != name}
+            write_state(tmp_path, damaged if other is ... else damaged | {name: other})
+            try:
+                fit(toy_detector(), ToyBatches(), SETTINGS, folder=tmp_path, hooks=[Die(None)], resume=True)
+                read.append((name, other))
+            except UserError as error:
+                assert re.search("is of another detector, or damaged|Cannot resume", str(error))
+    # On the CPU there is no scaler, no rows and no record are those of a first epoch, and any other number of generators
+    # is that of other processes.
+    assert {name for name, other in read if other != {}} <= {"scaler", "generators"}
+    assert {name for name, _ in read} <= {"scaler", "generators", "rows", "record"}
+
+
+def test_a_state_that_declares_more_than_its_file_holds_is_refused(tmp_path: Path) -> None:
+    state = _interrupted(tmp_path)
+    write_state(tmp_path, state | {"rows": torch.zeros(1).expand(10_000, 10_000)})
+    with pytest.raises(UserError, match=r"state\.pt is not a training state, or a damaged one"):
+        read_state(tmp_path)
 
 
 def test_a_resumed_training_says_where_it_goes_on_and_a_new_one_how_long_it_will_take(

@@ -109,6 +109,17 @@ class RunLog:
         if self.accelerator.trackers:
             self.accelerator.log({k: v for k, v in row.items() if k != "epoch"} | self._scalars, step=self._step)
 
+    def restore(self, rows: Any) -> None:
+        """Takes the rows of a training that goes on.
+
+        Raises:
+            ValueError: these are no rows.
+        """
+        self.rows = [dict(row) for row in rows]
+        for name, value in (cell for row in self.rows for cell in row.items()):
+            if name.split("/")[0] not in COLUMN_GROUPS or not isinstance(value, int | float):
+                raise ValueError(f"column {name}")
+
     def write_results(self) -> None:
         """Writes all rows; a resumed training thus repeats none."""
         names = dict.fromkeys(name for row in self.rows for name in row)

@@ -203,8 +203,18 @@ class Session:
             UserError: no state, a damaged one, or one of a training with other options.
         """
         state = read_state(self.run.folder)
+        try:
+            self._restore(state)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            raise UserError(
+                f"Cannot resume in {self.run.folder}: its state is of another detector, or damaged; start the training "
+                "anew."
+            ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
         _same_options(under_present_names(state["settings"]), self.settings.to_dict())
-        self.record, self.run.log.rows = Record(**state["record"]), list(state["rows"])
+        self.record = Record(**state["record"])
+        self.run.log.restore(state["rows"])
         counters = state["run"]
         self.run.epoch, self.run.batch, self.run.step = counters["epoch"], counters["batch"], counters["step"]
         if self.record.finished:
@@ -214,11 +224,8 @@ class Session:
             raise UserError(
                 f"Cannot resume in {self.run.folder}: it was trained with other methods; repeat its options."
             )
-        try:
-            self.run.detector.load_state_dict(state["model"])
-            self.run.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"Cannot resume in {self.run.folder}: its state is of another detector.") from error
+        self.run.detector.load_state_dict(state["model"])
+        self.run.optimizer.load_state_dict(state["optimizer"])
         if self.precision.scaler is not None and state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
         for hook, (_, saved) in zip(self.hooks, state["hooks"], strict=True):

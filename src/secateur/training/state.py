@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secateur.detector.formats.pickled import read_plain
 from secateur.errors import UserError
 from secateur.files import atomic_write
 
@@ -37,7 +38,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Reads the state with torch's restricted unpickler: nothing in the file is executed.
+    """Reads the state as data: nothing in the file is executed, and it takes memory in proportion to the file.
 
     Raises:
         UserError: there is none, or it is not one of ours.
@@ -48,11 +49,11 @@ def read_state(folder: Path) -> dict[str, Any]:
             f"There is no training to resume in {folder}: {STATE_FILE} is missing; start it without resume."
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is not a training state ({type(error).__name__}); start without resume.") from error
+        state = read_plain(path)
+    except UserError as error:
+        raise UserError(f"{path} is not a training state, or a damaged one; start the training anew.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path} is not a training state of this version; start the training without resume.")
+        raise UserError(f"{path} is not a training state of this version; start the training anew.")
     return state
 
 

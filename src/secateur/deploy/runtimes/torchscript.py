@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.detector.formats.archive import refuse_bombs
 from secateur.errors import UserError
 from secateur.machine import use_threads
 from secateur.silence import silenced
@@ -104,8 +105,13 @@ def _checked(path: Path) -> str:
 
     Raises:
         ValueError: the file is damaged, which PyTorch would not notice.
+        UserError: it declares more than it holds.
     """
     with zipfile.ZipFile(path) as archive:
+        # PyTorch packs the text of a program, which grows a lot, and nothing else.
+        refuse_bombs(path, archive, path.stat().st_size, text="/code/")
+        if sum(entry.file_size for entry in archive.infolist() if "/code/" in entry.filename) > _MOST_TEXT:
+            raise ValueError("its program is too long")
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is damaged")
         for entry in archive.infolist():
@@ -113,7 +119,7 @@ def _checked(path: Path) -> str:
             if not is_code and not entry.filename.endswith(".pkl"):
                 continue
             if entry.file_size > _MOST_TEXT:
-                raise ValueError("its program is too long")
+                raise ValueError("one of its pickles is too long")
             if found := (_REACHING if is_code else _CLASSES).search(archive.read(entry).decode("utf-8", "replace")):
                 return found[0]
     return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,40 @@ import torch
 from torch import Tensor
 
 from secateur.detector.formats.unpickling import BrokenError, StorageKind, Unpickler
-from secateur.errors import UserError
-from secateur.limits import MAX_PICKLE, MAX_UNPACKED
+from secateur.errors import UserError, told
+from secateur.limits import EXPANDED_SLACK, MAX_EXPANDED, MAX_PICKLE, MAX_UNPACKED
 
 Known = Callable[[str], Any]
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
-def refuse_bombs(path: Path, archive: zipfile.ZipFile, size: int) -> None:
+def refuse_bombs(path: Path, archive: zipfile.ZipFile, size: int, text: str | None = None) -> None:
     """UserError for an archive that would grow to more than its file explains.
 
     Args:
         size: bytes of the file.
+        text: entries with this in their name may grow, as text does; the caller limits them.
     """
-    unpacked = sum(entry.file_size for entry in archive.infolist())
+    entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries if text is None or text not in entry.filename)
     if unpacked > MAX_UNPACKED * size:
         raise UserError(
             f"{path} has {size:,} bytes and says it unpacks to {unpacked:,}, which no weights do; it is refused. "
             "PyTorch does not compress: pack it again without compression if it is whole."
         )
+    # Python takes memory for as many packed bytes as an entry declares, before it reads the first.
+    if longest := next((entry for entry in entries if entry.compress_size > size), None):
+        raise UserError(
+            f"{path} has {size:,} bytes and says that {told(longest.filename, 60)} takes {longest.compress_size:,} of "
+            "them; the file is damaged: copy or export it again."
+        )
+
+
+def refuse_expanded(tensors: Iterable[Tensor], size: int) -> None:
+    """UserError for tensors that repeat the few values in a file of `size` bytes until they are huge."""
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if needed > MAX_EXPANDED * size + EXPANDED_SLACK:
+        raise UserError(f"its tensors would take {needed:,} bytes, which a file of {size:,} bytes does not hold.")
 
 
 def read_archive(path: Path, known: Known) -> Any:

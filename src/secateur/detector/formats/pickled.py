@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from secateur.detector.formats.archive import read_archive, read_stream, refuse_bombs
-from secateur.detector.formats.records import EXPECTED, Record, known_names
+from torch import Tensor
+
+from secateur.detector.formats.archive import Known, read_archive, read_stream, refuse_bombs, refuse_expanded
+from secateur.detector.formats.records import EXPECTED, Record, known_names, refuse_repetition
 from secateur.detector.formats.unpickling import INERT, MAKERS, STORAGES, ForeignError
 from secateur.errors import UserError, told
 
@@ -38,6 +40,44 @@ def read_records(path: Path, blocks: Collection[str], others: Callable[[str], st
         kind = name if name in stock else others(name)
         return kind and type(name.rpartition(".")[2], (Record,), {"__slots__": (), "origin": kind})
 
+    return _read(path, zipped, known)
+
+
+def read_plain(path: Path) -> Any:
+    """The content of a `.pt` file that holds no classes: containers, numbers, strings, tensors on the CPU.
+
+    Raises:
+        UserError: one sentence that says what the file is instead.
+    """
+    content = _read(path, _refuse_by_content(path), lambda name: MAKERS.get(name) or STORAGES.get(name))
+    try:
+        refuse_repetition(content)
+        refuse_expanded(_tensors(content), path.stat().st_size)
+        return _owned(content)
+    except UserError as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} holds lists in lists without end; {EXPECTED}.") from error
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+def _owned(value: Any) -> Any:
+    """The same with tensors that can be written to."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _owned(part) for key, part in value.items()}
+    return type(value)(map(_owned, value)) if isinstance(value, list | tuple) else value
+
+
+def _read(path: Path, zipped: bool, known: Known) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # memory that cannot be written to makes torch warn

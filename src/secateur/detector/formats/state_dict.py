@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from secateur.detector.blocks import BLOCKS
+from secateur.detector.formats.archive import refuse_expanded
 from secateur.detector.formats.forks import fork_kind
 from secateur.detector.formats.pickled import read_records
 from secateur.detector.model import Detector
@@ -45,6 +46,10 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
     if not named:
         raise UserError(f"{path} holds tensors of another network: none is called like model.0.conv.weight.")
     kept = {name: value for name, value in named.items() if not name.endswith("anchor_grid")}
+    try:
+        refuse_expanded(kept.values(), path.stat().st_size)
+    except UserError as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
     return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur.detector.activations import recorded_activation
 from secateur.detector.blocks import BLOCKS
+from secateur.detector.formats.archive import refuse_expanded
 from secateur.detector.formats.forks import fork_kind, recognise, stock_rows
 from secateur.detector.formats.pickled import read_records
 from secateur.detector.formats.records import EXPECTED, Record, plain, refuse_endless, refuse_repetition, tensors_of
@@ -19,7 +20,7 @@ from secateur.detector.formats.state_dict import find_state
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology, parse_topology
 from secateur.errors import UserError, shown, told
-from secateur.limits import EXPANDED_SLACK, MAX_ANCHORS, MAX_EXPANDED, MAX_LEVELS
+from secateur.limits import MAX_ANCHORS, MAX_LEVELS
 
 _MODELS = ("models.yolo.Model", "models.yolo.DetectionModel")
 _OTHER_TASKS = {"models.yolo.SegmentationModel": "segmentation", "models.yolo.ClassificationModel": "classification"}
@@ -91,7 +92,7 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
     if head.kind != "models.yolo.Detect":
         raise UserError(f"its last layer is a {told(head.kind, 60) or 'foreign layer'}, not Detect; {EXPECTED}.")
     tensors = {k: v for k, v in tensors_of(model) if not k.endswith("anchor_grid")}
-    _refuse_expanded(tensors, path.stat().st_size)
+    refuse_expanded(tensors.values(), path.stat().st_size)
     strides = _strides(head)
     topology = _topology(model, layers, tensors, strides, fitted)
     _absorb_eps(model, tensors)
@@ -117,13 +118,6 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
     }
     names = _names(model.get("names"), topology.nc)
     return StockCheckpoint(topology, tensors, names, strides, training, _option(content.get("opt"), "imgsz"))
-
-
-def _refuse_expanded(tensors: Mapping[str, Tensor], size: int) -> None:
-    """UserError for tensors that repeat the few values in a file of `size` bytes until they are huge."""
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if needed > MAX_EXPANDED * size + EXPANDED_SLACK:
-        raise UserError(f"its tensors would take {needed:,} bytes, which a file of {size:,} bytes does not hold.")
 
 
 def _strides(head: Record) -> tuple[float, ...]:
