@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pictures import smooth_image
 
+from hostile_yaml import check_sentence
 from secateur.data.config import load_data_config
 from secateur.data.convert import coco_to_yolo, voc_to_yolo
 from secateur.data.index import scan
@@ -78,6 +79,46 @@ def test_coco_mistakes(tmp_path: Path, changes: dict[str, object], told: str) ->
         coco_to_yolo(tmp_path / "none.json", tmp_path / "out")
 
 
+def _images(**changes: object) -> dict[str, object]:
+    return {"images": [{"id": 7, "file_name": "a.jpg", "width": 200, "height": 100} | changes], "annotations": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (_images(file_name="../coco/images/a.jpg"), "outside its folder"),
+        (_images(file_name="/etc/passwd"), "outside its folder"),
+        (_images(file_name="..\\images\\a.jpg"), "outside its folder"),
+        (_images(file_name="a" * 5000), "Image aaa"),
+        (_images(file_name="a\0.jpg"), "is not in"),
+        (_images(id=[7]), "no id that is a number or a word"),
+        (_images(width=0), "no width that is a size"),
+        (_images(height=float("inf")), "no height that is a size"),
+        (_images(file_name=3), "no file_name that is a text"),
+        ({"categories": [{"id": "x", "name": "a"}]}, "no id that is a whole number"),
+        ({"annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 2, float("nan"), 4]}]}, "annotation 0 is"),
+        ({"annotations": [{"image_id": 7, "category_id": float("inf"), "bbox": [1, 2, 3, 4]}]}, "annotation 0"),
+        ({"annotations": [3]}, "annotation 0 is broken"),
+        ({"images": [{"id": n, "file_name": "a.jpg", "width": 9, "height": 9} for n in (7, 8)], "annotations": []},
+         "Two images would have the labels"),
+    ],
+)  # fmt: skip
+def test_hostile_coco(tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        coco_to_yolo(coco(tmp_path / "coco", **changes), tmp_path / "out")
+    check_sentence(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["coco"]
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    file = coco(tmp_path / "coco")
+    (tmp_path / "out/images/train").mkdir(parents=True)
+    (tmp_path / "out/images/train/a.jpg").write_text("mine")
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        coco_to_yolo(file, tmp_path / "out")
+    assert (tmp_path / "out/images/train/a.jpg").read_text() == "mine"
+
+
 OBJECT = (
     "<object><name>{}</name><difficult>{}</difficult>"
     "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
@@ -106,6 +147,15 @@ def test_voc(tmp_path: Path) -> None:
     assert "class dog" in easy.problems[0]
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../x.png", "C:\\x.png", "a" * 5000 + ".png"])
+def test_the_file_name_of_a_voc_annotation_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    folder = voc(tmp_path / "voc", objects=OBJECT.format("dog", 0, 1, 1, 20, 10))
+    file = folder / "Annotations" / "x.xml"
+    file.write_text(file.read_text().replace("x.png", name))
+    voc_to_yolo(folder, tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out/images/train").iterdir()] == ["x.jpg"]
+
+
 def test_voc_image_sets(tmp_path: Path) -> None:
     folder = voc(tmp_path / "voc", objects=OBJECT.format("a", 0, 1, 1, 9, 9))
     voc(folder, objects=OBJECT.format("b", 0, 1, 1, 9, 9), stem="y")
@@ -127,6 +177,9 @@ def test_voc_image_sets(tmp_path: Path) -> None:
         ("", "", "size/width"),
         ("", "<width>0</width><height>0</height>", "image size 0 x 0"),
         ("", "<width>2</width><height>2</height>", "hold no object"),
+        (OBJECT.format("a", 0, 1, 1, 2, 2), "<width>inf</width><height>2</height>", "no VOC annotation"),
+        (OBJECT.format("a", 0, 1, 1, 2, 2), f"<width>{'9' * 300}</width><height>2</height>", "gives the image size"),
+        (OBJECT.format("a", 0, 1, 1, "nan", 2), "<width>2</width><height>2</height>", "not finite"),
     ],
 )
 def test_voc_mistakes(tmp_path: Path, objects: str, size: str, told: str) -> None:

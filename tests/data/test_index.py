@@ -152,6 +152,36 @@ def test_cache_is_used_until_a_file_changes(make_data: MakeData, monkeypatch: py
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("offsets", np.array([0, 1, 99])),
+        ("offsets", np.array([0, 1.5, 2])),
+        ("labels", np.full((2, 5), np.nan, np.float32)),
+        ("labels", np.zeros((2, 4), np.float32)),
+        ("shapes", np.zeros((1, 2), np.int32)),
+        ("point_offsets", np.array([0, 1, 2])),
+        ("text", np.frombuffer(b'{"files": ["/etc/passwd", "b"], "counts": {}, "problems": []}', np.uint8)),
+    ],
+)
+def test_a_cache_that_came_with_the_data_and_says_what_cannot_be_is_made_anew(
+    make_data: MakeData, name: str, value: object
+) -> None:
+    file = make_data([GOOD, GOOD])
+    first = scanned(file)
+    cache = file.parent / "labels" / "train.train.secateur.npz"
+    with np.load(cache) as data:
+        arrays = dict(data)
+    np.savez(cache, **arrays | {name: value})
+    again = scanned(file)
+    assert again.files == first.files
+    np.testing.assert_array_equal(again.labels, first.labels)
+    np.savez_compressed(cache, **arrays | {"more": np.zeros(1_000_000)})
+    assert scanned(file).files == first.files
+    with np.load(cache) as data:
+        assert "more" not in data
+
+
 def test_read_only_data_set_is_cached_at_home(
     make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,8 +135,8 @@ def test_a_state_that_lacks_anything_or_holds_something_else_is_refused_in_a_sen
                 read.append((name, other))
             except UserError as error:
                 assert re.search("is of another detector, or damaged|Cannot resume", str(error))
-    # On the CPU there is no scaler, no rows and no record are those of a first epoch, and any other number of generators
-    # is that of other processes.
+    # On the CPU there is no scaler; no rows and no record are those of a first epoch; another number of generators is
+    # that of other processes.
     assert {name for name, other in read if other != {}} <= {"scaler", "generators"}
     assert {name for name, _ in read} <= {"scaler", "generators", "rows", "record"}
 

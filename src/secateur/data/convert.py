@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import yaml
 
 from secateur.data.images import SUFFIXES
-from secateur.errors import UserError
-from secateur.files import read_json, write_text
+from secateur.errors import UserError, shown, told
+from secateur.files import atomic_folder, read_json, write_text
 
 Placing = Literal["link", "copy"]
 Row = tuple[int, float, float, float, float]  # class, xywh normalised
@@ -49,27 +50,29 @@ def coco_to_yolo(
     in ascending order of id; crowd regions and boxes without area are left out; images without objects are kept.
 
     Raises:
-        UserError: a file is missing or no COCO annotation, an image is missing, splits name other categories.
+        UserError: `out` exists, a file is missing or no COCO annotation, an image is missing or outside its folder,
+            splits name other categories.
     """
-    out = Path(out)
     files = {"train": annotations} if isinstance(annotations, str | Path) else dict(annotations)
     names: tuple[str, ...] = ()
     totals, problems = [0, 0], []
-    for split, file in files.items():
-        data = _coco(Path(file))
-        category = {int(entry["id"]): entry["name"] for entry in data["categories"]}
-        here = tuple(str(category[key]) for key in sorted(category))
-        if names and here != names:
-            raise UserError(f"{file} has other categories than the first file; all splits need the same.")
-        names = here
-        rows, left_out = _coco_rows(data, {key: number for number, key in enumerate(sorted(category))}, file)
-        problems += left_out
-        for entry in data["images"]:
-            source = _find_image(str(entry["file_name"]), Path(file), images)
-            _place(source, out, split, str(entry["file_name"]), rows[entry["id"]], placing)
-            totals[0] += 1
-            totals[1] += len(rows[entry["id"]])
-    return Converted(_write_data(out, list(files), names), totals[0], totals[1], names, tuple(problems))
+    with atomic_folder(out) as folder:
+        for split, file in files.items():
+            data = _coco(Path(file))
+            category = {entry["id"]: entry["name"] for entry in data["categories"]}
+            here = tuple(category[key] for key in sorted(category))
+            if names and here != names:
+                raise UserError(f"{file} has other categories than the first file; all splits need the same.")
+            names = here
+            rows, left_out = _coco_rows(data, {key: number for number, key in enumerate(sorted(category))}, file)
+            problems += left_out
+            for entry in data["images"]:
+                source = _find_image(entry["file_name"], Path(file), images)
+                _place(source, folder, split, entry["file_name"], rows[entry["id"]], placing)
+                totals[0] += 1
+                totals[1] += len(rows[entry["id"]])
+        _write_data(folder, list(files), names)
+    return Converted(Path(out) / "data.yaml", totals[0], totals[1], names, tuple(problems))
 
 
 def voc_to_yolo(
@@ -86,9 +89,9 @@ def voc_to_yolo(
     names are those found, sorted, unless given; objects of other classes are then left out.
 
     Raises:
-        UserError: no XML files, a broken one, an image is missing.
+        UserError: `out` exists, no XML files, a broken one, an image is missing.
     """
-    folder, out = Path(folder), Path(out)
+    folder = Path(folder)
     place = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     files = sorted(place.rglob("*.xml"))
     if not files:
@@ -101,17 +104,20 @@ def voc_to_yolo(
     problems = [f"objects of class {name} are left out" for name in found if name not in classes]
     totals = [0, 0]
     splits = _voc_splits(folder, list(parsed))
-    for split, stems in splits.items():
-        for stem in stems:
-            if stem not in parsed:
-                raise UserError(f"{folder}/ImageSets/Main/{split}.txt names {stem}, which has no annotation file.")
-            entry = parsed[stem]
-            rows, left_out = _voc_rows(entry, classes, keep_difficult)
-            problems += left_out
-            _place(_voc_image(folder, entry), out, split, entry.image, rows, placing)
-            totals[0] += 1
-            totals[1] += len(rows)
-    return Converted(_write_data(out, list(splits), classes), totals[0], totals[1], classes, tuple(problems))
+    with atomic_folder(out) as made:
+        for split, stems in splits.items():
+            for stem in stems:
+                if stem not in parsed:
+                    raise UserError(f"{folder}/ImageSets/Main/{split}.txt names {stem}, which has no annotation file.")
+                entry = parsed[stem]
+                rows, left_out = _voc_rows(entry, classes, keep_difficult)
+                problems += left_out
+                source, name = _voc_image(folder, entry)
+                _place(source, made, split, name, rows, placing)
+                totals[0] += 1
+                totals[1] += len(rows)
+        _write_data(made, list(splits), classes)
+    return Converted(Path(out) / "data.yaml", totals[0], totals[1], classes, tuple(problems))
 
 
 def _coco(file: Path) -> dict[str, Any]:
@@ -120,11 +126,26 @@ def _coco(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is no COCO annotation file; it needs the lists images, annotations and categories.")
     if not isinstance(data.get("annotations"), list):
         raise UserError(f"{file} has no annotations (is it an image_info file of a test set?).")
-    for key, needed in (("images", ("id", "file_name", "width", "height")), ("categories", ("id", "name"))):
+    for key, needed in _COCO_ENTRIES.items():
         for number, entry in enumerate(data[key]):
-            if not isinstance(entry, dict) or not all(name in entry for name in needed):
-                raise UserError(f"{file}: entry {number} of {key} lacks one of {', '.join(needed)}.")
+            if not isinstance(entry, dict):
+                raise UserError(f"{file}: entry {number} of {key} is no object with {', '.join(needed)}.")
+            for name, (kind, what) in needed.items():
+                value = entry.get(name)
+                if not isinstance(value, kind) or isinstance(value, bool) or (what == "a size" and not 0 < value < 1e6):
+                    raise UserError(f"{file}: entry {number} of {key} has no {name} that is {what}; correct it.")
     return data
+
+
+_COCO_ENTRIES: dict[str, dict[str, tuple[Any, str]]] = {
+    "images": {
+        "id": (int | str, "a number or a word"),
+        "file_name": (str, "a text"),
+        "width": (int | float, "a size"),
+        "height": (int | float, "a size"),
+    },
+    "categories": {"id": (int, "a whole number"), "name": (str, "a text")},
+}
 
 
 def _coco_rows(
@@ -140,9 +161,11 @@ def _coco_rows(
             width, height = sizes[entry["image_id"]]
             x, y, w, h = (float(value) for value in entry["bbox"])
             row = _row(class_of[int(entry["category_id"])], x, y, x + w, y + h, width, height)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if not math.isfinite(sum(row[1:]) if row else 0.0):
+                raise ValueError("not finite")
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"{file}: annotation {number} is broken ({type(error).__name__}: {error}); it needs image_id, "
+                f"{file}: annotation {number} is broken ({type(error).__name__}: {told(error)}); it needs image_id, "
                 "category_id and a bbox of 4 numbers, and both ids must exist."
             ) from error
         if row is None:
@@ -156,12 +179,30 @@ def _find_image(name: str, file: Path, images: str | Path | None) -> Path:
     folders = (
         [Path(images)] if images is not None else [file.parent, file.parent / "images", file.parent.parent / "images"]
     )
+    if _leads_out(name):
+        raise UserError(f"{file} names the image {shown(name)}, which is outside its folder; make such names relative.")
     for folder in folders:
-        if (folder / name).is_file():
+        if _is_file(folder / name):
             return folder / name
     raise UserError(
-        f"Image {name} of {file} is not in {' or '.join(map(str, folders))}; give the folder of the images."
+        f"Image {told(name)} of {file} is not in {' or '.join(map(str, folders))}; give the folder of the images."
     )
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a name in a file of annotations is more than a name in the folder of the images."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or name[1:2] == ":"  # a drive
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than the system allows, or with a NUL
+        return False
+
+
+_VocObject = tuple[str, bool, float, float, float, float]  # name, difficult, x0, y0, x1, y1 (counted from 1)
 
 
 @dataclass(frozen=True)
@@ -169,28 +210,29 @@ class _VocFile:
     file: Path
     image: str
     size: tuple[int, int]  # width, height
-    objects: tuple[
-        tuple[str, bool, float, float, float, float], ...
-    ]  # name, difficult, x0, y0, x1, y1 (counted from 1)
+    objects: tuple[_VocObject, ...]
 
 
 def _voc(file: Path) -> _VocFile:
     try:
         root = ET.parse(file).getroot()
         size = int(float(_text(root, "size/width"))), int(float(_text(root, "size/height")))
-        objects = tuple(
-            (
-                _text(item, "name").strip(),
-                (item.findtext("difficult") or "0").strip() == "1",
-                *(float(_text(item, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")),
-            )
-            for item in root.iter("object")
-        )
-    except (ET.ParseError, ValueError, OSError) as error:
-        raise UserError(f"{file} is no VOC annotation ({error}).") from error
-    if min(size) < 1:
-        raise UserError(f"{file} gives the image size {size[0]} x {size[1]}; correct <size>.")
-    return _VocFile(file, (root.findtext("filename") or f"{file.stem}.jpg").strip(), size, objects)  # type: ignore[arg-type]
+        objects = tuple(_voc_object(item) for item in root.iter("object"))
+    except (ET.ParseError, ValueError, OverflowError, LookupError, OSError) as error:
+        raise UserError(f"{file} is no VOC annotation ({told(error)}).") from error
+    if not 0 < min(size) <= max(size) < 1e6:
+        raise UserError(f"{file} gives the image size {told(size[0], 20)} x {told(size[1], 20)}; correct <size>.")
+    image = (root.findtext("filename") or "").strip()
+    usable = image if image and not _leads_out(image) else f"{file.stem}.jpg"
+    return _VocFile(file, usable, size, objects)
+
+
+def _voc_object(item: ET.Element) -> _VocObject:
+    box = [float(_text(item, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+    if not all(map(math.isfinite, box)):
+        raise ValueError("a box that is not finite")
+    difficult = (item.findtext("difficult") or "0").strip() == "1"
+    return _text(item, "name").strip(), difficult, box[0], box[1], box[2], box[3]
 
 
 def _text(element: ET.Element, path: str) -> str:
@@ -225,7 +267,8 @@ def _voc_rows(entry: _VocFile, classes: Sequence[str], keep_difficult: bool) -> 
     return rows, problems
 
 
-def _voc_image(folder: Path, entry: _VocFile) -> Path:
+def _voc_image(folder: Path, entry: _VocFile) -> tuple[Path, str]:
+    """The image of an annotation, and its name in its folder."""
     stem = Path(entry.image).stem
     for place in (folder / "JPEGImages", folder / "images", entry.file.parent):
         # <filename> often has a wrong suffix, or is another file altogether; the annotation's own name decides then.
@@ -233,10 +276,10 @@ def _voc_image(folder: Path, entry: _VocFile) -> Path:
             entry.image,
             *(f"{base}{suffix}" for base in (stem, entry.file.stem) for suffix in sorted(SUFFIXES)),
         ):
-            if (place / name).is_file():
-                return place / name
+            if _is_file(place / name):
+                return place / name, name
     raise UserError(
-        f"The image of {entry.file} ({entry.image}) is not in {folder}/JPEGImages or beside the annotation."
+        f"The image of {entry.file} ({told(entry.image)}) is not in {folder}/JPEGImages or beside the annotation."
     )
 
 
@@ -251,25 +294,25 @@ def _row(number: int, x0: float, y0: float, x1: float, y1: float, width: float, 
 
 def _place(source: Path, out: Path, split: str, name: str, rows: Iterable[Row], placing: Placing) -> None:
     """Puts an image (as a link or a copy) and its label file into the new data set."""
-    relative = Path(*[part for part in Path(name).parts if part not in ("..", "/", "\\")]).with_suffix(source.suffix)
+    relative = Path(name).with_suffix(source.suffix)
     image = out / "images" / split / relative
     label = (out / "labels" / split / relative).with_suffix(".txt")
+    if label.exists():
+        raise UserError(f"Two images would have the labels {split}/{relative.with_suffix('.txt')}; rename one of them.")
     try:
         image.parent.mkdir(parents=True, exist_ok=True)
         label.parent.mkdir(parents=True, exist_ok=True)
         if placing == "copy":
             shutil.copyfile(source, image)
         else:
-            image.unlink(missing_ok=True)
             image.symlink_to(os.path.relpath(source.resolve(), image.parent.resolve()))
         label.write_text("".join(f"{row[0]} {' '.join(f'{value:.6f}' for value in row[1:])}\n" for row in rows))
     except OSError as error:
         raise UserError(f"Cannot write {image}: {error.strerror or error}; choose another folder.") from error
 
 
-def _write_data(out: Path, splits: Sequence[str], names: Sequence[str]) -> Path:
+def _write_data(out: Path, splits: Sequence[str], names: Sequence[str]) -> None:
     entries = {split: f"images/{split}" for split in splits}
     entries.setdefault("val", entries["train"] if "train" in entries else next(iter(entries.values())))
     content = {"path": ".", **entries, "names": dict(enumerate(names))}
     write_text(out / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    return out / "data.yaml"

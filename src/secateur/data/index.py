@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,7 @@ from secateur.machine import granted_cpus
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 _FORMAT = "1"  # part of every signature: raise it when the meaning of the cached arrays changes
+_ARRAYS = ("shapes", "labels", "offsets", "points", "point_offsets")
 _SHOWN = 10  # problems printed before "and n more"
 
 
@@ -119,7 +121,7 @@ def scan(
         raise UserError(f"The data set is empty: there are no images in {places} (split {split} of {config.file}).")
     signature = _signature(files, config.labelled)
     caches = _cache_files(files, split, config) if cache else []
-    index = next((found for place in caches if (found := _load(place, signature)) is not None), None)
+    index = next((found for place in caches if (found := _load(place, signature, files)) is not None), None)
     if index is None:
         index = _check(files, signature, split, config.labelled, progress)
         if len(index):
@@ -278,7 +280,7 @@ def _save(index: Index, places: list[Path]) -> None:
     text = {"files": index.files, "counts": asdict(index.counts), "problems": index.problems}
     # ASCII escapes keep file names that are no valid UTF-8.
     packed = np.frombuffer(json.dumps(text, ensure_ascii=True).encode(), np.uint8)
-    arrays = {name: getattr(index, name) for name in ("shapes", "labels", "offsets", "points", "point_offsets")}
+    arrays = {name: getattr(index, name) for name in _ARRAYS}
     for place in places:
         try:
             with atomic_write(place) as temporary, temporary.open("wb") as stream:
@@ -288,19 +290,44 @@ def _save(index: Index, places: list[Path]) -> None:
             continue  # a cache that cannot be written costs only time
 
 
-def _load(place: Path, signature: str) -> Index | None:
+def _load(place: Path, signature: str, files: Sequence[str]) -> Index | None:
+    """What is cached of these files; None where nothing is, or no index of them: data sets travel with their caches."""
     try:
+        with zipfile.ZipFile(place) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > place.stat().st_size:
+                return None  # ours are not compressed: this one would grow
         with np.load(place, allow_pickle=False) as data:
             if str(data["signature"]) != signature:
                 return None
             text = json.loads(data["text"].tobytes())
-            arrays = {name: data[name] for name in ("shapes", "labels", "offsets", "points", "point_offsets")}
+            index = Index(
+                files=tuple(text["files"]),
+                counts=Counts(**text["counts"]),
+                problems=tuple(map(str, text["problems"])),
+                signature=signature,
+                **{name: data[name] for name in _ARRAYS},
+            )
+        return index if _is_sound(index, files) else None
     except Exception:  # a damaged cache, whatever is wrong with it, is made anew
         return None
-    return Index(
-        files=tuple(text["files"]),
-        counts=Counts(**text["counts"]),
-        problems=tuple(text["problems"]),
-        signature=signature,
-        **arrays,
+
+
+def _is_sound(index: Index, files: Sequence[str]) -> bool:
+    """Whether all that an index says of its arrays holds, and it speaks of these files alone."""
+    rows, points = len(index.labels), len(index.points)
+    return (
+        set(index.files) <= set(files)
+        and index.shapes.shape == (len(index), 2)
+        and index.labels.shape == (rows, 5)
+        and index.points.shape == (points, 2)
+        and bool(np.isfinite(index.labels).all() and np.isfinite(index.points).all() and (index.labels >= 0).all())
+        and len(index.offsets) == len(index) + 1
+        and _are_offsets(index.offsets, rows)
+        and len(index.point_offsets) in (0, rows + 1)
+        and (not len(index.point_offsets) or _are_offsets(index.point_offsets, points))
     )
+
+
+def _are_offsets(offsets: Integers, count: int) -> bool:
+    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1
+    return bool(whole and offsets[0] == 0 and offsets[-1] == count and (np.diff(offsets) >= 0).all())

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.pruning.allocation import Worth, allocate, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, Cost
@@ -85,9 +85,20 @@ class State:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> State:
-        """Reads what `to_dict` gave."""
-        order, losses, savings = (np.array(data[name], dtype=np.float64) for name in ("order", "losses", "savings"))
-        return State(int(data["round"]), order, Worth(losses, savings), Plan.from_dict(data["plan"]))
+        """Reads what `to_dict` gave.
+
+        Raises:
+            UserError: a field is missing or wrong.
+        """
+        try:
+            order, losses, savings = (np.array(data[name], dtype=np.float64) for name in ("order", "losses", "savings"))
+            if not order.ndim == 1 or not order.shape == losses.shape == savings.shape:
+                raise ValueError("its lists are of different lengths")
+            return State(int(data["round"]), order, Worth(losses, savings), Plan.from_dict(data["plan"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"This is no state of rounds of pruning ({type(error).__name__}: {told(error)})."
+            ) from error
 
 
 def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:
@@ -155,6 +166,10 @@ class Rounds(Generic[Network]):
             raise UserError(self.graph.frozen.sentence)
         count = number_of_rounds(self.settings, self.budgets, self.reference)
         state = state or self.beginning()
+        if len(state.order) != self.graph.units:
+            raise UserError(
+                f"These rounds were begun with {len(state.order)} units, the network has {self.graph.units}."
+            )
         while state.round < count:
             state = self.after(state, count)
             if save is not None:

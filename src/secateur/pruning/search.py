@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.pruning.allocation import Widths, allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
@@ -254,12 +254,15 @@ def _key(graph: ChannelGraph, scores: Floats, widths: Sequence[Widths], settings
     return hashlib.sha256(text.encode() + np.asarray(scores, dtype=np.float64).tobytes()).hexdigest()[:32]
 
 
-def _restored(state: dict[str, Any] | None, key: str) -> tuple[list[Candidate], int]:
-    """Candidates and dropped draws of an interrupted search."""
-    if state is None or state.get("key") != key:
+def _restored(state: Any, key: str) -> tuple[list[Candidate], int]:
+    """Candidates and dropped draws of an interrupted search; of a state that is none, or of another search, nothing."""
+    if not isinstance(state, dict) or state.get("key") != key:
         return [], 0
-    rows = [Candidate(**{**row, "kept": tuple(row["kept"])}) for row in state["candidates"]]
-    return rows, int(state["dropped"])
+    try:
+        rows = [Candidate(**{**row, "kept": tuple(row["kept"])}) for row in state["candidates"]]
+        return rows, int(state["dropped"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"The state of the search is damaged ({told(error)}); remove it to begin anew.") from error
 
 
 def _notes(history: Sequence[Candidate], best: Candidate, wanted: int, dropped: int) -> list[str]:

@@ -13,7 +13,7 @@ from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.classes import knows_classes
 from secateur.detector.start import starting_point
-from secateur.errors import Interrupted, UserError
+from secateur.errors import Interrupted, UserError, told
 from secateur.files import read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.report.pictures import draw_evaluation
@@ -73,9 +73,8 @@ def resume_training(where: str, verb: str, place: Place) -> Summary:
     folder = next((f for f in (folder, *folder.parents) if (f / OPTIONS).is_file()), folder)
     if not (folder / OPTIONS).is_file():
         raise UserError(f"There is no training to resume in {folder}: {OPTIONS} is missing; give a run folder.")
-    record = read_json(folder / OPTIONS)
-    step = _restored(record, folder)
-    data = load_data_config(record["options"]["data"])
+    step, data_file = restored(folder)
+    data = load_data_config(data_file)
     start = load_checkpoint(folder / START)
     with run_lock(folder):
         return _trained(step, start, _context(step, data), folder)
@@ -116,12 +115,13 @@ def _new_folder(step: TrainingStep, data_file: str, start: Checkpoint, place: Pl
     return Path(once(make, step.train.device))
 
 
-def _restored(record: dict[str, Any], folder: Path) -> TrainingStep:
-    """The step from what `_new_folder` wrote (groups of settings by name).
+def restored(folder: Path) -> tuple[TrainingStep, str]:
+    """The step, and its data set, from what `_new_folder` wrote (groups of settings by name).
 
     Raises:
         UserError: the record is of another kind, or of a version with other settings.
     """
+    record = read_json(folder / OPTIONS)
     try:
         kind = STEPS[record["command"]]
         groups = [value for value in record["options"].values() if isinstance(value, dict)]
@@ -131,11 +131,16 @@ def _restored(record: dict[str, Any], folder: Path) -> TrainingStep:
         settings = under_present_names(settings)
         unused = record["options"].get("place", {})
         step = configured(kind, {name: value for name, value in settings.items() if name not in unused}, str(folder))
+        data_file = plain["data"]
+        if not isinstance(data_file, str):
+            raise TypeError("its data is no file")
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / OPTIONS} is not a record of a training ({error!r}); start a new one.") from error
+        raise UserError(
+            f"{folder / OPTIONS} is not a record of a training ({told(error)}); start a new one."
+        ) from error
     if not isinstance(step, TrainingStep):
         raise UserError(f"{folder} holds no training but '{record['command']}'; repeat its command instead.")
-    return step
+    return step, data_file
 
 
 def _summary(step: TrainingStep, folder: Path, result: FitResult, context: Context) -> Summary:
