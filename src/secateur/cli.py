@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateur.commands import COMMANDS, Command
-from secateur.errors import Interrupted, PartlyDoneError, UserError
+from secateur.errors import Interrupted, PartlyDoneError, UserError, shown
 from secateur.machine import use_threads
 from secateur.ranges import check_ranges
 from secateur.words import understood
@@ -79,7 +79,7 @@ def _answer(arguments: list[str]) -> None:
         return
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        raise UserError(f"Unknown command '{name}'; choose one of {', '.join(_names())}.")
+        raise UserError(f"Unknown command {shown(name)}; choose one of {', '.join(_names())}.")
     _call(COMMANDS[name], rest)
 
 

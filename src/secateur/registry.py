@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 
 PLUGINS = "SECATEUR_PLUGINS"
 
@@ -51,7 +51,7 @@ class Registry(Mapping[str, T]):
         """
         self._search()
         if name not in self._methods:
-            raise UserError(f"Unknown {self.kind} '{name}'; choose one of {', '.join(sorted(self._methods))}.")
+            raise UserError(f"Unknown {self.kind} {shown(name)}; choose one of {', '.join(sorted(self._methods))}.")
         return self._methods[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -35,8 +35,12 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "
 _REACHES_OUT = ("subprocess", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.", "socket.",
                 "ftplib",
                 "urllib", "webbrowser", "smtplib", "code.__new__", "os.startfile")  # fmt: skip
-_CHANGES = {"os.remove", "os.rmdir", "os.rename", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.truncate",
-            "shutil.rmtree", "shutil.move", "shutil.copyfile"}  # fmt: skip
+_CHANGES = {
+    **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "shutil.rmtree"), slice(1)),
+    **dict.fromkeys(("os.rename", "shutil.move"), slice(2)),
+    **dict.fromkeys(("os.link", "os.symlink", "shutil.copyfile"), slice(1, 2)),
+}
+"""Which of an event's arguments are the places that it changes."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ def watch(folder: Path, found: list[str]) -> Callable[[str, tuple[Any, ...]], No
             path, _, flags = arguments
             if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and outside(path):
                 wrong = f"open {path!r} for writing"
-        elif event in _CHANGES and outside(arguments[0]):
-            wrong = f"{event} {arguments[0]!r}"
+        elif event in _CHANGES and any(outside(path) for path in arguments[_CHANGES[event]]):
+            wrong = f"{event} {arguments!r}"
         elif event in ("exec", "compile"):
             # Libraries make classes out of texts of their own when they are imported; none of it comes from a file.
             caller = sys._getframe(1).f_code.co_filename

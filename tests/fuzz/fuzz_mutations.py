@@ -10,6 +10,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 
@@ -175,6 +176,29 @@ def of_yaml(rng: random.Random, data: bytes) -> bytes:
         bomb = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 'x'}]\n" for n in range(9))
         return data + b"\n" + bomb.replace("a8: &a8", rng.choice(["names: &a8", "nc: &a8", "a8: &a8"])).encode()
     return yaml.safe_dump(tree(rng, yaml.safe_load(data)), allow_unicode=True).encode("utf-8", "surrogatepass")
+
+
+def of_xml(rng: random.Random, data: bytes) -> bytes:
+    """Elements with another text or name, without children, doubled or nested; entities without end; other letters."""
+    kind = rng.randrange(8)
+    if kind == 0:
+        return of_bytes(rng, data)
+    if kind == 1:
+        bomb = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "x" * 10}">' for n in range(9))
+        return f"<!DOCTYPE a [{bomb}]>".encode() + data.replace(b"</", b"&a8;</", 1)
+    if kind == 2:
+        depth = rng.choice([50, 5000, 100_000])
+        return data.replace(b"</object>", b"<object>" * depth + b"</object>" * depth + b"</object>")
+    root = ElementTree.fromstring(data)
+    for _ in range(rng.choice([1, 1, 2])):
+        element = rng.choice(list(root.iter()))
+        if kind < 6:
+            element.text = str(rng.choice([*NUMBERS, *WORDS]))
+        elif kind == 6:
+            element.tag = rng.choice(["x", "size", "object", "name", "filename"])
+        else:
+            element[:] = list(element)[1:] if rng.random() < 0.5 else list(element) * rng.choice([2, 50])
+    return ElementTree.tostring(root)
 
 
 def of_rows(rng: random.Random, data: bytes) -> bytes:

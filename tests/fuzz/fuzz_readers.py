@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,11 +14,23 @@ import numpy as np
 import torch
 import yaml
 from detector_files import as_stock, fake_class, tiny
-from fuzz_mutations import Mutation, of_bytes, of_head, of_json, of_pickle, of_rows, of_safetensors, of_yaml, of_zip
+from fuzz_mutations import (
+    Mutation,
+    of_bytes,
+    of_head,
+    of_json,
+    of_pickle,
+    of_rows,
+    of_safetensors,
+    of_xml,
+    of_yaml,
+    of_zip,
+)
 from torch import nn
 
 from latency_subjects import table_of
 from secateur.data.config import load_data_config
+from secateur.data.convert import coco_to_yolo, voc_to_yolo
 from secateur.data.images import read_image
 from secateur.data.index import scan
 from secateur.data.synthetic import generate
@@ -28,14 +41,18 @@ from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_check
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.files import read_json, write_json
-from secateur.pruning.allocation import allocate
+from secateur.pruning.allocation import Worth, allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
 from secateur.pruning.latency.table import LatencyTable
 from secateur.pruning.plan import Plan
+from secateur.pruning.rounds import State
 from secateur.runs.recipes.recipe import load_recipe
 from secateur.runs.recipes.resolve import resolve
+from secateur.runs.training_run import restored
+from secateur.steps.train import Train
 from secateur.training.hyp import load_hyp
+from secateur.training.state import random_state, read_state, write_state
 from tiny_network import TINY
 
 Bases = dict[str, bytes]
@@ -105,6 +122,14 @@ def _predictor(file: Path) -> None:
     predictor.predict(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
 
+def _coco(file: Path) -> None:
+    coco_to_yolo(file, file.parent / "converted", images=file.parent / "images" / "train")
+
+
+def _voc(file: Path) -> None:
+    voc_to_yolo(file.parent, file.parent / "converted")
+
+
 YAML = (of_yaml,)
 READERS: dict[str, Reader] = {
     "pt": Reader("stock.pt", (of_zip, of_zip, of_zip, of_bytes), _checkpoint),
@@ -116,6 +141,11 @@ READERS: dict[str, Reader] = {
     "topology": Reader("model.yaml", YAML, _topology),
     "labels": Reader("labels/train/00000.txt", (of_rows,), _labels),
     "image": Reader("images/train/00000.jpg", (of_head, of_bytes), _image),
+    "coco": Reader("instances.json", (of_json,), _coco),
+    "voc": Reader("00000.xml", (of_xml,), _voc),
+    "state": Reader("state.pt", (of_zip, of_bytes), lambda file: read_state(file.parent)),
+    "record": Reader("options.json", (of_json,), lambda file: restored(file.parent)),
+    "rounds": Reader("rounds.json", (of_json,), lambda file: State.from_dict(read_json(file))),
     "plan": Reader("plan.json", (of_json,), lambda file: Plan.from_dict(read_json(file))),
     "table": Reader("table.json", (of_json,), LatencyTable.load),
     "onnx": Reader("model.onnx", (of_bytes, of_head), _predictor),
@@ -130,7 +160,10 @@ def make_bases(folder: Path) -> Bases:
     detector = tiny(3)
     save_checkpoint(Checkpoint.of(detector), folder / "own.safetensors")
     graph = trace(detector)
-    write_json(folder / "plan.json", allocate(graph, np.arange(float(graph.units)), Budget("percent", 0.2)).to_dict())
+    order = np.arange(float(graph.units))
+    plan = allocate(graph, order, Budget("percent", 0.2))
+    write_json(folder / "plan.json", plan.to_dict())
+    write_json(folder / "rounds.json", State(2, order, Worth(order, order), plan).to_dict())
     table_of(graph).save(folder / "table.json")
     stock = _stock(detector)
     torch.save(stock, folder / "stock.pt")
@@ -144,7 +177,33 @@ def make_bases(folder: Path) -> Bases:
     (folder / "hyp.yaml").write_text("lr0: 0.01\nlrf: 0.1\nmosaic: 1.0\nanchor_t: 4.0\nwarmup_epochs: 3.0\n")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (folder / "model.yaml").write_text(yaml.safe_dump(TINY))
+    _annotations(folder)
+    _run(folder, detector)
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def _annotations(folder: Path) -> None:
+    """The same box as COCO and VOC write it."""
+    images = [{"id": 1, "file_name": "00000.jpg", "width": 64, "height": 64}]
+    boxes = [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1.0, 2.0, 30.0, 40.0], "iscrowd": 0}]
+    write_json(
+        folder / "instances.json", {"images": images, "categories": [{"id": 3, "name": "a"}], "annotations": boxes}
+    )
+    (folder / "00000.xml").write_text(
+        "<annotation><filename>train/00000.jpg</filename><size><width>64</width><height>64</height></size><object>"
+        "<name>a</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax>"
+        "</bndbox></object></annotation>"
+    )
+
+
+def _run(folder: Path, detector: Detector) -> None:
+    """What a training keeps, to go on from it."""
+    step = dataclasses.asdict(Train())
+    step["train"].pop("hyp")
+    write_json(folder / "options.json", {"command": "train", "options": {"data": "data.yaml", **step}})
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.1, momentum=0.9)
+    tensors = {"model": detector.state_dict(), "optimizer": optimizer.state_dict(), "generators": [random_state()]}
+    write_state(folder, {"settings": step["train"], "rows": [{"epoch": 0}], "run": {"epoch": 1}} | tensors)
 
 
 def _stock(detector: Detector) -> dict[str, object]:

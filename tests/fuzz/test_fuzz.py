@@ -74,6 +74,9 @@ def _refuses(words: str) -> Callable[[Path], object]:
         (lambda file: subprocess.run(["true"], check=False), "event"),
         (lambda file: (file.parents[2] / "outside").write_text("x"), "event"),
         (lambda file: (file.parent / "inside").write_text("x"), "read"),
+        (lambda file: (file.parent / "link").symlink_to("/etc/passwd"), "read"),
+        (lambda file: (file.parents[2] / "link").symlink_to(file), "event"),
+        (lambda file: file.rename(file.parents[2] / "outside"), "event"),
         (lambda file: __import__("socket").create_connection(("127.0.0.1", 9)), "event"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.evaluation.settings import PREDICTION, NmsSettings
 from secateur.ranges import BATCH, SHARE, Between, check_ranges
 
@@ -49,7 +49,7 @@ class ExportSettings:
         _ = self.nms
         for name, value, known in (("precision", self.precision, PRECISIONS), ("output", self.output, OUTPUTS)):
             if value not in known:
-                raise UserError(f"Unknown {name} {value!r} of an export; choose one of {', '.join(known)}.")
+                raise UserError(f"Unknown {name} {shown(value)} of an export; choose one of {', '.join(known)}.")
 
     @property
     def nms(self) -> NmsSettings:

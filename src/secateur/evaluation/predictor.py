@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.detector.architecture import DetectionNetwork
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
 
@@ -95,7 +95,7 @@ class TorchPredictor:
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
     if name not in _PRECISIONS:
-        raise UserError(f"Unknown precision {name!r}; choose one of {', '.join(_PRECISIONS)}.")
+        raise UserError(f"Unknown precision {shown(name)}; choose one of {', '.join(_PRECISIONS)}.")
     if name == "fp16" and device.type == "cpu":
         logger.warning("fp16 needs a GPU: computing in fp32.")
         name = "fp32"

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.pruning.graph import ChannelGraph, Floats, Ids
 from secateur.pruning.settings import PerSaving, Tie
 from secateur.pruning.statistics import Statistics
@@ -61,7 +61,7 @@ def score(name: str, graph: ChannelGraph, statistics: Statistics, *, tie: Tie = 
         UserError: unknown criterion or tie, or statistics without what it needs.
     """
     if tie not in get_args(Tie):
-        raise UserError(f"Unknown way to join tied channels '{tie}'; choose one of {', '.join(get_args(Tie))}.")
+        raise UserError(f"Unknown way to join tied channels {shown(tie)}; choose one of {', '.join(get_args(Tie))}.")
     return CRITERIA[name].measure(graph, replace(statistics, tie=tie, seed=seed))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.ranges import COUNT, FACTOR, POSITIVE, SHARE, Between, check_ranges
 
 
@@ -63,7 +63,7 @@ class SparsifySettings:
         choices = {"mode": ("subgradient", "proximal"), "penalty": ("gamma", "conv", "both"), "tied": ("each", "group")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
+                raise UserError(f"Option {name} is {shown(getattr(self, name))}; choose one of {', '.join(allowed)}.")
         if self.reach == 0:
             raise UserError("Option reach is 0; it must be positive.")
         if self.conv_rate == 0 and self.penalty != "gamma":
@@ -118,7 +118,7 @@ class WeightSettings:
         choices = {"pruning_scope": ("global", "layer", "local"), "block_reduction": ("mean", "sum", "max")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
+                raise UserError(f"Option {name} is {shown(getattr(self, name))}; choose one of {', '.join(allowed)}.")
         self._check_shares()
 
         idle = [name for name in ("group_lasso", "progressive") if getattr(self, name)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from secateur.data.index import Index
 from secateur.detector.model import Detector
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.machine import pick_device
 from secateur.training.anchors import fit_anchors_
 from secateur.training.batchnorm import separate_batchnorm_, synchronise_batchnorm_
@@ -302,5 +302,6 @@ def _same_options(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if name not in FREE_OPTIONS and before.get(name) != value:
             raise UserError(
-                f"Cannot resume: option {name} was {before.get(name)!r} and is {value!r} now; repeat the first value."
+                f"Cannot resume: option {name} was {shown(before.get(name))} and is {value!r} now; repeat the first "
+                "value."
             )

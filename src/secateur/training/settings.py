@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 from secateur.ranges import BATCH, COUNT, EPOCHS, PIXELS, SEED, SHARE, WORKERS, Between, check_ranges
 from secateur.training.hyp import Hyp
 
@@ -85,7 +85,7 @@ class TrainSettings:
         choices = {"optimizer": ("SGD", "Adam", "AdamW"), "amp": ("auto", "off", "bf16", "fp16")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"Option {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
+                raise UserError(f"Option {name} is {shown(getattr(self, name))}; choose one of {', '.join(allowed)}.")
         if self.label_smoothing == 1:
             raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must lie in 0..1, 1 excluded.")
         if not self.freeze:

@@ -61,7 +61,7 @@ def load_recipe(name: str | Path) -> Recipe:
         file = Path(name)
         if file.suffix not in {".yaml", ".yml"} or not file.is_file():
             known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
-            raise UserError(f"Unknown recipe '{name}'; choose one of {known}, or give a recipe YAML file.")
+            raise UserError(f"Unknown recipe {shown(name)}; choose one of {known}, or give a recipe YAML file.")
     data = read_yaml(file, "recipe")
     if not isinstance(data, dict) or not isinstance(data.get("stages"), list):
         raise UserError(f"{file} is not a recipe: it needs the keys name, summary, source and a list of stages.")
