@@ -105,27 +105,40 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["val", "--data", "{data}"],
-        ["train", "--data", "{data}", "--epochs", "1"],
-        ["prune", "--flops", "0.8", "--criterion", "l1"],
-        ["run", "--data", "{data}", "--recipe", "quick"],
-        ["sweep", "--data", "{data}", "--criterion", "l1"],
-        ["export", "--format", "torchscript"],
-        ["predict", "{images}"],
-    ],
-    ids=lambda words: words[0],
-)
+COMMANDS = [
+    ["val", "--data", "{data}"],
+    ["train", "--data", "{data}", "--epochs", "1"],
+    ["prune", "--flops", "0.8", "--criterion", "l1"],
+    ["run", "--data", "{data}", "--recipe", "quick"],
+    ["sweep", "--data", "{data}", "--criterion", "l1"],
+    ["export", "--format", "torchscript"],
+    ["predict", "{images}"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_a_full_disk_leaves_no_run_folder(
     words: list[str], tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = [word.format(data=tiny_data, images=tiny_data.parent / "images" / "val") for word in words]
+    said = _said(words, tiny_data)
     with full_disk():
         told = sentence(capsys, *said, "--weights", str(tiny_weights), "--img", "64")
     assert "Cannot write" in told or "cannot be written" in told
-    assert not [path for path in Path("runs").rglob("*") if path.is_file() or path.name.startswith("exp")]
+    assert not Path("runs").exists()
+
+
+def _said(words: list[str], data: Path) -> list[str]:
+    return [word.format(data=data, images=data.parent / "images" / "val") for word in words]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders from anybody, root among them")
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] != "export"], ids=lambda words: words[0])
+def test_a_folder_in_which_nothing_can_be_made_is_named(
+    words: list[str], tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = [*_said(words, tiny_data), "--weights", str(tiny_weights), "--img", "64", "--project", "/proc/no/runs"]
+    assert "Cannot make the run folder /proc/no/runs/exp" in sentence(capsys, *said)
+    assert not Path("runs").exists()
 
 
 def test_a_folder_that_could_not_be_used_goes_with_those_around_it(tmp_path: Path) -> None:

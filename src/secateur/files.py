@@ -192,18 +192,26 @@ def fresh_run(root: str | Path, name: str = "exp", worth_keeping: Callable[[], b
         UserError: the folder cannot be made.
     """
     root = Path(root)
-    around = [place for place in (root, *root.parents) if not place.exists()]
-    folder: Path | None = None
-    try:
+    with no_empty_folders(root):
         folder = increment_run(root, name)
-        yield folder
-    except Exception:
-        if folder is None or not worth_keeping():
-            if folder is not None:
+        try:
+            yield folder
+        except Exception:
+            if not worth_keeping():
                 shutil.rmtree(folder, ignore_errors=True)
-            for place in around:
-                with suppress(OSError):  # another run may be in it by now
-                    place.rmdir()
+            raise
+
+
+@contextmanager
+def no_empty_folders(root: Path) -> Iterator[None]:
+    """On failure, removes `root` and the folders around it that were made meanwhile, as far as nothing is in them."""
+    made = [place for place in (root, *root.parents) if not place.exists()]
+    try:
+        yield
+    except Exception:
+        for place in made:
+            with suppress(OSError):  # another run may be in it by now
+                place.rmdir()
         raise
 
 

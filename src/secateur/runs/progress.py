@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from secateur.errors import UserError
-from secateur.files import fresh_run, read_json, usable_path, write_json
+from secateur.files import fresh_run, no_empty_folders, read_json, usable_path, write_json
 
 LOG = logging.getLogger("secateur")
 LOCK = ".lock"
@@ -67,24 +67,29 @@ class Progress:
         Raises:
             UserError: another process is at work on that very run, or no folder can be made.
         """
-        key = {**key, "format": str(FORMAT)}
-        # Two equal commands started together must not both find nothing and make a folder each.
-        with _gate(root):
-            progress = cls._unfinished(root, name, key)
-            if progress is None:
-                with fresh_run(root, name) as folder:
-                    progress = cls(folder, key)
-                    progress._save()
-            else:
-                LOG.info("Going on in %s: %d parts are done.", progress.folder, len(progress.parts))
-            lock = _locked(progress.folder)
-        try:
-            yield progress
-        except Exception:
-            progress._leave_if_idle()
-            raise
-        finally:
-            _unlock(lock)
+        with no_empty_folders(root):
+            # Two equal commands started together must not both find nothing and make a folder each.
+            with _gate(root):
+                progress = cls._opened(root, name, {**key, "format": str(FORMAT)})
+                lock = _locked(progress.folder)
+            try:
+                yield progress
+            except Exception:
+                progress._leave_if_idle()
+                raise
+            finally:
+                _unlock(lock)
+
+    @classmethod
+    def _opened(cls, root: Path, name: str, key: Mapping[str, str]) -> Progress:
+        progress = cls._unfinished(root, name, key)
+        if progress is not None:
+            LOG.info("Going on in %s: %d parts are done.", progress.folder, len(progress.parts))
+            return progress
+        with fresh_run(root, name) as folder:
+            progress = cls(folder, key)
+            progress._save()
+            return progress
 
     def _leave_if_idle(self) -> None:
         """Removes a folder in which nothing but bookkeeping was done: a failure before the first result."""

@@ -14,7 +14,7 @@ from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_check
 from secateur.detector.classes import knows_classes
 from secateur.detector.start import starting_point
 from secateur.errors import Interrupted, UserError, told
-from secateur.files import read_json, usable_path, write_json
+from secateur.files import no_empty_folders, read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.report.pictures import draw_evaluation
 from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
@@ -53,10 +53,11 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     for split in ("train", "val"):
         split_index(data, split, single_cls=step.train.single_cls, tell=True)
     step.check(start, context)
-    folder = _new_folder(step, data_file, start, place)
     # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
-    with removed_on_failure(folder, STATE_FILE), run_lock(folder):
-        return _trained(step, start, context, folder)
+    with no_empty_folders(place.root(step.verb)):
+        folder = _new_folder(step, data_file, start, place)
+        with removed_on_failure(folder, STATE_FILE), run_lock(folder):
+            return _trained(step, start, context, folder)
 
 
 def resume_training(where: str, verb: str, place: Place) -> Summary:
