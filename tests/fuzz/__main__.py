@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "detector")]
+
+# Children are forked: one of them would wait for ever for threads that only its parent has.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
 from fuzz_campaign import Case, campaign, table  # noqa: E402

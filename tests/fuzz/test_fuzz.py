@@ -87,3 +87,11 @@ def test_the_hook_and_the_limits_see_it(
     monkeypatch.setitem(fuzz_readers.READERS, "own", Reader("own.bin", (lambda rng, data: data,), read))
     both = list(campaign([Case("own", 0), Case("own", 1)], {"own.bin": b"sound"}))
     assert [outcome.end for outcome in both] == [end, end]
+
+
+def test_the_program_for_long_runs_takes_no_threads_into_its_children(tmp_path: Path) -> None:
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    words = [sys.executable, str(Path(__file__).parent), "-n", "4", "--reader", "pt", "--reader", "torchscript"]
+    ran = subprocess.run([*words, "--keep", str(tmp_path)], env=plain, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "torchscript" in ran.stdout.splitlines()[-1]
