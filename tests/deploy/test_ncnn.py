@@ -170,7 +170,7 @@ def test_what_is_no_folder_of_ncnn(copy, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "imgsz: [64]", "[1, 2", "a: &a [1]\nb: *a\nimgsz: [64, 96]", "\x00", "!!python/object/apply:os.getcwd []"],
+    ["", "imgsz: [64]", "[1, 2", "names: &a [*a]", "\x00", "!!python/object/apply:os.getcwd []"],
 )
 def test_metadata_that_is_broken(copy, text: str) -> None:
     (copy / "metadata.yaml").write_text(text)

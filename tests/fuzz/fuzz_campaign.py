@@ -109,7 +109,7 @@ def run_case(case: Case, bases: Bases, folder: Path, found: list[str]) -> Outcom
     """Reads one damaged file in its folder, in this process."""
     reader, start = READERS[case.reader], time.monotonic()
     for name, content in bases.items():
-        if name.startswith(("images", "labels")) or name == "data.yaml":
+        if name.startswith(("images/", "labels/", f"{Path(reader.file).parts[0]}/")) or name == "data.yaml":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
     (folder / reader.file).write_bytes(case.content(bases))

@@ -221,6 +221,18 @@ def of_rows(rng: random.Random, data: bytes) -> bytes:
     return "\n".join(" ".join(row) for row in rows).encode()
 
 
+def of_words(rng: random.Random, data: bytes) -> bytes:
+    """A word of a line replaced, as in the text of ncnn's networks, or letters changed."""
+    if rng.random() < 0.3:
+        return of_bytes(rng, data)
+    rows = [line.split(" ") for line in data.decode().splitlines()]
+    for _ in range(rng.choice([1, 1, 3])):
+        row = rows[rng.randrange(len(rows))]
+        value = rng.choice(["0", "-1", "2147483647", "1e30", "x", "0=2000000000", "1=-5", "-23309=9999999", *WORDS[:4]])
+        row[rng.randrange(len(row))] = value
+    return "\n".join(" ".join(row) for row in rows).encode()
+
+
 def of_safetensors(rng: random.Random, data: bytes) -> bytes:
     """The header's tree (offsets, dtypes, shapes), our metadata inside it, or bytes."""
     if rng.random() < 0.2:

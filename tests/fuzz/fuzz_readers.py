@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from fuzz_mutations import (
     of_pickle,
     of_rows,
     of_safetensors,
+    of_words,
     of_xml,
     of_yaml,
     of_zip,
@@ -142,7 +144,7 @@ READERS: dict[str, Reader] = {
     "labels": Reader("labels/train/00000.txt", (of_rows,), _labels),
     "image": Reader("images/train/00000.jpg", (of_head, of_bytes), _image),
     "coco": Reader("instances.json", (of_json,), _coco),
-    "voc": Reader("00000.xml", (of_xml,), _voc),
+    "voc": Reader("voc/00000.xml", (of_xml,), _voc),
     "state": Reader("state.pt", (of_zip, of_bytes), lambda file: read_state(file.parent)),
     "record": Reader("options.json", (of_json,), lambda file: restored(file.parent)),
     "rounds": Reader("rounds.json", (of_json,), lambda file: State.from_dict(read_json(file))),
@@ -151,6 +153,13 @@ READERS: dict[str, Reader] = {
     "onnx": Reader("model.onnx", (of_bytes, of_head), _predictor),
     "torchscript": Reader("model.torchscript", (of_zip, of_bytes), _predictor),
 }
+
+
+if find_spec("openvino"):
+    READERS["openvino"] = Reader("x_openvino_model/model.xml", (of_xml,), lambda file: _predictor(file.parent))
+if find_spec("ncnn") and find_spec("pnnx"):
+    READERS["ncnn"] = Reader("x_ncnn_model/model.ncnn.param", (of_words,), lambda file: _predictor(file.parent))
+    READERS["metadata"] = Reader("x_ncnn_model/metadata.yaml", YAML, lambda file: _predictor(file.parent))
 
 
 def make_bases(folder: Path) -> Bases:
@@ -174,6 +183,8 @@ def make_bases(folder: Path) -> Bases:
         del sys.modules[name]  # no reader is to find them
     export(detector, folder / "model.onnx", 64, ExportSettings())
     export(detector, folder / "model.torchscript", 64, ExportSettings(format="torchscript"))
+    for name in {reader.file.split("/")[0] for reader in READERS.values() if "_model/" in reader.file}:
+        export(detector, folder / name, 64, ExportSettings(format=name.split("_")[1]))
     (folder / "hyp.yaml").write_text("lr0: 0.01\nlrf: 0.1\nmosaic: 1.0\nanchor_t: 4.0\nwarmup_epochs: 3.0\n")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (folder / "model.yaml").write_text(yaml.safe_dump(TINY))
@@ -189,8 +200,10 @@ def _annotations(folder: Path) -> None:
     write_json(
         folder / "instances.json", {"images": images, "categories": [{"id": 3, "name": "a"}], "annotations": boxes}
     )
-    (folder / "00000.xml").write_text(
-        "<annotation><filename>train/00000.jpg</filename><size><width>64</width><height>64</height></size><object>"
+    (folder / "voc").mkdir()
+    (folder / "voc" / "00000.jpg").write_bytes((folder / "images/train/00000.jpg").read_bytes())
+    (folder / "voc" / "00000.xml").write_text(
+        "<annotation><filename>00000.jpg</filename><size><width>64</width><height>64</height></size><object>"
         "<name>a</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax>"
         "</bndbox></object></annotation>"
     )
