@@ -11,6 +11,7 @@ from torch import nn
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.formats.state_dict import read_state
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
@@ -79,3 +80,9 @@ def test_other_files_know_their_network(detector, tmp_path: Path) -> None:
     same_outputs(load_checkpoint(tmp_path / "a.safetensors", "yolov5s"), detector)
     export(detector, tmp_path / "stock.pt", 64, ExportSettings(format="yolov5"))
     same_outputs(load_checkpoint(tmp_path / "stock.pt", "yolov5s"), detector)
+
+
+def test_a_value_that_stands_for_many_is_refused(tmp_path: Path) -> None:
+    torch.save({"model.0.conv.weight": torch.zeros(1).expand(100_000, 10_000)}, tmp_path / "state.pt")
+    with pytest.raises(UserError, match="its tensors would take 4,000,000,000 bytes"):
+        read_state(tmp_path / "state.pt")
