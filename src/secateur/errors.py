@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class StateError(UserError):
+    """What an interrupted piece of work has kept is damaged, or is not of this work: nothing can go on from it."""
+
+
 class PartlyDoneError(Exception):
     """A command did what it could and left something out; the command line exits with code 1.
 

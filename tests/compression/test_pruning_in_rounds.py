@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_killed_rounds_go_on(
     gone_on, _ = decide(whole, context, settings(), tmp_path)
     assert gone_on.plan == calm.plan
     assert done == [0, 1, 2, *range(2, 10)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"order": [0.0], "losses": [0.0], "savings": [1.0]}, r"begun with 1 units, the network has \d+"),
+        ({"order": [0.0]}, "its lists are of different lengths"),
+        ({"plan": None}, "no state of rounds of pruning"),
+    ],
+)
+def test_a_state_of_other_rounds_is_refused_by_its_name(
+    whole: Checkpoint, context: Context, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    decide(whole, context, settings(rounds="2"), tmp_path)
+    file = tmp_path / rounds.STATE
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=rf"Cannot go on from .*rounds\.json: .*{words}.* Remove it to begin anew"):
+        decide(whole, context, settings(rounds="2"), tmp_path)
 
 
 def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Context) -> None:

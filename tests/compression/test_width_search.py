@@ -67,6 +67,19 @@ def test_killed_and_resumed_the_same_plan(
     assert len(calls) == 7
 
 
+def test_a_damaged_state_is_refused_by_its_name(
+    tiny_weights: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fitness, "__call__", lambda self, plan: 0.5)
+    found(tiny_weights, tiny_data, tmp_path)
+    file = tmp_path / "search.json"
+    state = json.loads(file.read_text())
+    del state["candidates"][0]["kept"]
+    file.write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"search\.json: This is no state of a search \(KeyError: 'kept'\)\. Remove it"):
+        found(tiny_weights, tiny_data, tmp_path)
+
+
 def test_a_candidate_is_repaired_and_ranked_on_training_images(
     tiny_weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from secateur.compression.images import labelled_images
 from secateur.compression.repair import Mending
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.model import Detector
-from secateur.errors import UserError
+from secateur.errors import StateError, UserError
 from secateur.files import read_json, write_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace
@@ -79,7 +79,7 @@ def plan_of_rounds(
         context.seed,
     )
     file = folder / STATE if folder is not None else None
-    state = _state(file) if file is not None and file.is_file() else None
+    kept = read_json(file) if file is not None and file.is_file() else None
     with _bar() as progress:
         task = progress.add_task("", total=None)
 
@@ -88,14 +88,10 @@ def plan_of_rounds(
                 write_json(file, state.to_dict())
             progress.update(task, total=count, completed=state.round)
 
-        return course.plan(state, save)
-
-
-def _state(file: Path) -> State:
-    try:
-        return State.from_dict(read_json(file))
-    except UserError as error:
-        raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
+        try:
+            return course.plan(State.from_dict(kept) if kept is not None else None, save)
+        except StateError as error:
+            raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
 
 
 def _bar() -> Progress:

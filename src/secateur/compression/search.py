@@ -17,6 +17,7 @@ from secateur.compression.images import augmented_images
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.model import Detector
+from secateur.errors import StateError, UserError
 from secateur.files import read_json, write_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats
@@ -52,7 +53,7 @@ def search_plan(
         folder: where the search keeps `search.json`, from which the same call goes on after a kill; None keeps nothing.
 
     Raises:
-        UserError: no training images, or no allocation meets the budgets.
+        UserError: no training images, no allocation meets the budgets, or a damaged `search.json`.
     """
     fitness = Fitness(detector, graph, context, settings)
     file = folder / STATE if folder is not None else None
@@ -67,20 +68,23 @@ def search_plan(
                 write_json(file, state)
             progress.update(task, completed=len(state["candidates"]))
 
-        result = search(
-            graph,
-            scores,
-            budgets,
-            settings.guards,
-            fitness,
-            settings.search,
-            seed=context.seed,
-            image_size=context.image_size,
-            state=state,
-            save=save,
-            criterion=settings.score.criterion,
-            reference=reference,
-        )
+        try:
+            result = search(
+                graph,
+                scores,
+                budgets,
+                settings.guards,
+                fitness,
+                settings.search,
+                seed=context.seed,
+                image_size=context.image_size,
+                state=state,
+                save=save,
+                criterion=settings.score.criterion,
+                reference=reference,
+            )
+        except StateError as error:
+            raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
     if result.history:
         first, best = result.history[0].fitness, max(candidate.fitness for candidate in result.history)
         LOG.info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,7 +122,8 @@ def scan(
         raise UserError(f"The data set is empty: there are no images in {places} (split {split} of {config.file}).")
     signature = _signature(files, config.labelled)
     caches = _cache_files(files, split, config) if cache else []
-    index = next((found for place in caches if (found := _load(place, signature, files)) is not None), None)
+    classes = sys.maxsize if single_cls else config.nc
+    index = next((found for place in caches if (found := _load(place, signature, files, classes)) is not None), None)
     if index is None:
         index = _check(files, signature, split, config.labelled, progress)
         if len(index):
@@ -290,7 +292,7 @@ def _save(index: Index, places: list[Path]) -> None:
             continue  # a cache that cannot be written costs only time
 
 
-def _load(place: Path, signature: str, files: Sequence[str]) -> Index | None:
+def _load(place: Path, signature: str, files: Sequence[str], classes: int) -> Index | None:
     """What is cached of these files; None where nothing is, or no index of them: data sets travel with their caches."""
     try:
         with zipfile.ZipFile(place) as archive:
@@ -307,12 +309,12 @@ def _load(place: Path, signature: str, files: Sequence[str]) -> Index | None:
                 signature=signature,
                 **{name: data[name] for name in _ARRAYS},
             )
-        return index if _is_sound(index, files) else None
+        return index if _is_sound(index, files, classes) else None
     except Exception:  # a damaged cache, whatever is wrong with it, is made anew
         return None
 
 
-def _is_sound(index: Index, files: Sequence[str]) -> bool:
+def _is_sound(index: Index, files: Sequence[str], classes: int) -> bool:
     """Whether all that an index says of its arrays holds, and it speaks of these files alone."""
     rows, points = len(index.labels), len(index.points)
     return (
@@ -320,12 +322,19 @@ def _is_sound(index: Index, files: Sequence[str]) -> bool:
         and index.shapes.shape == (len(index), 2)
         and index.labels.shape == (rows, 5)
         and index.points.shape == (points, 2)
-        and bool(np.isfinite(index.labels).all() and np.isfinite(index.points).all() and (index.labels >= 0).all())
+        and _are_within(index.labels[:, :1], classes - 1)
+        and not (index.labels[:, 0] % 1).any()
+        and _are_within(index.labels[:, 1:], 1)
+        and _are_within(index.points, 1)
         and len(index.offsets) == len(index) + 1
         and _are_offsets(index.offsets, rows)
         and len(index.point_offsets) in (0, rows + 1)
         and (not len(index.point_offsets) or _are_offsets(index.point_offsets, points))
     )
+
+
+def _are_within(values: Floats, most: float) -> bool:
+    return bool(((values >= 0) & (values <= most)).all())  # neither holds for NaN
 
 
 def _are_offsets(offsets: Integers, count: int) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from secateur.errors import UserError, told
+from secateur.errors import StateError, UserError, told
 from secateur.pruning.allocation import Worth, allocate, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, Cost
@@ -88,15 +88,15 @@ class State:
         """Reads what `to_dict` gave.
 
         Raises:
-            UserError: a field is missing or wrong.
+            StateError: a field is missing or wrong.
         """
         try:
             order, losses, savings = (np.array(data[name], dtype=np.float64) for name in ("order", "losses", "savings"))
             if not order.ndim == 1 or not order.shape == losses.shape == savings.shape:
                 raise ValueError("its lists are of different lengths")
             return State(int(data["round"]), order, Worth(losses, savings), Plan.from_dict(data["plan"]))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
+        except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
+            raise StateError(
                 f"This is no state of rounds of pruning ({type(error).__name__}: {told(error)})."
             ) from error
 
@@ -160,6 +160,7 @@ class Rounds(Generic[Network]):
             save: is given the state after every round, and how many rounds there are.
 
         Raises:
+            StateError: the state is of another network.
             UserError: nothing can be pruned, or a budget is out of reach.
         """
         if self.graph.units == 0:
@@ -167,7 +168,7 @@ class Rounds(Generic[Network]):
         count = number_of_rounds(self.settings, self.budgets, self.reference)
         state = state or self.beginning()
         if len(state.order) != self.graph.units:
-            raise UserError(
+            raise StateError(
                 f"These rounds were begun with {len(state.order)} units, the network has {self.graph.units}."
             )
         while state.round < count:

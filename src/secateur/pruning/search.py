@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.errors import UserError, told
+from secateur.errors import StateError, UserError, told
 from secateur.pruning.allocation import Widths, allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
@@ -93,6 +93,7 @@ def search(
         save: called after every evaluation with plain JSON data.
 
     Raises:
+        StateError: the state is damaged.
         UserError: bad options, or no allocation lies in the window; it says what the nearest costs.
     """
     if not budgets:
@@ -262,7 +263,7 @@ def _restored(state: Any, key: str) -> tuple[list[Candidate], int]:
         rows = [Candidate(**{**row, "kept": tuple(row["kept"])}) for row in state["candidates"]]
         return rows, int(state["dropped"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"The state of the search is damaged ({told(error)}); remove it to begin anew.") from error
+        raise StateError(f"This is no state of a search ({type(error).__name__}: {told(error)}).") from error
 
 
 def _notes(history: Sequence[Candidate], best: Candidate, wanted: int, dropped: int) -> list[str]:
