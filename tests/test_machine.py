@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,29 @@ def test_a_process_is_kept_on_as_many_processors_as_it_has_threads(monkeypatch: 
         with machine.pinned(threads) as places:
             assert places == ()
     assert len(bound) == count
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the habit is that of glibc's allocator")
+def test_memory_that_is_not_in_use_goes_back() -> None:
+    code = """
+from secateur.machine import return_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+class Held: pass
+held = Held()
+held.itself, held.blocks = held, [bytearray(100_000) for _ in range(2_000)]
+last = bytearray(100_000)
+before = resident()
+del held
+return_memory()
+print(before - resident() > 150_000_000)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    machine.return_memory()
 
 
 def test_threads_by_number() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import re
@@ -9,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +73,17 @@ def use_threads(threads: int = 0) -> int:
         raise UserError(f"The number of threads must be positive, or 0 for what the machine grants, not {threads}.")
     torch.set_num_threads(threads or cpu_threads())
     return torch.get_num_threads()
+
+
+def return_memory() -> None:
+    """Gives the system back what is not in use.
+
+    The allocator of Linux keeps freed blocks of up to 32 MB for later, and where networks change their shapes later
+    blocks do not fit into them: rounds of pruning of yolov5x grew from 6.6 to 9.4 GB, of which less than 2 were in use.
+    """
+    gc.collect()  # networks and their hooks hold each other
+    with suppress(OSError, AttributeError):  # other systems have no such call, and no such habit
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

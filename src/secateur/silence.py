@@ -35,20 +35,26 @@ def stderr_silenced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_telemetry() -> Iterator[None]:
-    """What is imported meanwhile finds no package `openvino_telemetry`, and so goes without, as it is made to.
+    """What is imported meanwhile does not report its use to its makers.
 
-    OpenVINO needs that package to be installed, and reports its import and every conversion to its makers unless the
-    user has learnt of it and opted out: nothing that a pruning tool should do on its own.
+    Two runtimes do unless the user has learnt of it and opted out: nothing that a pruning tool should do on its own.
+    OpenVINO tells of its import and of every conversion, through a package that it needs to be installed; it finds none
+    and goes without, as it is made to. ONNX Runtime (1.29 and later) tells of its sessions and keeps a number of the
+    machine in the user's cache; it reads a variable when it is imported. What the user has set that to stays.
     """
-    name = "openvino_telemetry"
-    known = name in sys.modules
+    package, variable = "openvino_telemetry", "ORT_DISABLE_TELEMETRY"
+    known, said = package in sys.modules, variable in os.environ
     if not known:
-        sys.modules[name] = None  # type: ignore[assignment]
+        sys.modules[package] = None  # type: ignore[assignment]
+    if not said:
+        os.environ[variable] = "1"
     try:
         yield
     finally:
         if not known:
-            sys.modules.pop(name, None)
+            sys.modules.pop(package, None)
+        if not said:
+            os.environ.pop(variable, None)
 
 
 @contextlib.contextmanager

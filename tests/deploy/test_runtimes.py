@@ -131,6 +131,26 @@ print(open_predictor({str(files["one"])!r}).threads, open_predictor({str(files["
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1 3\n"
 
 
+OPENING = "from secateur.deploy.runtimes import open_predictor; open_predictor(file)"
+TIMING = "from secateur.deploy.timing import STOPWATCHES; assert STOPWATCHES['onnx'].installed"
+QUANTISING = """
+import contextlib, onnx
+from secateur.deploy.int8.onnx import quantised
+with contextlib.suppress(Exception):
+    quantised(onnx.load(file), [], 1, None, 17)
+"""
+
+
+@pytest.mark.parametrize("code", [OPENING, TIMING, QUANTISING])
+def test_makers_of_onnx_runtime_learn_nothing(files, tmp_path, code: str) -> None:
+    code = f"import sys; file = {str(files['one'])!r}\n{code}\nprint('onnxruntime' in sys.modules)"
+    # In CI it reports nothing by itself.
+    signs = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    environment = {name: value for name, value in os.environ.items() if name not in signs} | {"HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout == "True\n" and list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_is_opened_likewise(tiny_weights) -> None:
     threads = torch.get_num_threads()
     predictor = open_predictor(tiny_weights, threads=threads, precision="bf16")

@@ -11,6 +11,7 @@ from torch import Tensor
 from secateur.compression.context import Context
 from secateur.compression.images import augmented_images, labelled_images, unpadded_images
 from secateur.detector.model import Detector
+from secateur.machine import return_memory
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import (
     Moments,
@@ -56,6 +57,7 @@ class Mending:
         half = -(-self.settings.recalibrate // 2)
         batches, loss = labelled_images(self.whole, self.context, half, draw=READING, strict=False)
         size = min(self.context.batch_size, half)
+        return_memory()
         return moments_of_inputs(self.whole, islice(batches, -(-half // size)), loss, self.masked)
 
     def images(self, limit: int, draw: int = 0) -> Iterable[Tensor]:

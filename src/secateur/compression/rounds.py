@@ -18,6 +18,7 @@ from secateur.compression.settings import ChannelSettings
 from secateur.detector.model import Detector
 from secateur.errors import StateError, UserError
 from secateur.files import read_json, write_json
+from secateur.machine import return_memory
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import needs_gradients
@@ -55,6 +56,7 @@ def plan_of_rounds(
     limit = -(-score.statistics_images // 2)
 
     def gather(network: Detector, graph: ChannelGraph, blocks: Sequence[str], number: int) -> Statistics:
+        return_memory()
         if not needs_gradients(score.criterion):
             return collect(network, graph)
         batches, loss = labelled_images(network, context, limit, labeller=detector, draw=SCORING + number)
@@ -84,6 +86,7 @@ def plan_of_rounds(
         task = progress.add_task("", total=None)
 
         def save(state: State, count: int) -> None:
+            return_memory()
             if file is not None:
                 write_json(file, state.to_dict())
             progress.update(task, total=count, completed=state.round)

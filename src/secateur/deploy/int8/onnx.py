@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secateur.deploy.int8.tail import tail_of
 from secateur.errors import UserError
-from secateur.silence import silenced
+from secateur.silence import silenced, without_telemetry
 
 NEWEST_OPSET = 20
 """ONNX Runtime quantises graphs up to this one."""
@@ -40,7 +40,9 @@ def quantised(graph: Any, pictures: Sequence[Tensor], batch: int, folder: Path, 
     """
     if opset > NEWEST_OPSET:
         raise UserError(f"int8 needs an ONNX opset of at most {NEWEST_OPSET}, not {opset}.")
-    onnx, tools = importlib.import_module("onnx"), importlib.import_module("onnxruntime.quantization")
+    onnx = importlib.import_module("onnx")
+    with without_telemetry():
+        tools = importlib.import_module("onnxruntime.quantization")
     before, after = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(graph, str(before))
     try:

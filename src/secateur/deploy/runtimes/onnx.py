@@ -14,6 +14,7 @@ from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
+from secateur.silence import without_telemetry
 
 logger = logging.getLogger("secateur")
 
@@ -56,7 +57,8 @@ class OnnxPredictor(FilePredictor):
 def _open(path: Path, device: torch.device, threads: int) -> tuple[Any, torch.device]:
     """A session of ONNX Runtime, and where it really runs."""
     try:
-        import onnxruntime
+        with without_telemetry():
+            import onnxruntime
     except ImportError:
         raise UserError("Running ONNX files needs ONNX Runtime: pip install 'secateur[onnx]'.") from None
     must_exist(path)

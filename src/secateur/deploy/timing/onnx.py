@@ -25,7 +25,7 @@ from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
 from secateur.detector.architecture import is_detection_network
 from secateur.pruning.latency import Pair, Signature
-from secateur.silence import silenced
+from secateur.silence import silenced, without_telemetry
 
 _OPSET = 18
 _TYPES = {"tensor(float16)": np.float16}
@@ -103,7 +103,7 @@ class Opened(Profiled):
 
 def _session(model: str | bytes, threads: int, folder: Path) -> Any:
     """A session whose profile goes into a folder."""
-    runtime = importlib.import_module("onnxruntime")
+    runtime = _runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -222,7 +222,12 @@ class _Branches:
 def _version() -> str:
     importlib.import_module("onnx")
     importlib.import_module("onnxslim")
-    return str(importlib.import_module("onnxruntime").__version__)
+    return str(_runtime().__version__)
+
+
+def _runtime() -> Any:
+    with without_telemetry():
+        return importlib.import_module("onnxruntime")
 
 
 STOPWATCHES.register("onnx")(Stopwatch("ONNX Runtime", "onnx", _version, layers, Opened))
