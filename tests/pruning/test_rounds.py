@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from law_subjects import Subject, subject_named
 from secateur.errors import UserError
@@ -19,6 +18,8 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.depth import candidates
 from secateur.pruning.depth.carving import carve
 from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.plan import Plan
+from secateur.pruning.repair import Shorter, correct_, counterparts
 from secateur.pruning.rounds import Rounds, Sources, State, number_of_rounds
 from secateur.pruning.settings import Guards, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics
@@ -36,12 +37,13 @@ class Told:
         scores = np.random.default_rng(number).uniform(0.1, 1, graph.units)
         return Statistics({}, scores, scores, 1, dict.fromkeys(blocks, self.blocks))
 
-    def images(self, number: int) -> Iterator[Tensor]:
-        yield self.subject.images()
+    def mend(self, network: Any, plan: Plan, shorter: Shorter, number: int) -> None:
+        whole = self.subject.detector
+        correct_(network, whole, counterparts(whole, plan, shorter), [self.subject.images()])
 
     @cached_property
     def sources(self) -> Sources[Any]:
-        return Sources(trace, self.gather, self.images)
+        return Sources(trace, self.gather, self.mend)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guar
     reference = costs_of(subject.graph, budgets, subject.size)
     settings = RoundSettings(**{"rounds": "3", **changes})  # type: ignore[arg-type]
     scores = ScoreSettings(criterion="fisher")
-    return Rounds(subject.detector, told.sources, budgets, scores, guards, settings, reference, 0.5, subject.size)
+    return Rounds(subject.detector, told.sources, budgets, scores, guards, settings, reference, subject.size)
 
 
 @pytest.mark.parametrize("cost", ["flops", "params"])

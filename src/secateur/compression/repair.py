@@ -67,19 +67,26 @@ class Mending:
         return unpadded_images(self.context, int(max(self.whole.strides)), limit, draw)
 
     def __call__(self, smaller: Detector, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
-        """Mends in place what `plan` left of the detector.
+        """Mends in place what `plan` left of the detector, where it is wanted and there are pictures; see `mend_`.
+
+        Args:
+            limit: as there; None: what the settings say.
+        """
+        if self.possible:
+            self.mend_(smaller, plan, shorter, self.settings.recalibrate if limit is None else limit)
+
+    def mend_(self, smaller: Detector, plan: Plan, shorter: Shorter | None, limit: int, draw: int = 0) -> None:
+        """Weights of layers that lost inputs, then statistics of norms, beside the whole detector.
 
         Args:
             shorter: the detector without the removed blocks and its graph, where they are at hand.
-            limit: pictures on which norms are corrected; None: what the settings say.
+            limit: pictures on which norms are corrected.
+            draw: which pictures these are.
         """
-        if not self.possible:
-            return
         narrower = any(0 < len(layer.kept) < layer.total for layer in plan.layers)
         if narrower and self.moments:
             reconstruct_(smaller, self.whole, plan, self.moments, shorter)
-        images = self.images(self.settings.recalibrate if limit is None else limit)
-        pairs = counterparts(self.whole, plan, shorter)
+        pairs, images = counterparts(self.whole, plan, shorter), self.images(limit, draw)
         correct_(smaller, self.whole, pairs, images, share=self.settings.recalibrate_share)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from secateur.compression.context import Context
 from secateur.compression.images import labelled_images
@@ -23,6 +22,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import needs_gradients
 from secateur.pruning.plan import Plan
+from secateur.pruning.repair import Shorter
 from secateur.pruning.rounds import Rounds, Sources, State
 from secateur.pruning.statistics import Statistics, collect
 
@@ -62,21 +62,20 @@ def plan_of_rounds(
         batches, loss = labelled_images(network, context, limit, labeller=detector, draw=SCORING + number)
         return collect(network, graph, batches, loss, limit=limit, blocks=blocks)
 
-    def images(number: int) -> Iterable[Tensor]:
-        return mending.images(mended, CORRECTING + number)
+    def mend(network: Detector, plan: Plan, shorter: Shorter, number: int) -> None:
+        mending.mend_(network, plan, shorter, mended, CORRECTING + number)
 
     def traced(network: Detector) -> ChannelGraph:
         return replace(trace(network), timing=graph.timing)
 
     course = Rounds(
         detector,
-        Sources(traced, gather, images, lambda: mending.moments),
+        Sources(traced, gather, mend),
         budgets,
         score,
         settings.guards,
         settings.rounds,
         reference,
-        settings.repair.recalibrate_share,
         context.image_size,
         context.seed,
     )

@@ -10,13 +10,12 @@ what an earlier round took; each such round is scored again, so that what roundi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.errors import StateError, UserError, told
 from secateur.pruning.allocation import Worth, allocate, scores_per_saving
@@ -28,8 +27,8 @@ from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
-from secateur.pruning.repair import Moments, Shorter, correct_, counterparts, reconstruct_
-from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.repair import Shorter
+from secateur.pruning.settings import Guards, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics
 from secateur.pruning.surgery import cut
 
@@ -46,15 +45,13 @@ class Sources(Generic[Network]):
         trace: the graph of a network, with whatever a cost needs attached.
         gather: statistics of a network, given its graph, blocks to score and the number of the round; other images in
             every round.
-        images: batches [B, 3, H, W] in 0..1 for the correction after a round.
-        moments: of what the layers of the whole network read, for their reconstruction; asked for once. None: weights
-            stay as they are.
+        mend: mends in place what a plan left of the whole network, given the whole network without the removed blocks
+            and its graph, and the number of the round.
     """
 
     trace: Callable[[Network], ChannelGraph]
     gather: Callable[[Network, ChannelGraph, Sequence[str], int], Statistics]
-    images: Callable[[int], Iterable[Tensor]]
-    moments: Callable[[], Mapping[str, Moments]] | None = None
+    mend: Callable[[Network, Plan, Shorter, int], None]
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,6 @@ class Rounds(Generic[Network]):
         budgets: the first one decides what a unit saves.
         scores, guards, settings: the options.
         reference: costs that shares speak of, by name.
-        share: how far norms are corrected, see `correct_`.
         image_size: px at which costs are counted; None: what was traced.
         seed: of the criterion `random`.
     """
@@ -135,7 +131,6 @@ class Rounds(Generic[Network]):
     guards: Guards
     settings: RoundSettings
     reference: Mapping[str, float]
-    share: float = RepairSettings.recalibrate_share
     image_size: ImageSize = None
     seed: int = 0
     known: dict[tuple[str, ...], tuple[Network, ChannelGraph]] = field(default_factory=dict, init=False, repr=False)
@@ -188,7 +183,7 @@ class Rounds(Generic[Network]):
         shorter, before = self.without(state.plan.removed_blocks)
         network = cut(shorter, before, state.plan)
         if state.round:
-            self.mend_(network, state, (shorter, before))
+            self.sources.mend(network, state.plan, (shorter, before), state.round)
         now = self.sources.trace(network)
         blocks = self.blocks_of(network, now)
         statistics = self.sources.gather(network, now, blocks, state.round)
@@ -213,18 +208,6 @@ class Rounds(Generic[Network]):
             values = ratios[_first_units(now, left, shortened)]
             plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
         return replace(scored, plan=state.plan.then(replace(plan, budget=None, notes=())))
-
-    def mend_(self, network: Network, state: State, shorter: Shorter) -> None:
-        """Weights of layers that lost inputs, then statistics of norms, beside the whole network."""
-        if self.moments:
-            reconstruct_(network, self.whole, state.plan, self.moments, shorter)
-        pairs = counterparts(self.whole, state.plan, shorter)
-        correct_(network, self.whole, pairs, self.sources.images(state.round), share=self.share)
-
-    @cached_property
-    def moments(self) -> Mapping[str, Moments]:
-        """Of what the layers of the whole network read; empty where they are not to be reconstructed."""
-        return self.sources.moments() if self.sources.moments is not None else {}
 
     def blocks_of(self, network: Network, now: ChannelGraph) -> list[str]:
         """Bottlenecks that may go: those of chains in which nothing is excluded, where they can be scored at all."""

@@ -93,8 +93,7 @@ def search(
         save: called after every evaluation with plain JSON data.
 
     Raises:
-        StateError: the state is damaged.
-        UserError: bad options, or no allocation lies in the window; it says what the nearest costs.
+        UserError: bad options, a damaged state, or no allocation lies in the window; it says what the nearest costs.
     """
     if not budgets:
         raise UserError("A search needs a budget: --percent, --params or --flops.")
