@@ -131,6 +131,8 @@ def check_export(settings: ExportSettings) -> Exporter:
         raise UserError(f"{exporter.title} files take a fixed number of images: leave --dynamic out.")
     if settings.any_size and settings.format != "onnx":
         raise UserError(f"{exporter.title} files take images of one size: leave --any-size out.")
+    if settings.accuracy_drop and (settings.precision != "int8" or settings.format != "openvino"):
+        raise UserError("--accuracy-drop is for int8 in OpenVINO (--format openvino --int8): leave it out.")
     if exporter.check is not None:
         exporter.check(settings)
     return exporter
@@ -163,8 +165,8 @@ def export(
     """
     settings, path = settings or ExportSettings(), Path(path)
     exporter = check_export(settings)
-    if settings.accuracy_drop and (settings.precision != "int8" or settings.format != "openvino" or judge is None):
-        raise UserError("--accuracy-drop is for int8 in OpenVINO, and needs --data with a val split to measure on.")
+    if settings.accuracy_drop and judge is None:
+        raise UserError("--accuracy-drop needs --data with a val split to measure on.")
     if settings.precision == "int8" and not pictures:
         raise UserError("int8 is calibrated on pictures of yours: give some with --data or --images.")
     stride = int(max(network.strides))
