@@ -99,12 +99,10 @@ def test_memory_that_is_not_in_use_goes_back() -> None:
 from secateur.machine import return_memory
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
-class Held: pass
-held = Held()
-held.itself, held.blocks = held, [bytearray(100_000) for _ in range(2_000)]
+blocks = [bytearray(100_000) for _ in range(2_000)]
 last = bytearray(100_000)
 before = resident()
-del held
+del blocks
 return_memory()
 print(before - resident() > 150_000_000)
 """

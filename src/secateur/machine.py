@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import platform
 import re
@@ -76,12 +75,11 @@ def use_threads(threads: int = 0) -> int:
 
 
 def return_memory() -> None:
-    """Gives the system back what is not in use.
+    """Gives the system back the memory that is not in use.
 
     The allocator of Linux keeps freed blocks of up to 32 MB for later, and where networks change their shapes later
     blocks do not fit into them: rounds of pruning of yolov5x grew from 6.6 to 9.4 GB, of which less than 2 were in use.
     """
-    gc.collect()  # networks and their hooks hold each other
     with suppress(OSError, AttributeError):  # other systems have no such call, and no such habit
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,7 @@ def plan_of_rounds(
         task = progress.add_task("", total=None)
 
         def save(state: State, count: int) -> None:
+            gc.collect()  # networks and their hooks hold each other
             return_memory()
             if file is not None:
                 write_json(file, state.to_dict())
