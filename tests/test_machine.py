@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,9 +110,16 @@ print(before - resident() > 150_000_000)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
 
 
-def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+def missing(name: None) -> object:
+    raise OSError("no such library")
+
+
+@pytest.mark.parametrize("library", [missing, lambda name: object()])
+def test_elsewhere_the_call_is_looked_for_and_left(monkeypatch: pytest.MonkeyPatch, library: Any) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: (asked.append(name), library(name))[1])
     machine.return_memory()
+    assert asked == [None]
 
 
 def test_threads_by_number() -> None:

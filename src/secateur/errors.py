@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 SHOWN = 60
@@ -18,6 +21,15 @@ class UserError(Exception):
 
 class StateError(UserError):
     """What an interrupted piece of work has kept is damaged, or is not of this work: nothing can go on from it."""
+
+
+@contextmanager
+def going_on_from(file: Path | None) -> Iterator[None]:
+    """What is found wrong with a state meanwhile is told with the file that keeps it, and what to do."""
+    try:
+        yield
+    except StateError as error:
+        raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
 
 
 class PartlyDoneError(Exception):

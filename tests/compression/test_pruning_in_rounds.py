@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from secateur.data.config import load_data_config, pictures
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.pruning import surgery
 from secateur.pruning.graph import trace
 from secateur.pruning.rounds import Rounds
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
@@ -112,6 +115,32 @@ def test_a_state_of_other_rounds_is_refused_by_its_name(
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match=rf"Cannot go on from .*rounds\.json: .*{words}.* Remove it to begin anew"):
         decide(whole, context, settings(rounds="2"), tmp_path)
+
+
+def test_what_a_round_has_made_is_gone_before_the_next(
+    whole: Checkpoint, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large detectors two networks and their traces do not fit beside each other."""
+    made: list[weakref.ref[Any]] = []
+    left: list[int] = []
+    original = surgery.cut
+
+    def cut(network: Any, *rest: Any) -> Any:
+        left.append(sum(one() is not None for one in made))
+        smaller = original(network, *rest)
+        made.append(weakref.ref(smaller))
+        return smaller
+
+    returned: list[int] = []
+    monkeypatch.setattr("secateur.pruning.rounds.cut", cut)
+    monkeypatch.setattr(rounds, "return_memory", lambda: returned.append(len(made)))
+    gc.disable()
+    try:
+        decide(whole, context, settings())
+    finally:
+        gc.enable()
+    assert left == [0] * 4
+    assert set(returned) == {1, 2, 3, 4}
 
 
 def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Context) -> None:

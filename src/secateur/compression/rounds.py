@@ -16,7 +16,7 @@ from secateur.compression.images import labelled_images
 from secateur.compression.repair import Mending
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.model import Detector
-from secateur.errors import StateError, UserError
+from secateur.errors import going_on_from
 from secateur.files import read_json, write_json
 from secateur.machine import return_memory
 from secateur.pruning.budget import Budget
@@ -92,10 +92,8 @@ def plan_of_rounds(
                 write_json(file, state.to_dict())
             progress.update(task, total=count, completed=state.round)
 
-        try:
+        with going_on_from(file):
             return course.plan(State.from_dict(kept) if kept is not None else None, save)
-        except StateError as error:
-            raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
 
 
 def _bar() -> Progress:

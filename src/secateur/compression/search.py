@@ -17,7 +17,7 @@ from secateur.compression.images import augmented_images
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.model import Detector
-from secateur.errors import StateError, UserError
+from secateur.errors import going_on_from
 from secateur.files import read_json, write_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats
@@ -68,7 +68,7 @@ def search_plan(
                 write_json(file, state)
             progress.update(task, completed=len(state["candidates"]))
 
-        try:
+        with going_on_from(file):
             result = search(
                 graph,
                 scores,
@@ -83,8 +83,6 @@ def search_plan(
                 criterion=settings.score.criterion,
                 reference=reference,
             )
-        except StateError as error:
-            raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
     if result.history:
         first, best = result.history[0].fitness, max(candidate.fitness for candidate in result.history)
         LOG.info(
