@@ -42,6 +42,33 @@ def test_fusing_and_exporting_keep_the_outputs(name: str, lively: Lively, odd_ya
     assert not left, "every norm that follows a convolution is folded"
 
 
+def test_structure_is_all_but_values(lively: Lively) -> None:
+    detector = lively("yolov5n", nc=3)
+    other = Detector(detector.topology, {0: "a", 1: "b", 2: "c"}).train()
+    assert other.structure() == detector.structure() and hash(other.structure()) == hash(detector.structure())
+
+    def changed(change: Callable[[Detector], object]) -> Detector:
+        copied = copy.deepcopy(detector)
+        change(copied)
+        return copied
+
+    narrow = dict(detector.state_dict())
+    for part in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"):
+        narrow[f"model.0.{part}"] = narrow[f"model.0.{part}"][:-1]
+    narrow["model.1.conv.weight"] = narrow["model.1.conv.weight"][:, :-1]
+    others = [
+        detector.fused(),
+        Detector(Topology.from_yaml("yolov5n", nc=2)),
+        changed(lambda it: it.set_tensors(narrow)),
+        changed(lambda it: it.half()),
+        changed(lambda it: setattr(it.model[2].m[0], "add", False)),
+        changed(lambda it: setattr(it.model[0], "act", nn.ReLU())),
+        changed(lambda it: setattr(it, "strides", (4.0, 8.0, 16.0))),
+    ]
+    structures = {one.structure() for one in others}
+    assert len(structures) == len(others) and detector.structure() not in structures
+
+
 def test_forward_shapes_and_properties() -> None:
     detector = Detector(Topology.from_yaml("yolov5n", nc=3))
     assert (detector.nc, detector.na, detector.nl, detector.no) == (3, 3, 3, 8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
-from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.graph import ChannelGraph, trace, tracing
 from secateur.pruning.surgery import cut
 
 
@@ -60,6 +62,43 @@ def test_trace_leaves_the_network_as_it_was() -> None:
     trace(network)
     assert network.training and network.last.training and not network.stem.bn.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The networks that are really followed; nothing is known before."""
+    networks: list[nn.Module] = []
+    original = torch.export.export
+
+    def export(network: nn.Module, *inputs: Any, **options: Any) -> Any:
+        networks.append(network)
+        return original(network, *inputs, **options)
+
+    monkeypatch.setattr(torch.export, "export", export)
+    monkeypatch.setattr(tracing, "_KNOWN", OrderedDict())
+    return networks
+
+
+def test_a_structure_is_followed_once(followed: list[nn.Module]) -> None:
+    topology = Topology.from_yaml("yolov5n", nc=2)
+    first, second = Detector(topology), Detector(topology).train()
+    graph = trace(first)
+    assert trace(second) is trace(first) is graph and second.training and len(followed) == 1
+    smaller = cut(first, graph, keep_every_other(graph))
+    assert trace(smaller).units < graph.units and trace(copy.deepcopy(smaller)).units == trace(smaller).units
+    assert trace(first) is graph and len(followed) == 2
+    trace(first, torch.zeros(1, 3, 96, 96))
+    for _ in range(2):
+        trace(Chain(lambda x: x))  # tells no structure
+    assert len(followed) == 5
+
+
+def test_the_last_few_structures_are_known(followed: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_MOST_KNOWN", 2)
+    detectors = [Detector(Topology.from_yaml("yolov3-tiny", nc=n)) for n in (1, 2, 3)]
+    for number in (0, 1, 0, 2, 0, 1):
+        trace(detectors[number])
+    assert [detectors.index(network) for network in followed] == [0, 1, 2, 1]
 
 
 def test_fused_network_can_be_traced() -> None:

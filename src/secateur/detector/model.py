@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -22,6 +22,7 @@ from secateur.layers import NormsPass
 from secateur.limits import MAX_PARAMETERS
 
 _PROBE_SIZE = 256  # px; a multiple of every stride that the family has
+_PLAIN = (bool, int, float, str, tuple, frozenset)
 
 
 class Detector(nn.Module):
@@ -192,6 +193,20 @@ class Detector(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def structure(self) -> Hashable:
+        """All that the path of an image depends on; detectors of equal structure differ in the values of tensors alone.
+
+        What modules hold besides their tensors is among it, for a cut or an export may have changed that.
+        """
+        tensors = tuple(
+            (name, tuple(x.shape), x.dtype, x.device) for name, x in self.state_dict(keep_vars=True).items()
+        )
+        modules = tuple(
+            (type(module), *((k, v) for k, v in vars(module).items() if k != "training" and isinstance(v, _PLAIN)))
+            for module in self.modules()
+        )
+        return self.topology, tensors, modules
 
     def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
         """One black image [1, C, H, W] as `forward` takes it, of `image_size` px or twice the largest stride."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,8 +25,23 @@ from secateur.pruning.latency import Stage
 Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
 
 
+_KNOWN: OrderedDict[Hashable, ChannelGraph] = OrderedDict()
+_MOST_KNOWN = 16  # a graph of yolov5x takes 5 MB
+
+
+@runtime_checkable
+class WithStructure(Protocol):
+    """A network that tells what its graph depends on."""
+
+    def structure(self) -> Hashable:
+        """Equal where networks differ in nothing but the values of their tensors."""
+        ...
+
+
 def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     """Finds the units of a network by letting channel ids flow through it; the network is left as it was.
+
+    A network that tells its structure is not followed again where one of the same structure was among the last few.
 
     Args:
         network: any module that torch.export can follow.
@@ -35,6 +51,19 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     Raises:
         UserError: the network cannot be traced.
     """
+    if example_inputs or not isinstance(network, WithStructure):
+        return _trace(network, example_inputs)
+    structure = network.structure()
+    if structure not in _KNOWN:
+        _KNOWN[structure] = _trace(network, ())
+    _KNOWN.move_to_end(structure)
+    if len(_KNOWN) > _MOST_KNOWN:
+        _KNOWN.popitem(last=False)
+    return _KNOWN[structure]
+
+
+def _trace(network: nn.Module, example_inputs: tuple[Any, ...]) -> ChannelGraph:
+    """Follows the network, in eval mode, whatever it is in."""
     inputs = example_inputs_of(network, example_inputs)
     sides = image_sides(inputs)
     modes = {module: module.training for module in network.modules()}
