@@ -26,8 +26,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.run
 	$(BIN)/secateur demo
 
+# A test process that dies ends the run: with a new one in its place, pytest-xdist waits for ever where tests are dealt
+# out by file.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --timeout 600
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz -n $(N)

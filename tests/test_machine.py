@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -120,6 +121,30 @@ def test_elsewhere_the_call_is_looked_for_and_left(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: (asked.append(name), library(name))[1])
     machine.return_memory()
     assert asked == [None]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stack is that of Linux")
+def test_signals_are_handled_where_they_were_before() -> None:
+    system, other = ctypes.CDLL(None), ctypes.create_string_buffer(1 << 16)
+
+    def place() -> tuple[int | None, int, int]:
+        now = machine.SignalStack()
+        assert system.sigaltstack(None, ctypes.byref(now)) == 0
+        return now.ss_sp, now.ss_flags, now.ss_size
+
+    def move() -> None:
+        mine = machine.SignalStack(ctypes.addressof(other), 0, len(other))
+        assert system.sigaltstack(ctypes.byref(mine), None) == 0
+
+    before = place()
+    with machine.signal_stack_kept():
+        move()
+        assert place() == (ctypes.addressof(other), 0, len(other)) != before
+    assert place() == before
+    with pytest.raises(KeyError), machine.signal_stack_kept():
+        move()
+        raise KeyError
+    assert place() == before
 
 
 def test_threads_by_number() -> None:

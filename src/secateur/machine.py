@@ -84,6 +84,31 @@ def return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+class SignalStack(ctypes.Structure):
+    """Linux's `stack_t`: where a thread's signals are handled; flag 2 says that it has no such place of its own."""
+
+    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """This thread handles its signals in the same place before and after, whatever is loaded meanwhile.
+
+    On processors with AMX, OpenVINO gives the thread that loads it a stack for signals, and takes it away with the last
+    model that needs it. Where two are held at a time, it can leave the thread with one that it has freed already: the
+    next signal, Ctrl-C or the end of a child process, then kills the program without a word.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    system, before = ctypes.CDLL(None), SignalStack()
+    system.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        system.sigaltstack(ctypes.byref(before), None)
+
+
 @contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     """Keeps this process on as many of its processors as it has threads, one a core, so that none moves while it is

@@ -198,3 +198,20 @@ def test_what_is_between_conversion_and_saving_is_free(detector, tmp_path) -> No
     model.set_friendly_name("mine")
     exporter.save(model, tmp_path, source.metadata(settings))
     assert open_predictor(tmp_path / "model.xml").names == detector.names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal is one of Linux")
+def test_a_signal_finds_a_living_program_after_two_models(folder) -> None:
+    code = f"""
+import gc, os, signal
+from secateur.deploy.runtimes import open_predictor
+signal.signal(signal.SIGUSR1, lambda number, frame: print("handled"))
+first, second = open_predictor({str(folder)!r}), open_predictor({str(folder)!r})
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "handled\n")

@@ -16,6 +16,7 @@ from secateur.deploy.runtimes.openvino import OpenVinoPredictor
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
+from secateur.machine import signal_stack_kept
 from secateur.silence import silenced, without_telemetry
 
 
@@ -39,7 +40,7 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
     scope = nncf.IgnoredScope(names=tail_of(model))
     how = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(groups), "ignored_scope": scope}
     try:
-        with silenced(), without_telemetry():
+        with silenced(), without_telemetry(), signal_stack_kept():
             if settings.accuracy_drop and source.judge is not None:
                 judge = _judge(source, settings)
                 return nncf.quantize_with_accuracy_control(

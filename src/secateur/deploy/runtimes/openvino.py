@@ -15,6 +15,7 @@ from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, Shape, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
+from secateur.machine import signal_stack_kept
 from secateur.silence import silenced, without_telemetry
 
 # The lines of OpenVINO's source that its messages begin with.
@@ -58,7 +59,8 @@ def open_openvino(path: Path, device: torch.device, threads: int = 0, precision:
     """Opens a file or folder; see `runtimes.open_predictor`."""
     threads = granted(threads)
     where = on_cpu(path, device, "OpenVINO runtime")
-    model, compiled = _open(path, threads, precision)
+    with signal_stack_kept():
+        model, compiled = _open(path, threads, precision)
     return OpenVinoPredictor(path, compiled, _metadata(path, model), where, threads)
 
 
