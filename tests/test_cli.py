@@ -198,10 +198,10 @@ def test_info_reads_any_checkpoint(capsys: pytest.CaptureFixture[str], tiny_weig
 def test_prune_then_prune_again_export_and_bench(
     capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path
 ) -> None:
-    main([*pruning(tiny_weights, tiny_data, "--flops", "0.6", "--criterion", "taylor", "--rounds", "3"), "--json"])
+    main([*pruning(tiny_weights, tiny_data, "--flops", "0.6", "--criterion", "taylor"), "--json"])
     first = json.loads(capsys.readouterr().out)
     assert first["model"]["gflops"] == pytest.approx(0.6 * first["table"][0]["model"]["gflops"], rel=0.1)
-    main([*pruning(Path(first["weights"]), tiny_data, "--percent", "0.2", "--rounds", "2", "--no-cliff"), "--json"])
+    main([*pruning(Path(first["weights"]), tiny_data, "--percent", "0.2"), "--json"])
     second = json.loads(capsys.readouterr().out)
     assert second["model"]["parameters"] < first["model"]["parameters"]
     main(["export", "--weights", second["weights"], "--img", "64", "--json"])
@@ -337,8 +337,7 @@ def test_zeros_are_kept_by_finetuning_with_distillation(
 
 
 def test_layers_and_channels_in_one_cut(tiny_weights: Path, tiny_data: Path) -> None:
-    few = ["--rounds", "2", "--no-cliff"]
-    main([*pruning(tiny_weights, tiny_data, "--layers", "1", "--percent", "0.2", *few), "--project", "cut"])
+    main([*pruning(tiny_weights, tiny_data, "--layers", "1", "--percent", "0.2"), "--project", "cut"])
     summary = json.loads(Path("cut/exp/summary.json").read_text())
     assert [row["stage"] for row in summary["table"]] == [
         "dense", "layers removed", "cut, no repair", "cut + repair",

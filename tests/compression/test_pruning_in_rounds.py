@@ -55,7 +55,7 @@ def settings(**changes: Any) -> ChannelSettings:
     return ChannelSettings(
         budget=budget_options()(flops="0.6"),
         score=ScoreSettings(criterion="fisher", statistics_images=16),
-        rounds=RoundSettings(**{"rounds": "4", **changes}),
+        rounds=RoundSettings(**changes),
         guards=Guards(round_to=1),
         repair=RepairSettings(recalibrate=16),
         cliff=CliffSettings(cliff=False),
@@ -96,7 +96,7 @@ def test_killed_rounds_go_on(
     assert (tmp_path / rounds.STATE).is_file()
     gone_on, _ = decide(whole, context, settings(), tmp_path)
     assert gone_on.plan == calm.plan
-    assert done == [0, 1, 2, 2, 3]
+    assert done == [0, 1, 2, *range(2, 10)]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_a_round_has_made_is_gone_before_the_next(
     monkeypatch.setattr(rounds, "return_memory", lambda: returned.append(len(made)))
     gc.disable()
     try:
-        decide(whole, context, settings())
+        decide(whole, context, settings(rounds="4"))
     finally:
         gc.enable()
     assert left == [0] * 4
@@ -153,8 +153,8 @@ def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Con
 
 
 def test_weights_alone_are_looked_at_once() -> None:
-    by_weights = dataclasses.replace(settings(rounds="auto"), score=ScoreSettings(criterion="l2"))
-    assert in_rounds(settings(rounds="auto")) and not in_rounds(by_weights) and not in_rounds(settings(rounds="1"))
+    by_weights = dataclasses.replace(settings(), score=ScoreSettings(criterion="l2"))
+    assert in_rounds(settings()) and not in_rounds(by_weights) and not in_rounds(settings(rounds="1"))
     assert in_rounds(dataclasses.replace(by_weights, rounds=RoundSettings(rounds="3")))
 
 

@@ -101,6 +101,20 @@ def test_the_last_few_structures_are_known(followed: list[nn.Module], monkeypatc
     assert [detectors.index(network) for network in followed] == [0, 1, 2, 1]
 
 
+def test_a_hook_may_change_what_a_module_answers(followed: list[nn.Module]) -> None:
+    detector = Detector(Topology.from_yaml("yolov3-tiny", nc=2))
+    free = trace(detector).units
+    for place, register, hook in (
+        ("model.0", nn.Module.register_forward_hook, lambda module, inputs, output: output.softmax(1)),
+        ("model.2", nn.Module.register_forward_pre_hook, lambda module, inputs: (inputs[0].softmax(1),)),
+    ):
+        handle = register(detector.get_submodule(place), hook)
+        assert trace(detector).units < free
+        handle.remove()
+        assert trace(detector).units == free
+    assert len(followed) == 3
+
+
 def test_fused_network_can_be_traced() -> None:
     detector = Detector(Topology.from_yaml("yolov5n", nc=2))
     plain, fused = trace(detector), trace(detector.fused())

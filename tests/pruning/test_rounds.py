@@ -53,7 +53,7 @@ def subject() -> Subject:
 
 def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guards(round_to=1), **changes: Any) -> Any:  # noqa: B008
     reference = costs_of(subject.graph, budgets, subject.size)
-    settings = RoundSettings(**{"rounds": "2", **changes})  # type: ignore[arg-type]
+    settings = RoundSettings(**{"rounds": "3", **changes})  # type: ignore[arg-type]
     scores = ScoreSettings(criterion="fisher")
     return Rounds(subject.detector, told.sources, budgets, scores, guards, settings, reference, subject.size)
 
@@ -62,10 +62,10 @@ def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guar
 def test_the_budget_is_met_after_so_many_rounds(subject: Subject, cost: str) -> None:
     told = Told(subject)
     before = copy.deepcopy(subject.detector.state_dict())
-    plan, order = course(subject, told, Budget(cost, 0.9), rounds="auto").plan()
+    plan, order = course(subject, told, Budget(cost, 0.8), rounds="auto").plan()
     share = plan.after.flops / plan.before.flops if cost == "flops" else plan.after.parameters / plan.before.parameters
-    assert 0.89 <= share <= 0.9
-    assert [number for number, _, _ in told.asked] == list(range(3))  # 0.95^3 is the first under 0.9
+    assert 0.79 <= share <= 0.8
+    assert [number for number, _, _ in told.asked] == list(range(5))  # 0.95^5 is just under 0.8
     sizes = [units for _, units, _ in told.asked]
     assert sizes[0] == subject.graph.units and sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
     assert order.shape == (subject.graph.units,)

@@ -29,7 +29,6 @@ def options(recipe: str, weights: Path, data: Path, size: int = 64, **overrides:
     given: dict[str, Any] = {"epochs": epochs, "dense_epochs": 0, "amp": "off"} | overrides
     # The demo's own budget is out of reach for so narrow a network.
     given |= {"flops": "0.6"} if recipe == "demo" else {}
-    given |= {"rounds": "3", "heal_steps": 40} if recipe in {"quick", "quick-int8", "best"} else {}
     return RunOptions(
         data=str(data), weights=str(weights), recipe=recipe, image_size=size, batch_size=8, workers=0, overrides=given
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -110,6 +110,8 @@ def _some(names: Sequence[str]) -> str:
 class ChannelGraph:
     """Units, spaces, and for every tensor axis the unit of each entry. Made by `trace`; holds no weights.
 
+    Detectors of one structure share a graph: nobody changes one.
+
     Attributes:
         units: how many there are; each lives or dies as one.
         spaces: the units by the layers that emit them.
@@ -129,10 +131,10 @@ class ChannelGraph:
     units: int
     spaces: tuple[Space, ...]
     axes: tuple[Axis, ...]
-    filters: dict[str, Axis]
-    emitted: dict[str, Ids]
-    norms: dict[str, Ids]
-    norm_after: dict[str, str]
+    filters: Mapping[str, Axis]
+    emitted: Mapping[str, Ids]
+    norms: Mapping[str, Ids]
+    norm_after: Mapping[str, str]
     frozen: FrozenChannels
     inputs: tuple[Any, ...]
     image_size: Sides | None

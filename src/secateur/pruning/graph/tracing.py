@@ -42,6 +42,7 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     """Finds the units of a network by letting channel ids flow through it; the network is left as it was.
 
     A network that tells its structure is not followed again where one of the same structure was among the last few.
+    With hooks it always is: they may change what modules answer.
 
     Args:
         network: any module that torch.export can follow.
@@ -51,7 +52,7 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     Raises:
         UserError: the network cannot be traced.
     """
-    if example_inputs or not isinstance(network, WithStructure):
+    if example_inputs or not isinstance(network, WithStructure) or _has_hooks(network):
         return _trace(network, example_inputs)
     structure = network.structure()
     if structure not in _KNOWN:
@@ -60,6 +61,10 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
     if len(_KNOWN) > _MOST_KNOWN:
         _KNOWN.popitem(last=False)
     return _KNOWN[structure]
+
+
+def _has_hooks(network: nn.Module) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def _trace(network: nn.Module, example_inputs: tuple[Any, ...]) -> ChannelGraph:
