@@ -1,10 +1,15 @@
-"""The formats whose files run here, for the tests that hold for every one of them."""
+"""What tests of exports share: the formats whose files run here, and whether a file answers as its detector does."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from secateur.deploy.exporters import EXPORTERS
+from secateur.deploy.runtimes import open_predictor
+from secateur.detector.model import Detector
 
 
 def _installed(name: str) -> object:
@@ -13,3 +18,13 @@ def _installed(name: str) -> object:
 
 
 FORMATS = [_installed(name) for name in ("onnx", "openvino", "torchscript")]
+
+
+def same_rows(path: Path, detector: Detector, size: tuple[int, int]) -> None:
+    """A file, or folder, answers images of its size as its detector does: boxes within .01 px, scores within .001."""
+    images = torch.rand(3, 3, *size)
+    with torch.no_grad():
+        expected = detector.eval().predict(images)
+    found = torch.stack(list(open_predictor(path).rows(images, -1.0)))
+    torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=0, atol=1e-2)
+    torch.testing.assert_close(found[..., 4:], expected[..., 4:], rtol=0, atol=1e-3)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from export_formats import same_rows
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor, runtime_of
@@ -29,15 +30,6 @@ def folder(detector, tmp_path_factory) -> Path:
     """For images of 64 x 96 pixels."""
     path = tmp_path_factory.mktemp("executorch") / "a_executorch_model"
     return export(detector, path, (64, 96), settings(), about={"license": "MIT"}).path
-
-
-def same_rows(path: Path, detector: torch.nn.Module, size: tuple[int, int]) -> None:
-    images = torch.rand(3, 3, *size)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
-    found = torch.stack(list(open_predictor(path).rows(images, -1.0)))
-    torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=0, atol=1e-2)
-    torch.testing.assert_close(found[..., 4:], expected[..., 4:], rtol=0, atol=1e-3)
 
 
 def test_outputs_and_what_is_said_of_them(detector, folder) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from export_formats import same_rows
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.metadata import Metadata
@@ -32,15 +33,6 @@ def file(detector, tmp_path_factory) -> Path:
     """For images of 64 x 96 pixels."""
     path = tmp_path_factory.mktemp("litert") / "a.tflite"
     return export(detector, path, (64, 96), settings(), about={"license": "MIT"}).path
-
-
-def same_rows(path: Path, detector: torch.nn.Module, size: tuple[int, int]) -> None:
-    images = torch.rand(3, 3, *size)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
-    found = torch.stack(list(open_predictor(path).rows(images, -1.0)))
-    torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=0, atol=1e-2)
-    torch.testing.assert_close(found[..., 4:], expected[..., 4:], rtol=0, atol=1e-3)
 
 
 def test_outputs_and_what_is_said_of_them(detector, file) -> None:

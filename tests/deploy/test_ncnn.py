@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from export_formats import same_rows
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.exporters import ncnn as exporter
@@ -43,15 +44,6 @@ def copy(folder, tmp_path) -> Path:
     for file in folder.iterdir():
         (path / file.name).write_bytes(file.read_bytes())
     return path
-
-
-def same_rows(path: Path, detector: torch.nn.Module, size: tuple[int, int]) -> None:
-    images = torch.rand(2, 3, *size)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
-    found = torch.stack(list(open_predictor(path).rows(images, -1.0)))
-    torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=0, atol=1e-2)
-    torch.testing.assert_close(found[..., 4:], expected[..., 4:], rtol=0, atol=1e-3)
 
 
 def test_outputs_and_what_is_said_of_them(detector, folder) -> None:
