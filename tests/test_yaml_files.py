@@ -15,6 +15,8 @@ from secateur.errors import UserError, shown
 from secateur.limits import MAX_YAML_DEPTH
 from secateur.yaml_files import parse_yaml, read_yaml
 
+SOURCE = Path(__file__).parents[1] / "src"
+
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
@@ -33,6 +35,10 @@ def test_hostile_files_are_refused_in_one_sentence(name: str, tmp_path: Path) ->
         ("a: 1\n\n? [x]\n: 1", 3),
         ("a: 1\nb: !!python/name:os.system", 2),
         ("a: 1\nb: " + "1" * 500, 2),
+        ("a: 1\nb: 2\na: 3", 3),
+        ("a: {b: 1,\n  c: 2,\n  b: 3}", 3),
+        ("- 1: a\n  01: b", 2),
+        ("a: 1\n!!map b: 1", 2),
     ],
 )
 def test_the_line_is_named(text: str, line: int) -> None:
@@ -47,6 +53,33 @@ def test_plain_data_comes_out() -> None:
     assert parse_yaml("", "x") is None
     deep = "[" * (MAX_YAML_DEPTH - 1) + "]" * (MAX_YAML_DEPTH - 1)
     assert isinstance(parse_yaml(deep, "x"), list)
+
+
+def test_a_key_that_is_given_twice_is_refused_with_both_lines() -> None:
+    with pytest.raises(UserError, match="line 5 cannot be used: the key 'lr0' is given twice, first in line 2"):
+        parse_yaml("a: 1\nlr0: 1\n\n\nlr0: 2", "The file x")
+    # What a merge brings may be given again, and so may a key of another mapping.
+    text = "a: &a {k: 1, m: 1}\nb: {<<: *a, k: 2}\nc: {k: 3, <<: [*a, {n: 5}]}\nd: {<<: *a}"
+    merged = {"a": {"k": 1, "m": 1}, "b": {"k": 2, "m": 1}, "c": {"k": 3, "m": 1, "n": 5}, "d": {"k": 1, "m": 1}}
+    assert parse_yaml(text, "x") == merged
+
+
+def test_texts_are_as_written_and_the_rest_is_not() -> None:
+    text = "names: &n [no, 01, &x 12:30, ~, {1: yes}]\npath: 01\nval: [~, no, 1.10]\nother: *n\none: *x"
+    read = parse_yaml(text, "x", texts=("names",), paths=("path", "val"))
+    assert read == {
+        "names": ["no", "01", "12:30", "~", {"1": "yes"}],
+        "path": "01",
+        "val": [None, False, "1.10"],
+        "other": [False, 1, 750, None, {1: True}],
+        "one": 750,
+    }
+    assert parse_yaml("names:", "x", texts=("names",)) == {"names": None}
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.yaml")), ids=lambda file: file.name)
+def test_own_files_are_read(file: Path) -> None:
+    assert read_yaml(file)
 
 
 def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:

@@ -36,6 +36,85 @@ def test_names_as_list_or_mapping(tmp_path: Path, names: str) -> None:
     assert list(config.splits) == ["train"]
 
 
+ODDITIES = {
+    "booleans": ("[no, yes, On, true, n]", ["no", "yes", "On", "true", "n"]),
+    "numbers": (
+        "[01, 1.10, 1e3, 0x10, 0o7, 1_000, +5, .5, 007]",
+        ["01", "1.10", "1e3", "0x10", "0o7", "1_000", "+5", ".5", "007"],
+    ),
+    "times": ("[12:30, 2024-01-01, 1:2:3]", ["12:30", "2024-01-01", "1:2:3"]),
+    "nothing": ("[~, null, Null, .nan, .inf]", ["~", "null", "Null", ".nan", ".inf"]),
+    "quoted": ("['no', \"01\", '~', \"a: b\", ' x']", ["no", "01", "~", "a: b", " x"]),
+    "a list": ("\n- no\n- 12:30\n- 1.10\n", ["no", "12:30", "1.10"]),
+    "a list that is indented": ("\n    - ~\n    - 01  # zero one\n", ["~", "01"]),
+    "a mapping": ("\n  0: no\n  1: 12:30\n  2: ~\n", ["no", "12:30", "~"]),
+    "a mapping in one line": ("{0: no, 1: 1.10}", ["no", "1.10"]),
+    "a mapping in another order": ("{2: c, 0: a, 1: b}", ["a", "b", "c"]),
+    "ids in quotes": ("{'0': yes, \"1\": b}", ["yes", "b"]),
+    "ids with zeros": ("\n  00: a\n  01: b\n", ["a", "b"]),
+    "ids with zeros that YAML counts in eights": (
+        "{" + ", ".join(f"{i:03d}: n{i}" for i in range(12)) + "}",
+        [f"n{i}" for i in range(12)],
+    ),
+    "a list of entries": ("\n- 0: no\n- 1: b\n", ["no", "b"]),
+    "nested": ("\n  0:\n    no\n  1: >-\n    traffic\n    light\n  2: |\n    01\n", ["no", "traffic light", "01"]),
+    "an alias": ("[*number, b]", ["01", "b"]),
+    "an alias of the list": ("*list", ["no", "1.10"]),
+    "a merge": ("{<<: *mapping, 1: b}", ["no", "b"]),
+    "tags": ("[!!str 01, !!int 5]", ["01", "5"]),
+    "case": ("[Car, car, CAR]", ["Car", "car", "CAR"]),
+    "letters": ("[é, 猫, traffic light, C++, 50%, a/b]", ["é", "猫", "traffic light", "C++", "50%", "a/b"]),
+}
+
+
+@pytest.mark.parametrize("kind", ODDITIES)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_names_are_the_text_in_the_file(tmp_path: Path, kind: str, ends: str) -> None:
+    names, expected = ODDITIES[kind]
+    before = "x: {number: &number 01, list: &list [no, 1.10], mapping: &mapping {0: no}}\ntrain: a\n"
+    file = tmp_path / "data.yaml"
+    file.write_bytes(f"{before}nc: {len(expected)}\nnames: {names}\n".replace("\n", ends).encode())
+    assert list(load_data_config(file).names.items()) == list(enumerate(expected))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"train: a\nval: b\nnames: [no, 01]",
+        b"\xef\xbb\xbftrain: a\r\nval: b\r\nnames: [no, 01]\r\n",
+        b"%YAML 1.1\n---\ntrain: a  # the first half\nval: b\nnames: [no, 01]\n...\n",
+        b"{train: a, val: b, test: null, names: [no, 01]}",
+        b'{"train": "a", "val": "b", "names": ["no", "01"], "nc": 2}',
+        b"train: [a]\nval:\n- b\ntest:\nnames:\n- no\n- 01\n\n\n",
+        b"path:\ntrain: a\nval: b\ntest: ~\nnames: {0: no, 1: 01}\ndownload: |\n  import os\n  os.remove('x')\n",
+        b"path: ~\ntrain: ./a\nval: a/../b\ntest: false\nnames: [no, 01]\ndownload: http://a.b/x.zip\nyes: no\n",
+    ],
+)
+def test_what_a_data_file_may_look_like(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_bytes(content)
+    config = load_data_config(file)
+    assert config.splits == {"train": (tmp_path / "a",), "val": (tmp_path / "b",)}
+    assert config.names == {0: "no", 1: "01"}
+
+
+def test_folders_called_like_numbers(tmp_path: Path) -> None:
+    for name in ("01", "2024-01-01", "1.10"):
+        (tmp_path / name).mkdir()
+    config = load_data_config(write(tmp_path, "path: 01\ntrain: 2024-01-01\nval: [1.10, 010]\nnames: [x]"))
+    assert config.root == tmp_path / "01"
+    assert config.splits == {
+        "train": (config.root / "2024-01-01",),
+        "val": (config.root / "1.10", config.root / "010"),
+    }
+
+
+def test_names_may_be_left_out_where_their_number_is_given(tmp_path: Path) -> None:
+    for names in ("", "names:", "names: ~"):
+        config = load_data_config(write(tmp_path, f"train: a\nnc: 2\n{names}\n"))
+        assert config.names == {0: "class0", 1: "class1"}
+
+
 def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
     (tmp_path / "train" / "images").mkdir(parents=True)
     config = load_data_config(write(tmp_path, "train: ../train/images\nnames: [x]"))
@@ -58,8 +137,26 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
         ("train: a\nnames: [x, {y: z}]", "must be a word"),
         ("train: a\nnames: {0: x, [1]: y}", "line 2"),
         ("train: a\nnames: {0: x, one: y}", "without gaps"),
-        ("train: [2024-01-01]\nnames: [x]", "folders"),
+        ("train: [[a]]\nnames: [x]", "folders"),
         ("train: a\npath: [1]\nnames: [x]", "no such folder"),
+        ("train: a\nnames:\n  - a\n  -\n  - c", "class 1 has no name; give it one"),
+        ("train: a\nnames: {0: '', 1: b}", "class 0 has no name"),
+        ("train: a\nnames: [a # b\n, b, #c\n '']", "class 2 has no name"),
+        ("train: a\nnames: [cat, dog, cat]", "calls class 0 and class 2 both 'cat'; give each class a name of its own"),
+        ("train: a\nnames: {0: cat, 1: dog, 00: cow}", "class id 0 is given twice in names, to 'cat' and 'cow'"),
+        (
+            "train: a\nnames:\n  0: cat\n  1: dog\n  0: cow",
+            "line 5 cannot be used: the key '0' is given twice, first in",
+        ),
+        ("train: a\nnames: [x]\ntrain: b", "line 3 cannot be used: the key 'train' is given twice, first in line 1"),
+        ("train: a\nroboflow:\n  id: 1\n  id: 2\nnames: [x]", "line 4 cannot be used: the key 'id' is given twice"),
+        ("train: a\nnames: {1.0: x}", "0 to 0 without gaps, not '1.0'"),
+        ("train: a\nnames: {0x0: x}", "not '0x0'"),
+        ("train: a\nnames: {10: x}", "without gaps; 0 is missing"),
+        ("train: a\nnames: {yes: x}", "not 'yes'"),
+        ("train: a\nnames: [light: red]", "must be a word, not {'light': 'red'}; put a name with ': ' in it in quotes"),
+        ("train: a\nnames: no", "names must be"),
+        ("train: a\nnames:\n\t- x", "line 3 is not valid YAML: it has a tab where YAML takes spaces"),
         ("- 1", "not a data set description"),
         ("a: [", "not valid YAML"),
     ],

@@ -15,6 +15,7 @@ from secateur.limits import MAX_CLASSES
 from secateur.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test")
+_MOST_DIGITS = 9  # of a class id
 _CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data sets; their images lie with the user
 
 
@@ -92,7 +93,7 @@ def _read(path: str | Path) -> tuple[Path, Mapping[str, Any]]:
         raise UserError(
             f"Data file {file} does not exist; give --data the path of a data.yaml, or {' or '.join(sorted(known))}."
         )
-    data = read_yaml(file, "data file")
+    data = read_yaml(file, "data file", texts=("names",), paths=("path", *SPLITS))
     if not isinstance(data, Mapping):
         raise UserError(f"Data file {file} is not a data set description; it needs the keys train, val and names.")
     file = Path(os.path.abspath(file))  # noqa: PTH100  (Path.resolve would follow links that the user laid on purpose)
@@ -146,17 +147,59 @@ def _names(file: Path, data: Mapping[str, Any]) -> dict[int, str]:
         if nc is None:
             raise UserError(f"Data file {file} has no names; add names: [first class, second class, ...].")
         return {i: f"class{i}" for i in range(nc)}
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, Mapping) or not 1 <= len(names) <= MAX_CLASSES:
+    entries = _entries(file, names)
+    if not 1 <= len(entries) <= MAX_CLASSES:
         raise UserError(
             f"Data file {file}: names must be a list, or a mapping from class id to name, of 1 to {MAX_CLASSES:,}."
         )
-    strange = next((name for name in names.values() if isinstance(name, Mapping | list | set)), None)
-    if strange is not None:
-        raise UserError(f"Data file {file}: each of the names must be a word, not {shown(strange)}.")
+    named: dict[int, str] = {}
+    for key, name in entries:
+        if not (key.isascii() and key.isdecimal() and len(key) <= _MOST_DIGITS):
+            raise UserError(
+                f"Data file {file}: the class ids in names must be 0 to {len(entries) - 1} without gaps, "
+                f"not {shown(key)}."
+            )
+        if isinstance(name, Mapping | list | set):
+            hint = "put a name with ': ' in it in quotes" if isinstance(name, Mapping) else "correct it"
+            raise UserError(f"Data file {file}: each of the names must be a word, not {shown(name)}; {hint}.")
+        if not name.strip():
+            raise UserError(f"Data file {file}: class {int(key)} has no name; give it one, or remove the entry.")
+        if int(key) in named:
+            raise UserError(
+                f"Data file {file}: the class id {int(key)} is given twice in names, to {shown(named[int(key)])} and "
+                f"{shown(name)}; give each class its own."
+            )
+        named[int(key)] = name
+    _check_names(file, named, nc)
+    return {i: named[i] for i in range(len(named))}
+
+
+def _entries(file: Path, names: Any) -> list[tuple[str, Any]]:
+    """Class ids, as written, and their names: of a list, a mapping, or a list of entries such as `- 0: cat`."""
+    if isinstance(names, Mapping):
+        return list(names.items())
+    if not isinstance(names, list):
+        return []
+    single = [next(iter(entry.items())) for entry in names if isinstance(entry, Mapping) and len(entry) == 1]
+    if names and len(single) == len(names) and all(key.isdecimal() for key, _ in single):
+        return single
+    return [(str(number), name) for number, name in enumerate(names)]
+
+
+def _check_names(file: Path, names: Mapping[int, str], nc: int | None) -> None:
+    """Refuses ids with gaps, another number of names than `nc`, and two classes of one name."""
     if set(names) != set(range(len(names))):
-        raise UserError(f"Data file {file}: the class ids in names must be 0 to {len(names) - 1} without gaps.")
+        missing, last = next(i for i in range(len(names)) if i not in names), len(names) - 1
+        raise UserError(
+            f"Data file {file}: the class ids in names must be 0 to {last} without gaps; {missing} is missing."
+        )
     if nc is not None and nc != len(names):
         raise UserError(f"Data file {file} has nc: {nc} but {len(names)} names; make them agree.")
-    return {i: str(names[i]) for i in range(len(names))}
+    ids: dict[str, int] = {}
+    for i in sorted(names):
+        if names[i] in ids:
+            raise UserError(
+                f"Data file {file} calls class {ids[names[i]]} and class {i} both {shown(names[i])}; "
+                "give each class a name of its own."
+            )
+        ids[names[i]] = i
