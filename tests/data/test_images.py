@@ -8,9 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pictures import smooth_image
 from PIL import Image as Pillow
 
-from secateur.data.images import Image, ImageError, decode_image, read_image
+from secateur.data.images import Image, ImageError, check_image, decode_image, fold_remarks, list_images, read_image
+from secateur.errors import UserError
 
 # Left half red, the right half black with a green corner at the bottom.
 RGB = np.zeros((40, 60, 3), np.uint8)
@@ -60,7 +62,103 @@ def test_turned_by_exif(orientation: int, tmp_path: Path) -> None:
     assert np.abs(image.astype(int) - TURNED[orientation]).mean() < 3
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing of the kind", "half"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_fewer_bits_than_sixteen_keep_their_brightness(bits: int, colour: bool, suffix: str, tmp_path: Path) -> None:
+    image = smooth_image(60, 80, 3) if colour else smooth_image(60, 80, 3)[..., 0]
+    image[10:20, 10:20] = 255
+    file = tmp_path / f"deep{suffix}"
+    cv2.imwrite(str(file), (image.astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16))
+    expected = image if colour else np.repeat(image[..., None], 3, 2)
+    assert np.abs(decoded(file).astype(int) - expected).max() <= 1
+    assert check_image(str(file)) == (60, 80, f"has 16-bit values below {2**bits}, read as {bits} bits")
+    # Half the size is as bright, though averaging takes the largest values away.
+    half = cv2.resize(decoded(file), (40, 30), interpolation=cv2.INTER_LINEAR_EXACT)
+    assert (read_image(str(file), 2) == half).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_read_as_before(suffix: str, tmp_path: Path) -> None:
+    image = smooth_image(60, 80, 4).astype(np.uint16) * 60  # 14 bits: darker, not black
+    cv2.imwrite(str(tmp_path / f"deep{suffix}"), image)
+    content = np.fromfile(tmp_path / f"deep{suffix}", np.uint8)
+    assert (decoded(tmp_path / f"deep{suffix}") == cv2.imdecode(content, cv2.IMREAD_COLOR)).all()
+    reduced = cv2.imdecode(content, cv2.IMREAD_REDUCED_COLOR_2)
+    assert (read_image(str(tmp_path / f"deep{suffix}"), 2) == reduced).all()
+    assert check_image(str(tmp_path / f"deep{suffix}"))[2] == ""
+
+
+def test_the_remark_that_all_images_of_a_camera_share_is_made_once() -> None:
+    deep = "has 16-bit values below 4096, read as 12 bits"
+    problems = [f"a.png: {deep}", "b.txt: line 1; left out", f"c.png: {deep}", f"d.png: {deep}", "b.txt: line 1"]
+    assert fold_remarks(problems) == (
+        f"a.png: {deep} (so have 2 more images)",
+        "b.txt: line 1; left out",
+        "b.txt: line 1",
+    )
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_without_its_end_marker_is_read_and_left_as_it_is(
+    missing: int, progressive: int, tmp_path: Path
+) -> None:
+    whole, file = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    cv2.imwrite(str(whole), smooth_image(200, 300, 5), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
+    file.write_bytes(whole.read_bytes()[:-missing])
+    before = file.read_bytes()
+    assert (decoded(file) == decoded(whole)).all()
+    assert (read_image(str(file), 2) == read_image(str(whole), 2)).all()
+    assert check_image(str(file)) == (200, 300, "the JPEG lacks its end marker; read all the same")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", [3, 20, 2000])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_that_lacks_more_is_refused(missing: int, progressive: int, tmp_path: Path) -> None:
+    file = tmp_path / "cut.jpg"
+    cv2.imwrite(str(file), smooth_image(200, 300, 5), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
+    file.write_bytes(file.read_bytes()[:-missing])
+    with pytest.raises(ImageError, match="the JPEG is cut short"):
+        decode_image(np.fromfile(file, np.uint8))
+    with pytest.raises(ImageError, match="the JPEG is cut short"):
+        check_image(str(file))
+
+
+def test_a_film_behind_a_jpeg_is_passed_over(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), smooth_image(200, 300, 5))
+    expected = decoded(tmp_path / "a.jpg")
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(b"film" * 5000)
+    assert (decoded(tmp_path / "a.jpg") == expected).all()
+    assert check_image(str(tmp_path / "a.jpg")) == (200, 300, "")
+
+
+def test_images_of_kinds_that_are_not_read_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.png", "b.HEIC", "deep/c.heic", "d.avif", "deep/e.jp2", "notes.md", "f.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list_images((tmp_path,), tmp_path) == [str(tmp_path / "a.png")]
+    assert caplog.messages == [
+        f"{tmp_path}: images of kinds that are not read are left out (1 .avif, 2 .heic, 1 .jp2; for example "
+        f"{tmp_path}/b.HEIC): convert them to .jpg or .png."
+    ]
+    caplog.clear()
+    assert list_images((tmp_path / "*",), tmp_path) == [str(tmp_path / "a.png")]
+    assert "(1 .avif, 2 .heic, 1 .jp2; for example" in caplog.text
+    with pytest.raises(UserError, match=r"b\.HEIC is an image of a kind that is not read; convert it"):
+        list_images((tmp_path / "b.HEIC",), tmp_path)
+    caplog.clear()
+    for file in [*tmp_path.glob("*.*c"), *tmp_path.glob("deep/*"), *tmp_path.glob("*.avif"), tmp_path / "b.HEIC"]:
+        file.unlink(missing_ok=True)
+    assert list_images((tmp_path,), tmp_path) == [str(tmp_path / "a.png")]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"nothing of the kind", "half"])
 def test_what_is_wrong_is_said(content: bytes | str) -> None:
     if content == "half":
         whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1]

@@ -76,12 +76,17 @@ def test_nothing_usable_is_an_error(make_data: MakeData) -> None:
         scanned(file)
 
 
-def test_cut_short_jpeg_is_reported_and_kept_as_far_as_it_decodes(make_data: MakeData) -> None:
-    file = make_data([GOOD, GOOD], suffix=".jpg", sizes=[(200, 300)] * 2)
-    image = file.parent / "images/train/000.jpg"
-    image.write_bytes(image.read_bytes()[:-300])
+def test_a_cut_short_jpeg_is_left_out_and_one_without_its_end_marker_is_kept(make_data: MakeData) -> None:
+    file = make_data([GOOD, GOOD, GOOD], suffix=".jpg", sizes=[(200, 300)] * 3)
+    for name, missing in (("000", 300), ("001", 2)):
+        image = file.parent / f"images/train/{name}.jpg"
+        image.write_bytes(image.read_bytes()[:-missing])
     index = scanned(file)
-    assert any("000.jpg" in problem for problem in index.problems)
+    assert [Path(name).name for name in index.files] == ["001.jpg", "002.jpg"]
+    assert index.problems == (
+        f"{file.parent}/images/train/000.jpg: the JPEG is cut short; left out",
+        f"{file.parent}/images/train/001.jpg: the JPEG lacks its end marker; read all the same",
+    )
 
 
 @pytest.mark.parametrize("class_id", ["3", "-1"])
@@ -128,7 +133,7 @@ def test_links_and_loops(make_data: MakeData, tmp_path: Path) -> None:
 def test_txt_list(make_data: MakeData) -> None:
     file = make_data([GOOD, GOOD, GOOD])
     (file.parent / "lists").mkdir()
-    (file.parent / "images/train/list.txt").write_text("./001.png\nimages/train/002.png\n\nreadme.md\n")
+    (file.parent / "images/train/list.txt").write_text("./001.png\nimages/train/002.png\n\n# readme.md\n")
     file.write_text("train: images/train/list.txt\nnames: [a]")
     assert [Path(name).name for name in scanned(file).files] == ["001.png", "002.png"]
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import UserError
+from secateur.data.image_lists import read_list
+from secateur.errors import UserError, told
 from secateur.files import usable_path
+
+logger = logging.getLogger("secateur")
 
 Image = NDArray[np.uint8]
 SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm"})
+OTHER_SUFFIXES = frozenset({
+    ".arw", ".avif", ".cr2", ".cr3", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jif", ".jp2", ".jpe",
+    ".jpx", ".jxl", ".nef", ".orf", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raf", ".ras", ".raw", ".rw2", ".svg",
+    ".tga",
+})  # fmt: skip
+"""Suffixes of images that are not read: what a folder has of them is named."""
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
@@ -51,12 +62,84 @@ def decode_image(content: NDArray[np.uint8]) -> Image:
     if not len(content):
         raise ImageError("the file is empty (zero bytes)")
     try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        image = _decode(content, cv2.IMREAD_COLOR, checked=True)[0]
     except cv2.error:
         raise ImageError("is too large") from None
     if image is None:
         raise ImageError("is not an image or is damaged")
-    return np.asarray(image, np.uint8)
+    return image
+
+
+def _decode(content: NDArray[np.uint8], flag: int, *, checked: bool = False) -> tuple[Image | None, str]:
+    """The 8-bit image in the bytes of a file (None if it is none), and a remark or "".
+
+    Args:
+        content: at least one byte.
+        flag: OpenCV's, for the colours and the size.
+        checked: make sure that a JPEG without its end marker lacks nothing else.
+
+    Raises:
+        ImageError: it was checked and does lack more.
+        cv2.error: the image is larger than OpenCV allows.
+    """
+    image, remark = cv2.imdecode(content, flag | cv2.IMREAD_ANYDEPTH), ""
+    # OpenCV 5 refuses a JPEG without its end marker, earlier versions fill up what is missing without a word.
+    if _is_jpeg(content) and (image is None or (checked and _END not in content[-4096:].tobytes())):
+        if image is None or _END not in content.tobytes():  # a camera may have put a film behind the marker
+            remark = "the JPEG lacks its end marker; read all the same"
+        image = cv2.imdecode(_with_end(content), flag)
+        if checked and image is not None and not _is_complete(content):
+            raise ImageError("the JPEG is cut short")
+    if image is not None and image.dtype == np.uint16:
+        return _shallow(np.asarray(image, np.uint16), content, flag)
+    if image is not None and image.dtype != np.uint8:
+        image = cv2.imdecode(content, flag)
+    return (None, "") if image is None else (np.asarray(image, np.uint8), remark)
+
+
+def _shallow(image: NDArray[np.uint16], content: NDArray[np.uint8], flag: int) -> tuple[Image | None, str]:
+    """A 16-bit image with 8 bits, and a remark where its values take fewer than 16.
+
+    Cameras and converters put values of 8, 10 and 12 bits into 16 without scaling them, and files do not say so. Read
+    as 16 bits they would be nearly black: below a sixteenth of the range.
+    """
+    # Averaging lowers the largest value: that of the image in full colour and full size counts.
+    whole = image if flag == cv2.IMREAD_COLOR else cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    largest = int(np.asarray(whole).max()) if whole is not None else 0
+    bits = next((bits for bits in (8, 10, 12) if largest < 1 << bits), 16)
+    if whole is None or bits == 16:  # OpenCV's own reading; it rounds differently from format to format
+        plain = cv2.imdecode(content, flag)
+        return (None if plain is None else np.asarray(plain, np.uint8)), ""
+    deep = np.asarray(image if flag == cv2.IMREAD_GRAYSCALE else whole, np.uint16)
+    result, size = np.right_shift(deep, bits - 8).astype(np.uint8), image.shape[1::-1]
+    if result.shape[1::-1] != size:
+        result = np.asarray(cv2.resize(result, size, interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
+    return result, f"{_DEEP} below {1 << bits}, read as {bits} bits"
+
+
+_DEEP = "has 16-bit values"
+_END = b"\xff\xd9"
+_FILLING = b"\xa5\x5a\x3c\x71\x0e\xd2\x96\x18" * 16
+
+
+def _is_jpeg(content: NDArray[np.uint8]) -> bool:
+    return content[:2].tobytes() == b"\xff\xd8"
+
+
+def _with_end(content: NDArray[np.uint8], filling: bytes = b"") -> NDArray[np.uint8]:
+    """The bytes of a JPEG with an end marker, of which the file may have the first byte."""
+    rest = content[:-1] if content[-1] == _END[0] else content
+    return np.concatenate([rest, np.frombuffer(filling + _END, np.uint8)])
+
+
+def _is_complete(content: NDArray[np.uint8]) -> bool:
+    """Whether a JPEG lacks nothing but its end marker.
+
+    Where image data are missing, a decoder takes what follows for them; where none are, it passes that over.
+    """
+    ended = cv2.imdecode(_with_end(content), cv2.IMREAD_COLOR)
+    filled = cv2.imdecode(_with_end(content, _FILLING), cv2.IMREAD_COLOR)
+    return ended is not None and filled is not None and bool((ended == filled).all())
 
 
 def _decoded(file: str, flag: int) -> Image | None:
@@ -68,23 +151,21 @@ def _decoded(file: str, flag: int) -> Image | None:
         OSError, cv2.error: the file cannot be read, or the image is larger than OpenCV allows.
     """
     content = np.fromfile(file, np.uint8)
-    if not len(content):
-        return None
-    image = cv2.imdecode(content, flag)
-    return None if image is None else np.asarray(image, np.uint8)
+    return _decode(content, flag)[0] if len(content) else None
 
 
 def check_image(file: str) -> tuple[int, int, str]:
     """Decodes an image once and returns its (height, width) as displayed, and a remark or "".
 
     Raises:
-        ImageError: it cannot be decoded or is smaller than 10 pixels.
+        ImageError: it cannot be decoded, is a JPEG that is cut short, or is smaller than 10 pixels.
     """
     try:
-        if os.stat(file).st_size == 0:  # noqa: PTH116
+        content = np.fromfile(file, np.uint8)
+        if not len(content):
             raise ImageError("the file is empty (zero bytes)")
         # Decoding grey only checks every coded block at about half the cost of colour.
-        image = _decoded(file, cv2.IMREAD_GRAYSCALE)
+        image, remark = _decode(content, cv2.IMREAD_GRAYSCALE, checked=True)
     except (OSError, cv2.error) as error:
         raise ImageError(f"cannot be read ({error.strerror if isinstance(error, OSError) else 'too large'})") from None
     if image is None:
@@ -92,38 +173,43 @@ def check_image(file: str) -> tuple[int, int, str]:
     height, width = image.shape[:2]
     if min(height, width) < 10:
         raise ImageError(f"is only {width} x {height} pixels; 10 are the least")
-    remark = ""
-    if file.lower().endswith((".jpg", ".jpeg", ".jfif")) and _is_cut_short(file):
-        remark = "the JPEG is cut short; used as far as it decodes"
     return height, width, remark
 
 
-def _is_cut_short(file: str) -> bool:
-    """Whether a JPEG lacks its end marker (some cameras write a few bytes after it)."""
-    with Path(file).open("rb") as stream:
-        if stream.read(2) != b"\xff\xd8":
-            return False
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - 4096))
-        return b"\xff\xd9" not in stream.read()
+def fold_remarks(problems: Iterable[str]) -> tuple[str, ...]:
+    """Problems in their order; of the remark on 16-bit values, which all images of a camera share, one for all."""
+    kept: dict[str, str] = {}
+    count: Counter[str] = Counter()
+    for problem in problems:
+        remark = problem.rpartition(": ")[2]
+        key = remark if remark.startswith(_DEEP) else problem
+        count[key] += 1
+        kept.setdefault(key, problem)
+    return tuple(
+        f"{text} (so have {count[key] - 1} more images)" if key != text and count[key] > 1 else text
+        for key, text in kept.items()
+    )
 
 
 def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
     """Sorted image files of folders (searched to any depth, through links), `.txt` lists, patterns and single images.
 
     Raises:
-        UserError: a source does not exist, is of another kind, or is a pattern that nothing matches.
+        UserError: a source does not exist, is of another kind, or is a pattern that nothing matches; a line of a list
+            names no image.
     """
     files: list[str] = []
     for source in map(usable_path, sources):
         if source.is_dir():
             files += files_in(source)
         elif source.is_file() and source.suffix.lower() == ".txt":
-            files += _listed(source, root)
+            files += read_list(source, root, SUFFIXES)
         elif source.is_file() and source.suffix.lower() in SUFFIXES:
             files.append(str(source))
         elif not source.exists() and glob.has_magic(str(source)):
             files += files_matching(source)
+        elif source.exists() and source.suffix.lower() in OTHER_SUFFIXES:
+            raise UserError(f"{source} is an image of a kind that is not read; convert it to .jpg or .png.")
         elif source.exists():
             raise UserError(f"{source} is neither a folder of images nor a .txt list of images.")
         else:
@@ -136,8 +222,19 @@ def _is_one_of(name: str, suffixes: Collection[str]) -> bool:
 
 
 def files_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
-    """Files of a folder with one of the suffixes (those of images), at any depth, through links, each once."""
+    """Files of a folder with one of the suffixes (those of images), at any depth, through links, each once.
+
+    Images with other suffixes are counted, and that is logged.
+    """
+    files, others = _walk(folder, suffixes)
+    _log_others(others, str(folder))
+    return files
+
+
+def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[str], list[str]]:
+    """Files of a folder with one of the suffixes, and other images."""
     files: list[str] = []
+    others: list[str] = []
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(place)  # noqa: PTH116
@@ -146,13 +243,17 @@ def files_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
-        files += [os.path.join(place, name) for name in names if _is_one_of(name, suffixes)]  # noqa: PTH118
-    return files
+        for name in names:
+            if _is_one_of(name, suffixes):
+                files.append(os.path.join(place, name))  # noqa: PTH118
+            elif _is_one_of(name, OTHER_SUFFIXES):
+                others.append(os.path.join(place, name))  # noqa: PTH118
+    return files, others
 
 
 def files_matching(pattern: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
     """Files with one of the suffixes (those of images) that a pattern matches, and those in folders that it matches,
-    each once; other files are passed over.
+    each once; other files are passed over, and images among them counted, which is logged.
 
     Raises:
         UserError: nothing matches.
@@ -161,28 +262,28 @@ def files_matching(pattern: Path, suffixes: Collection[str] = SUFFIXES) -> list[
     if not found:
         raise UserError(f"Nothing matches the pattern {pattern}.")
     files: set[str] = set()
+    others: set[str] = set()
     for name in found:
         if os.path.isdir(name):  # noqa: PTH112
-            files.update(files_in(Path(name), suffixes))
+            inside = _walk(Path(name), suffixes)
+            files.update(inside[0])
+            others.update(inside[1])
         elif _is_one_of(name, suffixes):
             files.add(name)
+        elif _is_one_of(name, OTHER_SUFFIXES):
+            others.add(name)
+    _log_others(others, str(pattern))
     return list(files)
 
 
-def _listed(file: Path, root: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the image list {file}: {error}.") from error
-    files = []
-    for line in (line.strip() for line in lines):
-        if not line or not _is_one_of(line, SUFFIXES):
-            continue
-        if line.startswith("./"):
-            path = file.parent / line
-        else:
-            path = root / line
-            if not os.path.exists(path) and os.path.exists(file.parent / line):  # noqa: PTH110  (names too long too)
-                path = file.parent / line
-        files.append(os.path.normpath(path))
-    return files
+def _log_others(files: Collection[str], place: str) -> None:
+    """Says how many images are of kinds that are not read, and what they are called."""
+    if not files:
+        return
+    kinds = Counter(os.path.splitext(file)[1].lower() for file in files)  # noqa: PTH122
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
+    first = told(os.fsencode(min(files)).decode(errors="backslashreplace"))
+    logger.warning(
+        "%s: images of kinds that are not read are left out (%s; for example %s): convert them to .jpg or .png.",
+        place, listed, first,
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from secateur.data.config import DataConfig
-from secateur.data.images import ImageError, check_image, list_images
+from secateur.data.images import ImageError, check_image, fold_remarks, list_images
 from secateur.data.labels import LabelError, Labels, find_class_line, label_path, read_labels
 from secateur.errors import UserError
 from secateur.files import atomic_write
@@ -191,7 +191,7 @@ def _check(files: list[str], signature: str, split: str, labelled: bool, progres
         labels=np.concatenate([np.zeros((0, 5), np.float32), *(entry.rows for entry in labels)]),
         offsets=_offsets([len(entry.rows) for entry in labels]),
         counts=counts,
-        problems=tuple(problem for result in checked for problem in result.problems),
+        problems=fold_remarks(problem for result in checked for problem in result.problems),
         signature=signature,
         points=np.concatenate([np.zeros((0, 2), np.float32), *outlines]),
         point_offsets=_offsets([len(outline) for outline in outlines]),

@@ -1,0 +1,108 @@
+"""Reads lists of images, one path a line, as YOLOv5, Darknet, CVAT and programs that quote names write them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from secateur.errors import UserError, shown
+
+logger = logging.getLogger("secateur")
+
+_BOX = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?){3,4}")
+"""A box behind a path: x1,y1,x2,y2 or x1,y1,x2,y2,class."""
+
+
+def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
+    """The images that a list names. Each line is a path, in quotes or not, or nothing, or a comment after `#`.
+
+    A path is relative to `root` or to the list's folder; one with `./` to the list's folder. Where there is no such
+    file, it is tried with `/` for `\\`, and without its first folder, as CVAT exports need it; what is found so is
+    logged once. Boxes behind a path (`a.jpg 10,20,30,40,0`) are not read, which is logged too.
+
+    Args:
+        file: the list, UTF-8.
+        root: folder of the data set.
+        suffixes: those of images, in lower case.
+
+    Returns:
+        Paths in the order of the list. A file of that name need not exist.
+
+    Raises:
+        UserError: it cannot be read, or a line is none of these; names the line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"Cannot read the image list {file}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The image list {file} is not UTF-8 text; save it as UTF-8.") from error
+    files: list[str] = []
+    changed: dict[str, tuple[str, str]] = {}
+    boxed = 0
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name, has_boxes = _path_in(text)
+        place, change = _find(name, root, file.parent)
+        if not (_is_image(name, suffixes) and (place or _is_one(name, suffixes))):
+            raise UserError(
+                f"Image list {file}, line {number} is {shown(text)}; expected the path of one image (.jpg, .png and "
+                "others), or a comment after #."
+            )
+        files.append(os.path.normpath(place or os.path.join(root, name)))  # noqa: PTH118
+        boxed += has_boxes
+        if change:
+            changed.setdefault(change, (name, files[-1]))
+    for change, (name, place) in changed.items():
+        logger.warning("Image list %s: paths are read %s (%s is %s).", file, change, name, place)
+    if boxed:
+        logger.warning(
+            "Image list %s: the boxes behind %d paths are not read; labels come from label files.", file, boxed
+        )
+    return files
+
+
+def _path_in(text: str) -> tuple[str, bool]:
+    """The path in a line, and whether boxes follow it."""
+    words = text.split()
+    boxes = 0
+    while boxes < len(words) - 1 and _BOX.fullmatch(words[-1 - boxes]):
+        boxes += 1
+    name = text.rsplit(maxsplit=boxes)[0] if boxes else text
+    quoted = re.fullmatch(r"""(["'])(.+)\1""", name)
+    return quoted[2] if quoted else name, boxes > 0
+
+
+def _is_image(name: str, suffixes: Collection[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+
+
+def _is_one(name: str, suffixes: Collection[str]) -> bool:
+    """Whether no suffix of an image is followed by more words: those would not belong to the path."""
+    return not any(suffix.lower() in suffixes for suffix in re.findall(r"""(\.\w+)["']?[\s,;]""", name))
+
+
+def _find(name: str, root: Path, folder: Path) -> tuple[str, str]:
+    """The file that a line names ("" where there is none), and what of the name was changed to find it, in words."""
+    for changed, how in _variants(name):
+        for base in (folder, root) if changed.startswith("./") else (root, folder):
+            place = os.path.join(base, changed)  # noqa: PTH118
+            if os.path.exists(place):  # noqa: PTH110  (names too long too)
+                return place, how
+    return "", ""
+
+
+def _variants(name: str) -> Iterator[tuple[str, str]]:
+    """A name as written, and as other systems would have written it."""
+    yield name, ""
+    slashed = name.replace("\\", "/")
+    if slashed != name:
+        yield slashed, "with / for \\"
+    parts = PurePosixPath(slashed).parts
+    if len(parts) > 1 and not slashed.startswith("/"):
+        yield "/".join(parts[1:]), "without their first folder" + (" and with / for \\" if slashed != name else "")
