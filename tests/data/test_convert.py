@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 from pictures import smooth_image
+from PIL import Image as Pillow
 
 from hostile_yaml import check_sentence
 from secateur.data.config import load_data_config
 from secateur.data.convert import coco_to_yolo, voc_to_yolo
+from secateur.data.images import read_image
 from secateur.data.index import scan
 from secateur.errors import UserError
 
@@ -77,6 +79,210 @@ def test_coco_mistakes(tmp_path: Path, changes: dict[str, object], told: str) ->
         coco_to_yolo(coco(tmp_path / "coco", **changes), tmp_path / "out")
     with pytest.raises(UserError, match=r"none\.json"):
         coco_to_yolo(tmp_path / "none.json", tmp_path / "out")
+
+
+def turned(file: Path, orientation: int, size: tuple[int, int] = (60, 40)) -> None:
+    """A JPEG that is stored with this width and height, black with a white block at x 18..30, y 12..20."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[12:20, 18:30] = 255
+    exif = Pillow.Exif()
+    exif[0x112] = orientation
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Pillow.fromarray(pixels).save(file, exif=exif, quality=98)
+
+
+def one_image(folder: Path, size: tuple[int, int], *boxes: list[float]) -> Path:
+    """A COCO file of the image `a.jpg`, with a stated size and boxes."""
+    data = {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": size[0], "height": size[1]}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{"image_id": 7, "category_id": 1, "bbox": box} for box in boxes],
+    }
+    file = folder / "instances.json"
+    file.write_text(json.dumps(data))
+    return file
+
+
+def block(file: str) -> list[float]:
+    """The box, x y width height in 0..1, of what is white in the image as it is read."""
+    image = read_image(file)[..., 0] > 128
+    y, x = np.nonzero(image)
+    height, width = image.shape
+    x0, x1, y0, y1 = x.min() / width, (x.max() + 1) / width, y.min() / height, (y.max() + 1) / height
+    return [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path, orientation: int) -> None:
+    turned(tmp_path / "a.jpg", orientation)
+    stated = one_image(tmp_path, (60, 40), [18, 12, 12, 8])
+    result = coco_to_yolo(stated, tmp_path / "out")
+    index = scan(load_data_config(result.data), "train", progress=False)
+    if orientation >= 5:  # the width becomes the height: the annotation was made without the turn
+        np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
+        assert "a.jpg: 60 x 40 is stated, and 40 x 60 after its EXIF turn; its boxes are turned" in result.problems[0]
+    else:  # the size is that of the image as it is read
+        np.testing.assert_allclose(index.labels[0, 1:], [0.4, 0.4, 0.2, 0.2], atol=1e-6)
+        told = "its EXIF data turn it, which its size does not show; its boxes are taken for those of the turned image"
+        assert result.problems == ((f"{tmp_path}/a.jpg: {told}",) if orientation > 1 else ())
+    if orientation == 6:
+        np.testing.assert_allclose(index.labels[0, 1:3], [0.6, 0.4], atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_the_other_images_are_decides_where_a_turn_keeps_the_size(
+    tmp_path: Path, orientation: int, stored: bool
+) -> None:
+    turned(tmp_path / "a.jpg", 8)
+    turned(tmp_path / "b.jpg", orientation)
+    sizes, box = ([(60, 40), (60, 40)], [18, 12, 12, 8]) if stored else ([(40, 60), (60, 40)], [12, 30, 8, 12])
+    data = {
+        "images": [{"id": n, "file_name": f"{'ab'[n]}.jpg", "width": w, "height": h} for n, (w, h) in enumerate(sizes)],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{"image_id": n, "category_id": 1, "bbox": [18, 12, 12, 8] if n else box} for n in (0, 1)],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    result = coco_to_yolo(tmp_path / "instances.json", tmp_path / "out")
+    index = scan(load_data_config(result.data), "train", progress=False)
+    np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
+    np.testing.assert_allclose(
+        index.labels[1, 1:], block(index.files[1]) if stored else [0.4, 0.4, 0.2, 0.2], atol=0.02
+    )
+    assert len(result.problems) == (2 if stored else 0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_other_formats_are_turned_where_opencv_turns_them(tmp_path: Path, suffix: str) -> None:
+    turned(tmp_path / "a.jpg", 6)
+    image = Pillow.open(tmp_path / "a.jpg")
+    image.save(tmp_path / f"a.{suffix}", exif=image.getexif(), **({"lossless": True} if suffix == "webp" else {}))
+    file = one_image(tmp_path, (60, 40), [18, 12, 12, 8])
+    file.write_text(file.read_text().replace("a.jpg", f"a.{suffix}"))
+    index = scan(load_data_config(coco_to_yolo(file, tmp_path / "out").data), "train", progress=False)
+    np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("size", "problem"), [((40, 60), ""), ((60, 40), "its boxes are already those of the turned image")]
+)
+def test_boxes_that_were_drawn_after_an_exif_turn_stay(tmp_path: Path, size: tuple[int, int], problem: str) -> None:
+    turned(tmp_path / "a.jpg", 6)
+    # The second reaches out of the stored image, which is 40 high, and not out of the turned one.
+    result = coco_to_yolo(one_image(tmp_path, size, [20, 18, 8, 12], [0, 30, 20, 30]), tmp_path / "out")
+    index = scan(load_data_config(result.data), "train", progress=False)
+    np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
+    np.testing.assert_allclose(index.labels[1, 1:], [0.25, 0.75, 0.5, 0.5], atol=1e-6)
+    assert [problem in told for told in result.problems] == ([True] if problem else [])
+
+
+@pytest.mark.parametrize("size", [(120, 80), (40, 60), (90, 50)])
+def test_boxes_count_in_pixels_of_the_image_and_another_stated_size_is_named(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    turned(tmp_path / "a.jpg", 1)
+    result = coco_to_yolo(one_image(tmp_path, size, [18, 12, 12, 8], [30, 20, 30, 20]), tmp_path / "out")
+    index = scan(load_data_config(result.data), "train", progress=False)
+    np.testing.assert_allclose(index.labels[:, 1:], [[0.4, 0.4, 0.2, 0.2], [0.75, 0.75, 0.5, 0.5]], atol=1e-6)
+    told = (
+        f"a.jpg: {size[0]} x {size[1]} is stated, and the image has 60 x 40; its boxes are taken in pixels of the image"
+    )
+    assert len(result.problems) == 1
+    assert result.problems[0].endswith(told)
+
+
+def test_images_that_were_scaled_after_the_annotation(tmp_path: Path) -> None:
+    """Boxes that reach out of the images, and none out of the stated sizes, are in pixels of the stated ones."""
+    turned(tmp_path / "a.jpg", 1)
+    result = coco_to_yolo(one_image(tmp_path, (120, 80), [36, 24, 24, 16], [60, 40, 60, 40]), tmp_path / "out")
+    index = scan(load_data_config(result.data), "train", progress=False)
+    np.testing.assert_allclose(index.labels[:, 1:], [[0.4, 0.4, 0.2, 0.2], [0.75, 0.75, 0.5, 0.5]], atol=1e-6)
+    assert "taken in pixels of the stated size, as some reach out of the images" in result.problems[0]
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = one_image(tmp_path, (60, 40), [18, 12, 12, 8])
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    result = coco_to_yolo(file, tmp_path / "out")
+    assert result.problems == (f"{tmp_path}/a.jpg: is not an image or is damaged; the stated size is taken",)
+    assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.400000 0.400000 0.200000 0.200000\n"
+
+
+GROUPED = [
+    {"id": 0, "name": "animals", "supercategory": "none"},
+    {"id": 1, "name": "dog", "supercategory": "animals"},
+    {"id": 2, "name": "car", "supercategory": "animals"},
+]
+
+
+@pytest.mark.parametrize("name", ["animals", "dog"])
+def test_the_category_that_groups_the_others_is_no_class(tmp_path: Path, name: str) -> None:
+    boxes = [{"image_id": 7, "category_id": 2, "bbox": [20, 10, 40, 30]}]
+    categories = [{**GROUPED[0], "name": name}, *GROUPED[1:]] if name == "animals" else [
+        GROUPED[0], *({**entry, "name": name} for entry in GROUPED[1:2])
+    ]  # fmt: skip
+    if name == "dog":
+        boxes[0]["category_id"] = 1
+    result = coco_to_yolo(coco(tmp_path / "coco", categories=categories, annotations=boxes), tmp_path / "out")
+    assert result.names == (("dog", "car") if name == "animals" else ("dog",))
+    assert (tmp_path / "out/labels/train/a.txt").read_text().split()[0] == str(boxes[0]["category_id"] - 1)
+    assert result.problems == ("category animals only groups others; left out",)
+
+
+def test_a_first_category_that_is_a_class_stays(tmp_path: Path) -> None:
+    used = [{"image_id": 7, "category_id": 0, "bbox": [20, 10, 40, 30]}]
+    plain = [{**entry, "supercategory": "none"} for entry in GROUPED]
+    for number, changes in enumerate((
+        {"categories": GROUPED, "annotations": used},
+        {"categories": plain, "annotations": []},
+        {"categories": GROUPED[:1], "annotations": []},
+    )):  # fmt: skip
+        result = coco_to_yolo(coco(tmp_path / f"coco{number}", **changes), tmp_path / f"out{number}")
+        assert result.names[0] == "animals"
+    # It is one for all splits where one of them uses it.
+    files = {
+        "train": coco(tmp_path / "one", categories=GROUPED, annotations=used),
+        "val": coco(tmp_path / "two", categories=GROUPED, annotations=[]),
+    }
+    assert coco_to_yolo(files, tmp_path / "both").names == ("animals", "dog", "car")
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    file = coco(tmp_path / "coco")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert coco_to_yolo(file, tmp_path / "out").boxes == 2
+    folder = voc(tmp_path / "voc", objects=OBJECT.format("a", 0, 1, 1, 9, 9))
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    (folder / "ImageSets/Main/train.txt").write_bytes(b"\xef\xbb\xbfx\r\n")
+    assert voc_to_yolo(folder, tmp_path / "out2").images == 1
+    (folder / "ImageSets/Main/train.txt").write_bytes("x\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"Cannot read the image set .*train\.txt .*; save it as UTF-8 text"):
+        voc_to_yolo(folder, tmp_path / "out3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "entry 1 of categories has the id 3, which"),
+        (
+            {"categories": [{"id": 3, "name": "a"}, {"id": 4, "name": "a"}]},
+            "entry 1 of categories has the name 'a', wh",
+        ),
+        ({"images": [{"id": 7, "file_name": name, "width": 9, "height": 9} for name in "ab"]}, "entry 1 of images has"),
+        ({"categories": [{"id": 3, "name": " "}]}, "entry 0 of categories has no name that is a text"),
+    ],
+)
+def test_what_is_given_twice_or_without_a_name_is_refused(
+    tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        coco_to_yolo(coco(tmp_path / "coco", **changes), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["no", "01", "~", "12:30", "null", "a: b", "#x", "é"])
+def test_names_come_back_as_they_were(tmp_path: Path, name: str) -> None:
+    result = coco_to_yolo(coco(tmp_path / "coco", categories=[{"id": 1, "name": name}], annotations=[]), tmp_path / "o")
+    assert load_data_config(result.data).names == {0: name}
 
 
 def _images(**changes: object) -> dict[str, object]:
@@ -154,6 +360,27 @@ def test_the_file_name_of_a_voc_annotation_leads_nowhere_else(tmp_path: Path, na
     file.write_text(file.read_text().replace("x.png", name))
     voc_to_yolo(folder, tmp_path / "out")
     assert [file.name for file in (tmp_path / "out/images/train").iterdir()] == ["x.jpg"]
+
+
+def test_voc_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path) -> None:
+    size = "<width>60</width><height>40</height>"
+    folder = voc(tmp_path / "voc", objects=OBJECT.format("dog", 0, 19, 13, 30, 20), size=size)
+    turned(folder / "JPEGImages" / "x.jpg", 6)
+    result = voc_to_yolo(folder, tmp_path / "out")
+    index = scan(load_data_config(result.data), "train", progress=False)
+    np.testing.assert_allclose(index.labels[0, 1:], [0.6, 0.4, 0.2, 0.2], atol=1e-6)
+    np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
+    assert "x.jpg: 60 x 40 is stated, and 40 x 60 after its EXIF turn; its boxes are turned" in result.problems[0]
+
+
+def test_voc_annotations_of_one_name_and_classes_that_are_named_twice_are_refused(tmp_path: Path) -> None:
+    folder = voc(tmp_path / "voc", objects=OBJECT.format("dog", 0, 1, 1, 20, 10))
+    with pytest.raises(UserError, match="The class name 'dog' is given twice"):
+        voc_to_yolo(folder, tmp_path / "out", names=["dog", "cat", "dog"])
+    (folder / "Annotations" / "more").mkdir()
+    (folder / "Annotations" / "more" / "x.xml").write_text((folder / "Annotations" / "x.xml").read_text())
+    with pytest.raises(UserError, match=r"x\.xml and .*x\.xml have the same name; rename one"):
+        voc_to_yolo(folder, tmp_path / "out")
 
 
 def test_voc_image_sets(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ from torch import nn
 from latency_subjects import table_of
 from secateur.data.config import load_data_config
 from secateur.data.convert import coco_to_yolo, voc_to_yolo
-from secateur.data.images import read_image
+from secateur.data.image_lists import read_list
+from secateur.data.images import SUFFIXES, read_image
 from secateur.data.index import scan
 from secateur.data.synthetic import generate
 from secateur.deploy.exporters import export
@@ -109,6 +110,10 @@ def _image(file: Path) -> None:
     read_image(str(file))
 
 
+def _list(file: Path) -> None:
+    read_list(file, file.parent, SUFFIXES)
+
+
 def _recipe(file: Path) -> None:
     common = {"image_size": 64, "batch_size": 8, "seed": 0, "workers": 0, "device": "cpu"}
     resolve(load_recipe(file), {}, common, trained=False)
@@ -142,6 +147,7 @@ READERS: dict[str, Reader] = {
     "recipe": Reader("recipe.yaml", YAML, _recipe),
     "topology": Reader("model.yaml", YAML, _topology),
     "labels": Reader("labels/train/00000.txt", (of_rows,), _labels),
+    "list": Reader("train.txt", (of_rows, of_bytes), _list),
     "image": Reader("images/train/00000.jpg", (of_head, of_bytes), _image),
     "coco": Reader("instances.json", (of_json,), _coco),
     "voc": Reader("voc/00000.xml", (of_xml,), _voc),
@@ -166,6 +172,7 @@ def make_bases(folder: Path) -> Bases:
     """Writes the sound files into a folder; their bytes by relative names."""
     generate(folder, images=(2, 1, 1), size=64, classes=3)
     cv2.imwrite(str(folder / "images/train/00001.png"), cv2.imread(str(folder / "images/train/00001.jpg")))
+    (folder / "train.txt").write_text("images/train/00000.jpg\n# half\n\ndata\\images\\train\\00001.jpg 1,2,3,4,0\n")
     detector = tiny(3)
     save_checkpoint(Checkpoint.of(detector), folder / "own.safetensors")
     graph = trace(detector)

@@ -1,0 +1,93 @@
+"""Writes a YOLO data set of annotated images: images, labels and a data.yaml."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from secateur.data.convert.frames import Annotated, Frame, find_frames
+from secateur.errors import UserError
+from secateur.files import write_text
+
+Placing = Literal["link", "copy"]
+Row = tuple[int, float, float, float, float]  # class, xywh normalised
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion gave: its data.yaml, how many images and boxes it holds, and what of the annotations was left
+    out or contradicts the images."""
+
+    data: Path
+    images: int
+    boxes: int
+    names: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        remarks = f", {len(self.problems)} remarks, first {self.problems[0]}" if self.problems else ""
+        return f"{self.data} ({self.images} images, {self.boxes} boxes, {len(self.names)} classes{remarks})"
+
+
+def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Placing) -> tuple[int, list[str]]:
+    """Puts the images of a split and their labels into a data set that is being made.
+
+    Returns:
+        How many boxes are written, and what was left out or contradicts the images.
+    """
+    frames, problems = find_frames(images)
+    boxes = 0
+    for image, frame in zip(images, frames, strict=True):
+        rows: list[Row] = []
+        for box in image.boxes:
+            row = _row(box.number, box.corners, frame)
+            if row is None:
+                problems.append(f"{box.origin} has no area inside its image; left out")
+            elif row not in rows:
+                rows.append(row)
+        _place(image.source, out, split, image.name, rows, placing)
+        boxes += len(rows)
+    return boxes, problems
+
+
+def _row(number: int, corners: tuple[float, float, float, float], frame: Frame) -> Row | None:
+    """Pixel corners, clipped to the image, as a label row; None if nothing is left."""
+    x0, x1 = (min(max(x, 0.0), frame.width) / frame.width for x in corners[::2])
+    y0, y1 = (min(max(y, 0.0), frame.height) / frame.height for y in corners[1::2])
+    if x1 <= x0 or y1 <= y0:
+        return None
+    x0, y0, x1, y1 = frame.turned(x0, y0, x1, y1)
+    return number, (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+
+
+def _place(source: Path, out: Path, split: str, name: str, rows: Iterable[Row], placing: Placing) -> None:
+    """Puts an image (as a link or a copy) and its label file into the new data set."""
+    relative = Path(name).with_suffix(source.suffix)
+    image = out / "images" / split / relative
+    label = (out / "labels" / split / relative).with_suffix(".txt")
+    if label.exists():
+        raise UserError(f"Two images would have the labels {split}/{relative.with_suffix('.txt')}; rename one of them.")
+    try:
+        image.parent.mkdir(parents=True, exist_ok=True)
+        label.parent.mkdir(parents=True, exist_ok=True)
+        if placing == "copy":
+            shutil.copyfile(source, image)
+        else:
+            image.symlink_to(os.path.relpath(source.resolve(), image.parent.resolve()))
+        label.write_text("".join(f"{row[0]} {' '.join(f'{value:.6f}' for value in row[1:])}\n" for row in rows))
+    except OSError as error:
+        raise UserError(f"Cannot write {image}: {error.strerror or error}; choose another folder.") from error
+
+
+def write_data(out: Path, splits: Sequence[str], names: Sequence[str]) -> None:
+    """Writes the data.yaml of a data set that is being made."""
+    entries = {split: f"images/{split}" for split in splits}
+    entries.setdefault("val", entries["train"] if "train" in entries else next(iter(entries.values())))
+    content = {"path": ".", **entries, "names": dict(enumerate(names))}
+    write_text(out / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
