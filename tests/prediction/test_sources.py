@@ -47,6 +47,22 @@ def test_lists_hold_paths_and_addresses() -> None:
     assert addresses("-", stdin=("in/b.jpg\n", "\n", "gone.jpg\n")) == ["in/b.jpg", "gone.jpg"]
 
 
+def test_lists_may_hold_comments_quotes_and_boxes() -> None:
+    Path("in/#1.jpg").touch()
+    Path("in/near.txt").write_text("# the first\n\"b.jpg\"\n'in/a.PNG'\nb.jpg 1,2,3,4,0 5,6,7,8,1\n#1.jpg\n")
+    assert addresses("in/near.txt") == ["in/b.jpg", "in/a.PNG", "in/b.jpg", "in/#1.jpg"]
+
+
+def test_pictures_that_are_not_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("in/x.heic", "in/y.jp2", "in/z.gif"):
+        Path(name).touch()
+    assert {"in/y.jp2", "in/z.gif"} <= set(addresses("in"))
+    assert caplog.messages == [
+        "in: images of kinds that are not read are left out (1 .heic; for example in/x.heic): convert them to .jpg or "
+        ".png."
+    ]
+
+
 @pytest.mark.parametrize(
     ("word", "kind"),
     [

@@ -12,8 +12,10 @@ from secateur.errors import UserError, shown
 
 logger = logging.getLogger("secateur")
 
-_BOX = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?){3,4}")
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_BOX = re.compile(rf"{_NUMBER}(?:,{_NUMBER}){{3,4}}")
 """A box behind a path: x1,y1,x2,y2 or x1,y1,x2,y2,class."""
+_ENDS_WITH_BOX = re.compile(r",\d[\d.]*$")
 
 
 def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
@@ -42,19 +44,20 @@ def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
         raise UserError(f"The image list {file} is not UTF-8 text; save it as UTF-8.") from error
     files: list[str] = []
     changed: dict[str, tuple[str, str]] = {}
+    folders = str(root), str(file.parent)
     boxed = 0
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        name, has_boxes = _path_in(text)
-        place, change = _find(name, root, file.parent)
+        name, has_boxes = path_in(text)
+        place, change = _find(name, folders)
         if not (_is_image(name, suffixes) and (place or _is_one(name, suffixes))):
             raise UserError(
                 f"Image list {file}, line {number} is {shown(text)}; expected the path of one image (.jpg, .png and "
                 "others), or a comment after #."
             )
-        files.append(os.path.normpath(place or os.path.join(root, name)))  # noqa: PTH118
+        files.append(os.path.normpath(place or os.path.join(folders[name.startswith("./")], name)))  # noqa: PTH118
         boxed += has_boxes
         if change:
             changed.setdefault(change, (name, files[-1]))
@@ -67,15 +70,16 @@ def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
     return files
 
 
-def _path_in(text: str) -> tuple[str, bool]:
-    """The path in a line, and whether boxes follow it."""
-    words = text.split()
+def path_in(text: str) -> tuple[str, bool]:
+    """The path in a line of a list, without quotes, and whether boxes follow it."""
     boxes = 0
-    while boxes < len(words) - 1 and _BOX.fullmatch(words[-1 - boxes]):
-        boxes += 1
+    if _ENDS_WITH_BOX.search(text):
+        words = text.split()
+        while boxes < len(words) - 1 and _BOX.fullmatch(words[-1 - boxes]):
+            boxes += 1
     name = text.rsplit(maxsplit=boxes)[0] if boxes else text
-    quoted = re.fullmatch(r"""(["'])(.+)\1""", name)
-    return quoted[2] if quoted else name, boxes > 0
+    quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "\"'"
+    return name[1:-1] if quoted else name, boxes > 0
 
 
 def _is_image(name: str, suffixes: Collection[str]) -> bool:
@@ -87,10 +91,15 @@ def _is_one(name: str, suffixes: Collection[str]) -> bool:
     return not any(suffix.lower() in suffixes for suffix in re.findall(r"""(\.\w+)["']?[\s,;]""", name))
 
 
-def _find(name: str, root: Path, folder: Path) -> tuple[str, str]:
-    """The file that a line names ("" where there is none), and what of the name was changed to find it, in words."""
+def _find(name: str, folders: tuple[str, str]) -> tuple[str, str]:
+    """The file that a line of a list names ("" where there is none), and what of the name was changed to find it.
+
+    Args:
+        name: as `path_in` gives it.
+        folders: what paths are relative to: the first, then the second; the second first where they begin with `./`.
+    """
     for changed, how in _variants(name):
-        for base in (folder, root) if changed.startswith("./") else (root, folder):
+        for base in folders[::-1] if changed.startswith("./") else folders:
             place = os.path.join(base, changed)  # noqa: PTH118
             if os.path.exists(place):  # noqa: PTH110  (names too long too)
                 return place, how

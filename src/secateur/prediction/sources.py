@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from secateur.data.image_lists import path_in
 from secateur.data.images import SUFFIXES, files_in, files_matching
 from secateur.errors import UserError
 from secateur.files import usable_path
@@ -115,11 +116,12 @@ def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
     for line in filter(None, (line.strip() for line in lines)):
         if "://" in line:
             yield _at_url(line)
-        else:
-            beside = folder / line
-            # Path.exists would raise for names that are too long.
-            here, there = os.path.exists(line), os.path.exists(beside)  # noqa: PTH110
-            yield _in_file(str(beside) if there and not here else line)
+            continue
+        # Path.exists would raise for names that are too long.
+        name = line if os.path.exists(line) else path_in(line)[0]  # noqa: PTH110
+        here, there = os.path.exists(name), os.path.exists(folder / name)  # noqa: PTH110
+        if here or there or not name.startswith("#"):
+            yield _in_file(str(folder / name) if there and not here else name)
 
 
 def _in_file(name: str) -> Medium:
