@@ -149,6 +149,7 @@ READERS: dict[str, Reader] = {
     "labels": Reader("labels/train/00000.txt", (of_rows,), _labels),
     "list": Reader("train.txt", (of_rows, of_bytes), _list),
     "image": Reader("images/train/00000.jpg", (of_head, of_bytes), _image),
+    "deep": Reader("images/train/00002.png", (of_head, of_bytes), _image),
     "coco": Reader("instances.json", (of_json,), _coco),
     "voc": Reader("voc/00000.xml", (of_xml,), _voc),
     "state": Reader("state.pt", (of_zip, of_bytes), lambda file: read_state(file.parent)),
@@ -172,6 +173,8 @@ def make_bases(folder: Path) -> Bases:
     """Writes the sound files into a folder; their bytes by relative names."""
     generate(folder, images=(2, 1, 1), size=64, classes=3)
     cv2.imwrite(str(folder / "images/train/00001.png"), cv2.imread(str(folder / "images/train/00001.jpg")))
+    deep = cv2.imread(str(folder / "images/train/00001.jpg")).astype(np.uint16) * 16
+    cv2.imwrite(str(folder / "images/train/00002.png"), deep)
     (folder / "train.txt").write_text("images/train/00000.jpg\n# half\n\ndata\\images\\train\\00001.jpg 1,2,3,4,0\n")
     detector = tiny(3)
     save_checkpoint(Checkpoint.of(detector), folder / "own.safetensors")
