@@ -65,8 +65,10 @@ def coco_to_yolo(
 
 
 def _grouping(files: list[dict[str, Any]]) -> dict[int, str]:
-    """The category (id -> name) that only groups the others, as Roboflow writes one: id 0, of no category itself, the
-    others are of it, and no annotation uses it."""
+    """The category (id -> name) that only groups the others, as Roboflow writes one.
+
+    It has the id 0, it alone has the supercategory "none", and no annotation of any split uses it.
+    """
     categories = files[0]["categories"] if files else []
     group = next((entry for entry in categories if entry["id"] == 0 and entry.get("supercategory") == "none"), None)
     others = [entry for entry in categories if entry is not group]

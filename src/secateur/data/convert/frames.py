@@ -103,7 +103,8 @@ def find_frames(images: Sequence[Annotated]) -> tuple[list[Frame], list[str]]:
     image before its EXIF turn, the boxes were drawn there too and are turned; unless some boxes of the split reach out
     of the stored images and none out of the turned ones. Where the sizes differ otherwise, and some boxes of the split
     reach out of the images but none out of the stated sizes, the images were scaled afterwards and the stated sizes
-    hold.
+    hold. Turns that keep the size are decided by the images of the split whose turn shows in their sizes; where there
+    are none, boxes count in the image as it is read, with a remark.
     """
     read, problems = _read_all(images)
     frames = [Frame(*(known.size if known else image.size)) for image, known in zip(images, read, strict=True)]
