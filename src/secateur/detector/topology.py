@@ -106,7 +106,7 @@ class Topology:
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UserError(f"The stored topology is broken ({told(repr(error))}).") from error
-        _check(topology, "The stored topology")
+        refuse_impossible(topology, "The stored topology")
         return topology
 
     def absolute_sources(self) -> tuple[tuple[int, ...], ...]:
@@ -214,7 +214,7 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
                 values[0] = math.ceil(wide * width / multiple) * multiple
         blocks.append(Block(source, repeats, kind, () if BLOCKS[kind].head else _freeze(values)))
     topology = Topology(classes, tuple(blocks), anchors, activation, channels)
-    _check(topology, origin)
+    refuse_impossible(topology, origin)
     return topology
 
 
@@ -270,8 +270,12 @@ def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float,
     return anchors
 
 
-def _check(topology: Topology, origin: str) -> None:
-    """What must hold for any topology, wherever it came from."""
+def refuse_impossible(topology: Topology, origin: str) -> None:
+    """What must hold for any topology, wherever it came from; `origin` names it in errors.
+
+    Raises:
+        UserError: naming the block.
+    """
     blocks = topology.blocks
     _check_limits(topology, origin)
     for i, block in enumerate(blocks):
