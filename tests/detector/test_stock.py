@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import pickle
@@ -164,6 +165,15 @@ def test_a_layer_that_contradicts_the_yaml_is_refused(
         assert topology.blocks[9].kind == "SPPF"
     with pytest.raises(UserError, match=r"stock\.pt"):
         load_checkpoint(write_stock(detector, yaml=config))
+
+
+def test_attention_in_another_layout_is_refused(
+    lively: Callable[..., Detector], write_stock: Any, odd_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = functools.partial(nn.MultiheadAttention, batch_first=True)
+    monkeypatch.setattr(nn, "MultiheadAttention", turned)
+    with pytest.raises(UserError, match=r"layer model\.14\.m\.tr\.0\.ma has batch_first True"):
+        load_checkpoint(write_stock(lively(odd_yaml)))
 
 
 def test_a_folded_file_is_read(lively: Callable[..., Detector], write_stock: Any) -> None:
