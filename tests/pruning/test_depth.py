@@ -127,7 +127,7 @@ def test_gamma_scores_are_means_of_the_last_norm(detector: Detector) -> None:
     last = ghost.get_submodule(name).conv[2]
     both = torch.cat([last.cv1.bn.weight, last.cv2.bn.weight]).abs().mean().item()
     assert layer_scores(ghost, [name], "gamma")[name] == pytest.approx(both)
-    with pytest.raises(UserError, match="unfused"):
+    with pytest.raises(UserError, match=r"is fused: model\.4\.2 has no batch norms .* or --layer-score contribution"):
         layer_scores(detector.fused(), ["model.4.2"], "gamma")
 
 
