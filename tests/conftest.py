@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,34 @@ from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from tiny_network import TINY
+from working_folder import REPOSITORY, STARTED_IN, entries
 
 # Several test processes share the machine's cores.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Tests change the folder, and programs that they start look for the package from there.
+if "PYTHONPATH" in os.environ:
+    places = os.environ["PYTHONPATH"].split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(STARTED_IN / place) for place in places)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _repository_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fixtures for several tests work in a temporary folder, with caches that the tests share; nothing new is left."""
+    before = entries(REPOSITORY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("session"))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+    left = sorted(str(entry) for entry in entries(REPOSITORY) - before)
+    assert not left, f"tests left files in the repository: {', '.join(left)}"
+
+
+@pytest.fixture(autouse=True)
+def _own_working_folder(_repository_stays_as_it_is: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test works in its own folder: commands write into runs/ of the current one."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +51,7 @@ def reference_dir() -> Path:
 
     It is `$SECATEUR_REFERENCE`, or a folder `shared` beside the checkout.
     """
-    folder = Path(os.environ.get("SECATEUR_REFERENCE", Path(__file__).resolve().parents[2] / "shared"))
+    folder = STARTED_IN / os.environ.get("SECATEUR_REFERENCE", REPOSITORY.parent / "shared")
     if not (folder / "weights").is_dir():
         pytest.skip("reference data and weights are not here")
     return folder
@@ -55,6 +80,5 @@ def tiny_weights(tiny_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands write into runs/ of the current folder, and caches into the user's."""
-    monkeypatch.chdir(tmp_path)
+    """Caches too are of this test alone; for tests of what is in them, or of what is measured anew."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from secateur.detector.architectures.yolov5 import YOLOv5
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -89,4 +90,17 @@ def test_nothing_to_start_from() -> None:
 
 
 def test_a_fresh_network_takes_the_number_of_anchors(tiny_cfg: Path) -> None:
-    assert starting_point("", str(tiny_cfg), NAMES, anchors=4).detector().na == 4
+    start = starting_point("", str(tiny_cfg), NAMES, anchors=4)
+    assert start.detector().na == 4 and start.topology.anchors_pending
+
+
+def test_a_model_file_with_a_number_of_anchors_has_them_computed_for_weights_too(
+    tiny_weights: Path, tiny_cfg: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(tiny_cfg.read_text())
+    assert not starting_point(str(tiny_weights), str(tiny_cfg), NAMES).topology.anchors_pending
+    count = len(content["anchors"][0]) // 2
+    (tmp_path / "open.yaml").write_text(yaml.safe_dump({**content, "anchors": count}))
+    start = starting_point(str(tiny_weights), str(tmp_path / "open.yaml"), NAMES)
+    assert start.topology.anchors_pending and start.detector().topology.anchors_pending
+    assert not starting_point(str(tiny_weights), "", NAMES).topology.anchors_pending

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from secateur.deploy.exporters import export
@@ -20,6 +21,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
+from tiny_network import TINY
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,18 @@ def test_what_does_not_fit_is_said(tmp_path: Path, state: dict, cfg: str, messag
     with pytest.raises(UserError, match=message) as caught:
         load_checkpoint(tmp_path / "a.pt", cfg)
     assert "\n" not in str(caught.value)
+
+
+def test_anchors_that_the_network_leaves_to_be_computed_come_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "open.yaml").write_text(yaml.safe_dump({**TINY, "anchors": 3}))
+    known = Detector(Topology.from_yaml(tmp_path / "open.yaml"))
+    known.head.anchors.mul_(1.5)
+    torch.save(known.state_dict(), tmp_path / "whole.pt")
+    found = load_checkpoint(tmp_path / "whole.pt", tmp_path / "open.yaml")
+    assert torch.equal(found.detector().head.anchors, known.head.anchors) and not found.topology.anchors_pending
+    torch.save({k: v for k, v in known.state_dict().items() if not k.endswith("anchors")}, tmp_path / "less.pt")
+    with pytest.raises(UserError, match=r"less\.pt has no anchors and .*open\.yaml asks for computed ones; write"):
+        load_checkpoint(tmp_path / "less.pt", tmp_path / "open.yaml")
 
 
 def test_other_files_know_their_network(detector, tmp_path: Path) -> None:

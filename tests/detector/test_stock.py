@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import pickle
@@ -146,7 +147,7 @@ def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., De
     _same(path, detector)
 
 
-@pytest.mark.parametrize("change", ["stride", "groups", "kind", "activation", "shortcut"])
+@pytest.mark.parametrize("change", ["stride", "groups", "kind", "activation"])
 def test_a_layer_that_contradicts_the_yaml_is_refused(
     change: str, lively: Callable[..., Detector], write_stock: Any
 ) -> None:
@@ -158,14 +159,21 @@ def test_a_layer_that_contradicts_the_yaml_is_refused(
         detector.model[1].conv.groups = 2
     elif change == "activation":
         detector.model[3].act = nn.ReLU()
-    elif change == "shortcut":
-        detector.model[4].m[0].add = False
     elif change == "kind":
         topology = detector.topology
         detector.model[9] = nn.MaxPool2d(5, 1, 2)
         assert topology.blocks[9].kind == "SPPF"
     with pytest.raises(UserError, match=r"stock\.pt"):
         load_checkpoint(write_stock(detector, yaml=config))
+
+
+def test_attention_in_another_layout_is_refused(
+    lively: Callable[..., Detector], write_stock: Any, odd_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = functools.partial(nn.MultiheadAttention, batch_first=True)
+    monkeypatch.setattr(nn, "MultiheadAttention", turned)
+    with pytest.raises(UserError, match=r"layer model\.14\.m\.tr\.0\.ma has batch_first True"):
+        load_checkpoint(write_stock(lively(odd_yaml)))
 
 
 def test_a_folded_file_is_read(lively: Callable[..., Detector], write_stock: Any) -> None:

@@ -14,7 +14,7 @@ from bright_rectangles import GREEN, RED, picture
 
 from secateur.errors import UserError
 from secateur.prediction.album import Album
-from secateur.prediction.crops import write_crops
+from secateur.prediction.crops import LONGEST, crop_folders, write_crops
 from secateur.prediction.detections import to_detections
 from secateur.prediction.drawing import Drawing
 from secateur.prediction.labels import json_line, write_labels
@@ -67,7 +67,7 @@ def test_a_line_of_json() -> None:
 
 
 def test_crops(tmp_path: Path) -> None:
-    write_crops(tmp_path, found(), NAMES)
+    write_crops(tmp_path, found(), crop_folders(NAMES))
     assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.jpg")) == [
         "green_leaf/shot-2.jpg",
         "red/shot-1.jpg",
@@ -77,8 +77,38 @@ def test_crops(tmp_path: Path) -> None:
     assert np.abs(crop.astype(int) - RED).max() < 30
 
 
+AWKWARD = {
+    0: "a/b", 1: "a_b", 2: "..", 3: "CON", 4: "con.x", 5: "x" * 400, 6: "x" * 399, 7: "", 8: "\0", 9: "red.",
+    10: "Red", 11: "red", 12: "é" * 90, 13: "\ud800", 14: "a\\b", 15: "LPT1", 16: "teddy bear", 17: "7", 18: "e\u0301",
+}  # fmt: skip
+
+
+def test_every_class_has_a_folder_of_its_own_whatever_it_is_called(tmp_path: Path, caplog) -> None:
+    folders = crop_folders(AWKWARD)
+    assert {number: folders[number] for number in (0, 1, 2, 3, 4, 7, 8, 10, 11, 14, 15, 16, 17)} == {
+        0: "a_b-0", 1: "a_b", 2: "2", 3: "_CON", 4: "_con.x", 7: "7-7", 8: "_", 10: "Red", 11: "red-11",
+        14: "a_b-14", 15: "_LPT1", 16: "teddy bear", 17: "7",
+    }  # fmt: skip
+    assert len({folder.casefold() for folder in folders.values()}) == len(AWKWARD)
+    assert folders[5].startswith("x" * LONGEST) and len(folders[12].encode()) == LONGEST
+    for number, folder in folders.items():
+        assert Path(folder).name == folder and not folder.endswith((".", " "))
+        write_crops(tmp_path, found(boxes=torch.tensor([[0.0, 0, 9, 9, 0.5, number]])), folders)
+    assert {file.parent.name for file in tmp_path.rglob("*.jpg")} == set(folders.values())
+    assert caplog.text.count("Crops of classes whose names are no folder names: 'a/b' in a_b-0, ") == 1
+
+
+def test_folders_are_told_only_where_they_differ(caplog) -> None:
+    assert crop_folders({0: "cat", 1: "Hund"}) == {0: "cat", 1: "Hund"}
+    assert caplog.text == ""
+
+
 def test_a_box_without_area_at_the_edge_is_cropped_too(tmp_path: Path) -> None:
-    write_crops(tmp_path, found(boxes=torch.tensor([[200.0, 100, 200, 100, 0.5, 0], [3, 4, 3.5, 4, 0.5, 0]])), NAMES)
+    write_crops(
+        tmp_path,
+        found(boxes=torch.tensor([[200.0, 100, 200, 100, 0.5, 0], [3, 4, 3.5, 4, 0.5, 0]])),
+        crop_folders(NAMES),
+    )
     assert [cv2.imread(str(tmp_path / "red" / f"shot-{k}.jpg")).shape for k in (1, 2)] == [(1, 1, 3)] * 2
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from chain_subjects import chained
-from law_subjects import subject_named
+from chain_subjects import chained, silenced
+from law_subjects import enliven, subject_named
 from secateur.detector.chains import ChainBlock
+from secateur.detector.checkpoint import Checkpoint
 from secateur.detector.model import Detector
+from secateur.detector.topology import parse_topology
 from secateur.errors import UserError
 from secateur.pruning.depth import candidates, choose, members, removal_of, remove, select
 from secateur.pruning.graph import trace
@@ -62,6 +64,41 @@ def test_ghosts_are_residual_and_tiny_has_none() -> None:
     assert choice.blocks == () and choice.notes == ("2 bottlenecks were to go; 0 can, and are removed.",)
 
 
+def test_shortcuts_that_are_listed_go_with_their_blocks() -> None:
+    config = {
+        "nc": 1,
+        "anchors": [[10, 13, 16, 30]],
+        "backbone": [
+            [-1, 1, "Conv", [8, 3, 2]],
+            [-1, 3, "C3", [8, [True, False, True]]],
+            [-1, 3, "Bottleneck", [8, [False, True, True]]],
+            [-1, 2, "CrossConv", [8, 3, 1, 1, 1.0, [True, False]]],
+        ],
+        "head": [[[-1], 1, "Detect", ["nc", "anchors"]]],
+    }
+    detector = Detector(parse_topology(config, "listed.yaml"))
+    enliven(detector)
+    detector.eval()
+    residual = ["model.1.m.0", "model.1.m.2", "model.2.1", "model.2.2", "model.3.0"]
+    assert [c.name for c in candidates(detector)] == residual
+    gone = ["model.1.m.0", "model.2.2", "model.3.0"]
+    short = remove(detector, gone)
+    assert [block.args[1:] for block in short.topology.blocks[1:4]] == [
+        ((False, True),),
+        ((False, True),),
+        (3, 1, 1, 1.0, (False,)),
+    ]
+    with torch.no_grad():
+        expected = silenced(detector, gone)(images())
+        for a, b in zip(expected, short(images()), strict=True):
+            torch.testing.assert_close(a, b)
+    again = Checkpoint.of(short).detector()
+    assert torch.equal(again(images())[0], short(images())[0])
+    with pytest.raises(UserError, match="2 shortcuts are given for 3 blocks"):
+        config["backbone"][1] = [-1, 3, "C3", [8, [True, False]]]
+        Detector(parse_topology(config, "listed.yaml"))
+
+
 def test_candidates_after_a_cut_need_equal_widths(detector: Detector) -> None:
     graph = trace(detector)
     units = graph.emitted["model.13.m.0.cv2.conv"]
@@ -90,7 +127,7 @@ def test_gamma_scores_are_means_of_the_last_norm(detector: Detector) -> None:
     last = ghost.get_submodule(name).conv[2]
     both = torch.cat([last.cv1.bn.weight, last.cv2.bn.weight]).abs().mean().item()
     assert layer_scores(ghost, [name], "gamma")[name] == pytest.approx(both)
-    with pytest.raises(UserError, match="unfused"):
+    with pytest.raises(UserError, match=r"is fused: model\.4\.2 has no batch norms .* or --layer-score contribution"):
         layer_scores(detector.fused(), ["model.4.2"], "gamma")
 
 

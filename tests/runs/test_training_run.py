@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from killing import killed_after
 from secateur.cli import main
@@ -47,3 +48,20 @@ def test_resumed_in_the_middle(
         for ours_of, theirs_of in ((ours.tensors, theirs.tensors), (ours.masks, theirs.masks)):
             assert ours_of.keys() == theirs_of.keys()
             assert all(torch.equal(ours_of[key], tensor) for key, tensor in theirs_of.items())
+
+
+def test_anchors_that_are_to_be_computed_are_so_without_the_check_and_after_a_kill(
+    tiny_cfg: Path, tiny_data: Path
+) -> None:
+    Path("open.yaml").write_text(yaml.safe_dump({**yaml.safe_load(tiny_cfg.read_text()), "anchors": 2}))
+    words = ["train", "--cfg", "open.yaml", "--data", str(tiny_data), "--img", "64", "--workers", "0", "--epochs", "2"]
+    main([*words, "--noautoanchor", "--project", "undisturbed"])
+    with killed_after(2):
+        main([*words, "--noautoanchor", "--project", "killed"])
+    assert load_checkpoint("killed/exp/start.safetensors").topology.anchors_pending
+    main(["train", "--resume", "killed/exp"])
+    ours, theirs = (load_checkpoint(f"{place}/exp/weights/last.safetensors") for place in ("killed", "undisturbed"))
+    assert ours.topology == theirs.topology and not ours.topology.anchors_pending
+    neutral = load_checkpoint("killed/exp/start.safetensors").tensors["model.11.anchors"]
+    assert torch.equal(ours.tensors["model.11.anchors"], theirs.tensors["model.11.anchors"])
+    assert not torch.equal(ours.tensors["model.11.anchors"], neutral)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.detector.checkpoint import load_checkpoint
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.pruning.graph import trace
+from secateur.pruning.importance import score
+from secateur.pruning.statistics import collect
 from secateur.sparsity.channels.convolution import ConvPenalty
 from secateur.sparsity.channels.gamma import GammaPenalty
 from secateur.sparsity.channels.soft_mask import SoftMask
@@ -97,6 +100,42 @@ def test_what_cannot_be_penalised_is_refused_before_the_training(tiny_weights: P
         penalty_hooks(start, SparsifySettings(schedule="exp"), SETTINGS, 24)
     with pytest.raises(UserError, match="zero already; give --rate"):
         automatic_rate(torch.zeros(3), SparsifySettings(), SETTINGS, 24)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({}, "--penalty gamma"),
+        ({"penalty": "both"}, "--penalty both"),
+        ({"penalty": "conv", "soft_mask": True}, "--soft-mask"),
+    ],
+    ids=str,
+)
+def test_a_fused_checkpoint_has_no_scales_and_is_told_what_works(
+    rate: float, options: dict[str, object], option: str, tiny_weights: Path
+) -> None:
+    fused = Checkpoint.of(load_checkpoint(tiny_weights).detector().fused())
+    sparsify = SparsifySettings(rate=rate, **options)  # type: ignore[arg-type]
+    words = f"{option} acts on the scales of batch norms, but the checkpoint is fused"
+    with pytest.raises(UserError, match=words) as error:
+        penalty_hooks(fused, sparsify, SETTINGS, 24)
+    assert "--rate" not in str(error.value)
+    # What the sentence advises works.
+    only = SparsifySettings(penalty="conv")
+    assert [type(hook) for hook in penalty_hooks(fused, only, SETTINGS, 24)] == [ConvPenalty]
+    detector = fused.detector()
+    graph = trace(detector)
+    for criterion in ("l1", "l2"):
+        assert (score(criterion, graph, collect(detector, graph)) > 0).all()
+    batch = torch.rand(2, 3, 64, 64)
+    statistics = collect(detector, graph, [batch], lambda network, x: sum(y.square().sum() for y in network(x)))
+    assert (score("fisher", graph, statistics) > 0).all()
+
+
+def test_excluding_every_scale_is_told(tiny_weights: Path) -> None:
+    with pytest.raises(UserError, match="--exclude leaves no channel whose batch norm scale may shrink"):
+        penalty_hooks(load_checkpoint(tiny_weights), SparsifySettings(exclude=("model.*",)), SETTINGS, 24)
 
 
 def test_excluded_layers_have_no_penalty(tiny_weights: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,11 @@ import torch
 from torch import nn
 
 from secateur.data.index import Counts, Index
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.evaluation.predictor import TorchPredictor
 from secateur.training.anchors import best_possible_recall, box_sizes, fit_anchors_
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
@@ -147,7 +152,7 @@ def test_average_follows_the_formula_on_every_floating_entry() -> None:
 
 
 def index_of(sizes: list[tuple[float, float]], shape: tuple[int, int] = (320, 320)) -> Index:
-    rows = np.array([[0, 0.5, 0.5, w / shape[1], h / shape[0]] for w, h in sizes], np.float32)
+    rows = np.array([[0, 0.5, 0.5, w / shape[1], h / shape[0]] for w, h in sizes], np.float32).reshape(-1, 5)
     shapes = np.array([shape] * 2, np.int32)
     offsets = np.array([0, len(rows) // 2, len(rows)])
     return Index(("a.jpg", "b.jpg"), shapes, rows, offsets, Counts(), (), "")
@@ -176,6 +181,50 @@ def test_anchors_that_miss_are_evolved_reproducibly_and_ordered_by_level() -> No
     assert torch.equal(areas, areas.sort().values)
     measured = best_possible_recall(box_sizes(index_of(sizes), 320), pixels.double().numpy().reshape(-1, 2), 4.0)
     assert measured == pytest.approx(reports[0].after, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["yolov5-p2", "yolov5n6", "yolov5n"])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_number_of_anchors_means_computed_ones(name: str, check: bool, tmp_path: Path) -> None:
+    """Even where the neutral ones that stand for them reach every box, and on all levels."""
+    topology = Topology.from_yaml(name, nc=3, anchors=0 if name == "yolov5-p2" else 3)
+    assert topology.anchors_pending
+    topology = topology.with_widths(dict.fromkeys(topology.widths, 8))
+    detector = Checkpoint.of(Detector(topology)).detector()
+    neutral = detector.head.anchors.clone()
+    sizes = [(12.0 * 1.3**i, 18.0 * 1.3**i) for i in range(9)] * 3
+    index = index_of(sizes)
+    reached = best_possible_recall(box_sizes(index, 320), np.array(topology.anchors).reshape(-1, 2), 4.0)
+    assert reached == 1
+    settings = replace(SETTINGS, epochs=1, batch_size=4, image_size=320, autoanchor=check)
+    result = fit(detector, ToyBatches(count=1), settings, folder=tmp_path, index=index)
+    anchors = detector.head.anchors
+    assert not torch.equal(anchors, neutral) and anchors.shape == neutral.shape
+    pixels = (anchors * torch.tensor(detector.strides).view(-1, 1, 1)).flatten(0, 1)
+    assert torch.equal(pixels.prod(1), pixels.prod(1).sort().values)
+    # They are as the boxes are: half as wide again as high.
+    assert ((pixels[:, 1] / pixels[:, 0] - 1.5).abs() < 0.2).all()
+    saved = load_checkpoint(result.last)
+    assert not saved.topology.anchors_pending and torch.equal(saved.detector().head.anchors, anchors.half().float())
+    assert np.allclose(saved.topology.anchors, pixels.flatten().view(len(anchors), -1))
+
+
+def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    topology = Topology.from_yaml("yolov5n", nc=3, anchors=2).with_widths(dict.fromkeys((16, 32, 64, 128, 256), 8))
+    detector = Detector(topology)
+    with pytest.raises(UserError, match="asks for computed anchors, and no training image has a box"):
+        fit_anchors_(detector, index_of([]), 320, 4.0)
+    checkpoint = Checkpoint.of(detector)
+    save_checkpoint(checkpoint, tmp_path / "fresh.safetensors")
+    assert load_checkpoint(tmp_path / "fresh.safetensors").topology.anchors_pending
+    told = "The anchors are neutral: the model file asks for computed ones"
+    TorchPredictor(checkpoint.detector())
+    assert caplog.text.count(told) == 1
+    fit_anchors_(detector, index_of([(20, 20), (50, 50)]), 320, 4.0)
+    TorchPredictor(detector)
+    assert caplog.text.count(told) == 1
 
 
 def test_box_sizes_scale_the_long_side() -> None:

@@ -166,7 +166,7 @@ def train_checkpoint(
         evaluate=evaluator(val_index, val_settings(context, single_cls=settings.single_cls)),
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
-        index=train_index if settings.autoanchor else None,
+        index=train_index,
     )
     if rank == 0:
         draw_results(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.int8.accuracy import judge_on
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint
+from secateur.detector.model import Detector
+from secateur.detector.topology import NEUTRAL_ANCHORS
+
+LOG = logging.getLogger("secateur")
 
 
 def exported(
@@ -34,6 +39,8 @@ def exported(
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
     judge = judge_on(judged_on, image_size) if judged_on is not None else None
     detector = checkpoint.detector()
+    if isinstance(detector, Detector) and detector.topology.anchors_pending:
+        LOG.warning(NEUTRAL_ANCHORS)
     return export(detector, file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,9 +92,17 @@ def shorter_topology(topology: Topology, kept: Mapping[str, Sequence[int]]) -> T
     rows = list(topology.blocks)
     for chain, indices in kept.items():
         number, inner = int(chain.split(".")[1]), chain.count(".") > 1
-        row = replace(rows[number], repeats=len(indices))
+        row = replace(rows[number], repeats=len(indices), args=_shorter_arguments(rows[number], indices))
         rows[number] = row if indices or inner else Block(row.sources, 1, "nn.Identity", ())
     return replace(topology, blocks=tuple(rows))
+
+
+def _shorter_arguments(row: Block, kept: Sequence[int]) -> tuple[Any, ...]:
+    """The arguments of a row of which these links stay: shortcuts that are listed go with their links."""
+    place = BLOCKS[row.kind].shortcuts
+    if not place or len(row.args) <= place or not isinstance(row.args[place], tuple):
+        return row.args
+    return (*row.args[:place], tuple(row.args[place][index] for index in kept), *row.args[place + 1 :])
 
 
 def _chains(topology: Topology, rows: nn.ModuleList) -> Iterator[tuple[str, list[tuple[str, nn.Module, Link]]]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from secateur.detector.architectures.yolov5 import YOLOv5
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.detector.classes import knows_classes
 from secateur.detector.fresh_head import head_tensors
@@ -42,7 +43,8 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
         return Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names), anchors=anchors), names))
     checkpoint = load_checkpoint(weights, cfg)
     if cfg:
-        check_topology(checkpoint, Topology.from_yaml(cfg, nc=len(names)))
+        written = Topology.from_yaml(cfg, nc=len(names))
+        check_topology(checkpoint, written)
     if not knows_classes(checkpoint.names, names):
         known = "other classes" if checkpoint.nc == len(names) else f"{checkpoint.nc} classes"
         LOG.info("Fresh head for %d classes (the weights know %s)", len(names), known)
@@ -52,9 +54,10 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
         held = {name: mask for name, mask in checkpoint.masks.items() if name not in head}
         checkpoint = Checkpoint.of(detector, like=replace(checkpoint, plan=None, masks=held))
     if cfg:
-        fresh = Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names)), names)).tensors
+        fresh = Checkpoint.of(Detector(written, names)).tensors
         own = {name: tensor for name, tensor in fresh.items() if name.endswith(".anchors")}
-        checkpoint = replace(checkpoint, tensors={**checkpoint.tensors, **own})
+        topology = replace(checkpoint.topology, anchors=written.anchors, anchors_pending=written.anchors_pending)
+        checkpoint = replace(checkpoint, architecture=YOLOv5(topology), tensors={**checkpoint.tensors, **own})
     return replace(checkpoint, names=dict(names))
 
 

@@ -27,6 +27,10 @@ from secateur.limits import (
 from secateur.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
+NEUTRAL_ANCHORS = (
+    "The anchors are neutral: the model file asks for computed ones (anchors: a number), and no training on labelled "
+    "images has computed them yet. Boxes will be poor until one has."
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Topology:
         anchors: one row a level, (width, height) pairs in pixels.
         activation: canonical name of the activation in every convolution block.
         channels: channels of the image.
+        anchors_pending: whether the anchors are a neutral start that a training replaces by those of its boxes.
     """
 
     nc: int
@@ -63,12 +68,14 @@ class Topology:
     anchors: tuple[tuple[float, ...], ...]
     activation: str = "SiLU"
     channels: int = 3
+    anchors_pending: bool = False
 
     @classmethod
     def from_yaml(cls, path_or_name: str | Path, nc: int | None = None, anchors: int = 0) -> Topology:
         """Reads "yolov5n", "yolov5n.yaml" or a user's file in YOLOv5's format; `nc` overrides the file's.
 
-        With `anchors` over 0 each level has that many, neutral ones that AutoAnchor replaces.
+        With `anchors` over 0 each level has that many, which are computed from the boxes of a training, as those of a
+        file that gives a number instead of anchors.
 
         Raises:
             UserError: there is no such model or file, or the file names the row that is wrong.
@@ -84,6 +91,7 @@ class Topology:
             "activation": self.activation,
             "anchors": [list(row) for row in self.anchors],
             "blocks": [[list(b.sources), b.repeats, b.kind, _thaw(b.args)] for b in self.blocks],
+            **({"anchors_pending": True} if self.anchors_pending else {}),
         }
 
     @classmethod
@@ -103,10 +111,11 @@ class Topology:
                 anchors=tuple(tuple(float(v) for v in row) for row in data["anchors"]),
                 activation=canonical_activation(str(data["activation"])),
                 channels=int(data["channels"]),
+                anchors_pending=bool(data.get("anchors_pending", False)),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UserError(f"The stored topology is broken ({told(repr(error))}).") from error
-        _check(topology, "The stored topology")
+        refuse_impossible(topology, "The stored topology")
         return topology
 
     def absolute_sources(self) -> tuple[tuple[int, ...], ...]:
@@ -190,7 +199,8 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
     if not all(isinstance(value, int) and 1 <= value <= MAX_ARGUMENT for value in (multiple, channels)):
         raise UserError(f"{origin}: channel_multiple and ch must be whole numbers from 1 to {MAX_ARGUMENT:,}.")
     rows = [*data["backbone"], *data["head"]]
-    anchors = _anchors(data.get("anchors", 3), rows, origin)
+    given = data.get("anchors", 3)
+    anchors = _anchors(given, rows, origin)
     outputs = len(anchors[0]) // 2 * (classes + 5)
     try:
         written = data.get("activation") or "SiLU"
@@ -213,8 +223,8 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
             if wide != outputs:
                 values[0] = math.ceil(wide * width / multiple) * multiple
         blocks.append(Block(source, repeats, kind, () if BLOCKS[kind].head else _freeze(values)))
-    topology = Topology(classes, tuple(blocks), anchors, activation, channels)
-    _check(topology, origin)
+    topology = Topology(classes, tuple(blocks), anchors, activation, channels, isinstance(given, int))
+    refuse_impossible(topology, origin)
     return topology
 
 
@@ -251,7 +261,7 @@ def _value(value: Any, nc: int) -> Any:
 
 
 def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float, ...], ...]:
-    """Anchor rows in pixels: as given, or for a bare count a neutral start that AutoAnchor replaces."""
+    """Anchor rows in pixels: as given, or for a bare count a neutral start that a training replaces."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ANCHORS:
         last = rows[-1]
         levels = len(last[0]) if isinstance(last, list | tuple) and last and isinstance(last[0], list | tuple) else 1
@@ -270,8 +280,12 @@ def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float,
     return anchors
 
 
-def _check(topology: Topology, origin: str) -> None:
-    """What must hold for any topology, wherever it came from."""
+def refuse_impossible(topology: Topology, origin: str) -> None:
+    """What must hold for any topology, wherever it came from; `origin` names it in errors.
+
+    Raises:
+        UserError: naming the block.
+    """
     blocks = topology.blocks
     _check_limits(topology, origin)
     for i, block in enumerate(blocks):

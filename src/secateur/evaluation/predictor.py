@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.detector.architecture import DetectionNetwork
+from secateur.detector.model import Detector
+from secateur.detector.topology import NEUTRAL_ANCHORS
 from secateur.errors import UserError, shown
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
@@ -75,6 +77,8 @@ class TorchPredictor:
         self.device = next(network.parameters()).device
         self._precision = _precision(precision, self.device)
         self._network = network.fused()
+        if isinstance(network, Detector) and network.topology.anchors_pending:
+            logger.warning(NEUTRAL_ANCHORS)
         if self.device.type == "cpu":
             _channels_last_(self._network)
 

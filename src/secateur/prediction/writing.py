@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from secateur.errors import UserError
-from secateur.prediction.crops import write_crops
+from secateur.prediction.crops import crop_folders, write_crops
 from secateur.prediction.detections import check_supervision
 from secateur.prediction.labels import json_line, write_labels
 from secateur.prediction.predicting import Prediction
@@ -52,7 +52,8 @@ def opened_writers(
         if folder is not None and settings.save_txt:
             writers.append(lambda found: write_labels(folder / "labels", found, confidence=settings.save_conf))
         if folder is not None and settings.save_crop:
-            writers.append(lambda found: write_crops(folder / "crops", found, names))
+            folders = crop_folders(names)
+            writers.append(lambda found: write_crops(folder / "crops", found, folders))
         if folder is not None and settings.save_json:
             writers.append(_lines(stack.enter_context(_line_file(folder / "predictions.jsonl")), names))
         if lines is not None:

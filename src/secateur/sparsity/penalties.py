@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
@@ -34,14 +35,17 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
         images: training images, from which the length of the training and so the automatic rate follow.
 
     Raises:
-        UserError: an unknown schedule, a detector without channels to prune, no automatic rate.
+        UserError: an unknown schedule, a detector without batch norms or channels to prune, no automatic rate.
     """
     detector = start.detector()
+    refuse_without_norms(detector, sparsify)
     graph = trace(detector)
     # Units without penalty count like channels that cannot be pruned; the last entry stands for those.
     spared = np.append(excluded_spaces(graph, sparsify.exclude)[graph.space_of], True)
     norms = {name: np.where(spared[units], -1, units) for name, units in graph.norms.items()}
     norms = {name: units for name, units in norms.items() if (units >= 0).any()}
+    if not norms and needs_norms(sparsify):
+        raise UserError("Option --exclude leaves no channel whose batch norm scale may shrink; exclude fewer layers.")
     filters = {
         name: dataclasses.replace(axis, units=np.where(spared[axis.units], -1, axis.units))
         for name, axis in graph.filters.items()
@@ -53,7 +57,6 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
                 detector.get_parameter(f"{name}.weight").detach()[torch.from_numpy(units >= 0)].abs().float()
                 for name, units in norms.items()
             ]
-            or [torch.zeros(0)]
         )
         rate = automatic_rate(scales, sparsify, settings, images)
         LOG.info("Sparsity rate %.3g: the penalty alone would move a scale by %.2f medians", rate, sparsify.reach)
@@ -65,6 +68,26 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
     if sparsify.penalty in ("conv", "both"):
         hooks.append(ConvPenalty(sparsify, filters))
     return hooks
+
+
+def needs_norms(sparsify: SparsifySettings) -> bool:
+    """Whether what is asked for acts on the scales of batch norms."""
+    return sparsify.penalty != "conv" or sparsify.soft_mask
+
+
+def refuse_without_norms(network: nn.Module, sparsify: SparsifySettings) -> None:
+    """Refuses what acts on the scales of batch norms where there are none, as in a fused checkpoint.
+
+    Raises:
+        UserError: it says what can be used instead.
+    """
+    if needs_norms(sparsify) and not any(isinstance(module, _BatchNorm) for module in network.modules()):
+        option = f"--penalty {sparsify.penalty}" if sparsify.penalty != "conv" else "--soft-mask"
+        raise UserError(
+            f"{option} acts on the scales of batch norms, but the checkpoint is fused: its batch norms are folded into "
+            "the convolutions. Use the checkpoint from before that, or --penalty conv without --soft-mask; prune "
+            "--criterion l1, l2 or fisher works without batch norms."
+        )
 
 
 def check_penalties(sparsify: SparsifySettings, settings: TrainSettings) -> None:

@@ -43,10 +43,12 @@ class Sparsify(TrainingStep):
         return Methods(distill=self.distillation, sparsify=self.sparsify)
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """As any training, and the layers without penalty."""
+        """As any training, whether there are scales to penalise, and the layers without penalty."""
         from secateur.pruning.allocation import excluded_spaces
         from secateur.pruning.graph import trace
+        from secateur.sparsity.penalties import refuse_without_norms
 
         super().check(checkpoint, context)
+        refuse_without_norms(checkpoint.detector(), self.sparsify)
         if self.sparsify.exclude:
             excluded_spaces(trace(checkpoint.detector()), self.sparsify.exclude)

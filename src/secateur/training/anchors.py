@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from secateur.data.index import Index
 from secateur.detector.model import Detector
+from secateur.errors import UserError
 
 ENOUGH = 0.98  # best possible recall at which the present anchors stay
 SMALLEST = 2.0  # pixels; smaller boxes and anchors are noise
@@ -20,14 +21,21 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """Best possible recall before and after (equal when nothing changed), and anchors in pixels [nl][na][2]."""
+    """Best possible recall before and after (equal when nothing changed), and anchors in pixels [nl][na][2].
+
+    `pending` says that the anchors before were neutral ones, which the model file leaves to be computed.
+    """
 
     before: float
     after: float
     changed: bool
     anchors: tuple[tuple[tuple[float, float], ...], ...]
+    pending: bool = False
 
     def __str__(self) -> str:
+        if self.pending:
+            count = f"{len(self.anchors[0])} a level on {len(self.anchors)} levels"
+            return f"AutoAnchor: computed {count}, as the model file asks; best possible recall {self.after:.4f}."
         if not self.changed:
             kept = "" if self.before > ENOUGH else ", and evolution found none better"
             return f"AutoAnchor: best possible recall {self.before:.4f}; anchors stay{kept}."
@@ -95,7 +103,11 @@ def evolve(sizes: Array, anchors: Array, anchor_t: float, generator: np.random.G
 def fit_anchors_(detector: Detector, index: Index, image_size: int, anchor_t: float, seed: int = 0) -> AnchorReport:
     """Checks the detector's anchors against the labels; where the recall is short, writes better ones into its buffer.
 
-    Only the head's `anchors` buffer (in strides) changes; small anchors go to the level of the smallest stride.
+    Only the head's `anchors` buffer (in strides) changes; small anchors go to the level of the smallest stride. Where
+    the model file leaves the anchors to be computed, they always change, and the topology has them from then on.
+
+    Raises:
+        UserError: anchors are to be computed, and there is no box.
     """
     buffer = detector.head.anchors
     strides = np.asarray(detector.strides, np.float64)
@@ -107,7 +119,13 @@ def fit_anchors_(detector: Detector, index: Index, image_size: int, anchor_t: fl
     sizes = sizes[(sizes > 0).all(1)]
     before = best_possible_recall(sizes, present.reshape(-1, 2), anchor_t)
     large = sizes[(sizes >= SMALLEST).any(1)]
-    if before <= ENOUGH and len(large) > 1:
+    pending = detector.topology.anchors_pending
+    if pending and not len(large):
+        raise UserError(
+            "The model file asks for computed anchors, and no training image has a box to compute them from; write "
+            "the anchors into the model file, or label the images."
+        )
+    if pending or (before <= ENOUGH and len(large) > 1):
         if len(large) > SAMPLE:
             large = large[generator.choice(len(large), SAMPLE, replace=False)]
         spread = np.maximum(large.std(0), 1e-9)
@@ -115,13 +133,16 @@ def fit_anchors_(detector: Detector, index: Index, image_size: int, anchor_t: fl
         found = k_means(large / spread, count, generator) * spread
         found = evolve(large, found.clip(min=SMALLEST), anchor_t, generator)
         after = best_possible_recall(sizes, found, anchor_t)
-        if after > before:
+        if pending or after > before:
             found = found[found.prod(1).argsort()].reshape(present.shape)
             arranged = np.empty_like(found)
             arranged[strides.argsort()] = found
             with torch.no_grad():
                 buffer.copy_(torch.from_numpy(arranged / strides[:, None, None]))
-            return AnchorReport(before, after, True, _plain(arranged))
+            if pending:
+                rows = tuple(tuple(map(float, level.ravel())) for level in arranged)
+                detector.topology = replace(detector.topology, anchors=rows, anchors_pending=False)
+            return AnchorReport(before, after, True, _plain(arranged), pending)
     return AnchorReport(before, before, False, _plain(present))
 
 

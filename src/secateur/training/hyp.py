@@ -54,7 +54,7 @@ class Hyp:
     mixup: float = 0.0
     copy_paste: float = 0.0
     label_smoothing: float = 0.0
-    anchors: float = 0.0  # anchors per level of a detector built anew from a YAML; 0 keeps what the YAML says
+    anchors: float = 0.0  # anchors per level to compute for a detector built anew from a YAML; 0: what the YAML says
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from secateur.data.index import Index
 from secateur.detector.model import Detector
+from secateur.detector.topology import NEUTRAL_ANCHORS
 from secateur.errors import UserError, shown
 from secateur.machine import pick_device
 from secateur.training.anchors import fit_anchors_
@@ -262,8 +263,11 @@ def open_session(
     # Order matters: place, anchors, then the copies and optimizers that hold on to the tensors.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     detector.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
-    if index is not None and settings.autoanchor:
+    pending = detector.topology.anchors_pending
+    if index is not None and (settings.autoanchor or pending):
         log.message(str(fit_anchors_(detector, index, settings.image_size, settings.hyp.anchor_t, settings.seed)))
+    elif pending:
+        log.message(NEUTRAL_ANCHORS)
     ema = Ema(detector, course.average_decay, course.average_ramp)
     for parameter in frozen:
         parameter.requires_grad_(False)

@@ -68,7 +68,8 @@ class TrainSettings:
     val_every: Annotated[int, COUNT] = 1
     """Epochs between evaluations; 0 evaluates after the last one only."""
     autoanchor: bool = True
-    """Check the anchors against the boxes first, and evolve better ones where they reach too few."""
+    """Check the anchors against the boxes first, and evolve better ones where they reach too few. A model file with a
+    number of anchors has them computed in any case."""
     warmup_minimum: Annotated[int, COUNT] = 100
     """Shortest warm-up, in batches."""
     tensorboard: bool = True

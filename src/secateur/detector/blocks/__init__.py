@@ -67,6 +67,8 @@ class BlockKind:
         inner: name of the `nn.Sequential` inside it that holds its repeats, a chain that may become empty; without a
             name the row itself is repeated (or the block does something of its own with the number).
         link: set for a block that stands in chains, as a row of the topology or inside another block.
+        shortcuts: place among the arguments of the one that asks for residual sums: True (where the widths agree),
+            False, or a list with one of these for each link of the chain; 0 for a kind without such an argument.
         read: corrects the arguments of a row by the layer of a YOLOv5 file, where layers may differ from the YAML.
         compared: for classes of modules in it, the attributes in which a layer of a YOLOv5 file has to agree.
         foreign: classes that YOLOv5 files hold inside such a block, beside the one that the kind is named after.
@@ -78,6 +80,7 @@ class BlockKind:
     head: bool = False
     inner: str = ""
     link: Link | None = None
+    shortcuts: int = 0
     read: Reader | None = None
     compared: Mapping[type[nn.Module], tuple[str, ...]] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
@@ -92,16 +95,35 @@ def link_of(block: nn.Module) -> Link | None:
     return next((link for link in links if link is not None and isinstance(block, link.module)), None)
 
 
-def chained(module: Callable[..., nn.Module], *, activation: bool = True) -> Builder:
-    """Blocks `module(c1, width, *args)` repeated one after the other; with `activation` they take `act=` too."""
+def chained(module: Callable[..., nn.Module], *, activation: bool = True, shortcuts: int = 0) -> Builder:
+    """Blocks `module(c1, width, *args)` repeated one after the other; with `activation` they take `act=` too.
+
+    With `shortcuts`, as in `BlockKind`, each block gets its own of the shortcuts that are given as a list.
+    """
 
     def build(site: Site) -> tuple[nn.Module, int]:
         width, *rest = site.args
         options = {"act": site.activation} if activation else {}
         inputs = [site.widths[0]] + [width] * (site.repeats - 1)
-        return _in_a_row([module(c1, width, *rest, **options) for c1 in inputs]), width
+        arguments = [rest] * len(inputs)
+        if 0 < shortcuts <= len(rest):
+            before, after = rest[: shortcuts - 1], rest[shortcuts:]
+            arguments = [[*before, own, *after] for own in one_each(rest[shortcuts - 1], len(inputs))]
+        return _in_a_row([module(c1, width, *own, **options) for c1, own in zip(inputs, arguments, strict=True)]), width
 
     return build
+
+
+def one_each(shortcut: bool | Sequence[bool], count: int) -> list[bool]:
+    """The shortcuts of `count` links, of which all have the same, or each one of a list.
+
+    Raises:
+        ValueError: the list has another length.
+    """
+    flags = list(shortcut) if isinstance(shortcut, list | tuple) else [shortcut] * count
+    if len(flags) != count:
+        raise ValueError(f"{len(flags)} shortcuts are given for {count} blocks")
+    return [bool(flag) for flag in flags]
 
 
 def repeated(module: Callable[..., nn.Module]) -> Builder:
@@ -137,6 +159,7 @@ def with_argument(args: tuple[Any, ...], place: int, value: Any, defaults: tuple
         defaults: of the constructor for the places 1, 2, ... up to `place`; they fill what the row leaves out.
     """
     if len(args) > place:
-        same = bool(args[place]) == value if isinstance(value, bool) else args[place] == value
+        truth = isinstance(value, bool) and not isinstance(args[place], tuple)
+        same = (bool(args[place]) if truth else args[place]) == value
         return args if same else (*args[:place], value, *args[place + 1 :])
     return args if value == defaults[place - 1] else (*args, *defaults[len(args) - 1 : place - 1], value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,9 @@ from secateur.detector.blocks.cross_stage import C3
 
 class Attention(nn.Module):
     """Multi-head attention in plain operations; tensors are named and laid out as in `nn.MultiheadAttention`."""
+
+    # Its options that no stock block uses, by its names for them.
+    batch_first, add_zero_attn = False, False
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -77,7 +82,7 @@ class TransformerBlock(nn.Module):
 class C3TR(C3):
     """C3 with a transformer block."""
 
-    def inner(self, hidden: int, n: int, shortcut: bool, g: int, act: str) -> nn.Module:
+    def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
         return TransformerBlock(hidden, hidden, 4, n, act=act)
 
 
@@ -85,7 +90,7 @@ BLOCKS.register("C3TR")(
     BlockKind(
         repeated(C3TR),
         wide=True,
-        compared={Attention: ("num_heads",)},
+        compared={Attention: ("num_heads", "batch_first", "add_zero_attn")},
         foreign=("TransformerBlock", "TransformerLayer"),
     )
 )

@@ -58,9 +58,25 @@ class CrossConv(nn.Module):
 
 
 def read_shortcut(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -> tuple[Any, ...]:
-    """The second argument, which asks for residual sums, as the bottlenecks of a YOLOv5 file have it."""
-    adds = {member.get("add") for member in members if isinstance(member.get("add"), bool)}
-    return with_argument(args, 1, adds.pop(), (True,)) if len(adds) == 1 else args
+    """The second argument, which asks for residual sums, as the bottlenecks of a YOLOv5 file have it.
+
+    It becomes a list where they differ: a fork that cuts widths leaves the sum out where two of them no longer agree.
+    """
+    return _with_shortcuts(args, 1, members, (True,))
+
+
+def _read_last(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -> tuple[Any, ...]:
+    """The same of a `CrossConv`, whose sixth argument it is."""
+    return _with_shortcuts(args, 5, members, (3, 1, 1, 1.0, False))
+
+
+def _with_shortcuts(
+    args: tuple[Any, ...], place: int, members: Sequence[Record], defaults: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    adds = tuple(member.get("add") for member in members)
+    if not adds or not all(isinstance(add, bool) for add in adds):
+        return args
+    return with_argument(args, place, adds[0] if len(set(adds)) == 1 else adds, defaults)
 
 
 def adds_input(block: Bottleneck | CrossConv) -> bool:
@@ -70,18 +86,19 @@ def adds_input(block: Bottleneck | CrossConv) -> bool:
 
 BLOCKS.register("Bottleneck")(
     BlockKind(
-        chained(Bottleneck),
+        chained(Bottleneck, shortcuts=1),
         wide=True,
         link=Link(Bottleneck, adds_input, ends=("cv2",)),
+        shortcuts=1,
         read=read_shortcut,
-        compared={Bottleneck: ("add",)},
     )
 )
 BLOCKS.register("CrossConv")(
     BlockKind(
-        chained(CrossConv),
+        chained(CrossConv, shortcuts=5),
         wide=True,
         link=Link(CrossConv, adds_input, ends=("cv2",)),
-        compared={CrossConv: ("add",)},
+        shortcuts=5,
+        read=_read_last,
     )
 )

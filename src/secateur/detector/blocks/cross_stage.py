@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.detector.activations import make_activation, recorded_activation
-from secateur.detector.blocks import BLOCKS, BlockKind, repeated, with_argument
+from secateur.detector.blocks import BLOCKS, BlockKind, one_each, repeated, with_argument
 from secateur.detector.blocks.bottlenecks import Bottleneck, CrossConv, read_shortcut
 from secateur.detector.blocks.convolutions import Conv
 from secateur.detector.formats.records import Record
@@ -25,7 +25,7 @@ class C3(nn.Module):
         c1: int,
         c2: int,
         n: int = 1,
-        shortcut: bool = True,
+        shortcut: bool | Sequence[bool] = True,
         g: int = 1,
         e: float = 0.5,
         *,
@@ -38,9 +38,9 @@ class C3(nn.Module):
         self.cv3 = Conv(2 * hidden, c2, 1, act=act)
         self.m = self.inner(hidden, n, shortcut, g, act)
 
-    def inner(self, hidden: int, n: int, shortcut: bool, g: int, act: str) -> nn.Module:
+    def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
         """What stands on the first path; variants of the block differ only here."""
-        return nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, e=1.0, act=act) for _ in range(n)))
+        return nn.Sequential(*(Bottleneck(hidden, hidden, add, g, e=1.0, act=act) for add in one_each(shortcut, n)))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] -> [B, c2, H, W]."""
@@ -50,8 +50,8 @@ class C3(nn.Module):
 class C3x(C3):
     """C3 with cross convolutions."""
 
-    def inner(self, hidden: int, n: int, shortcut: bool, g: int, act: str) -> nn.Module:
-        return nn.Sequential(*(CrossConv(hidden, hidden, 3, 1, g, 1.0, shortcut, act=act) for _ in range(n)))
+    def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
+        return nn.Sequential(*(CrossConv(hidden, hidden, 3, 1, g, 1.0, add, act=act) for add in one_each(shortcut, n)))
 
 
 class BottleneckCSP(nn.Module):
@@ -65,7 +65,7 @@ class BottleneckCSP(nn.Module):
         c1: int,
         c2: int,
         n: int = 1,
-        shortcut: bool = True,
+        shortcut: bool | Sequence[bool] = True,
         g: int = 1,
         e: float = 0.5,
         csp_act: str = "SiLU",
@@ -80,7 +80,8 @@ class BottleneckCSP(nn.Module):
         self.cv4 = Conv(2 * hidden, c2, 1, 1, act=act)
         self.bn = nn.BatchNorm2d(2 * hidden)
         self.act = make_activation(csp_act)
-        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, e=1.0, act=act) for _ in range(n)))
+        shortcuts = one_each(shortcut, n)
+        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, add, g, e=1.0, act=act) for add in shortcuts))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] -> [B, c2, H, W]."""
@@ -94,6 +95,6 @@ def _read_old(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -
     return with_argument(args, 4, recorded_activation(layer.get("act")), (True, 1, 0.5, "SiLU"))
 
 
-BLOCKS.register("C3")(BlockKind(repeated(C3), wide=True, inner="m", read=read_shortcut))
-BLOCKS.register("C3x")(BlockKind(repeated(C3x), wide=True, inner="m", read=read_shortcut))
-BLOCKS.register("BottleneckCSP")(BlockKind(repeated(BottleneckCSP), wide=True, inner="m", read=_read_old))
+BLOCKS.register("C3")(BlockKind(repeated(C3), wide=True, inner="m", shortcuts=1, read=read_shortcut))
+BLOCKS.register("C3x")(BlockKind(repeated(C3x), wide=True, inner="m", shortcuts=1, read=read_shortcut))
+BLOCKS.register("BottleneckCSP")(BlockKind(repeated(BottleneckCSP), wide=True, inner="m", shortcuts=1, read=_read_old))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class GhostBottleneck(nn.Module):
 class C3Ghost(C3):
     """C3 with ghost bottlenecks."""
 
-    def inner(self, hidden: int, n: int, shortcut: bool, g: int, act: str) -> nn.Module:
+    def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
         return nn.Sequential(*(GhostBottleneck(hidden, hidden, act=act) for _ in range(n)))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.detector.blocks import BLOCKS, BlockKind, chained
+from secateur.detector.blocks import BLOCKS, BlockKind, Reader, chained, with_argument
 from secateur.detector.blocks.convolutions import Conv
 from secateur.detector.blocks.cross_stage import C3
+from secateur.detector.formats.records import Record
 
 
 class SPP(nn.Module):
@@ -55,7 +57,7 @@ class C3SPP(C3):
         c2: int,
         k: Sequence[int] = (5, 9, 13),
         n: int = 1,
-        shortcut: bool = True,
+        shortcut: bool | Sequence[bool] = True,
         g: int = 1,
         e: float = 0.5,
         *,
@@ -65,10 +67,38 @@ class C3SPP(C3):
         hidden = int(c2 * e)
         self.m = SPP(hidden, hidden, k, act=act)
 
-    def inner(self, hidden: int, n: int, shortcut: bool, g: int, act: str) -> nn.Module:
+    def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
         return nn.Identity()  # its place; the pooling needs the kernel sizes and is set by the constructor
 
 
-BLOCKS.register("SPP")(BlockKind(chained(SPP), wide=True))
-BLOCKS.register("SPPF")(BlockKind(chained(SPPF), wide=True))
-BLOCKS.register("C3SPP")(BlockKind(chained(C3SPP), wide=True))
+def _reads_sizes(default: int | tuple[int, ...], inner: str = "") -> Reader:
+    """Corrects the second argument, the sizes of the pools; `inner` names the block that holds them."""
+
+    def read(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -> tuple[Any, ...]:
+        holders = [member.modules().get(inner) if inner else member for member in members]
+        sizes = {None if holder is None else _sizes(holder) for holder in holders}
+        size = sizes.pop() if len(sizes) == 1 else None
+        return args if size is None else with_argument(args, 1, size, (default,))
+
+    return read
+
+
+def _sizes(block: Record) -> int | tuple[int, ...] | None:
+    """Side of the pool, or of each of several; None where they are no such pools."""
+    pools = block.modules().get("m")
+    if pools is None or pools.kind.endswith(".MaxPool2d"):
+        return None if pools is None else _side(pools)
+    sides = [_side(pool) for pool in pools.modules().values()]
+    return tuple(side for side in sides if side is not None) if sides and None not in sides else None
+
+
+def _side(pool: Record) -> int | None:
+    size = pool.get("kernel_size")
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        size = size[0]
+    return size if isinstance(size, int) and size > 0 else None
+
+
+BLOCKS.register("SPP")(BlockKind(chained(SPP), wide=True, read=_reads_sizes((5, 9, 13))))
+BLOCKS.register("SPPF")(BlockKind(chained(SPPF), wide=True, read=_reads_sizes(5)))
+BLOCKS.register("C3SPP")(BlockKind(chained(C3SPP), wide=True, read=_reads_sizes((5, 9, 13), "m")))

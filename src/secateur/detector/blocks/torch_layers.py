@@ -6,29 +6,17 @@ from torch import nn
 
 from secateur.detector.blocks import BLOCKS, BlockKind, Site, chained, plain
 
-_CONVOLUTION = ("kernel_size", "stride", "padding", "dilation", "groups")
-
 
 def _batch_norm(site: Site) -> tuple[nn.Module, int]:
     return nn.BatchNorm2d(site.widths[0]), site.widths[0]
 
 
-BLOCKS.register("nn.Conv2d")(
-    BlockKind(chained(nn.Conv2d, activation=False), wide=True, compared={nn.Conv2d: _CONVOLUTION})
+BLOCKS.register("nn.Conv2d")(BlockKind(chained(nn.Conv2d, activation=False), wide=True))
+BLOCKS.register("nn.ConvTranspose2d")(BlockKind(chained(nn.ConvTranspose2d, activation=False), wide=True))
+BLOCKS.register("nn.MaxPool2d")(BlockKind(plain(nn.MaxPool2d)))
+BLOCKS.register("nn.Upsample")(
+    BlockKind(plain(nn.Upsample), compared={nn.Upsample: ("scale_factor", "size", "mode", "align_corners")})
 )
-BLOCKS.register("nn.ConvTranspose2d")(
-    BlockKind(
-        chained(nn.ConvTranspose2d, activation=False),
-        wide=True,
-        compared={nn.ConvTranspose2d: (*_CONVOLUTION, "output_padding")},
-    )
-)
-BLOCKS.register("nn.MaxPool2d")(
-    BlockKind(
-        plain(nn.MaxPool2d), compared={nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
-    )
-)
-BLOCKS.register("nn.Upsample")(BlockKind(plain(nn.Upsample), compared={nn.Upsample: ("scale_factor", "size", "mode")}))
-BLOCKS.register("nn.ZeroPad2d")(BlockKind(plain(nn.ZeroPad2d), compared={nn.ZeroPad2d: ("padding",)}))
+BLOCKS.register("nn.ZeroPad2d")(BlockKind(plain(nn.ZeroPad2d), compared={nn.ZeroPad2d: ("padding", "value")}))
 BLOCKS.register("nn.BatchNorm2d")(BlockKind(_batch_norm))
 BLOCKS.register("nn.Identity")(BlockKind(plain(nn.Identity)))

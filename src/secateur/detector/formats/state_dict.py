@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ def network_of(path: Path, tensors: Mapping[str, Tensor], cfg: str | Path) -> De
     nc = head.shape[0] // anchors - 5
     with torch.device("meta"):
         detector = Detector(Topology.from_yaml(cfg, nc=nc), {i: f"class{i}" for i in range(nc)})
+    if topology.anchors_pending and f"{last}.anchors" not in tensors:
+        raise UserError(
+            f"{path} has no anchors and {cfg} asks for computed ones; write the anchors of its training into {cfg}."
+        )
+    detector.topology = replace(detector.topology, anchors_pending=False)
     try:
         detector.set_tensors({f"{last}.anchors": _anchors(topology, detector), **tensors})
     except UserError as error:

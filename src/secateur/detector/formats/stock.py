@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.detector.activations import recorded_activation
 from secateur.detector.blocks import BLOCKS
+from secateur.detector.formats.agreement import record_at, refuse_other_attributes, refuse_other_layers
 from secateur.detector.formats.archive import refuse_expanded
 from secateur.detector.formats.forks import fork_kind, recognise, stock_rows
 from secateur.detector.formats.pickled import read_records
 from secateur.detector.formats.records import EXPECTED, Record, plain, refuse_endless, refuse_repetition, tensors_of
 from secateur.detector.formats.state_dict import find_state
 from secateur.detector.model import Detector
-from secateur.detector.topology import Block, Topology, parse_topology
+from secateur.detector.topology import Block, Topology, parse_topology, refuse_impossible
 from secateur.errors import UserError, shown, told
 from secateur.limits import MAX_ANCHORS, MAX_LEVELS
 
@@ -99,14 +100,12 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
 
     with torch.device("meta"):
         detector = Detector(topology)
+    refuse_other_attributes(model, detector, tensors_are_set=False)
     detector.set_tensors(tensors)
     if detector.strides != strides:
         raise UserError(f"its strides {strides} are not those of its layers, {detector.strides}; {EXPECTED}.")
-    compared = _compared()
-    for name, module in detector.named_modules():
-        record = _at(model, name)
-        if record is not None:
-            _compare(name, module, record, compared)
+    refuse_other_attributes(model, detector, tensors_are_set=True)
+    refuse_other_layers(model, detector)
     training = {
         "source": "yolov5",
         "file": path.name,
@@ -141,7 +140,7 @@ def _topology(
     strides: tuple[float, ...],
     fitted: Mapping[str, str],
 ) -> Topology:
-    """The topology of the YAML inside, corrected by what the layers say: classes, anchors, repeats, shortcuts."""
+    """The topology of the YAML inside, corrected by what the layers say of themselves."""
     config = model.get("yaml")
     if not isinstance(config, dict):
         raise UserError(f"it does not say of which blocks it is made; {EXPECTED}.")
@@ -156,17 +155,20 @@ def _topology(
     if len(topology.blocks) != len(layers):
         raise UserError(f"its model.yaml has {len(topology.blocks)} blocks but it has {len(layers)} layers.")
     blocks = tuple(_corrected(i, b, r) for i, (b, r) in enumerate(zip(topology.blocks, layers, strict=True)))
-    return replace(topology, blocks=blocks, activation=_activation(layers) or topology.activation)
+    topology = replace(topology, blocks=blocks, activation=_activation(layers) or topology.activation)
+    refuse_impossible(topology, "what its layers say")
+    return topology
 
 
 def _corrected(i: int, block: Block, record: Record) -> Block:
-    """A block whose repeats and arguments are those of the layer in the file."""
+    """A block whose sources, repeats and arguments are those of the layer in the file."""
     kind = record.kind.rpartition(".")[2]
     chained = kind == "Sequential"
     if chained:
         kind = record.modules()["0"].kind.rpartition(".")[2]
     if kind != block.kind.removeprefix("nn."):
         raise UserError(f"its layer {i} is a {told(kind, 60)} but its model.yaml says {block.kind}.")
+    block = replace(block, sources=_sources(i, block, record.get("f")))
     known = BLOCKS[block.kind]
     inner = record.get(known.inner) if known.inner else None
     chain = record if chained else inner
@@ -176,6 +178,17 @@ def _corrected(i: int, block: Block, record: Record) -> Block:
     elif not known.inner:
         members = [record]
     return block if known.read is None else replace(block, args=known.read(block.args, record, members))
+
+
+def _sources(i: int, block: Block, recorded: Any) -> tuple[int, ...]:
+    """The layers that a layer says it reads; as the YAML writes them where these are the same."""
+    if recorded is None:
+        return block.sources
+    sources = tuple(recorded) if isinstance(recorded, list | tuple) else (recorded,)
+    if not sources or not all(isinstance(source, int) and not isinstance(source, bool) for source in sources):
+        raise UserError(f"its layer {i} says that it reads {shown(recorded)}; expected are numbers of layers.")
+    absolute = [[s if s >= 0 else i + s for s in row] for row in (sources, block.sources)]
+    return block.sources if absolute[0] == absolute[1] else sources
 
 
 def _activation(layers: list[Record]) -> str | None:
@@ -190,46 +203,10 @@ def _activation(layers: list[Record]) -> str | None:
 def _absorb_eps(model: Record, tensors: dict[str, Tensor]) -> None:
     """Our BatchNorms use eps 1e-3; another eps in the file moves into the running variance, for the same sum."""
     for name in [k.removesuffix(".running_var") for k in tensors if k.endswith(".running_var")]:
-        record = _at(model, name)
+        record = record_at(model, name)
         eps = record.get("eps", _BN_EPS) if record is not None else _BN_EPS
         if abs(eps - _BN_EPS) > 1e-9:
             tensors[f"{name}.running_var"] = tensors[f"{name}.running_var"].float() + (eps - _BN_EPS)
-
-
-def _at(record: Record, name: str) -> Record | None:
-    """The record of a submodule by its dotted name."""
-    for part in filter(None, name.split(".")):
-        child = record.modules().get(part)
-        if child is None:
-            return None
-        record = child
-    return record
-
-
-def _pair(value: Any) -> Any:
-    """3 and (3, 3) alike."""
-    return tuple(value) if isinstance(value, list | tuple) else (value, value)
-
-
-def _compared() -> dict[type[nn.Module], tuple[str, ...]]:
-    """Attributes, by class of module, that a layer keeps beside its tensors and must agree in."""
-    kinds = [kind.compared for kind in BLOCKS.values()]
-    return {nn.LeakyReLU: ("negative_slope",), **{module: keys for kind in kinds for module, keys in kind.items()}}
-
-
-def _compare(name: str, module: nn.Module, record: Record, compared: Mapping[type[nn.Module], tuple[str, ...]]) -> None:
-    """Refuses a layer that does not compute what the file's layer computed."""
-    keys = [key for kind in type(module).__mro__ for key in compared.get(kind, ())]
-    for key in keys:
-        ours, theirs = getattr(module, key), record.get(key)
-        if theirs is not None and _pair(ours) != _pair(theirs):
-            raise UserError(f"its layer {name} has {key} {shown(theirs)}, but its model.yaml gives {ours}.")
-    kind = record.kind.rpartition(".")[2]
-    if record.kind.startswith("torch.nn.modules.activation.") and kind not in (
-        type(module).__name__,
-        "MultiheadAttention",
-    ):
-        raise UserError(f"its layer {name} is {told(kind, 60)}, but the other layers use {type(module).__name__}.")
 
 
 def _names(names: Any, nc: int) -> dict[int, str]:

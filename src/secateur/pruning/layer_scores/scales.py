@@ -38,7 +38,8 @@ def _means(
             scales = network.get_submodule(norm)
             if not isinstance(scales, _BatchNorm):
                 raise UserError(
-                    f"The batch norms of {name} are folded into its convolutions; give the unfused detector."
+                    f"The checkpoint is fused: {name} has no batch norms whose scales could be scored. Use the "
+                    "checkpoint from before that, or --layer-score contribution."
                 )
             weight = network.get_submodule(convolution).get_parameter("weight").detach()
             parts.append(values(weight, scales.weight.detach().abs()))
