@@ -22,7 +22,7 @@ FORMATS = [_installed(name) for name in ("onnx", "openvino", "torchscript")]
 
 def same_rows(path: Path, detector: Detector, size: tuple[int, int]) -> None:
     """A file, or folder, answers images of its size as its detector does: boxes within .01 px, scores within .001."""
-    images = torch.rand(3, 3, *size)
+    images = torch.rand(3, detector.architecture.channels, *size)
     with torch.no_grad():
         expected = detector.eval().predict(images)
     found = torch.stack(list(open_predictor(path).rows(images, -1.0)))

@@ -54,7 +54,10 @@ NARROW: dict[str, tuple[str, float, float]] = {
     "yolov5-p2": ("yolov5-p2", 0.33, 0.125),
     "yolov5-bifpn": ("yolov5-bifpn", 0.67, 0.125),
     "odd": ("", 1.0, 1.0),
+    "grey": ("yolov5", 0.33, 0.125),
 }
+CHANNELS = {"grey": 1}
+"""Of the image, where it is not 3."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ class Subject:
     size: int
 
     def images(self, batch: int = 2) -> Tensor:
-        """Random images [batch, 3, size, size]."""
-        return torch.rand(batch, 3, self.size, self.size, generator=torch.Generator().manual_seed(5))
+        """Random images [batch, channels, size, size]."""
+        shape = (batch, self.detector.architecture.channels, self.size, self.size)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(5))
 
     def random_plan(self, seed: int, least: float = 0.0) -> Plan:
         """Each layer keeps a random share of its units, at least `least` and at least one unit."""
@@ -100,7 +104,7 @@ def detector_named(name: str) -> Detector:
     """Builds a network once; whoever changes it copies it."""
     config, depth, width = NARROW[name]
     data = yaml.safe_load(ODD if not config else (CONFIGS / f"{config}.yaml").read_text())
-    data.update(nc=3, depth_multiple=depth, width_multiple=width)
+    data.update(nc=3, ch=CHANNELS.get(name, 3), depth_multiple=depth, width_multiple=width)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "topology.yaml"
         file.write_text(yaml.safe_dump(data))

@@ -68,8 +68,8 @@ class ToyBatch:
 class ToyBatches:
     """`count` batches an epoch of `size` random images over all processes; a pure function of (epoch, number)."""
 
-    def __init__(self, count: int = 5, size: int = 4, classes: int = 3) -> None:
-        self.count, self.size, self.classes = count, size, classes
+    def __init__(self, count: int = 5, size: int = 4, classes: int = 3, channels: int = 3) -> None:
+        self.count, self.size, self.classes, self.channels = count, size, classes, channels
 
     def __len__(self) -> int:
         return self.count
@@ -92,7 +92,7 @@ class ToyBatches:
         targets[:, 0] = torch.randint(0, self.size, (objects,), generator=generator).sort().values
         targets[:, 1] = torch.randint(0, self.classes, (objects,), generator=generator)
         targets[:, 4:] = targets[:, 4:] * 0.4 + 0.05
-        images = torch.randint(0, 256, (self.size, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+        images = torch.randint(0, 256, (self.size, self.channels, SIZE, SIZE), dtype=torch.uint8, generator=generator)
         return ToyBatch(images, targets)
 
 

@@ -40,7 +40,8 @@ def train_one(name: str, folder: Path) -> dict[str, Tensor]:
     """One epoch of two steps; what changed. In one of the networks two batches make a step."""
     keep, accumulate = Keep(), 2 if name == "yolov5n" else 1
     detector = copy.deepcopy(detector_named(name)).double()
-    settings, batches = replace(GENTLE, batch_size=64 // accumulate), ToyBatches(count=2 * accumulate, size=8)
+    settings = replace(GENTLE, batch_size=64 // accumulate)
+    batches = ToyBatches(count=2 * accumulate, size=8, channels=detector.architecture.channels)
     fit(detector, batches, settings, folder=folder / name, hooks=[keep])
     return tensors_of(keep)
 

@@ -145,3 +145,10 @@ def test_batches_are_pinned_on_request(index: Index, dataset: DetectionDataset, 
     EvaluationBatches(DetectionDataset(index, 64), 4, workers=0, pin=pin)
     train_batches(dataset, 4, seed=0, workers=0, pin=pin)
     assert asked == [pin, pin]
+
+
+def test_batches_of_grey_images(index: Index) -> None:
+    dataset = DetectionDataset(index, 64, augmentation=Augmentation(), channels=1)
+    batches = [list(train_batches(dataset, 4, seed=0, workers=workers).epoch(0)) for workers in (0, 1)]
+    assert [batch.images.shape for batch in batches[0]] == [(4, 1, 64, 64), (4, 1, 64, 64), (3, 1, 64, 64)]
+    assert same(*batches)

@@ -14,8 +14,11 @@ from pictures import MakeData
 from secateur.data.augment import Augmentation
 from secateur.data.config import load_data_config
 from secateur.data.dataset import DetectionDataset
+from secateur.data.images import read_image
 from secateur.data.index import Index, scan
+from secateur.data.letterbox import letterboxed
 from secateur.data.synthetic import generate
+from secateur.errors import UserError
 
 SIZES = [(48, 64), (64, 48), (30, 90), (64, 64), (90, 31), (100, 200)]
 
@@ -173,3 +176,62 @@ def test_rectangular_training(index: Index) -> None:
     dataset = DetectionDataset(index, 96, augmentation=Augmentation(), rectangular=True, batch_size=2, pad=0.0)
     for i in range(len(index)):
         assert dataset[0, i].image.shape[:2] == dataset.canvas(i)
+
+
+@pytest.fixture
+def grey_index(make_data: MakeData) -> Index:
+    """Images whose three channels are the same, with outlines and boxes."""
+    outline = "0 0.2 0.2 0.6 0.2 0.6 0.7 0.2 0.7\n"
+    file = make_data([outline] * 4 + ["1 0.5 0.5 0.25 0.5\n", None], sizes=SIZES)
+    for image in (file.parent / "images" / "train").iterdir():
+        cv2.imwrite(str(image), read_image(str(image))[..., 1])
+    return scan(load_data_config(file), "train", progress=False)
+
+
+EVERYTHING = {"degrees": 10, "shear": 5, "mixup": 0.5, "copy_paste": 1.0, "flipud": 0.5}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        None,
+        Augmentation(),
+        Augmentation(mosaic=0.0, hsv_h=0, hsv_s=0, hsv_v=0),
+        Augmentation(**EVERYTHING),
+        Augmentation(**EVERYTHING, perspective=0.001),
+    ],
+    ids=["evaluation", "default", "no mosaic, no colours", "everything", "perspective"],
+)
+@pytest.mark.parametrize("cache", [False, "ram"])
+def test_one_channel_shows_of_grey_images_what_each_of_three_shows(
+    grey_index: Index, how: Augmentation | None, cache: bool
+) -> None:
+    grey, colour = (
+        DetectionDataset(grey_index, 64, augmentation=how, cache_images=cache, channels=channels) for channels in (1, 3)
+    )
+    for key in [(epoch, i) for epoch in range(3) for i in range(len(grey_index))]:
+        one, three = grey[key], colour[key]
+        assert one.image.shape == (64, 64, 1) and one.image.dtype == np.uint8
+        # Interpolation rounds three channels at once in another way than one.
+        assert np.abs(one.image.astype(int) - three.image).max() <= 1
+        np.testing.assert_array_equal(one.labels, three.labels)
+
+
+def test_one_channel_of_colour_images_follows_the_weights(index: Index) -> None:
+    grey, colour = (DetectionDataset(index, 200, channels=channels)[5] for channels in (1, 3))  # no resizing
+    expected = colour.image @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey.image[..., 0] - expected).max() <= 0.51
+    # A prediction reads the same file in the same way.
+    shown, _ = letterboxed(read_image(index.files[5]), 200, channels=1)
+    np.testing.assert_array_equal(shown, grey.image)
+
+
+def test_a_cache_of_grey_images_takes_a_third(index: Index) -> None:
+    caches = [DetectionDataset(index, 64, cache_images="ram", channels=channels)._cache for channels in (1, 3)]
+    one, three = (len(cache._pixels) for cache in caches if cache is not None)
+    assert 3 * one == three > 0
+
+
+def test_four_channels_are_refused(index: Index) -> None:
+    with pytest.raises(UserError, match=r"images of 4 channels, and Secateur reads images of 1 \(grey\) or 3"):
+        DetectionDataset(index, 64, channels=4)

@@ -11,7 +11,17 @@ import pytest
 from pictures import smooth_image
 from PIL import Image as Pillow
 
-from secateur.data.images import Image, ImageError, check_image, decode_image, fold_remarks, list_images, read_image
+from secateur.data.images import (
+    Image,
+    ImageError,
+    check_image,
+    check_image_channels,
+    decode_image,
+    fold_remarks,
+    list_images,
+    read_image,
+    with_channels,
+)
 from secateur.errors import UserError
 
 # Left half red, the right half black with a green corner at the bottom.
@@ -166,3 +176,37 @@ def test_what_is_wrong_is_said(content: bytes | str) -> None:
     assert isinstance(content, bytes)
     with pytest.raises(ImageError, match="damaged" if content else "empty"):
         decode_image(np.frombuffer(content, np.uint8))
+
+
+@pytest.mark.parametrize("reduce", [1, 2])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_one_channel_is_the_weighted_sum_of_the_decoded_colours(suffix: str, reduce: int, tmp_path: Path) -> None:
+    file = str(tmp_path / f"colours{suffix}")
+    cv2.imwrite(file, BGR)
+    colours = read_image(file, reduce)
+    grey = read_image(file, reduce, channels=1)
+    assert grey.shape == colours.shape[:2] and grey.dtype == np.uint8
+    expected = colours @ np.array([0.114, 0.587, 0.299])
+    assert np.abs(grey - expected).max() <= 0.51
+    np.testing.assert_array_equal(grey, with_channels(colours, 1))
+    assert with_channels(colours, 3) is colours
+
+
+def test_one_channel_of_a_grey_file_is_its_values(tmp_path: Path) -> None:
+    values = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) % 256
+    cv2.imwrite(str(tmp_path / "grey.png"), values.astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "deep.png"), values * 257)
+    for name in ("grey.png", "deep.png"):
+        np.testing.assert_array_equal(read_image(str(tmp_path / name), channels=1), values)
+
+
+def test_other_numbers_of_channels_are_refused() -> None:
+    check_image_channels(1)
+    check_image_channels(3)
+    for channels in (2, 4):
+        with pytest.raises(UserError) as caught:
+            check_image_channels(channels)
+        assert str(caught.value) == (
+            f"The network takes images of {channels} channels, and Secateur reads images of 1 (grey) or 3 (colour): "
+            "use a network with 'ch: 1' or 'ch: 3' in its model YAML."
+        )

@@ -75,3 +75,16 @@ def test_boxes_end_at_the_picture() -> None:
     _, fit = letterboxed(np.zeros((30, 60, 3), np.uint8), 64)
     assert to_original(rows, fit).tolist() == [[0.0, 0.0, 60.0, 30.0, 0.5, 1.0]]
     assert rows[0, 0] == -50
+
+
+@pytest.mark.parametrize("side", [40, 80])
+def test_one_channel_is_the_weighted_sum_and_is_not_mirrored(side: int) -> None:
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:] = (10, 200, 30)
+    pixels[:, :20] = (0, 0, 255)
+    image, fit = letterboxed(pixels, side, channels=1)
+    assert image.shape == (side, side, 1) and fit == letterboxed(pixels, side)[1]
+    inside = image[side // 4 : -side // 4, :, 0]
+    assert (image[: side // 4] == 114).all() and (image[-side // 4 :] == 114).all()
+    assert (inside[:, : side // 4] == round(0.299 * 255)).all()
+    assert (inside[:, -side // 4 :] == round(0.114 * 10 + 0.587 * 200 + 0.299 * 30)).all()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from export_formats import FORMATS
+from law_subjects import subject_named
 from secateur.deploy import check
 from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.predictor import FilePredictor
@@ -63,6 +64,15 @@ def test_batches_of_two_and_of_any_number(detector, kind, output, batch, tmp_pat
     if output == "raw":
         widths = [tuple(maps.shape[1:]) for maps in predictor.outputs(images)]
         assert widths == [(24, 8, 12), (24, 4, 6), (24, 2, 3)]
+
+
+def test_a_grey_detectors_file_takes_one_channel(kind, tmp_path) -> None:
+    detector = subject_named("grey").detector
+    predictor = opened(written(detector, tmp_path, kind, dynamic=True).path)
+    assert predictor.channels == 1 and predictor.metadata.channels == 1
+    assert_rows(predictor, detector, torch.rand(3, 1, *SIZE))
+    with pytest.raises(UserError, match="takes images of shape any x 1 x 64 x 96, not 1 x 3 x 64 x 96"):
+        predictor.rows(torch.rand(1, 3, *SIZE), 0.5)
 
 
 def test_suppression_inside(detector, kind, tmp_path) -> None:

@@ -66,7 +66,7 @@ def test_other_topologies(lively, name, tmp_path) -> None:
     same_rows(result.path, detector, (128, 128))
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5s-ghost", "odd"])
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5s-ghost", "odd", "grey"])
 def test_a_cut_network(name, tmp_path) -> None:
     subject = subject_named(name)
     small = cut(subject.detector, subject.graph, subject.random_plan(6))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from law_subjects import subject_named
 from secateur.commands.val import ValOptions, opened
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
@@ -70,6 +71,15 @@ def test_files_of_another_exporter(detector, tmp_path, half: bool, told: dict) -
     torch.testing.assert_close(
         torch.stack(list(predictor.rows(images, -1.0))), expected, rtol=tolerance, atol=tolerance
     )
+
+
+def test_a_file_without_a_shape_is_tried_with_the_channels_that_it_tells(tmp_path) -> None:
+    detector = subject_named("grey").detector
+    program = torch.jit.trace(Both(detector).eval(), torch.zeros(1, 1, *SIZE), strict=False, check_trace=False)
+    told = json.dumps({"imgsz": list(SIZE), "channels": 1})
+    torch.jit.save(program, str(tmp_path / "a.torchscript"), _extra_files={"config.txt": told})
+    predictor = open_predictor(tmp_path / "a.torchscript")
+    assert predictor.channels == 1 and predictor.image_size == SIZE and predictor.nc == 3
 
 
 @pytest.mark.parametrize("told", ["", "{", "[]", '{"shape": [1, 3]}', '{"shape": [0, 3, 64, 64]}', '{"shape": "1"}'])

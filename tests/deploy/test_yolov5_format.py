@@ -136,7 +136,7 @@ def test_a_program_with_stocks_classes_gets_the_same_outputs(which: str, double:
 def test_our_reader_reads_it_back(name: str, tmp_path: Path) -> None:
     detector = subject_named(name).detector.eval()
     back = load_checkpoint(written(detector, tmp_path)).detector().eval()
-    images = torch.rand(1, 3, subject_named(name).size, subject_named(name).size)
+    images = subject_named(name).images(1)
     with torch.no_grad():
         torch.testing.assert_close(back.predict(images), detector.predict(images), rtol=0, atol=1e-6)
     assert back.names == detector.names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -66,3 +68,9 @@ def test_precisions(detector, caplog) -> None:
     assert "fp16 needs a GPU" in caplog.text
     with pytest.raises(UserError, match="fp8"):
         TorchPredictor(detector, "fp8")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_tells_the_channels_of_its_images(detector, channels: int) -> None:
+    network = Detector(replace(detector.topology, channels=channels), detector.names)
+    assert TorchPredictor(network).channels == channels

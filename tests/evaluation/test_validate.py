@@ -66,6 +66,7 @@ class Oracle:
     """
 
     nc = 2
+    channels = 3
     strides = (8.0, 16.0, 32.0)
     device = torch.device("cpu")
 
@@ -251,3 +252,36 @@ def test_published_figures_of_yolov5n_on_coco128(reference_dir: Path, split: str
     for name, value in metrics.to_dict().items():
         assert value == pytest.approx(table[name], abs=0.004 if name.startswith("mAP") else 0.02), name
     assert list(metrics.coco.values()) == pytest.approx(twelve, abs=0.003)
+
+
+class GreyOracle(Oracle):
+    """Finds the same objects by their grey value: they have 104 to 108, the background at most 60, the border 114."""
+
+    channels = 1
+
+    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+        self.shapes.append(tuple(images.shape))
+        found = []
+        for image in images:
+            y, x = ((image[0] * 255 > 85) & (image[0] * 255 < 112)).nonzero(as_tuple=True)
+            left, top, right, bottom = (int(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1))
+            box = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+            found.append(torch.tensor([[*box, 1.0, 0.9, 0.8]]))
+        return found
+
+
+@pytest.mark.parametrize("rectangular", [True, False])
+def test_a_grey_predictor_is_shown_one_channel(index, rectangular: bool) -> None:
+    oracle = GreyOracle()
+    settings = dataclasses.replace(FAST, single_cls=True, rectangular=rectangular)
+    metrics = validate(oracle, index, settings, progress=False)
+    assert {shape[1] for shape in oracle.shapes} == {1}
+    assert metrics.mAP50 == pytest.approx(1)
+
+
+def test_a_predictor_of_four_channels_is_refused(index) -> None:
+    oracle = Oracle()
+    oracle.channels = 4
+    with pytest.raises(UserError, match="images of 4 channels"):
+        validate(oracle, index, FAST, progress=False)
+    assert not oracle.shapes

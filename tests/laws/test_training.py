@@ -28,14 +28,15 @@ def test_killed_and_resumed_training_of_a_cut_network_ends_bit_for_bit_the_same(
     small = cut(subject.detector, subject.graph, subject.random_plan(7))
     settings = replace(SETTINGS, epochs=2, save_every_steps=1)
     whole, parts = Keep(), Keep()
-    fit(copy.deepcopy(small), ToyBatches(count=3), settings, folder=tmp_path / "a", hooks=[Noise(), Die(None), whole])
+    batches = ToyBatches(count=3, channels=small.architecture.channels)
+    fit(copy.deepcopy(small), batches, settings, folder=tmp_path / "a", hooks=[Noise(), Die(None), whole])
     with pytest.raises(KeyboardInterrupt):
         again = copy.deepcopy(small)
-        fit(again, ToyBatches(count=3), settings, folder=tmp_path / "b", hooks=[Noise(), Die(3), Keep()])
+        fit(again, batches, settings, folder=tmp_path / "b", hooks=[Noise(), Die(3), Keep()])
     fresh = copy.deepcopy(small)
     torch.nn.init.normal_(next(fresh.parameters()))  # everything must come from the state
     hooks = [Noise(), Die(None), parts]
-    fit(fresh, ToyBatches(count=3), settings, folder=tmp_path / "b", hooks=hooks, resume=True)
+    fit(fresh, batches, settings, folder=tmp_path / "b", hooks=hooks, resume=True)
     first, second = tensors_of(whole), tensors_of(parts)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -41,6 +41,7 @@ class BrightRectangles:
     """
 
     nc = 3
+    channels = 3
     strides = (8.0, 16.0, 32.0)
     device = torch.device("cpu")
 

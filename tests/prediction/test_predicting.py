@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
@@ -137,3 +139,33 @@ def test_resizing_is_bilinear() -> None:
     Asker(Looking(), 64).boxes([pixels])
     expected = cv2.resize(pixels, (64, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
     assert np.allclose(seen[0][0].permute(1, 2, 0).numpy() * 255, expected)
+
+
+class BrightGrey(BrightRectangles):
+    """Finds rectangles by their grey value."""
+
+    channels = 1
+
+    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
+        assert images.shape[1] == 1
+        levels = (images * 255).round()
+        # Red is 76 as grey, green 150, white 255; the border of the image is 114.
+        red, green, white = ((levels == value).float() for value in (76, 150, 255))
+        return super().rows(torch.cat([torch.maximum(red, white), torch.maximum(green, white), white], 1), confidence)
+
+
+@pytest.mark.parametrize("image_size", [None, 256])
+def test_a_grey_predictor_is_shown_one_channel_of_colour_images(image_size: int | None) -> None:
+    objects = [(RED, (8, 8, 40, 40)), (GREEN, (56, 8, 96, 40)), (WHITE, (104, 8, 150, 40))]
+    pixels = picture(128, 256, *objects)
+    before = pixels.copy()
+    boxes = Asker(BrightGrey(image_size), 256).boxes([pixels])[0]
+    assert_found(boxes, pixels, *objects, side=256)
+    assert (pixels == before).all()
+
+
+def test_a_predictor_of_four_channels_is_refused() -> None:
+    predictor = BrightRectangles()
+    predictor.channels = 4
+    with pytest.raises(UserError, match="takes images of 4 channels, and Secateur reads images of 1"):
+        Asker(predictor, 64)

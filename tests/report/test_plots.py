@@ -136,3 +136,12 @@ def test_without_matplotlib_there_is_one_notice_and_one_sentence(tmp_path, monke
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"secateur\[plots\]"):
         plot_labels(labels(3, 1), {0: "cell"}, tmp_path / "labels.png")
+
+
+def test_a_batch_of_grey_images_is_drawn_in_grey(tmp_path) -> None:
+    images = np.full((2, 1, 128, 128), 90, np.uint8)
+    images[1] = 200
+    image = picture(plot_batch(images, np.zeros((0, 6), np.float32), {0: "cell"}, tmp_path / "batch.png"))
+    width = image.shape[1]
+    left, right = image[4:-6, 4 : width // 2 - 6], image[4:-6, width // 2 + 4 : -6]
+    assert (left == 90).all() and (right == 200).all()

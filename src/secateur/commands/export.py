@@ -95,7 +95,8 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
     else:
         raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
     index = split_index(config, "train", tell=True)
-    return calibration_pictures(index, (image_size, image_size), options.calibration)
+    channels = checkpoint.architecture.channels
+    return calibration_pictures(index, (image_size, image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:

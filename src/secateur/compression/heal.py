@@ -125,11 +125,12 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         teacher_plan=teacher.plan,
     )
     hooks: list[Hook] = [imitate, *([HoldMasks(start.masks)] if start.masks else [])]
-    measure = HeldOut(whole.to(context.device), plain(held_out, context), context.image_size)
+    channels = start.architecture.channels
+    measure = HeldOut(whole.to(context.device), plain(held_out, context, channels=channels), context.image_size)
     steps = min(PIECE, settings.heal_steps)
     return fit(
         detector,
-        Pieces(batches_of(pictures, train, context), steps),
+        Pieces(batches_of(pictures, train, context, channels=channels), steps),
         train,
         folder=folder,
         hooks=hooks,
@@ -184,7 +185,7 @@ def train_settings(settings: HealSettings, context: Context, pictures: int) -> T
     )
 
 
-def batches_of(index: Index, train: TrainSettings, context: Context) -> TrainBatches:
+def batches_of(index: Index, train: TrainSettings, context: Context, *, channels: int = 3) -> TrainBatches:
     """Shuffled mosaics of the pictures."""
     dataset = DetectionDataset(
         index,
@@ -192,15 +193,18 @@ def batches_of(index: Index, train: TrainSettings, context: Context) -> TrainBat
         augmentation=Augmentation.from_hyp(dataclasses.asdict(train.hyp)),
         batch_size=train.batch_size,
         seed=train.seed,
+        channels=channels,
     )
     return train_batches(
         dataset, train.batch_size, seed=train.seed, workers=context.workers, pin=context.device.type == "cuda"
     )
 
 
-def plain(index: Index, context: Context) -> Iterator[Any]:
-    """The pictures of an index letterboxed, in batches [B, 3, H, W] in 0..1 on the device."""
-    dataset = DetectionDataset(index, context.image_size, batch_size=context.batch_size, seed=context.seed)
+def plain(index: Index, context: Context, *, channels: int = 3) -> Iterator[Any]:
+    """The pictures of an index letterboxed, in batches [B, C, H, W] in 0..1 on the device."""
+    dataset = DetectionDataset(
+        index, context.image_size, batch_size=context.batch_size, seed=context.seed, channels=channels
+    )
     for batch in EvaluationBatches(dataset, context.batch_size, workers=0):
         yield pixels(batch, context.device)
 

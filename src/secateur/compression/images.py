@@ -31,33 +31,42 @@ LOOSENESS = 0.08
 """Standard deviation by which a box is moved and scaled, in shares of its sides: about how loose labels are."""
 
 
-def training_batches(context: Context, limit: int, augmentation: Augmentation | None = None) -> TrainBatches:
-    """Shuffled square training images, letterboxed where no augmentation is given; `limit` bounds the batch.
+def training_batches(
+    context: Context, limit: int, augmentation: Augmentation | None = None, *, channels: int = 3
+) -> TrainBatches:
+    """Shuffled square training images of so many channels, letterboxed where no augmentation is given; `limit` bounds
+    the batch.
 
     Raises:
         UserError: there is no data set, or no training split.
     """
     index = split_index(context.require_pictures("This step"), "train")
     dataset = DetectionDataset(
-        index, context.image_size, augmentation=augmentation, batch_size=context.batch_size, seed=context.seed
+        index,
+        context.image_size,
+        augmentation=augmentation,
+        batch_size=context.batch_size,
+        seed=context.seed,
+        channels=channels,
     )
     size = min(context.batch_size, limit, len(index.files))
     return train_batches(dataset, size, seed=context.seed, workers=0, pin=context.device.type == "cuda")
 
 
 def pixels(batch: Batch, device: torch.device) -> Tensor:
-    """Images of a batch as float32 [B, 3, H, W] in 0..1 on the device, channels_last."""
+    """Images of a batch as float32 [B, C, H, W] in 0..1 on the device, channels_last."""
     images = batch.images.to(device, non_blocking=True).float().div_(255)
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def unpadded_images(context: Context, stride: int, limit: int, draw: int = 0) -> Iterator[Tensor]:
-    """Training images [B, 3, H, W] in 0..1, those of like shape together: nearly without grey borders.
+def unpadded_images(context: Context, stride: int, limit: int, draw: int = 0, *, channels: int = 3) -> Iterator[Tensor]:
+    """Training images [B, C, H, W] in 0..1, those of like shape together: nearly without grey borders.
 
     Args:
         stride: the largest of the detector, of which the sides are multiples.
         limit: images at most.
         draw: number of the random choice among more.
+        channels: of the images.
 
     Raises:
         UserError: there are no pictures.
@@ -72,21 +81,23 @@ def unpadded_images(context: Context, stride: int, limit: int, draw: int = 0) ->
         batch_size=context.batch_size,
         stride=stride,
         seed=context.seed,
+        channels=channels,
     )
     for batch in EvaluationBatches(dataset, context.batch_size, workers=0):
         yield pixels(batch, context.device)
 
 
-def plain_images(context: Context, limit: int) -> Iterator[Tensor]:
-    """Letterboxed training images [B, 3, H, W] in 0..1, `limit` of them at most (rounded up to whole batches)."""
+def plain_images(context: Context, limit: int, *, channels: int = 3) -> Iterator[Tensor]:
+    """Letterboxed training images [B, C, H, W] in 0..1, `limit` of them at most (rounded up to whole batches)."""
     size = min(context.batch_size, limit)
-    for batch in islice(training_batches(context, limit).epoch(0), -(-limit // size)):
+    for batch in islice(training_batches(context, limit, channels=channels).epoch(0), -(-limit // size)):
         yield pixels(batch, context.device)
 
 
-def augmented_images(context: Context, limit: int) -> Iterator[Tensor]:
-    """Images augmented as a training shows them, [B, 3, H, W] in 0..1; a short last batch only if it is the first."""
-    batches = training_batches(context, limit, Augmentation.from_hyp(dataclasses.asdict(Hyp())))
+def augmented_images(context: Context, limit: int, *, channels: int = 3) -> Iterator[Tensor]:
+    """Images augmented as a training shows them, [B, C, H, W] in 0..1; a short last batch only if it is the first."""
+    how = Augmentation.from_hyp(dataclasses.asdict(Hyp()))
+    batches = training_batches(context, limit, how, channels=channels)
     for number, batch in enumerate(batches.epoch(0)):
         if number == 0 or len(batch.images) == context.batch_size:
             yield pixels(batch, context.device)
@@ -114,7 +125,7 @@ def labelled_images(
         UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
     """
     loss = image_losses(detector, context)
-    batches = training_batches(context, limit).epoch(draw)
+    batches = training_batches(context, limit, channels=detector.architecture.channels).epoch(draw)
     if context.pictures is not None and not context.pictures.labelled:
         batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss
@@ -189,7 +200,7 @@ class OwnDetections:
         self.seen = self.images = 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Targets [T, 6] of images [B, 3, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
+        """Targets [T, 6] of images [B, C, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
         found = [boxes.float().cpu() for boxes in self.predictor.predict(images, SETTINGS)]
         self.images += len(images)
         self.seen += sum(int((boxes[:, 4] >= CONFIDENCE).sum()) for boxes in found)

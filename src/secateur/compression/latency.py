@@ -27,11 +27,11 @@ def measure_latency(
         threads: 0 takes those that this process was granted.
     """
     chosen, count = runtime or default_runtime(), threads or cpu_threads()
-    images = random_images(image_size)
     calls: dict[str, Callable[[], Any]] = {}
     with tempfile.TemporaryDirectory() as folder, pinned(count):
         for number, (name, checkpoint) in enumerate(checkpoints.items()):
             detector = checkpoint.detector()
+            images = random_images(image_size, channels=checkpoint.architecture.channels)
             if chosen == TORCH:
                 calls[name] = predictor_call(TorchPredictor(detector), images)
                 continue

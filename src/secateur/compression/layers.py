@@ -46,7 +46,8 @@ def remove_layers(
     removal = removal_of(detector, choice.blocks)
     mending = Mending(detector, context, repair, checkpoint.masks)
     absorbed = repair.absorb and not mending.possible and context.pictures is not None
-    images = torch.cat(list(plain_images(context, ABSORB_IMAGES))) if absorbed else None
+    channels = checkpoint.architecture.channels
+    images = torch.cat(list(plain_images(context, ABSORB_IMAGES, channels=channels))) if absorbed else None
     smaller = remove(detector, choice.blocks, images)
     plan = Plan.of_removal(
         trace(detector),
@@ -87,4 +88,6 @@ def _evidence(detector: Detector, context: Context, settings: LayerSettings) -> 
     reads = LAYER_SCORES[settings.layer_score].reads
     if reads == "labels":
         return labelled_images(detector, context, settings.layer_images)
-    return (plain_images(context, settings.layer_images) if reads == "images" else None), None
+    if reads == "images":
+        return plain_images(context, settings.layer_images, channels=detector.architecture.channels), None
+    return None, None

@@ -61,10 +61,12 @@ class Mending:
         return moments_of_inputs(self.whole, islice(batches, -(-half // size)), loss, self.masked)
 
     def images(self, limit: int, draw: int = 0) -> Iterable[Tensor]:
-        """Pictures [B, 3, H, W] in 0..1 on the device, at most `limit`; none where there are none."""
+        """Pictures [B, C, H, W] in 0..1 on the device, at most `limit`; none where there are none."""
         if self.context.pictures is None or not limit:
             return ()
-        return unpadded_images(self.context, int(max(self.whole.strides)), limit, draw)
+        return unpadded_images(
+            self.context, int(max(self.whole.strides)), limit, draw, channels=self.whole.architecture.channels
+        )
 
     def __call__(self, smaller: Detector, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
         """Mends in place what `plan` left of the detector, where it is wanted and there are pictures; see `mend_`.
@@ -96,5 +98,5 @@ def refresh_norms_(detector: Detector, context: Context, settings: RepairSetting
         return
     # The statistics stand for what the training showed, so the images are augmented as there.
     count = max(settings.recalibrate // context.batch_size, 1)
-    images = augmented_images(context, settings.recalibrate)
+    images = augmented_images(context, settings.recalibrate, channels=detector.architecture.channels)
     reestimate_batchnorm_(detector, images, count, share=settings.recalibrate_share)

@@ -100,7 +100,8 @@ class Fitness:
         index = split_index(context.require_data("The search"), "train")
         limit = min(settings.search.search_images, len(index.files)) or None
         self.evaluate = evaluator(index, val_settings(context, workers=0), limit)
-        self.images = list(_calibration_images(context, min(self.repair.recalibrate, CALIBRATION_IMAGES)))
+        count, channels = min(self.repair.recalibrate, CALIBRATION_IMAGES), detector.architecture.channels
+        self.images = list(_calibration_images(context, count, channels))
 
     def __call__(self, plan: Plan) -> float:
         """Cuts, repairs, measures; the detector itself stays as it is."""
@@ -110,13 +111,13 @@ class Fitness:
         return float(self.evaluate(smaller).mAP50)
 
 
-def _calibration_images(context: Context, count: int) -> Iterator[Tensor]:
+def _calibration_images(context: Context, count: int, channels: int) -> Iterator[Tensor]:
     """Batches of equal size of training images, augmented as in the training, which the statistics stand for."""
     if count == 0:
         return
     size = min(context.batch_size, count)
     first: Tensor | None = None
-    for images in islice(augmented_images(context, count), max(count // size, 1)):
+    for images in islice(augmented_images(context, count, channels=channels), max(count // size, 1)):
         if first is not None and len(images) != len(first):
             return
         first = images if first is None else first

@@ -95,8 +95,10 @@ class Methods:
         return distillation(self.distill, student, teacher, start, settings)
 
 
-def training_batches(index: Index, settings: TrainSettings, stride: int, context: Context) -> TrainBatches:
-    """Shuffled, augmented batches of this process's share of an index."""
+def training_batches(
+    index: Index, settings: TrainSettings, stride: int, context: Context, *, channels: int = 3
+) -> TrainBatches:
+    """Shuffled, augmented batches of this process's share of an index, of images of so many channels."""
     rank, world = rank_and_world()
     if settings.batch_size % world:
         raise UserError(f"--batch-size {settings.batch_size} is not a multiple of the {world} processes.")
@@ -109,6 +111,7 @@ def training_batches(index: Index, settings: TrainSettings, stride: int, context
         batch_size=settings.batch_size,
         stride=stride,
         seed=settings.seed,
+        channels=channels,
     )
     return train_batches(
         dataset,
@@ -149,7 +152,8 @@ def train_checkpoint(
     settings = dataclasses.replace(settings, image_size=context.image_size)
     train_index = split_index(data, "train", single_cls=settings.single_cls)
     val_index = split_index(data, "val", single_cls=settings.single_cls)
-    batches = training_batches(train_index, settings, int(max(detector.strides)), context)
+    stride, channels = int(max(detector.strides)), start.architecture.channels
+    batches = training_batches(train_index, settings, stride, context, channels=channels)
     rank, _ = rank_and_world()
     if rank == 0:
         draw_data(folder, train_index, batches, data.names)

@@ -145,7 +145,9 @@ def colour_table(rng: np.random.Generator, augmentation: Augmentation) -> Image 
 
 
 def to_rgb(image: Image, table: Image | None = None) -> Image:
-    """BGR to RGB uint8 [H,W,3], through the HSV lookup table if there is one."""
+    """BGR to RGB uint8 [H,W,3], through the HSV lookup table if there is one; grey [H,W] has a value alone."""
+    if image.ndim == 2:
+        return image if table is None else np.asarray(cv2.LUT(image, table[..., 2].copy()), np.uint8)
     if table is None:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)

@@ -85,8 +85,8 @@ def train_batches(
 
 def collate(samples: list[Sample]) -> Batch:
     """Samples of one image size as a Batch."""
-    height, width = samples[0].image.shape[:2]
-    images = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
+    height, width, channels = samples[0].image.shape
+    images = torch.empty((len(samples), channels, height, width), dtype=torch.uint8)
     for place, sample in enumerate(samples):
         images[place] = torch.from_numpy(sample.image).permute(2, 0, 1)
     rows: list[NDArray[np.float32]] = [np.zeros((0, 6), np.float32)]

@@ -23,7 +23,7 @@ from secateur.data.augment import (
     visible_enough,
     warp_boxes,
 )
-from secateur.data.images import Image, read_image
+from secateur.data.images import Image, check_image_channels, read_image
 from secateur.data.index import Index
 from secateur.data.mosaic import GRAY, Tile, compose, mosaic_tiles, snapped
 from secateur.data.paste import paste_copies
@@ -34,8 +34,9 @@ RatioPad = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One network image: image uint8 [H,W,3] RGB; labels float32 [k,5] (class, xywh normalised to it); its index;
-    original_shape (height, width) of the file; ratio_pad ((rh, rw), (pad_x, pad_y)): file * ratio + pad = network."""
+    """One network image: image uint8 [H,W,3] RGB or [H,W,1] grey; labels float32 [k,5] (class, xywh normalised to it);
+    its index; original_shape (height, width) of the file; ratio_pad ((rh, rw), (pad_x, pad_y)): file * ratio + pad =
+    network."""
 
     image: Image
     labels: Floats
@@ -46,8 +47,8 @@ class Sample:
 
 @dataclass
 class Batch:
-    """images: uint8 [B,3,H,W] RGB; targets: float32 [T,6] (image in batch, class, x, y, w, h normalised to the image);
-    indices: position in the Index; original_shapes (h, w); ratio_pads as in `Sample`."""
+    """images: uint8 [B,3,H,W] RGB or [B,1,H,W] grey; targets: float32 [T,6] (image in batch, class, x, y, w, h
+    normalised to the image); indices: position in the Index; original_shapes (h, w); ratio_pads as in `Sample`."""
 
     images: Tensor
     targets: Tensor
@@ -81,7 +82,7 @@ class DetectionDataset(Dataset[Sample]):
     image_size: long side of loaded images, and side of the square network image where there are no rectangles; for
     evaluation also (height, width) of it. cache_images: "ram" keeps decoded images (shared by all workers, filled as
     they are read); "auto" does so for training where they need at most 1 GiB and a quarter of the free memory; samples
-    are the same with and without.
+    are the same with and without. channels: 3, or 1 for a network that reads grey images.
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class DetectionDataset(Dataset[Sample]):
         pad: float = 0.5,
         seed: int = 0,
         cache_images: bool | Literal["ram", "auto"] = "auto",
+        channels: int = 3,
     ) -> None:
+        check_image_channels(channels)
         self.index: Index | None = index
         self._shape = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size = max(self._shape)
@@ -106,6 +109,7 @@ class DetectionDataset(Dataset[Sample]):
         self.rectangular = rectangular
         self.batch_size = batch_size
         self.seed = seed
+        self.channels = channels
         self.order = np.arange(len(index), dtype=np.int64)
         self._items = SharedIndex(index)
         self._shape_of: NDArray[np.int64] | None = None
@@ -113,7 +117,8 @@ class DetectionDataset(Dataset[Sample]):
             self.order, self._shape_of = _rectangles(index.shapes, self.image_size, batch_size, stride, pad)
         # A mosaic needs every image four times an epoch; evaluation reads each once and is left to ask for a cache.
         wish = False if cache_images == "auto" and augmentation is None else cache_images
-        self._cache = ImageCache.choose(wish, [self._stored_size(shape) for shape in index.shapes] if wish else [])
+        sizes = [self._stored_size(shape) for shape in index.shapes] if wish else []
+        self._cache = ImageCache.choose(wish, sizes, channels)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -144,7 +149,7 @@ class DetectionDataset(Dataset[Sample]):
             labels[:, 1] = 1 - labels[:, 1]
         if upside_down:
             labels[:, 2] = 1 - labels[:, 2]
-        return Sample(image, labels, i, self._items.shape(i), ((1.0, 1.0), (0.0, 0.0)))
+        return Sample(np.atleast_3d(image), labels, i, self._items.shape(i), ((1.0, 1.0), (0.0, 0.0)))
 
     # Evaluation -------------------------------------------------------------------------------------------------------
 
@@ -162,8 +167,8 @@ class DetectionDataset(Dataset[Sample]):
             image = np.asarray(cv2.resize(image, inner[::-1], interpolation=cv2.INTER_LINEAR))
         pad_y, pad_x = (canvas[0] - inner[0]) / 2, (canvas[1] - inner[1]) / 2
         top, left = round(pad_y - 0.1), round(pad_x - 0.1)
-        out = np.full((*canvas, 3), GRAY, np.uint8)
-        out[top : top + inner[0], left : left + inner[1]] = to_rgb(image)
+        out = np.full((*canvas, self.channels), GRAY, np.uint8)
+        out[top : top + inner[0], left : left + inner[1]] = np.atleast_3d(to_rgb(image))
         labels = self._items.labels(i).copy()
         scale_y, scale_x = ratio * loaded[0], ratio * loaded[1]
         boxes = _corners(labels[:, 1:], scale_x, scale_y, pad_x, pad_y)
@@ -174,7 +179,7 @@ class DetectionDataset(Dataset[Sample]):
     # Training ---------------------------------------------------------------------------------------------------------
 
     def _augmented(self, i: int, rng: np.random.Generator, how: Augmentation) -> tuple[Image, Floats]:
-        """BGR image and rows [k,5] (class, xyxy pixels)."""
+        """BGR image [H,W,3], or grey [H,W], and rows [k,5] (class, xyxy pixels)."""
         if self.rectangular or rng.random() >= how.mosaic:
             return self._single(i, rng, how)
         image, labels = self._mosaic(i, rng, how)
@@ -214,12 +219,12 @@ class DetectionDataset(Dataset[Sample]):
         view, gain = random_view(rng, how, canvas, size)
         view = snapped(view, tiles[0].anchor)
         labels, outlines = self._objects(tiles, canvas)
-        image = compose(tiles, self._read, view, size)
+
+        def render(matrix: Matrix) -> Image:
+            return compose(tiles, self._read, matrix, size, channels=self.channels)
+
+        image = render(view)
         if how.copy_paste:
-
-            def render(matrix: Matrix) -> Image:
-                return compose(tiles, self._read, matrix, size)
-
             labels, outlines = paste_copies(image, labels, outlines, rng, how.copy_paste, canvas, view, render)
         boxes = warp_boxes(labels[:, 1:], outlines, view, size)
         keep = visible_enough(labels[:, 1:], boxes, gain)
@@ -253,7 +258,7 @@ class DetectionDataset(Dataset[Sample]):
         return original if max(original) <= self.image_size else self._loaded_size(original)
 
     def _read(self, i: int) -> Image:
-        """BGR pixels of image i at its stored size."""
+        """BGR pixels [H,W,3], or grey ones [H,W], of image i at its stored size."""
         if self._cache is not None and (kept := self._cache.get(i)) is not None:
             return kept
         original = self._items.shape(i)
@@ -261,7 +266,7 @@ class DetectionDataset(Dataset[Sample]):
         shrink = max(original) / self.image_size
         # Evaluation reads every pixel, as the published figures do; training may let JPEG shrink by 2, 4 or 8.
         reduce = 1 if self.augmentation is None else max(k for k in (1, 2, 4, 8) if k <= max(shrink, 1))
-        image = read_image(self._items.file(i), reduce)
+        image = read_image(self._items.file(i), reduce, channels=self.channels)
         if image.shape[:2] != size:
             method = cv2.INTER_AREA if self.augmentation is None else cv2.INTER_LINEAR
             image = np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)

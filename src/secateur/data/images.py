@@ -34,8 +34,30 @@ class ImageError(Exception):
     """An image that cannot be used, with the reason."""
 
 
-def read_image(file: str, reduce: int = 1) -> Image:
-    """Reads a BGR image uint8 [H,W,3], its sides divided by `reduce` (1, 2, 4 or 8).
+def check_image_channels(channels: int) -> None:
+    """Refuses networks whose images no file holds.
+
+    Raises:
+        UserError: the network takes neither grey nor colour images.
+    """
+    if channels not in (1, 3):
+        raise UserError(
+            f"The network takes images of {channels} channels, and Secateur reads images of 1 (grey) or 3 (colour): "
+            "use a network with 'ch: 1' or 'ch: 3' in its model YAML."
+        )
+
+
+def with_channels(image: Image, channels: int) -> Image:
+    """A BGR image uint8 [H,W,3] as a network of so many channels reads it: for 3 the image itself, for 1 grey [H,W].
+
+    Grey is .299 red + .587 green + .114 blue of the decoded image, for files, videos and arrays alike: what a decoder
+    gives as grey differs from that by a few steps, depending on the format.
+    """
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8) if channels == 1 else image
+
+
+def read_image(file: str, reduce: int = 1, *, channels: int = 3) -> Image:
+    """Reads a BGR image uint8 [H,W,3], or for one channel a grey one [H,W], its sides divided by `reduce` (1, 2, 4, 8).
 
     JPEG is decoded at the smaller size directly, which costs less than decoding and resizing and does not alias.
 
@@ -48,7 +70,7 @@ def read_image(file: str, reduce: int = 1) -> Image:
         image = None
     if image is None:
         raise UserError(f"Cannot read image {file!r}: it was removed or damaged while in use.")
-    return image
+    return with_channels(image, channels)
 
 
 def decode_image(content: NDArray[np.uint8]) -> Image:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from secateur.data.images import Image
+from secateur.data.images import Image, with_channels
 from secateur.data.mosaic import GRAY
 
 
@@ -28,7 +28,7 @@ class Fit:
     pad: tuple[int, int]
 
 
-def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0) -> tuple[Image, Fit]:
+def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0, *, channels: int = 3) -> tuple[Image, Fit]:
     """The picture, its aspect kept, in the middle of a grey image.
 
     Args:
@@ -36,11 +36,13 @@ def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0) -> 
         size: px of the square, or height and width, into which the picture is fitted.
         stride: 0 fills all of `size`; otherwise the border goes to the next multiple of the stride only, so that a wide
             picture becomes a wide image.
+        channels: 3, or 1 for a network that reads grey.
 
     Returns:
-        RGB uint8 [h, w, 3], and the fit that leads back.
+        RGB uint8 [h, w, 3], or grey [h, w, 1], and the fit that leads back.
     """
     height, width = pixels.shape[:2]
+    pixels = with_channels(pixels, channels)
     most = (size, size) if isinstance(size, int) else size
     ratio = min(most[0] / height, most[1] / width)
     inner = max(round(height * ratio), 1), max(round(width * ratio), 1)
@@ -48,8 +50,8 @@ def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0) -> 
     if inner != (height, width):
         pixels = np.asarray(cv2.resize(pixels, inner[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
     top, left = (whole[0] - inner[0]) // 2, (whole[1] - inner[1]) // 2
-    image = np.full((*whole, 3), GRAY, np.uint8)
-    image[top : top + inner[0], left : left + inner[1]] = pixels[..., ::-1]
+    image = np.full((*whole, channels), GRAY, np.uint8)
+    image[top : top + inner[0], left : left + inner[1]] = pixels[..., None] if channels == 1 else pixels[..., ::-1]
     return image, Fit((height, width), (inner[0] / height, inner[1] / width), (top, left))
 
 

@@ -60,12 +60,20 @@ def snapped(matrix: Matrix, anchor: tuple[int, int]) -> Matrix:
     return np.asarray(translation(*(np.round(edge) - edge)) @ matrix)
 
 
-def compose(tiles: Sequence[Tile], read: Callable[[int], Image], matrix: Matrix, size: tuple[int, int]) -> Image:
-    """The output uint8 [H,W,3]: the canvas with its tiles seen through `matrix` (canvas to output), gray elsewhere.
+def compose(
+    tiles: Sequence[Tile],
+    read: Callable[[int], Image],
+    matrix: Matrix,
+    size: tuple[int, int],
+    *,
+    channels: int = 3,
+) -> Image:
+    """The output uint8 [H,W,3], or [H,W] of one channel: the canvas with its tiles seen through `matrix` (canvas to
+    output), gray elsewhere.
 
-    `read` gives a tile's pixels at any resolution; it is called only for tiles that show.
+    `read` gives a tile's pixels at any resolution, with as many channels; it is called only for tiles that show.
     """
-    out = np.full((*size, 3), GRAY, np.uint8)
+    out = np.full(size if channels == 1 else (*size, channels), GRAY, np.uint8)
     for tile in tiles:
         if is_straight(matrix):
             _draw_straight(out, tile, read, matrix)

@@ -78,9 +78,10 @@ class SharedIndex:
 class ImageCache:
     """Decoded images in one anonymous shared mapping: whichever process reads an image first keeps it for all."""
 
-    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, sizes: Sequence[tuple[int, int]], channels: int = 3) -> None:
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
-        ends = np.concatenate([[0], np.cumsum(self._sizes.prod(1, dtype=np.int64) * 3)])
+        self._channels = channels
+        ends = np.concatenate([[0], np.cumsum(self._sizes.prod(1, dtype=np.int64) * channels)])
         self._starts: NDArray[np.int64] = ends[:-1]
         count = len(self._sizes)
         self._memory = mmap.mmap(-1, max(1, int(ends[-1]) + count))
@@ -88,15 +89,18 @@ class ImageCache:
         self._ready = np.frombuffer(self._memory, np.uint8, count, int(ends[-1]))
 
     @staticmethod
-    def choose(wish: bool | Literal["ram", "auto"], sizes: Sequence[tuple[int, int]]) -> ImageCache | None:
+    def choose(
+        wish: bool | Literal["ram", "auto"], sizes: Sequence[tuple[int, int]], channels: int = 3
+    ) -> ImageCache | None:
         """A cache if one is wished ("auto": if it is small against the free memory)."""
         if not wish or not sizes:
             return None
-        need = int(np.array(sizes, np.int64).prod(1).sum()) * 3
-        return ImageCache(sizes) if wish != "auto" or need <= min(_AUTO_LIMIT, _free_memory() // 4) else None
+        need = int(np.array(sizes, np.int64).prod(1).sum()) * channels
+        fits = wish != "auto" or need <= min(_AUTO_LIMIT, _free_memory() // 4)
+        return ImageCache(sizes, channels) if fits else None
 
     def get(self, i: int) -> Image | None:
-        """View [H,W,3] of image i (read only by convention), or None before it was put."""
+        """View [H,W,3], or [H,W] of grey, of image i (read only by convention), or None before it was put."""
         return self._slot(i) if self._ready[i] else None
 
     def put(self, i: int, image: Image) -> None:
@@ -107,7 +111,8 @@ class ImageCache:
     def _slot(self, i: int) -> Image:
         height, width = int(self._sizes[i, 0]), int(self._sizes[i, 1])
         start = int(self._starts[i])
-        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+        shape = (height, width) if self._channels == 1 else (height, width, self._channels)
+        return self._pixels[start : start + height * width * self._channels].reshape(shape)
 
 
 def _free_memory() -> int:

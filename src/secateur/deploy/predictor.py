@@ -32,6 +32,7 @@ class FilePredictor:
         path: the file or folder.
         metadata: what it says of itself.
         names, nc: classes, as far as the file tells them; made-up names otherwise.
+        channels: of the images.
         strides: pixels of a cell of each level; the largest alone, or 32, where the file does not tell.
         image_size: height and width; None where any size goes.
         batch: images of a call; None where any number goes.
@@ -62,6 +63,7 @@ class FilePredictor:
         self._takes = takes
         self.nc = _classes(path, metadata, takes, gives)
         self.names = {i: metadata.names.get(i, f"class{i}") for i in range(self.nc)}
+        self.channels = metadata.channels if takes[1] is None else takes[1]
         self.strides = metadata.strides
         self.batch = takes[0]
         height, width = takes[2], takes[3]

@@ -93,7 +93,7 @@ class Detector(nn.Module):
         self.head.strides = tuple(strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images [B, 3, H, W] in 0..1 -> raw logits [B, na, ny, nx, no], one tensor a level."""
+        """Images [B, C, H, W] in 0..1 -> raw logits [B, na, ny, nx, no], one tensor a level."""
         outputs: dict[int, Tensor] = {-1: images}
         x: Tensor = images
         raw: list[Tensor] = []
@@ -117,7 +117,7 @@ class Detector(nn.Module):
         return self.head.decode_above(raw, confidence)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in 0..1 -> decoded predictions [B, N, no]."""
+        """Images [B, C, H, W] in 0..1 -> decoded predictions [B, N, no]."""
         return self.decode(self.forward(images))
 
     def initialize_biases(self) -> None:

@@ -22,7 +22,7 @@ class HeldOut:
 
     Args:
         teacher: a copy with BatchNorm folded in is kept; the detector itself is left as it is.
-        batches: [B, 3, H, W] in 0..1, on the device on which the students are.
+        batches: [B, C, H, W] in 0..1, on the device on which the students are.
         image_size: px.
     """
 

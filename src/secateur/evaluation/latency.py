@@ -106,7 +106,7 @@ def compare(
 
 
 def predictor_call(predictor: Predictor, images: Tensor) -> Callable[[], None]:
-    """A call that takes images [B, 3, H, W] to decoded rows, as a prediction does, and waits for the result."""
+    """A call that takes images [B, C, H, W] to decoded rows, as a prediction does, and waits for the result."""
     images = images.to(predictor.device)
 
     def call() -> None:

@@ -34,6 +34,10 @@ class Predictor(Protocol):
         """Number of classes."""
 
     @property
+    def channels(self) -> int:
+        """Channels of the images: 3, or 1 for grey."""
+
+    @property
     def strides(self) -> tuple[float, ...]:
         """Pixels of the image for one cell of each level; the sides of images are multiples of the largest."""
 
@@ -46,11 +50,11 @@ class Predictor(Protocol):
         """Where images are best put."""
 
     def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
-        """Of each image in [B, 3, H, W] (float32 in 0..1) the decoded rows float32 [n, 5 + nc] with objectness above
+        """Of each image in [B, C, H, W] (float32 in 0..1) the decoded rows float32 [n, 5 + nc] with objectness above
         `confidence`: centre x, centre y, width, height in pixels, objectness, class scores."""
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        """Of each image in [B, 3, H, W] (float32 in 0..1) the boxes float32 [n, 6] that stay: x1, y1, x2, y2 in pixels,
+        """Of each image in [B, C, H, W] (float32 in 0..1) the boxes float32 [n, 6] that stay: x1, y1, x2, y2 in pixels,
         score, class; best score first."""
 
 
@@ -72,7 +76,7 @@ class TorchPredictor:
         """
         assert isinstance(network, nn.Module)
         self.names = dict(network.names)
-        self.nc, self.strides = network.nc, network.strides
+        self.nc, self.strides, self.channels = network.nc, network.strides, network.architecture.channels
         self.image_size: int | tuple[int, int] | None = None
         self.device = next(network.parameters()).device
         self._precision = _precision(precision, self.device)

@@ -173,7 +173,15 @@ def _batches(index: Index, settings: ValSettings, predictor: Predictor) -> Evalu
     # Images share rectangular shapes in groups of a fixed size, so metrics do not depend on the batch that suits a CPU.
     group = _SHAPE_GROUP if _SHAPE_GROUP % batch_size == 0 else batch_size
     rectangular = settings.rectangular and predictor.image_size is None
-    dataset = DetectionDataset(index, size, rectangular=rectangular, batch_size=group, stride=stride, pad=0.5)
+    dataset = DetectionDataset(
+        index,
+        size,
+        rectangular=rectangular,
+        batch_size=group,
+        stride=stride,
+        pad=0.5,
+        channels=predictor.channels,
+    )
     return EvaluationBatches(dataset, batch_size, workers=settings.workers, pin=predictor.device.type == "cuda")
 
 
@@ -189,7 +197,7 @@ def _input_size(settings: ValSettings, predictor: Predictor, stride: int) -> int
 
 
 def _prepare(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 [B, 3, H, W] -> float32 in 0..1 on the device, channels_last on CPU."""
+    """uint8 [B, C, H, W] -> float32 in 0..1 on the device, channels_last on CPU."""
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     return images.to(device, non_blocking=True).to(torch.float32, memory_format=layout).div_(255)
 

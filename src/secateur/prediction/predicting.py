@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.data.images import Image
+from secateur.data.images import Image, check_image_channels
 from secateur.data.letterbox import letterboxed, to_original
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
@@ -52,8 +52,9 @@ class Asker:
             batch_size: most pictures that are asked for at once.
 
         Raises:
-            UserError: unknown classes, or no usable batch size.
+            UserError: unknown classes, no usable batch size, or a predictor that takes neither grey nor colour images.
         """
+        check_image_channels(predictor.channels)
         if batch_size < 1:
             raise UserError(f"batch_size ({batch_size}) must be positive.")
         settings = settings or BoxSettings()
@@ -65,7 +66,8 @@ class Asker:
     def boxes(self, pictures: Sequence[Image]) -> list[Tensor]:
         """Boxes float32 [n, 6] on CPU of each picture BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
         class; best first."""
-        fitted = [letterboxed(picture, self._size, self._stride) for picture in pictures]
+        channels = self.predictor.channels
+        fitted = [letterboxed(picture, self._size, self._stride, channels=channels) for picture in pictures]
         # Images of a batch share a shape; a group is what of these pictures has the same.
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, (image, _) in enumerate(fitted):
@@ -96,7 +98,7 @@ class Asker:
             yield batch
 
     def _rows(self, images: np.ndarray) -> Sequence[Tensor]:
-        """Decoded rows of RGB images uint8 [B, h, w, 3], of the wanted classes alone."""
+        """Decoded rows of images uint8 [B, h, w, 3] RGB or [B, h, w, 1] grey, of the wanted classes alone."""
         pixels = torch.from_numpy(images).to(self.predictor.device)
         rows = self.predictor.rows(pixels.permute(0, 3, 1, 2).float().div_(255), self._nms.conf)
         if self._classes is None:

@@ -87,7 +87,7 @@ def plot_batch(
     """A grid of network inputs with their boxes and class names.
 
     Args:
-        images: uint8 [B, 3, H, W] RGB.
+        images: uint8 [B, 3, H, W] RGB, or [B, 1, H, W] grey.
         targets: [T, 6], image in the batch, class, x, y, width, height; boxes relative to the network image.
         names: class names by id.
         path: picture to write.
@@ -106,7 +106,9 @@ def plot_batch(
         axis.set_position((column / columns, 1 - (row + 1) / rows, 1 / columns, 1 / rows))
         axis.set_axis_off()
     for number, (axis, image) in enumerate(zip(axes, images, strict=False)):
-        axis.imshow(image.transpose(1, 2, 0), aspect="auto", interpolation="antialiased")
+        # One channel alone would be drawn in a scale of colours.
+        rgb = np.repeat(image, 3, axis=0) if len(image) == 1 else image
+        axis.imshow(rgb.transpose(1, 2, 0), aspect="auto", interpolation="antialiased")
         axis.set(xlim=(0, width), ylim=(height, 0))
         _boxes(axis, targets[targets[:, 0] == number], names, width, height)
         axis.plot([0, width, width], [height, height, 0], color="white", linewidth=2)

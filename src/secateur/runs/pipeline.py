@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.context import Context
+from secateur.data.images import check_image_channels
 from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
 from secateur.runs.progress import LOG_FILE, Progress
@@ -55,6 +56,8 @@ def check_steps(steps: Sequence[PlannedStep], start: Checkpoint, context: Contex
     Raises:
         UserError: as a step says it.
     """
+    if context.pictures is not None:
+        check_image_channels(start.architecture.channels)
     for planned in steps:
         planned.step.check(start, _placed(context, planned, first=planned is steps[0]))
 

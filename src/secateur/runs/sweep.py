@@ -17,6 +17,7 @@ from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.rounding import decided_guards
 from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config
+from secateur.data.images import check_image_channels
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.detector.classes import check_classes
@@ -95,6 +96,7 @@ class Task:
 
 def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> Task:
     """Checks options and data without writing anything."""
+    check_image_channels(checkpoint.architecture.channels)
     ratios = ratios_of(options.percent)
     CRITERIA[options.score.criterion]
     # Made in any case: it also checks batch size, workers and seed.

@@ -50,7 +50,7 @@ class Export(Step):
         from secateur.deploy.exporting import exported
         from secateur.deploy.int8.accuracy import int8_costs
 
-        stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(context), []
+        stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(checkpoint, context), []
         measured_on = self._measured_on(context)
         for settings in self.export.each():
             written = exported(checkpoint, stem, context.image_size, settings, pictures, measured_on)
@@ -63,7 +63,7 @@ class Export(Step):
             files = [{**entry, "accuracy": costs[str(entry["format"])]} for entry in files]
         return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
-    def _pictures(self, context: Context) -> list[Tensor]:
+    def _pictures(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
         from secateur.compression.measuring import split_index
         from secateur.deploy.int8.pictures import calibration_pictures
@@ -71,7 +71,8 @@ class Export(Step):
         if self.export.precision != "int8":
             return []
         index = split_index(context.require_pictures("int8"), "train")
-        return calibration_pictures(index, (context.image_size, context.image_size), self.calibration)
+        size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
+        return calibration_pictures(index, size, self.calibration, channels=channels)
 
     def _measured_on(self, context: Context) -> Index | None:
         """The images that int8 is measured on, where there are any."""

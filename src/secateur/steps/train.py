@@ -87,10 +87,12 @@ class TrainingStep(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Methods and hyper-parameters by name, and a teacher that fits."""
+        from secateur.data.images import check_image_channels
         from secateur.detector.checkpoint import load_checkpoint
         from secateur.distillation.pairing import check_pair
 
         context.require_data("A training")
+        check_image_channels(checkpoint.architecture.channels)
         self.methods().check(self.settings())
         teacher = self.distillation.teacher
         if teacher:

@@ -146,7 +146,7 @@ def sealed(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
-    """Images float [B, 3, H, W] in 0..1 and targets [T, 6] on the device, rescaled when the training is multi-scale."""
+    """Images float [B, C, H, W] in 0..1 and targets [T, 6] on the device, rescaled when the training is multi-scale."""
     settings, device = session.settings, session.device
     images = batch.images.to(device, non_blocking=True)
     if settings.channels_last:

@@ -17,7 +17,7 @@ class Term(Protocol):
         Args:
             raw: logits [B, na, ny, nx, no] of each level.
             targets: [T, 6] rows (image, class, x, y, w, h), normalised.
-            images: [B, 3, H, W] in 0..1, as the detector saw them.
+            images: [B, C, H, W] in 0..1, as the detector saw them.
         """
 
 

@@ -42,7 +42,7 @@ CLIP = 10.0  # largest gradient norm, as YOLOv5
 class BatchLike(Protocol):
     """What the loop reads of a batch."""
 
-    images: Tensor  # uint8 [B, 3, H, W]
+    images: Tensor  # uint8 [B, C, H, W]
     targets: Tensor  # float [T, 6]
 
 
@@ -87,7 +87,7 @@ class Forward(nn.Module):
         self.detector, self.precision = detector, precision
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Raw logits of every level, at least float32, for images [B, 3, H, W] in 0..1."""
+        """Raw logits of every level, at least float32, for images [B, C, H, W] in 0..1."""
         with self.precision.autocast():
             raw = self.detector(images)
         return [full_precision(level) for level in raw]

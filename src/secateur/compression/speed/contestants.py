@@ -217,7 +217,7 @@ def _exported(entry: Subject, predictor: Predictor, sides: Sides, batch: int) ->
     own = predictor.batch if isinstance(predictor, FilePredictor) else None
     profiler = profiler_of(file)
     work = {} if profiler is None else profiler.work(file, sides)
-    images = random_images(sides, own or batch)
+    images = random_images(sides, own or batch, predictor.channels)
     call = predictor_call(predictor, images)
     return Contestant(entry.name, runtime_of(file).title, file, call, tuple(images.shape), None, work)
 

@@ -1,4 +1,4 @@
-"""ncnn: a folder with `model.ncnn.param`, `model.ncnn.bin` and `metadata.yaml`; `in0` [3, H, W] -> `out0` [N, 5 + nc].
+"""ncnn: a folder with `model.ncnn.param`, `model.ncnn.bin` and `metadata.yaml`; `in0` [C, H, W] -> `out0` [N, 5 + nc].
 
 pnnx converts what TorchScript traces. The maps of a head are `out0`, `out1`, ...: one a level.
 """

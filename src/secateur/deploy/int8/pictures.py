@@ -14,8 +14,10 @@ CALIBRATION = 128
 """Pictures that ranges of activations are taken from."""
 
 
-def calibration_pictures(index: Index, size: tuple[int, int], count: int = CALIBRATION) -> list[Tensor]:
-    """Pictures of an index as a validation shows them: uint8 [3, H, W], letterboxed to height and width.
+def calibration_pictures(
+    index: Index, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
+) -> list[Tensor]:
+    """Pictures of an index as a validation shows them: uint8 [C, H, W], letterboxed to height and width.
 
     Raises:
         UserError: there is none.
@@ -23,7 +25,7 @@ def calibration_pictures(index: Index, size: tuple[int, int], count: int = CALIB
     if not len(index):
         raise UserError("int8 is calibrated on pictures, and there is none; give others with --data or --images.")
     side = size[0] if size[0] == size[1] else size
-    dataset = DetectionDataset(index.select(covering(index, count)), side, batch_size=1)
+    dataset = DetectionDataset(index.select(covering(index, count)), side, batch_size=1, channels=channels)
     return [torch.from_numpy(dataset[number].image).permute(2, 0, 1).contiguous() for number in range(len(dataset))]
 
 

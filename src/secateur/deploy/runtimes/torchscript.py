@@ -27,7 +27,7 @@ from secateur.machine import use_threads
 from secateur.silence import silenced
 
 CONFIG = "config.txt"
-USUAL = (1, 3, 640, 640)
+USUAL_BATCH, USUAL_SIZE = 1, (640, 640)
 """What a file takes that does not tell."""
 # Operators that reach files, classes of C++ (some open connections), and operators of other packages than torchvision.
 _REACHING = re.compile(
@@ -130,7 +130,7 @@ def _takes(told: Any, metadata: Metadata) -> tuple[int, ...]:
     shape = told.get("shape") if isinstance(told, dict) else None
     if isinstance(shape, list) and len(shape) == 4 and all(isinstance(side, int) and 0 < side < 1e5 for side in shape):
         return tuple(shape)
-    return (metadata.batch or USUAL[0], USUAL[1], *(metadata.size or USUAL[2:]))
+    return (metadata.batch or USUAL_BATCH, metadata.channels, *(metadata.size or USUAL_SIZE))
 
 
 RUNTIMES.register(".torchscript")(Runtime("TorchScript", TorchScriptPredictor))
