@@ -23,6 +23,8 @@ from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import choose_precision, full_precision
 
+OR_IMAGES = ", or give the images as --images and no --data: images alone need no labels"
+"""What else to do where no image of a data set has an object."""
 Loss = Callable[[Detector, Batch], Tensor]
 CONFIDENCE = 0.25
 """A picture without a box over it shows the detector nothing; YOLOv5's detect.py draws none under it."""
@@ -31,13 +33,16 @@ LOOSENESS = 0.08
 """Standard deviation by which a box is moved and scaled, in shares of its sides: about how loose labels are."""
 
 
-def training_batches(context: Context, limit: int, augmentation: Augmentation | None = None) -> TrainBatches:
+def training_batches(
+    context: Context, limit: int, augmentation: Augmentation | None = None, *, objects: bool = False
+) -> TrainBatches:
     """Shuffled square training images, letterboxed where no augmentation is given; `limit` bounds the batch.
 
     Raises:
-        UserError: there is no data set, or no training split.
+        UserError: there is no data set, or no training split; or objects are asked for and a data set has none.
     """
-    index = split_index(context.require_pictures("This step"), "train")
+    pictures = context.require_pictures("This step")
+    index = split_index(pictures, "train", objects=objects, otherwise=OR_IMAGES)
     dataset = DetectionDataset(
         index, context.image_size, augmentation=augmentation, batch_size=context.batch_size, seed=context.seed
     )
@@ -62,7 +67,7 @@ def unpadded_images(context: Context, stride: int, limit: int, draw: int = 0) ->
     Raises:
         UserError: there are no pictures.
     """
-    index = split_index(context.require_pictures("This step"), "train")
+    index = split_index(context.require_pictures("This step"), "train", objects=False)
     chosen = np.random.default_rng((context.seed, draw)).permutation(len(index.files))[:limit]
     dataset = DetectionDataset(
         index.select(np.sort(chosen)),
@@ -114,7 +119,7 @@ def labelled_images(
         UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
     """
     loss = image_losses(detector, context)
-    batches = training_batches(context, limit).epoch(draw)
+    batches = training_batches(context, limit, objects=True).epoch(draw)
     if context.pictures is not None and not context.pictures.labelled:
         batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss

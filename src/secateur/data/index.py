@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from secateur.data.checking.cache import load_arrays, save_arrays
+from secateur.data.checking.cache import are_sound, load_arrays, save_arrays
 from secateur.data.checking.each_image import Checked, check_images
 from secateur.data.checking.key_points import key_points_of
 from secateur.data.checking.label_places import LabelFiles, find_label_files
@@ -156,9 +156,10 @@ def without_objects(index: Index, split: str, config: DataConfig) -> str | None:
     if len(index.labels):
         return None
     folders = " and ".join(folder for folder, _ in index.label_folders)
+    example = f" (for example {index.problems[0]})" if index.counts.corrupt else ""
     return (
         f"No image of split {split} of {config.file} has an object ({len(index)} images, {_background(index.counts)}); "
-        f"labels were looked for in {folders}: put them there, or correct the paths"
+        f"labels were looked for in {folders}{example}: put them there, or correct the paths"
     )
 
 
@@ -173,7 +174,11 @@ def few_objects(index: Index) -> str | None:
 
 def _background(counts: Counts) -> str:
     """Why images have no object."""
-    reasons = {"without a label file": counts.missing, "with a label file without boxes": counts.empty}
+    reasons = {
+        "without a label file": counts.missing,
+        "with a label file without boxes": counts.empty,
+        "left out": counts.corrupt,
+    }
     return " and ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
 
 
@@ -342,7 +347,9 @@ def _load(place: Path, signature: str, files: Sequence[str], classes: int) -> In
         if found is None:
             return None
         text, arrays = found
-        index = Index(
+        if not (set(text["files"]) <= set(files) and are_sound(arrays, len(text["files"]), classes)):
+            return None
+        return Index(
             files=tuple(text["files"]),
             counts=Counts(**text["counts"]),
             problems=tuple(map(str, text["problems"])),
@@ -350,34 +357,5 @@ def _load(place: Path, signature: str, files: Sequence[str], classes: int) -> In
             signature=signature,
             **arrays,
         )
-        return index if _is_sound(index, files, classes) else None
     except Exception:  # a damaged cache, whatever is wrong with it, is made anew
         return None
-
-
-def _is_sound(index: Index, files: Sequence[str], classes: int) -> bool:
-    """Whether all that an index says of its arrays holds, and it speaks of these files alone."""
-    rows, points = len(index.labels), len(index.points)
-    return (
-        set(index.files) <= set(files)
-        and index.shapes.shape == (len(index), 2)
-        and index.labels.shape == (rows, 5)
-        and index.points.shape == (points, 2)
-        and _are_within(index.labels[:, :1], classes - 1)
-        and not (index.labels[:, 0] % 1).any()
-        and _are_within(index.labels[:, 1:], 1)
-        and _are_within(index.points, 1)
-        and len(index.offsets) == len(index) + 1
-        and _are_offsets(index.offsets, rows)
-        and len(index.point_offsets) in (0, rows + 1)
-        and (not len(index.point_offsets) or _are_offsets(index.point_offsets, points))
-    )
-
-
-def _are_within(values: Floats, most: float) -> bool:
-    return bool(((values >= 0) & (values <= most)).all())  # neither holds for NaN
-
-
-def _are_offsets(offsets: Integers, count: int) -> bool:
-    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1
-    return bool(whole and offsets[0] == 0 and offsets[-1] == count and (np.diff(offsets) >= 0).all())

@@ -70,7 +70,7 @@ class Export(Step):
 
         if self.export.precision != "int8":
             return []
-        index = split_index(context.require_pictures("int8"), "train")
+        index = split_index(context.require_pictures("int8"), "train", objects=False)
         return calibration_pictures(index, (context.image_size, context.image_size), self.calibration)
 
     def _measured_on(self, context: Context) -> Index | None:

@@ -32,10 +32,12 @@ def key_points_of(points: Floats, lengths: NDArray[np.int64]) -> tuple[int, int]
     if values.shape[1] % 3 == 0:
         triples = values.reshape(len(outlines), -1, 3)
         seen = triples[..., 2]
-        if ((seen == 0) | (seen == 1)).all() and _share(_fit(outlines, triples[..., :2], seen > 0)) >= _MOST:
+        if ((seen == 0) | (seen == 1)).all() and _share(
+            _fit(outlines, triples[..., :2], np.asarray(seen > 0))
+        ) >= _MOST:
             return triples.shape[1], 3
     pairs = outlines[:, 2:]
-    fitting = _fit(outlines, pairs, (pairs > 0).any(-1))
+    fitting = _fit(outlines, pairs, np.asarray((pairs > 0).any(-1)))
     if _share(fitting) < _MOST:
         return None
     strange = _has_spike(outlines[fitting]) | _crosses_itself(outlines[fitting])

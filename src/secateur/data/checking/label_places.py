@@ -178,12 +178,12 @@ class _Search:
     def _places_of(self, folder: str) -> list[_Place]:
         """Where labels of the images of a folder may be, the usual place first."""
         usual = os.path.dirname(label_path(os.path.join(folder, "x.jpg")))  # noqa: PTH118, PTH120
-        parts = folder.split(os.sep)
+        parts = folder.split(os.sep)  # noqa: PTH206
         places = []
         for number in reversed(range(len(parts))):
             if parts[number].lower() != "images":
                 continue
-            parent = os.sep.join(parts[:number]) or (os.sep if number else os.curdir)
+            parent = os.sep.join(parts[:number]) or (os.sep if number else os.curdir)  # noqa: PTH118
             around = self._listing(parent).folders
             names = sorted((name for name in around if name.lower() == "labels"), key=lambda name: name != "labels")
             for name in names or ["labels"]:
