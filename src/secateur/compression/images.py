@@ -23,7 +23,7 @@ from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import choose_precision, full_precision
 
-OR_IMAGES = ", or give the images as --images and no --data: images alone need no labels"
+OR_IMAGES = ", or give --images and no --data"
 """What else to do where no image of a data set has an object."""
 Loss = Callable[[Detector, Batch], Tensor]
 CONFIDENCE = 0.25

@@ -155,11 +155,13 @@ def without_objects(index: Index, split: str, config: DataConfig) -> str | None:
     """The sentence that no image of a split has an object, and where labels were looked for; None where one has."""
     if len(index.labels):
         return None
-    folders = " and ".join(folder for folder, _ in index.label_folders)
-    example = f" (for example {index.problems[0]})" if index.counts.corrupt else ""
+    folders = [folder for folder, _ in index.label_folders]
+    if index.counts.missing and Path(index.files[0]).parent not in map(Path, folders):
+        folders.append("next to the images")
+    example = f", for example {index.problems[0]}" if index.counts.corrupt else ""
     return (
-        f"No image of split {split} of {config.file} has an object ({len(index)} images, {_background(index.counts)}); "
-        f"labels were looked for in {folders}{example}: put them there, or correct the paths"
+        f"No image of split {split} ({config.file.name}) has an object: labels were looked for in "
+        f"{' and '.join(folders)} ({_background(index.counts)}{example}); put them there or correct the paths"
     )
 
 
@@ -175,7 +177,7 @@ def few_objects(index: Index) -> str | None:
 def _background(counts: Counts) -> str:
     """Why images have no object."""
     reasons = {
-        "without a label file": counts.missing,
+        "without label file": counts.missing,
         "with a label file without boxes": counts.empty,
         "left out": counts.corrupt,
     }

@@ -97,9 +97,9 @@ def _plain_boxes(lines: list[list[str]]) -> Floats | None:
         values = np.array([float(word) for words in lines for word in words]).reshape(-1, 5)
     except ValueError:
         return None
-    boxes = values[:, 1:]
+    ids, boxes = values[:, 0], values[:, 1:]
     # No comparison holds for NaN.
-    if not (((boxes >= 0) & (boxes <= 1)).all() and (values[:, 0] == np.trunc(values[:, 0])).all()):
+    if not (((boxes >= 0) & (boxes <= 1)).all() and np.isfinite(ids).all() and (ids % 1 == 0).all()):
         return None
     rows = np.asarray(values, np.float32)
     return rows if (rows[:, 3:] > 0).all() else None

@@ -118,8 +118,7 @@ class _Search:
             groups.setdefault(place.root, []).append((place.folder, count))
         if not groups:
             for places in self._places.values():
-                for place in dict.fromkeys((places[0], places[-1])):
-                    groups.setdefault(place.root, []).append((place.folder, 0))
+                groups.setdefault(places[0].root, []).append((places[0].folder, 0))
         return tuple((_around(name for name, _ in group), sum(n for _, n in group)) for group in groups.values())
 
     def remarks(self) -> list[str]:
@@ -176,21 +175,21 @@ class _Search:
                         below.append((path, os.path.join(images, name)))  # noqa: PTH118
 
     def _places_of(self, folder: str) -> list[_Place]:
-        """Where labels of the images of a folder may be, the usual place first."""
+        """Where labels of the images of a folder may be, the usual place first, next to the images last."""
         usual = os.path.dirname(label_path(os.path.join(folder, "x.jpg")))  # noqa: PTH118, PTH120
         parts = folder.split(os.sep)  # noqa: PTH206
-        places = []
+        found = []
         for number in reversed(range(len(parts))):
             if parts[number].lower() != "images":
                 continue
             parent = os.sep.join(parts[:number]) or (os.sep if number else os.curdir)  # noqa: PTH118
-            around = self._listing(parent).folders
-            names = sorted((name for name in around if name.lower() == "labels"), key=lambda name: name != "labels")
-            for name in names or ["labels"]:
-                root = os.path.join(parent, name)  # noqa: PTH118
-                places.append(_Place(os.path.join(root, *parts[number + 1 :]), root, usual))  # noqa: PTH118
-        places.append(_Place(folder, "", usual))
-        return sorted(places, key=lambda place: place.folder != usual)
+            if usual == folder:  # no folder is called images in lower case
+                usual = os.path.join(parent, "labels", *parts[number + 1 :])  # noqa: PTH118
+            names = sorted(name for name in self._listing(parent).folders if name.lower() == "labels")
+            roots = [os.path.join(parent, name) for name in reversed(names or ["labels"])]  # noqa: PTH118
+            found += [(os.path.join(root, *parts[number + 1 :]), root) for root in roots]  # noqa: PTH118
+        found.sort(key=lambda place: place[0] != usual)
+        return [_Place(path, root, usual) for path, root in (*found, (folder, ""))]
 
     def _label_in(self, folder: str, stem: str) -> str | None:
         """The name of the label file in a folder for images of this stem."""
