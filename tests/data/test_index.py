@@ -329,6 +329,8 @@ def test_clipped_coordinates_boxes_of_zero_size_and_spare_label_files_are_counte
     assert said(capsys, file) == [
         "train: 3 images, 3 objects, 1 without objects",
         f"1 label file in {labels} belongs to no image: other.txt",
+        "coordinates just outside the image (-0.01 to 1.01), clipped: 1",
+        "boxes of zero size, which are no objects: 2",
         f"{labels / '000.txt'}: coordinates just outside the image, clipped (1)",
         f"{labels / '001.txt'}: boxes of zero size, which are no objects (line 1 and 1 more)",
     ]

@@ -57,7 +57,7 @@ def test_ways_to_write_one_box(read, content: str | bytes) -> None:
 def test_a_file_without_rows_has_no_objects(read, content: str | bytes) -> None:
     labels = read(content)
     assert labels.rows.shape == (0, 5)
-    assert not labels.any
+    assert not labels.has_rows
 
 
 def test_order_stays_and_rows_that_are_there_twice_go(read) -> None:

@@ -236,15 +236,22 @@ def _check(
         signature=signature,
         points=np.concatenate([np.zeros((0, 2), np.float32), *outlines]),
         point_offsets=_offsets([len(outline) for outline in outlines]),
-        remarks=remarks,
+        remarks=(*remarks, *_repairs(counts)),
     )
     _refuse_key_points(index, split, config)
     return index
 
 
+def _repairs(counts: Counts) -> tuple[str, ...]:
+    """What was changed in label files or is not used of them; `problems` says in which."""
+    clipped = f"coordinates just outside the image (-0.01 to 1.01), clipped: {counts.clipped}"
+    flat = f"boxes of zero size, which are no objects: {counts.flat}"
+    return tuple(text for count, text in ((counts.clipped, clipped), (counts.flat, flat)) if count)
+
+
 def _agreeing_on_confidences(checked: list[Checked]) -> tuple[list[Checked], tuple[str, ...]]:
     """Takes the sixth values of all rows for confidences, or none: then images with rows of six are left out."""
-    with_rows = [result.labels for result in checked if result.labels is not None and result.labels.any]
+    with_rows = [result.labels for result in checked if result.labels is not None and result.labels.has_rows]
     six = sum(bool(labels.six) for labels in with_rows)
     if not six:
         return checked, ()

@@ -33,7 +33,7 @@ class Labels:
         duplicates: rows that were there twice and were removed.
         clipped: coordinates just outside the image that were clipped.
         flat: lines of boxes without size, which are no objects.
-        any: whether the file has a row at all.
+        has_rows: whether the file has a row at all.
         six: where all rows have six values whose last may be a confidence, the reason to refuse them if the label
             files of the other images have no confidences; else "".
     """
@@ -43,7 +43,7 @@ class Labels:
     duplicates: int = 0
     clipped: int = 0
     flat: tuple[int, ...] = ()
-    any: bool = False
+    has_rows: bool = False
     six: str = ""
 
 
@@ -78,7 +78,7 @@ def read_labels(path: str, key_points: tuple[int, int] | None = None) -> Labels:
     rows = _plain_boxes([words for _, words in lines])
     if rows is None:
         return _rows(lines, key_points)
-    return _without_duplicates(Labels(rows, (_NO_OUTLINE,) * len(rows), any=bool(lines)))
+    return _without_duplicates(Labels(rows, (_NO_OUTLINE,) * len(rows), has_rows=bool(lines)))
 
 
 def find_class_line(path: str, nc: int) -> tuple[int, int]:
@@ -136,7 +136,7 @@ def _rows(lines: list[tuple[int, list[str]]], key_points: tuple[int, int] | None
         tuple(outlines),
         clipped=clipped,
         flat=tuple(flat),
-        any=bool(lines),
+        has_rows=bool(lines),
         six=_wrong_count(lines[0][0], 6) if six else "",
     )
     return _without_duplicates(found)

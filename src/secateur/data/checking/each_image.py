@@ -55,7 +55,7 @@ def check_images(
         files: images.
         labels: the label file of each.
         key_points: as for `read_labels`.
-        split: named beside the progress bar.
+        split: name of the split, for the progress bar.
         progress: show a bar on a terminal.
         processes: threads wait for each other while labels are parsed; processes do not, but each imports the
             program that has started this one, so only a command may ask for them.
@@ -71,7 +71,7 @@ def check_images(
         pool = ProcessPoolExecutor(cpus, mp_context=context, initializer=_leave_interrupts_to_the_parent)
         try:
             return _tracked(pool, work, pairs, split, progress)
-        except BrokenProcessPool:  # a process was ended, for want of memory perhaps: one takes less
+        except BrokenProcessPool:  # the system ended a process, perhaps because memory ran out: threads take less
             pass
     # OpenCV releases the interpreter while it decodes, so threads use several cores and nothing is pickled.
     return _tracked(ThreadPoolExecutor(min(32, cpus + 1)), work, pairs, split, progress)

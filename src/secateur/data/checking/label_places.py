@@ -71,14 +71,14 @@ class _Place:
 class _Listing:
     """What is in a folder: label files by stem, label files whose stem another one has, stems of images, folders.
 
-    `names` is False where the folder is there and does not say what is in it.
+    `listed` is False where the folder exists and cannot be listed.
     """
 
     labels: dict[str, str] = field(default_factory=dict)
     spare: list[str] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
-    names: bool = True
+    listed: bool = True
 
 
 class _Search:
@@ -194,7 +194,7 @@ class _Search:
     def _label_in(self, folder: str, stem: str) -> str | None:
         """The name of the label file in a folder for images of this stem."""
         listing = self._listing(folder)
-        if listing.names:
+        if listing.listed:
             return listing.labels.get(stem)
         name = f"{stem}.txt"
         return name if os.path.lexists(os.path.join(folder, name)) else None  # noqa: PTH118
@@ -226,7 +226,7 @@ def _listing(folder: str) -> _Listing:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
-        listing.names = False
+        listing.listed = False
     return listing
 
 
