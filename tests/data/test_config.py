@@ -115,6 +115,21 @@ def test_names_may_be_left_out_where_their_number_is_given(tmp_path: Path) -> No
         assert config.names == {0: "class0", 1: "class1"}
 
 
+def test_key_points_are_read(tmp_path: Path) -> None:
+    assert load_data_config(write(tmp_path, "train: a\nnames: [x]")).kpt_shape is None
+    assert load_data_config(write(tmp_path, "train: a\nnames: [x]\nkpt_shape: [17, 3]")).kpt_shape == (17, 3)
+
+
+@pytest.mark.parametrize(
+    "shape", ["17", "[17]", "[0, 2]", "[17, 4]", "[17, 3, 1]", "[17.0, 3]", "[true, 2]", "{17: 3}"]
+)
+def test_key_points_of_no_shape_are_refused(tmp_path: Path, shape: str) -> None:
+    with pytest.raises(
+        UserError, match=r"data\.yaml has kpt_shape: .*; it must be the number of key points and 2 or 3"
+    ):
+        load_data_config(write(tmp_path, f"train: a\nnames: [x]\nkpt_shape: {shape}"))
+
+
 def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
     (tmp_path / "train" / "images").mkdir(parents=True)
     config = load_data_config(write(tmp_path, "train: ../train/images\nnames: [x]"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pictures import MakeData, smooth_image
 
+import secateur.data.checking.each_image as each_image
 import secateur.data.index as index_module
 from secateur.data.config import load_data_config
 from secateur.data.index import Counts, Index, content_signature, scan
@@ -273,3 +274,129 @@ def test_a_name_that_is_no_utf8_is_an_ordinary_file(make_data: MakeData) -> None
         pytest.skip("this file system takes no such name")
     index = scanned(file)
     assert len(index) == 3 and index.counts.corrupt == 0
+
+
+def said(capsys: pytest.CaptureFixture[str], file: Path) -> list[str]:
+    scan(load_data_config(file), "train")
+    return [line.strip() for line in capsys.readouterr().err.splitlines()]
+
+
+def test_labels_next_to_the_images_are_found_and_it_is_said_once(
+    make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_data([GOOD, None, GOOD])
+    images, labels = file.parent / "images/train", file.parent / "labels/train"
+    assert (index := scanned(file)).counts.found == 2
+    assert index.label_folders == ((str(labels), 2),)
+    (labels / "002.txt").rename(images / "002.txt")
+    (images / "001.txt").write_text(GOOD)
+    for _ in range(2):  # the second time from the cache
+        assert said(capsys, file) == [
+            "train: 3 images, 3 objects",
+            f"2 images: labels found in {images}, not in {labels}",
+        ]
+    assert scanned(file).label_folders == ((str(labels), 1), (str(images), 2))
+
+
+def test_a_label_file_that_comes_later_is_seen(make_data: MakeData) -> None:
+    file = make_data([GOOD, None])
+    assert scanned(file).counts.missing == 1
+    place = file.parent / "images/train/001.TXT"
+    place.write_text("1 0.5 0.5 0.1 0.1\n")
+    assert scanned(file).labels[:, 0].tolist() == [0, 1]
+    (file.parent / "labels/train/001.txt").write_text("2 0.5 0.5 0.1 0.1\n")
+    assert scanned(file).labels[:, 0].tolist() == [0, 2]
+    place.unlink()
+    (file.parent / "labels/train/001.txt").write_text("7 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(UserError, match=r"labels/train/001\.txt, line 1 has class id 7"):
+        scanned(file)
+
+
+def test_a_label_file_that_cannot_be_read_is_no_background(make_data: MakeData) -> None:
+    file = make_data([GOOD, None])
+    (file.parent / "labels/train/001.txt").symlink_to("nowhere")
+    index = scanned(file)
+    assert index.counts == Counts(found=1, corrupt=1)
+    assert index.problems == (
+        f"{file.parent / 'labels/train/001.txt'}: No such file or directory; the image is left out",
+    )
+
+
+def test_clipped_coordinates_boxes_of_zero_size_and_spare_label_files_are_counted_and_named(
+    make_data: MakeData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_data([GOOD + "1 1.005 0.5 0.2 0.2\n", "0 0.5 0.5 0 0.2\n1 0.1 0.1 0.1 0\n", GOOD])
+    labels = file.parent / "labels/train"
+    (labels / "other.txt").write_text(GOOD)
+    expected = Counts(found=2, empty=1, clipped=1, flat=2, unused=1)
+    for _ in range(2):  # the second time from the cache
+        assert scanned(file).counts == expected
+    assert said(capsys, file) == [
+        "train: 3 images, 3 objects, 1 without objects",
+        f"1 label file in {labels} belongs to no image: other.txt",
+        "coordinates just outside the image (-0.01 to 1.01), clipped: 1",
+        "boxes of zero size, which are no objects: 2",
+        f"{labels / '000.txt'}: coordinates just outside the image, clipped (1)",
+        f"{labels / '001.txt'}: boxes of zero size, which are no objects (line 1 and 1 more)",
+    ]
+
+
+def test_confidences_are_read_over_where_every_row_has_one(
+    make_data: MakeData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_data(["0 0.5 0.5 0.25 0.25 0.9\n1 0.1 0.1 0.1 0.1 1\n", "", None, "2 0.5 0.5 0.2 0.2 0\n"])
+    for _ in range(2):  # the second time from the cache
+        assert scanned(file).labels[:, 0].tolist() == [0, 1, 2]
+        assert "the sixth value of every row is a confidence, which is not used" in said(capsys, file)
+    (file.parent / "labels/train/001.txt").write_text(GOOD)
+    index = scanned(file)
+    assert (index.counts.found, index.counts.missing, index.counts.corrupt) == (1, 1, 2)
+    told = "line 1 has 6 values; expected class x y width height, or class and an outline; the image is left out"
+    assert [problem.rpartition("/")[2] for problem in index.problems] == [f"000.txt: {told}", f"003.txt: {told}"]
+
+
+PERSON = "0 0.6 0.4 0.1 0.3 0.58 0.3 0.62 0.3 0.6 0.5\n"
+
+
+def test_key_points_are_read_as_what_data_yaml_says(make_data: MakeData) -> None:
+    file = make_data([PERSON, PERSON.replace("0.6 0.4", "0.61 0.4", 1)])
+    with pytest.raises(UserError, match=r"split train \(those of .*000\.png, .* boxes with key points: add kpt_shape: "
+                       r"\[3, 2\] to .*data\.yaml"):  # fmt: skip
+        scanned(file)
+    with file.open("a") as stream:
+        stream.write("kpt_shape: [3, 2]\n")
+    index = scanned(file)
+    np.testing.assert_allclose(index.labels, [[0, 0.6, 0.4, 0.1, 0.3], [0, 0.61, 0.4, 0.1, 0.3]])
+    assert len(index.points) == 0
+    file.write_text(file.read_text().replace("[3, 2]", "[17, 3]"))  # the cache is of another shape
+    with pytest.raises(UserError, match=r"no usable image.* has 11 values; kpt_shape \[17, 3\] needs 56"):
+        scanned(file)
+
+
+def test_outlines_of_many_lengths_are_no_key_points(make_data: MakeData) -> None:
+    index = scanned(make_data([PERSON + "0 0.5 0.5 0.6 0.5 0.55 0.6\n"]))
+    assert len(index.labels) == 2
+    assert index.point_offsets.tolist() == [0, 5, 8]
+
+
+def test_less_than_a_tenth_with_objects_is_a_warning(make_data: MakeData, capsys: pytest.CaptureFixture[str]) -> None:
+    file = make_data([GOOD, "", *[None] * 9])
+    warning = "Warning: of 11 images only 1 has an object (9 without label file and 1 with a label file without boxes)."
+    assert said(capsys, file) == ["train: 11 images, 1 objects, 10 without objects", warning]
+    (file.parent / "labels/train/005.txt").write_text(GOOD)
+    assert said(capsys, file) == ["train: 11 images, 2 objects, 9 without objects"]
+
+
+def test_processes_find_what_threads_find(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = make_data([GOOD, "0 0.5 0.5 0.2 1.2", None, "1 0.2 0.2 0.6 0.2 0.6 0.8\n"])
+    config = load_data_config(file)
+    monkeypatch.setattr(each_image, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(each_image, "granted_cpus", lambda: 2)
+    threads, processes = (
+        scan(config, "train", cache=False, progress=False, processes=there) for there in (False, True)
+    )
+    assert content_signature(threads) == content_signature(processes)
+    assert (threads.counts, threads.problems) == (processes.counts, processes.problems)
+    (file.parent / "labels/train/001.txt").write_bytes(b"\x00\x01")
+    with pytest.raises(UserError, match=r"001\.txt is not text"):
+        scan(config, "train", cache=False, progress=False, processes=True)

@@ -97,13 +97,16 @@ def work(action: Any) -> None:
 
 
 def check(file: str) -> None:
-    """Checks every image and label of every split and prints what was found."""
+    """Checks every image and label of every split, and prints what was found: tables, then each problem once."""
     from secateur.data.config import load_data_config
-    from secateur.data.index import scan
+    from secateur.data.index import few_objects, scan, without_objects
+    from secateur.report.data_table import print_data
 
     config = load_data_config(file)
-    for split in config.splits:
-        index = scan(config, split)
-        print(f"{split}: {index.counts}")
-        for problem in index.problems:
-            print(f"  {problem}")
+    indices = {split: scan(config, split, tell=False, processes=True) for split in config.splits}
+    print_data(indices, config.names)
+    for split, index in indices.items():
+        nothing = without_objects(index, split, config)
+        warning = f"Warning: {nothing}." if nothing else few_objects(index)
+        for remark in (*([warning] if warning else []), *index.remarks, *index.problems):
+            print(f"{split}: {remark}")

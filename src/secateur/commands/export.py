@@ -94,7 +94,7 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
         config = load_data_config(options.data)
     else:
         raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
-    index = split_index(config, "train", tell=True)
+    index = split_index(config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
     return calibration_pictures(index, (image_size, image_size), options.calibration, channels=channels)
 

@@ -88,7 +88,7 @@ def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Cont
     Raises:
         UserError: naming it.
     """
-    divided(split_index(context.require_pictures("Healing"), "train"), context.seed)
+    divided(split_index(context.require_pictures("Healing"), "train", objects=False), context.seed)
     if teacher is not None:
         check_teacher(student, teacher, name)
 
@@ -111,7 +111,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     check_teacher(start, teacher)
     detector, whole = start.detector(), teacher.detector()
     assert isinstance(detector, Detector) and isinstance(whole, Detector)
-    pictures, held_out = divided(split_index(data, "train"), context.seed)
+    pictures, held_out = divided(split_index(data, "train", objects=False), context.seed)
     train = train_settings(settings, context, len(pictures.files))
     stage = Stage(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
     methods = "raw+features" if settings.heal_features and comparable(start, teacher) else "raw"

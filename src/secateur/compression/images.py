@@ -23,6 +23,8 @@ from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import choose_precision, full_precision
 
+OR_IMAGES = ", or give --images and no --data"
+"""What else to do where no image of a data set has an object."""
 Loss = Callable[[Detector, Batch], Tensor]
 CONFIDENCE = 0.25
 """A picture without a box over it shows the detector nothing; YOLOv5's detect.py draws none under it."""
@@ -32,15 +34,21 @@ LOOSENESS = 0.08
 
 
 def training_batches(
-    context: Context, limit: int, augmentation: Augmentation | None = None, *, channels: int = 3
+    context: Context,
+    limit: int,
+    augmentation: Augmentation | None = None,
+    *,
+    channels: int = 3,
+    objects: bool = False,
 ) -> TrainBatches:
     """Shuffled square training images of so many channels, letterboxed where no augmentation is given; `limit` bounds
     the batch.
 
     Raises:
-        UserError: there is no data set, or no training split.
+        UserError: there is no data set, or no training split; or objects are asked for and a data set has none.
     """
-    index = split_index(context.require_pictures("This step"), "train")
+    pictures = context.require_pictures("This step")
+    index = split_index(pictures, "train", objects=objects, otherwise=OR_IMAGES)
     dataset = DetectionDataset(
         index,
         context.image_size,
@@ -71,7 +79,7 @@ def unpadded_images(context: Context, stride: int, limit: int, draw: int = 0, *,
     Raises:
         UserError: there are no pictures.
     """
-    index = split_index(context.require_pictures("This step"), "train")
+    index = split_index(context.require_pictures("This step"), "train", objects=False)
     chosen = np.random.default_rng((context.seed, draw)).permutation(len(index.files))[:limit]
     dataset = DetectionDataset(
         index.select(np.sort(chosen)),
@@ -125,7 +133,7 @@ def labelled_images(
         UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
     """
     loss = image_losses(detector, context)
-    batches = training_batches(context, limit, channels=detector.architecture.channels).epoch(draw)
+    batches = training_batches(context, limit, channels=detector.architecture.channels, objects=True).epoch(draw)
     if context.pictures is not None and not context.pictures.labelled:
         batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss

@@ -12,7 +12,7 @@ import torch
 
 from secateur.compression.context import Context
 from secateur.data.config import DataConfig
-from secateur.data.index import Index, scan
+from secateur.data.index import Index, scan, without_objects
 from secateur.deploy.runtimes import open_predictor, runtime_of
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
@@ -62,15 +62,35 @@ def open_detector(
     return predictor, only
 
 
-def split_index(data: DataConfig, split: str, *, single_cls: bool = False, tell: bool = False) -> Index:
-    """The checked images and labels of a split; with `tell`, what was found is printed on stderr.
+def split_index(
+    data: DataConfig,
+    split: str,
+    *,
+    single_cls: bool = False,
+    tell: bool = False,
+    objects: bool = True,
+    otherwise: str = "",
+) -> Index:
+    """The checked images and labels of a split.
+
+    Args:
+        data: the data set.
+        split: its name there.
+        single_cls: all objects are of class 0.
+        tell: print on stderr what was found.
+        objects: what is done needs objects, where images are labelled at all.
+        otherwise: what else to do where there is no object.
 
     Raises:
-        UserError: the data set has no such split, or it is empty or broken.
+        UserError: the data set has no such split, it is empty or broken, or no image has an object.
     """
     if split not in data.splits:
         raise UserError(f"{data.file} has no '{split}' split; it has {', '.join(data.splits)}.")
-    return scan(data, split, single_cls=single_cls, progress=tell)
+    index = scan(data, split, single_cls=single_cls, progress=tell)
+    nothing = without_objects(index, split, data) if objects and data.labelled else None
+    if nothing is not None:
+        raise UserError(f"{nothing}{otherwise}.")
+    return index
 
 
 def usable_size(checkpoint: Checkpoint, image_size: int) -> int:

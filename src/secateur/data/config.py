@@ -23,7 +23,8 @@ _CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data 
 class DataConfig:
     """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names.
 
-    Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures.
+    Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures. Where rows of
+    labels hold a box and key points, `kpt_shape` is their number and the values of each (2 or 3).
     """
 
     file: Path
@@ -31,6 +32,7 @@ class DataConfig:
     splits: dict[str, tuple[Path, ...]]
     names: dict[int, str]
     labelled: bool = True
+    kpt_shape: tuple[int, int] | None = None
 
     @property
     def nc(self) -> int:
@@ -53,7 +55,7 @@ def load_data_config(path: str | Path) -> DataConfig:
     splits = {name: _sources(file, root, name, data[name]) for name in SPLITS if data.get(name)}
     if not splits:
         raise UserError(f"Data file {file} names no images; give it train:, val: or test:.")
-    return DataConfig(file=file, root=root, splits=splits, names=_names(file, data))
+    return DataConfig(file=file, root=root, splits=splits, names=_names(file, data), kpt_shape=_kpt_shape(file, data))
 
 
 def pictures(source: str | Path, names: Mapping[int, str]) -> DataConfig:
@@ -203,3 +205,16 @@ def _check_names(file: Path, names: Mapping[int, str], nc: int | None) -> None:
                 "give each class a name of its own."
             )
         ids[names[i]] = i
+
+
+def _kpt_shape(file: Path, data: Mapping[str, Any]) -> tuple[int, int] | None:
+    value = data.get("kpt_shape")
+    if value is None:
+        return None
+    whole = isinstance(value, list) and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)
+    if not whole or len(value) != 2 or not 1 <= value[0] <= 10_000 or value[1] not in (2, 3):
+        raise UserError(
+            f"Data file {file} has kpt_shape: {shown(value)}; it must be the number of key points and 2 or 3, the "
+            "values of each, [17, 3] for example."
+        )
+    return value[0], value[1]

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
-import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
+from secateur.data.checking.cache import are_sound, load_arrays, save_arrays
+from secateur.data.checking.each_image import Checked, check_images
+from secateur.data.checking.key_points import key_points_of
+from secateur.data.checking.label_places import LabelFiles, find_label_files
 from secateur.data.config import DataConfig
-from secateur.data.images import ImageError, check_image, fold_remarks, list_images
-from secateur.data.labels import LabelError, Labels, find_class_line, label_path, read_labels
+from secateur.data.images import fold_remarks, list_images
+from secateur.data.labels import find_class_line
 from secateur.errors import UserError
-from secateur.files import atomic_write
-from secateur.machine import granted_cpus
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-_FORMAT = "1"  # part of every signature: raise it when the meaning of the cached arrays changes
+_FORMAT = "2"  # part of every signature: raise it when the meaning of the cached arrays changes
 _ARRAYS = ("shapes", "labels", "offsets", "points", "point_offsets")
 _SHOWN = 10  # problems printed before "and n more"
 
@@ -35,13 +32,17 @@ _SHOWN = 10  # problems printed before "and n more"
 @dataclass(frozen=True)
 class Counts:
     """Images with labels (found), without a label file (missing), with an empty one (empty), left out (corrupt);
-    rows that were there twice and were removed (duplicate)."""
+    rows that were there twice and were removed (duplicate), coordinates just outside the image that were clipped
+    (clipped), boxes of zero size, which are no objects (flat); label files of no image (unused)."""
 
     found: int = 0
     missing: int = 0
     empty: int = 0
     corrupt: int = 0
     duplicate: int = 0
+    clipped: int = 0
+    flat: int = 0
+    unused: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Index:
 
     files: paths [n]; shapes: int32 [n,2] (height, width) as displayed; labels: float32 [m,5] (class, xywh normalised);
     offsets: int64 [n+1], image i has rows offsets[i]:offsets[i+1]; points: float32 [p,2] outlines (normalised), those
-    of row j are point_offsets[j]:point_offsets[j+1] (none where the label was a box).
+    of row j are point_offsets[j]:point_offsets[j+1] (none where the label was a box); problems: sentences on single
+    files, remarks: on the split; label_folders: see `LabelFiles.folders`.
     """
 
     files: tuple[str, ...]
@@ -62,6 +64,8 @@ class Index:
     signature: str
     points: Floats = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     point_offsets: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    remarks: tuple[str, ...] = ()
+    label_folders: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -89,27 +93,28 @@ class Index:
         )
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """What the check of one image gave; labels is None where the image is left out."""
-
-    shape: tuple[int, int] = (0, 0)
-    labels: Labels | None = None
-    has_file: bool = False
-    problems: tuple[str, ...] = ()
-
-
 def scan(
-    config: DataConfig, split: str, *, single_cls: bool = False, cache: bool = True, progress: bool = True
+    config: DataConfig,
+    split: str,
+    *,
+    single_cls: bool = False,
+    cache: bool = True,
+    progress: bool = True,
+    tell: bool = True,
+    processes: bool = False,
 ) -> Index:
     """Checks a split, or takes the result of an earlier check if no file has changed since (by size and time).
 
     The cache lies beside the label folder or, where that cannot be written, in the user's cache folder; that of
     pictures without labels lies only there. Broken images and labels are left out and named in `problems`; with
-    `progress` a bar and the problems are shown on stderr.
+    `progress` a bar is shown on stderr and, with `tell`, what was found.
+
+    Args:
+        processes: check many images in processes, not threads; see `check_images`.
 
     Raises:
-        UserError: no such split or folder, nothing usable in it, a label file that is no text, a class id without name.
+        UserError: no such split or folder, nothing usable in it, a label file that is no text, a class id without name,
+            key points without `kpt_shape`.
     """
     if split not in config.splits:
         have = ", ".join(config.splits)
@@ -120,15 +125,18 @@ def scan(
         if not config.labelled:
             raise UserError(f"There are no pictures in {places}; their names end in .jpg, .png, .bmp, .tif or .webp.")
         raise UserError(f"The data set is empty: there are no images in {places} (split {split} of {config.file}).")
-    signature = _signature(files, config.labelled)
-    caches = _cache_files(files, split, config) if cache else []
+    labels = find_label_files(files, config.splits[split]) if config.labelled else LabelFiles((None,) * len(files))
+    signature = _signature(files, labels, config)
+    caches = _cache_files(files, labels, split, config) if cache else []
     classes = sys.maxsize if single_cls else config.nc
     index = next((found for place in caches if (found := _load(place, signature, files, classes)) is not None), None)
     if index is None:
-        index = _check(files, signature, split, config.labelled, progress)
+        index = _check(files, labels, signature, split, config, progress, processes)
         if len(index):
             _save(index, caches)
-    console = Console(stderr=True, quiet=not progress, highlight=False, soft_wrap=True)
+    counts = replace(index.counts, unused=len(labels.unused))
+    index = replace(index, counts=counts, remarks=labels.remarks + index.remarks, label_folders=labels.folders)
+    console = Console(stderr=True, quiet=not (progress and tell), highlight=False, soft_wrap=True)
     _say(index, split, config.labelled, console)
     if not len(index):
         reason = index.problems[0] if index.problems else "no image can be used"
@@ -136,11 +144,44 @@ def scan(
             raise UserError(f"None of the {len(files)} pictures in {places} can be used; for example {reason}.")
         raise UserError(f"The data set has no usable image in {places} (split {split}); for example {reason}.")
     if single_cls:
-        labels = index.labels.copy()
-        labels[:, 0] = 0
-        return replace(index, labels=labels)
-    _check_classes(index, config)
+        rows = index.labels.copy()
+        rows[:, 0] = 0
+        return replace(index, labels=rows)
+    _check_classes(index, dict(zip(files, labels.paths, strict=True)), config)
     return index
+
+
+def without_objects(index: Index, split: str, config: DataConfig) -> str | None:
+    """The sentence that no image of a split has an object, and where labels were looked for; None where one has."""
+    if len(index.labels):
+        return None
+    folders = [folder for folder, _ in index.label_folders]
+    if index.counts.missing and Path(index.files[0]).parent not in map(Path, folders):
+        folders.append("next to the images")
+    example = f", for example {index.problems[0]}" if index.counts.corrupt else ""
+    return (
+        f"No image of split {split} ({config.file.name}) has an object: labels were looked for in "
+        f"{' and '.join(folders)} ({_background(index.counts)}{example}); put them there or correct the paths"
+    )
+
+
+def few_objects(index: Index) -> str | None:
+    """The warning that less than a tenth of the images have an object; None where more have, or none."""
+    found = index.counts.found
+    if not 0 < 10 * found < len(index):
+        return None
+    have = "1 has" if found == 1 else f"{found} have"
+    return f"Warning: of {len(index)} images only {have} an object ({_background(index.counts)})."
+
+
+def _background(counts: Counts) -> str:
+    """Why images have no object."""
+    reasons = {
+        "without label file": counts.missing,
+        "with a label file without boxes": counts.empty,
+        "left out": counts.corrupt,
+    }
+    return " and ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
 
 
 def content_signature(index: Index) -> str:
@@ -162,71 +203,88 @@ def content_signature(index: Index) -> str:
     return digest.hexdigest()
 
 
-def _check(files: list[str], signature: str, split: str, labelled: bool, progress: bool) -> Index:
-    # OpenCV releases the interpreter while it decodes, so threads use all cores and nothing is pickled.
-    with ThreadPoolExecutor(min(32, granted_cpus() + 1)) as pool:
-        console = Console(stderr=True)
-        hidden = not (progress and console.is_terminal)
-        results = pool.map(partial(_check_one, labelled=labelled), files)
-        try:
-            checked = list(
-                track(results, f"Checking {split}", len(files), console=console, transient=True, disable=hidden)
-            )
-        except UserError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    usable = [(file, result.shape, result.labels) for file, result in zip(files, checked, strict=True) if result.labels]
-    labels = [entry[2] for entry in usable]
-    outlines = [outline for entry in labels for outline in entry.outlines]
+def _check(
+    files: list[str],
+    labels: LabelFiles,
+    signature: str,
+    split: str,
+    config: DataConfig,
+    progress: bool,
+    processes: bool,
+) -> Index:
+    checked = check_images(files, labels.paths, config.kpt_shape, split, progress=progress, processes=processes)
+    checked, remarks = _agreeing_on_confidences(checked)
+    usable = [(file, result, result.labels) for file, result in zip(files, checked, strict=True) if result.labels]
+    found = [entry[2] for entry in usable]
+    outlines = [outline for entry in found for outline in entry.outlines]
     counts = Counts(
-        found=sum(len(entry.rows) > 0 for entry in labels),
-        missing=sum(result.labels is not None and not result.has_file for result in checked),
-        empty=sum(result.labels is not None and result.has_file and not len(result.labels.rows) for result in checked),
+        found=sum(len(entry.rows) > 0 for entry in found),
+        missing=sum(not result.label_file for _, result, _ in usable),
+        empty=sum(bool(result.label_file) and not len(entry.rows) for _, result, entry in usable),
         corrupt=len(files) - len(usable),
-        duplicate=sum(entry.duplicates for entry in labels),
+        duplicate=sum(entry.duplicates for entry in found),
+        clipped=sum(entry.clipped for entry in found),
+        flat=sum(len(entry.flat) for entry in found),
     )
-    return Index(
+    index = Index(
         files=tuple(entry[0] for entry in usable),
-        shapes=np.array([entry[1] for entry in usable], np.int32).reshape(-1, 2),
-        labels=np.concatenate([np.zeros((0, 5), np.float32), *(entry.rows for entry in labels)]),
-        offsets=_offsets([len(entry.rows) for entry in labels]),
+        shapes=np.array([entry[1].shape for entry in usable], np.int32).reshape(-1, 2),
+        labels=np.concatenate([np.zeros((0, 5), np.float32), *(entry.rows for entry in found)]),
+        offsets=_offsets([len(entry.rows) for entry in found]),
         counts=counts,
         problems=fold_remarks(problem for result in checked for problem in result.problems),
         signature=signature,
         points=np.concatenate([np.zeros((0, 2), np.float32), *outlines]),
         point_offsets=_offsets([len(outline) for outline in outlines]),
+        remarks=(*remarks, *_repairs(counts)),
+    )
+    _refuse_key_points(index, split, config)
+    return index
+
+
+def _repairs(counts: Counts) -> tuple[str, ...]:
+    """What was changed in label files or is not used of them; `problems` says in which."""
+    clipped = f"coordinates just outside the image (-0.01 to 1.01), clipped: {counts.clipped}"
+    flat = f"boxes of zero size, which are no objects: {counts.flat}"
+    return tuple(text for count, text in ((counts.clipped, clipped), (counts.flat, flat)) if count)
+
+
+def _agreeing_on_confidences(checked: list[Checked]) -> tuple[list[Checked], tuple[str, ...]]:
+    """Takes the sixth values of all rows for confidences, or none: then images with rows of six are left out."""
+    with_rows = [result.labels for result in checked if result.labels is not None and result.labels.has_rows]
+    six = sum(bool(labels.six) for labels in with_rows)
+    if not six:
+        return checked, ()
+    if six == len(with_rows):
+        return checked, ("the sixth value of every row is a confidence, which is not used",)
+    return [
+        Checked(problems=(*result.problems, f"{result.label_file}: {result.labels.six}; the image is left out"))
+        if result.labels is not None and result.labels.six
+        else result
+        for result in checked
+    ], ()
+
+
+def _refuse_key_points(index: Index, split: str, config: DataConfig) -> None:
+    lengths = np.diff(index.point_offsets)
+    shape = None if config.kpt_shape else key_points_of(index.points, lengths[lengths > 0])
+    if shape is None:
+        return
+    row = int(np.flatnonzero(lengths)[0])
+    image = index.files[int(np.searchsorted(index.offsets, row, side="right")) - 1]
+    raise UserError(
+        f"The labels of split {split} (those of {image}, for example) are no outlines but boxes with key points: add "
+        f"kpt_shape: {list(shape)} to {config.file}."
     )
 
 
-def _check_one(file: str, *, labelled: bool) -> _Checked:
-    problems: list[str] = []
-    try:
-        height, width, remark = check_image(file)
-    except ImageError as error:
-        return _Checked(problems=(f"{file}: {error}; left out",))
-    if remark:
-        problems.append(f"{file}: {remark}")
-    nothing = Labels(np.zeros((0, 5), np.float32), (), 0)
-    if not labelled:
-        return _Checked((height, width), nothing, False, tuple(problems))
-    path = label_path(file)
-    try:
-        labels = read_labels(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return _Checked((height, width), nothing, False, tuple(problems))
-    except (LabelError, OSError) as error:
-        return _Checked(problems=(*problems, f"{path}: {error}; the image is left out"))
-    if labels.duplicates:
-        problems.append(f"{path}: {labels.duplicates} duplicate rows removed")
-    return _Checked((height, width), labels, True, tuple(problems))
-
-
-def _check_classes(index: Index, config: DataConfig) -> None:
+def _check_classes(index: Index, label_files: Mapping[str, str | None], config: DataConfig) -> None:
     ids = index.labels[:, 0]
     wrong = np.flatnonzero((ids < 0) | (ids >= config.nc))
     if not len(wrong):
         return
-    path = label_path(index.files[int(np.searchsorted(index.offsets, wrong[0], side="right")) - 1])
+    path = label_files[index.files[int(np.searchsorted(index.offsets, wrong[0], side="right")) - 1]]
+    assert path is not None  # it has rows
     line, class_id = find_class_line(path, config.nc)
     raise UserError(
         f"Label file {path}, line {line} has class id {class_id}, but {config.file} has {config.nc} names "
@@ -244,6 +302,9 @@ def _say(index: Index, split: str, labelled: bool, console: Console) -> None:
         parts = [f"{len(index)} pictures, labels not read"]
     parts += [f"{counts.corrupt} left out"] if counts.corrupt else []
     console.print(f"{split}: {', '.join(parts)}", markup=False)
+    for remark in (few_objects(index) if labelled else None, *index.remarks):
+        if remark:
+            console.print(f"  {remark}", markup=False)
     for problem in index.problems[:_SHOWN]:
         console.print(f"  {problem}", markup=False)
     if len(index.problems) > _SHOWN:
@@ -254,10 +315,14 @@ def _offsets(lengths: Sequence[int]) -> Integers:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64), dtype=np.int64)])
 
 
-def _signature(files: list[str], labelled: bool) -> str:
-    digest = hashlib.blake2b((_FORMAT if labelled else f"{_FORMAT} pictures").encode(), digest_size=16)
-    for file in files:
-        for path in (file, label_path(file)) if labelled else (file,):
+def _signature(files: list[str], labels: LabelFiles, config: DataConfig) -> str:
+    kind = f"{_FORMAT} {config.kpt_shape}" if config.labelled else f"{_FORMAT} pictures"
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    for file, label_file in zip(files, labels.paths, strict=True):
+        for path in (file, label_file):
+            if path is None:
+                digest.update(b"-\n")
+                continue
             try:
                 status = os.stat(path)  # noqa: PTH116
                 digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
@@ -266,77 +331,40 @@ def _signature(files: list[str], labelled: bool) -> str:
     return digest.hexdigest()
 
 
-def _cache_files(files: list[str], split: str, config: DataConfig) -> list[Path]:
-    folder = Path(label_path(files[0]) if config.labelled else files[0]).parent
+def _cache_files(files: list[str], labels: LabelFiles, split: str, config: DataConfig) -> list[Path]:
+    folder = Path(next((path for path in labels.paths if path is not None), files[0])).parent
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kind = "" if config.labelled else "\0pictures"
     key = hashlib.blake2b(f"{config.file}\0{split}{kind}".encode(errors="surrogateescape"), digest_size=8).hexdigest()
     places = [home / "secateur" / "index" / f"{folder.name}-{split}-{key}.npz"]
     # Beside labels a cache is where it is looked for; a folder of somebody's pictures is left as it is.
-    if config.labelled and folder.is_dir() and os.access(folder.parent, os.W_OK):
+    if any(labels.paths) and os.access(folder.parent, os.W_OK):
         places.insert(0, folder.parent / f"{folder.name}.{split}.secateur.npz")
     return places
 
 
 def _save(index: Index, places: list[Path]) -> None:
-    text = {"files": index.files, "counts": asdict(index.counts), "problems": index.problems}
-    # ASCII escapes keep file names that are no valid UTF-8.
-    packed = np.frombuffer(json.dumps(text, ensure_ascii=True).encode(), np.uint8)
+    text = {name: getattr(index, name) for name in ("files", "problems", "remarks")}
     arrays = {name: getattr(index, name) for name in _ARRAYS}
-    for place in places:
-        try:
-            with atomic_write(place) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, text=packed, signature=np.array(index.signature), **arrays)
-            return
-        except UserError:
-            continue  # a cache that cannot be written costs only time
+    save_arrays(places, index.signature, {**text, "counts": asdict(index.counts)}, arrays)
 
 
 def _load(place: Path, signature: str, files: Sequence[str], classes: int) -> Index | None:
     """What is cached of these files; None where nothing is, or no index of them: data sets travel with their caches."""
     try:
-        with zipfile.ZipFile(place) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > place.stat().st_size:
-                return None  # ours are not compressed: this one would grow
-        with np.load(place, allow_pickle=False) as data:
-            if str(data["signature"]) != signature:
-                return None
-            text = json.loads(data["text"].tobytes())
-            index = Index(
-                files=tuple(text["files"]),
-                counts=Counts(**text["counts"]),
-                problems=tuple(map(str, text["problems"])),
-                signature=signature,
-                **{name: data[name] for name in _ARRAYS},
-            )
-        return index if _is_sound(index, files, classes) else None
+        found = load_arrays(place, signature, _ARRAYS)
+        if found is None:
+            return None
+        text, arrays = found
+        if not (set(text["files"]) <= set(files) and are_sound(arrays, len(text["files"]), classes)):
+            return None
+        return Index(
+            files=tuple(text["files"]),
+            counts=Counts(**text["counts"]),
+            problems=tuple(map(str, text["problems"])),
+            remarks=tuple(map(str, text["remarks"])),
+            signature=signature,
+            **arrays,
+        )
     except Exception:  # a damaged cache, whatever is wrong with it, is made anew
         return None
-
-
-def _is_sound(index: Index, files: Sequence[str], classes: int) -> bool:
-    """Whether all that an index says of its arrays holds, and it speaks of these files alone."""
-    rows, points = len(index.labels), len(index.points)
-    return (
-        set(index.files) <= set(files)
-        and index.shapes.shape == (len(index), 2)
-        and index.labels.shape == (rows, 5)
-        and index.points.shape == (points, 2)
-        and _are_within(index.labels[:, :1], classes - 1)
-        and not (index.labels[:, 0] % 1).any()
-        and _are_within(index.labels[:, 1:], 1)
-        and _are_within(index.points, 1)
-        and len(index.offsets) == len(index) + 1
-        and _are_offsets(index.offsets, rows)
-        and len(index.point_offsets) in (0, rows + 1)
-        and (not len(index.point_offsets) or _are_offsets(index.point_offsets, points))
-    )
-
-
-def _are_within(values: Floats, most: float) -> bool:
-    return bool(((values >= 0) & (values <= most)).all())  # neither holds for NaN
-
-
-def _are_offsets(offsets: Integers, count: int) -> bool:
-    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1
-    return bool(whole and offsets[0] == 0 and offsets[-1] == count and (np.diff(offsets) >= 0).all())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.context import Context
+from secateur.compression.images import OR_IMAGES
 from secateur.compression.measuring import split_index
 from secateur.compression.rounds import STATE as ROUNDS_STATE
 from secateur.compression.search import STATE as SEARCH_STATE
@@ -88,10 +89,14 @@ def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[s
     }
     files = dict.fromkeys(file for planned in steps for file in planned.step.files())
     key |= {f"the file {file}": file_digest(Path(file)) for file in files}
+    # A cut asks what each channel does for the objects; zeroing and healing read no labels.
+    labels = any(isinstance(planned.step, Prune | RemoveLayers) for planned in steps)
     for split in ("train", "val") if context.data is not None else ():
         assert context.data is not None
         if split in context.data.splits:
-            key[f"the {split} images or labels"] = content_signature(split_index(context.data, split, tell=True))
+            objects = split == "val" or (labels and context.images is None)
+            index = split_index(context.data, split, tell=True, objects=objects, otherwise=OR_IMAGES)
+            key[f"the {split} images or labels"] = content_signature(index)
     if context.images is not None:
         key["the pictures"] = content_signature(split_index(context.images, "train", tell=True))
     return key

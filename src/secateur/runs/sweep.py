@@ -115,8 +115,9 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
     data, trained = context.require_data("A sweep"), options.finetune_epochs > 0
     split_index(data, "val", tell=True)
-    if trained or options.repair or needs_gradients(options.score.criterion):
-        split_index(data, "train", tell=True)
+    labels = trained or needs_gradients(options.score.criterion)
+    if labels or options.repair:
+        split_index(data, "train", tell=True, objects=labels)
     return Task(options, ratios, checkpoint, context, graph, guards, training if trained else None)
 
 
@@ -137,7 +138,9 @@ def _key(task: Task) -> dict[str, str]:
     key |= {f"the file {file}": file_digest(Path(file)) for file in (options.weights, options.data, options.hyp)}
     data = context.require_data("A sweep")
     splits = [split for split in ("train", "val") if split in data.splits]
-    return key | {f"the {split} images or labels": content_signature(split_index(data, split)) for split in splits}
+    return key | {
+        f"the {split} images or labels": content_signature(split_index(data, split, objects=False)) for split in splits
+    }
 
 
 class Sweep:

@@ -70,7 +70,7 @@ class Export(Step):
 
         if self.export.precision != "int8":
             return []
-        index = split_index(context.require_pictures("int8"), "train")
+        index = split_index(context.require_pictures("int8"), "train", objects=False)
         size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
         return calibration_pictures(index, size, self.calibration, channels=channels)
 
