@@ -166,17 +166,19 @@ def test_open_sides_are_tried_once(metadata: dict[str, Any], tmp_path: Path) -> 
         open_predictor(file)
 
 
-def test_open_sides_of_stocks_own_file(detector: Detector, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "strides"), [("yolov5n", (8, 16, 32)), ("yolov5n6", (8, 16, 32, 64))])
+def test_open_sides_of_stocks_own_file(name: str, strides: tuple[int, ...], lively: Any, tmp_path: Path) -> None:
     import onnx
 
+    detector = lively(name)
     settings = ExportSettings(dynamic=True, any_size=True)
-    file = export(detector, tmp_path / "x.onnx", 64, settings).path
+    file = export(detector, tmp_path / "x.onnx", 128, settings).path
     model = onnx.load(str(file))
     del model.metadata_props[:]
     onnx.save(model, str(file))
     predictor = open_predictor(file)
-    assert (predictor.nc, predictor.image_size, predictor.strides) == (3, None, (8, 16, 32))
-    images = torch.rand(2, 3, 96, 64)
+    assert (predictor.nc, predictor.image_size, predictor.strides) == (3, None, strides)
+    images = torch.rand(2, 3, 192, 128)
     with torch.no_grad():
         expected = detector.eval().predict(images)
     torch.testing.assert_close(torch.stack(list(predictor.rows(images, -1.0))), expected, rtol=1e-3, atol=1e-3)
@@ -213,7 +215,7 @@ def test_an_own_file_that_is_not_what_it_says_is_refused(
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((1, 64, 96, 3), "it takes images of shape 1 x 64 x 96 x 3"), ((1, 3, 64), "it takes images of shape 1 x 3 x 64")],
+    [((1, 64, 96, 3), "it takes images of 1 x 64 x 96 x 3"), ((1, 3, 64), "it takes images of 1 x 3 x 64")],
 )
 def test_other_images_are_refused(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
     import onnx
@@ -230,6 +232,19 @@ def test_other_images_are_refused(shape: tuple[int, ...], words: str, tmp_path: 
         tmp_path / "x.onnx",
     )
     with pytest.raises(UserError, match=f"{words}; Secateur opens"):
+        open_predictor(tmp_path / "x.onnx")
+
+
+def test_a_second_input_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    value = onnx.helper.make_tensor_value_info
+    inputs = [value(name, onnx.TensorProto.FLOAT, (1, 3, 64, 64)) for name in ("images", "scale")]
+    node = onnx.helper.make_node("Add", ["images", "scale"], ["out"])
+    graph = onnx.helper.make_graph([node], "x", inputs, [value("out", onnx.TensorProto.FLOAT, (1, 3, 64, 64))])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "x.onnx")
+    with pytest.raises(UserError, match="it takes 2 inputs; expected one input of images"):
         open_predictor(tmp_path / "x.onnx")
 
 

@@ -151,14 +151,13 @@ class FilePredictor:
         """
         takes = self._takes
         if len(takes) != 4 or takes[1] not in (1, 3, None):
-            what = f"images of shape {sides(takes)}" if takes else "no images, or more inputs than one"
-            raise UserError(f"{self.path} is not a YOLOv5 detector: it takes {what}; {OPENS}.")
+            raise UserError(f"{self.path} is not a YOLOv5 detector: it takes images of {sides(takes)}; {OPENS}.")
         failure = ""
         for height, width in [self.metadata.size] if self.metadata.size else _UNKNOWN_SIZES:
             size = takes[2] or height, takes[3] or width
             shape = (takes[0] or 1, takes[1] or self.metadata.channels, *size)
             try:
-                outputs = [np.asarray(output) for output in self.run(np.zeros(shape, np.float32))]
+                outputs = [np.asarray(output, np.float32) for output in self.run(np.zeros(shape, np.float32))]
             except Exception as error:  # each runtime raises whatever it met
                 failure = f"{sides(shape)}: {told(error)}"
                 continue

@@ -31,7 +31,8 @@ class OnnxPredictor(FilePredictor):
         self._session, where = _open(path, device or torch.device("cpu"), threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1:
-            raise UserError(f"{path} is no detector: it takes {len(inputs) or 'no'} images or other inputs, not one.")
+            what = f"{len(inputs)} inputs" if inputs else "no images"
+            raise UserError(f"{path} is no detector: it takes {what}; expected one input of images.")
         self._input = str(inputs[0].name)
         self._dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map)
