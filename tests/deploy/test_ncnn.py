@@ -205,7 +205,7 @@ def test_outputs_that_do_not_fit_what_is_said_are_refused(copy, change: tuple[st
     file = copy / "metadata.yaml"
     assert change[0] in file.read_text()
     file.write_text(file.read_text().replace(*change))
-    with pytest.raises(UserError, match="no detector with decoded rows"):
+    with pytest.raises(UserError, match="not the export that its metadata describes"):
         open_predictor(copy)
 
 

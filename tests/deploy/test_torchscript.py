@@ -56,15 +56,17 @@ def test_the_archive_keeps_no_temporary_name(file) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("told", [{"shape": [1, 3, *SIZE], "stride": 16, "names": {"0": "cat"}}, {"imgsz": list(SIZE)}])
+@pytest.mark.parametrize(
+    "told", [{"shape": [1, 3, *SIZE], "stride": 32, "names": {"0": "a", "1": "b", "2": "c"}}, {"imgsz": list(SIZE)}]
+)
 def test_files_of_another_exporter(detector, tmp_path, half: bool, told: dict) -> None:
     program = torch.jit.trace(Both(detector).eval(), torch.zeros(1, 3, *SIZE), strict=False, check_trace=False)
     path = str(tmp_path / "yolov5n.torchscript")
     torch.jit.save(program.half() if half else program, path, _extra_files={"config.txt": json.dumps(told)})
     predictor, images = open_predictor(path), torch.rand(2, 3, *SIZE)
     assert predictor.image_size == SIZE and predictor.batch == 1
-    assert predictor.names == {0: "cat" if "names" in told else "class0", 1: "class1", 2: "class2"}
-    assert max(predictor.strides) == told.get("stride", 32)
+    assert list(predictor.names.values()) == (["a", "b", "c"] if "names" in told else ["class0", "class1", "class2"])
+    assert predictor.strides == (8, 16, 32)
     with torch.no_grad():
         expected = detector.eval().predict(images)
     tolerance = 0.1 if half else 1e-3
@@ -151,7 +153,10 @@ def test_other_files_are_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="not a TorchScript program"):
         open_predictor(tmp_path / "a.torchscript")
     torch.jit.save(torch.jit.script(torch.nn.Flatten()), str(tmp_path / "b.torchscript"))
-    with pytest.raises(UserError, match="no detector with decoded rows"):
+    with pytest.raises(
+        UserError,
+        match=r"b\.torchscript is not a YOLOv5 detector: it maps .* to 1 x 1228800, one value a class",
+    ):
         open_predictor(tmp_path / "b.torchscript")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "c.torchscript"))
     with pytest.raises(UserError, match="does not run on images of 1 x 3 x 640 x 640: "):

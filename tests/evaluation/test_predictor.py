@@ -11,7 +11,7 @@ from secateur.detector.model import Detector
 from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
-from secateur.evaluation.predictor import Predictor, TorchPredictor
+from secateur.evaluation.predictor import AnswerError, Predictor, TorchPredictor, check_rows
 from secateur.evaluation.settings import NmsSettings
 
 
@@ -74,3 +74,45 @@ def test_precisions(detector, caplog) -> None:
 def test_it_tells_the_channels_of_its_images(detector, channels: int) -> None:
     network = Detector(replace(detector.topology, channels=channels), detector.names)
     assert TorchPredictor(network).channels == channels
+
+
+GOOD = [[8.0, 8.0, 4.0, 4.0, 0.9, 1.0, 0.0], [8.0, 8.0, 0.0, 0.0, 1.05, -0.05, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        (0, float("nan"), "values that are not finite"),
+        (3, float("inf"), "values that are not finite"),
+        (6, float("-inf"), "values that are not finite"),
+        (2, -0.01, "a box of negative width or height"),
+        (3, -9.0, "a box of negative width or height"),
+        (4, 2.7, r"scores outside 0\.\.1"),
+        (5, -1.2, r"scores outside 0\.\.1"),
+    ],
+)
+def test_rows_that_cannot_be_boxes_are_refused(place: int, value: float, fault: str) -> None:
+    good = torch.tensor(GOOD)
+    check_rows([good, good[:0], good], "a.onnx", "export it anew")
+    bad = good.clone()
+    bad[1, place] = value
+    with pytest.raises(AnswerError, match=rf"^a\.onnx gives {fault}; export it anew\.$") as caught:
+        check_rows([good, good[:0], bad], "a.onnx", "export it anew")
+    assert caught.value.image == 2
+    assert f"{fault.replace(chr(92), '')} for b.jpg; export it anew." in str(caught.value.named("b.jpg"))
+
+
+def test_large_numbers_are_no_fault_by_their_sum() -> None:
+    rows = torch.full((9, 7), 3e38)
+    rows[:, 4:] = 1
+    check_rows([rows], "a.onnx", "export it anew")
+
+
+def test_a_network_whose_boxes_are_no_numbers_says_so(detector) -> None:
+    predictor = TorchPredictor(detector)
+    with torch.no_grad():
+        for convolution in predictor._network.head.m:
+            assert convolution.bias is not None
+            convolution.bias[::7] = float("nan")
+    with pytest.raises(AnswerError, match="The network gives values that are not finite; take another checkpoint"):
+        predictor.rows(torch.rand(1, 3, 64, 64), 0.1)

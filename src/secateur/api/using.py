@@ -17,7 +17,7 @@ from secateur.compression.measuring import open_detector, usable_size, val_setti
 from secateur.compression.training import Methods, train_checkpoint
 from secateur.data.images import Image, ImageError
 from secateur.deploy.exporters import export as write
-from secateur.deploy.exporting import about
+from secateur.deploy.exporting import about, format_of
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import DistillSettings
@@ -110,7 +110,12 @@ def export(checkpoint: Checkpoint, path: str | Path, *, image_size: int = 0, **o
     """Writes a file for another runtime, after its outputs were compared with the detector's.
 
     Args:
-        options: the fields of `ExportSettings` (`format="onnx"`, `dynamic=True`, ...).
+        path: its ending is that of the format: "best.onnx", "best.torchscript", "best_openvino_model", "best.pt"
+            (YOLOv5's own).
+        options: the fields of `ExportSettings` (`dynamic=True`, ...).
+
+    Raises:
+        UserError: no format has the ending, the one named by `format` has another, or the export fails.
 
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
@@ -118,6 +123,7 @@ def export(checkpoint: Checkpoint, path: str | Path, *, image_size: int = 0, **o
     >>> export(checkpoint, "fresh.onnx", image_size=64).name
     'fresh.onnx'
     """
+    options["format"] = format_of(path, options.get("format", ""))
     settings = taken(ExportSettings, options)
     refuse(options)
     write(checkpoint.detector(), path, usable_size(checkpoint, image_size), settings, about=about(checkpoint))

@@ -15,6 +15,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import NEUTRAL_ANCHORS
+from secateur.errors import UserError
 
 LOG = logging.getLogger("secateur")
 
@@ -42,6 +43,26 @@ def exported(
     if isinstance(detector, Detector) and detector.topology.anchors_pending:
         LOG.warning(NEUTRAL_ANCHORS)
     return export(detector, file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge)
+
+
+def format_of(path: str | Path, named: str = "") -> str:
+    """The format whose ending a file name has.
+
+    Args:
+        named: the format that the caller asks for; "" takes the one of the ending.
+
+    Raises:
+        UserError: no format has the ending, or another one than was asked for.
+    """
+    name = Path(path).name.lower()
+    fitting = [entry for entry, exporter in EXPORTERS.items() if name.endswith(exporter.suffix)]
+    if named and named not in fitting:
+        ending = EXPORTERS[named].suffix
+        raise UserError(f"{path} does not end in {ending}, as files of format {named} do; change one of the two.")
+    if fitting:
+        return named or fitting[0]
+    endings = ", ".join(f"{exporter.suffix} ({entry})" for entry, exporter in EXPORTERS.items())
+    raise UserError(f"No export format has the ending of {path}; choose a name that ends in one of {endings}.")
 
 
 def about(checkpoint: Checkpoint) -> dict[str, str]:

@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from secateur.deploy.settings import OUTPUTS
 from secateur.errors import UserError
 from secateur.limits import MAX_CLASSES
 from secateur.yaml_files import parse_yaml
+
+_LONGEST = 80
+"""Characters that are kept of what a foreign file says."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Metadata:
         output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
         precision: "fp32", "fp16" or "int8".
         about: more for people: lineage, licence of the weights, who wrote the file.
+        own: this package wrote it; what another program wrote is recognised by its answers.
+        task: of a foreign file, in its word: "detect", "segment"; "" where it does not tell.
+        classes: number of classes that it states; 0 where it does not.
+        suppressed: it says that non-maximum suppression is inside.
+        title: what a foreign file calls itself.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -39,6 +48,11 @@ class Metadata:
     output: str = "decoded"
     precision: str = "fp32"
     about: Mapping[str, str] = field(default_factory=dict)
+    own: bool = field(default=False, compare=False)
+    task: str = field(default="", compare=False)
+    classes: int = field(default=0, compare=False)
+    suppressed: bool = field(default=False, compare=False)
+    title: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: JSON, YAML."""
@@ -107,8 +121,13 @@ class Metadata:
             size=(int(size[0]), int(size[1])) if len(size) == 2 else None,
             batch=int(batch) if batch is not None else usual.batch,
             channels=int(channels) if channels else usual.channels,
-            output=_word(known.get("output"), ("decoded", "raw", "detections")),
+            output=_word(known.get("output"), OUTPUTS),
             precision=_word(known.get("precision"), ("fp32", "fp16", "int8")),
+            own=known.get("output") in OUTPUTS,
+            task=_text(known.get("task")),
+            classes=int(_number(known.get("nc")) or 0),
+            suppressed=_suppressed(known),
+            title=_text(known.get("description")),
         )
 
 
@@ -162,3 +181,15 @@ def _is_list(value: Any) -> bool:
 
 def _word(value: Any, choices: tuple[str, ...]) -> str:
     return value if value in choices else choices[0]
+
+
+def _text(value: Any) -> str:
+    return " ".join(value.split())[:_LONGEST] if isinstance(value, str) else ""
+
+
+def _suppressed(known: Mapping[str, Any]) -> bool:
+    """Whether a foreign file says that it gives boxes after suppression: by itself, or among the options that it was
+    exported with."""
+    options = known.get("args")
+    told = [known, options] if isinstance(options, Mapping) else [known]
+    return any(entry.get(key) is True for entry in told for key in ("nms", "end2end"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.deploy.layouts import OPENS, Answer, Shape, own_layout, recognised, sides
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.network import MapDecoder
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.predictor import NOT_FINITE, AnswerError, check_rows
 from secateur.evaluation.settings import PREDICTION, NmsSettings
 from secateur.files import usable_path
 from secateur.machine import cpu_threads
 
 logger = logging.getLogger("secateur")
 
-Shape = tuple[int | None, ...]
+_ADVICE = "export it anew, in fp32 if it is in fp16 or int8"
+_UNKNOWN_SIZES = ((256, 384), (640, 640))
+"""Height and width of the images that a foreign file is tried on which takes any; the second for files that do not."""
 
 
 class FilePredictor:
@@ -33,12 +38,15 @@ class FilePredictor:
         metadata: what it says of itself.
         names, nc: classes, as far as the file tells them; made-up names otherwise.
         channels: of the images.
-        strides: pixels of a cell of each level; the largest alone, or 32, where the file does not tell.
+        strides: pixels of a cell of each level.
         image_size: height and width; None where any size goes.
         batch: images of a call; None where any number goes.
         device: where it runs.
         threads: threads inside an operator on CPU.
     """
+
+    used: int | None = None
+    """How many outputs `run` gives, the first ones; None for all. YOLOv5's own files have maps behind the rows."""
 
     def __init__(
         self,
@@ -49,22 +57,28 @@ class FilePredictor:
         gives: Sequence[Shape],
         device: torch.device,
         threads: int,
+        answer: Answer | None = None,
     ) -> None:
-        """Checks that the file is a detector.
+        """Checks that the file is a detector that can be read; a foreign one is run once, on black images.
 
         Args:
-            takes: shape of its input, None for sides that are open.
+            takes: shape of its input, None for sides that are open; () where it has not one input.
             gives: shapes of its outputs.
+            answer: to black images, where it was run already.
 
         Raises:
             UserError: it is none.
         """
         self.path, self.metadata, self.device, self.threads = path, metadata, device, threads
         self._takes = takes
-        self.nc = _classes(path, metadata, takes, gives)
+        if metadata.own:
+            self.layout = own_layout(path, metadata, takes, gives)
+        else:
+            self.layout = recognised(path, takes, answer or self._answer())
+        self.used = 1 if self.layout.kind != "raw" else None
+        self.nc, self.strides = self.layout.nc, self.layout.strides
         self.names = {i: metadata.names.get(i, f"class{i}") for i in range(self.nc)}
         self.channels = metadata.channels if takes[1] is None else takes[1]
-        self.strides = metadata.strides
         self.batch = takes[0]
         height, width = takes[2], takes[3]
         self.image_size = (height, width) if height is not None and width is not None else None
@@ -84,7 +98,7 @@ class FilePredictor:
         if any(
             side is not None and side != given for side, given in zip(self._takes[1:], pixels.shape[1:], strict=True)
         ):
-            raise UserError(f"{self.path} takes images of shape {_sides(self._takes)}, not {_sides(pixels.shape)}.")
+            raise UserError(f"{self.path} takes images of shape {sides(self._takes)}, not {sides(pixels.shape)}.")
         count = self.batch or len(pixels)
         found: list[list[NDArray[np.float32]]] = []
         for start in range(0, len(pixels), count):
@@ -102,19 +116,55 @@ class FilePredictor:
 
         Raises:
             UserError: the file does not take images of this size.
+            AnswerError: what it answers cannot be boxes.
         """
         outputs = [torch.from_numpy(output) for output in self.outputs(images)]
-        if self.metadata.output == "raw":
+        for output in outputs:
+            # A finite sum is one of finite values, and takes a fiftieth of the time of a look at each of them.
+            if not math.isfinite(float(output.sum())):
+                self._check(torch.isfinite(output), NOT_FINITE)
+        if self.layout.kind == "raw":
             decoded = self._decoder((images.shape[2], images.shape[3]))(outputs)
-        elif self.metadata.output == "detections":
+        elif self.layout.kind == "detections":
+            ids = outputs[0][..., 5]
+            self._check((ids >= 0) & (ids < self.nc), "a class that it has no name for")
             decoded = _as_rows(outputs[0], self.nc)
         else:
             decoded = outputs[0]
-        return [rows[rows[:, 4] > confidence] for rows in decoded]
+        found = [rows[rows[:, 4] > confidence] for rows in decoded]
+        check_rows(found, str(self.path), _ADVICE)
+        return found
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
         """Boxes of each image; see `Predictor`."""
         return non_max_suppression(self.rows(images, settings.conf), settings)
+
+    def _check(self, sound: Tensor, fault: str) -> None:
+        """AnswerError for the first image of [B, ...] for which not every value is sound."""
+        good = sound.flatten(1).all(dim=1)
+        if not bool(good.all()):
+            raise AnswerError(str(self.path), fault, int((~good).nonzero()[0]), _ADVICE)
+
+    def _answer(self) -> Answer:
+        """What the file gives for black images.
+
+        Raises:
+            UserError: it takes no images, or does not run on them.
+        """
+        takes = self._takes
+        if len(takes) != 4 or takes[1] not in (1, 3, None):
+            raise UserError(f"{self.path} is not a YOLOv5 detector: it takes images of {sides(takes)}; {OPENS}.")
+        failure = ""
+        for height, width in [self.metadata.size] if self.metadata.size else _UNKNOWN_SIZES:
+            size = takes[2] or height, takes[3] or width
+            shape = (takes[0] or 1, takes[1] or self.metadata.channels, *size)
+            try:
+                outputs = [np.asarray(output, np.float32) for output in self.run(np.zeros(shape, np.float32))]
+            except Exception as error:  # each runtime raises whatever it met
+                failure = f"{sides(shape)}: {told(error)}"
+                continue
+            return Answer(self.metadata, shape[0], size, outputs)
+        raise UserError(f"{self.path} does not run on images of {failure}")
 
     def _decoder(self, size: tuple[int, int]) -> MapDecoder:
         if size not in self._decoders:
@@ -148,51 +198,8 @@ def must_exist(path: Path) -> None:
         raise UserError(f"There is no file {path}.")
 
 
-def must_fit_names(path: Path, metadata: Metadata, gives: Sequence[Shape]) -> None:
-    """UserError for rows of another width than the classes ask for, as other exporters' files have them."""
-    width = gives[0][-1] if gives else None
-    if metadata.output == "decoded" and width != 5 + len(metadata.names):
-        raise UserError(
-            f"{path} is no detector with decoded rows: it gives {_sides(gives[0]) if gives else 'nothing'} for "
-            f"{len(metadata.names)} classes."
-        )
-
-
-def _classes(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Shape]) -> int:
-    """Number of classes by the shapes of the outputs.
-
-    Raises:
-        UserError: these are no outputs of a detector.
-    """
-    found = ", ".join(map(_sides, gives)) or "nothing"
-    wrong = UserError(f"{path} is no detector with decoded rows: it maps {_sides(takes)} to {found}.")
-    if len(takes) != 4 or not gives:
-        raise wrong
-    if metadata.output == "raw":
-        levels, anchors = len(metadata.anchors), len(metadata.anchors[0]) if metadata.anchors else 0
-        width = gives[0][1] if len(gives[0]) == 4 else None
-        if not anchors or levels != len(gives) or levels != len(metadata.strides) or width is None:
-            raise wrong
-        return width // anchors - 5
-    if len(gives[0]) != 3:
-        raise wrong
-    width = gives[0][2]
-    if metadata.output == "detections":
-        if width not in (None, 6) or not metadata.names:
-            raise wrong
-        return len(metadata.names)
-    if width is not None and width < 6:
-        raise wrong
-    return width - 5 if width is not None else len(metadata.names)
-
-
 def _as_rows(boxes: Tensor, nc: int) -> Tensor:
     """Boxes [B, n, 6] (x1, y1, x2, y2, score, class) as decoded rows [B, n, 5 + nc]."""
     centres, sizes = (boxes[..., 0:2] + boxes[..., 2:4]) / 2, boxes[..., 2:4] - boxes[..., 0:2]
     classes = torch.nn.functional.one_hot(boxes[..., 5].long().clamp(0, nc - 1), nc).float()
     return torch.cat((centres, sizes, boxes[..., 4:5], classes), -1)
-
-
-def _sides(shape: Sequence[int | None]) -> str:
-    """1 x 3 x 640 x 640; "any" for sides that are open."""
-    return " x ".join("any" if side is None else str(side) for side in shape)

@@ -92,4 +92,5 @@ class Source:
             output=settings.output,
             precision=settings.precision,
             about=self.about,
+            own=True,
         )

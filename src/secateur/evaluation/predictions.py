@@ -46,4 +46,4 @@ def save_predictions(
         )
     ]
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(rows), encoding="utf-8")
+        temporary.write_text(json.dumps(rows, allow_nan=False), encoding="utf-8")

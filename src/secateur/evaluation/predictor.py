@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +19,51 @@ from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
 
 logger = logging.getLogger("secateur")
 
+NOT_FINITE = "values that are not finite"
+SCORE_SLACK = 0.1
+"""How far a score may be outside 0..1: quantised files round."""
 _PRECISIONS = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+
+
+class AnswerError(UserError):
+    """What a predictor answers for an image cannot be boxes.
+
+    Attributes:
+        image: number of the image in its batch.
+    """
+
+    def __init__(self, who: str, fault: str, image: int, advice: str) -> None:
+        super().__init__(f"{who} gives {fault}; {advice}.")
+        self.image = image
+        self._told = who, fault, advice
+
+    def named(self, image: object) -> UserError:
+        """The same with the name of the image."""
+        who, fault, advice = self._told
+        return UserError(f"{who} gives {fault} for {image}; {advice}.")
+
+
+def check_rows(found: Sequence[Tensor], who: str, advice: str) -> None:
+    """Refuses decoded rows [n, 5 + nc] of each image of a batch that no detector gives.
+
+    Raises:
+        AnswerError: a value is not finite, a width or height is negative, or a score is outside 0..1.
+    """
+    together = torch.cat(list(found))
+    if not len(together):
+        return
+    sizes, scores = together[:, 2:4], together[:, 4:]
+    # One transfer from a GPU; a sum reads values faster than a look at each, and is finite where they are.
+    total, size, low, high = torch.stack((together.sum(), sizes.min(), scores.min(), scores.max())).tolist()
+    if math.isfinite(total) and size >= 0 and low >= -SCORE_SLACK and high <= 1 + SCORE_SLACK:
+        return
+    for image, rows in enumerate(found):
+        if not bool(rows.isfinite().all()):
+            raise AnswerError(who, NOT_FINITE, image, advice)
+        if bool((rows[:, 2:4] < 0).any()):
+            raise AnswerError(who, "a box of negative width or height", image, advice)
+        if bool(((rows[:, 4:] < -SCORE_SLACK) | (rows[:, 4:] > 1 + SCORE_SLACK)).any()):
+            raise AnswerError(who, "scores outside 0..1", image, advice)
 
 
 @runtime_checkable
@@ -51,7 +96,11 @@ class Predictor(Protocol):
 
     def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
         """Of each image in [B, C, H, W] (float32 in 0..1) the decoded rows float32 [n, 5 + nc] with objectness above
-        `confidence`: centre x, centre y, width, height in pixels, objectness, class scores."""
+        `confidence`: centre x, centre y, width, height in pixels, objectness, class scores.
+
+        Raises:
+            AnswerError: an answer cannot be boxes.
+        """
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
         """Of each image in [B, C, H, W] (float32 in 0..1) the boxes float32 [n, 6] that stay: x1, y1, x2, y2 in pixels,
@@ -94,7 +143,9 @@ class TorchPredictor:
         with torch.inference_mode():
             with torch.autocast(self.device.type, dtype=self._precision, enabled=reduced):
                 raw = self._network(images)
-            return self._network.decode_above(raw, confidence)
+            found = self._network.decode_above(raw, confidence)
+        check_rows(found, "The network", "take another checkpoint, or fp32")
+        return found
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
         """Boxes of each image; see `Predictor`."""

@@ -24,7 +24,7 @@ from secateur.evaluation.matching import Boxes
 from secateur.evaluation.metrics import Metrics, measure
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictions import COCO91, save_predictions
-from secateur.evaluation.predictor import Predictor
+from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.evaluation.settings import ValSettings
 
 logger = logging.getLogger("secateur")
@@ -73,7 +73,8 @@ def validate(
         limit: measure only that many images, spread evenly over the index.
 
     Raises:
-        UserError: the index is empty or has class ids that the predictor lacks, or there is no folder for the JSON.
+        UserError: the index is empty or has class ids that the predictor lacks, there is no folder for the JSON, or the
+            predictor answers an image with what cannot be boxes.
     """
     settings = settings or ValSettings()
     index = subset(index, limit)
@@ -84,7 +85,7 @@ def validate(
         # The data set's own sort is stable and keeps this order of ties.
         index = index.select(np.argsort(index.shapes[:, 0] / index.shapes[:, 1]))
     clock = _Clock(predictor.device)
-    found, shape = _detect(predictor, _batches(index, settings, predictor), settings, clock, progress)
+    found, shape = _detect(predictor, index, settings, clock, progress)
     truths, detections = _truths(index, settings.single_cls), _collect(found, settings.single_cls)
     if settings.save_json and folder is not None:
         categories = COCO91 if settings.coco91 else None
@@ -99,9 +100,10 @@ def validate(
 
 
 def _detect(
-    predictor: Predictor, batches: EvaluationBatches, settings: ValSettings, clock: _Clock, progress: bool
+    predictor: Predictor, index: Index, settings: ValSettings, clock: _Clock, progress: bool
 ) -> tuple[list[tuple[int, Tensor]], tuple[int, ...]]:
     """Image number and rows [n, 6] in pixels of the original for every image, and the shape of the largest batch."""
+    batches = _batches(index, settings, predictor)
     nms = dataclasses.replace(settings.nms, agnostic=settings.nms.agnostic or settings.single_cls)
     shape: tuple[int, ...] = ()
     found: list[tuple[int, Tensor]] = []
@@ -110,7 +112,10 @@ def _detect(
             with clock.phase("preprocess"):
                 images = _prepare(batch.images, predictor.device)
             with clock.phase("inference"):
-                predictions = predictor.rows(images, nms.conf)
+                try:
+                    predictions = predictor.rows(images, nms.conf)
+                except AnswerError as error:
+                    raise error.named(index.files[batch.indices[error.image]]) from None
             with clock.phase("nms"):
                 kept = non_max_suppression(predictions, nms)
             found += zip(batch.indices, _to_original(kept, batch), strict=True)

@@ -47,4 +47,4 @@ def json_line(prediction: Prediction, names: Mapping[int, str]) -> str:
         }
         for *box, score, number in prediction.boxes.tolist()
     ]
-    return json.dumps(row, ensure_ascii=False)
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)

@@ -50,6 +50,10 @@ class Frame:
         """The name, without suffix, of what is written about this picture alone."""
         return self.medium.stem if self.number is None else f"{self.medium.stem}_{self.number}"
 
+    def __str__(self) -> str:
+        """What it is called in messages."""
+        return str(self.medium) if self.number is None else f"frame {self.number} of {self.medium}"
+
 
 def read_media(
     media: Iterable[Medium], settings: ReadSettings, skipped: Callable[[Medium, str], None]

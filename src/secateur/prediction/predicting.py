@@ -14,7 +14,7 @@ from secateur.data.images import Image, check_image_channels
 from secateur.data.letterbox import letterboxed, to_original
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
-from secateur.evaluation.predictor import Predictor
+from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.prediction.media import Frame
 from secateur.prediction.settings import BoxSettings
 
@@ -63,9 +63,16 @@ class Asker:
         self._stride = int(max(predictor.strides)) if predictor.image_size is None else 0
         self._classes = torch.tensor(class_ids(settings.classes, predictor.names)) if settings.classes else None
 
-    def boxes(self, pictures: Sequence[Image]) -> list[Tensor]:
+    def boxes(self, pictures: Sequence[Image], names: Sequence[object] = ()) -> list[Tensor]:
         """Boxes float32 [n, 6] on CPU of each picture BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
-        class; best first."""
+        class; best first.
+
+        Args:
+            names: of the images, for sentences; without them an image is named by its number, from 1.
+
+        Raises:
+            UserError: an exported file answers an image with what cannot be boxes.
+        """
         channels = self.predictor.channels
         fitted = [letterboxed(picture, self._size, self._stride, channels=channels) for picture in pictures]
         # Images of a batch share a shape; a group is what of these pictures has the same.
@@ -74,7 +81,11 @@ class Asker:
             groups[image.shape].append(position)
         found: dict[int, Tensor] = {}
         for positions in groups.values():
-            rows = self._rows(np.stack([fitted[position][0] for position in positions]))
+            try:
+                rows = self._rows(np.stack([fitted[position][0] for position in positions]))
+            except AnswerError as error:
+                wrong = positions[error.image]
+                raise error.named(names[wrong] if names else f"image {wrong + 1}") from None
             kept = non_max_suppression(rows, self._nms)
             for position, boxes in zip(positions, kept, strict=True):
                 found[position] = to_original(boxes.cpu(), fitted[position][1])
@@ -83,7 +94,7 @@ class Asker:
     def predictions(self, frames: Iterable[Frame]) -> Iterator[Prediction]:
         """What is found in each frame, in their order; a batch of them is in memory at a time."""
         for batch in self._batches(frames):
-            boxes = self.boxes([frame.pixels for frame in batch])
+            boxes = self.boxes([frame.pixels for frame in batch], batch)
             yield from map(Prediction, batch, boxes)
 
     def _batches(self, frames: Iterable[Frame]) -> Iterator[list[Frame]]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.deploy.folder import read_metadata
-from secateur.deploy.predictor import FilePredictor, granted, must_exist, must_fit_names, on_cpu, own_precision
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.silence import silenced
@@ -34,7 +34,6 @@ class ExecuTorchPredictor(FilePredictor):
             raise UserError(f"{path} is no detector: it takes {described.num_inputs()} inputs.")
         takes = tuple(described.input_tensor_meta(0).sizes())
         gives = [tuple(described.output_tensor_meta(number).sizes()) for number in range(described.num_outputs())]
-        must_fit_names(path, metadata, gives)
         where = on_cpu(path, device or torch.device("cpu"), "ExecuTorch")
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.deploy.metadata import Metadata
-from secateur.deploy.predictor import FilePredictor, granted, must_exist, must_fit_names, on_cpu, own_precision
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.silence import silenced
@@ -40,7 +40,6 @@ class LiteRTPredictor(FilePredictor):
         self._input = int(inputs[0]["index"])
         self._outputs = [int(entry["index"]) for entry in outputs]
         gives = [_sides(entry) for entry in outputs]
-        must_fit_names(path, metadata, gives)
         where = on_cpu(path, device or torch.device("cpu"), "LiteRT")
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.deploy.folder import read_metadata
-from secateur.deploy.predictor import FilePredictor, granted, must_exist, must_fit_names, on_cpu, own_precision
+from secateur.deploy.layouts import Answer
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.silence import silenced
@@ -43,11 +44,12 @@ class NcnnPredictor(FilePredictor):
         takes = (1, metadata.channels, *metadata.size)
         try:
             with silenced():
-                gives = [output.shape for output in self.run(np.zeros(takes, np.float32))]
+                outputs = self.run(np.zeros(takes, np.float32))
         except ValueError:
             raise UserError(f"{path} is no detector that ncnn can run: it does not answer; export it anew.") from None
-        must_fit_names(path, metadata, gives)
-        super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
+        answer = Answer(metadata, 1, metadata.size, outputs)
+        gives = [output.shape for output in outputs]
+        super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads, answer=answer)
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [1, C, H, W] in 0..1 -> the outputs.
@@ -58,12 +60,13 @@ class NcnnPredictor(FilePredictor):
         extractor = self._net.create_extractor()
         extractor.input("in0", self._mat(images[0]))
         found = []
-        for name in self._outputs:
+        for name in self._outputs[: self.used]:
             code, mat = extractor.extract(name)
             if code or mat.empty():
                 raise ValueError(name)
             output = np.array(mat)  # a copy: the memory is the extractor's
-            found.append(output[None] if self._raw else output.reshape(1, -1, output.shape[-1]))
+            maps = self._raw or (output.ndim == 3 and len(output) > 1)
+            found.append(output[None] if maps else output.reshape(1, -1, output.shape[-1]))
         return found
 
 

@@ -30,13 +30,12 @@ class OnnxPredictor(FilePredictor):
         own_precision(path, precision)
         self._session, where = _open(path, device or torch.device("cpu"), threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if not inputs:
-            raise UserError(f"{path} is no detector: it takes no images.")
+        if len(inputs) != 1:
+            what = f"{len(inputs)} inputs" if inputs else "no images"
+            raise UserError(f"{path} is no detector: it takes {what}; expected one input of images.")
         self._input = str(inputs[0].name)
         self._dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map)
-        if metadata.output == "decoded":
-            outputs = outputs[:1]  # YOLOv5's own files give the head's maps behind the rows
         self._outputs = [str(entry.name) for entry in outputs]
         super().__init__(
             path,
@@ -50,7 +49,7 @@ class OnnxPredictor(FilePredictor):
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
         feed = {self._input: images.astype(self._dtype, copy=False)}
-        found: list[NDArray[Any]] = self._session.run(self._outputs, feed)
+        found: list[NDArray[Any]] = self._session.run(self._outputs[: self.used], feed)
         return found
 
 

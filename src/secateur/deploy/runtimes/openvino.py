@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from secateur.deploy.layouts import Shape
 from secateur.deploy.metadata import Metadata
-from secateur.deploy.predictor import FilePredictor, Shape, granted, must_exist, on_cpu
+from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.machine import signal_stack_kept
@@ -37,14 +38,14 @@ class OpenVinoPredictor(FilePredictor):
             UserError: it is no detector.
         """
         inputs, outputs = compiled.inputs, compiled.outputs
-        self._count = 1 if metadata.output == "decoded" else len(outputs)  # foreign files may give maps behind the rows
+        self._count = len(outputs)
         self._dtype = np.float16 if inputs and inputs[0].get_element_type().to_dtype() == np.float16 else np.float32
         self._request = compiled.create_infer_request()
         super().__init__(
             path,
             metadata,
             takes=_shape(inputs[0]) if len(inputs) == 1 else (),
-            gives=[_shape(output) for output in outputs[: self._count]],
+            gives=[_shape(output) for output in outputs],
             device=device,
             threads=threads,
         )
@@ -52,7 +53,7 @@ class OpenVinoPredictor(FilePredictor):
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
         found = self._request.infer([images.astype(self._dtype, copy=False)], share_inputs=True)
-        return [found[number] for number in range(self._count)]
+        return [found[number] for number in range(self._count)[: self.used]]
 
 
 def open_openvino(path: Path, device: torch.device, threads: int = 0, precision: str = "fp32") -> OpenVinoPredictor:

@@ -11,13 +11,16 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from secateur.deploy.layouts import Answer
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
@@ -51,7 +54,7 @@ class TorchScriptPredictor(FilePredictor):
         self._program, told = _open(path, where)
         metadata = Metadata.read(told)
         takes = _takes(told, metadata)
-        self.device, self._decoded = where, metadata.output == "decoded"
+        self.device = where
         self._dtype = next((weight.dtype for weight in self._program.parameters()), torch.float32)
         try:
             outputs = self.run(np.zeros(takes, np.float32))
@@ -66,16 +69,23 @@ class TorchScriptPredictor(FilePredictor):
             gives=[(batch, *output.shape[1:]) for output in outputs],
             device=where,
             threads=granted,
+            answer=Answer(metadata, takes[0], (takes[2], takes[3]), outputs),
         )
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
         with torch.inference_mode():
             given = self._program(torch.from_numpy(images).to(self.device, self._dtype))
-            found = list(given) if isinstance(given, list | tuple) else [given]
-            if self._decoded:
-                found = found[:1]  # YOLOv5's own files may give the head's maps behind the rows
-            return [output.float().cpu().numpy() for output in found]
+            return [output.float().cpu().numpy() for output in _tensors(given)[: self.used]]
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    """The outputs of a program, which may be in lists, in order."""
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if not isinstance(given, list | tuple):
+        return [given]
+    return [tensor for part in given for tensor in _tensors(part)]
 
 
 def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
