@@ -22,7 +22,8 @@ _CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data 
 class DataConfig:
     """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names.
 
-    Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures.
+    Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures. Where it is
+    `one_class`, every object counts as class 0, whatever its label says.
     """
 
     file: Path
@@ -30,6 +31,7 @@ class DataConfig:
     splits: dict[str, tuple[Path, ...]]
     names: dict[int, str]
     labelled: bool = True
+    one_class: bool = False
 
     @property
     def nc(self) -> int:

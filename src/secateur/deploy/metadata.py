@@ -27,6 +27,7 @@ class Metadata:
         channels: of the image.
         output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
         precision: "fp32", "fp16" or "int8".
+        single_cls: its one class stands for all classes of the data set that the detector was trained on.
         about: more for people: lineage, licence of the weights, who wrote the file.
     """
 
@@ -38,6 +39,7 @@ class Metadata:
     channels: int = 3
     output: str = "decoded"
     precision: str = "fp32"
+    single_cls: bool = False
     about: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class Metadata:
             "channels": self.channels,
             "output": self.output,
             "precision": self.precision,
+            **({"single_cls": True} if self.single_cls else {}),
         }
 
     def to_text(self) -> dict[str, str]:
@@ -109,6 +112,7 @@ class Metadata:
             channels=int(channels) if channels else usual.channels,
             output=_word(known.get("output"), ("decoded", "raw", "detections")),
             precision=_word(known.get("precision"), ("fp32", "fp16", "int8")),
+            single_cls=known.get("single_cls") is True,
         )
 
 

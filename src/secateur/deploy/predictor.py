@@ -62,7 +62,7 @@ class FilePredictor:
         self._takes = takes
         self.nc = _classes(path, metadata, takes, gives)
         self.names = {i: metadata.names.get(i, f"class{i}") for i in range(self.nc)}
-        self.strides = metadata.strides
+        self.strides, self.single_cls = metadata.strides, metadata.single_cls
         self.batch = takes[0]
         height, width = takes[2], takes[3]
         self.image_size = (height, width) if height is not None and width is not None else None
