@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.compression.context import Context
+from secateur.compression.context import Context, known_data
 from secateur.compression.measuring import split_index
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
@@ -111,11 +111,15 @@ def labelled_images(
         strict: pictures without labels on which the labeller sees nothing at all are an error.
 
     Raises:
-        UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
+        UserError: no images; or the detector has no loss of its own, does not know the classes of the labels, or sees
+            nothing on any picture.
     """
     loss = image_losses(detector, context)
+    pictures = context.require_pictures("This step")
+    if not pictures.one_class:
+        known_data(detector, pictures)
     batches = training_batches(context, limit).epoch(draw)
-    if context.pictures is not None and not context.pictures.labelled:
+    if not pictures.labelled:
         batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss
 
