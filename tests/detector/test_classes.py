@@ -102,5 +102,5 @@ def test_what_changed_is_said() -> None:
 def test_a_name_finds_its_class_in_another_case_where_there_is_but_one() -> None:
     names = numbered("Car", "car", "Bus")
     assert [class_named(word, names) for word in ("Car", "car", "bus", "tram")] == [0, 1, 2, None]
-    with pytest.raises(UserError, match="Class 'CAR' may be 'Car' and 'car'"):
+    with pytest.raises(UserError, match="Class 'CAR' may be 'Car' or 'car'"):
         class_named("CAR", names)

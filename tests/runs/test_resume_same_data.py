@@ -1,4 +1,4 @@
-"""A training goes on with the classes, images and labels of its start, wherever they are, or says what changed."""
+"""A training resumes with the classes, images and labels of its start, at any path, or says what changed."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_images_that_have_moved_alone_bring_the_option_to_mind(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["train", "--resume", "runs/train/exp"])
-    assert "If the data set has moved, give its data.yaml as --data, beside --resume." in capsys.readouterr().err
+    assert "If the data set has moved, repeat the command with its data.yaml as --data." in capsys.readouterr().err
 
 
 def test_another_data_set_is_refused(
@@ -175,7 +175,7 @@ def test_another_data_set_is_refused(
     assert Path("runs/train/exp/options.json").read_text() == options
 
 
-def test_other_options_are_still_refused_beside_resume(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_options_are_still_refused_with_resume(capsys: pytest.CaptureFixture[str]) -> None:
     said = sentence(capsys, "train", "--resume", "runs/train/exp", "--data", "data.yaml", "--epochs", "5")
     assert "so --epochs cannot be given with it" in said
 
@@ -212,17 +212,17 @@ def test_a_head_that_was_put_into_another_order_goes_on(tiny_weights: Path, data
     assert tuned.names == {0: "square", 1: "disc", 2: "triangle"}
 
 
-def test_a_healing_notices_other_pictures(tiny_weights: Path, data: Path) -> None:
+def test_a_healing_notices_other_images(tiny_weights: Path, data: Path) -> None:
     checkpoint = load_checkpoint(tiny_weights)
 
     def heal() -> object:
-        pictures = data.parent / "images" / "train"
+        images = data.parent / "images" / "train"
         return secateur.heal(
-            checkpoint, checkpoint, pictures, folder="healed", image_size=64, heal_steps=40, heal_batch=8
+            checkpoint, checkpoint, images, folder="healed", image_size=64, heal_steps=40, heal_batch=8
         )
 
     with killed_after(24):
         heal()
     another_image(data)
-    with pytest.raises(UserError, match="the pictures changed since"):
+    with pytest.raises(UserError, match="the images changed since"):
         heal()

@@ -1,4 +1,4 @@
-"""A detector that was trained with --single-cls has one class, and every later command knows what that stands for."""
+"""A detector that was trained with --single-cls has one class, and every later command knows what that means."""
 
 from __future__ import annotations
 

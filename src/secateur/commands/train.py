@@ -100,7 +100,7 @@ def finetune(options: FinetuneOptions) -> Summary:
 def _begun_or_resumed(
     verb: str, options: Any, defaults: Any, step: Callable[[], TrainingStep], weights: str, cfg: str = ""
 ) -> Summary:
-    """A new training of this kind, or with --resume the interrupted one, beside which --data alone may be given."""
+    """A new training of this kind, or with --resume the interrupted one, with no other option than --data."""
     from secateur.runs.training_run import begin_training, resume_training
 
     if options.resume:

@@ -24,7 +24,7 @@ class _SaysOneClass(Protocol):
 
     @property
     def single_cls(self) -> bool:
-        """Whether its one class stands for all classes of the data set that it was trained on."""
+        """Whether it has one class in place of all classes of its data set (--single-cls)."""
 
 
 def is_one_class(detector: Named) -> bool:

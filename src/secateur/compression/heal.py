@@ -141,7 +141,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=context.image_size),
         course=Course(labels=False, average_decay=0.98, average_ramp=20.0),
-        subject=Subject(start.names, {"the pictures": content_signature(index)}, start.names),
+        subject=Subject(start.names, {"the images": content_signature(index)}, start.names),
     )
 
 

@@ -115,11 +115,11 @@ def labelled_images(
             nothing on any picture.
     """
     loss = image_losses(detector, context)
-    pictures = context.require_pictures("This step")
-    if not pictures.one_class:
-        known_data(detector, pictures)
+    data = context.require_pictures("This step")
+    if not data.one_class:
+        known_data(detector, data)
     batches = training_batches(context, limit).epoch(draw)
-    if not pictures.labelled:
+    if not data.labelled:
         batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss
 

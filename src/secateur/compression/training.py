@@ -157,7 +157,7 @@ def train_checkpoint(
 ) -> FitResult:
     """Trains from a checkpoint; writes weights/best and weights/last, results.csv and plots into `folder`.
 
-    Where `folder` holds the state of an interrupted training, that one goes on. The head of a detector that knows the
+    Where `folder` holds the state of an interrupted training, that one resumes. The head of a detector that knows the
     classes of the data set in another order is put into this one. With `single_cls` the head has one class.
 
     Args:
@@ -167,7 +167,7 @@ def train_checkpoint(
 
     Raises:
         UserError: no data set, one that is broken or of other classes, methods that do not fit the checkpoint, or a
-            training to go on with whose classes or data were others.
+            training to resume whose classes or data were others.
     """
     methods, given = methods or Methods(), start
     start, data, single = for_training(start, context.require_data("A training"), single_cls=settings.single_cls)

@@ -23,7 +23,7 @@ class DataConfig:
     """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names.
 
     Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures. Where it is
-    `one_class`, every object counts as class 0, whatever its label says.
+    `one_class`, every object counts as class 0, also where its label names another.
     """
 
     file: Path

@@ -27,7 +27,7 @@ class Metadata:
         channels: of the image.
         output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
         precision: "fp32", "fp16" or "int8".
-        single_cls: its one class stands for all classes of the data set that the detector was trained on.
+        single_cls: the detector has one class in place of all classes of its data set.
         about: more for people: lineage, licence of the weights, who wrote the file.
     """
 

@@ -103,7 +103,7 @@ class Checkpoint:
 
     @property
     def single_cls(self) -> bool:
-        """Whether its one class stands for all classes of the data set that it was trained on (--single-cls)."""
+        """Whether it has one class in place of all classes of the data set that it was trained on (--single-cls)."""
         stages = [stage.settings for stage in self.history if "single_cls" in stage.settings]
         notes = self.training.get("settings", self.training)
         last = stages[-1] if stages else notes if isinstance(notes, Mapping) else {}

@@ -68,17 +68,15 @@ def check_classes(
     place = _first_difference(ours, theirs)
     if place is None:
         return
-    told = f"class {place} is {ours[place]!r} there and {theirs[place]!r} here"
+    difference = f"class {place} is {ours[place]!r} there and {theirs[place]!r} here"
     if class_order(checkpoint.names, names) is not None:
         raise UserError(
-            f"{weights} knows the classes of {data_file} in another order ({told}); put names and labels into the "
-            f"order of the weights, or {otherwise or 'train on this data set first'}."
+            f"{weights} knows the classes of {data_file} in another order ({difference}); put names and labels into "
+            f"the order of the weights, or {otherwise or 'train on this data set first'}."
         )
     if ours == [str(number) for number in range(len(ours))]:
-        advice += (
-            f", or write nc: {len(ours)} instead of names: into it if the numbers stand for names that are not known"
-        )
-    raise UserError(f"{weights} knows other classes than {data_file} ({told}); {advice}.")
+        advice += f", or write nc: {len(ours)} instead of names: into it if the numbers only replace missing names"
+    raise UserError(f"{weights} knows other classes than {data_file} ({difference}); {advice}.")
 
 
 def class_named(word: str, names: Mapping[int, str]) -> int | None:
@@ -90,8 +88,8 @@ def class_named(word: str, names: Mapping[int, str]) -> int | None:
     exact = [number for number, name in names.items() if name == word]
     alike = [number for number, name in names.items() if name.casefold() == word.casefold()]
     if len(alike) > 1 and not exact:
-        told = " and ".join(repr(names[number]) for number in alike)
-        raise UserError(f"Class {word!r} may be {told}; write the name as the detector has it.")
+        choice = " or ".join(repr(names[number]) for number in alike)
+        raise UserError(f"Class {word!r} may be {choice}; write the name as the detector has it.")
     return next(iter(exact or alike), None)
 
 

@@ -55,7 +55,7 @@ def with_room_for(head: Mapping[str, tuple[int | None, ...]], tensors: Mapping[s
 def in_class_order(
     architecture: Architecture, tensors: Mapping[str, Tensor], order: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Tensors, or masks, of a YOLOv5 detector whose class outputs stand in another order; all else stays.
+    """Tensors, or masks, of a YOLOv5 detector with the class outputs in another order; all else stays.
 
     A `Detect` layer has, for every anchor, four outputs of the box, one of the objectness and one a class: the rows of
     its weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)].

@@ -64,7 +64,7 @@ class TorchPredictor:
         Args:
             network: what is asked.
             precision: "fp32", "bf16" or "fp16"; below fp32 it runs under autocast, and fp16 needs a GPU.
-            single_cls: its one class stands for all classes of the data set that it was trained on.
+            single_cls: the network has one class in place of all classes of its data set.
 
         Raises:
             UserError: unknown precision.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from secateur.compression.context import as_one_class, known_data
 from secateur.data.config import DataConfig
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.start import keeps_its_head, starting_point
+from secateur.detector.classes import knows_classes
+from secateur.detector.start import starting_point
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Beginning:
     Attributes:
         start: the checkpoint.
         data: the data set; all its objects are of one class where `start` has one class for all.
-        trained: the weights know the classes of the data set.
+        trained: the weights know the classes of the data set, in its order.
     """
 
     start: Checkpoint
@@ -52,4 +53,4 @@ def beginning(
         data = known_data(known, data, weights)
     names = known.names if known is not None and one_class else data.names
     start = starting_point(weights, cfg, names, seed, anchors)
-    return Beginning(start, data, known is not None and keeps_its_head(known, names))
+    return Beginning(start, data, known is not None and knows_classes(known.names, names))

@@ -92,6 +92,8 @@ def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[s
         assert context.data is not None
         if split in context.data.splits:
             key[f"the {split} images or labels"] = content_signature(split_index(context.data, split, tell=True))
+    if context.data is not None:
+        key["the class names"] = digest(sorted(context.data.names.items()))
     if context.images is not None:
         key["the pictures"] = content_signature(split_index(context.images, "train", tell=True))
     return key

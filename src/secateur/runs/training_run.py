@@ -96,7 +96,7 @@ def resume_training(where: str, verb: str, place: Place, data_file: str = "") ->
 
 
 def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataConfig, *, moved: bool) -> None:
-    """Refuses to go on with other classes than the training began with; if the data set has moved, with other content.
+    """Refuses to resume with other classes than the training began with; if the data set has moved, with other content.
 
     Raises:
         UserError: saying what is not as it was.
@@ -111,7 +111,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataC
     try:
         indices = {split: split_index(data, split) for split in ("train", "val")}
     except UserError as error:
-        hint = "" if moved else " If the data set has moved, give its data.yaml as --data, beside --resume."
+        hint = "" if moved else " If the data set has moved, repeat the command with its data.yaml as --data."
         raise UserError(f"{error}{hint}") from error
     if not moved:
         return

@@ -68,7 +68,7 @@ def fit(
         like: checkpoint whose history, plan and training notes the new ones continue.
         index: labels for AutoAnchor; without it the anchors stay.
         course: what sets this kind of training apart.
-        subject: what is learned, which must be the same when the training goes on; without it nothing is compared.
+        subject: what is learned, which must be the same when the training resumes; without it nothing is compared.
 
     Raises:
         UserError: bad options, nothing to resume, other classes or data than before, a label of a class that the

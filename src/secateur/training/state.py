@@ -23,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Subject:
-    """What a training learns, which must be the same when it goes on.
+    """What a training learns, which must be the same when it resumes.
 
     Attributes:
         names: class id -> name, of the detector that is trained.
