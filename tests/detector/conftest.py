@@ -83,7 +83,7 @@ def write_stock(tmp_path: Path) -> Iterator[Callable[..., Path]]:
                 "ch": 3,
             }
         )
-        model.names = names or [f"thing {i}" for i in range(detector.nc)]
+        model.names = [f"thing {i}" for i in range(detector.nc)] if names is None else names
         if half:
             model.half()
         path = tmp_path / "stock.pt"

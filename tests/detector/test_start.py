@@ -11,7 +11,7 @@ import yaml
 
 from secateur.detector.architectures.yolov5 import YOLOv5
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.start import starting_point
+from secateur.detector.start import for_classes, starting_point
 from secateur.errors import UserError
 
 NAMES = {0: "disc", 1: "square", 2: "triangle"}
@@ -52,7 +52,7 @@ def test_a_narrow_network_stays_narrow_with_other_classes(tiny_weights: Path, tm
     assert start.names == {0: "a", 1: "b"}
 
 
-@pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {0: "square", 1: "disc", 2: "triangle"}, {0: "a", 1: "b", 2: "c"}])
+@pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {0: "square", 1: "disc", 2: "star"}, {0: "a", 1: "b", 2: "c"}])
 def test_a_head_that_does_not_know_the_classes_starts_afresh(
     names: dict[int, str], masked: Checkpoint, tmp_path: Path
 ) -> None:
@@ -62,6 +62,39 @@ def test_a_head_that_does_not_know_the_classes_starts_afresh(
     same = {name for name, t in start.tensors.items() if torch.equal(t, masked.tensors[name])}
     assert same == {name for name in masked.tensors if is_trunk(name)}
     assert set(masked.masks) - set(start.masks) == {f"{HEAD}.0.weight", f"{HEAD}.1.weight"}
+
+
+def test_a_head_that_knows_the_classes_in_another_order_is_put_into_theirs(
+    masked: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {0: "triangle", 1: "Disc", 2: "square"}
+    with caplog.at_level("INFO", "secateur"):
+        start = starting_point(str(tmp_path / "masked.safetensors"), "", names)
+    assert "the class outputs of the head change places" in caplog.text and "Fresh head" not in caplog.text
+    assert start.names == names
+    assert start.plan == masked.plan
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before, after = masked.detector().predict(images), start.detector().predict(images)
+    assert torch.equal(after, before[..., [0, 1, 2, 3, 4, 7, 5, 6]])
+    # A mask belongs to the weights that it holds at zero, wherever they go.
+    held = {name: mask.clone() for name, mask in masked.masks.items() if not is_trunk(name)}
+    for name, mask in held.items():
+        rows = mask.view(-1, 8, *mask.shape[1:])[:, [0, 1, 2, 3, 4, 7, 5, 6]].reshape(mask.shape)
+        assert torch.equal(start.masks[name], rows)
+    assert len(held) == 2 and start.masks.keys() == masked.masks.keys()
+
+
+def test_there_and_back_is_the_same_detector(tiny_weights: Path) -> None:
+    checkpoint = load_checkpoint(tiny_weights)
+    other = for_classes(checkpoint, {0: "square", 1: "triangle", 2: "disc"})
+    back = for_classes(other, NAMES)
+    assert not torch.equal(other.tensors[f"{HEAD}.0.weight"], checkpoint.tensors[f"{HEAD}.0.weight"])
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+def test_a_data_set_without_names_takes_none_away(tiny_weights: Path) -> None:
+    assert starting_point(str(tiny_weights), "", {0: "class0", 1: "class1", 2: "class2"}).names == NAMES
 
 
 def test_names_that_say_nothing_are_taken_over(tiny_weights: Path, tmp_path: Path) -> None:

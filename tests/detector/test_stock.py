@@ -21,6 +21,7 @@ from torch import nn
 
 from secateur.deploy.exporting import about
 from secateur.detector.checkpoint import load_checkpoint
+from secateur.detector.classes import knows_classes
 from secateur.detector.model import Detector
 from secateur.detector.topology import parse_topology
 from secateur.errors import UserError
@@ -118,6 +119,36 @@ def test_the_licence_goes_on_into_exported_files(words: Any, told: str | None, w
 @pytest.mark.parametrize(("options", "epochs"), [({"epochs": 300}, 300), ({"epochs": 0}, None), (None, None)])
 def test_the_epochs_of_the_training_are_kept(options: Any, epochs: int | None, write_stock: Any) -> None:
     assert load_checkpoint(write_stock(tiny(), opt=options)).training["epochs"] == epochs
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        ([], True),
+        ({}, True),
+        (["cat", "dog"], False),
+        # These were given, though they are the numbers of their classes.
+        (["0", "1"], False),
+        ({0: "1", 1: "0"}, False),
+    ],
+)
+def test_names_that_a_file_lacks_fit_every_data_set(names: Any, known: bool, write_stock: Any) -> None:
+    checkpoint = load_checkpoint(write_stock(tiny(nc=2), names=names))
+    assert knows_classes(checkpoint.names, {0: "left", 1: "right"}) is known
+
+
+@pytest.mark.parametrize(
+    ("options", "nc", "single"),
+    [
+        ({"single_cls": True}, 1, True),
+        ({"single_cls": False}, 1, False),
+        ({"single_cls": True}, 2, False),
+        (None, 1, False),
+    ],
+)
+def test_a_training_with_one_class_for_all_is_known(options: Any, nc: int, single: bool, write_stock: Any) -> None:
+    file = write_stock(tiny(nc=nc), opt=options)
+    assert load_checkpoint(file).single_cls is single
 
 
 def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., Detector], write_stock: Any) -> None:

@@ -117,6 +117,11 @@ def test_resume_refuses_other_options_and_missing_states(tmp_path: Path) -> None
         fit(toy_detector(), ToyBatches(), SETTINGS, folder=tmp_path, resume=True)
 
 
+def test_a_label_of_a_class_that_the_detector_lacks_does_not_reach_the_loss(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"class id 3, but the detector has 3 classes \(ids 0 to 2\)"):
+        fit(toy_detector(), ToyBatches(classes=4), SETTINGS, folder=tmp_path)
+
+
 def _interrupted(folder: Path) -> dict[str, Any]:
     """The state of a training that was stopped in its second epoch."""
     with pytest.raises(KeyboardInterrupt):

@@ -117,7 +117,7 @@ def score(
     if statistics is not None or not importance.needs_gradients(criterion):
         return importance.score(criterion, graph, statistics or collect(network, graph))
     checkpoint = checkpoint_of(model)
-    context = context_of(checkpoint, data, image_size=image_size, device=device)
+    context = context_of(checkpoint, data, image_size=image_size, device=device).known_to(checkpoint)
     settings = ScoreSettings(criterion=criterion, statistics_images=images)
     return cutting.score_channels(checkpoint.detector().to(context.device), graph, context, settings)
 

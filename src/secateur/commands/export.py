@@ -101,13 +101,12 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:
     """The images that int8 is measured on, or its accuracy held; None where neither is asked for or can be."""
+    from secateur.compression.context import known_data
     from secateur.compression.measuring import split_index
     from secateur.data.config import load_data_config
-    from secateur.detector.classes import check_classes
 
     asked = options.measure or options.export.accuracy_drop > 0
     if not asked or not options.data or options.export.precision != "int8":
         return None
-    config = load_data_config(options.data)
-    check_classes(checkpoint, config.names, options.weights, str(config.file))
+    config = known_data(checkpoint, load_data_config(options.data), options.weights)
     return split_index(config, "val", tell=True)

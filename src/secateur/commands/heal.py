@@ -39,7 +39,8 @@ class HealOptions:
 )
 def heal(options: HealOptions) -> Summary:
     """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
-    from secateur.compression.context import Context
+    from secateur.compression.context import Context, known_data
+    from secateur.compression.heal import UNLABELLED
     from secateur.compression.measuring import usable_size
     from secateur.data.config import load_data_config, pictures
     from secateur.detector.checkpoint import load_checkpoint
@@ -49,11 +50,14 @@ def heal(options: HealOptions) -> Summary:
 
     weights = require(options.weights, "--weights", "pruned.safetensors")
     checkpoint = load_checkpoint(weights)
+    data = load_data_config(options.data) if options.data else None
+    if data is not None:
+        data = known_data(checkpoint, data, weights, otherwise=UNLABELLED)
     teacher = options.teacher or teacher_file(checkpoint)
     context = Context(
         usable_size(checkpoint, options.image_size),
         pick_device(options.device),
-        load_data_config(options.data) if options.data else None,
+        data,
         options.batch_size,
         options.workers,
         options.seed,

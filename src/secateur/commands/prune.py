@@ -68,11 +68,10 @@ class PruneOptions:
 )
 def prune(options: PruneOptions) -> Summary:
     """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
-    from secateur.compression.context import Context
+    from secateur.compression.context import Context, known_data
     from secateur.compression.measuring import usable_size
     from secateur.data.config import load_data_config, pictures
     from secateur.detector.checkpoint import load_checkpoint
-    from secateur.detector.classes import check_classes
     from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
 
@@ -82,7 +81,7 @@ def prune(options: PruneOptions) -> Summary:
     data = load_data_config(options.data) if options.data else None
     images = pictures(options.images, checkpoint.names) if options.images else None
     if data is not None:
-        check_classes(checkpoint, data.names, weights, str(data.file))
+        data = known_data(checkpoint, data, weights)
     context = Context(
         usable_size(checkpoint, options.image_size),
         pick_device(options.device),

@@ -100,10 +100,10 @@ def finetune(options: FinetuneOptions) -> Summary:
 def _begun_or_resumed(
     verb: str, options: Any, defaults: Any, step: Callable[[], TrainingStep], weights: str, cfg: str = ""
 ) -> Summary:
-    """A new training of this kind, or with --resume the interrupted one, beside which no other option may stand."""
+    """A new training of this kind, or with --resume the interrupted one, with no other option than --data."""
     from secateur.runs.training_run import begin_training, resume_training
 
     if options.resume:
         refuse_beside_resume(options, defaults)
-        return resume_training(options.resume, verb, options.place)
+        return resume_training(options.resume, verb, options.place, options.data)
     return begin_training(step(), options.data, weights, cfg, options.place)

@@ -50,9 +50,9 @@ class ValOptions:
 @command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed", lambda: ValOptions, order=80)
 def val(options: ValOptions) -> Summary:
     """Evaluates one file; the summary goes into a fresh folder."""
+    from secateur.compression.context import known_data
     from secateur.compression.measuring import split_index
     from secateur.data.config import load_data_config
-    from secateur.detector.classes import check_classes
     from secateur.evaluation.validate import validate
     from secateur.report.pictures import draw_evaluation
 
@@ -60,12 +60,13 @@ def val(options: ValOptions) -> Summary:
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     predictor, image_size, model, line = opened(options, weights)
     if not options.single_cls:
-        check_classes(predictor, data.names, weights, str(data.file))
+        data = known_data(predictor, data, weights)
+    single_cls = options.single_cls or data.one_class
     settings = ValSettings(
         image_size=image_size,
         batch_size=options.batch_size,
         nms=options.nms,
-        single_cls=options.single_cls,
+        single_cls=single_cls,
         workers=options.workers,
         coco=options.coco,
         save_json=options.save_json,
@@ -73,7 +74,7 @@ def val(options: ValOptions) -> Summary:
         plots=options.plots,
     )
     with options.place.new("val") as folder:
-        index = split_index(data, options.task, single_cls=options.single_cls, tell=True)
+        index = split_index(data, options.task, single_cls=single_cls, tell=True)
         metrics = validate(predictor, index, settings, folder=folder)
         print(line)
         print(metrics.table())
@@ -119,4 +120,5 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, int, dict[str,
     network = checkpoint.detector().to(device)
     described = summary(checkpoint, size, layer_flops(checkpoint.detector(), size))
     model = describe(checkpoint, size)
-    return TorchPredictor(network, options.precision), size, model, f"{weights}: {described.line()}"
+    predictor = TorchPredictor(network, options.precision, single_cls=checkpoint.single_cls)
+    return predictor, size, model, f"{weights}: {described.line()}"

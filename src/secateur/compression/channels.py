@@ -72,6 +72,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
         UserError: as the cut itself would raise it.
     """
     settings.check()
+    context.known_to(checkpoint)
     CRITERIA[settings.score.criterion]  # an unknown name is an error that lists the known ones
     if needs_gradients(settings.score.criterion):
         context.require_pictures(f"The criterion {settings.score.criterion}")
@@ -124,9 +125,11 @@ def decide(
         folder: where rounds and a search keep what they have done, so that they go on after a kill.
 
     Raises:
-        UserError: bad options, a budget out of reach, or a criterion without what it needs.
+        UserError: bad options, a budget out of reach, a criterion without what it needs, or a data set whose classes
+            the checkpoint does not know.
     """
     settings.check()
+    context = context.known_to(checkpoint)
     detector = checkpoint.detector().to(context.device)
     graph = traced_for(checkpoint, detector, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
@@ -201,7 +204,7 @@ def cliff_around(
         return None
     index = split_index(context.data, "val")
     limit = min(settings.cliff.cliff_images, len(index.files)) or None
-    measure = evaluator(index, val_settings(context, workers=0), limit)
+    measure = evaluator(index, val_settings(context, workers=0, single_cls=context.data.one_class), limit)
 
     def corrected(smaller: Detector, rung: Plan) -> Detector:
         shorter = None if rung.removed_blocks else (detector, graph)
@@ -244,7 +247,11 @@ def repair(checkpoint: Checkpoint, decision: Decision, context: Context, setting
     """The smaller detector, mended beside the whole one, or with its norms re-estimated.
 
     With re-estimation, and where there are no images, the constants of the removed channels are absorbed first.
+
+    Raises:
+        UserError: the checkpoint does not know the classes of the data set.
     """
+    context = context.known_to(checkpoint)
     whole = checkpoint.detector().to(context.device)
     mending = Mending(whole, context, settings, checkpoint.masks)
     detector = without_removed_blocks(whole, decision.plan)

@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from secateur.data.config import DataConfig
 from secateur.detector.checkpoint import Checkpoint
+from secateur.detector.classes import ONE_CLASS, Named, check_classes
 from secateur.errors import UserError
+
+LOG = logging.getLogger("secateur")
+
+
+@runtime_checkable
+class _SaysOneClass(Protocol):
+    """A checkpoint or a predictor."""
+
+    @property
+    def single_cls(self) -> bool:
+        """Whether it has one class in place of all classes of its data set (--single-cls)."""
+
+
+def is_one_class(detector: Named) -> bool:
+    """Whether a detector has one class because it was trained with --single-cls."""
+    return isinstance(detector, _SaysOneClass) and detector.single_cls
+
+
+def as_one_class(data: DataConfig) -> DataConfig:
+    """The data set whose objects are all of one class; a single class keeps its name."""
+    names = dict(data.names) if data.nc == 1 else {0: ONE_CLASS}
+    return replace(data, names=names, one_class=True)
+
+
+def known_data(detector: Named, data: DataConfig, weights: str = "The detector", *, otherwise: str = "") -> DataConfig:
+    """The data set as a detector knows it; for one that was trained with --single-cls all objects are of one class.
+
+    Everything that reads the labels of a data set for a detector asks here first.
+
+    Args:
+        detector: a checkpoint, a network or a predictor.
+        weights: its file, for the error.
+        otherwise: what can be done instead, for the error.
+
+    Raises:
+        UserError: the detector does not know these classes.
+    """
+    if not data.labelled:
+        return data
+    if is_one_class(detector):
+        if data.nc > 1:
+            LOG.info("%s was trained with --single-cls: all objects of %s count as one class", weights, data.file)
+        return as_one_class(data)
+    check_classes(detector, data.names, weights, str(data.file), otherwise=otherwise)
+    return data
 
 
 class Memory(Protocol):
@@ -142,6 +189,14 @@ class Context:
         if self.data is None:
             raise UserError(f"{reader} reads images: give the data set, for example --data data.yaml.")
         return self.data
+
+    def known_to(self, detector: Named, *, otherwise: str = "") -> Context:
+        """The same with its data set as the detector knows it, see `known_data`.
+
+        Raises:
+            UserError: the detector does not know the classes of the data set.
+        """
+        return self if self.data is None else replace(self, data=known_data(detector, self.data, otherwise=otherwise))
 
     def place(self, name: str) -> Path:
         """The folder for the files of one part of the work.

@@ -151,7 +151,7 @@ def narrow_start(dense: Checkpoint, start: Checkpoint, narrowing: Narrowing, see
     """
     torch.manual_seed(seed)
     network = Detector(_topology(dense).with_widths(narrowing.widths), dense.names)
-    fresh = Checkpoint.of(network, image_size=dense.image_size)
+    fresh = Checkpoint.of(network, image_size=dense.image_size, training={"single_cls": dense.single_cls})
     same = {
         name: start.tensors[name].to(tensor.dtype)
         for name, tensor in fresh.tensors.items()

@@ -15,7 +15,7 @@ from secateur.compression.measuring import split_index
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
-from secateur.data.index import Index
+from secateur.data.index import Index, content_signature
 from secateur.detector.architectures.yolov5 import YOLOv5
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
@@ -30,7 +30,7 @@ from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
 from secateur.training.session import Course
 from secateur.training.settings import TrainSettings
-from secateur.training.state import has_state
+from secateur.training.state import Subject, has_state
 
 PIECE = 20
 """Steps between two looks at the pictures that are held out; an epoch of the loop."""
@@ -40,6 +40,7 @@ HELD_OUT_SHARE, HELD_OUT_LEAST, HELD_OUT_MOST = 0.1, 8, 64
 WARMUP_STEPS = 10
 FEWEST = 16
 """Pictures under which there is nothing to learn from."""
+UNLABELLED = "give its images alone (--images): healing reads no labels"
 
 
 class Pieces:
@@ -83,11 +84,12 @@ def check_teacher(student: Checkpoint, teacher: Checkpoint, name: str = "") -> N
 
 
 def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Context, name: str = "") -> None:
-    """Looks for what would stop a healing: no pictures, too few, a teacher that does not fit.
+    """Looks for what would stop a healing: no pictures, too few, other classes, a teacher that does not fit.
 
     Raises:
         UserError: naming it.
     """
+    context = context.known_to(student, otherwise=UNLABELLED)
     divided(split_index(context.require_pictures("Healing"), "train", objects=False), context.seed)
     if teacher is not None:
         check_teacher(student, teacher, name)
@@ -105,13 +107,14 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         folder: results.csv, weights/best and weights/last, and the state from which a killed healing goes on.
 
     Raises:
-        UserError: no pictures or too few, or a teacher that does not fit.
+        UserError: no pictures or too few, a data set of other classes, or a teacher that does not fit.
     """
-    data = context.require_pictures("Healing")
+    data = context.known_to(start, otherwise=UNLABELLED).require_pictures("Healing")
     check_teacher(start, teacher)
     detector, whole = start.detector(), teacher.detector()
     assert isinstance(detector, Detector) and isinstance(whole, Detector)
-    pictures, held_out = divided(split_index(data, "train", objects=False), context.seed)
+    index = split_index(data, "train", objects=False)
+    pictures, held_out = divided(index, context.seed)
     train = train_settings(settings, context, len(pictures.files))
     stage = Stage(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
     methods = "raw+features" if settings.heal_features and comparable(start, teacher) else "raw"
@@ -139,6 +142,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=context.image_size),
         course=Course(labels=False, average_decay=0.98, average_ramp=20.0),
+        subject=Subject(start.names, {"the images": content_signature(index)}, start.names),
     )
 
 

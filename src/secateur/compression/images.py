@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.compression.context import Context
+from secateur.compression.context import Context, known_data
 from secateur.compression.measuring import split_index
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
@@ -130,11 +130,15 @@ def labelled_images(
         strict: pictures without labels on which the labeller sees nothing at all are an error.
 
     Raises:
-        UserError: no images; or the detector has no loss of its own, or sees nothing on any picture.
+        UserError: no images; or the detector has no loss of its own, does not know the classes of the labels, or sees
+            nothing on any picture.
     """
     loss = image_losses(detector, context)
+    data = context.require_pictures("This step")
+    if not data.one_class:
+        known_data(detector, data)
     batches = training_batches(context, limit, channels=detector.architecture.channels, objects=True).epoch(draw)
-    if context.pictures is not None and not context.pictures.labelled:
+    if not data.labelled:
         batches = own_detections(labeller or detector, batches, context, limit, draw, strict)
     return batches, loss
 

@@ -34,8 +34,9 @@ def remove_layers(
     A detector without bottlenecks to spare comes back as it is.
 
     Raises:
-        UserError: unknown layer score, or one without the images that it reads.
+        UserError: unknown layer score, one without the images that it reads, or a data set of other classes.
     """
+    context = context.known_to(checkpoint)
     detector = checkpoint.detector().to(context.device)
     choice = select(detector, settings, *_evidence(detector, context, settings))
     for note in choice.notes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from secateur.compression.context import Context
+from secateur.compression.context import Context, known_data
 from secateur.data.config import DataConfig
 from secateur.data.index import Index, scan, without_objects
 from secateur.deploy.runtimes import open_predictor, runtime_of
@@ -86,7 +86,7 @@ def split_index(
     """
     if split not in data.splits:
         raise UserError(f"{data.file} has no '{split}' split; it has {', '.join(data.splits)}.")
-    index = scan(data, split, single_cls=single_cls, progress=tell)
+    index = scan(data, split, single_cls=single_cls or data.one_class, progress=tell)
     nothing = without_objects(index, split, data) if objects and data.labelled else None
     if nothing is not None:
         raise UserError(f"{nothing}{otherwise}.")
@@ -112,10 +112,13 @@ def evaluate(
     """Metrics of a checkpoint on a split of the context's data, on its device.
 
     Raises:
-        UserError: there is no data set, or it has no such split.
+        UserError: there is no data set, it has no such split, or the checkpoint does not know its classes.
     """
-    settings = settings or val_settings(context)
-    index = split_index(context.require_data("An evaluation"), split, single_cls=settings.single_cls)
+    settings, data = settings or val_settings(context), context.require_data("An evaluation")
+    if not settings.single_cls:
+        data = known_data(checkpoint, data)
+        settings = dataclasses.replace(settings, single_cls=data.one_class)
+    index = split_index(data, split, single_cls=settings.single_cls)
     return validate(TorchPredictor(checkpoint.detector().to(context.device)), index, settings)
 
 

@@ -97,9 +97,10 @@ class Fitness:
 
     def __init__(self, detector: Detector, graph: ChannelGraph, context: Context, settings: ChannelSettings) -> None:
         self.detector, self.graph, self.repair = detector, graph, settings.repair
-        index = split_index(context.require_data("The search"), "train")
+        data = context.require_data("The search")
+        index = split_index(data, "train")
         limit = min(settings.search.search_images, len(index.files)) or None
-        self.evaluate = evaluator(index, val_settings(context, workers=0), limit)
+        self.evaluate = evaluator(index, val_settings(context, workers=0, single_cls=data.one_class), limit)
         count, channels = min(self.repair.recalibrate, CALIBRATION_IMAGES), detector.architecture.channels
         self.images = list(_calibration_images(context, count, channels))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context
+from secateur.compression.context import Context, as_one_class, known_data
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.data.augment import Augmentation
 from secateur.data.batches import TrainBatches, train_batches
+from secateur.data.config import DataConfig
 from secateur.data.dataset import DetectionDataset
-from secateur.data.index import Index
+from secateur.data.index import Index, content_signature
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
+from secateur.detector.start import for_classes, keeps_its_head
 from secateur.distillation.settings import DistillSettings
 from secateur.distillation.teacher import check_distillation, distillation, find_teacher
 from secateur.errors import UserError
@@ -28,7 +31,7 @@ from secateur.training.hooks import Hook
 from secateur.training.loop import FitResult, fit
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
-from secateur.training.state import has_state
+from secateur.training.state import Subject, has_state
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,28 @@ def training_batches(
     )
 
 
+def for_training(start: Checkpoint, data: DataConfig, *, single_cls: bool) -> tuple[Checkpoint, DataConfig, bool]:
+    """A checkpoint and a data set with the same classes, and whether all are one class.
+
+    Args:
+        single_cls: it is asked for; a checkpoint that was trained so is trained so again.
+
+    Raises:
+        UserError: the classes differ in more than their order.
+    """
+    if single_cls or start.single_cls:
+        data = as_one_class(data) if single_cls else known_data(start, data)
+        return (start if start.single_cls else for_classes(start, data.names)), data, True
+    if not keeps_its_head(start, data.names):
+        data = known_data(start, data)
+    return for_classes(start, data.names), data, data.one_class
+
+
+def contents(indices: Mapping[str, Index]) -> dict[str, str]:
+    """What of the splits must not change while a training is interrupted, in words, and a digest of each."""
+    return {f"the {split} images or labels": content_signature(index) for split, index in indices.items()}
+
+
 def train_checkpoint(
     start: Checkpoint,
     context: Context,
@@ -135,7 +160,8 @@ def train_checkpoint(
 ) -> FitResult:
     """Trains from a checkpoint; writes weights/best and weights/last, results.csv and plots into `folder`.
 
-    Where `folder` holds the state of an interrupted training, that one goes on.
+    Where `folder` holds the state of an interrupted training, that one resumes. The head of a detector that knows the
+    classes of the data set in another order is put into this one. With `single_cls` the head has one class.
 
     Args:
         context: the data set, and the dense detector that teaches where no other teacher is named.
@@ -143,15 +169,16 @@ def train_checkpoint(
         methods: what acts besides the plain loop.
 
     Raises:
-        UserError: no data set, one that is broken, or methods that do not fit the checkpoint.
+        UserError: no data set, one that is broken or of other classes, methods that do not fit the checkpoint, or a
+            training to resume whose classes or data were others.
     """
-    methods, data = methods or Methods(), context.require_data("A training")
+    methods, given = methods or Methods(), start
+    start, data, single = for_training(start, context.require_data("A training"), single_cls=settings.single_cls)
     detector = start.detector()
     if not isinstance(detector, Detector):
         raise UserError(f"There is no training for networks of the kind '{start.architecture.kind}'.")
-    settings = dataclasses.replace(settings, image_size=context.image_size)
-    train_index = split_index(data, "train", single_cls=settings.single_cls)
-    val_index = split_index(data, "val", single_cls=settings.single_cls)
+    settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single)
+    train_index, val_index = split_index(data, "train"), split_index(data, "val")
     stride, channels = int(max(detector.strides)), start.architecture.channels
     batches = training_batches(train_index, settings, stride, context, channels=channels)
     rank, _ = rank_and_world()
@@ -167,10 +194,11 @@ def train_checkpoint(
         folder=folder,
         hooks=[*more, *hooks],
         terms=terms,
-        evaluate=evaluator(val_index, val_settings(context, single_cls=settings.single_cls)),
+        evaluate=evaluator(val_index, val_settings(context, single_cls=single)),
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
         index=train_index,
+        subject=Subject(start.names, contents({"train": train_index, "val": val_index}), given.names),
     )
     if rank == 0:
         draw_results(folder)

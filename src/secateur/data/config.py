@@ -24,7 +24,8 @@ class DataConfig:
     """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names.
 
     Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures. Where rows of
-    labels hold a box and key points, `kpt_shape` is their number and the values of each (2 or 3).
+    labels hold a box and key points, `kpt_shape` is their number and the values of each (2 or 3). Where it is
+    `one_class`, every object counts as class 0, also where its label names another.
     """
 
     file: Path
@@ -33,6 +34,7 @@ class DataConfig:
     names: dict[int, str]
     labelled: bool = True
     kpt_shape: tuple[int, int] | None = None
+    one_class: bool = False
 
     @property
     def nc(self) -> int:

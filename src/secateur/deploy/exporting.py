@@ -75,4 +75,6 @@ def about(checkpoint: Checkpoint) -> dict[str, str]:
     licence = checkpoint.training.get("license")
     if isinstance(licence, str):
         told["license"] = licence
+    if checkpoint.single_cls:
+        told["single_cls"] = "True"
     return told

@@ -31,6 +31,7 @@ class Metadata:
         channels: of the image.
         output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
         precision: "fp32", "fp16" or "int8".
+        single_cls: the detector has one class in place of all classes of its data set.
         about: more for people: lineage, licence of the weights, who wrote the file.
         own: this package wrote it; what another program wrote is recognised by its answers.
         task: of a foreign file, in its word: "detect", "segment"; "" where it does not tell.
@@ -47,6 +48,7 @@ class Metadata:
     channels: int = 3
     output: str = "decoded"
     precision: str = "fp32"
+    single_cls: bool = False
     about: Mapping[str, str] = field(default_factory=dict)
     own: bool = field(default=False, compare=False)
     task: str = field(default="", compare=False)
@@ -69,6 +71,7 @@ class Metadata:
             "channels": self.channels,
             "output": self.output,
             "precision": self.precision,
+            **({"single_cls": True} if self.single_cls else {}),
         }
 
     def to_text(self) -> dict[str, str]:
@@ -128,6 +131,7 @@ class Metadata:
             classes=int(_number(known.get("nc")) or 0),
             suppressed=_suppressed(known),
             title=_text(known.get("description")),
+            single_cls=known.get("single_cls") is True,
         )
 
 

@@ -79,6 +79,7 @@ class FilePredictor:
         self.nc, self.strides = self.layout.nc, self.layout.strides
         self.names = {i: metadata.names.get(i, f"class{i}") for i in range(self.nc)}
         self.channels = metadata.channels if takes[1] is None else takes[1]
+        self.single_cls = metadata.single_cls
         self.batch = takes[0]
         height, width = takes[2], takes[3]
         self.image_size = (height, width) if height is not None and width is not None else None

@@ -102,6 +102,14 @@ class Checkpoint:
         return self.architecture.nc
 
     @property
+    def single_cls(self) -> bool:
+        """Whether it has one class in place of all classes of the data set that it was trained on (--single-cls)."""
+        stages = [stage.settings for stage in self.history if "single_cls" in stage.settings]
+        notes = self.training.get("settings", self.training)
+        last = stages[-1] if stages else notes if isinstance(notes, Mapping) else {}
+        return self.nc == 1 and last.get("single_cls") is True
+
+    @property
     def topology(self) -> Topology:
         """The blocks of a network of the YOLOv5 family.
 

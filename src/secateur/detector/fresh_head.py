@@ -1,8 +1,8 @@
-"""A head that starts afresh for other classes, beside a trunk that keeps its tensors."""
+"""A head for other classes, beside a trunk that keeps its tensors: it starts afresh, or its classes change places."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -50,6 +50,26 @@ def with_room_for(head: Mapping[str, tuple[int | None, ...]], tensors: Mapping[s
         if name in tensors
     }
     return {**tensors, **room}
+
+
+def in_class_order(
+    architecture: Architecture, tensors: Mapping[str, Tensor], order: Sequence[int]
+) -> dict[str, Tensor]:
+    """Tensors, or masks, of a YOLOv5 detector with the class outputs in another order; all else stays.
+
+    A `Detect` layer has, for every anchor, four outputs of the box, one of the objectness and one a class: the rows of
+    its weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)].
+
+    Args:
+        order: for every class its place up to now.
+    """
+    rows = torch.tensor([*range(5), *(5 + place for place in order)])
+    moved = {
+        name: tensors[name].unflatten(0, (-1, 5 + len(order)))[:, rows].flatten(0, 1).contiguous()
+        for name in head_tensors(architecture)
+        if name in tensors
+    }
+    return {**tensors, **moved}
 
 
 def start_afresh_(network: nn.Module, head: Mapping[str, tuple[int | None, ...]]) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from secateur.detector.architectures.yolov5 import YOLOv5
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.classes import knows_classes
-from secateur.detector.fresh_head import head_tensors
+from secateur.detector.classes import are_made_up, class_order, knows_classes
+from secateur.detector.fresh_head import head_tensors, in_class_order
 from secateur.detector.model import Detector
 from secateur.detector.topology import Block, Topology
 from secateur.errors import UserError
@@ -22,9 +22,9 @@ LOG = logging.getLogger("secateur")
 def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int = 0, anchors: int = 0) -> Checkpoint:
     """The checkpoint that a training with these classes starts from.
 
-    With weights alone the network keeps its shapes (a pruned one stays pruned); a head that does not know these classes
-    starts afresh. With a model YAML alone the network is fresh. With both, the YAML must describe the network of the
-    weights and gives the anchors.
+    With weights alone the network keeps its shapes (a pruned one stays pruned); a head that knows these classes in
+    another order is put into this one, one that does not know them starts afresh. With a model YAML alone the network
+    is fresh. With both, the YAML must describe the network of the weights and gives the anchors.
 
     Args:
         weights: a checkpoint, or an official name; may be empty.
@@ -45,20 +45,53 @@ def starting_point(weights: str, cfg: str, names: Mapping[int, str], seed: int =
     if cfg:
         written = Topology.from_yaml(cfg, nc=len(names))
         check_topology(checkpoint, written)
-    if not knows_classes(checkpoint.names, names):
-        known = "other classes" if checkpoint.nc == len(names) else f"{checkpoint.nc} classes"
-        LOG.info("Fresh head for %d classes (the weights know %s)", len(names), known)
-        # A plan speaks of the network that was cut from, whose head is no more; masks speak of weights that were.
-        detector = checkpoint.detector_for(names)
-        head = head_tensors(checkpoint.architecture.with_classes(len(names)))
-        held = {name: mask for name, mask in checkpoint.masks.items() if name not in head}
-        checkpoint = Checkpoint.of(detector, like=replace(checkpoint, plan=None, masks=held))
+    checkpoint = for_classes(checkpoint, names)
     if cfg:
         fresh = Checkpoint.of(Detector(written, names)).tensors
         own = {name: tensor for name, tensor in fresh.items() if name.endswith(".anchors")}
         topology = replace(checkpoint.topology, anchors=written.anchors, anchors_pending=written.anchors_pending)
         checkpoint = replace(checkpoint, architecture=YOLOv5(topology), tensors={**checkpoint.tensors, **own})
-    return replace(checkpoint, names=dict(names))
+    return checkpoint
+
+
+def keeps_its_head(checkpoint: Checkpoint, names: Mapping[int, str]) -> bool:
+    """Whether a detector knows these classes, in this order or in another one into which its head can be put."""
+    return knows_classes(checkpoint.names, names) or _new_order(checkpoint, names) is not None
+
+
+def for_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
+    """The checkpoint for these classes; a notice says what becomes of a head that does not know them as they are.
+
+    Where they are its own in another order, the outputs of the head change places; otherwise the head starts afresh.
+    Names that are made up replace none.
+    """
+    if knows_classes(checkpoint.names, names):
+        return checkpoint if are_made_up(names) else replace(checkpoint, names=dict(names))
+    order = _new_order(checkpoint, names)
+    if order is not None:
+        LOG.info("The weights know these classes in another order: the class outputs of the head change places")
+        tensors, masks = (
+            in_class_order(checkpoint.architecture, values, order) for values in (checkpoint.tensors, checkpoint.masks)
+        )
+        return replace(checkpoint, tensors=tensors, masks=masks, names=dict(names))
+    known = "other classes" if checkpoint.nc == len(names) else _count(checkpoint.nc)
+    LOG.info("Fresh head for %s (the weights know %s)", _count(len(names)), known)
+    # A plan speaks of the network that was cut from, whose head is no more; masks speak of weights that were.
+    detector = checkpoint.detector_for(names)
+    head = head_tensors(checkpoint.architecture.with_classes(len(names)))
+    held = {name: mask for name, mask in checkpoint.masks.items() if name not in head}
+    fresh = Checkpoint.of(detector, like=replace(checkpoint, plan=None, masks=held))
+    return replace(fresh, names=dict(names))
+
+
+def _new_order(checkpoint: Checkpoint, names: Mapping[int, str]) -> tuple[int, ...] | None:
+    """For every class its place in the head of the weights; None where they are others, or the head is not known."""
+    known = isinstance(checkpoint.architecture, YOLOv5) and checkpoint.topology.blocks[-1].kind == "Detect"
+    return class_order(checkpoint.names, names) if known else None
+
+
+def _count(classes: int) -> str:
+    return f"{classes} {'class' if classes == 1 else 'classes'}"
 
 
 def check_topology(checkpoint: Checkpoint, topology: Topology) -> None:

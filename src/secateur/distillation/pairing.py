@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.detector.classes import moved_class
 from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.pruning.graph import Bools, ChannelGraph, trace
@@ -30,13 +31,13 @@ def check_pair(student: Detector, teacher: Detector, name: str = "") -> None:
             f"{title} knows {_count(teacher.nc, 'class', 'classes')} but the data set has {student.nc}; "
             "give --teacher a detector that was trained on these classes."
         )
-    index = {label: i for i, label in student.names.items()}
-    for i, label in teacher.names.items():
-        if index.get(label, i) != i:
-            raise UserError(
-                f"{title} has class {label} as number {i}, the data set as number {index[label]}; "
-                "give --teacher a detector that was trained on the classes in this order."
-            )
+    moved = moved_class(teacher.names, student.names)
+    if moved is not None:
+        label, place, other = moved
+        raise UserError(
+            f"{title} has class {label} as number {place}, the data set as number {other}; "
+            "give --teacher a detector that was trained on the classes in this order."
+        )
     if teacher.architecture.channels != student.architecture.channels:
         raise UserError(
             f"{title} reads images of {teacher.architecture.channels} channels and the student of "

@@ -113,12 +113,13 @@ class TorchPredictor:
     The network itself and its training flag stay as they are.
     """
 
-    def __init__(self, network: DetectionNetwork, precision: str = "fp32") -> None:
+    def __init__(self, network: DetectionNetwork, precision: str = "fp32", *, single_cls: bool = False) -> None:
         """Takes a copy of the network as it is now.
 
         Args:
             network: what is asked.
             precision: "fp32", "bf16" or "fp16"; below fp32 it runs under autocast, and fp16 needs a GPU.
+            single_cls: the network has one class in place of all classes of its data set.
 
         Raises:
             UserError: unknown precision.
@@ -126,6 +127,7 @@ class TorchPredictor:
         assert isinstance(network, nn.Module)
         self.names = dict(network.names)
         self.nc, self.strides, self.channels = network.nc, network.strides, network.architecture.channels
+        self.single_cls = single_cls
         self.image_size: int | tuple[int, int] | None = None
         self.device = next(network.parameters()).device
         self._precision = _precision(precision, self.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from secateur.data.images import Image, check_image_channels
 from secateur.data.letterbox import letterboxed, to_original
+from secateur.detector.classes import class_named
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import AnswerError, Predictor
@@ -124,12 +125,11 @@ def class_ids(words: Sequence[str], names: Mapping[int, str]) -> list[int]:
     Raises:
         UserError: there is no such class.
     """
-    by_name = {name.lower(): number for number, name in names.items()}
     ids = []
     for word in map(str, words):
-        number = int(word) if word.isdecimal() else by_name.get(word.lower(), -1)
-        if word.lower() in by_name:
-            number = by_name[word.lower()]
+        number = class_named(word, names)
+        if number is None:
+            number = int(word) if word.isdecimal() else -1
         if number not in names:
             known = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
             raise UserError(f"There is no class {word!r}; the detector knows {len(names)} classes: {known}, ...")

@@ -8,7 +8,8 @@ from typing import Any
 
 from secateur.errors import UserError
 
-HARMLESS = ("resume", "project", "name", "json")
+HARMLESS = ("resume", "project", "name", "json", "data")
+"""What says where things are; that the data set is the same one is found out by its content."""
 
 
 def refuse_beside_resume(options: Any, defaults: Any) -> None:

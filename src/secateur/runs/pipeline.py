@@ -91,6 +91,8 @@ def do_steps(
         LOG.info("[%d/%d] %s", number + 1, len(steps), planned.step.describe())
         here = _placed(dataclasses.replace(context, dense=dense), planned, first=not rows.rows)
         current = planned.step.run(current, here)
+        if current.single_cls:
+            context = context.known_to(current)
         if number == 0 and makes_dense(steps):
             dense = current
     note_latency(rows.rows, progress.parts.get("latency"))

@@ -97,6 +97,8 @@ def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[s
             objects = split == "val" or (labels and context.images is None)
             index = split_index(context.data, split, tell=True, objects=objects, otherwise=OR_IMAGES)
             key[f"the {split} images or labels"] = content_signature(index)
+    if context.data is not None:
+        key["the class names"] = digest(sorted(context.data.names.items()))
     if context.images is not None:
         key["the pictures"] = content_signature(split_index(context.images, "train", tell=True))
     return key

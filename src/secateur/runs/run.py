@@ -11,14 +11,13 @@ from secateur.compression.control import known_epochs
 from secateur.compression.measuring import split_index, usable_size
 from secateur.data.config import load_data_config
 from secateur.data.index import content_signature
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.classes import knows_classes
-from secateur.detector.start import starting_point
+from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.errors import UserError
 from secateur.files import write_json
 from secateur.machine import pick_device, processor
 from secateur.pruning.costs import COSTS
 from secateur.report.table import print_table, write_markdown
+from secateur.runs.beginning import beginning
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
 from secateur.runs.pipeline import Result, check_steps, do_steps, log_file, one_process
@@ -41,10 +40,11 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     one_process("run")
     if options.control_epochs and not options.control:
         raise UserError("--control-epochs is the length of a control: give --control too.")
-    data = load_data_config(require(options.data, "--data", "data.yaml"))
+    config = load_data_config(require(options.data, "--data", "data.yaml"))
     recipe = load_recipe(options.recipe)
     device = pick_device(options.device)
-    start = starting_point(options.weights, options.cfg, data.names, options.seed)
+    begun = beginning(options.weights, options.cfg, config, seed=options.seed)
+    start, data, trained = begun.start, begun.data, begun.trained
     image_size = usable_size(start, options.image_size)
     common = {
         "image_size": image_size,
@@ -53,7 +53,6 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         "workers": options.workers,
         "device": options.device,
     }
-    trained = bool(options.weights) and knows_classes(load_checkpoint(options.weights).names, data.names)
     steps = resolve(recipe, options.overrides, common, trained=trained)
     if not any(isinstance(planned.step, Measure) for planned in steps):
         steps = (*steps, PlannedStep(Measure()))

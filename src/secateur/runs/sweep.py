@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.channels import Decision, cut_channels, repair, score_channels
-from secateur.compression.context import Context
+from secateur.compression.context import Context, known_data
 from secateur.compression.measuring import describe, evaluate, split_index, usable_size
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.rounding import decided_guards
@@ -20,7 +20,6 @@ from secateur.data.config import load_data_config
 from secateur.data.images import check_image_channels
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.classes import check_classes
 from secateur.files import write_json, write_text
 from secateur.machine import pick_device
 from secateur.pruning.allocation import allocate
@@ -62,7 +61,7 @@ def sweep(options: SweepOptions) -> Summary:
     weights = require(options.weights, "--weights", "best.pt")
     data = load_data_config(require(options.data, "--data", "data.yaml"))
     checkpoint = load_checkpoint(weights)
-    check_classes(checkpoint, data.names, weights, str(data.file))
+    data = known_data(checkpoint, data, weights)
     image_size = usable_size(checkpoint, options.image_size)
     device = pick_device(options.device)
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=checkpoint)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context
+from secateur.compression.context import Context, as_one_class
 from secateur.compression.measuring import describe, evaluate, split_index, usable_size, val_settings
-from secateur.compression.training import train_checkpoint
+from secateur.compression.training import contents, train_checkpoint
 from secateur.data.config import DataConfig, load_data_config
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.classes import knows_classes
-from secateur.detector.start import starting_point
 from secateur.errors import Interrupted, UserError, told
 from secateur.files import no_empty_folders, read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.report.pictures import draw_evaluation
+from secateur.runs.beginning import beginning
 from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
 from secateur.runs.pipeline import log_file
 from secateur.runs.progress import run_lock
@@ -27,8 +27,9 @@ from secateur.steps.train import TrainingStep
 from secateur.training.distributed import once, rank_and_world
 from secateur.training.loop import FitResult
 from secateur.training.settings import under_present_names
-from secateur.training.state import STATE_FILE
+from secateur.training.state import STATE_FILE, Subject, has_state, read_state
 
+LOG = logging.getLogger("secateur")
 OPTIONS, START = "options.json", "start.safetensors"
 
 
@@ -43,15 +44,22 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     Raises:
         UserError: bad options or input, found before anything is written.
     """
-    data = load_data_config(require(data_file, "--data", "data.yaml"))
-    start = starting_point(weights, cfg, data.names, step.train.seed, int(step.settings().hyp.anchors))
-    step = _sized(step, usable_size(start, step.train.image_size))
-    untrained = not weights or not knows_classes(load_checkpoint(weights).names, data.names)
-    if step.distillation.distill and not step.distillation.teacher and untrained:
+    begun = beginning(
+        weights,
+        cfg,
+        load_data_config(require(data_file, "--data", "data.yaml")),
+        seed=step.train.seed,
+        anchors=int(step.settings().hyp.anchors),
+        single_cls=step.train.single_cls,
+        keep_one_class=step.verb != "train",
+    )
+    start, data = begun.start, begun.data
+    step = _with(step, image_size=usable_size(start, step.train.image_size), single_cls=data.one_class)
+    if step.distillation.distill and not step.distillation.teacher and not begun.trained:
         raise UserError("--distill has no trained detector of these classes to imitate; give one as --teacher.")
     context = _context(step, data)
     for split in ("train", "val"):
-        split_index(data, split, single_cls=step.train.single_cls, tell=True)
+        split_index(data, split, tell=True)
     step.check(start, context)
     # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
     with no_empty_folders(place.root(step.verb)):
@@ -60,25 +68,59 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
             return _trained(step, start, context, folder)
 
 
-def resume_training(where: str, verb: str, place: Place) -> Summary:
-    """Goes on with an interrupted training: same options, same state.
+def resume_training(where: str, verb: str, place: Place, data_file: str = "") -> Summary:
+    """Goes on with an interrupted training: same options, same state, same data.
 
     Args:
         where: a run folder or a file in it, or "latest" for the newest one of this verb.
+        data_file: the data set where it is now, if it has moved.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the classes, images or labels are not those that it began with.
     """
     folder = newest_run(place.root(verb)) if where == "latest" else usable_path(where)
     # YOLOv5's habit: --resume runs/train/exp/weights/last.pt.
     folder = next((f for f in (folder, *folder.parents) if (f / OPTIONS).is_file()), folder)
     if not (folder / OPTIONS).is_file():
         raise UserError(f"There is no training to resume in {folder}: {OPTIONS} is missing; give a run folder.")
-    step, data_file = restored(folder)
-    data = load_data_config(data_file)
+    step, known_file = restored(folder)
     start = load_checkpoint(folder / START)
+    data = load_data_config(data_file or known_file)
+    data = as_one_class(data) if step.train.single_cls else data
+    _check_same(folder, step, start, data, moved=bool(data_file))
     with run_lock(folder):
+        if data_file and rank_and_world()[0] == 0:
+            record = read_json(folder / OPTIONS)
+            write_json(folder / OPTIONS, {**record, "options": {**record["options"], "data": data_file}})
         return _trained(step, start, _context(step, data), folder)
+
+
+def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataConfig, *, moved: bool) -> None:
+    """Refuses to resume with other classes than the training began with; if the data set has moved, with other content.
+
+    Raises:
+        UserError: saying what is not as it was.
+    """
+    if step.train.single_cls and start.nc > 1:
+        raise UserError(
+            f"Cannot resume in {folder}: an earlier version began it, and its --single-cls kept {start.nc} classes; "
+            "start a new training."
+        )
+    names = start.names if step.train.single_cls else data.names
+    Subject(names, {}, start.names).check(folder, {})
+    try:
+        indices = {split: split_index(data, split) for split in ("train", "val")}
+    except UserError as error:
+        hint = "" if moved else " If the data set has moved, repeat the command with its data.yaml as --data."
+        raise UserError(f"{error}{hint}") from error
+    if not moved:
+        return
+    if not has_state(folder):
+        raise UserError(f"Nothing was saved in {folder} before the training ended; start it anew, with --data.")
+    state = read_state(folder)
+    if "subject" not in state:
+        LOG.warning("An earlier version began this training: whether --data is the same data set cannot be compared")
+    Subject(names, contents(indices), start.names).check(folder, state)
 
 
 def _trained(step: TrainingStep, start: Checkpoint, context: Context, folder: Path) -> Summary:
@@ -92,8 +134,8 @@ def _trained(step: TrainingStep, start: Checkpoint, context: Context, folder: Pa
         return _summary(step, folder, result, context)
 
 
-def _sized(step: TrainingStep, image_size: int) -> TrainingStep:
-    return dataclasses.replace(step, train=dataclasses.replace(step.train, image_size=image_size))
+def _with(step: TrainingStep, **settings: Any) -> TrainingStep:
+    return dataclasses.replace(step, train=dataclasses.replace(step.train, **settings))
 
 
 def _context(step: TrainingStep, data: DataConfig) -> Context:

@@ -24,7 +24,7 @@ from secateur.training.optimization.optimizer import set_rates
 from secateur.training.results import EpochBar, Evaluation, Row, duration, make_row
 from secateur.training.session import Batches, BatchLike, Course, Session, open_session
 from secateur.training.settings import TrainSettings
-from secateur.training.state import sealed_randomness
+from secateur.training.state import Subject, sealed_randomness
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def fit(
     like: Checkpoint | None = None,
     index: Index | None = None,
     course: Course = Course(),  # noqa: B008 (frozen)
+    subject: Subject | None = None,
 ) -> FitResult:
     """Trains `detector` in place; its moving average is what is evaluated and saved.
 
@@ -67,11 +68,13 @@ def fit(
         like: checkpoint whose history, plan and training notes the new ones continue.
         index: labels for AutoAnchor; without it the anchors stay.
         course: what sets this kind of training apart.
+        subject: what is learned, which must be the same when the training resumes; without it nothing is compared.
 
     Raises:
-        UserError: bad options, nothing to resume, a full disk, a diverged loss.
+        UserError: bad options, nothing to resume, other classes or data than before, a label of a class that the
+            detector does not have, a full disk, a diverged loss.
     """
-    with open_session(detector, batches, settings, folder, hooks, terms, index, course) as session:
+    with open_session(detector, batches, settings, folder, hooks, terms, index, course, subject) as session:
         run, told = session.run, False
         if resume:
             session.restore()
@@ -148,6 +151,7 @@ def sealed(batches: Iterable[Any]) -> Iterator[Any]:
 def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
     """Images float [B, C, H, W] in 0..1 and targets [T, 6] on the device, rescaled when the training is multi-scale."""
     settings, device = session.settings, session.device
+    session.check_targets(batch.targets)
     images = batch.images.to(device, non_blocking=True)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)

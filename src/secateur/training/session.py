@@ -32,7 +32,7 @@ from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import Evaluation, LossMeter, RunLog, best_figures, diverged, fitness
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings, under_present_names
-from secateur.training.state import random_state, read_state, set_random_state, write_state
+from secateur.training.state import Subject, random_state, read_state, set_random_state, write_state
 
 # Options that may change between a kill and the resumption without changing what is computed.
 FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device", "wait_minutes")
@@ -122,6 +122,24 @@ class Session:
     parameters: list[nn.Parameter]
     meter: LossMeter
     record: Record = field(default_factory=Record)
+    subject: Subject | None = None
+    labels: bool = True
+
+    def check_targets(self, targets: Tensor) -> None:
+        """Refuses labels that the loss cannot read.
+
+        Args:
+            targets: float [T, 6] rows (image, class, x, y, w, h) that are still on the CPU.
+
+        Raises:
+            UserError: one has a class id that the detector does not have.
+        """
+        classes = self.run.detector.nc
+        if self.labels and len(targets) and float(targets[:, 1].max()) >= classes:
+            raise UserError(
+                f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
+                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
+            )
 
     def check_finite(self) -> None:
         """Stops a training that diverged; an fp16 scaler may skip up to half of the batches.
@@ -185,6 +203,8 @@ class Session:
             "rows": self.run.log.rows,
             "run": {"epoch": self.run.epoch, "batch": self.run.batch, "step": self.run.step},
         }
+        if self.subject is not None:
+            state["subject"] = self.subject.to_dict()
         if not self.record.finished:
             scaler = self.precision.scaler
             state |= {
@@ -201,7 +221,7 @@ class Session:
         """Goes back to the saved state.
 
         Raises:
-            UserError: no state, a damaged one, or one of a training with other options.
+            UserError: no state, a damaged one, or one of a training with other options, classes or data.
         """
         state = read_state(self.run.folder)
         try:
@@ -214,6 +234,8 @@ class Session:
 
     def _restore(self, state: dict[str, Any]) -> None:
         _same_options(under_present_names(state["settings"]), self.settings.to_dict())
+        if self.subject is not None:
+            self.subject.check(self.run.folder, state)
         self.record = Record(**state["record"])
         self.run.log.restore(state["rows"])
         counters = state["run"]
@@ -247,6 +269,7 @@ def open_session(
     terms: Sequence[Term],
     index: Index | None,
     course: Course,
+    subject: Subject | None = None,
 ) -> Iterator[Session]:
     """Makes everything ready for the first step and, at the end, gives the detector back as a plain module."""
     device, (_, world) = pick_device(settings.device), rank_and_world()
@@ -288,6 +311,8 @@ def open_session(
         hooks=(*hooks, ema),
         parameters=[parameter for parameter in detector.parameters() if parameter.requires_grad],
         meter=LossMeter(device),
+        subject=subject,
+        labels=course.labels,
     )
     try:
         for hook in session.hooks:

@@ -50,7 +50,7 @@ class TrainSettings:
     multi_scale: bool = False
     """Image size of each batch drawn from 0.5..1.5 of image_size."""
     single_cls: bool = False
-    """Treat all classes as one."""
+    """Train one class, called object, on the objects of all classes."""
     rect: bool = False
     """Rectangular batches, without shuffling and mosaic."""
     seed: Annotated[int, SEED] = 0

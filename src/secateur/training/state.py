@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from secateur.detector.classes import changed_class
 from secateur.detector.formats.pickled import read_plain
 from secateur.errors import UserError
 from secateur.files import atomic_write
 
 STATE_FILE = "state.pt"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a training learns, which must be the same when it resumes.
+
+    Attributes:
+        names: class id -> name, of the detector that is trained.
+        data: what is learned from and measured on, in words -> a digest of its content, wherever it is.
+        start: class id -> name, of the checkpoint that the training was given; states that note no classes are of it.
+    """
+
+    names: Mapping[int, str]
+    data: Mapping[str, str]
+    start: Mapping[int, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for the state."""
+        return {"names": dict(self.names), "data": dict(self.data)}
+
+    def check(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Compares it with what a saved state notes.
+
+        Raises:
+            UserError: saying what is not as it was.
+        """
+        saved = state.get("subject", {"names": self.start, "data": {}})
+        # States of earlier versions note no content: then it is taken on trust.
+        other = [words for words, digest in self.data.items() if saved["data"].get(words, digest) != digest]
+        changes = [change for change in (changed_class(saved["names"], self.names),) if change]
+        changes += [f"{' and '.join(other)} changed since"] if other else []
+        if changes:
+            raise UserError(
+                f"Cannot resume in {folder}: {', and '.join(changes)}; put that back, or start a new training."
+            )
 
 
 def has_state(folder: str | Path) -> bool:

@@ -113,6 +113,7 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
         "epoch": plain(content.get("epoch")),
         "epochs": _option(content.get("opt"), "epochs"),
         "date": plain(content.get("date")),
+        **({"single_cls": True} if _switched_on(content.get("opt"), "single_cls") else {}),
         "hyp": plain(model.get("hyp")) or {},
     }
     names = _names(model.get("names"), topology.nc)
@@ -131,6 +132,11 @@ def _option(options: Any, name: str) -> int | None:
     """A positive number among the training options: pixels of the images, epochs; None where they do not name it."""
     value = options.get(name) if isinstance(options, dict | Record) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _switched_on(options: Any, name: str) -> bool:
+    """Whether the training options say yes."""
+    return isinstance(options, dict | Record) and options.get(name) is True
 
 
 def _topology(
