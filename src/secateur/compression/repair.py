@@ -12,6 +12,7 @@ from secateur.compression.context import Context
 from secateur.compression.images import augmented_images, labelled_images, unpadded_images
 from secateur.detector.model import Detector
 from secateur.machine import return_memory
+from secateur.pruning.graph.inputs import WithStrides
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import (
     Moments,
@@ -64,7 +65,9 @@ class Mending:
         """Pictures [B, 3, H, W] in 0..1 on the device, at most `limit`; none where there are none."""
         if self.context.pictures is None or not limit:
             return ()
-        return unpadded_images(self.context, int(max(self.whole.strides)), limit, draw)
+        # A network that tells no strides sees square images: its maps may not fit together at other sides.
+        stride = int(max(self.whole.strides)) if isinstance(self.whole, WithStrides) else self.context.image_size
+        return unpadded_images(self.context, stride, limit, draw)
 
     def __call__(self, smaller: Detector, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
         """Mends in place what `plan` left of the detector, where it is wanted and there are pictures; see `mend_`.

@@ -1,4 +1,4 @@
-"""Leaves a network as it was, whatever its forward writes into itself while it is followed."""
+"""Leaves a network as it was: undoes what its forward writes into it while it is followed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FOREIGN = frozenset({*sys.stdlib_module_names, "torch", "numpy"} - {"types"})  
 def unchanged(network: nn.Module) -> Iterator[None]:
     """Undoes every change to a network at the end, also after an exception.
 
-    Attributes, registered tensors, hooks and modes of all modules come back, and so does what lists, dicts, sets, deques,
-    arrays and plain objects among the attributes hold, however deep. These are restored in place, so that whoever else
-    refers to one sees the same object. Values of plain tensor attributes and of buffers are restored bit for bit, those
-    of parameters are not looked at.
+    Attributes, registered tensors, hooks and modes of all modules come back, and so does what lists, dicts, sets,
+    deques, arrays and plain objects among the attributes hold, however deep. These are restored in place, so that other
+    references to one see the same object. Values of plain tensor attributes and of buffers are restored bit for bit,
+    those of parameters are not looked at.
     """
     undo = _recorded(network)
     try:
