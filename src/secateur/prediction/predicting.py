@@ -105,18 +105,16 @@ class Asker:
         return [of_image[torch.isin(of_image[:, 5:].argmax(dim=1), classes)] for of_image in rows]
 
 
-def class_ids(words: Sequence[str], names: Mapping[int, str]) -> list[int]:
-    """The ids of classes that are named by id or name.
+def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]:
+    """The ids of classes that are named by id or name: a number is an id, text is a name or else an id.
 
     Raises:
         UserError: there is no such class.
     """
     by_name = {name.lower(): number for number, name in names.items()}
     ids = []
-    for word in map(str, words):
-        number = int(word) if word.isdecimal() else by_name.get(word.lower(), -1)
-        if word.lower() in by_name:
-            number = by_name[word.lower()]
+    for word in words:
+        number = word if isinstance(word, int) else by_name.get(word.lower(), int(word) if word.isdecimal() else -1)
         if number not in names:
             known = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
             raise UserError(f"There is no class {word!r}; the detector knows {len(names)} classes: {known}, ...")
