@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import secateur
+from latency_subjects import table_of
 from secateur.compression.measuring import split_index
 from secateur.data.config import load_data_config
 from secateur.data.images import read_image
@@ -257,3 +258,50 @@ def test_rounds_may_be_a_number(tiny_weights: Path, tiny_data: Path) -> None:
         tiny_weights, tiny_data, rounds=1, params=0.7, round_to=1, image_size=64, statistics_images=4, recalibrate=4
     )
     assert small.plan["after"]["parameters"] <= 0.71 * small.plan["before"]["parameters"]
+
+
+def test_int8_is_calibrated_on_images_of_any_kind(tiny_weights: Path, images: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxslim")
+    arrays = [read_image(str(file)) for file in images]
+    words = {"precision": "int8", "image_size": 64, "calibration": 8}
+    file = secateur.export(tiny_weights, tmp_path / "arrays.onnx", images=arrays, **words)
+    assert open_predictor(file).names == load_checkpoint(tiny_weights).names
+    with pytest.raises(UserError, match="int8"):
+        secateur.export(tiny_weights, tmp_path / "none.onnx", **words)
+    assert not (tmp_path / "none.onnx").exists()
+
+
+def test_a_file_is_saved_as_a_checkpoint(tiny_weights: Path, tmp_path: Path) -> None:
+    secateur.save(tiny_weights, tmp_path / "copy.safetensors")
+    assert same(load_checkpoint(tmp_path / "copy.safetensors"), load_checkpoint(tiny_weights))
+
+
+def test_a_plan_may_count_another_shape(tiny_weights: Path) -> None:
+    graph = secateur.trace(tiny_weights)
+    scores = secateur.score(tiny_weights, graph, "l2")
+    wide = secateur.allocate(graph, scores, flops=0.7, round_to=1, image_size=[64, 128])
+    assert wide.image_size == (64, 128) and wide.before.flops == graph.price(image_size=(64, 128)).flops
+    with pytest.raises(TypeError, match=r"image_size is .* it must be a number or"):
+        secateur.allocate(graph, scores, flops=0.7, image_size=(64, 64, 3))
+
+
+@pytest.mark.parametrize("heal", [1, np.True_])
+def test_heal_may_be_any_truth(heal: Any, tiny_weights: Path, images: list[Path], tmp_path: Path) -> None:
+    options = {"criterion": "l2", "params": 0.8, "round_to": 1, "image_size": 64, "recalibrate": 2}
+    small = secateur.prune(tiny_weights, images=images, heal=heal, heal_steps=1, heal_batch=2, **options)
+    assert small.history[-1].verb == "heal"
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+
+
+def test_a_latency_table_is_read_for_any_model(tiny_weights: Path, tmp_path: Path) -> None:
+    table_of(secateur.trace(tiny_weights)).save(tmp_path / "table.json")
+    for model in forms(tiny_weights):
+        table = secateur.latency(model, np.int64(64), file=tmp_path / "table.json")
+        assert (table.image_size, table.machine) == (64, "a machine")
+    with pytest.raises(UserError, match="threads is -1; it must be from 0 to 1,024"):
+        secateur.latency(tiny_weights, 64, threads=-1)
+    small = secateur.prune(
+        tiny_weights, criterion="l2", ms="80%", round_to=1, image_size=64, latency_table=tmp_path / "table.json"
+    )
+    assert small.plan["after"]["parameters"] < small.plan["before"]["parameters"]

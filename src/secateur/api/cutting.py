@@ -22,7 +22,7 @@ from secateur.api.arguments import (
     without_cliff,
 )
 from secateur.api.images import Source
-from secateur.api.options import number, refuse_unknown, settings_of
+from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.compression import channels as cutting
 from secateur.compression.latency_table import latency_table
 from secateur.compression.measuring import usable_size
@@ -77,7 +77,7 @@ def latency(
 
     Args:
         model: the dense one, or its file; the table holds for all that is cut from it.
-        image_size: px; 0 takes the one that the checkpoint remembers, else 640.
+        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers, else 640.
         runtime: "onnx" or "torch"; "" takes the first that is installed.
         threads: 0 takes those that this process was granted.
 
@@ -85,7 +85,7 @@ def latency(
     >>> graph = dataclasses.replace(graph, timing=latency(checkpoint, 320))  # doctest: +SKIP
     >>> plan = allocate(graph, score(checkpoint, graph, "l2"), ms=8)  # doctest: +SKIP
     """
-    size = size_of(latency, image_size, square=True)
+    size = size_of(latency, image_size)
     if not isinstance(model, nn.Module):
         model = checkpoint_of(model)
         size = usable_size(model, size)
@@ -151,12 +151,12 @@ def score(
 
 
 def allocate(
-    graph: ChannelGraph, scores: Floats, *, image_size: int | None = None, per_saving: bool = False, **options: Any
+    graph: ChannelGraph, scores: Floats, *, image_size: Size | None = None, per_saving: bool = False, **options: Any
 ) -> Plan:
     """Decides what stays: budgets such as `percent=0.3`, `params=0.5`, `flops="2.1G"` (several: all are met).
 
     Args:
-        image_size: px for which FLOPs are counted; None takes the size that was traced.
+        image_size: px of a side, or (height, width), for which FLOPs are counted; None takes what was traced.
         per_saving: divide every score by what the unit saves of the budget's cost.
         options: budgets by the names of their costs, and the fields of `Guards`.
 
@@ -173,7 +173,8 @@ def allocate(
     if not budgets:
         raise TypeError(f"give at least one budget: {', '.join(COSTS)}")
     [guards] = settings_of(allocate, options, Guards)
-    return allocation.allocate(graph, scores, budgets, guards, image_size=image_size, per_saving=per_saving)
+    size = None if image_size is None else size_of(allocate, image_size)
+    return allocation.allocate(graph, scores, budgets, guards, image_size=size, per_saving=per_saving)
 
 
 @overload
@@ -275,6 +276,7 @@ def prune(
     )
     guards = decided_guards(guards, timing, milliseconds=bool(budget.ms))
     settings = ChannelSettings(budget, scoring, rounds, guards, repairing, latency=timing)
+    keep = typed(prune, "heal", heal, bool | str)
     whole = checkpoint_of(checkpoint)
     with context_of(
         prune, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
@@ -282,7 +284,7 @@ def prune(
     ) as context:  # fmt: skip
         decision, _ = cutting.decide(whole, context, without_cliff(settings))
         smaller = cutting.repair(whole, decision, context, settings.repair)
-        return healed(smaller, whole, context, healing, "" if heal is True else str(heal)) if heal else smaller
+        return healed(smaller, whole, context, healing, "" if keep is True else keep) if keep else smaller
 
 
 def heal(

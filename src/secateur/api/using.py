@@ -87,9 +87,7 @@ def finetune(
     training, weights, distill = settings_of(finetune, options, TrainSettings, WeightSettings, DistillSettings)
     start = detector_of(finetune, checkpoint)
     size = usable_size(start, size)
-    settings = dataclasses.replace(
-        training, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size, device=str(training.device)
-    )
+    settings = dataclasses.replace(training, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size)
     dense = None if teacher is None else detector_of(finetune, teacher)
     methods = Methods(weights=weights, distill=distill)
     methods.check(settings)

@@ -80,10 +80,10 @@ def _without_tensors(network: nn.Module) -> nn.Module | None:
         return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
 
     state = network.state_dict(keep_vars=True).values()
-    known: dict[int, Any] = {id(tensor): empty(tensor) for tensor in state if isinstance(tensor, Tensor)}
     try:
+        known: dict[int, Any] = {id(tensor): empty(tensor) for tensor in state if isinstance(tensor, Tensor)}
         return copy.deepcopy(network, known)
-    except Exception:  # whatever the attributes of the user's network raise when they are copied
+    except Exception:  # what the attributes of the user's network raise when they are copied can be anything
         return None
 
 
