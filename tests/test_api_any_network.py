@@ -234,3 +234,22 @@ def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
 def test_a_plain_module_is_no_detector(call: Any) -> None:
     with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, and this is a Sequential \(plain module\)"):
         call(Checkpoint.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+
+
+@pytest.mark.parametrize("norms", ["paired", "reestimate"])
+def test_a_plain_modules_norms_are_corrected_on_images(norms: str) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, bias=False)]
+    middle = [nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    network = lively(nn.Sequential(*layers, *middle, nn.Conv2d(16, 2, 1)))
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (50, 70, 3), np.uint8) for _ in range(8)]
+    plain, corrected = (
+        secateur.prune(
+            network, criterion="l2", params=0.5, round_to=1, norms=norms, recalibrate=8, batch_size=4, **given
+        )
+        for given in ({}, {"images": images})
+    )
+    assert plain.plan == corrected.plan
+    moved = [name for name, tensor in plain.tensors.items() if not torch.equal(tensor, corrected.tensors[name])]
+    assert {name.partition(".")[2] for name in moved} >= {"running_mean", "running_var"}
