@@ -182,6 +182,16 @@ def test_what_is_no_image_is_one_sentence(image: object, sentence: str) -> None:
         secateur.predict(BrightRectangles(), image)
 
 
+def test_a_damaged_pil_image_is_one_sentence(tmp_path: Path) -> None:
+    content = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    with (
+        Image.open(tmp_path / "cut.png") as opened,
+        pytest.raises(UserError, match=r"A PIL image cannot be read \(.+\)\."),
+    ):
+        secateur.predict(BrightRectangles(), opened)
+
+
 @pytest.mark.parametrize("image", [{"image": SCENE}, 3, None, [SCENE, 3.5], b"bytes"], ids=repr)
 def test_what_is_no_source_is_a_type_error(image: object) -> None:
     with pytest.raises(TypeError, match="is no image; give a path, a NumPy array, a torch tensor, a PIL image, or"):

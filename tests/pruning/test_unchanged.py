@@ -129,3 +129,26 @@ def test_a_detector_is_as_it_was(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     before = described(network)
     trace(network)
     assert described(network) == before
+
+
+class Keeping(nn.Module):
+    """Keeps a map as long as images have the same shape, and adds a plain tensor that stays on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 4, 1)
+        self.offset = torch.ones(8, 1, 1)
+        self.shape: tuple[int, ...] = ()
+        self.map = torch.empty(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.shape != tuple(images.shape):
+            self.shape, self.map = tuple(images.shape), torch.ones_like(images[:, :1])
+        return self.last(self.first(images + self.map) + self.offset)
+
+
+def test_a_map_that_a_failed_attempt_kept_is_not_read_by_the_next() -> None:
+    graph = trace(Keeping())
+    for side in (64, 96, 160):
+        assert graph.price(image_size=side).flops == 2 * (8 * 27 + 4 * 8) * side**2

@@ -182,12 +182,15 @@ def _of_tensor(tensor: torch.Tensor) -> Image:
 
 def _of_pillow(image: Pillow.Image) -> Image:
     _check_sides((image.height, image.width), (image.height, image.width))
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return _of_array((np.asarray(image) >> 8).astype(np.uint8), rgb=True)
     if image.mode in ("I", "F"):
         raise UserError(f"A PIL image of mode {image.mode} has no range of values; convert it to L or RGB first.")
-    return _of_array(np.asarray(image.convert("RGB")), rgb=True)
+    try:  # its file is read only now
+        image = ImageOps.exif_transpose(image)
+        deep = image.mode.startswith("I;16")
+        pixels = (np.asarray(image) >> 8).astype(np.uint8) if deep else np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"A PIL image cannot be read ({error}).") from None
+    return _of_array(pixels, rgb=True)
 
 
 def _check_sides(sides: Iterable[int], shape: Iterable[int]) -> None:

@@ -148,7 +148,8 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
     try:
         with torch.no_grad(), NormsPass():
             try:
-                functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
+                with unchanged(network):  # a map that it kept of this call would not suit the next one
+                    functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
             except RuntimeError:  # a tensor that is neither parameter nor buffer is not on the meta device
                 shapes.clear()
                 own = {name: tensor.clone() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
