@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import secateur
 from law_subjects import enliven
+from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
 from secateur.pruning.graph import ChannelGraph
 
@@ -157,3 +159,97 @@ def test_what_cannot_go_is_named() -> None:
         "last": (4, 4, "the network's output"),
     }
     assert "frozen by the network's output: last (4 of 4)" in str(graph)
+
+
+@pytest.mark.parametrize("options", [{}, {"rounds": 3}, {"norms": "reestimate"}], ids=str)
+def test_the_checkpoint_of_a_plain_module_is_pruned(options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = lively(resnet18())
+    checkpoint = Checkpoint.of(network)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(checkpoint.detector()(images), network(images))
+    small = secateur.prune(checkpoint, criterion="l2", params=0.5, **options)
+    assert small.history[-1].verb == "prune" and small.image_size == 64
+    built = small.detector()
+    assert parameters(built) == small.plan["after"]["parameters"] <= 0.51 * parameters(network)
+    with torch.no_grad():
+        assert built(images).shape == (2, 1000)
+    # The module itself may be given too, and the file is put into the module as it was.
+    assert secateur.prune(network, criterion="l2", params=0.5, **options).plan == small.plan
+    secateur.save(small, tmp_path / "small.safetensors")
+    again = secateur.load(tmp_path / "small.safetensors", network=network).eval()
+    with torch.no_grad():
+        assert torch.equal(again(images), built(images))
+    # And once more, from what came out.
+    smaller = secateur.prune(small, criterion="l2", params=0.5)
+    assert smaller.plan["after"]["parameters"] <= 0.26 * parameters(network)
+
+
+def test_a_checkpoint_of_a_plain_module_does_not_follow_the_module() -> None:
+    network = lively(resnet18())
+    checkpoint = Checkpoint.of(network)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)
+        network.fc = nn.Linear(512, 10)
+        network.conv1.weight.zero_()
+        assert torch.equal(checkpoint.detector()(images), before)
+
+
+class Uncopied(nn.Sequential):
+    """A network that cannot be copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        raise RuntimeError("no copies")
+
+
+def test_a_plain_module_that_cannot_be_copied_still_has_a_checkpoint(tmp_path: Path) -> None:
+    network = Uncopied(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    checkpoint = Checkpoint.of(network)
+    secateur.save(checkpoint, tmp_path / "plain.safetensors")
+    with pytest.raises(UserError, match="holds the tensors of a Uncopied but not its code"):
+        checkpoint.detector()
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
+    checkpoint = Checkpoint.of(resnet18())
+    seen = [np.full((40, 40, 3), value, np.uint8) for value in (0, 90, 200)] if images else None
+    with pytest.raises(UserError, match=r"no loss of its own, so no gradients can be read: choose gamma, l1 or l2"):
+        secateur.prune(checkpoint, params=0.5, images=seen)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda checkpoint: secateur.predict(checkpoint, np.zeros((32, 32, 3), np.uint8)),
+        lambda checkpoint: secateur.export(checkpoint, "plain.onnx"),
+        lambda checkpoint: secateur.evaluate(checkpoint, "coco128.yaml"),
+        lambda checkpoint: secateur.finetune(checkpoint, "coco128.yaml", "tuned"),
+        lambda checkpoint: secateur.shorten(checkpoint, 1),
+    ],
+    ids=["predict", "export", "evaluate", "finetune", "shorten"],
+)
+def test_a_plain_module_is_no_detector(call: Any) -> None:
+    with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, and this is a Sequential \(plain module\)"):
+        call(Checkpoint.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+
+
+@pytest.mark.parametrize("norms", ["paired", "reestimate"])
+def test_a_plain_modules_norms_are_corrected_on_images(norms: str) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, bias=False)]
+    middle = [nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    network = lively(nn.Sequential(*layers, *middle, nn.Conv2d(16, 2, 1)))
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (50, 70, 3), np.uint8) for _ in range(8)]
+    plain, corrected = (
+        secateur.prune(
+            network, criterion="l2", params=0.5, round_to=1, norms=norms, recalibrate=8, batch_size=4, **given
+        )
+        for given in ({}, {"images": images})
+    )
+    assert plain.plan == corrected.plan
+    moved = [name for name, tensor in plain.tensors.items() if not torch.equal(tensor, corrected.tensors[name])]
+    assert {name.partition(".")[2] for name in moved} >= {"running_mean", "running_var"}

@@ -131,8 +131,8 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
         _bind(tuple(before))
 
 
-def pick_device(text: str = "auto") -> torch.device:
-    """The device that a user's words name: auto, cpu, mps, 0, cuda, cuda:1, or 0,1 under torchrun.
+def pick_device(device: str | int | torch.device = "auto") -> torch.device:
+    """The device that a user's words name: auto, cpu, mps, 0, cuda, cuda:1, or 0,1 under torchrun; or that device.
 
     Each process of torchrun gets a GPU of its own: the one of its local rank, or that entry of a list.
 
@@ -141,7 +141,10 @@ def pick_device(text: str = "auto") -> torch.device:
     """
     import torch
 
+    text = str(device)
     words = text.strip().lower()
+    if words in {"cpu:0", "mps:0"}:  # as PyTorch writes a device that was made with a number
+        words = words.removesuffix(":0")
     if words in {"cpu", "mps"}:
         if words == "mps" and not torch.backends.mps.is_available():
             raise UserError("Device mps is not here: it needs a Mac with Apple's processor; take auto or cpu.")

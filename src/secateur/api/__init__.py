@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from secateur.api.cutting import allocate, cut, heal, latency, mask, prune, remove, repair, score, shorten, trace, zero
+from secateur.api.cutting import allocate, cut, heal, latency, mask, prune, repair, score, trace
 from secateur.api.models import load, save
+from secateur.api.removing import remove, shorten, zero
 from secateur.api.using import evaluate, export, finetune, predict
 
 __all__ = [

@@ -1,55 +1,151 @@
-"""What the functions of the API make of their arguments: a network, a checkpoint, a context, settings."""
+"""What the functions of the API make of a model, a data set, a size, a device: networks, checkpoints, contexts."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import nn
 
+from secateur.api.images import Source, described
+from secateur.api.options import number, title_of, typed
 from secateur.compression.context import Context
 from secateur.compression.heal import heal
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import DataConfig, load_data_config
+from secateur.deploy.runtimes import is_exported, runtime_of
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import HealSettings
+from secateur.errors import UserError
+from secateur.evaluation.predictor import Predictor
 from secateur.machine import pick_device
+from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
-Network = TypeVar("Network", bound=nn.Module)
-Model = TypeVar("Model", Checkpoint, nn.Module)
-Floats = NDArray[np.float64]
-
-
-def network_of(model: Checkpoint | nn.Module) -> nn.Module:
-    """The network of a checkpoint, or the network itself."""
-    return model.detector() if isinstance(model, Checkpoint) else model
-
-
-def checkpoint_of(model: Checkpoint | nn.Module) -> Checkpoint:
-    """The checkpoint of a network, or the checkpoint itself."""
-    return model if isinstance(model, Checkpoint) else Checkpoint.of(model)
+Model = Checkpoint | nn.Module | str | Path
+"""A checkpoint, a network, or the file of a checkpoint."""
+Data = str | Path | DataConfig
+"""A data.yaml, or what `load_data_config` made of one."""
+Size = int | Sequence[int]
+"""Pixels of a side, or height and width; 0 takes what the model remembers."""
+Device = str | int | torch.device
 
 
+def network_of(model: Model) -> nn.Module:
+    """The network of a checkpoint or of the file of one, or the network itself."""
+    return model if isinstance(model, nn.Module) else checkpoint_of(model).detector()
+
+
+def checkpoint_of(model: Model) -> Checkpoint:
+    """The checkpoint of a network, that in a file, or the checkpoint itself.
+
+    Raises:
+        TypeError: it is nothing of that.
+        UserError: the file is no checkpoint.
+    """
+    if isinstance(model, Checkpoint):
+        return model
+    if isinstance(model, nn.Module):
+        return Checkpoint.of(model)
+    if isinstance(model, str | Path):
+        if is_exported(model):
+            raise UserError(f"{model} is an exported file, which can be run and nothing more; give the checkpoint.")
+        return load_checkpoint(model)
+    raise TypeError(f"A {type(model).__name__} is no model; give a checkpoint, a network or the path of a file.")
+
+
+def detector_of(function: Callable[..., Any], model: Model) -> Checkpoint:
+    """The checkpoint of a detector.
+
+    Raises:
+        UserError: it is a plain module, which says nothing of boxes.
+    """
+    checkpoint = checkpoint_of(model)
+    if not checkpoint.strides:
+        raise UserError(
+            f"{title_of(function)} needs a detector, and this is a {checkpoint.architecture}: "
+            "secateur.detector.architecture.DetectionNetwork lists what a detector offers."
+        )
+    return checkpoint
+
+
+def predictable(function: Callable[..., Any], model: Model | Predictor) -> Checkpoint | Predictor | str | Path:
+    """What boxes can be asked of: a checkpoint, a predictor, or the name of an exported file."""
+    if isinstance(model, Checkpoint | nn.Module):
+        return detector_of(function, model)
+    if isinstance(model, str | Path):
+        return model if runtime_of(model).exported else detector_of(function, model)
+    if isinstance(model, Predictor):
+        return model
+    raise TypeError(f"A {type(model).__name__} is no model; give a checkpoint, a network or the path of a file.")
+
+
+def data_of(data: Data) -> DataConfig:
+    """The description of a data set."""
+    return data if isinstance(data, DataConfig) else load_data_config(data)
+
+
+def size_of(function: Callable[..., Any], image_size: Size, *, square: bool = False) -> Any:
+    """A size as one number or as (height, width); two equal sides are one number.
+
+    Args:
+        square: the function takes squares alone.
+
+    Raises:
+        TypeError: it is neither a whole number nor two.
+        UserError: a number out of range, or two sides where a square is needed.
+    """
+    if not isinstance(image_size, Sequence) or isinstance(image_size, str):
+        return number(function, "image_size", image_size, PIXELS)
+    if len(image_size) != 2:
+        raise TypeError(f"{title_of(function)}: image_size is {image_size!r}; it must be a number or (height, width).")
+    sides = Between(1, PIXELS.most)
+    height, width = (number(function, "image_size", side, sides) for side in image_size)
+    if height == width:
+        return height
+    if square:
+        raise UserError(
+            f"{title_of(function)} needs square images: image_size is ({height}, {width}); give one number, such as "
+            f"{max(height, width)}."
+        )
+    return height, width
+
+
+@contextmanager
 def context_of(
+    function: Callable[..., Any],
     checkpoint: Checkpoint,
-    data: str | Path | None,
+    data: Data | None,
     *,
-    images: str | Path | None = None,
-    image_size: int = 0,
+    images: Source = None,
+    rgb: bool = False,
+    image_size: Size = 0,
     batch_size: int = 16,
     seed: int = 0,
-    device: str = "auto",
-) -> Context:
-    """What the steps compute with; an image size of 0 takes the one that the checkpoint remembers."""
-    loaded = load_data_config(data) if data is not None else None
-    size = usable_size(checkpoint, image_size)
-    seen = pictures(images, checkpoint.names) if images is not None else None
-    return Context(size, pick_device(device), loaded, batch_size=batch_size, workers=0, seed=seed, images=seen)
+    device: Device = "auto",
+) -> Iterator[Context]:
+    """What the steps compute with, while the block lasts; an image size of 0 takes the one that is remembered.
+
+    Args:
+        function: that was called, for the errors.
+        images: as `api.images.each_image` takes them, or a data.yaml; None reads those of `data`.
+    """
+    size = usable_size(checkpoint, size_of(function, image_size, square=True))
+    batch_size, seed = number(function, "batch_size", batch_size, BATCH), number(function, "seed", seed, SEED)
+    loaded = data_of(data) if data is not None else None
+    place = pick_device(device)
+    with described(images, checkpoint.names, rgb=typed(function, "rgb", rgb, bool)) as seen:
+        yield Context(size, place, loaded, batch_size=batch_size, workers=0, seed=seed, images=seen)
+
+
+def workers_of(function: Callable[..., Any], workers: int) -> int:
+    """A number of processes that load images."""
+    return number(function, "workers", workers, WORKERS)
 
 
 def healed(
@@ -58,18 +154,6 @@ def healed(
     """The best of a healing; without a folder nothing of it is kept."""
     with tempfile.TemporaryDirectory() as scratch:
         return load_checkpoint(heal(start, teacher, context, settings, Path(folder or scratch)).best)
-
-
-def taken(kind: type[Any], options: dict[str, Any]) -> Any:
-    """Settings from those of the options that are its fields; they leave `options`."""
-    names = [entry.name for entry in dataclasses.fields(kind)]
-    return kind(**{name: options.pop(name) for name in names if name in options})
-
-
-def refuse(options: dict[str, Any]) -> None:
-    """TypeError for options that nothing took."""
-    if options:
-        raise TypeError(f"unknown option {next(iter(options))!r}")
 
 
 def without_cliff(settings: ChannelSettings) -> ChannelSettings:

@@ -1,55 +1,58 @@
-"""From a network to a smaller one: trace, score, allocate, cut, repair; layers and weights go too."""
+"""From a network to a narrower one: trace, score, allocate, cut, repair."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.api.arguments import checkpoint_of, context_of, healed, network_of, refuse, taken, without_cliff
+from secateur.api.arguments import (
+    Data,
+    Device,
+    Model,
+    Size,
+    checkpoint_of,
+    context_of,
+    healed,
+    network_of,
+    size_of,
+    without_cliff,
+)
+from secateur.api.images import Source
+from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.compression import channels as cutting
-from secateur.compression import layers as shortening
 from secateur.compression.latency_table import latency_table
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.compression.speed.rounding import decided_guards
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.detector.checkpoint import Checkpoint
+from secateur.detector.model import Detector
 from secateur.distillation.settings import HealSettings
-from secateur.pruning import allocation, depth, importance, surgery
+from secateur.errors import UserError
+from secateur.pruning import allocation, importance, surgery
 from secateur.pruning import graph as graphs
 from secateur.pruning.budget import budgets_from
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.latency import LatencyTable
 from secateur.pruning.plan import Plan
-from secateur.pruning.settings import Guards, LayerSettings, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
-from secateur.sparsity.one_shot import zero_weights
-from secateur.sparsity.settings import OneShotSettings
+from secateur.ranges import POSITIVE
 
 Network = TypeVar("Network", bound=nn.Module)
-Model = TypeVar("Model", Checkpoint, nn.Module)
 Floats = NDArray[np.float64]
-GROUPS: dict[str, type[Any]] = {
-    "score": ScoreSettings,
-    "rounds": RoundSettings,
-    "guards": GuardSettings,
-    "repair": RepairSettings,
-    "latency": LatencySettings,
-}
 
 
-def trace(model: Checkpoint | nn.Module, *inputs: Any) -> ChannelGraph:
+def trace(model: Model, *inputs: Any) -> ChannelGraph:
     """Finds which channels live or die together, and what any choice of them costs.
 
     Args:
-        model: a checkpoint, a detector, or any network.
-        inputs: what the network is called with; a detector and networks that take one picture need none.
+        model: a checkpoint, the file of one, a detector, or any network, which is left as it was.
+        inputs: what the network is called with; a detector and networks that take one image need none.
 
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
@@ -61,8 +64,8 @@ def trace(model: Checkpoint | nn.Module, *inputs: Any) -> ChannelGraph:
 
 
 def latency(
-    model: Checkpoint | nn.Module,
-    image_size: int = 0,
+    model: Model,
+    image_size: Size = 0,
     *,
     file: str | Path = "",
     runtime: str = "",
@@ -73,8 +76,8 @@ def latency(
     It is measured once, in a minute or two, and known from then on; or read from a `file` of `secateur latency`.
 
     Args:
-        model: the dense one; the table holds for all that is cut from it.
-        image_size: px; 0 takes the one that the checkpoint remembers, else 640.
+        model: the dense one, or its file; the table holds for all that is cut from it.
+        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers, else 640.
         runtime: "onnx" or "torch"; "" takes the first that is installed.
         threads: 0 takes those that this process was granted.
 
@@ -82,30 +85,43 @@ def latency(
     >>> graph = dataclasses.replace(graph, timing=latency(checkpoint, 320))  # doctest: +SKIP
     >>> plan = allocate(graph, score(checkpoint, graph, "l2"), ms=8)  # doctest: +SKIP
     """
-    size = usable_size(model, image_size) if isinstance(model, Checkpoint) else image_size or 640
-    settings = LatencySettings(str(file), runtime, threads)
-    return latency_table(network_of(model), size, settings)
+    size = size_of(latency, image_size)
+    if not isinstance(model, nn.Module):
+        model = checkpoint_of(model)
+        size = usable_size(model, size)
+    given = {"latency_table": file, "runtime": runtime, "threads": threads}
+    [settings] = settings_of(latency, given, LatencySettings)
+    return latency_table(network_of(model), size or 640, settings)
 
 
 def score(
-    model: Checkpoint | nn.Module,
+    model: Model,
     graph: ChannelGraph,
     criterion: str = "fisher",
     *,
-    data: str | Path | None = None,
-    image_size: int = 0,
-    images: int = 256,
-    device: str = "auto",
+    data: Data | None = None,
+    images: Source | int = None,
+    rgb: bool = False,
+    statistics_images: int = ScoreSettings.statistics_images,
+    image_size: Size = 0,
+    device: Device = "auto",
     statistics: Statistics | None = None,
 ) -> Floats:
     """Importance of every unit, [units].
 
     Args:
-        criterion: `taylor` and `fisher` read gradients: give `data`, and they are gathered from labelled images;
-            or give `statistics` that were collected in another way.
+        model: a checkpoint, the file of one, a detector, or any network.
+        criterion: `taylor` and `fisher` read gradients: give `data`, and they are gathered from labelled images, or
+            `images`, and the detector's own detections are the labels; or give `statistics` that were collected with a
+            loss of yours (`secateur.pruning.statistics.collect`).
         data: a data.yaml.
+        images: images without labels, as `prune` takes them. (A number is that of `statistics_images`.)
+        rgb: arrays among the images hold RGB.
+        statistics_images: images to read.
         image_size: px; 0 takes the one that the checkpoint remembers.
-        images: labelled images to read.
+
+    Raises:
+        UserError: the criterion reads gradients, and there is nothing to take them from.
 
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
@@ -116,19 +132,32 @@ def score(
     network = network_of(model)
     if statistics is not None or not importance.needs_gradients(criterion):
         return importance.score(criterion, graph, statistics or collect(network, graph))
+    if not isinstance(network, Detector):
+        raise UserError(
+            f"The criterion {criterion} reads gradients, and a {type(network).__name__} has no loss of its own: give "
+            "statistics=secateur.pruning.statistics.collect(network, graph, batches, loss), or criterion='l2'."
+        )
+    counted = isinstance(images, int)
+    count = number(score, "statistics_images", images if counted else statistics_images, POSITIVE)
+    seen = None if counted else images
     checkpoint = checkpoint_of(model)
-    context = context_of(checkpoint, data, image_size=image_size, device=device).known_to(checkpoint)
-    settings = ScoreSettings(criterion=criterion, statistics_images=images)
-    return cutting.score_channels(checkpoint.detector().to(context.device), graph, context, settings)
+    with context_of(
+        score, checkpoint, data, images=seen, rgb=rgb, image_size=image_size, device=device
+    ) as given:  # fmt: skip
+        context = given.known_to(checkpoint)
+        if context.pictures is None:
+            raise UserError(f"The criterion {criterion} reads images: give images= or data=, or criterion='l2'.")
+        settings = ScoreSettings(criterion=criterion, statistics_images=count)
+        return cutting.score_channels(checkpoint.detector().to(context.device), graph, context, settings)
 
 
 def allocate(
-    graph: ChannelGraph, scores: Floats, *, image_size: int | None = None, per_saving: bool = False, **options: Any
+    graph: ChannelGraph, scores: Floats, *, image_size: Size | None = None, per_saving: bool = False, **options: Any
 ) -> Plan:
     """Decides what stays: budgets such as `percent=0.3`, `params=0.5`, `flops="2.1G"` (several: all are met).
 
     Args:
-        image_size: px for which FLOPs are counted; None takes the size that was traced.
+        image_size: px of a side, or (height, width), for which FLOPs are counted; None takes what was traced.
         per_saving: divide every score by what the unit saves of the budget's cost.
         options: budgets by the names of their costs, and the fields of `Guards`.
 
@@ -140,15 +169,26 @@ def allocate(
     >>> plan.after.flops <= 0.51 * plan.before.flops and plan.after.parameters <= 0.61 * plan.before.parameters
     True
     """
+    refuse_unknown(allocate, options, [*COSTS, *Guards.__dataclass_fields__])
     budgets = budgets_from({name: options.pop(name) for name in COSTS if name in options})
     if not budgets:
         raise TypeError(f"give at least one budget: {', '.join(COSTS)}")
-    guards = Guards(**options)
-    return allocation.allocate(graph, scores, budgets, guards, image_size=image_size, per_saving=per_saving)
+    [guards] = settings_of(allocate, options, Guards)
+    size = None if image_size is None else size_of(allocate, image_size)
+    return allocation.allocate(graph, scores, budgets, guards, image_size=size, per_saving=per_saving)
 
 
-def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Model:
-    """A new, smaller model; the old one is left alone. That of a checkpoint notes the plan in its history.
+@overload
+def cut(model: Checkpoint | str | Path, graph: ChannelGraph, plan: Plan) -> Checkpoint: ...
+
+
+@overload
+def cut(model: Network, graph: ChannelGraph, plan: Plan) -> Network: ...
+
+
+def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Checkpoint | nn.Module:
+    """A new, smaller model; the old one is left alone. That of a checkpoint, or of its file, is a checkpoint, which
+    notes the plan in its history.
 
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
@@ -159,13 +199,21 @@ def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Model:
     >>> sum(p.numel() for p in smaller.parameters()) == plan.after.parameters
     True
     """
-    if isinstance(model, Checkpoint):
-        return cutting.cut_channels(model, cutting.Decision(plan, graph))
-    return surgery.cut(model, graph, plan)
+    if isinstance(model, nn.Module):
+        return surgery.cut(model, graph, plan)
+    return cutting.cut_channels(checkpoint_of(model), cutting.Decision(plan, graph))
 
 
-def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
-    """A copy of the same size whose removed channels are silent: it computes what the cut network computes.
+@overload
+def mask(network: Checkpoint | str | Path, graph: ChannelGraph, plan: Plan) -> Detector: ...
+
+
+@overload
+def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network: ...
+
+
+def mask(network: Model, graph: ChannelGraph, plan: Plan) -> nn.Module:
+    """A network of the same size whose removed channels are silent: it computes what the cut network computes.
 
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
@@ -173,30 +221,40 @@ def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
     >>> graph = trace(detector)
     >>> silent = mask(detector, graph, allocate(graph, score(detector, graph, "l2"), percent=0.3))
     """
-    return surgery.mask(network, graph, plan)
+    return surgery.mask(network_of(network), graph, plan)
 
 
 def prune(
-    checkpoint: Checkpoint | str | Path,
-    data: str | Path | None = None,
+    checkpoint: Model,
+    data: Data | None = None,
     *,
-    images: str | Path | None = None,
+    images: Source = None,
+    rgb: bool = False,
     image_size: int = 0,
     batch_size: int = 16,
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     heal: bool | str | Path = False,
     **options: Any,
 ) -> Checkpoint:
     """Scores, cuts and corrects in rounds, with the defaults of `secateur prune`; with `heal` it then heals.
 
     Args:
-        checkpoint: or the file of one.
+        checkpoint: or the file of one, or a network. A plain module is cut too, by criteria that read no gradients
+            (`gamma`, `l1`, `l2`), at the size that it is traced with.
         data: a data.yaml; criteria with gradients and the correction of the batch norms read its training images.
-        images: pictures without labels that are read instead: a folder, a pattern, a list.
+        images: images without labels that are read instead: a folder, a pattern, a `.txt` list, a file, an array (BGR),
+            a tensor (RGB), a PIL image, or a list or generator of these (see `secateur.api.images.each_image`). Images
+            in memory are written to a temporary folder for the duration of the call.
+        rgb: arrays among the images hold RGB.
+        image_size: px of a side; 0 takes the one that the checkpoint remembers.
         heal: True, or the folder that keeps what the healing writes.
         options: budgets by name (`flops=0.5`, `ms=8`), and the fields of the settings of scores, rounds, guards,
             repair, latency and healing.
+
+    Raises:
+        TypeError: an unknown option, or a value of another type.
+        UserError: a value that makes no sense, images that cannot be read, or a budget out of reach.
 
     >>> small = prune("best.pt", images="pictures/", flops=0.5, heal=True)  # doctest: +SKIP
     >>> from secateur.detector.model import Detector
@@ -206,71 +264,86 @@ def prune(
     >>> small.plan["after"]["parameters"] < 0.51 * small.plan["before"]["parameters"]
     True
     """
-    whole = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    context = context_of(
-        whole, data, images=images, image_size=image_size, batch_size=batch_size, seed=seed, device=device
+    budget, scoring, rounds, guards, repairing, timing, healing = settings_of(
+        prune,
+        options,
+        budget_options(),
+        ScoreSettings,
+        RoundSettings,
+        GuardSettings,
+        RepairSettings,
+        LatencySettings,
+        HealSettings,
     )
-    budget = budget_options()(**{name: str(options.pop(name)) for name in COSTS if name in options})
-    groups = {name: taken(kind, options) for name, kind in GROUPS.items()}
-    healing = taken(HealSettings, options)
-    refuse(options)
-    milliseconds = bool(budget.ms)
-    groups["guards"] = decided_guards(groups["guards"], groups["latency"], milliseconds=milliseconds)
-    settings = ChannelSettings(budget=budget, **groups)
-    decision, _ = cutting.decide(whole, context, without_cliff(settings))
-    smaller = cutting.repair(whole, decision, context, settings.repair)
-    return healed(smaller, whole, context, healing, "" if heal is True else str(heal)) if heal else smaller
+    guards = decided_guards(guards, timing, milliseconds=bool(budget.ms))
+    settings = ChannelSettings(budget, scoring, rounds, guards, repairing, latency=timing)
+    keep = typed(prune, "heal", heal, bool | str)
+    whole = checkpoint_of(checkpoint)
+    with context_of(
+        prune, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
+        device=device,
+    ) as context:  # fmt: skip
+        decision, _ = cutting.decide(whole, context, without_cliff(settings))
+        smaller = cutting.repair(whole, decision, context, settings.repair)
+        return healed(smaller, whole, context, healing, "" if keep is True else keep) if keep else smaller
 
 
 def heal(
-    checkpoint: Checkpoint | str | Path,
-    teacher: Checkpoint | str | Path,
-    images: str | Path | None = None,
+    checkpoint: Model,
+    teacher: Model,
+    images: Source = None,
     *,
-    data: str | Path | None = None,
+    rgb: bool = False,
+    data: Data | None = None,
     folder: str | Path = "",
     image_size: int = 0,
     batch_size: int = 16,
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     **options: Any,
 ) -> Checkpoint:
     """Trains a cut detector for minutes, without labels, to answer as the whole one does.
 
     Args:
-        checkpoint: or the file of one.
+        checkpoint: or the file of one, or a network.
         teacher: the detector that it was cut from, or its file.
-        images: pictures: a folder, a pattern, a list.
-        data: a data.yaml whose training images are read where no pictures are given.
+        images: as `prune` takes them.
+        rgb: arrays among the images hold RGB.
+        data: a data.yaml whose training images are read where no others are given.
         folder: for weights, results and the resumable state; called again with the same folder it goes on where it was.
         options: the fields of `HealSettings`.
 
     >>> healed = heal("pruned.safetensors", "best.pt", "pictures/")  # doctest: +SKIP
     """
-    start = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    whole = teacher if isinstance(teacher, Checkpoint) else load_checkpoint(teacher)
-    context = context_of(
-        start, data, images=images, image_size=image_size, batch_size=batch_size, seed=seed, device=device
-    )
-    settings = taken(HealSettings, options)
-    refuse(options)
-    return healed(start, whole, context, settings, str(folder))
+    [settings] = settings_of(heal, options, HealSettings)
+    start, whole = checkpoint_of(checkpoint), checkpoint_of(teacher)
+    with context_of(
+        heal, start, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
+        device=device,
+    ) as context:  # fmt: skip
+        return healed(start, whole, context, settings, str(folder))
 
 
 def repair(
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     graph: ChannelGraph,
     plan: Plan,
-    data: str | Path | None = None,
+    data: Data | None = None,
     *,
+    images: Source = None,
+    rgb: bool = False,
     image_size: int = 0,
-    device: str = "auto",
+    batch_size: int = 16,
+    seed: int = 0,
+    device: Device = "auto",
     **options: Any,
 ) -> Checkpoint:
     """Cuts like `cut`, but first moves the constants of what goes into what stays, and refreshes batch norms.
 
     Args:
-        data: a data.yaml whose training images (no labels) the batch norms see; without it they stay as they are.
+        data: a data.yaml whose training images (no labels) the batch norms see; without images they stay as they are.
+        images: images that they see instead, as `prune` takes them.
+        rgb: arrays among the images hold RGB.
         options: the fields of `RepairSettings`.
 
     >>> from secateur.detector.model import Detector
@@ -281,61 +354,10 @@ def repair(
     >>> repair(checkpoint, graph, plan).history[-1].settings["repaired"]
     True
     """
-    context = context_of(checkpoint, data, image_size=image_size, device=device)
-    settings = taken(RepairSettings, options)
-    refuse(options)
-    return cutting.repair(checkpoint, cutting.Decision(plan, graph), context, settings)
-
-
-def remove(model: Network, blocks: Iterable[str]) -> Network:
-    """A new detector without these bottlenecks; `secateur.pruning.depth` lists and scores those that can go.
-
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
-    >>> from secateur.pruning.depth import candidates
-    >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
-    >>> [block.name for block in candidates(detector)][:2]
-    ['model.2.m.0', 'model.4.m.0']
-    >>> shallower = remove(detector, ["model.4.m.0"])
-    >>> len(candidates(detector)) - len(candidates(shallower))
-    1
-    """
-    return depth.remove(model, blocks)
-
-
-def shorten(
-    checkpoint: Checkpoint, layers: int, data: str | Path | None = None, *, device: str = "auto", **options: Any
-) -> Checkpoint:
-    """Removes the `layers` bottlenecks that matter least, and makes up for what they added.
-
-    Args:
-        options: the fields of `LayerSettings` (`layer_score="gamma"` reads no images) and `RepairSettings`.
-
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
-    >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
-    >>> len(shorten(checkpoint, 2, layer_score="gamma").plan["removed_blocks"])
-    2
-    """
-    context = context_of(checkpoint, data, device=device)
-    settings = dataclasses.replace(taken(LayerSettings, options), layers=layers)
-    repaired = taken(RepairSettings, options)
-    refuse(options)
-    return shortening.remove_layers(checkpoint, context, settings, repaired)[0]
-
-
-def zero(checkpoint: Checkpoint, share: float, **options: Any) -> Checkpoint:
-    """Zeroes the smallest weights of every convolution, with masks that later training holds.
-
-    Args:
-        share: of the weights, between 0 and 1.
-        options: `scope` ("layer" or "global"), `pattern` ("1x1", "4x1", "2:4", ...), `exclude` (patterns of names).
-
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
-    >>> checkpoint = zero(Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3))), 0.5, pattern="2:4")
-    >>> float((checkpoint.tensors["model.1.conv.weight"] == 0).float().mean())
-    0.5
-    """
-    sparse, _ = zero_weights(checkpoint, OneShotSettings(unstructured=share, **options))
-    return sparse
+    [settings] = settings_of(repair, options, RepairSettings)
+    whole = checkpoint_of(checkpoint)
+    with context_of(
+        repair, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
+        device=device,
+    ) as context:  # fmt: skip
+        return cutting.repair(whole, cutting.Decision(plan, graph), context, settings)

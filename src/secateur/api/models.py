@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.api.arguments import Model, checkpoint_of
+from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
 
 Network = TypeVar("Network", bound=nn.Module)
-Model = TypeVar("Model", Checkpoint, nn.Module)
-Floats = NDArray[np.float64]
 
 
 def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = "") -> Any:
@@ -34,11 +31,12 @@ def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = 
     return checkpoint if network is None else checkpoint.into(network)
 
 
-def save(model: Checkpoint | nn.Module, path: str | Path) -> None:
-    """Writes one `.safetensors` file: of a checkpoint with its plan and history, or of any network.
+def save(model: Model, path: str | Path) -> None:
+    """Writes one `.safetensors` file: of a checkpoint, or of the file of one, with its plan and history; or of any
+    network.
 
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
     >>> save(Detector(Topology.from_yaml("yolov5n", nc=3)), "fresh.safetensors")
     """
-    save_checkpoint(model if isinstance(model, Checkpoint) else Checkpoint.of(model), path)
+    save_checkpoint(checkpoint_of(model), path)

@@ -3,62 +3,75 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from PIL import Image as Pillow
 
-from secateur.api.arguments import context_of, refuse, taken
+from secateur.api.arguments import (
+    Data,
+    Device,
+    Model,
+    Size,
+    context_of,
+    data_of,
+    detector_of,
+    predictable,
+    size_of,
+    workers_of,
+)
+from secateur.api.images import Source, described, each_image, is_one
+from secateur.api.options import number, settings_of, typed
 from secateur.compression.measuring import evaluate as measure
-from secateur.compression.measuring import open_detector, usable_size, val_settings
+from secateur.compression.measuring import open_detector, split_index, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
-from secateur.data.images import Image, ImageError
 from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about, format_of
+from secateur.deploy.int8.pictures import calibration_pictures
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.detector.classes import check_classes
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import Predictor
-from secateur.evaluation.validate import auto_batch_size
+from secateur.evaluation.settings import ValSettings
+from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.machine import pick_device
 from secateur.prediction.detections import check_supervision, to_detections
-from secateur.prediction.media import read_picture
 from secateur.prediction.predicting import Asker
 from secateur.prediction.settings import BoxSettings
-from secateur.prediction.streams import MediumError
+from secateur.ranges import BATCH, ROUNDS, Between
 from secateur.sparsity.settings import WeightSettings
-from secateur.training.hyp import load_hyp
+from secateur.training.hyp import Hyp, load_hyp
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from supervision import Detections
 
-Network = TypeVar("Network", bound=nn.Module)
-Model = TypeVar("Model", Checkpoint, nn.Module)
-Floats = NDArray[np.float64]
-Picture = str | Path | Image
-
 
 def finetune(
-    checkpoint: Checkpoint,
-    data: str | Path,
+    checkpoint: Model,
+    data: Data,
     folder: str | Path,
     *,
-    hyp: str = "scratch-low",
-    teacher: Checkpoint | None = None,
+    hyp: str | Path | Hyp = "scratch-low",
+    teacher: Model | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Trains on a data set; the best epoch comes back. Called again with the same folder it goes on where it was.
 
     Args:
+        checkpoint: or the file of one, or a detector.
+        data: a data.yaml.
         folder: for weights, results and the resumable state.
         hyp: a set of hyper-parameters by name, or a YAML file.
-        teacher: of a distillation (`distill="bce+features"`): the dense detector, for example.
+        teacher: of a distillation (`distill="bce+features"`): the dense detector, for example, or its file.
         options: the fields of `TrainSettings`, `WeightSettings` and `DistillSettings`.
 
     >>> from secateur.data.synthetic import generate
@@ -70,28 +83,43 @@ def finetune(
     >>> tuned.history[-1].verb
     'finetune'
     """
-    groups = {kind: taken(kind, options) for kind in (TrainSettings, WeightSettings, DistillSettings)}
-    refuse(options)
-    size = usable_size(checkpoint, groups[TrainSettings].image_size)
-    settings = dataclasses.replace(groups[TrainSettings], hyp=load_hyp(hyp), image_size=size)
-    context = context_of(checkpoint, data, image_size=size, seed=settings.seed, device=settings.device)
-    context = dataclasses.replace(context, dense=teacher, workers=settings.workers, batch_size=settings.batch_size)
-    methods = Methods(weights=groups[WeightSettings], distill=groups[DistillSettings])
+    size = size_of(finetune, options.pop("image_size", 0), square=True)
+    training, weights, distill = settings_of(finetune, options, TrainSettings, WeightSettings, DistillSettings)
+    start = detector_of(finetune, checkpoint)
+    size = usable_size(start, size)
+    settings = dataclasses.replace(training, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size)
+    dense = None if teacher is None else detector_of(finetune, teacher)
+    methods = Methods(weights=weights, distill=distill)
     methods.check(settings)
-    result = train_checkpoint(checkpoint, context, settings, Path(folder), verb="finetune", methods=methods)
+    with context_of(
+        finetune, start, data, image_size=size, batch_size=settings.batch_size, seed=settings.seed,
+        device=settings.device,
+    ) as context:  # fmt: skip
+        context = dataclasses.replace(context, dense=dense, workers=settings.workers)
+        result = train_checkpoint(start, context, settings, Path(folder), verb="finetune", methods=methods)
     return load_checkpoint(result.best)
 
 
 def evaluate(
-    checkpoint: Checkpoint,
-    data: str | Path,
+    checkpoint: Model | Predictor,
+    data: Data,
     split: str = "val",
     *,
-    image_size: int = 0,
+    image_size: Size = 0,
     workers: int = 2,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> Metrics:
     """P, R, mAP50, mAP50-95, per class and overall.
+
+    Args:
+        checkpoint: or a detector, the file of a checkpoint or of an export, or a predictor that is open already.
+        data: a data.yaml.
+        split: "train", "val" or "test".
+        image_size: px of the longest side, or (height, width); 0 takes what the model takes or remembers.
+        workers: processes that load images.
+
+    Raises:
+        UserError: it knows other classes, or the data set has no such split.
 
     >>> from secateur.data.synthetic import generate
     >>> from secateur.detector.model import Detector
@@ -101,18 +129,42 @@ def evaluate(
     >>> 0 <= evaluate(checkpoint, data, image_size=64, workers=0).mAP50 <= 1
     True
     """
-    context = context_of(checkpoint, data, image_size=image_size, device=device)
-    context = dataclasses.replace(context, workers=workers)
-    return measure(checkpoint, context, split, val_settings(context))
+    size: Any = size_of(evaluate, image_size)
+    place = pick_device(device)
+    asked, config, processes = predictable(evaluate, checkpoint), data_of(data), workers_of(evaluate, workers)
+    if isinstance(asked, Checkpoint):
+        size = usable_size(asked, size)
+        with context_of(evaluate, asked, config, device=place) as context:
+            settings = val_settings(context, image_size=size, workers=processes)
+            return measure(asked, context, split, settings)
+    predictor, size = open_detector(asked, place, image_size=size)
+    title = str(asked) if isinstance(asked, str | Path) else "The predictor"
+    check_classes(predictor, config.names, title, str(config.file))
+    settings = ValSettings(image_size=size if predictor.image_size is None else 0, workers=processes)
+    return validate(predictor, split_index(config, split), settings)
 
 
-def export(checkpoint: Checkpoint, path: str | Path, *, image_size: int = 0, **options: Any) -> Path:
+def export(
+    checkpoint: Model,
+    path: str | Path,
+    *,
+    image_size: Size = 0,
+    images: Source = None,
+    rgb: bool = False,
+    calibration: int = 128,
+    **options: Any,
+) -> Path:
     """Writes a file for another runtime, after its outputs were compared with the detector's.
 
     Args:
+        checkpoint: or the file of one, or a detector.
         path: its ending is that of the format: "best.onnx", "best.torchscript", "best_openvino_model", "best.pt"
             (YOLOv5's own).
-        options: the fields of `ExportSettings` (`dynamic=True`, ...).
+        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers.
+        images: of which int8 takes the ranges of activations, as `prune` takes them, or a data.yaml.
+        rgb: arrays among the images hold RGB.
+        calibration: images that int8 reads at most.
+        options: the fields of `ExportSettings` (`format="onnx"`, `dynamic=True`, ...).
 
     Raises:
         UserError: no format has the ending, the one named by `format` has another, or the export fails.
@@ -124,58 +176,76 @@ def export(checkpoint: Checkpoint, path: str | Path, *, image_size: int = 0, **o
     'fresh.onnx'
     """
     options["format"] = format_of(path, options.get("format", ""))
-    settings = taken(ExportSettings, options)
-    refuse(options)
-    write(checkpoint.detector(), path, usable_size(checkpoint, image_size), settings, about=about(checkpoint))
+    [settings] = settings_of(export, options, ExportSettings)
+    detector = detector_of(export, checkpoint)
+    size: Any = usable_size(detector, size_of(export, image_size))
+    limit, sides = number(export, "calibration", calibration, ROUNDS), (size, size) if isinstance(size, int) else size
+    with described(images, detector.names, rgb=typed(export, "rgb", rgb, bool)) as config:
+        index = split_index(config, "train", objects=False) if config is not None else None
+        channels = detector.architecture.channels
+        seen = calibration_pictures(index, sides, limit, channels=channels) if index is not None else []
+    write(detector.detector(), path, size, settings, about=about(detector), pictures=seen)
     return Path(path)
 
 
+One = str | Path | NDArray[np.uint8] | torch.Tensor | Pillow.Image
+
+
 @overload
 def predict(
-    model: Checkpoint | Predictor | str | Path,
-    pictures: Picture,
+    model: Model | Predictor,
+    images: One,
     *,
-    image_size: int = ...,
-    device: str = ...,
+    rgb: bool = ...,
+    image_size: Size = ...,
+    device: Device = ...,
     batch_size: int = ...,
     **options: Any,
-) -> Detections: ...
+) -> Any: ...
 
 
 @overload
 def predict(
-    model: Checkpoint | Predictor | str | Path,
-    pictures: Sequence[Picture],
+    model: Model | Predictor,
+    images: Iterable[One | Iterable[Any]],
     *,
-    image_size: int = ...,
-    device: str = ...,
+    rgb: bool = ...,
+    image_size: Size = ...,
+    device: Device = ...,
     batch_size: int = ...,
     **options: Any,
 ) -> list[Detections]: ...
 
 
 def predict(
-    model: Checkpoint | Predictor | str | Path,
-    pictures: Picture | Sequence[Picture],
+    model: Model | Predictor,
+    images: Source,
     *,
-    image_size: int = 0,
-    device: str = "auto",
+    rgb: bool = False,
+    image_size: Size = 0,
+    device: Device = "auto",
     batch_size: int = 0,
     **options: Any,
-) -> Detections | list[Detections]:
-    """What is found in one picture, or in each of several: `supervision.Detections`, best first.
+) -> Any:
+    """What is found in one image, or in each of several: `supervision.Detections`, best first.
 
-    Boxes are in pixels of the picture as a viewer shows it; class names are in `data["class_name"]`.
+    Boxes are in pixels of the image as a viewer shows it (turned as its EXIF data say); class names are in
+    `data["class_name"]`.
 
     Args:
-        model: a checkpoint, the file of one or of an export, or a predictor that is open already.
-        pictures: files, or BGR arrays uint8 [H, W, 3]; one picture gives one result, several give a list.
-        image_size: px of the longest side; 0 takes what the model takes or remembers.
-        batch_size: pictures that are asked for at once; 0 takes what suits the device.
-        options: the fields of `BoxSettings`: `conf`, `iou`, `max_det`, `classes`, `agnostic`.
+        model: a checkpoint, a detector, the file of a checkpoint or of an export, or a predictor that is open already.
+        images: one file, array (uint8 [H, W, 3], BGR, or [H, W], grey), tensor ([3, H, W], RGB, uint8 or floating point
+            in 0..1) or PIL image gives one result; a folder, a pattern, a `.txt` list, a batch [N, ...] and a list or
+            generator of these give a list, in their order (folders and patterns sorted).
+        rgb: arrays hold RGB.
+        image_size: px of the longest side, or (height, width); 0 takes what the model takes or remembers.
+        batch_size: images that are asked for at once; 0 takes what suits the device.
+        options: the fields of `BoxSettings`: `conf`, `iou`, `max_det`, `classes` (an id, a name, or several of both),
+            `agnostic`.
 
     Raises:
-        UserError: a picture cannot be read, or supervision is not installed.
+        TypeError: an unknown option, or a value of another type.
+        UserError: an image cannot be read, there is no such class, or supervision is not installed.
 
     >>> import numpy as np
     >>> from secateur.detector.model import Detector
@@ -184,30 +254,31 @@ def predict(
     >>> found = predict(checkpoint, np.zeros((48, 64, 3), np.uint8), image_size=64)
     >>> found.xyxy.shape, len(found.data["class_name"])
     ((0, 4), 0)
+    >>> len(predict(checkpoint, (np.zeros((48, 64, 3), np.uint8) for _ in range(2)), image_size=64, classes=[0, 2]))
+    2
     """
     check_supervision("secateur.predict")
-    settings = taken(BoxSettings, options)
-    refuse(options)
-    predictor, size = open_detector(model, pick_device(device), image_size=image_size)
-    count = batch_size or auto_batch_size(size if isinstance(size, int) else max(size), predictor.device)
+    wanted = _classes(options.pop("classes", None))
+    [settings] = settings_of(predict, options, BoxSettings)
+    asked_at_once = number(predict, "batch_size", batch_size, Between(0, BATCH.most))
+    size = size_of(predict, image_size)
+    predictor, size = open_detector(predictable(predict, model), pick_device(device), image_size=size)
+    if wanted is not None:
+        settings = dataclasses.replace(settings, classes=wanted)
+    count = asked_at_once or auto_batch_size(size if isinstance(size, int) else max(size), predictor.device)
     asker = Asker(predictor, size, settings, count)
-    several = [pictures] if isinstance(pictures, str | Path | np.ndarray) else list(pictures)
+    waiting = each_image(images, rgb=typed(predict, "rgb", rgb, bool))
     found: list[Detections] = []
-    for start in range(0, len(several), count):
-        boxes = asker.boxes([_pixels(picture) for picture in several[start : start + count]])
-        found += [to_detections(rows, predictor.names) for rows in boxes]
-    return found[0] if isinstance(pictures, str | Path | np.ndarray) else found
+    while batch := list(islice(waiting, count)):
+        found += [to_detections(rows, predictor.names) for rows in asker.boxes(batch)]
+    return found[0] if is_one(images) else found
 
 
-def _pixels(picture: Picture) -> Image:
-    if not isinstance(picture, str | Path):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise UserError(
-                f"A picture is a BGR array uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}; "
-                "cv2.cvtColor makes one of grey and of transparent pictures."
-            )
-        return picture
-    try:
-        return read_picture(str(picture))
-    except (ImageError, MediumError) as reason:
-        raise UserError(f"{picture}: {reason}.") from None
+def _classes(given: Any) -> tuple[str | int, ...] | None:
+    """Classes to keep: ids as numbers, names (and ids as text) as text; None for all of them."""
+    if given is None:
+        return None
+    classes: tuple[str | int, ...] = typed(predict, "classes", given, tuple[int | str, ...])
+    if not classes:
+        raise UserError("secateur.predict: classes is empty; give an id or a name, or leave it out for all classes.")
+    return classes

@@ -11,6 +11,7 @@ import torch
 from secateur.compression.channels import cost_of, since_the_first
 from secateur.compression.context import Context
 from secateur.compression.images import labelled_images, plain_images
+from secateur.compression.measuring import usable_size
 from secateur.compression.repair import Mending, refresh_norms_
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
@@ -63,15 +64,32 @@ def remove_layers(
     else:
         refresh_norms_(smaller, context, repair)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
-    result = Checkpoint.of(
+    return _shorter(checkpoint, smaller, plan, described), choice.blocks
+
+
+def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
+    """The detector without these bottlenecks and without any repair; its plan and history say so.
+
+    Raises:
+        UserError: a name is no block of a chain, or what is left would not fit together.
+    """
+    detector = checkpoint.detector()
+    removal = removal_of(detector, blocks)
+    smaller = remove(detector, removal.blocks)
+    plan = Plan.of_removal(trace(detector), trace(smaller), removal, usable_size(checkpoint, 0))
+    return _shorter(checkpoint, smaller, plan, {"removed_blocks": list(removal.blocks)})
+
+
+def _shorter(checkpoint: Checkpoint, smaller: Detector, plan: Plan, described: dict[str, Any]) -> Checkpoint:
+    """The checkpoint of the detector that a removal left."""
+    return Checkpoint.of(
         smaller,
         like=checkpoint,
         plan=since_the_first(checkpoint, plan).to_dict(),
         history=(*checkpoint.history, Stage(verb="prune", settings=described, cost=cost_of(plan))),
-        masks=removal.tensors(checkpoint.masks),
-        image_size=context.image_size,
+        masks=plan.removal.tensors(checkpoint.masks),
+        image_size=plan.image_size,
     )
-    return result, choice.blocks
 
 
 def check_layers(context: Context, settings: LayerSettings) -> None:

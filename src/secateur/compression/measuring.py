@@ -21,6 +21,7 @@ from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import check_image_size, validate
+from secateur.pruning.graph.inputs import SIDE
 
 logger = logging.getLogger("secateur")
 
@@ -96,8 +97,11 @@ def split_index(
 def usable_size(checkpoint: Checkpoint, image_size: int) -> int:
     """The image size, or for 0 the one that the checkpoint remembers, rounded up to a multiple of the largest stride.
 
-    A notice says when it is rounded, as YOLOv5 does.
+    A notice says when it is rounded, as YOLOv5 does. Images of a plain module keep their size; without one they are as
+    large as those that it is traced with.
     """
+    if not checkpoint.strides:
+        return image_size or checkpoint.image_size or SIDE
     return check_image_size(image_size or checkpoint.image_size or DEFAULT_SIZE, int(max(checkpoint.strides)))
 
 

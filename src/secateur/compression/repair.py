@@ -10,8 +10,10 @@ from torch import Tensor
 
 from secateur.compression.context import Context
 from secateur.compression.images import augmented_images, labelled_images, unpadded_images
+from secateur.detector.architecture import DetectionNetwork
 from secateur.detector.model import Detector
 from secateur.machine import return_memory
+from secateur.pruning.graph.inputs import WithStrides
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import (
     Moments,
@@ -64,9 +66,11 @@ class Mending:
         """Pictures [B, C, H, W] in 0..1 on the device, at most `limit`; none where there are none."""
         if self.context.pictures is None or not limit:
             return ()
-        return unpadded_images(
-            self.context, int(max(self.whole.strides)), limit, draw, channels=self.whole.architecture.channels
-        )
+        detects = isinstance(self.whole, DetectionNetwork)
+        # A network that tells no strides sees square images: its maps may not fit together at other sides.
+        stride = int(max(self.whole.strides)) if isinstance(self.whole, WithStrides) else self.context.image_size
+        channels = self.whole.architecture.channels if detects else 3
+        return unpadded_images(self.context, stride, limit, draw, channels=channels)
 
     def __call__(self, smaller: Detector, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
         """Mends in place what `plan` left of the detector, where it is wanted and there are pictures; see `mend_`.

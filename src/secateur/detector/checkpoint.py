@@ -76,8 +76,8 @@ class Checkpoint:
         """A checkpoint with copies of the network's tensors on the CPU.
 
         Args:
-            network: a `DetectionNetwork`, or any other network; the file of the latter has no way to build it again
-                (see `into`).
+            network: a `DetectionNetwork`, or any other network; the latter can be built again from this checkpoint, but
+                not from a file of it (see `into`).
             like: masks, training, plan, history and image size are taken from here.
             changes: fields that are set instead, by their names.
 
@@ -89,8 +89,7 @@ class Checkpoint:
             known = cast(DetectionNetwork, network)
             base = Checkpoint(known.architecture, tensors, dict(known.names), tuple(known.strides))
         else:
-            architecture = PlainModule(type(network).__name__, nc=len(changes.get("names", ())))
-            base = Checkpoint(architecture, tensors, {}, ())
+            base = Checkpoint(PlainModule.of(network, len(changes.get("names", ()))), tensors, {}, ())
         if like is not None:
             kept = ("masks", "training", "plan", "history", "image_size")
             base = replace(base, **{name: getattr(like, name) for name in kept})
@@ -123,7 +122,8 @@ class Checkpoint:
     def detector(self) -> Detector:
         """The detector, fp32, on the CPU, in eval mode.
 
-        For another architecture than YOLOv5's it is that one's network, which offers the same (`DetectionNetwork`).
+        For another architecture than YOLOv5's it is that one's network, which offers the same (`DetectionNetwork`); for
+        a plain module, that module.
 
         Raises:
             UserError: architecture and tensors do not belong together, or no file can build the network.
@@ -183,6 +183,10 @@ class Checkpoint:
         return "\n".join(lines)
 
     def _built(self, architecture: Architecture, names: Mapping[int, str], tensors: Mapping[str, Tensor]) -> Detector:
+        if isinstance(architecture, PlainModule):
+            plain = architecture.build(names)
+            set_tensors_(plain, tensors)
+            return cast(Detector, plain.cpu().eval())
         # Built without memory or random numbers: every tensor is replaced right away.
         with torch.device("meta"):
             network = cast(Detector, architecture.build(names))

@@ -119,17 +119,17 @@ class Asker:
         return [of_image[torch.isin(of_image[:, 5:].argmax(dim=1), classes)] for of_image in rows]
 
 
-def class_ids(words: Sequence[str], names: Mapping[int, str]) -> list[int]:
-    """The ids of classes that are named by id or name.
+def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]:
+    """The ids of classes that are named by id or name: a number is an id, text is a name or else an id.
 
     Raises:
         UserError: there is no such class.
     """
     ids = []
-    for word in map(str, words):
-        number = class_named(word, names)
+    for word in words:
+        number = word if isinstance(word, int) else class_named(word, names)
         if number is None:
-            number = int(word) if word.isdecimal() else -1
+            number = int(word) if isinstance(word, str) and word.isdecimal() else -1
         if number not in names:
             known = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
             raise UserError(f"There is no class {word!r}; the detector knows {len(names)} classes: {known}, ...")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from secateur.pruning.graph.pricing import Sides
 
-_SIDE = 64  # px: of the image for a network that tells no inputs
+SIDE = 64
+"""px: of the image for a network that tells no inputs."""
 _STRIDES = (32, 64, 128)  # px: for a network that tells none
 
 
@@ -37,7 +38,7 @@ class WithStrides(Protocol):
 def example_inputs_of(network: nn.Module, given: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     """The given inputs, else the network's own examples, else one image of 64 px; on its device, in its dtype."""
     if not given:
-        image = (torch.zeros(1, 3, _SIDE, _SIDE),)
+        image = (torch.zeros(1, 3, SIDE, SIDE),)
         given = network.example_inputs() if isinstance(network, WithExamples) else image
     reference = next(chain(network.parameters(), network.buffers()), torch.empty(0))
 

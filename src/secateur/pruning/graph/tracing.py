@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Hashable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from secateur.pruning.graph.inputs import example_inputs_of, image_sides, mapped
 from secateur.pruning.graph.operators import Cause, Flow, Ids, Operation, frozen_like
 from secateur.pruning.graph.pricing import Axis, Pricing, Sides, Work
 from secateur.pruning.graph.stages import in_units, stage_of
+from secateur.pruning.graph.unchanged import unchanged
 from secateur.pruning.latency import Stage
 
 Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
@@ -69,11 +71,10 @@ def _has_hooks(network: nn.Module) -> bool:
 
 def _trace(network: nn.Module, example_inputs: tuple[Any, ...]) -> ChannelGraph:
     """Follows the network, in eval mode, whatever it is in."""
-    inputs = example_inputs_of(network, example_inputs)
-    sides = image_sides(inputs)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with unchanged(network):
+        network.eval()
+        inputs = example_inputs_of(network, example_inputs)
+        sides = image_sides(inputs)
         flow, stages = _flow(network, inputs)
         uncounted = {
             f"{name}.{tensor}"
@@ -83,9 +84,6 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...]) -> ChannelGraph:
         }
         counted = [operation for operation in flow.operations if operation.weight not in uncounted]
         work = _work(network, counted, inputs[0], sides) if sides else [Work(operation) for operation in counted]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return _assemble(network, flow, stages, work, inputs, sides)
 
 
@@ -97,7 +95,9 @@ def _is_attention(module: nn.Module) -> bool:
 def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Flow, list[Stage]]:
     """Exports the network and sends ids through the graph; the stages that it comes past have ids for units."""
     try:
-        program = torch.export.export(network, inputs, strict=False)
+        with warnings.catch_warnings():  # all that is assigned is undone
+            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
+            program = torch.export.export(network, inputs, strict=False)
     except Exception as error:  # whatever torch.export cannot express, in its own many exception types
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -148,10 +148,12 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
     try:
         with torch.no_grad(), NormsPass():
             try:
-                functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
+                with unchanged(network):  # a map that it kept of this call would not suit the next one
+                    functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
             except RuntimeError:  # a tensor that is neither parameter nor buffer is not on the meta device
                 shapes.clear()
-                network(torch.zeros_like(image))
+                own = {name: tensor.clone() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
+                functional_call(network, own, (torch.zeros_like(image),))
     except Exception:  # whatever the network's own code raises at a size for which it was not made
         return None
     finally:

@@ -1,0 +1,106 @@
+"""Layers and weights that go: remove, shorten, zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from torch import nn
+
+from secateur.api.arguments import Data, Device, Model, checkpoint_of, context_of, detector_of
+from secateur.api.images import Source
+from secateur.api.options import settings_of, typed
+from secateur.compression import layers as shortening
+from secateur.detector.checkpoint import Checkpoint
+from secateur.pruning import depth
+from secateur.pruning.settings import LayerSettings, RepairSettings
+from secateur.sparsity.one_shot import zero_weights
+from secateur.sparsity.settings import OneShotSettings
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@overload
+def remove(model: Checkpoint | str | Path, blocks: str | Iterable[str]) -> Checkpoint: ...
+
+
+@overload
+def remove(model: Network, blocks: str | Iterable[str]) -> Network: ...
+
+
+def remove(model: Model, blocks: str | Iterable[str]) -> Checkpoint | nn.Module:
+    """A new model without these bottlenecks; `secateur.pruning.depth` lists and scores those that can go.
+
+    That of a checkpoint, or of its file, is a checkpoint, which notes them in its plan and history.
+
+    >>> from secateur.detector.model import Detector
+    >>> from secateur.detector.topology import Topology
+    >>> from secateur.pruning.depth import candidates
+    >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
+    >>> [block.name for block in candidates(detector)][:2]
+    ['model.2.m.0', 'model.4.m.0']
+    >>> shallower = remove(detector, ["model.4.m.0"])
+    >>> len(candidates(detector)) - len(candidates(shallower))
+    1
+    """
+    names = typed(remove, "blocks", blocks, tuple[str, ...])
+    if isinstance(model, nn.Module):
+        return depth.remove(model, names)
+    return shortening.without_blocks(checkpoint_of(model), names)
+
+
+def shorten(
+    checkpoint: Model,
+    layers: int,
+    data: Data | None = None,
+    *,
+    images: Source = None,
+    rgb: bool = False,
+    image_size: int = 0,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: Device = "auto",
+    **options: Any,
+) -> Checkpoint:
+    """Removes the `layers` bottlenecks that matter least, and makes up for what they added.
+
+    Args:
+        checkpoint: or the file of one, or a detector.
+        data: a data.yaml, whose training images scores and corrections read.
+        images: images without labels that they read instead, as `prune` takes them.
+        rgb: arrays among the images hold RGB.
+        options: the fields of `LayerSettings` (`layer_score="gamma"` reads no images) and `RepairSettings`.
+
+    >>> from secateur.detector.model import Detector
+    >>> from secateur.detector.topology import Topology
+    >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
+    >>> len(shorten(checkpoint, 2, layer_score="gamma").plan["removed_blocks"])
+    2
+    """
+    chosen, repaired = settings_of(shorten, options | {"layers": layers}, LayerSettings, RepairSettings)
+    whole = detector_of(shorten, checkpoint)
+    with context_of(
+        shorten, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
+        device=device,
+    ) as context:  # fmt: skip
+        return shortening.remove_layers(whole, context, chosen, repaired)[0]
+
+
+def zero(checkpoint: Model, share: float, **options: Any) -> Checkpoint:
+    """Zeroes the smallest weights of every convolution, with masks that later training holds.
+
+    Args:
+        checkpoint: or the file of one, or a network.
+        share: of the weights, between 0 and 1.
+        options: `scope` ("layer" or "global"), `pattern` ("1x1", "4x1", "2:4", ...), `exclude` (patterns of names).
+
+    >>> from secateur.detector.model import Detector
+    >>> from secateur.detector.topology import Topology
+    >>> checkpoint = zero(Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3))), 0.5, pattern="2:4")
+    >>> float((checkpoint.tensors["model.1.conv.weight"] == 0).float().mean())
+    0.5
+    """
+    [settings] = settings_of(zero, options | {"unstructured": share}, OneShotSettings)
+    sparse, _ = zero_weights(checkpoint_of(checkpoint), settings)
+    return sparse
