@@ -73,6 +73,25 @@ def test_a_measured_table_prices_networks_as_they_are(tiny: Checkpoint) -> None:
     assert cost.price(everything) == pytest.approx(exact.price(everything), rel=0.01)
 
 
+def test_a_table_at_height_and_width(tiny: Checkpoint, formula: list[Signature], tmp_path: Path) -> None:
+    detector, shapes = tiny.detector(), []
+
+    def network(model: Any, shape: tuple[int, ...], threads: int) -> Any:
+        shapes.append(shape)
+        return FAKE.network(model, shape, threads)
+
+    len(STOPWATCHES)
+    stopwatch = dataclasses.replace(FAKE, network=network)
+    table = measure(detector, trace(detector), (64, 96), stopwatch, 2)
+    assert table.image_size == (64, 96) and set(shapes) == {(1, 3, 64, 96)}
+    exact = COSTS["ms"].of(dataclasses.replace(trace(detector), timing=table_of(trace(detector), (64, 96))), (64, 96))
+    assert table.dense == pytest.approx(exact.price(trace(detector).everything()), rel=0.01)
+    assert latency_table(detector, (64, 96)).image_size == (64, 96)
+    assert latency_table(detector, (64, 64)) == latency_table(detector, 64), "a square has one table"
+    names = sorted(file.name for file in (tmp_path / "cache" / "secateur" / "latency").iterdir())
+    assert len(names) == 2 and "-64-x-96px-" in names[0] and "-64px-" in names[1]
+
+
 def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:
     graph = trace(tiny.detector())
     table = measure(tiny.detector(), graph, 64, FAKE, 2)

@@ -12,12 +12,13 @@ from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.int8.accuracy import judge_on
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint
+from secateur.sizes import ImageSize
 
 
 def exported(
     checkpoint: Checkpoint,
     stem: Path,
-    image_size: int,
+    image_size: ImageSize,
     settings: ExportSettings,
     pictures: Sequence[Tensor] = (),
     judged_on: Index | None = None,
@@ -25,6 +26,7 @@ def exported(
     """Writes one format; the file is the stem with the ending of its format.
 
     Args:
+        image_size: side, or height and width, of the input in pixels.
         pictures: uint8 [C, H, W] of the image size, for int8.
         judged_on: labelled images by whose mAP50-95 `accuracy_drop` is held.
 
