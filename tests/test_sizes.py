@@ -150,3 +150,40 @@ def test_info_counts_at_height_and_width(
     assert [record.getMessage() for record in caplog.records] == ([notice] if size == "50x70" else [])
     main(["info", str(tiny_weights), "--img", *size.split()])
     assert f"GFLOPs at {in_words(expected)} px" in capsys.readouterr().out
+
+
+def sentence_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command is refused with, where earlier ones wrote files."""
+    with pytest.raises(SystemExit):
+        main(list(words))
+    return capsys.readouterr().err.strip()
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_one_size_from_export_to_bench(
+    tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file for height and width is measured and asked at its size, and so is its checkpoint."""
+    pytest.importorskip("onnxruntime")
+
+    def summary(*words: str) -> Any:
+        main([*words, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    written = summary("export", "--weights", str(tiny_weights), "--img", "64", "96")
+    file, flops = Path(written["folder"]) / "tiny.onnx", count(load_checkpoint(tiny_weights).detector(), (64, 96))
+    assert written["export"]["size"] == [64, 96] and written["model"]["gflops"] == flops.gflops
+    on = ("--data", str(tiny_data), "--workers", "0", "--no-plots", "--img", "64", "96", "--batch", "-1")
+    assert summary("val", "--weights", str(tiny_weights), *on)["model"]["gflops"] == flops.gflops
+    assert 0 <= summary("val", "--weights", str(file), *on)["metrics"]["mAP50"] <= 1
+    images = str(tiny_data.parent / "images" / "val")
+    for weights, words in ((tiny_weights, ("--img", "64x96")), (file, ())):
+        found = summary("predict", "--weights", str(weights), images, "--nosave", *words)
+        assert found["image_size"] == [64, 96] and found["pictures"] == 8
+    assert not [record for record in caplog.records if "Image size" in record.getMessage()]
+    timed = summary("bench", str(tiny_weights), str(file), "--img", "64,96", "--rounds", "1", "--threads", "1")
+    assert timed["image_size"] == [64, 96] and {row["model"]["gflops"] for row in timed["table"]} == {flops.gflops}
+    told = sentence_of(capsys, "bench", str(tiny_weights), str(file), "--img", "96")
+    assert told.endswith("takes images of 64 x 96 px only, not 96: leave --img out, or export it for that size.")
+    summary("val", "--weights", str(file), *on[:-5], "--img", "96", "64")
+    assert "Image size 96 x 64: this file takes images of 64 x 96 pixels alone." in caplog.text

@@ -92,6 +92,20 @@ def test_a_table_at_height_and_width(tiny: Checkpoint, formula: list[Signature],
     assert len(names) == 2 and "-64-x-96px-" in names[0] and "-64px-" in names[1]
 
 
+def test_a_table_for_height_and_width_decides_a_cut_scored_on_squares(
+    tiny: Checkpoint, formula: list[Signature], tmp_path: Path
+) -> None:
+    graph, file = trace(tiny.detector()), tmp_path / "camera.json"
+    table_of(graph, (64, 96)).save(file)
+    decision, _ = decide(tiny, Context(96), settings(latency_table=str(file)))
+    cost = COSTS["ms"].of(dataclasses.replace(graph, timing=table_of(graph, (64, 96))), None)
+    before, after = cost.price(graph.everything()), cost.price(decision.plan.keep(graph))
+    assert 0.7 * before < after <= 0.8 * before and not formula
+    assert decision.plan.image_size == 96
+    with pytest.raises(UserError, match="measured at 64 x 96 px, not at 64 x 64 px"):
+        decide(tiny, Context(64), settings(latency_table=str(file)))
+
+
 def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:
     graph = trace(tiny.detector())
     table = measure(tiny.detector(), graph, 64, FAKE, 2)
