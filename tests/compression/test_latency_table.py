@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from latency_subjects import FAKE, OFFSET, SLOPE, Clock, table_of
+from secateur.cli import main
 from secateur.compression import latency_table as module
 from secateur.compression.channels import check_channels, decide
 from secateur.compression.context import Context
@@ -22,7 +23,7 @@ from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import trace
-from secateur.pruning.latency import Signature
+from secateur.pruning.latency import LatencyTable, Signature
 from secateur.pruning.settings import CliffSettings, ScoreSettings
 
 
@@ -104,6 +105,17 @@ def test_a_table_for_height_and_width_decides_a_cut_scored_on_squares(
     assert decision.plan.image_size == 96
     with pytest.raises(UserError, match="measured at 64 x 96 px, not at 64 x 64 px"):
         decide(tiny, Context(64), settings(latency_table=str(file)))
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_the_command_names_the_size_that_a_cut_then_takes(
+    tiny_weights: Path, formula: list[Signature], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["latency", "--weights", str(tiny_weights), "--img", "64", "96", "--out", "camera.json"])
+    told = capsys.readouterr().out
+    assert "batch 1, 64 x 96 px" in told
+    assert f"prune --weights {tiny_weights} --img 96 --ms 0.5 --latency-table camera.json" in told
+    assert LatencyTable.load("camera.json").image_size == (64, 96)
 
 
 def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:
