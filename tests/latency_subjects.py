@@ -11,6 +11,7 @@ from torch import nn
 from secateur.deploy.timing import Stopwatch
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.sizes import ImageSize, sides_of
 
 BLOCK = 8
 OFFSET, SLOPE = 0.4, 1.25
@@ -22,19 +23,19 @@ def law(signature: Signature, reads: int, emits: int, block: int = BLOCK) -> flo
     return 0.01 + 1e-4 * blocks * math.prod(signature.map) * math.prod(signature.kernel)
 
 
-def widest(graph: ChannelGraph, size: int) -> dict[Signature, tuple[int, int]]:
+def widest(graph: ChannelGraph, size: ImageSize) -> dict[Signature, tuple[int, int]]:
     """By signature at an image size, the widths of the widest layer."""
     assert graph.image_size is not None
     found: dict[Signature, tuple[int, int]] = {}
     for stage in graph.stages:
-        signature = stage.signature.scaled(graph.image_size, (size, size))
+        signature = stage.signature.scaled(graph.image_size, sides_of(size))
         known = found.get(signature, (0, 0))
         reads = len(stage.reads) if signature.reads_matter else 0
         found[signature] = max(known[0], reads), max(known[1], len(stage.emits))
     return found
 
 
-def table_of(graph: ChannelGraph, size: int = 64, block: int = BLOCK) -> LatencyTable:
+def table_of(graph: ChannelGraph, size: ImageSize = 64, block: int = BLOCK) -> LatencyTable:
     """The table of a network in which all layers follow the law, at every number of blocks."""
     entries = []
     for signature, (reads, emits) in widest(graph, size).items():

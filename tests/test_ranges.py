@@ -103,7 +103,7 @@ def test_the_borders_and_the_other_number_are_taken(values: dict[str, Any]) -> N
         ("train", "--batch", "0"),
         ("run", "--batch", "0"),
         ("prune", "--batch", "0"),
-        ("val", "--batch", "-1"),
+        ("val", "--batch", "-2"),
         ("train", "--epochs", "0"),
         ("prune", "--min-share", "nan"),
         ("sparsify", "--rate", "inf"),

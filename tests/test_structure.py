@@ -12,13 +12,13 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "secateur"
 LEVELS = {
     "errors": 0, "files": 0, "registry": 0, "machine": 0, "layers": 0, "silence": 0,
-    "limits": 0, "ranges": 0, "yaml_files": 0,
+    "limits": 0, "ranges": 0, "sizes": 0, "yaml_files": 0,
     "detector": 0, "data": 0,
     "pruning": 1, "evaluation": 1, "training": 1,
     "sparsity": 2, "distillation": 2, "deploy": 2, "report": 2, "prediction": 2,
     "compression": 3, "steps": 4, "runs": 5, "commands": 6, "api": 6, "words": 6, "cli": 7,
 }  # fmt: skip
-PRIMITIVES = {"errors", "files", "registry", "machine", "layers", "silence", "limits", "ranges", "yaml_files"}
+PRIMITIVES = {"errors", "files", "registry", "machine", "layers", "silence", "limits", "ranges", "sizes", "yaml_files"}
 # pruning works on any network; what a detector or a data set is, it does not know.
 FORBIDDEN = {"pruning": {"detector", "data"}}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from secateur.errors import UserError
+from secateur.sizes import read_size, square_as_one
 
 # Flags that are another name for an option of ours; those that stand in the help as aliases are not repeated here.
 RENAMED: Mapping[str, str] = {
@@ -79,6 +81,17 @@ OF_COMMAND: Mapping[str, Mapping[str, str]] = {
     "finetune": {"--cfg": "a checkpoint knows its own network; leave it out"},
     "sparsify": {"--cfg": "a checkpoint knows its own network; leave it out"},
 }
+# Commands that read or make squares alone, and why.
+SQUARES: Mapping[str, str] = {
+    **dict.fromkeys(("train", "sparsify", "finetune"), "training images are square"),
+    **dict.fromkeys(("prune", "sweep"), "images are letterboxed to a square for scoring"),
+    **dict.fromkeys(("heal", "run"), "images are letterboxed to a square"),
+    "demo": "its images are square",
+}
+# Commands whose files and sources may follow any option.
+FILES = frozenset({"predict", "detect", "bench", "info"})
+# Commands that pick the number of images in a batch themselves, for which YOLOv5 has -1.
+AUTOMATIC = frozenset({"predict", "detect", "val"})
 
 
 def understood(command: str, arguments: Sequence[str]) -> list[str]:
@@ -108,4 +121,64 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
         following = arguments[position + 1] if position + 1 < len(arguments) else "--"
         if flag == "--resume" and not equals and following.startswith("--"):
             words.append("latest")
-    return words
+    return _with_values(command, words)
+
+
+def _with_values(command: str, words: Sequence[str]) -> list[str]:
+    """The words with one for an image size, also where it was given as two, and without YOLOv5's --batch-size -1.
+
+    Raises:
+        UserError: what is given is no size, or not one for this command.
+    """
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag not in ("--image-size", "--batch-size") or not (equals or rest):
+            found.append(word)
+            continue
+        value = value if equals else rest.pop(0)
+        if flag == "--image-size":
+            if rest and _is_second(command, value, rest[0]):
+                value = f"{value.rstrip(',')} {rest.pop(0)}"
+            value = _size(command, value)
+        elif value == "-1":
+            value = _batch(command)
+        found += [f"{flag}={value}"] if equals else [flag, value]
+    return found
+
+
+def _is_second(command: str, first: str, word: str) -> bool:
+    """Whether a word behind the first number of an image size is the second one, and no file or webcam.
+
+    Raises:
+        UserError: it may be both.
+    """
+    if not first.rstrip(",").isdecimal() or not word.isdecimal() or (command in FILES and len(word) == 1):
+        return False
+    if command in FILES and Path(word).exists():
+        raise UserError(
+            f"--img {first} {word}: {word} is a file here too; write --img {first}x{word}, or the file before --img."
+        )
+    return True
+
+
+def _size(command: str, value: str) -> str:
+    """An image size as one word."""
+    size = read_size(value)
+    if command in SQUARES:
+        size = square_as_one(size)
+        if not isinstance(size, int):
+            raise UserError(
+                f"secateur {command} takes one image size (--img {max(size)}): {SQUARES[command]}; give "
+                f"--img {size[0]} {size[1]} to export, val or predict."
+            )
+    return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
+
+
+def _batch(command: str) -> str:
+    """What --batch-size -1, the automatic one of YOLOv5, is here."""
+    if command in AUTOMATIC:
+        return "0"
+    raise UserError(f"secateur {command} has no automatic batch size (--batch -1); give a number, e.g. --batch 16.")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from latency_subjects import FAKE, OFFSET, SLOPE, Clock, table_of
+from secateur.cli import main
 from secateur.compression import latency_table as module
 from secateur.compression.channels import check_channels, decide
 from secateur.compression.context import Context
@@ -22,7 +23,7 @@ from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import trace
-from secateur.pruning.latency import Signature
+from secateur.pruning.latency import LatencyTable, Signature
 from secateur.pruning.settings import CliffSettings, ScoreSettings
 
 
@@ -71,6 +72,50 @@ def test_a_measured_table_prices_networks_as_they_are(tiny: Checkpoint) -> None:
     everything = graph.everything()
     assert cost.price(everything) == pytest.approx(table.dense, rel=0.01)
     assert cost.price(everything) == pytest.approx(exact.price(everything), rel=0.01)
+
+
+def test_a_table_at_height_and_width(tiny: Checkpoint, formula: list[Signature], tmp_path: Path) -> None:
+    detector, shapes = tiny.detector(), []
+
+    def network(model: Any, shape: tuple[int, ...], threads: int) -> Any:
+        shapes.append(shape)
+        return FAKE.network(model, shape, threads)
+
+    len(STOPWATCHES)
+    stopwatch = dataclasses.replace(FAKE, network=network)
+    table = measure(detector, trace(detector), (64, 96), stopwatch, 2)
+    assert table.image_size == (64, 96) and set(shapes) == {(1, 3, 64, 96)}
+    exact = COSTS["ms"].of(dataclasses.replace(trace(detector), timing=table_of(trace(detector), (64, 96))), (64, 96))
+    assert table.dense == pytest.approx(exact.price(trace(detector).everything()), rel=0.01)
+    assert latency_table(detector, (64, 96)).image_size == (64, 96)
+    assert latency_table(detector, (64, 64)) == latency_table(detector, 64), "a square has one table"
+    names = sorted(file.name for file in (tmp_path / "cache" / "secateur" / "latency").iterdir())
+    assert len(names) == 2 and "-64-x-96px-" in names[0] and "-64px-" in names[1]
+
+
+def test_a_table_for_height_and_width_decides_a_cut_scored_on_squares(
+    tiny: Checkpoint, formula: list[Signature], tmp_path: Path
+) -> None:
+    graph, file = trace(tiny.detector()), tmp_path / "camera.json"
+    table_of(graph, (64, 96)).save(file)
+    decision, _ = decide(tiny, Context(96), settings(latency_table=str(file)))
+    cost = COSTS["ms"].of(dataclasses.replace(graph, timing=table_of(graph, (64, 96))), None)
+    before, after = cost.price(graph.everything()), cost.price(decision.plan.keep(graph))
+    assert 0.7 * before < after <= 0.8 * before and not formula
+    assert decision.plan.image_size == 96
+    with pytest.raises(UserError, match="measured at 64 x 96 px, not at 64 x 64 px"):
+        decide(tiny, Context(64), settings(latency_table=str(file)))
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_the_command_names_the_size_that_a_cut_then_takes(
+    tiny_weights: Path, formula: list[Signature], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["latency", "--weights", str(tiny_weights), "--img", "64", "96", "--out", "camera.json"])
+    told = capsys.readouterr().out
+    assert "batch 1, 64 x 96 px" in told
+    assert f"prune --weights {tiny_weights} --img 96 --ms 0.5 --latency-table camera.json" in told
+    assert LatencyTable.load("camera.json").image_size == (64, 96)
 
 
 def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:

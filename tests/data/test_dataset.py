@@ -89,6 +89,33 @@ def test_one_shape_for_all(index: Index) -> None:
         DetectionDataset(index, (64, 128), augmentation=Augmentation())
 
 
+def test_one_oblong_shape_is_fitted_as_for_a_prediction(index: Index, block: Index) -> None:
+    """In one step from the file's pixels, whatever the longer side of image and shape."""
+    for shape in ((64, 128), (128, 64), (32, 64)):
+        dataset = DetectionDataset(index, shape)
+        for i, size in enumerate(SIZES):
+            expected, fit = letterboxed(read_image(index.files[i]), shape)
+            sample = dataset[i]
+            assert np.array_equal(sample.image, expected)
+            assert sample.original_shape == fit.shape == size
+            assert sample.ratio_pad == (fit.ratio, fit.pad[::-1])
+            assert all(side * ratio <= most for side, ratio, most in zip(size, fit.ratio, shape, strict=True))
+        sample = DetectionDataset(block, shape)[0]
+        np.testing.assert_allclose(bright_box(sample.image), pixel_box(sample.labels[0], sample.image), atol=1)
+        (ratio_h, ratio_w), (pad_x, pad_y) = sample.ratio_pad
+        back = (pixel_box(sample.labels[0], sample.image) - [pad_x, pad_y] * 2) / ([ratio_w, ratio_h] * 2)
+        np.testing.assert_allclose(back, [30, 20, 90, 50], atol=1e-3)
+
+
+def test_a_narrow_image_keeps_a_pixel_of_an_oblong_shape(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    cv2.imwrite(str(tmp_path / "a" / "a.png"), np.zeros((4000, 10, 3), np.uint8))
+    (tmp_path / "data.yaml").write_text("train: a\nnames: [block]")
+    index = scan(load_data_config(tmp_path / "data.yaml"), "train", progress=False)
+    sample = DetectionDataset(index, (64, 640))[0]
+    assert (sample.image != 114).all(2).sum() == 64
+
+
 def test_rectangular_shapes(index: Index) -> None:
     dataset = DetectionDataset(index, 128, rectangular=True, batch_size=2, stride=32, pad=0.5)
     aspects = np.array([h / w for h, w in SIZES])[dataset.order]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from secateur.data.config import load_data_config
+from secateur.data.images import read_image
 from secateur.data.index import Index, scan
 from secateur.detector.checkpoint import load_checkpoint
 from secateur.detector.model import Detector
@@ -21,6 +22,8 @@ from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, check_image_size, subset, validate
+from secateur.prediction.predicting import Asker
+from secateur.prediction.settings import BoxSettings
 
 FAST = ValSettings(image_size=96, workers=0)
 
@@ -108,6 +111,42 @@ def test_boxes_come_back_to_the_original_image(index, tmp_path) -> None:
     only = Oracle(image_size=(64, 96))
     assert validate(only, index, dataclasses.replace(FAST, single_cls=True), progress=False).mAP50 == pytest.approx(1)
     assert {shape[2:] for shape in only.shapes} == {(64, 96)}
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (128, 96)])
+def test_height_and_width_are_the_shape_of_every_batch(index, size) -> None:
+    oracle, settings = Oracle(), dataclasses.replace(FAST, image_size=size, single_cls=True, batch_size=5)
+    metrics = validate(oracle, index, settings, progress=False)
+    assert {shape[2:] for shape in oracle.shapes} == {size} and metrics.shape == (5, 3, *size)
+    assert metrics.mAP50 == pytest.approx(1)
+    # A file that takes this size alone gives the same.
+    only = validate(Oracle(image_size=size), index, dataclasses.replace(settings, image_size=0), progress=False)
+    assert only.to_dict() == metrics.to_dict()
+
+
+def test_two_equal_numbers_are_one_without_rectangular_batches(index, predictor) -> None:
+    square = dataclasses.replace(FAST, rectangular=False)
+    twice = dataclasses.replace(FAST, image_size=(96, 96))
+    found = [validate(predictor, index, settings, progress=False) for settings in (square, twice, FAST)]
+    assert found[0].to_dict() == found[1].to_dict() and found[0].shape == found[1].shape
+    assert found[2].to_dict() != found[0].to_dict(), "one number keeps its rectangular batches"
+
+
+@pytest.mark.parametrize("size", [(96, 128), (128, 64)])
+def test_a_prediction_at_height_and_width_finds_what_a_validation_finds(index, tmp_path, size) -> None:
+    boxes, predictor = BoxSettings(conf=0.2), Oracle(doubt=1.0)
+    settings = dataclasses.replace(FAST, image_size=size, nms=boxes.nms(), save_json=True)
+    validate(predictor, index, settings, folder=tmp_path, progress=False)
+    measured = json.loads((tmp_path / "predictions.json").read_text())
+    found = Asker(predictor, size, boxes, batch_size=4).boxes([read_image(file) for file in index.files])
+    rows = [
+        [image, int(row[5]), round(row[4], 5), round(row[0], 3), round(row[1], 3)]
+        for image, of_image in enumerate(found)
+        for row in of_image.double().tolist()
+    ]
+    assert len(rows) > 12
+    told = [[row["image_id"], row["category_id"], row["score"], *row["bbox"][:2]] for row in measured]
+    np.testing.assert_allclose(sorted(rows), sorted(told), atol=2e-3)
 
 
 def test_golden_metrics(index) -> None:
@@ -199,13 +238,20 @@ def test_image_size_is_rounded_up_with_a_notice(caplog) -> None:
     assert check_image_size(640, 32) == 640 and not caplog.records
     assert check_image_size(630, 32) == 640 and "640" in caplog.text
     assert check_image_size(20, 32) == 64
+    caplog.clear()
+    assert check_image_size((384, 640), 32) == (384, 640) and not caplog.records
+    assert check_image_size((380, 20), 32) == (384, 64)
+    assert "Image size 380 x 20 is not a usable multiple of the stride 32: taking 384 x 64." in caplog.text
     with pytest.raises(UserError, match="positive"):
         check_image_size(0, 32)
+    with pytest.raises(UserError, match="positive number of pixels, not 640 x 0"):
+        check_image_size((640, 0), 32)
 
 
 def test_batches_fit_the_cache() -> None:
     cpu = torch.device("cpu")
     assert [auto_batch_size(size, cpu) for size in (1280, 640, 416, 320, 64)] == [1, 4, 8, 16, 32]
+    assert [auto_batch_size(size, cpu) for size in ((720, 1280), (384, 640), (320, 640))] == [1, 4, 8]
     assert auto_batch_size(1280, torch.device("cuda")) == 32
 
 
@@ -214,6 +260,7 @@ def test_batches_fit_the_cache() -> None:
     [
         ({"batch_size": -1}, "--batch-size"),
         ({"image_size": -1}, "--image-size"),
+        ({"image_size": (640, 10_000)}, "--image-size is 10000"),
         ({"workers": -1}, "workers"),
         ({"order": "random"}, "stable or stock"),
     ],

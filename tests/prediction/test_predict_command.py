@@ -210,7 +210,7 @@ def test_a_stream_ends_with_ctrl_c_and_keeps_its_video(monkeypatch: pytest.Monke
         (["predict", "--weights", "bright.pt", "a.png", "--classes", "cat"], "There is no class 'cat'"),
         (["predict", "--weights", "bright.pt", "a.png", "--conf", "2"], "--conf is 2.0"),
         (["predict", "--weights", "bright.pt", "a.png", "--vid-stride", "0"], "--vid-stride is 0"),
-        (["predict", "--weights", "bright.pt", "a.png", "--batch-size", "-1"], "--batch-size is -1"),
+        (["predict", "--weights", "bright.pt", "a.png", "--batch-size", "-2"], "--batch-size is -2"),
         (["predict", "--weights", "bright.pt", "a.png", "--line-thickness", "-1"], "--line-thickness is -1"),
         (["predict", "--weights", "bright.pt", "a.png", "--json", "--jsonl"], "choose one"),
         (["predict", "--weights", "bright.pt", "a.png", "--view-img"], "--view cannot show windows here"),

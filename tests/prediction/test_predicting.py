@@ -73,6 +73,16 @@ def test_a_predictor_of_one_size_gets_images_of_that_size() -> None:
     assert predictor.shapes == [(2, 3, 96, 128)]
 
 
+@pytest.mark.parametrize("size", [(96, 128), (128, 128)])
+def test_two_numbers_are_the_size_of_every_image(size: tuple[int, int]) -> None:
+    """Where one number is the longest side and the other follows."""
+    predictor, pictures = BrightRectangles(), [picture(30, 300), picture(300, 30)]
+    Asker(predictor, size, batch_size=2).boxes(pictures)
+    assert predictor.shapes == [(2, 3, *size)]
+    Asker(predictor, 128, batch_size=2).boxes(pictures)
+    assert predictor.shapes[1:] == [(1, 3, 32, 128), (1, 3, 128, 32)]
+
+
 def test_a_camera_is_not_waited_for() -> None:
     predictor = BrightRectangles()
     frames = [Frame(Medium("camera", "0", "webcam0"), picture(64, 64), number) for number in (1, 2)]

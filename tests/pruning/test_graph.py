@@ -146,6 +146,51 @@ def test_price_without_even_strides() -> None:
         assert graph.price(keep_every_other(graph).keep(graph), (height, width)).flops == flops
 
 
+class BothAxes(nn.Module):
+    """Attention along both axes: a convolution over the places of a column and of a row, one behind the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 8, 16, 16), nn.Conv2d(8, 4, 1)
+        self.high, self.broad, self.last = nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 1), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        high, broad = x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)
+        both = F.silu(self.down(torch.cat([high, broad], 2)))
+        high, broad = both.split([x.shape[2], x.shape[3]], 2)
+        x = x * self.high(high).sigmoid() * self.broad(broad.transpose(2, 3)).sigmoid()
+        rows: Tensor = self.last(torch.cat([x.flatten(2), x.mean((2, 3))[..., None]], 2).transpose(1, 2))
+        return rows
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (384, 640), (640, 96)])
+def test_price_where_height_and_width_are_not_one_behind_the_other(size: tuple[int, int]) -> None:
+    network = BothAxes()
+    height, width = size[0] // 16, size[1] // 16
+    maps = 2 * height * width * 8 * 3 * 16 * 16
+    along = 2 * (height + width) * 8 * 4 + 2 * height * 4 * 8 + 2 * width * 4 * 8
+    rows = 2 * (height * width + 1) * 8 * 2
+    assert trace(network).price(None, size).flops == maps + along + rows
+
+
+def test_price_of_a_network_that_takes_squares_alone() -> None:
+    class Square(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.rows = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[2] == x.shape[3]
+            rows: Tensor = self.rows(self.conv(x).flatten(2).transpose(1, 2))
+            return rows
+
+    graph = trace(Square())
+    assert graph.price(None, 640).flops == 2 * 80 * 80 * (8 * 3 * 64 + 8 * 2)
+    with pytest.raises(UserError, match="takes square images only, so it has no cost at 64 x 96 px; give one number"):
+        graph.price(None, (64, 96))
+
+
 def test_size_that_is_no_multiple_of_the_stride() -> None:
     graph = trace(Detector(Topology.from_yaml("yolov5n", nc=1)))
     with pytest.raises(UserError, match="multiples of 32"):

@@ -21,6 +21,7 @@ from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.latency import Entry, LatencyTable, Signature
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
+from secateur.sizes import ImageSize
 
 
 def network() -> nn.Module:
@@ -137,11 +138,26 @@ def test_a_table_for_something_else_is_refused(graph: ChannelGraph) -> None:
         COSTS["ms"].of(dataclasses.replace(wider, timing=graph.timing), 64).price(wider.everything())
 
 
-def test_tables_are_plain_data(graph: ChannelGraph, tmp_path: Path) -> None:
-    table = graph.timing
-    assert table is not None
+@pytest.mark.parametrize("size", [64, (64, 96)])
+def test_tables_are_plain_data(graph: ChannelGraph, tmp_path: Path, size: ImageSize) -> None:
+    table = table_of(graph, size)
     table.save(tmp_path / "table.json")
     assert LatencyTable.load(tmp_path / "table.json") == table
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 64)])
+def test_a_table_for_height_and_width(graph: ChannelGraph, size: tuple[int, int]) -> None:
+    timed = dataclasses.replace(graph, timing=table_of(graph, size))
+    expected = sum(
+        law(stage.signature.scaled((64, 64), size), len(stage.reads), len(stage.emits)) for stage in graph.stages
+    )
+    # Scores come from squares of the longer side.
+    for asked in (size, 96, None):
+        assert COSTS["ms"].of(timed, asked).price(graph.everything()) == pytest.approx(SLOPE * expected + OFFSET)
+    with pytest.raises(UserError, match=f"measured at {size[0]} x {size[1]} px, not at 64 x 64 px"):
+        COSTS["ms"].of(timed, 64)
+    with pytest.raises(UserError, match=f"measured at {size[0]} x {size[1]} px, not at {size[1]} x {size[0]} px"):
+        COSTS["ms"].of(timed, size[::-1])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +165,10 @@ def test_tables_are_plain_data(graph: ChannelGraph, tmp_path: Path) -> None:
     [
         ({"format": 9}, "has format 9"),
         ({"block": 0}, "block is 0"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"image_size": [64, -1]}, "image_size is -1"),
+        ({"image_size": [64, 64, 64]}, r"image_size is \[64, 64, 64\]"),
+        ({"image_size": "64"}, "image_size is 64"),
         ({"slope": float("nan")}, "not finite"),
         ({"entries": [{"signature": {"kind": "conv"}}]}, "is no latency table"),
         ({"r2": 0.9}, "explains only 90% of the variance"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.ranges import BATCH, ROUNDS, THREADS
 from secateur.runs.fields import Device, ImageSize
@@ -62,9 +63,8 @@ def bench(options: BenchOptions) -> Summary:
     )
     result = compare_files(options.files, asked, layers=options.layers)
     machine = processor() if asked.device.type == "cpu" else str(asked.device)
-    size = result.sides[0] if result.sides[0] == result.sides[1] else list(result.sides)
     for block in result.blocks:
-        pixels = " x ".join(str(side) for side in dict.fromkeys(result.sides))
+        pixels = sizes.in_words(result.sides)
         threads = f"{asked.threads} thread{'s' if asked.threads > 1 else ''}"
         print(f"{machine}, {threads}, batch {block.batch}, {pixels} px, {asked.precision}")
         _show(block, layers=options.layers)
@@ -73,7 +73,7 @@ def bench(options: BenchOptions) -> Summary:
         "command": "bench",
         "machine": machine,
         "threads": asked.threads,
-        "image_size": size,
+        "image_size": sizes.as_data(result.sides),
         "runtime": result.runtimes[0],
         "runtimes": list(result.runtimes),
         "table": table,

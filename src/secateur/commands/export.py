@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -78,7 +79,7 @@ def _nearness(error: float, precision: str) -> str:
     return f"outputs within {error:.1e} of the detector's"
 
 
-def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -> list[Tensor]:
+def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.ImageSize) -> list[Tensor]:
     """Those that int8 is calibrated on.
 
     Raises:
@@ -96,7 +97,7 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: int) -
         raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
     index = split_index(config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
-    return calibration_pictures(index, (image_size, image_size), options.calibration, channels=channels)
+    return calibration_pictures(index, sizes.sides_of(image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from secateur.commands import Summary, command
 from secateur.distillation.settings import HealSettings
-from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Pictures, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
 from secateur.runs.folders import Place, require
 from secateur.steps.heal import Heal
 
@@ -20,7 +20,7 @@ class HealOptions:
     """The whole detector (default: the one that the checkpoint says it was cut from)."""
     images: Pictures = ""
     data: Data = ""
-    image_size: ImageSize = 0
+    image_size: ImageSide = 0
     batch_size: BatchSize = 16
     """Images in a batch of an evaluation on pictures that are held out."""
     workers: Workers = 2

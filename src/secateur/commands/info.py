@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.errors import told
 from secateur.runs.fields import ImageSize
@@ -37,7 +38,7 @@ def info(options: InfoOptions) -> Summary:
     from secateur.evaluation.cost import layer_flops
 
     checkpoint = load_checkpoint(options.file, sound=False)
-    image_size = usable_size(checkpoint, options.image_size)
+    image_size = sizes.square_as_one(usable_size(checkpoint, options.image_size))
     model = describe(checkpoint, image_size)
     described = summary(checkpoint, image_size, layer_flops(checkpoint.detector(), image_size))
     size = size_of(Path(options.file))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.compression.settings import LatencySettings
 from secateur.errors import UserError
@@ -45,19 +46,21 @@ def latency(options: LatencyOptions) -> Summary:
         raise UserError(f"--out {options.out} is no name of a latency table; end it in .json.")
     usable_path(options.out)
     checkpoint = load_checkpoint(require(options.weights, "--weights", "best.pt"))
-    size = usable_size(checkpoint, options.image_size)
+    size = sizes.square_as_one(usable_size(checkpoint, options.image_size))
     table = latency_table(checkpoint.detector(), size, settings, refresh=True)
     with options.place.new("latency") as folder:
         return _saved(table, options, folder, size)
 
 
-def _saved(table: LatencyTable, options: LatencyOptions, folder: Path, size: int) -> Summary:
+def _saved(table: LatencyTable, options: LatencyOptions, folder: Path, size: sizes.ImageSize) -> Summary:
     """Writes the table and says where it is."""
     file = options.out or str(folder / "latency.json")
     table.save(file)
-    print(f"{table.machine}, {table.runtime}, {table.threads} threads, batch 1, {size} px")
+    print(f"{table.machine}, {table.runtime}, {table.threads} threads, batch 1, {sizes.in_words(size)} px")
     print(f"{table.dense:.2f} ms; {len(table.entries)} kinds of layers, R2 {table.r2:.3f} on whole networks")
     print(f"Saved to {file}")
-    print(f"Cut to half the time:  secateur prune --weights {options.weights} --ms 0.5 --latency-table {file}")
-    facts = {"machine": table.machine, "runtime": table.runtime, "threads": table.threads, "image_size": size}
-    return finish(folder, {"command": "latency", "table": file, "ms": table.dense, "r2": table.r2, **facts})
+    side = max(sizes.sides_of(size))
+    print(f"Cut to half:  secateur prune --weights {options.weights} --img {side} --ms 0.5 --latency-table {file}")
+    facts = {"machine": table.machine, "runtime": table.runtime, "threads": table.threads}
+    facts |= {"image_size": sizes.as_data(size), "ms": table.dense, "r2": table.r2}
+    return finish(folder, {"command": "latency", "table": file, **facts})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from tyro.conf import Positional, arg
 
+from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
@@ -88,7 +89,7 @@ def predict(options: PredictOptions) -> Summary:
         if not told.read:
             raise UserError(told.nothing())
         print(told.line())
-        summary: dict[str, Any] = {"command": "predict", "weights": weights, "image_size": image_size}
+        summary: dict[str, Any] = {"command": "predict", "weights": weights, "image_size": sizes.as_data(image_size)}
         summary |= told.to_dict()
         if folder is not None:
             print(f"Results are in {folder}")
@@ -98,7 +99,7 @@ def predict(options: PredictOptions) -> Summary:
     return summary
 
 
-def _asker(options: PredictOptions, weights: str) -> tuple[Asker, int | tuple[int, int]]:
+def _asker(options: PredictOptions, weights: str) -> tuple[Asker, sizes.ImageSize]:
     """The opened weights with what the options want to know, and the size of their images."""
     from secateur.compression.measuring import open_detector
     from secateur.evaluation.validate import auto_batch_size
@@ -107,8 +108,7 @@ def _asker(options: PredictOptions, weights: str) -> tuple[Asker, int | tuple[in
 
     device = pick_device(options.device)
     predictor, size = open_detector(weights, device, options.precision, options.image_size)
-    longest = size if isinstance(size, int) else max(size)
-    batch_size = options.batch_size or auto_batch_size(longest, predictor.device)
+    batch_size = options.batch_size or auto_batch_size(size, predictor.device)
     return Asker(predictor, size, options.boxes, batch_size), size
 
 

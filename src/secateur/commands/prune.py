@@ -19,7 +19,7 @@ from secateur.pruning.settings import (
     ScoreSettings,
     SearchSettings,
 )
-from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Pictures, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
 from secateur.runs.folders import Place, require
 from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.heal import Heal
@@ -37,7 +37,7 @@ class PruneOptions:
     weights: Weights = ""
     data: Data = ""
     images: Pictures = ""
-    image_size: ImageSize = 0
+    image_size: ImageSide = 0
     batch_size: BatchSize = 16
     """Images in a batch of training data (statistics, BatchNorm)."""
     workers: Workers = 2

@@ -11,7 +11,7 @@ from tyro.conf import arg
 from secateur.commands import Summary, command
 from secateur.pruning.costs import COSTS
 from secateur.ranges import COUNT
-from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSize, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import Place
 from secateur.runs.options import RunOptions
 from secateur.runs.recipes.resolve import override_options
@@ -28,7 +28,7 @@ class Common:
     weights: Weights = ""
     cfg: Cfg = ""
     recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "best"
-    image_size: ImageSize = 0
+    image_size: ImageSide = 0
     batch_size: BatchSize = 16
     """Images in a training batch."""
     workers: Workers = 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.ranges import BATCH, Between
@@ -97,7 +98,7 @@ def val(options: ValOptions) -> Summary:
         )
 
 
-def opened(options: ValOptions, weights: str) -> tuple[Predictor, int, dict[str, Any], str]:
+def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSize, dict[str, Any], str]:
     """What predicts, the image size in pixels, the `model` part of the summary, and the line about the model."""
     from secateur.compression.measuring import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of

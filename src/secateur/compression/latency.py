@@ -15,10 +15,16 @@ from secateur.detector.checkpoint import Checkpoint
 from secateur.evaluation.latency import Comparison, compare, predictor_call, random_images
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.machine import cpu_threads, pinned
+from secateur.sizes import ImageSize
 
 
 def measure_latency(
-    checkpoints: Mapping[str, Checkpoint], image_size: int, *, rounds: int = 30, threads: int = 0, runtime: str = ""
+    checkpoints: Mapping[str, Checkpoint],
+    image_size: ImageSize,
+    *,
+    rounds: int = 30,
+    threads: int = 0,
+    runtime: str = "",
 ) -> Comparison:
     """Times the detectors at batch 1 on the CPU, in turns, so that a busy machine is busy for all of them.
 
@@ -42,7 +48,7 @@ def measure_latency(
 
 
 def latencies(
-    checkpoints: Mapping[str, Checkpoint], image_size: int, *, rounds: int = 30, threads: int = 0
+    checkpoints: Mapping[str, Checkpoint], image_size: ImageSize, *, rounds: int = 30, threads: int = 0
 ) -> dict[str, float]:
     """The medians in milliseconds, by name."""
     measured = measure_latency(checkpoints, image_size, rounds=rounds, threads=threads)

@@ -32,6 +32,7 @@ from secateur.pruning.latency import Entry, LatencyTable, Signature
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
+from secateur.sizes import ImageSize, in_words, sides_of, square_as_one
 
 logger = logging.getLogger("secateur")
 
@@ -45,13 +46,13 @@ _EMITS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 def latency_table(
-    network: nn.Module, image_size: int, settings: LatencySettings | None = None, *, refresh: bool = False
+    network: nn.Module, image_size: ImageSize, settings: LatencySettings | None = None, *, refresh: bool = False
 ) -> LatencyTable:
     """The table of the settings' file; else the one that was measured here before; else a new measurement.
 
     Args:
         network: the dense detector; the table then holds for whatever is cut from it.
-        image_size: side of the image in pixels.
+        image_size: side of the image, or its height and width, in pixels.
         settings: the file, or runtime and threads to measure with.
         refresh: measure also where a table is known.
 
@@ -59,7 +60,7 @@ def latency_table(
         UserError: the file is no table or one for another network or size, the runtime is unknown or not installed, or
             the measurements explain too little.
     """
-    settings = settings or LatencySettings()
+    settings, image_size = settings or LatencySettings(), square_as_one(image_size)
     graph = trace(network)
     if settings.latency_table:
         table = LatencyTable.load(settings.latency_table)
@@ -91,7 +92,7 @@ def traced(network: nn.Module, dense: nn.Module, image_size: int, settings: Chan
 
 
 def measure(
-    network: nn.Module, graph: ChannelGraph, image_size: int, stopwatch: Stopwatch, threads: int
+    network: nn.Module, graph: ChannelGraph, image_size: ImageSize, stopwatch: Stopwatch, threads: int
 ) -> LatencyTable:
     """Times all layers and the random cuts, with a bar on stderr.
 
@@ -101,7 +102,7 @@ def measure(
     if graph.image_size is None:
         raise UserError("A latency table needs a network that takes one image.")
     block = simd_channels()
-    sides = (image_size, image_size)
+    sides = sides_of(image_size)
     grids = _grids(
         [(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.stages], block
     )
@@ -170,7 +171,7 @@ def _fitted(
     cost = COSTS["ms"].of(graph, None)
     plans = list(_random_plans(graph, table.block))
     networks = [network, *(cut(network, graph, plan) for plan in plans)]
-    shape = (1, graph.inputs[0].shape[1], table.image_size, table.image_size)
+    shape = (1, graph.inputs[0].shape[1], *sides_of(table.image_size))
     timings = [stopwatch.network(entry, shape, table.threads) for entry in networks]
     times = np.array([ms for (ms,) in settle(timings, PATIENCE, advance)])
     sums = np.array([cost.price(keep) for keep in (graph.everything(), *(plan.keep(graph) for plan in plans))])
@@ -185,13 +186,13 @@ def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
         yield allocate(graph, scores, Budget("flops", float(share)), Guards(round_to=block), strict=False)
 
 
-def _cache_file(graph: ChannelGraph, image_size: int, runtime: str, threads: int) -> Path:
+def _cache_file(graph: ChannelGraph, image_size: ImageSize, runtime: str, threads: int) -> Path:
     """Where the table of this machine, runtime and network lies."""
     stages = [
         (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits)) for s in graph.stages
     ]
     key = [processor(), runtime, threads, image_size, graph.image_size, stages]
-    return cache_file(f"{runtime} {image_size}px {threads} threads", key)
+    return cache_file(f"{runtime} {in_words(image_size)}px {threads} threads", key)
 
 
 def cache_file(title: str, key: Sequence[Any]) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -22,6 +22,7 @@ from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import check_image_size, validate
 from secateur.pruning.graph.inputs import SIDE
+from secateur.sizes import ImageSize, in_words, sides_of
 
 logger = logging.getLogger("secateur")
 
@@ -30,15 +31,16 @@ DEFAULT_SIZE = 640
 
 
 def open_detector(
-    model: Checkpoint | Predictor | str | Path, device: torch.device, precision: str = "fp32", image_size: int = 0
-) -> tuple[Predictor, int | tuple[int, int]]:
+    model: Checkpoint | Predictor | str | Path, device: torch.device, precision: str = "fp32", image_size: ImageSize = 0
+) -> tuple[Predictor, ImageSize]:
     """A predictor, and the size of the images that it is to be given.
 
     Args:
         model: a checkpoint, a predictor, or the file of one.
         device: where it should run.
         precision: "fp32", "bf16" or "fp16", for checkpoints; an exported file has its own.
-        image_size: px of the longest side; 0 takes what the model takes or remembers, else 640.
+        image_size: px of the longest side, or height and width of every image; 0 takes what the model takes or
+            remembers, else 640.
 
     Returns:
         the predictor, and the side, or height and width, in pixels: where the predictor takes one size alone, that.
@@ -58,8 +60,8 @@ def open_detector(
         wanted = image_size or remembered or DEFAULT_SIZE
         return predictor, check_image_size(wanted, int(max(predictor.strides)))
     if image_size not in (0, only, only if isinstance(only, int) else max(only)):
-        height, width = (only, only) if isinstance(only, int) else only
-        logger.warning("Image size %d: this file takes images of %d x %d pixels alone.", image_size, height, width)
+        given = in_words(image_size)
+        logger.warning("Image size %s: this file takes images of %d x %d pixels alone.", given, *sides_of(only))
     return predictor, only
 
 
@@ -94,7 +96,15 @@ def split_index(
     return index
 
 
-def usable_size(checkpoint: Checkpoint, image_size: int) -> int:
+@overload
+def usable_size(checkpoint: Checkpoint, image_size: int) -> int: ...
+
+
+@overload
+def usable_size(checkpoint: Checkpoint, image_size: ImageSize) -> ImageSize: ...
+
+
+def usable_size(checkpoint: Checkpoint, image_size: ImageSize) -> ImageSize:
     """The image size, or for 0 the one that the checkpoint remembers, rounded up to a multiple of the largest stride.
 
     A notice says when it is rounded, as YOLOv5 does. Images of a plain module keep their size; without one they are as
@@ -135,7 +145,7 @@ def evaluator(index: Index, settings: ValSettings, limit: int | None = None) -> 
     return measure
 
 
-def describe(checkpoint: Checkpoint, image_size: int) -> dict[str, Any]:
+def describe(checkpoint: Checkpoint, image_size: ImageSize) -> dict[str, Any]:
     """Parameters, GFLOPs at a size, share of zeros, file size: the `model` part of every summary.
 
     The size is that of the tensors in fp16, whatever the file at hand holds, so that rows compare like with like.

@@ -25,6 +25,7 @@ from secateur.data.augment import (
 )
 from secateur.data.images import Image, check_image_channels, read_image
 from secateur.data.index import Index
+from secateur.data.letterbox import letterboxed
 from secateur.data.mosaic import GRAY, Tile, compose, mosaic_tiles, snapped
 from secateur.data.paste import paste_copies
 from secateur.data.store import ImageCache, SharedIndex
@@ -80,9 +81,10 @@ class DetectionDataset(Dataset[Sample]):
     its own smallest shape in multiples of `stride` plus `pad` strides, and there is no mosaic.
 
     image_size: long side of loaded images, and side of the square network image where there are no rectangles; for
-    evaluation also (height, width) of it. cache_images: "ram" keeps decoded images (shared by all workers, filled as
-    they are read); "auto" does so for training where they need at most 1 GiB and a quarter of the free memory; samples
-    are the same with and without. channels: 3, or 1 for a network that reads grey images.
+    evaluation also (height, width) of it, into which images are then fitted as for a prediction. cache_images: "ram"
+    keeps decoded images (shared by all workers, filled as they are read); "auto" does so for training where they need
+    at most 1 GiB and a quarter of the free memory; samples are the same with and without. channels: 3, or 1 for a
+    network that reads grey images.
     """
 
     def __init__(
@@ -103,8 +105,11 @@ class DetectionDataset(Dataset[Sample]):
         self.index: Index | None = index
         self._shape = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size = max(self._shape)
-        if augmentation is not None and min(self._shape) != self.image_size:
-            raise ValueError(f"training images are square, not {self._shape}")
+        self._oblong = min(self._shape) != self.image_size
+        if self._oblong and (augmentation is not None or rectangular):
+            raise ValueError(
+                f"images of training and of rectangular batches start from a square, not from {self._shape}"
+            )
         self.augmentation = augmentation
         self.rectangular = rectangular
         self.batch_size = batch_size
@@ -116,7 +121,7 @@ class DetectionDataset(Dataset[Sample]):
         if rectangular:
             self.order, self._shape_of = _rectangles(index.shapes, self.image_size, batch_size, stride, pad)
         # A mosaic needs every image four times an epoch; evaluation reads each once and is left to ask for a cache.
-        wish = False if cache_images == "auto" and augmentation is None else cache_images
+        wish = False if self._oblong or (cache_images == "auto" and augmentation is None) else cache_images
         sizes = [self._stored_size(shape) for shape in index.shapes] if wish else []
         self._cache = ImageCache.choose(wish, sizes, channels)
 
@@ -155,6 +160,8 @@ class DetectionDataset(Dataset[Sample]):
 
     def _plain(self, i: int) -> Sample:
         """Letterboxed: long side to the image size, then centred on gray (shrunk again if the canvas is smaller)."""
+        if self._oblong:
+            return self._fitted(i)
         original = self._items.shape(i)
         image = self._read(i)
         loaded = self._loaded_size(original)
@@ -175,6 +182,15 @@ class DetectionDataset(Dataset[Sample]):
         labels = _normalised(np.column_stack([labels[:, 0], boxes]).astype(np.float32), *canvas)
         factors = loaded[0] / original[0] * ratio, loaded[1] / original[1] * ratio
         return Sample(out, labels, i, original, (factors, (pad_x, pad_y)))
+
+    def _fitted(self, i: int) -> Sample:
+        """Letterboxed in one step to the one oblong shape of all images, as a prediction does."""
+        image, fit = letterboxed(read_image(self._items.file(i)), self._shape, channels=self.channels)
+        (top, left), (height, width) = fit.pad, fit.shape
+        labels = self._items.labels(i)
+        boxes = _corners(labels[:, 1:], fit.ratio[1] * width, fit.ratio[0] * height, left, top)
+        labels = _normalised(np.column_stack([labels[:, 0], boxes]).astype(np.float32), *self._shape)
+        return Sample(image, labels, i, (height, width), (fit.ratio, (left, top)))
 
     # Training ---------------------------------------------------------------------------------------------------------
 

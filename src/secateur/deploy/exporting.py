@@ -16,6 +16,7 @@ from secateur.detector.checkpoint import Checkpoint
 from secateur.detector.model import Detector
 from secateur.detector.topology import NEUTRAL_ANCHORS
 from secateur.errors import UserError
+from secateur.sizes import ImageSize
 
 LOG = logging.getLogger("secateur")
 
@@ -23,7 +24,7 @@ LOG = logging.getLogger("secateur")
 def exported(
     checkpoint: Checkpoint,
     stem: Path,
-    image_size: int,
+    image_size: ImageSize,
     settings: ExportSettings,
     pictures: Sequence[Tensor] = (),
     judged_on: Index | None = None,
@@ -31,6 +32,7 @@ def exported(
     """Writes one format; the file is the stem with the ending of its format.
 
     Args:
+        image_size: side, or height and width, of the input in pixels.
         pictures: uint8 [C, H, W] of the image size, for int8.
         judged_on: labelled images by whose mAP50-95 `accuracy_drop` is held.
 

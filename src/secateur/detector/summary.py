@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.detector.checkpoint import Checkpoint
 from secateur.detector.model import Detector
+from secateur.sizes import ImageSize, as_data, in_words
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Summary:
     """Size of a network.
 
     Attributes:
-        image_size: px, the size that `flops` is for.
+        image_size: px, one side or height and width, the size that `flops` is for.
         layers: modules that hold no other module.
         parameters: trainable values.
         gradients: those that training would change.
@@ -40,7 +41,7 @@ class Summary:
         rows: one a block; none where the network has no topology.
     """
 
-    image_size: int
+    image_size: ImageSize
     layers: int
     parameters: int
     gradients: int
@@ -55,7 +56,7 @@ class Summary:
             "parameters": self.parameters,
             "gradients": self.gradients,
             "gflops": None if self.flops is None else round(self.flops / 1e9, 4),
-            "image_size": self.image_size,
+            "image_size": as_data(self.image_size),
             "sparsity": round(self.sparsity, 6),
         }
 
@@ -63,7 +64,7 @@ class Summary:
         """One line with all figures: "157 layers, 1,872,157 parameters, 0 gradients, 4.5 GFLOPs at 640 px"."""
         parts = [f"{self.layers} layers", f"{self.parameters:,} parameters", f"{self.gradients:,} gradients"]
         if self.flops is not None:
-            parts.append(f"{gflops(self.flops)} GFLOPs at {self.image_size} px")
+            parts.append(f"{gflops(self.flops)} GFLOPs at {in_words(self.image_size)} px")
         if self.sparsity > 0:
             parts.append(f"sparsity {self.sparsity:.1%}")
         return ", ".join(parts)
@@ -88,7 +89,9 @@ def gflops(flops: float) -> str:
     return f"{billions:.1f}" if billions >= 1 else f"{billions:.2g}"
 
 
-def summary(source: nn.Module | Checkpoint, image_size: int = 640, flops: Mapping[str, int] | None = None) -> Summary:
+def summary(
+    source: nn.Module | Checkpoint, image_size: ImageSize = 640, flops: Mapping[str, int] | None = None
+) -> Summary:
     """Measures a network or a checkpoint.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from secateur.errors import UserError
 from secateur.ranges import BATCH, PIXELS, SHARE, WORKERS, Between, check_ranges
+from secateur.sizes import ImageSize
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -40,9 +41,9 @@ PREDICTION = NmsSettings(conf=0.25, iou=0.45, max_det=1000, multi_label=False)
 class ValSettings:
     """Options of a validation."""
 
-    image_size: Annotated[int, PIXELS] = 0
-    """Longest side of the network's input in pixels, rounded up to a multiple of the largest stride (0: the size that
-    the network takes where it takes only one, else 640)."""
+    image_size: Annotated[ImageSize, PIXELS] = 0
+    """Longest side of the network's input in pixels, or height and width of every input, rounded up to multiples of the
+    largest stride (0: the size that the network takes where it takes only one, else 640)."""
     batch_size: Annotated[int, Between(0, BATCH.most)] = 0
     """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     nms: NmsSettings = NmsSettings()
@@ -59,7 +60,7 @@ class ValSettings:
     coco91: bool = False
     """Write COCO's own category ids (1 to 90) into that JSON, for its official evaluation."""
     rectangular: bool = True
-    """Pad images to the shape of their batch instead of to a square."""
+    """Pad images to the shape of their batch instead of to a square; height and width are one shape for all."""
     order: Literal["stable", "stock"] = "stable"
     """Order of images of equal aspect ratio, which decides who shares a padded shape: stable keeps the data set's;
     stock takes numpy's unstable sort, as published figures did, and depends on the processor (by some .003 AP)."""

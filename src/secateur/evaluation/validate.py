@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictions import COCO91, save_predictions
 from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.evaluation.settings import ValSettings
+from secateur.sizes import ImageSize, Sides, in_words, sides_of
 
 logger = logging.getLogger("secateur")
 
@@ -124,26 +126,44 @@ def _detect(
     return found, shape
 
 
-def check_image_size(size: int, stride: int) -> int:
-    """The smallest multiple of the stride that is at least `size`, with a notice when it differs.
+@overload
+def check_image_size(size: int, stride: int) -> int: ...
+
+
+@overload
+def check_image_size(size: Sides, stride: int) -> Sides: ...
+
+
+@overload
+def check_image_size(size: ImageSize, stride: int) -> ImageSize: ...
+
+
+def check_image_size(size: ImageSize, stride: int) -> ImageSize:
+    """The smallest multiple of the stride that is at least `size`, of both sides where it has two, with a notice when
+    it differs.
 
     Raises:
         UserError: `size` is not positive.
     """
-    if size < 1:
-        raise UserError(f"The image size must be a positive number of pixels, not {size}.")
-    rounded = max(-(-size // stride) * stride, 2 * stride)
+    height, width = sides_of(size)
+    if min(height, width) < 1:
+        raise UserError(f"The image size must be a positive number of pixels, not {in_words(size)}.")
+    up = max(-(-height // stride) * stride, 2 * stride), max(-(-width // stride) * stride, 2 * stride)
+    rounded: ImageSize = up[0] if isinstance(size, int) else up
     if rounded != size:
-        logger.warning("Image size %d is not a usable multiple of the stride %d: taking %d.", size, stride, rounded)
+        logger.warning(
+            "Image size %s is not a usable multiple of the stride %d: taking %s.",
+            in_words(size), stride, in_words(rounded),
+        )  # fmt: skip
     return rounded
 
 
-def auto_batch_size(image_size: int, device: torch.device) -> int:
+def auto_batch_size(image_size: ImageSize, device: torch.device) -> int:
     """Images a batch: 32 on an accelerator; on CPU the power of two that suits the cache (4 at 640 px)."""
     if device.type != "cpu":
         return 32
-    size = 1
-    while size < 32 and 2 * size * image_size**2 <= _CACHE_PIXELS:
+    size, (height, width) = 1, sides_of(image_size)
+    while size < 32 and 2 * size * height * width <= _CACHE_PIXELS:
         size *= 2
     return size
 
@@ -174,10 +194,10 @@ def _check(predictor: Predictor, index: Index, settings: ValSettings) -> None:
 def _batches(index: Index, settings: ValSettings, predictor: Predictor) -> EvaluationBatches:
     stride = int(max(predictor.strides))
     size = _input_size(settings, predictor, stride)
-    batch_size = settings.batch_size or auto_batch_size(size if isinstance(size, int) else max(size), predictor.device)
+    batch_size = settings.batch_size or auto_batch_size(size, predictor.device)
     # Images share rectangular shapes in groups of a fixed size, so metrics do not depend on the batch that suits a CPU.
     group = _SHAPE_GROUP if _SHAPE_GROUP % batch_size == 0 else batch_size
-    rectangular = settings.rectangular and predictor.image_size is None
+    rectangular = settings.rectangular and isinstance(size, int) and predictor.image_size is None
     dataset = DetectionDataset(
         index,
         size,
@@ -190,14 +210,14 @@ def _batches(index: Index, settings: ValSettings, predictor: Predictor) -> Evalu
     return EvaluationBatches(dataset, batch_size, workers=settings.workers, pin=predictor.device.type == "cuda")
 
 
-def _input_size(settings: ValSettings, predictor: Predictor, stride: int) -> int | tuple[int, int]:
+def _input_size(settings: ValSettings, predictor: Predictor, stride: int) -> ImageSize:
     """Side, or height and width, of the images that the predictor is given."""
     only = predictor.image_size
     if only is None:
         return check_image_size(settings.image_size or _USUAL_SIZE, stride)
     if settings.image_size not in (0, only, only if isinstance(only, int) else max(only)):
-        sides = f"{only} x {only}" if isinstance(only, int) else f"{only[0]} x {only[1]}"
-        logger.warning("Image size %d: this file takes images of %s pixels alone.", settings.image_size, sides)
+        given = in_words(settings.image_size)
+        logger.warning("Image size %s: this file takes images of %d x %d pixels alone.", given, *sides_of(only))
     return only
 
 

@@ -18,6 +18,7 @@ from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.prediction.media import Frame
 from secateur.prediction.settings import BoxSettings
+from secateur.sizes import ImageSize
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Asker:
     def __init__(
         self,
         predictor: Predictor,
-        image_size: int | tuple[int, int],
+        image_size: ImageSize,
         settings: BoxSettings | None = None,
         batch_size: int = 1,
     ) -> None:
@@ -47,8 +48,8 @@ class Asker:
 
         Args:
             predictor: what is asked.
-            image_size: px; where the predictor takes any size, the longest side of its images, whose other side follows
-                the picture; otherwise the side, or height and width, of every image.
+            image_size: px; one number where the predictor takes any size is the longest side of its images, whose other
+                side follows the picture; otherwise it is the side, or height and width, of every image.
             settings: which boxes stay.
             batch_size: most pictures that are asked for at once.
 
@@ -61,7 +62,8 @@ class Asker:
         settings = settings or BoxSettings()
         self.predictor, self.batch_size = predictor, batch_size
         self._size, self._nms = image_size, settings.nms()
-        self._stride = int(max(predictor.strides)) if predictor.image_size is None else 0
+        follows = isinstance(image_size, int) and predictor.image_size is None
+        self._stride = int(max(predictor.strides)) if follows else 0
         self._classes = torch.tensor(class_ids(settings.classes, predictor.names)) if settings.classes else None
 
     def boxes(self, pictures: Sequence[Image], names: Sequence[object] = ()) -> list[Tensor]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
+from secateur import sizes
 from secateur.ranges import BATCH, PIXELS, SEED, WORKERS
 
 REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
@@ -17,9 +19,27 @@ Pictures = Annotated[
 Weights = Annotated[
     str, arg(help="Checkpoint: .safetensors, stock YOLOv5 .pt, or an official name such as yolov5n.pt.")
 ]
+_IMG = ["--img", "--imgsz"]
+# Of two numbers the command line makes one word, 384x640, before options are read (words.py).
 ImageSize = Annotated[
-    int, arg(aliases=["--img", "--imgsz"], help="Image side in pixels.", help_behavior_hint=REMEMBERED), PIXELS
+    sizes.ImageSize,
+    arg(
+        aliases=_IMG,
+        metavar="INT [INT]",
+        help="Image side in pixels, or height and width of every image: 640, or 384 640 (also 384x640).",
+        help_behavior_hint=REMEMBERED,
+    ),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT [INT]",
+        instance_from_str=lambda words: sizes.read_size(words[0]),
+        is_instance=lambda value: isinstance(value, int | tuple),
+        str_from_instance=lambda size: [sizes.in_words(size).replace(" ", "")],
+    ),
+    PIXELS,
 ]
+ImageSide = Annotated[int, arg(aliases=_IMG, help="Image side in pixels.", help_behavior_hint=REMEMBERED), PIXELS]
+"""Of commands that take squares alone."""
 BatchSize = Annotated[int, arg(aliases=["--batch"]), BATCH]
 Workers = Annotated[int, arg(help="Processes that load images."), WORKERS]
 Seed = Annotated[int, arg(help="Seed of everything random."), SEED]

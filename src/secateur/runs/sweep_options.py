@@ -11,7 +11,7 @@ from secateur.compression.settings import GuardSettings
 from secateur.errors import UserError
 from secateur.pruning.settings import ScoreSettings
 from secateur.ranges import Between
-from secateur.runs.fields import BatchSize, Data, Device, ImageSize, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import Place
 
 
@@ -23,7 +23,7 @@ class SweepOptions:
     data: Data = ""
     percent: str = "0.1,0.2,0.3,0.4,0.5"
     """Shares of the prunable channels to remove, between 0 and 1, with commas between them."""
-    image_size: ImageSize = 0
+    image_size: ImageSide = 0
     batch_size: BatchSize = 16
     """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
     workers: Workers = 2

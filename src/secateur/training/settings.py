@@ -82,6 +82,9 @@ class TrainSettings:
     """Given by --hyp, so not an option itself."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.image_size, tuple | list):
+            size = shown(self.image_size)
+            raise UserError(f"Option image_size is {size}; training images are square: give one number, e.g. 640.")
         check_ranges(self)
         choices = {"optimizer": ("SGD", "Adam", "AdamW"), "amp": ("auto", "off", "bf16", "fp16")}
         for name, allowed in choices.items():

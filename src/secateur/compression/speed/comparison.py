@@ -14,7 +14,6 @@ from secateur.compression.speed.bar import timing_bar
 from secateur.compression.speed.contestants import (
     Asked,
     Contestant,
-    Sides,
     Subject,
     check_runtimes,
     common_size,
@@ -29,6 +28,7 @@ from secateur.errors import UserError
 from secateur.evaluation.latency import Comparison, compare
 from secateur.machine import pinned, simd_channels
 from secateur.pruning.settings import ROUND_TO
+from secateur.sizes import Sides
 
 WARMUP = 3
 """Rounds that are not counted."""

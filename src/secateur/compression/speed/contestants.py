@@ -21,8 +21,8 @@ from secateur.evaluation.cost import LayerWork, layer_work
 from secateur.evaluation.latency import predictor_call, random_images
 from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.validate import check_image_size
+from secateur.sizes import ImageSize, Sides, in_words, sides_of
 
-Sides = tuple[int, int]
 TORCH = "torch"
 
 
@@ -32,7 +32,7 @@ class Asked:
 
     Attributes:
         runtimes: of the checkpoints: "torch", or formats of exports; none takes `default_runtime()`.
-        image_size: px; 0 takes what the files take or remember.
+        image_size: px, one side or height and width; 0 takes what the files take or remember.
         batches: images of a call, one comparison each.
         rounds: measurements of each.
         threads: on the CPU.
@@ -41,7 +41,7 @@ class Asked:
     """
 
     runtimes: tuple[str, ...] = ()
-    image_size: int = 0
+    image_size: ImageSize = 0
     batches: tuple[int, ...] = (1,)
     rounds: int = 30
     threads: int = 1
@@ -137,7 +137,7 @@ def subjects(files: Sequence[str], asked: Asked) -> list[Subject]:
     return found
 
 
-def common_size(entries: Sequence[Subject], image_size: int) -> Sides:
+def common_size(entries: Sequence[Subject], image_size: ImageSize) -> Sides:
     """Height and width of the images: those that were asked for, else the ones that exported files take, else the
     largest that the checkpoints remember.
 
@@ -146,24 +146,25 @@ def common_size(entries: Sequence[Subject], image_size: int) -> Sides:
     """
     fixed = {entry.name: sides for entry in entries if entry.predictor and (sides := _fixed(entry.predictor))}
     checkpoints = [entry.checkpoint for entry in entries if entry.checkpoint]
-    wanted = [usable_size(checkpoint, image_size) for checkpoint in checkpoints]
+    wanted = [sides_of(usable_size(checkpoint, image_size)) for checkpoint in checkpoints]
     if image_size and not wanted:
         strides = [int(max(entry.predictor.strides)) for entry in entries if entry.predictor]
-        wanted = [check_image_size(image_size, max(strides))]
+        wanted = [sides_of(check_image_size(image_size, max(strides)))]
+    # Sizes that are asked for differ by the strides alone, and remembered ones are squares.
+    largest = max(wanted, default=(DEFAULT_SIZE, DEFAULT_SIZE))
     for name, sides in fixed.items():
-        if image_size and sides != (max(wanted),) * 2:
+        if image_size and sides != largest:
             raise UserError(
-                f"{name} takes images of {_px(sides)} only, not {max(wanted)}: leave --img out, or export it for that "
-                "size."
+                f"{name} takes images of {in_words(sides)} px only, not {in_words(largest)}: leave --img out, or "
+                "export it for that size."
             )
         first = next(iter(fixed))
         if sides != fixed[first]:
             raise UserError(
-                f"{first} takes images of {_px(fixed[first])} only and {name} of {_px(sides)}, and times at two sizes "
-                "compare nothing: export both for one."
+                f"{first} takes images of {in_words(fixed[first])} px only and {name} of {in_words(sides)} px, and "
+                "times at two sizes compare nothing: export both for one."
             )
-    side = max(wanted, default=DEFAULT_SIZE)
-    return next(iter(fixed.values()), (side, side))
+    return next(iter(fixed.values()), largest)
 
 
 def contestants(entries: Sequence[Subject], asked: Asked, sides: Sides, batch: int, folder: Path) -> list[Contestant]:
@@ -238,9 +239,4 @@ def _opened(file: Path, asked: Asked) -> Predictor:
 
 
 def _fixed(predictor: Predictor) -> Sides | None:
-    size = predictor.image_size
-    return (size, size) if isinstance(size, int) else size
-
-
-def _px(sides: Sides) -> str:
-    return f"{sides[0]} px" if sides[0] == sides[1] else f"{sides[0]} x {sides[1]} px"
+    return None if predictor.image_size is None else sides_of(predictor.image_size)

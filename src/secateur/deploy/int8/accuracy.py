@@ -14,13 +14,14 @@ from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.sizes import ImageSize
 
 _WORST = 5
 """Classes that the table names, those that lose most."""
 
 
-def int8_costs(network: DetectionNetwork, files: Mapping[str, Path], index: Index, size: int) -> dict[str, Any]:
-    """Measures a detector and its files on images of the one square size that the files take, and prints the tables.
+def int8_costs(network: DetectionNetwork, files: Mapping[str, Path], index: Index, size: ImageSize) -> dict[str, Any]:
+    """Measures a detector and its files on images of the one size that the files take, and prints the tables.
 
     Args:
         files: by the names that the result has.
@@ -35,7 +36,7 @@ def int8_costs(network: DetectionNetwork, files: Mapping[str, Path], index: Inde
     return found
 
 
-def judge_on(index: Index, size: int) -> Judge:
+def judge_on(index: Index, size: ImageSize) -> Judge:
     """mAP50-95 of predictors on the images of an index, without a bar."""
     return lambda predictor: validate(predictor, index, _settings(size), progress=False).mAP50_95
 
@@ -64,7 +65,7 @@ def _losses(before: Metrics, after: Metrics) -> list[tuple[str, float, float]]:
     return sorted(rows, key=lambda row: row[2] - row[1])
 
 
-def _settings(size: int) -> ValSettings:
+def _settings(size: ImageSize) -> ValSettings:
     return ValSettings(image_size=size, workers=0, rectangular=False)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from secateur.errors import UserError
 from secateur.pruning.costs import cost
+from secateur.sizes import in_words, sides_of
 
 if TYPE_CHECKING:
     from secateur.pruning.graph import Bools, ChannelGraph, Floats, ImageSize
@@ -54,14 +55,18 @@ class Milliseconds:
 def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
     """At the image size of the table.
 
+    A detector that will see wide images is still scored on squares of their longer side, so a table for such images
+    serves that size.
+
     Raises:
         UserError: the table is for another image size.
     """
     table = graph.timing
-    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if table is not None and sides is not None and sides != (table.image_size,) * 2:
-        raise UserError(
-            f"The latency table was measured at {table.image_size} px, not at {' x '.join(map(str, sides))} px; "
-            "measure one at this size with secateur latency."
-        )
+    if table is not None and image_size is not None:
+        asked, own = sides_of(image_size), sides_of(table.image_size)
+        if asked not in (own, (max(own), max(own))):
+            raise UserError(
+                f"The latency table was measured at {in_words(own)} px, not at {' x '.join(map(str, asked))} px; "
+                "measure one at this size with secateur latency."
+            )
     return Milliseconds(graph)

@@ -134,22 +134,24 @@ class Pricing:
 
 @dataclass(frozen=True)
 class Work:
-    """One operation with its positions at two sizes of a square image, from which those at any size follow exactly.
+    """One operation with its positions at four sizes of an image, from which those at any size follow exactly.
 
     Attributes:
         operation: what is computed at every position; it knows those of the inputs that were traced.
-        sizes: sides of the two images; None where the network does not take one image, or only of one size.
-        first: positions for the first image.
-        second: positions for the second one.
+        sizes: a small and a large side; None where the network does not take one image, or only of one size.
+        seen: positions for images of height and width (small, small), (large, small), (small, large) and (large,
+            large); () for the second and third where the network takes squares alone.
     """
 
     operation: Operation
     sizes: tuple[int, int] | None = None
-    first: tuple[int, ...] = ()
-    second: tuple[int, ...] = ()
+    seen: tuple[tuple[int, ...], ...] = ()
 
     def positions(self, sides: Sides | None) -> int:
-        """Number of positions at an image size: each side grows evenly with the image's side, rows with its area.
+        """Number of positions at an image size.
+
+        Each side of a map grows evenly with the image's height, its width, their product or several of them (an
+        attention along both axes reads height + width places), and so do rows.
 
         Raises:
             UserError: positions at this size do not follow from those that were seen.
@@ -162,17 +164,37 @@ class Work:
                 "the size that you want to know."
             )
         small, large = self.sizes
-        if len(self.first) == 2:
-            pairs = zip(self.first, self.second, sides, strict=True)
-            return math.prod(_grow(before, after, small, large, side) for before, after, side in pairs)
-        return _grow(math.prod(self.first), math.prod(self.second), small**2, large**2, math.prod(sides))
+        high, broad = (side - small for side in sides)
+        if all(self.seen):
+            return math.prod(_grow(corners, high, broad, large - small) for corners in zip(*self.seen, strict=True))
+        if high != broad:
+            raise UserError(
+                f"This network takes square images only, so it has no cost at {' x '.join(map(str, sides))} px; give "
+                "one number for the image size."
+            )
+        first, second = self.seen[0], self.seen[-1]
+        if len(first) == 2:
+            return math.prod(a + _steps((b - a) * high, large - small) for a, b in zip(first, second, strict=True))
+        a, b = math.prod(first), math.prod(second)
+        return a + _steps((b - a) * (sides[0] ** 2 - small**2), large**2 - small**2)
 
 
-def _grow(before: int, after: int, small: int, large: int, wanted: int) -> int:
-    steps, rest = divmod((after - before) * (wanted - small), large - small)
+def _grow(corners: tuple[int, ...], high: int, broad: int, step: int) -> int:
+    """What is as in `Work.seen` where the image is as much higher and broader than the small square."""
+    square, tall, wide, large = corners
+    return (
+        square
+        + _steps((tall - square) * high, step)
+        + _steps((wide - square) * broad, step)
+        + _steps((large - tall - wide + square) * high * broad, step, step)
+    )
+
+
+def _steps(amount: int, *steps: int) -> int:
+    whole, rest = divmod(amount, math.prod(steps))
     if rest:
-        raise UserError(f"The cost is exact only for image sizes that are multiples of {large - small}; round yours.")
-    return before + steps
+        raise UserError(f"The cost is exact only for image sizes that are multiples of {steps[0]}; round yours.")
+    return whole
 
 
 def _inside(module: str, names: list[str], amounts: Ids) -> int:

@@ -163,55 +163,66 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
 
 
 def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced: Sides) -> list[Work]:
-    """The operations with their positions at two image sizes.
+    """The operations with their positions at four image sizes: two squares, a tall and a wide image.
 
-    A network that tells no strides is tried with ever larger ones, until positions at a third size follow: between
+    A network that tells no strides is tried with ever larger ones, until positions at a third square follow: between
     sizes that are no multiple of its stride maps grow unevenly. One that takes no other size than it was traced with
     has only the traced positions.
     """
 
-    def measured(side: int) -> list[tuple[int, ...]] | None:
-        if (side, side) == traced:
+    def measured(*sides: int) -> list[tuple[int, ...]] | None:
+        if sides == traced:
             return [operation.positions for operation in operations]
-        shapes = _shapes(network, image.new_empty((*image.shape[:2], side, side)))
-        return None if shapes is None else [_positions(operation, shapes, traced, side) for operation in operations]
+        shapes = _shapes(network, image.new_empty((*image.shape[:2], *sides)))
+        return None if shapes is None else [_positions(operation, shapes, traced, sides) for operation in operations]
 
     strides = strides_to_try(network)
     for step in strides:
-        first, second = measured(2 * step), measured(3 * step)
+        small, large = 2 * step, 3 * step
+        first, second = measured(small, small), measured(large, large)
         if first is None or second is None:
             continue
-        sizes = 2 * step, 3 * step
-        work = [Work(op, sizes, *_sides(*pair)) for op, *pair in zip(operations, first, second, strict=True)]
-        third = measured(4 * step) if len(strides) > 1 else None
+        tall, wide = measured(large, small), measured(small, large)
+        if tall is None or wide is None:
+            tall = wide = [()] * len(operations)
+        seen = map(_sides, zip(first, tall, wide, second, strict=True))
+        work = [Work(operation, (small, large), found) for operation, found in zip(operations, seen, strict=True)]
+        third = measured(4 * step, 4 * step) if len(strides) > 1 else None
         expected = [entry.positions((4 * step, 4 * step)) for entry in work]
         if third is None or expected == [math.prod(positions) for positions in third]:
             return work
     return [Work(operation) for operation in operations]
 
 
-def _positions(operation: Operation, shapes: Shapes, traced: Sides, side: int) -> tuple[int, ...]:
-    """Positions of an operation for a square image, read from the module that owns its weight."""
+def _positions(operation: Operation, shapes: Shapes, traced: Sides, sides: tuple[int, ...]) -> tuple[int, ...]:
+    """Positions of an operation for an image of these sides, read from the module that owns its weight."""
     owner = operation.weight.rpartition(".")[0]
     if len(operation.positions) > 1:
         if not shapes.get(owner):
-            return tuple(count * side // old for count, old in zip(operation.positions, traced, strict=True))
+            grown = zip(operation.positions, sides, traced, strict=True)
+            return tuple(count * side // old for count, side, old in grown)
         # A module that is called more than once is visited in the same order here and in the trace.
         before, after = shapes[owner].pop(0)
         return before[2:] if operation.transposed else after[2:]
     # A linear layer that is called as a function has the rows of the nearest module around it that was called.
     while owner and owner not in shapes:
         owner = owner.rpartition(".")[0]
-    rows = operation.positions[0] * side**2 // math.prod(traced)
+    rows = operation.positions[0] * math.prod(sides) // math.prod(traced)
     return (math.prod(shapes[owner][0][1][:-1]) if shapes.get(owner) else rows,)
 
 
-def _sides(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows that are a flattened square map at both sizes, as the sides of that map."""
-    sides = tuple(math.isqrt(math.prod(rows)) for rows in (first, second))
-    if len(first) != 2 and all(side**2 == math.prod(rows) for side, rows in zip(sides, (first, second), strict=True)):
-        return (sides[0],) * 2, (sides[1],) * 2
-    return first, second
+def _sides(seen: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """Rows that are a flattened square map at both squares, as the sides of that map; what is no such map as it is."""
+    if len(seen[0]) == 2:
+        return seen
+    rows = [math.prod(found) for found in seen]
+    small, large = math.isqrt(rows[0]), math.isqrt(rows[3])
+    if not all(seen):
+        map_at_both = rows[0] == small**2 and rows[3] == large**2
+        return ((small, small), (), (), (large, large)) if map_at_both else seen
+    if rows != [small**2, large * small, small * large, large**2]:
+        return seen
+    return (small, small), (large, small), (small, large), (large, large)
 
 
 def _assemble(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.pruning.latency.table import Floats, Ids, LatencyTable, Pair, Stage
+from secateur.sizes import sides_of
 
 Bools = NDArray[np.bool_]
 
@@ -31,7 +32,7 @@ class Staircase:
             traced: height and width of the image that was traced.
         """
         self.table, self.stages, self.units = table, stages, units
-        sides = (table.image_size, table.image_size)
+        sides = sides_of(table.image_size)
         vectors: list[Ids] = []
         times, self._shapes = [], np.empty((len(stages), 2), dtype=np.int64)
         for number, stage in enumerate(stages):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from secateur.errors import UserError, shown, told
 from secateur.files import read_json, write_json
+from secateur.sizes import ImageSize, in_words
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -126,7 +127,7 @@ class LatencyTable:
         machine: the processor, in words.
         runtime: name and version of what was timed ("ONNX Runtime 1.22.0").
         threads: threads inside an operator.
-        image_size: side of the square image in pixels.
+        image_size: side of the square image in pixels, or height and width of another.
         block: channels that the runtime works on at once; a width costs what the next multiple costs.
         entries: the times, one entry a signature.
         dense: milliseconds of the whole network.
@@ -137,7 +138,7 @@ class LatencyTable:
     machine: str
     runtime: str
     threads: int
-    image_size: int
+    image_size: ImageSize
     block: int
     entries: tuple[Entry, ...]
     dense: float = 0.0
@@ -159,8 +160,9 @@ class LatencyTable:
         entry = self.by_signature.get(signature)
         if entry is None or reads > entry.reads[-1] > 0 or emits > entry.emits[-1]:
             raise UserError(
-                f"The latency table is for another network or image size (its own is {self.image_size} px): it has no "
-                f"{signature} with {emits} channels; measure one with secateur latency."
+                "The latency table is for another network or image size (its own is "
+                f"{in_words(self.image_size)} px): it has no {signature} with {emits} channels; measure one "
+                "with secateur latency."
             )
         return entry
 
@@ -196,7 +198,8 @@ class LatencyTable:
             if data["format"] != _FORMAT:
                 raise UserError(f"{source} has format {shown(data['format'])}; this version reads format {_FORMAT}.")
             own = {entry.name: data[entry.name] for entry in fields(LatencyTable) if entry.name in data}
-            table = LatencyTable(**{**own, "entries": tuple(_entry(entry) for entry in data["entries"])})
+            own |= {"entries": tuple(map(_entry, data["entries"])), "image_size": _size(data["image_size"])}
+            table = LatencyTable(**own)
             flaw = _flaw(table)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"{source} is no latency table ({type(error).__name__}: {told(error)}).") from error
@@ -222,10 +225,16 @@ def _entry(data: Mapping[str, Any]) -> Entry:
     return Entry(Signature(**known), tuple(map(int, data["reads"])), tuple(map(int, data["emits"])), times)
 
 
+def _size(value: Any) -> Any:
+    """JSON has lists for pairs; what is no size at all is found with the other flaws."""
+    return tuple(value) if isinstance(value, list) and len(value) == 2 else value
+
+
 def _flaw(table: LatencyTable) -> str:
     """What cannot be in a table, in words; "" for a sound one."""
-    counts = {"threads": table.threads, "image_size": table.image_size, "block": table.block}
-    for name, count in counts.items():
+    sides = table.image_size if isinstance(table.image_size, tuple) else (table.image_size,)
+    counts = [("threads", table.threads), *(("image_size", side) for side in sides), ("block", table.block)]
+    for name, count in counts:
         if not isinstance(count, int) or count < 1:
             return f"{name} is {count}"
     if not all(math.isfinite(value) for value in (table.slope, table.offset, table.r2, table.dense)):
