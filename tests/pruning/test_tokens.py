@@ -177,7 +177,9 @@ def test_split_by_a_number_that_the_module_keeps() -> None:
 
 def test_split_by_a_number_in_the_code_stays() -> None:
     graph = trace(lively(Halves(literal=True)))
-    assert graph.units == 0 and "split_with_sizes in Halves, whose sizes are numbers in the network's code" in str(graph)
+    assert graph.units == 0 and "split_with_sizes in Halves, whose sizes are numbers in the network's code" in str(
+        graph
+    )
 
 
 class Repeating(nn.Module):
