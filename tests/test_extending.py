@@ -102,9 +102,9 @@ def done(mine: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_page_has_an_example_of_every_kind() -> None:
-    assert len(FOLDERS) == len(FILES) == 14
+    assert len(FOLDERS) == len(FILES) == 15
     assert set(FOLDERS) == set(FILES)
-    assert len(set(FOLDERS.values())) == 14
+    assert len(set(FOLDERS.values())) == 15
     assert all((ROOT / "src" / "secateur" / folder).is_dir() for folder in FOLDERS.values())
 
 
@@ -142,6 +142,29 @@ def test_the_block_and_the_architecture_are_built_cut_and_exported(done: Done) -
     assert all(entry["max_error"] < 1e-3 for entry in exports)
 
 
+SHUFFLED = """
+import torch
+from torch import nn
+from secateur.pruning.graph import trace
+from secateur.pruning.plan import Plan
+from secateur.pruning.surgery import cut, mask
+
+torch.manual_seed(0)
+network = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ChannelShuffle(3), nn.Conv2d(12, 2, 1)).eval()
+graph, images = trace(network), torch.rand(1, 3, 8, 8)
+print(graph.units, *dict.fromkeys(entry.by for entry in graph.frozen), sep="|")
+if graph.units:
+    plan = Plan.of(graph, graph.everything() & (torch.arange(graph.units) != 1).numpy())
+    print(bool(torch.allclose(cut(network, graph, plan)(images), mask(network, graph, plan)(images), atol=1e-6)))
+"""
+
+
+def test_an_operator_of_ones_own_lets_channels_go(mine: Path) -> None:
+    with_rule = python(SHUFFLED, {PLUGINS: str(mine / "shuffle.py")}).splitlines()
+    assert with_rule == ["4|the network's output", "True"]
+    assert python(SHUFFLED, {}).splitlines() == ["0|channel_shuffle in ChannelShuffle|the network's output"]
+
+
 def test_without_them_the_names_are_unknown(
     mine: Path, done: Done, tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +199,7 @@ from secateur.detector.architecture import ARCHITECTURES
 from secateur.detector.blocks import BLOCKS
 from secateur.distillation.losses import DISTILLATIONS
 from secateur.pruning.costs import COSTS
+from secateur.pruning.graph.flow import OPERATORS
 from secateur.pruning.importance import CRITERIA
 from secateur.pruning.layer_scores import LAYER_SCORES
 from secateur.runs.recipes.recipe import available
@@ -185,7 +209,7 @@ from secateur.sparsity.rates import RATES
 from secateur.sparsity.schedules import SPARSITY_SCHEDULES
 from secateur.steps.step import STEPS
 kinds = [CRITERIA, LAYER_SCORES, WEIGHT_CRITERIA, PATTERNS, SPARSITY_SCHEDULES, RATES, DISTILLATIONS, COSTS, STEPS,
-         COMMANDS, EXPORTERS, BLOCKS, ARCHITECTURES]
+         COMMANDS, EXPORTERS, BLOCKS, ARCHITECTURES, OPERATORS]
 names = [name for kind in kinds for name in kind] + [recipe.name for recipe in available()]
 print(json.dumps([secateur.__file__, heavy, names, [field for field in budget_options().__annotations__]]))
 """
@@ -213,7 +237,7 @@ def test_the_same_files_live_in_the_package(tmp_path: Path) -> None:
     assert Path(file).is_relative_to(tmp_path)
     assert heavy == []
     assert {"spread", "smallness", "steady", "filter", "eager", "square", "objectness", "channels"} < set(names)
-    assert {"round_weights", "compare", "program", "SqueezeExcite", "spots", "mine"} < set(names)
+    assert {"round_weights", "compare", "program", "SqueezeExcite", "spots", "mine", "channel_shuffle"} < set(names)
     assert "channels" in costs
 
 

@@ -16,14 +16,16 @@ from secateur.errors import UserError
 
 
 def group_width(layer: nn.Module) -> tuple[int, int] | None:
-    """(input channels, output channels) of one group of a grouped convolution; None for every other layer."""
+    """(input channels, output channels) of one group of a grouped convolution or group norm; None for other layers."""
     if isinstance(layer, _ConvNd) and layer.groups > 1:
         return layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    if isinstance(layer, nn.GroupNorm):
+        return (layer.num_channels // layer.num_groups,) * 2
     return None
 
 
 def match_numbers_(layer: nn.Module, per_group: tuple[int, int] | None, name: str = "") -> None:
-    """Sets in_channels, out_channels, groups, num_features, in_features, out_features to what the tensors have.
+    """Sets the widths and groups of convolutions, linear layers and norms to what their tensors have.
 
     Args:
         layer: any module; one without such numbers is left as it is. Its tensors have their new shapes already.
@@ -47,6 +49,18 @@ def match_numbers_(layer: nn.Module, per_group: tuple[int, int] | None, name: st
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
         _check_length(layer, "bias", layer.out_features, name)
+    elif isinstance(layer, nn.GroupNorm) and per_group is not None and layer.affine:
+        layer.num_channels = layer.weight.shape[0]
+        own = per_group[0]
+        if layer.num_channels % own:
+            raise UserError(
+                f"The tensor {name}.weight has {layer.num_channels} channels, no multiple of its group width {own}."
+            )
+        layer.num_groups = layer.num_channels // own
+        _check_length(layer, "bias", layer.num_channels, name)
+    elif isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1 and layer.elementwise_affine:
+        layer.normalized_shape = tuple(layer.weight.shape)
+        _check_length(layer, "bias", layer.weight.shape[0], name)
 
 
 def _match_convolution(layer: _ConvNd, per_group: tuple[int, int] | None, name: str) -> None:

@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Callable[[], Chain], int]] = {
         4,
     ),
     "squeeze and excite": (lambda: Chain(squeeze_excite, down=nn.Conv2d(8, 2, 1), up=nn.Conv2d(2, 8, 1)), 10),
-    "spatial attention": (lambda: Chain(lambda x, a: x * a(x).sigmoid(), a=nn.Conv2d(8, 1, 1)), 0),
+    "spatial attention": (lambda: Chain(lambda x, a: x * a(x).sigmoid(), a=nn.Conv2d(8, 1, 1)), 8),
     "global mean": (lambda: Chain(lambda x: x.mean((2, 3), keepdim=True)), 8),
     "channel mean": (lambda: Chain(lambda x: x - x.mean(1, keepdim=True)), 0),
     "constant per channel": (lambda: Chain(lambda x: x + EIGHT), 0),

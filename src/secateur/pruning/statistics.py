@@ -112,20 +112,25 @@ def _image_sums(
     gates: list[Tensor] = []
     owners: list[Ids | int] = []
 
-    def gate_of(output: Tensor, channels: int, owner: Ids | int) -> Tensor:
-        gate = torch.ones(len(output), channels, *[1] * (output.ndim - 2), dtype=output.dtype, device=output.device)
+    modules = dict(network.named_modules())
+
+    def gate_of(output: Tensor, dim: int, owner: Ids | int) -> Tensor:
+        sides = [1] * output.ndim
+        sides[0] = len(output)
+        sides[dim] = output.shape[dim] if isinstance(owner, np.ndarray) else 1
+        gate = torch.ones(sides, dtype=output.dtype, device=output.device)
         gates.append(gate.requires_grad_())
         owners.append(owner)
         return gate
 
     def by_channel(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        return lambda module, inputs, output: output * gate_of(output, output.shape[1], places[name])
+        dim = -1 if isinstance(modules[name], nn.Linear) else 1
+        return lambda module, inputs, output: output * gate_of(output, dim, places[name])
 
     def by_image(index: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         # At one the output is as it was; the gradient is that along what the block adds.
         return lambda module, inputs, output: output + (gate_of(output, 1, index) - 1) * (output - inputs[0]).detach()
 
-    modules = dict(network.named_modules())
     handles = [modules[name].register_forward_hook(by_channel(name)) for name in places]
     handles += [modules[name].register_forward_hook(by_image(index)) for index, name in enumerate(blocks)]
     try:
@@ -134,12 +139,14 @@ def _image_sums(
     finally:
         for handle in handles:
             handle.remove()
-    images = len(gates[0]) if gates else 0
+    # Layers inside windows or positions see several rows of an image, one after the other.
+    images = min((len(gate) for gate in gates), default=0)
     sums, changes = np.zeros((images, graph.units)), np.zeros((images, len(blocks)))
     for owner, gradient in zip(owners, torch.autograd.grad(value, gates, allow_unused=True), strict=True):
         if gradient is None:
             continue
         products = gradient.flatten(1).cpu().double().numpy()  # some devices have no double precision
+        products = products.reshape(images, -1, products.shape[1]).sum(1)
         if isinstance(owner, int):
             changes[:, owner] += products[:, 0]
         else:
@@ -152,7 +159,7 @@ def _image_sums(
 def _places(graph: ChannelGraph) -> dict[str, Ids]:
     """Modules whose outputs are what units give, and the unit of each channel (-1: none that counts there).
 
-    Those are the batch norms and, for units without one, the convolutions.
+    Those are the batch norms and, for units without one, the convolutions and linear layers.
     """
     normed = np.zeros(graph.units + 1, dtype=bool)
     for units in graph.norms.values():

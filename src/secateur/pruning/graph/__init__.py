@@ -1,7 +1,7 @@
 """The channel graph: which channels live or die together, which tensors they index, and what a choice of them costs."""
 
 from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
-from secateur.pruning.graph.operators import Ids
+from secateur.pruning.graph.flow import Ids
 from secateur.pruning.graph.pricing import Axis, Bools, Floats, ImageSize, Price
 from secateur.pruning.graph.tracing import trace
 

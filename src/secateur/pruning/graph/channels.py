@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from secateur.pruning.graph.operators import Ids
+from secateur.pruning.graph.flow import Ids, Number
 from secateur.pruning.graph.pricing import Axis, Bools, ImageSize, Price, Pricing, Sides
 from secateur.pruning.latency import LatencyTable, Stage
 
@@ -21,7 +21,7 @@ class Space:
     """Units that are emitted by exactly the same layers, with as many channels of each.
 
     Attributes:
-        layers: names of the convolutions that emit them.
+        layers: names of the convolutions and linear layers that emit them.
         units: numbers of the units, [units].
         widths: channels of each layer that one unit stands for (more than 1 in grouped convolutions).
         frozen: channels of each layer that belong to no unit and are counted here; a layer of several spaces counts
@@ -44,7 +44,7 @@ class Frozen:
     """Channels of one layer that cannot go.
 
     Attributes:
-        layer: name of the convolution that emits them.
+        layer: name of the convolution or linear layer that emits them.
         channels: how many cannot go.
         total: how many it emits.
         by: the operator or output that froze them, in words ("softmax in Attention").
@@ -82,10 +82,10 @@ class FrozenChannels:
         """Why a network has no channel that can go."""
         causes = [f"{by}{_places(entries)}" for by, entries in self._by_cause().items()]
         if not causes:
-            return "This network has no channels that can be pruned: none of its convolutions could be followed."
+            return "This network has no channels that can be pruned: none of its layers could be followed."
         channels, layers = sum(entry.channels for entry in self), len({entry.layer for entry in self})
         return (
-            f"This network has no channels that can be pruned: all {channels} channels of its {layers} convolutions "
+            f"This network has no channels that can be pruned: all {channels} channels of its {layers} layers "
             f"are frozen by {_some(causes)}."
         )
 
@@ -116,10 +116,13 @@ class ChannelGraph:
         units: how many there are; each lives or dies as one.
         spaces: the units by the layers that emit them.
         axes: for each dimension of a parameter or buffer that shrinks, the unit of each of its entries.
-        filters: for each prunable convolution the axis of its weight that is indexed by the channels that it emits.
-        emitted: for each convolution the unit of each channel that it emits (-1: none).
+        filters: for each convolution and linear layer the axis of its weight that is indexed by the channels that it
+            emits.
+        emitted: for each of them the unit of each channel that it emits (-1: none).
         norms: for each batch norm the unit of each of its channels.
+        layer_norms: for each layer norm over channels the unit of each of them.
         norm_after: the batch norm that alone reads a convolution.
+        numbers: integers that modules keep and their code reads, with the units that they count.
         frozen: which channels cannot go, and what froze them.
         inputs: the example inputs, on the meta device: shapes without values.
         image_size: height and width of the image that was traced; None for a network with other inputs.
@@ -134,7 +137,9 @@ class ChannelGraph:
     filters: Mapping[str, Axis]
     emitted: Mapping[str, Ids]
     norms: Mapping[str, Ids]
+    layer_norms: Mapping[str, Ids]
     norm_after: Mapping[str, str]
+    numbers: tuple[Number, ...]
     frozen: FrozenChannels
     inputs: tuple[Any, ...]
     image_size: Sides | None
@@ -170,7 +175,7 @@ class ChannelGraph:
         prunable = sum(int((units >= 0).sum()) for units in self.emitted.values())
         lines = [
             f"{self.units} units in {len(self.spaces)} spaces: {prunable} of {channels} channels of "
-            f"{len(self.emitted)} convolutions can go",
+            f"{len(self.emitted)} layers can go",
             f"{price.parameters:,} parameters, {price.flops:,} FLOPs at {size}",
         ]
         causes = str(self.frozen).splitlines()
@@ -188,7 +193,7 @@ class ChannelGraph:
 
     @cached_property
     def consumers(self) -> tuple[Axis, ...]:
-        """Axes along which ungrouped convolutions read units: one a convolution."""
+        """Axes along which ungrouped convolutions and linear layers read units: one a layer."""
         return tuple(
             axis
             for axis in self.axes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.errors import UserError
-from secateur.pruning.graph.operators import Ids, Operation
+from secateur.pruning.graph.flow import Ids, Operation
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

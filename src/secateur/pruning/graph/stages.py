@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from secateur.pruning.graph.operators import Flow, Ids, arguments, operator_name, shape
+from secateur.pruning.graph.flow import Channels, Fixed, Flow, Ids, Value, arguments, operator_name, shape
 from secateur.pruning.latency import Pair, Signature, Stage
 
 ACTIVATIONS = (
@@ -23,9 +23,12 @@ _SUMS = ("add", "sub", "mul", "maximum", "minimum")
 
 def stage_of(flow: Flow, node: Node) -> Stage | None:
     """The stage that a visited node of two-dimensional maps is, with the ids of its channels; None for all others."""
-    name, emits = operator_name(node.target), flow.values.get(node)
-    emits = emits[0] if isinstance(emits, tuple) and emits else emits
-    if not isinstance(emits, np.ndarray) or len(shape(node)) != 4:
+    name, value = operator_name(node.target), flow.values.get(node)
+    value = value[0] if isinstance(value, tuple) and value else value
+    if len(shape(node)) != 4:
+        return None
+    emits = _ids(flow, value, node)
+    if emits is None:
         return None
     if name.startswith("conv"):
         return _convolution(flow, node, emits)
@@ -48,14 +51,22 @@ def stage_of(flow: Flow, node: Node) -> Stage | None:
     return Stage(signature, "", _place(node), emits[:0], emits)
 
 
+def _ids(flow: Flow, value: Value, node: Node) -> Ids | None:
+    """Ids of the channels of a map [B, C, H, W]: -1 for those of a fixed one; None where they lie elsewhere."""
+    if isinstance(value, Fixed):
+        return np.full(shape(node)[1], -1, dtype=np.int64)
+    return value.ids if isinstance(value, Channels) and value.dim == 1 else None
+
+
 def in_units(stage: Stage, unit: Ids) -> Stage:
     """The stage with units in place of ids; `unit` gives that of every id."""
-    return replace(stage, reads=unit[stage.reads], emits=unit[stage.emits])
+    known = np.append(unit, -1)
+    return replace(stage, reads=known[stage.reads], emits=known[stage.emits])
 
 
 def _convolution(flow: Flow, node: Node, emits: Ids) -> Stage | None:
     call = arguments(node)
-    reads, weight = flow.ids(call["input"]), flow.sources.get(call["weight"])
+    reads, weight = _ids(flow, flow.values.get(call["input"]), call["input"]), flow.sources.get(call["weight"])
     if reads is None or weight is None or len(shape(call["input"])) != 4:
         return None
     transposed = call.get("transposed", operator_name(node.target).startswith("conv_transpose"))

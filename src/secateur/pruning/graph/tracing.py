@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from secateur.errors import UserError
 from secateur.layers import NormsPass
-from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
-from secateur.pruning.graph.inputs import example_inputs_of, image_sides, mapped, strides_to_try
-from secateur.pruning.graph.operators import Cause, Flow, Ids, Operation, frozen_like
-from secateur.pruning.graph.pricing import Axis, Pricing, Sides, Work
-from secateur.pruning.graph.stages import in_units, stage_of
+from secateur.pruning.graph.assembly import assembled
+from secateur.pruning.graph.channels import ChannelGraph
+from secateur.pruning.graph.flow import Cause, Fixed, Flow, Operation
+from secateur.pruning.graph.inputs import Call, everything, example_inputs_of, image_sides, strides_to_try
+from secateur.pruning.graph.pricing import Sides, Work
+from secateur.pruning.graph.stages import stage_of
 from secateur.pruning.graph.unchanged import unchanged
 from secateur.pruning.latency import Stage
 
@@ -40,7 +42,7 @@ class WithStructure(Protocol):
         ...
 
 
-def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
+def trace(network: nn.Module, *example_inputs: Any, answers: Callable[[Any], Any] | None = None) -> ChannelGraph:
     """Finds the units of a network by letting channel ids flow through it; the network is left as it was.
 
     A network that tells its structure is not followed again where one of the same structure was among the last few.
@@ -50,15 +52,17 @@ def trace(network: nn.Module, *example_inputs: Any) -> ChannelGraph:
         network: any module that torch.export can follow.
         example_inputs: of one call, with a batch of one: tensors, or lists and mappings of them. Left out, they are the
             network's own (`example_inputs`), or one image [1, 3, 64, 64].
+        answers: takes what the network gives, gives the part that counts, of which no channel can go. Left out, that is
+            all; a head that repeats its inputs among its outputs, say, would freeze them.
 
     Raises:
         UserError: the network cannot be traced.
     """
-    if example_inputs or not isinstance(network, WithStructure) or _has_hooks(network):
-        return _trace(network, example_inputs)
+    if example_inputs or answers is not None or not isinstance(network, WithStructure) or _has_hooks(network):
+        return _trace(network, example_inputs, answers or everything)
     structure = network.structure()
     if structure not in _KNOWN:
-        _KNOWN[structure] = _trace(network, ())
+        _KNOWN[structure] = _trace(network, (), everything)
     _KNOWN.move_to_end(structure)
     if len(_KNOWN) > _MOST_KNOWN:
         _KNOWN.popitem(last=False)
@@ -69,13 +73,13 @@ def _has_hooks(network: nn.Module) -> bool:
     return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-def _trace(network: nn.Module, example_inputs: tuple[Any, ...]) -> ChannelGraph:
+def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callable[[Any], Any]) -> ChannelGraph:
     """Follows the network, in eval mode, whatever it is in."""
     with unchanged(network):
         network.eval()
         inputs = example_inputs_of(network, example_inputs)
-        sides = image_sides(inputs)
-        flow, stages = _flow(network, inputs)
+        call, sides = Call(inputs, answers), image_sides(inputs)
+        flow, stages = _flow(network, call)
         uncounted = {
             f"{name}.{tensor}"
             for name, module in network.named_modules()
@@ -84,7 +88,7 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...]) -> ChannelGraph:
         }
         counted = [operation for operation in flow.operations if operation.weight not in uncounted]
         work = _work(network, counted, inputs[0], sides) if sides else [Work(operation) for operation in counted]
-    return _assemble(network, flow, stages, work, inputs, sides)
+    return assembled(network, flow, stages, work, call)
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -92,12 +96,12 @@ def _is_attention(module: nn.Module) -> bool:
     return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
 
 
-def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Flow, list[Stage]]:
+def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[Stage]]:
     """Exports the network and sends ids through the graph; the stages that it comes past have ids for units."""
     try:
         with warnings.catch_warnings():  # all that is assigned is undone
             warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
-            program = torch.export.export(network, inputs, strict=False)
+            program = torch.export.export(network, call.inputs, strict=False)
     except Exception as error:  # whatever torch.export cannot express, in its own many exception types
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -107,22 +111,31 @@ def _flow(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Flow, list[Stage
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     nodes = list(program.graph.nodes)
-    flow = Flow({node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names})
+    parameters = {node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names}
+    flow = Flow(parameters, dict(network.named_modules()))
     stages: list[Stage] = []
     for node in nodes:
         if node.op == "placeholder" and node.name in signature.user_inputs:
-            flow.values[node] = frozen_like(node.meta["val"], flow.frozen_id(Cause("the network's input")))
+            flow.values[node] = Fixed(Cause("the network's input"))
         elif node.op == "call_function":
             flow.visit(node)
             stage = stage_of(flow, node)
             stages += [] if stage is None else [stage]
         elif node.op == "output":
-            flow.give_up(node)
+            flow.freeze_all(_answering(program, call), Cause("the network's output"))
     for (tensor, _), ids in flow.axes.items():
         if tensor in flow.touched:
             cause = flow.touched[tensor]
             flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
     return flow, stages
+
+
+def _answering(program: torch.export.ExportedProgram, call: Call) -> list[Node]:
+    """The nodes of those outputs that count."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    outputs = [nodes.get(str(output), output) for output in program.graph_signature.user_outputs]
+    leaves = pytree.tree_leaves(call.answers(pytree.tree_unflatten(outputs, program.call_spec.out_spec)))
+    return [leaf for leaf in leaves if isinstance(leaf, Node)]
 
 
 def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
@@ -223,97 +236,3 @@ def _sides(seen: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
     if rows != [small**2, large * small, small * large, large**2]:
         return seen
     return (small, small), (large, small), (small, large), (large, large)
-
-
-def _assemble(
-    network: nn.Module,
-    flow: Flow,
-    stages: list[Stage],
-    work: list[Work],
-    inputs: tuple[Any, ...],
-    sides: Sides | None,
-) -> ChannelGraph:
-    """Resolves ties, numbers the units in order of execution and groups them into spaces."""
-    roots = _components(flow.count, flow.ties)
-    causes: dict[int, Cause] = {}
-    for number in sorted(flow.frozen):  # the first that the network comes to
-        causes.setdefault(int(roots[number]), flow.frozen[number])
-    emitting = np.unique(np.concatenate([roots[ids] for ids in flow.emitted.values()] or [np.empty(0, np.int64)]))
-    alive = emitting[~np.isin(emitting, list(causes))]
-    number_of = np.full(flow.count, -1, dtype=np.int64)
-    number_of[alive] = np.arange(len(alive))
-    unit = number_of[roots]
-    emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
-    # An axis without a unit is never cut: leaving it out keeps the price's products short.
-    axes = tuple(Axis(tensor, dim, unit[ids]) for (tensor, dim), ids in flow.axes.items() if (unit[ids] >= 0).any())
-    parameters = {name for name, _ in network.named_parameters()}
-    buffers = {name for name, _ in network.named_buffers()}
-    unknown = {axis.tensor for axis in axes} - parameters - buffers
-    if unknown:
-        raise UserError(f"The network shares {sorted(unknown)[0]} under another name; such weights cannot be pruned.")
-    filters = {
-        layer: Axis(f"{layer}.weight", dim, unit[flow.axes[f"{layer}.weight", dim]])
-        for layer, dim in flow.filters.items()
-    }
-    return ChannelGraph(
-        units=len(alive),
-        spaces=_spaces(emitted, len(alive)),
-        axes=axes,
-        filters=filters,
-        emitted=emitted,
-        norms={layer: unit[ids] for layer, ids in flow.norms.items()},
-        norm_after=flow.after,
-        frozen=_frozen(flow, roots, causes),
-        inputs=mapped(inputs, lambda tensor: torch.empty_like(tensor, device="meta")),
-        image_size=sides,
-        pricing=Pricing(network, axes, work),
-        stages=tuple(in_units(stage, unit) for stage in stages),
-    )
-
-
-def _frozen(flow: Flow, roots: Ids, causes: dict[int, Cause]) -> FrozenChannels:
-    """Which channels of which layers are frozen, and by what."""
-    entries = []
-    for layer, ids in flow.emitted.items():
-        found = [causes[root] for root in roots[ids].tolist() if root in causes]
-        entries += [Frozen(layer, found.count(by), len(ids), by.what, by.place) for by in dict.fromkeys(found)]
-    lost = {layer: entry for layer, entry in flow.lost.items() if layer not in flow.emitted}
-    entries += [Frozen(layer, channels, channels, by.what, by.place) for layer, (channels, by) in lost.items()]
-    return FrozenChannels(tuple(entries))
-
-
-def _components(count: int, ties: list[tuple[Ids, Ids]]) -> Ids:
-    """Smallest id of each id's tied set."""
-    parent = np.arange(count, dtype=np.int64)
-    if not ties:
-        return parent
-    first = np.concatenate([np.ravel(a) for a, _ in ties])
-    second = np.concatenate([np.ravel(b) for _, b in ties])
-    while True:
-        a, b = parent[first], parent[second]
-        if (a == b).all():
-            return parent
-        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
-        while (parent[parent] != parent).any():
-            parent = parent[parent]
-
-
-def _spaces(emitted: dict[str, Ids], units: int) -> tuple[Space, ...]:
-    """Units by the layers that emit them and by how many channels of each they are."""
-    producers: list[list[tuple[str, int]]] = [[] for _ in range(units)]
-    for layer, ids in emitted.items():
-        for unit, width in zip(*(x.tolist() for x in np.unique(ids[ids >= 0], return_counts=True)), strict=True):
-            producers[unit].append((layer, width))
-    members: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
-    for unit, layers in enumerate(producers):
-        members[tuple(layers)].append(unit)
-    frozen = {layer: int((ids < 0).sum()) for layer, ids in emitted.items()}
-    return tuple(
-        Space(
-            layers=tuple(layer for layer, _ in layers),
-            units=np.array(inside, dtype=np.int64),
-            widths=tuple(width for _, width in layers),
-            frozen=tuple(frozen.pop(layer, 0) for layer, _ in layers),
-        )
-        for layers, inside in members.items()
-    )

@@ -49,7 +49,8 @@ def absorb_offsets(network: Network, graph: ChannelGraph, plan: Plan) -> Network
             if len(removed) == 0 or axis.layer not in constants:
                 continue
             convolution = modules[axis.layer]
-            weight = convolution.get_parameter("weight").detach().movedim(axis.dim, 1).flatten(2).sum(2).cpu().double()
+            weight = convolution.get_parameter("weight").detach().movedim(axis.dim, 1)
+            weight = weight.flatten(2).sum(2).cpu().double() if weight.ndim > 2 else weight.cpu().double()
             offset = weight[:, removed] @ constants[axis.layer][removed]
             norm = modules.get(graph.norm_after.get(axis.layer, ""))
             if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
@@ -127,7 +128,8 @@ def _flatten_(probe: nn.Module, graph: ChannelGraph, keep: Bools) -> None:
 
 
 def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
-    """Value of each input channel of each consumer at the centre of its map, double [C] on the CPU.
+    """Value of each input channel of each consumer at the centre of its map, double [C] on the CPU; of a linear layer
+    the mean over all rows.
 
     The network sees grey, twice as large as it was traced, so that every map has a centre far from its borders; one
     that takes no other size sees grey of the traced one.
@@ -138,7 +140,7 @@ def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            value = inputs[0]
+            value = inputs[0].flatten(0, -2) if isinstance(module, nn.Linear) else inputs[0]
             for side in value.shape[2:]:
                 value = value.select(2, side // 2)
             value = value.cpu().double()

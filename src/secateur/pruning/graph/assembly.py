@@ -1,0 +1,147 @@
+"""From what flowed through a network to its channel graph: what is tied becomes a unit, units become spaces."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.errors import UserError
+from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
+from secateur.pruning.graph.flow import Cause, Flow, Ids, Number
+from secateur.pruning.graph.inputs import Call, image_sides, mapped
+from secateur.pruning.graph.pricing import Axis, Pricing, Work
+from secateur.pruning.graph.stages import in_units
+from secateur.pruning.graph.trial import Trial
+from secateur.pruning.latency import Stage
+
+
+def assembled(
+    network: nn.Module,
+    flow: Flow,
+    stages: list[Stage],
+    work: list[Work],
+    call: Call,
+) -> ChannelGraph:
+    """Resolves ties, numbers the units in order of execution and groups them into spaces."""
+    unit, roots, causes = _numbered(flow)
+    doubtful = any((unit[ids] >= 0).any() for ids, _ in flow.doubts)
+    if doubtful and _freeze_what_code_breaks_on(network, flow, unit, call):
+        unit, roots, causes = _numbered(flow)
+    emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
+    axes = _axes(flow, unit)
+    parameters = {name for name, _ in network.named_parameters()}
+    buffers = {name for name, _ in network.named_buffers()}
+    unknown = {axis.tensor for axis in axes} - parameters - buffers
+    if unknown:
+        raise UserError(f"The network shares {sorted(unknown)[0]} under another name; such weights cannot be pruned.")
+    filters = {
+        layer: Axis(f"{layer}.weight", dim, unit[flow.axes[f"{layer}.weight", dim]])
+        for layer, dim in flow.filters.items()
+    }
+    units = int(unit.max(initial=-1)) + 1
+    return ChannelGraph(
+        units=units,
+        spaces=_spaces(emitted, units),
+        axes=axes,
+        filters=filters,
+        emitted=emitted,
+        norms={layer: unit[ids] for layer, ids in flow.norms.items()},
+        layer_norms={layer: unit[ids] for layer, ids in flow.layer_norms.items()},
+        norm_after=flow.after,
+        numbers=_numbers(flow, unit),
+        frozen=_frozen(flow, roots, causes),
+        inputs=mapped(call.inputs, lambda tensor: torch.empty_like(tensor, device="meta")),
+        image_size=image_sides(call.inputs),
+        pricing=Pricing(network, axes, work),
+        stages=tuple(in_units(stage, unit) for stage in stages),
+    )
+
+
+def _numbered(flow: Flow) -> tuple[Ids, Ids, dict[int, Cause]]:
+    """The unit of each id (-1: none), the smallest id that it is tied to, and what froze those that are frozen."""
+    roots = _components(flow.count, flow.ties)
+    causes: dict[int, Cause] = {}
+    for number in sorted(flow.frozen):  # the first that the network comes to
+        causes.setdefault(int(roots[number]), flow.frozen[number])
+    emitting = np.unique(np.concatenate([roots[ids] for ids in flow.emitted.values()] or [np.empty(0, np.int64)]))
+    alive = emitting[~np.isin(emitting, list(causes))]
+    number_of = np.full(flow.count, -1, dtype=np.int64)
+    number_of[alive] = np.arange(len(alive))
+    return number_of[roots], roots, causes
+
+
+def _axes(flow: Flow, unit: Ids) -> tuple[Axis, ...]:
+    # An axis without a unit is never cut: leaving it out keeps the price's products short.
+    return tuple(Axis(tensor, dim, unit[ids]) for (tensor, dim), ids in flow.axes.items() if (unit[ids] >= 0).any())
+
+
+def _numbers(flow: Flow, unit: Ids) -> tuple[Number, ...]:
+    numbers = [Number(number.module, number.attribute, unit[number.ids]) for number in flow.numbers]
+    return tuple(number for number in numbers if (number.ids >= 0).any())
+
+
+def _freeze_what_code_breaks_on(network: nn.Module, flow: Flow, unit: Ids, call: Call) -> bool:
+    """Freezes the spaces that a trial refuses; whether there were any."""
+    emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
+    units = int(unit.max(initial=-1)) + 1
+    spaces = [space.units for space in _spaces(emitted, units)]
+    norms = {layer: unit[ids] for layer, ids in flow.layer_norms.items()}
+    trial = Trial(network, call, _axes(flow, unit), _numbers(flow, unit), list(flow.norms), norms)
+    known = np.unique(np.concatenate([unit[ids] for ids, _ in flow.doubts]))
+    refused = trial.refused(spaces, [bool(np.isin(space, known).any()) for space in spaces], units)
+    for space in refused:
+        doubts = (cause for ids, cause in flow.doubts if np.isin(unit[ids], space).any())
+        cause = next(doubts, Cause("a size in the network's code"))
+        flow.freeze(np.flatnonzero(np.isin(unit, space)), cause)
+    return bool(refused)
+
+
+def _frozen(flow: Flow, roots: Ids, causes: dict[int, Cause]) -> FrozenChannels:
+    """Which channels of which layers are frozen, and by what."""
+    entries = []
+    for layer, ids in flow.emitted.items():
+        found = [causes[root] for root in roots[ids].tolist() if root in causes]
+        entries += [Frozen(layer, found.count(by), len(ids), by.what, by.place) for by in dict.fromkeys(found)]
+    lost = {layer: entry for layer, entry in flow.lost.items() if layer not in flow.emitted}
+    entries += [Frozen(layer, channels, channels, by.what, by.place) for layer, (channels, by) in lost.items()]
+    return FrozenChannels(tuple(entries))
+
+
+def _components(count: int, ties: list[tuple[Ids, Ids]]) -> Ids:
+    """Smallest id of each id's tied set."""
+    parent = np.arange(count, dtype=np.int64)
+    if not ties:
+        return parent
+    first = np.concatenate([np.ravel(a) for a, _ in ties])
+    second = np.concatenate([np.ravel(b) for _, b in ties])
+    while True:
+        a, b = parent[first], parent[second]
+        if (a == b).all():
+            return parent
+        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+        while (parent[parent] != parent).any():
+            parent = parent[parent]
+
+
+def _spaces(emitted: dict[str, Ids], units: int) -> tuple[Space, ...]:
+    """Units by the layers that emit them and by how many channels of each they are."""
+    producers: list[list[tuple[str, int]]] = [[] for _ in range(units)]
+    for layer, ids in emitted.items():
+        for unit, width in zip(*(x.tolist() for x in np.unique(ids[ids >= 0], return_counts=True)), strict=True):
+            producers[unit].append((layer, width))
+    members: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    for unit, layers in enumerate(producers):
+        members[tuple(layers)].append(unit)
+    frozen = {layer: int((ids < 0).sum()) for layer, ids in emitted.items()}
+    return tuple(
+        Space(
+            layers=tuple(layer for layer, _ in layers),
+            units=np.array(inside, dtype=np.int64),
+            widths=tuple(width for _, width in layers),
+            frozen=tuple(frozen.pop(layer, 0) for layer, _ in layers),
+        )
+        for layers, inside in members.items()
+    )

@@ -1,0 +1,126 @@
+"""Operators that work place by place: every channel stays where it is, and operands that meet are tied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from secateur.pruning.graph.flow import (
+    UNKNOWN,
+    Channels,
+    Fixed,
+    Flow,
+    Unknown,
+    Value,
+    arguments,
+    cause_of,
+    operator,
+    shape,
+)
+
+PASSING = """
+    alias abs celu clamp clamp_max clamp_min clone contiguous detach detach_copy dropout elu exp feature_dropout gelu
+    hardsigmoid hardswish hardtanh leaky_relu lift_fresh_copy log log1p log_sigmoid logical_not mish neg pow reciprocal
+    relu relu6 round rsqrt selu sigmoid silu softplus sqrt square tanh to _to_copy
+"""
+SPATIAL = """
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
+    max_pool2d_with_indices upsample_bicubic2d upsample_bilinear2d upsample_nearest2d _upsample_nearest_exact2d
+"""
+
+
+@operator(*PASSING.split())
+def passing(flow: Flow, node: Node) -> Value | Unknown:
+    """Activations and copies."""
+    read = flow.channels(node.all_input_nodes[0])
+    if len(node.all_input_nodes) > 1 or read is None or shape(node) != shape(node.all_input_nodes[0]):
+        return UNKNOWN
+    return read
+
+
+@operator(*SPATIAL.split())
+def spatial(flow: Flow, node: Node) -> Value | Unknown:
+    """Pooling and resampling of maps [B, C, ...]."""
+    source = node.all_input_nodes[0]
+    read = flow.channels(source)
+    if len(node.all_input_nodes) > 1 or read is None or read.dim != 1 or shape(node)[:2] != shape(source)[:2]:
+        return UNKNOWN
+    return (read, read) if isinstance(node.meta["val"], (tuple, list)) else read
+
+
+@operator("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
+def pad(flow: Flow, node: Node) -> Value | Unknown:
+    """Padding of other dimensions than that of the channels."""
+    read, rank = flow.channels(node.all_input_nodes[0]), len(shape(node))
+    call = arguments(node)
+    amounts = call["pad"] if "pad" in call else call["padding"]
+    if read is None or any(rank - 1 - place // 2 == read.dim and amount for place, amount in enumerate(amounts)):
+        return UNKNOWN
+    return read
+
+
+@operator("mean", "sum", "amax", "amin", "softmax", "_softmax", "log_softmax", "norm", "linalg_vector_norm", "cumsum")
+def along_others(flow: Flow, node: Node) -> Value | Unknown:
+    """Reductions and normalisations along other dimensions than that of the channels."""
+    call = arguments(node)
+    source = call["input"] if "input" in call else call["self"]
+    read, rank = flow.channels(source), len(shape(source))
+    dims = call.get("dim")
+    if read is None or dims is None or dims == []:
+        return UNKNOWN
+    reduced = {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
+    if read.dim in reduced:
+        return UNKNOWN
+    if len(shape(node)) == rank:
+        return read
+    return Channels(read.dim - sum(dim < read.dim for dim in reduced), read.ids)
+
+
+@operator("add", "sub", "mul", "div", "maximum", "minimum", "rsub", "where", "addcmul", "lerp")
+def elementwise(flow: Flow, node: Node) -> Value | Unknown:
+    """Ties all operands element by element.
+
+    A number, and a tensor with one entry for all channels, change nothing. A parameter with an entry for each channel
+    is indexed by them.
+    """
+    operands, rank = node.all_input_nodes, len(shape(node))
+    placed = {x: Channels(c.dim + rank - len(shape(x)), c.ids) for x in operands if (c := flow.channels(x)) is not None}
+    result = max(placed.values(), key=lambda value: len(value.ids), default=None)
+    if result is None or shape(node)[result.dim] != len(result.ids):
+        return UNKNOWN
+    if any(value.dim != result.dim for value in placed.values()):
+        return UNKNOWN
+    for x in operands:
+        axis = result.dim - (rank - len(shape(x)))
+        if axis < 0 or shape(x)[axis] == 1 != len(result.ids):
+            flow.freeze(placed.get(x), cause_of(node))  # one channel that all others meet cannot go
+        elif x in placed:
+            flow.tie(result.ids, placed[x].ids)
+        elif x in flow.names:
+            flow.carry(flow.names[x], axis, result.ids)
+        else:
+            by = flow.cause(x)
+            flow.freeze_all(operands, by)
+            return Fixed(by)
+    return result
+
+
+@operator("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as")
+def like(flow: Flow, node: Node) -> Value | Unknown:
+    """A tensor of the shape of another: its channels are those of that one. Of a second argument only the dtype is
+    read."""
+    first: Any = node.args[0]
+    return flow.values.get(first, UNKNOWN)
+
+
+@operator("new_zeros", "new_ones", "new_full", "new_empty")
+def new(flow: Flow, node: Node) -> Value | Unknown:
+    """A tensor of a size that the code gives: of its argument only dtype and device are read."""
+    return Fixed(cause_of(node, "whose size is a number in the network's code"))
+
+
+@operator("_assert_tensor_metadata", "_assert_async", "sym_size", "_assert_scalar")
+def remark(flow: Flow, node: Node) -> Value | Unknown:
+    """Computes nothing from channels."""
+    return None

@@ -1,0 +1,264 @@
+"""Operators that move, join, cut and merge dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from secateur.pruning.graph.flow import (
+    UNKNOWN,
+    Channels,
+    Fixed,
+    Flow,
+    Ids,
+    Unknown,
+    Value,
+    arguments,
+    cause_of,
+    operator,
+    operator_name,
+    shape,
+)
+
+Group = tuple[list[int], list[int]]
+
+
+@operator("permute", "transpose", "t", "numpy_T")
+def permute(flow: Flow, node: Node) -> Value | Unknown:
+    """Dimensions change places."""
+    source: Any = node.all_input_nodes[0]
+    read, rank, call = flow.channels(source), len(shape(source)), arguments(node)
+    if read is None:
+        return UNKNOWN
+    order = list(range(rank))
+    if "dims" in call:
+        order = [dim % rank for dim in call["dims"]]
+    elif "dim0" in call:
+        first, second = call["dim0"], call["dim1"]
+        order[first], order[second] = order[second], order[first]
+    else:
+        order.reverse()
+    return Channels(order.index(read.dim), read.ids)
+
+
+@operator("view", "reshape", "_unsafe_view", "unflatten", "_reshape_alias", "flatten", "squeeze", "unsqueeze")
+def reshape(flow: Flow, node: Node) -> Value | Unknown:
+    """Dimensions are merged, split, dropped or added.
+
+    Merged, a channel is a run of entries, or one in every so many. Split, whole parts live or die: those of the
+    dimension that is counted in heads, else those of the last one.
+    """
+    source: Any = node.all_input_nodes[0]
+    read = flow.channels(source)
+    if read is None:
+        return UNKNOWN
+    before, after = shape(source), shape(node)
+    group = next((pair for pair in _aligned(before, after) if read.dim in pair[0]), None)
+    if group is None or 0 in before:
+        return UNKNOWN
+    old, new = group
+    sizes = [after[dim] for dim in new]
+    along = [-1 if dim == read.dim else 1 for dim in old]
+    table = np.broadcast_to(read.ids.reshape(along), [before[dim] for dim in old]).reshape(sizes)
+    wide = [n for n, size in enumerate(sizes) if size > 1] or [0]
+    if not new:
+        return UNKNOWN
+    place = wide[0] if len(wide) == 1 else _counted_dimension(flow, node, sizes, wide)
+    ids = flow.tie_columns(np.moveaxis(table, place, -1).reshape(-1, sizes[place]))
+    if operator_name(node.target) not in ("flatten", "squeeze", "unsqueeze"):  # these read sizes from the tensor
+        flow.follow(node, {sizes[place]: ids, before[read.dim]: read.ids})
+    return Channels(new[place], ids)
+
+
+def _counted_dimension(flow: Flow, node: Node, sizes: Sequence[int], wide: Sequence[int]) -> int:
+    """Which of several dimensions that a channel dimension is split into has parts that can go."""
+    cause = cause_of(node)
+    module = flow.modules.get(cause.place)
+    heads = {value for name, value in vars(module).items() if "head" in name and "dim" not in name} if module else set()
+    counted = [n for n in wide if sizes[n] in {value for value in heads if type(value) is int}]
+    before_last = [n for n in counted if n != wide[-1]]  # the last one is inside a head
+    return (before_last or counted or wide)[-1]
+
+
+def _aligned(before: Sequence[int], after: Sequence[int]) -> list[Group]:
+    """The smallest runs of dimensions before and after that hold the same entries; ones go with what is before them."""
+    groups: list[Group] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        old, new = [], []
+        left = right = 1
+        while True:
+            if i < len(before) and (left <= right or j >= len(after)):
+                left *= before[i]
+                old.append(i)
+                i += 1
+            elif j < len(after):
+                right *= after[j]
+                new.append(j)
+                j += 1
+            if left == right and (old and new):
+                break
+            if i >= len(before) and j >= len(after):
+                break
+        while i < len(before) and before[i] == 1 and (j >= len(after) or after[j] != 1):
+            old.append(i)
+            i += 1
+        while j < len(after) and after[j] == 1 and (i >= len(before) or before[i] != 1):
+            new.append(j)
+            j += 1
+        groups.append((old, new))
+    return groups
+
+
+@operator("expand", "expand_as", "repeat")
+def expand(flow: Flow, node: Node) -> Value | Unknown:
+    """Other dimensions grow; of a second tensor only the shape is read, and it has the same channels."""
+    source: Any = node.args[0]
+    read = flow.channels(source)
+    other: Any = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], Node) else None
+    like = flow.channels(other)
+    added = len(shape(node)) - len(shape(source))
+    if read is None:
+        # One entry for all channels of the other tensor.
+        return like if like is not None else UNKNOWN
+    if shape(node)[read.dim + added] != len(read.ids):
+        return UNKNOWN
+    if like is not None and like.dim == read.dim + added:
+        flow.tie(read.ids, like.ids)
+    return Channels(read.dim + added, read.ids)
+
+
+@operator("cat", "concat", "stack")
+def concatenate(flow: Flow, node: Node) -> Value | Unknown:
+    """Along the channels: id vectors one after the other. Along another dimension: tied."""
+    call = arguments(node)
+    tensors = call["tensors"]
+    read = [value for x in tensors if (value := flow.channels(x)) is not None]
+    rank = len(shape(node))
+    if not read or any(value.dim != read[0].dim for value in read):
+        return UNKNOWN
+    dim = call["dim"] % rank
+    if rank > len(shape(tensors[0])):  # stacked
+        if len(read) < len(tensors):
+            return UNKNOWN
+        return Channels(read[0].dim + (dim <= read[0].dim), _tied(flow, read))
+    if dim == read[0].dim:
+        return Channels(dim, np.concatenate([_ids_of(flow, x, dim) for x in tensors]))
+    if len(read) < len(tensors):
+        return UNKNOWN
+    return Channels(read[0].dim, _tied(flow, read))
+
+
+def _tied(flow: Flow, values: Sequence[Channels]) -> Ids:
+    for other in values[1:]:
+        flow.tie(values[0].ids, other.ids)
+    return values[0].ids
+
+
+def _ids_of(flow: Flow, node: Node, dim: int) -> Ids:
+    """Ids of a part of a concatenation; those of one without channels can never go."""
+    read = flow.channels(node)
+    return read.ids if read is not None else np.full(shape(node)[dim], flow.frozen_id(flow.cause(node)))
+
+
+@operator("chunk")
+def chunk(flow: Flow, node: Node) -> Value | Unknown:
+    """Cuts the id vector; the pieces are tied, so that the network's own `chunk` finds their borders after a cut."""
+    call = arguments(node)
+    read, pieces = flow.channels(call["self"]), len(node.meta["val"])
+    if read is None:
+        return UNKNOWN
+    if call["dim"] % len(shape(call["self"])) != read.dim:
+        return (read,) * pieces
+    if len(read.ids) % pieces:
+        return Unknown("whose pieces differ in width")
+    part = flow.tie_columns(read.ids.reshape(pieces, -1))
+    flow.follow(node, {len(part): part}, doubtful=False)
+    return (Channels(read.dim, part),) * pieces
+
+
+@operator("split", "split_with_sizes")
+def split(flow: Flow, node: Node) -> Value | Unknown:
+    """Cuts the id vector at borders that the code holds as numbers; pieces of one width are tied and stay so."""
+    call = arguments(node)
+    read = flow.channels(call["self"])
+    if read is None:
+        return UNKNOWN
+    given = node.meta["val"]
+    if call["dim"] % len(shape(call["self"])) != read.dim:
+        return (read,) * len(given)
+    widths = [int(part.shape[read.dim]) for part in given]
+    parts = np.split(read.ids, np.cumsum(widths)[:-1])
+    first = {width: next(p for p in parts if len(p) == width) for width in widths}
+    for part in parts:
+        flow.tie(first[len(part)], part)
+    flow.follow(node, first)
+    return tuple(Channels(read.dim, first[len(part)]) for part in parts)
+
+
+@operator("slice", "narrow")
+def section(flow: Flow, node: Node) -> Value | Unknown:
+    """A part of the id vector, whose borders the code holds as numbers; equal parts are tied and stay so."""
+    call = arguments(node)
+    source = call["self"]
+    read = flow.channels(source)
+    if read is None:
+        return UNKNOWN
+    if call["dim"] % len(shape(source)) != read.dim or shape(node) == shape(source):
+        return read
+    total, width = len(read.ids), shape(node)[read.dim]
+    start = int(call["start"] or 0) % total
+    if call.get("step", 1) != 1 or total % width or start % width:
+        return Unknown("whose sizes are numbers in the network's code")
+    part = flow.tie_columns(read.ids.reshape(-1, width))
+    flow.follow(node, {width: part})
+    return Channels(read.dim, part)
+
+
+@operator("unbind")
+def unbind(flow: Flow, node: Node) -> Value | Unknown:
+    """Takes another dimension than that of the channels apart."""
+    call = arguments(node)
+    read = flow.channels(call["self"])
+    if read is None:
+        return UNKNOWN
+    dim = call["dim"] % len(shape(call["self"]))
+    if dim == read.dim:
+        return UNKNOWN
+    return (Channels(read.dim - (dim < read.dim), read.ids),) * len(node.meta["val"])
+
+
+@operator("select")
+def select(flow: Flow, node: Node) -> Value | Unknown:
+    """One entry of another dimension than that of the channels."""
+    call = arguments(node)
+    read = flow.channels(call["self"])
+    dim = call["dim"] % len(shape(call["self"]))
+    if read is None or dim == read.dim:
+        return UNKNOWN
+    return Channels(read.dim - (dim < read.dim), read.ids)
+
+
+@operator("roll", "flip")
+def rolled(flow: Flow, node: Node) -> Value | Unknown:
+    """Entries of other dimensions than that of the channels change places."""
+    call = arguments(node)
+    read, rank = flow.channels(call["self"]), len(shape(node))
+    if read is None or not call["dims"] or read.dim in {dim % rank for dim in call["dims"]}:
+        return UNKNOWN
+    return read
+
+
+@operator("getitem")
+def item(flow: Flow, node: Node) -> Value | Unknown:
+    """One tensor of a tuple."""
+    source, index = node.args
+    value = flow.values.get(source)  # type: ignore[arg-type]
+    if source in flow.sources:
+        flow.sources[node] = flow.sources[source]  # type: ignore[index]
+    if isinstance(value, Fixed):
+        return value
+    return value[index] if isinstance(value, tuple) and value else None  # type: ignore[index]

@@ -1,0 +1,128 @@
+"""A trial of what the graph takes for granted: does the network's own code follow when channels go?
+
+The code of a network may hold numbers: where it splits a tensor, how many heads it reshapes into, which width it
+computes from another. Tracing cannot see where such a number comes from. So where there are any, units are taken out
+for a trial, and those with which the narrowed network does not answer as the silenced one are frozen.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.pruning.graph.flow import Ids, Number
+from secateur.pruning.graph.inputs import Call
+from secateur.pruning.graph.narrowing import narrowed, silenced
+from secateur.pruning.graph.pricing import Axis
+
+_TOLERANCE = 1e-3
+_SHARES = (1 / 3, 1 / 2, 2 / 5)
+"""Shares of the units of neighbouring spaces that go: equal ones would hide numbers that have to be equal."""
+
+
+class Trial:
+    """Cuts of a lively copy of a network, compared with masks."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        call: Call,
+        axes: Sequence[Axis],
+        numbers: Sequence[Number],
+        norms: Sequence[str],
+        layer_norms: dict[str, Ids],
+    ) -> None:
+        """Takes a copy.
+
+        Args:
+            call: what the network is called with, and which of its answers count.
+            axes, numbers, norms, layer_norms: as in the graph that is tried; -1 is no unit.
+        """
+        self.network = lively(network)
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = pytree.tree_map_only(Tensor, lambda tensor: _random(tensor, generator), call.inputs)
+        self.axes, self.numbers, self.norms, self.layer_norms = axes, numbers, norms, layer_norms
+        self.answers = call.answers
+
+    def refused(self, spaces: Sequence[Ids], doubtful: Sequence[bool], units: int) -> list[Ids]:
+        """The spaces (units of each) of which nothing may go, so that all others may go together.
+
+        Args:
+            doubtful: which of them are at places whose code holds numbers; the others are tried first, all at once.
+            units: how many there are.
+        """
+        admitted: list[int] = []
+        refused: list[Ids] = []
+
+        def admit(group: list[int]) -> None:
+            if self._holds(spaces, [*admitted, *group], units):
+                admitted.extend(group)
+            elif len(group) == 1:
+                refused.append(spaces[group[0]])
+            else:
+                half = len(group) // 2
+                admit(group[:half])
+                admit(group[half:])
+
+        for wanted in (False, True):
+            group = [number for number, doubt in enumerate(doubtful) if doubt is wanted]
+            if group:
+                admit(group)
+        return refused
+
+    def _holds(self, spaces: Sequence[Ids], chosen: Sequence[int], units: int) -> bool:
+        keep = np.ones(units, dtype=bool)
+        for number in chosen:
+            count = max(1, round(len(spaces[number]) * _SHARES[number % len(_SHARES)]))
+            if len(spaces[number]) > 1:
+                keep[spaces[number][:: len(spaces[number]) // count][:count]] = False
+        try:
+            with torch.no_grad():
+                mine = self._answers(narrowed(self.network, self.axes, self.numbers, keep))
+                theirs = self._answers(silenced(self.network, self.axes, self.norms, self.layer_norms, keep))
+        except Exception:  # whatever the network's own code raises when a width is not what it expects
+            return False
+        return len(mine) == len(theirs) and all(map(_same, mine, theirs))
+
+    def _answers(self, network: nn.Module) -> list[Tensor]:
+        outputs = self.answers(network(*self.inputs))
+        return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """A copy in eval mode with random tensors, so that nothing hides behind a zero."""
+    copied = copy.deepcopy(network).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var"):
+                value = 0.5 + noise.abs()
+            elif tensor.ndim < 2:
+                value = 0.3 * noise + (1.0 if name.endswith("weight") else 0.0)
+            else:
+                value = noise / math.sqrt(max(1, tensor[0].numel()))
+            tensor.copy_(value)
+    return copied
+
+
+def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.rand(tensor.shape, generator=generator).to(tensor)
+
+
+def _same(mine: Tensor, theirs: Tensor) -> bool:
+    if mine.shape != theirs.shape:
+        return False
+    mine, theirs = mine.double(), theirs.double()
+    scale = float(theirs.abs().max()) if theirs.numel() else 0.0
+    return torch.allclose(mine, theirs, rtol=_TOLERANCE, atol=_TOLERANCE * max(scale, 1e-6))
