@@ -305,3 +305,13 @@ def test_a_latency_table_is_read_for_any_model(tiny_weights: Path, tmp_path: Pat
         tiny_weights, criterion="l2", ms="80%", round_to=1, image_size=64, latency_table=tmp_path / "table.json"
     )
     assert small.plan["after"]["parameters"] < small.plan["before"]["parameters"]
+
+
+def test_height_and_width_are_taken_where_cameras_are_not_square(
+    tiny_weights: Path, tiny_data: Path, images: list[Path], tmp_path: Path
+) -> None:
+    assert secateur.evaluate(tiny_weights, tiny_data, image_size=(64, 96), workers=0).shape[1:] == (3, 64, 96)
+    assert len(secateur.predict(tiny_weights, images[:2], image_size=(64, 96))) == 2
+    file = secateur.export(tiny_weights, tmp_path / "wide.torchscript", format="torchscript", image_size=(64, 96))
+    assert open_predictor(file).image_size == (64, 96)
+    assert secateur.evaluate(file, tiny_data, image_size=(64, 96), workers=0).shape[1:] == (3, 64, 96)

@@ -27,6 +27,7 @@ from secateur.api.arguments import (
 )
 from secateur.api.images import Source, described, each_image, is_one
 from secateur.api.options import number, settings_of, typed
+from secateur.compression.context import known_data
 from secateur.compression.measuring import evaluate as measure
 from secateur.compression.measuring import open_detector, split_index, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
@@ -35,7 +36,6 @@ from secateur.deploy.exporting import about, format_of
 from secateur.deploy.int8.pictures import calibration_pictures
 from secateur.deploy.settings import ExportSettings
 from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.classes import check_classes
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.evaluation.metrics import Metrics
@@ -139,8 +139,9 @@ def evaluate(
             return measure(asked, context, split, settings)
     predictor, size = open_detector(asked, place, image_size=size)
     title = str(asked) if isinstance(asked, str | Path) else "The predictor"
-    check_classes(predictor, config.names, title, str(config.file))
-    settings = ValSettings(image_size=size if predictor.image_size is None else 0, workers=processes)
+    config = known_data(predictor, config, title)
+    size = size if predictor.image_size is None else 0
+    settings = ValSettings(image_size=size, workers=processes, single_cls=config.one_class)
     return validate(predictor, split_index(config, split), settings)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import islice
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.compression.context import Context
 from secateur.compression.images import augmented_images, labelled_images, unpadded_images
@@ -66,11 +66,9 @@ class Mending:
         """Pictures [B, C, H, W] in 0..1 on the device, at most `limit`; none where there are none."""
         if self.context.pictures is None or not limit:
             return ()
-        detects = isinstance(self.whole, DetectionNetwork)
         # A network that tells no strides sees square images: its maps may not fit together at other sides.
         stride = int(max(self.whole.strides)) if isinstance(self.whole, WithStrides) else self.context.image_size
-        channels = self.whole.architecture.channels if detects else 3
-        return unpadded_images(self.context, stride, limit, draw, channels=channels)
+        return unpadded_images(self.context, stride, limit, draw, channels=_channels(self.whole))
 
     def __call__(self, smaller: Detector, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
         """Mends in place what `plan` left of the detector, where it is wanted and there are pictures; see `mend_`.
@@ -102,5 +100,10 @@ def refresh_norms_(detector: Detector, context: Context, settings: RepairSetting
         return
     # The statistics stand for what the training showed, so the images are augmented as there.
     count = max(settings.recalibrate // context.batch_size, 1)
-    images = augmented_images(context, settings.recalibrate, channels=detector.architecture.channels)
+    images = augmented_images(context, settings.recalibrate, channels=_channels(detector))
     reestimate_batchnorm_(detector, images, count, share=settings.recalibrate_share)
+
+
+def _channels(network: nn.Module) -> int:
+    """Channels of the images that a network reads: those of a photo where it does not tell."""
+    return network.architecture.channels if isinstance(network, DetectionNetwork) else 3
