@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur.api import (
+        Evidence,
         allocate,
         cut,
         evaluate,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict", "prune",
-    "remove", "repair", "save", "score", "shorten", "trace", "zero",
+    "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict",
+    "prune", "remove", "repair", "save", "score", "shorten", "trace", "zero",
 ]  # fmt: skip
 
 

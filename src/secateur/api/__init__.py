@@ -6,8 +6,9 @@ from secateur.api.cutting import allocate, cut, heal, latency, mask, prune, repa
 from secateur.api.models import load, save
 from secateur.api.removing import remove, shorten, zero
 from secateur.api.using import evaluate, export, finetune, predict
+from secateur.pruning.evidence import LoaderEvidence as Evidence
 
 __all__ = [
-    "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict", "prune",
-    "remove", "repair", "save", "score", "shorten", "trace", "zero",
+    "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict",
+    "prune", "remove", "repair", "save", "score", "shorten", "trace", "zero",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from secateur.api.any_network import prune_any
 from secateur.api.arguments import (
     Data,
     Device,
@@ -36,15 +37,18 @@ from secateur.pruning import allocation, importance, surgery
 from secateur.pruning import graph as graphs
 from secateur.pruning.budget import budgets_from
 from secateur.pruning.costs import COSTS
+from secateur.pruning.evidence import LoaderEvidence
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.latency import LatencyTable
 from secateur.pruning.plan import Plan
+from secateur.pruning.prune import SCORING, Pruned, gathered
 from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.ranges import POSITIVE
 
 Network = TypeVar("Network", bound=nn.Module)
 Floats = NDArray[np.float64]
+_SETTINGS = (ScoreSettings, RoundSettings, GuardSettings, RepairSettings, LatencySettings, HealSettings)
 
 
 def trace(model: Model, *inputs: Any) -> ChannelGraph:
@@ -99,7 +103,7 @@ def score(
     graph: ChannelGraph,
     criterion: str = "fisher",
     *,
-    data: Data | None = None,
+    data: Data | LoaderEvidence | None = None,
     images: Source | int = None,
     rgb: bool = False,
     statistics_images: int = ScoreSettings.statistics_images,
@@ -112,9 +116,9 @@ def score(
     Args:
         model: a checkpoint, the file of one, a detector, or any network.
         criterion: `taylor` and `fisher` read gradients: give `data`, and they are gathered from labelled images, or
-            `images`, and the detector's own detections are the labels; or give `statistics` that were collected with a
-            loss of yours (`secateur.pruning.statistics.collect`).
-        data: a data.yaml.
+            `images`, and the detector's own detections are the labels. For any other network give `data` as
+            `secateur.Evidence(batches, loss)`, or `statistics` (`secateur.pruning.statistics.collect`).
+        data: a data.yaml, or evidence.
         images: images without labels, as `prune` takes them. (A number is that of `statistics_images`.)
         rgb: arrays among the images hold RGB.
         statistics_images: images to read.
@@ -132,13 +136,16 @@ def score(
     network = network_of(model)
     if statistics is not None or not importance.needs_gradients(criterion):
         return importance.score(criterion, graph, statistics or collect(network, graph))
+    counted = isinstance(images, int)
+    count = number(score, "statistics_images", images if counted else statistics_images, POSITIVE)
+    settings = ScoreSettings(criterion=criterion, statistics_images=count)
+    if isinstance(data, LoaderEvidence):
+        return importance.score(criterion, graph, gathered(network, graph, data, settings, count, SCORING))
     if not isinstance(network, Detector):
         raise UserError(
             f"The criterion {criterion} reads gradients, and a {type(network).__name__} has no loss of its own: give "
-            "statistics=secateur.pruning.statistics.collect(network, graph, batches, loss), or criterion='l2'."
+            "data=secateur.Evidence(batches, loss), or criterion='l2'."
         )
-    counted = isinstance(images, int)
-    count = number(score, "statistics_images", images if counted else statistics_images, POSITIVE)
     seen = None if counted else images
     checkpoint = checkpoint_of(model)
     with context_of(
@@ -147,7 +154,6 @@ def score(
         context = given.known_to(checkpoint)
         if context.pictures is None:
             raise UserError(f"The criterion {criterion} reads images: give images= or data=, or criterion='l2'.")
-        settings = ScoreSettings(criterion=criterion, statistics_images=count)
         return cutting.score_channels(checkpoint.detector().to(context.device), graph, context, settings)
 
 
@@ -224,9 +230,17 @@ def mask(network: Model, graph: ChannelGraph, plan: Plan) -> nn.Module:
     return surgery.mask(network_of(network), graph, plan)
 
 
+@overload
+def prune(checkpoint: Network, data: LoaderEvidence, **options: Any) -> Pruned[Network]: ...
+
+
+@overload
+def prune(checkpoint: Model, data: Data | None = None, *, images: Source = None, **options: Any) -> Checkpoint: ...
+
+
 def prune(
     checkpoint: Model,
-    data: Data | None = None,
+    data: Data | LoaderEvidence | None = None,
     *,
     images: Source = None,
     rgb: bool = False,
@@ -236,13 +250,14 @@ def prune(
     device: Device = "auto",
     heal: bool | str | Path = False,
     **options: Any,
-) -> Checkpoint:
+) -> Checkpoint | Pruned[Any]:
     """Scores, cuts and corrects in rounds, with the defaults of `secateur prune`; with `heal` it then heals.
 
     Args:
         checkpoint: or the file of one, or a network. A plain module is cut too, by criteria that read no gradients
             (`gamma`, `l1`, `l2`), at the size that it is traced with.
-        data: a data.yaml; criteria with gradients and the correction of the batch norms read its training images.
+        data: a data.yaml; criteria with gradients and the correction of the batch norms read its training images. For
+            any network: `secateur.Evidence(batches, loss)`; then a `Pruned` comes back (`network`, `plan`, `graph`).
         images: images without labels that are read instead: a folder, a pattern, a `.txt` list, a file, an array (BGR),
             a tensor (RGB), a PIL image, or a list or generator of these (see `secateur.api.images.each_image`). Images
             in memory are written to a temporary folder for the duration of the call.
@@ -254,9 +269,9 @@ def prune(
 
     Raises:
         TypeError: an unknown option, or a value of another type.
-        UserError: a value that makes no sense, images that cannot be read, or a budget out of reach.
+        UserError: images that cannot be read, or a budget out of reach.
 
-    >>> small = prune("best.pt", images="pictures/", flops=0.5, heal=True)  # doctest: +SKIP
+    >>> small = prune("best.pt", images="images/", flops=0.5, heal=True)  # doctest: +SKIP
     >>> from secateur.detector.model import Detector
     >>> from secateur.detector.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
@@ -264,16 +279,12 @@ def prune(
     >>> small.plan["after"]["parameters"] < 0.51 * small.plan["before"]["parameters"]
     True
     """
+    if isinstance(data, LoaderEvidence):
+        if images is not None or heal or not isinstance(checkpoint, nn.Module):
+            raise TypeError("secateur.prune with Evidence takes a torch.nn.Module, and neither images nor heal.")
+        return prune_any(prune, checkpoint, data, image_size, seed, options)
     budget, scoring, rounds, guards, repairing, timing, healing = settings_of(
-        prune,
-        options,
-        budget_options(),
-        ScoreSettings,
-        RoundSettings,
-        GuardSettings,
-        RepairSettings,
-        LatencySettings,
-        HealSettings,
+        prune, options, budget_options(), *_SETTINGS
     )
     guards = decided_guards(guards, timing, milliseconds=bool(budget.ms))
     settings = ChannelSettings(budget, scoring, rounds, guards, repairing, latency=timing)
@@ -283,8 +294,9 @@ def prune(
         prune, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
         device=device,
     ) as context:  # fmt: skip
-        decision, _ = cutting.decide(whole, context, without_cliff(settings))
-        smaller = cutting.repair(whole, decision, context, settings.repair)
+        shared = cutting.repair_for(whole, context, settings.repair)
+        decision, _ = cutting.decide(whole, context, without_cliff(settings), repair=shared)
+        smaller = cutting.repair(whole, decision, context, settings.repair, shared)
         return healed(smaller, whole, context, healing, "" if keep is True else keep) if keep else smaller
 
 

@@ -10,29 +10,28 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.context import Context
-from secateur.compression.images import labelled_images
+from secateur.compression.images import ContextEvidence
 from secateur.compression.latency_table import traced
 from secateur.compression.measuring import evaluator, split_index, val_settings
-from secateur.compression.repair import Mending, refresh_norms_
-from secateur.compression.rounds import plan_of_rounds
+from secateur.compression.repair import refresh_norms_, repair_of
+from secateur.compression.rounds import kept_in
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
 from secateur.files import read_json, write_json
-from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
+from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth import candidates, remove
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
-from secateur.pruning.importance import CRITERIA, divides_by_saving, needs_gradients, score
+from secateur.pruning.importance import CRITERIA, needs_gradients, score
 from secateur.pruning.plan import Plan
-from secateur.pruning.repair import absorb_offsets
-from secateur.pruning.rounds import number_of_rounds
+from secateur.pruning.prune import SCORING, PruneSettings, cut_and_repaired, gathered, planned, ranked
+from secateur.pruning.repair import Repair
 from secateur.pruning.settings import RepairSettings, ScoreSettings
-from secateur.pruning.statistics import Statistics, collect
 from secateur.pruning.surgery import cut, cut_masks
 from secateur.report.pictures import draw_cliff
 
@@ -115,14 +114,19 @@ def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: Channel
 
 
 def decide(
-    checkpoint: Checkpoint, context: Context, settings: ChannelSettings, folder: Path | None = None
+    checkpoint: Checkpoint,
+    context: Context,
+    settings: ChannelSettings,
+    folder: Path | None = None,
+    repair: Repair[Detector] | None = None,
 ) -> tuple[Decision, Cliff | None]:
     """Scores the channels, allocates the budgets (in rounds, or at one look) and measures the cliff curve.
 
     Budgets are shares of the context's dense detector, approached by equal factors over the rounds of a repetition.
 
     Args:
-        folder: where rounds and a search keep what they have done, so that they go on after a kill.
+        folder: where rounds and a search keep what they have done, so that they resume after a kill.
+        repair: of cuts of this detector, where it is at hand (`repair_for`).
 
     Raises:
         UserError: bad options, a budget out of reach, a criterion without what it needs, or a data set whose classes
@@ -130,32 +134,25 @@ def decide(
     """
     settings.check()
     context = context.known_to(checkpoint)
-    detector = checkpoint.detector().to(context.device)
+    repair = repair or repair_for(checkpoint, context, settings.repair)
+    detector = repair.whole
     graph = traced_for(checkpoint, detector, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
-    mending = Mending(detector, context, settings.repair, checkpoint.masks)
-    if in_rounds(settings) and number_of_rounds(settings.rounds, budgets, reference) > 1:
-        plan, order = plan_of_rounds(detector, graph, context, settings, budgets, reference, folder, mending)
-        return Decision.of(plan, detector), cliff_around(detector, context, settings, graph, order, plan, mending)
-    scores = score_channels(detector, graph, context, settings.score)
-    per_saving = divides_by_saving(settings.score.criterion, settings.score.per_saving)
-    plan = allocate(
-        graph,
-        scores,
-        budgets,
-        settings.guards,
-        image_size=context.image_size,
-        criterion=settings.score.criterion,
-        per_saving=per_saving,
-        reference=reference,
-    )
     if settings.search.search:
+        scores = score_channels(detector, graph, context, settings.score)
         plan = search_plan(detector, context, settings, graph, scores, budgets, reference, folder)
-    # The curve ranks as the plan does.
-    cost = COSTS[budgets[0].cost].of(graph, context.image_size)
-    ranks = scores_per_saving(scores, cost) if per_saving else scores
-    return Decision(plan, graph), cliff_around(detector, context, settings, graph, ranks, plan, mending)
+        order = ranked(scores, graph, settings.score, budgets, context.image_size)
+    else:
+        wanted = PruneSettings(
+            tuple(budgets), settings.score, settings.rounds, settings.guards, settings.repair, context.image_size,
+            context.seed,
+        )  # fmt: skip
+        evidence = ContextEvidence.of(context, detector)
+        with kept_in(folder) as kept:
+            plan, order = planned(detector, graph, evidence, wanted, reference, repair, kept)
+    decision = Decision(plan, graph) if not plan.removed_blocks else Decision.of(plan, detector)
+    return decision, cliff_around(detector, context, settings, graph, order, plan, repair)
 
 
 def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, settings: ChannelSettings) -> ChannelGraph:
@@ -169,10 +166,10 @@ def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, set
     return traced(detector, dense.detector(), context.image_size, settings)
 
 
-def in_rounds(settings: ChannelSettings) -> bool:
-    """Whether the network is looked at again in between; weights alone tell nothing new, so `auto` then looks once."""
-    again = settings.rounds.rounds != "auto" or needs_gradients(settings.score.criterion)
-    return again and settings.rounds.rounds != "1" and not settings.search.search
+def repair_for(checkpoint: Checkpoint, context: Context, settings: RepairSettings) -> Repair[Detector]:
+    """The repair of cuts of a checkpoint's detector; what it measures serves the decision and the cut."""
+    context = context.known_to(checkpoint)
+    return repair_of(checkpoint.detector().to(context.device), context, settings, checkpoint.masks)
 
 
 def dense_costs(
@@ -197,7 +194,7 @@ def cliff_around(
     graph: ChannelGraph,
     scores: Floats,
     plan: Plan,
-    mending: Mending,
+    repair: Repair[Detector],
 ) -> Cliff | None:
     """The cliff curve with the chosen plan in it; None where it is switched off or there is no data set."""
     if not settings.cliff.cliff or context.data is None or not context.data.labelled:
@@ -208,7 +205,7 @@ def cliff_around(
 
     def corrected(smaller: Detector, rung: Plan) -> Detector:
         shorter = None if rung.removed_blocks else (detector, graph)
-        mending(smaller, rung, shorter, min(settings.repair.recalibrate, CLIFF_CORRECTION))
+        repair(smaller, rung, shorter, min(settings.repair.recalibrate, CLIFF_CORRECTION))
         return smaller
 
     return cliff(
@@ -219,22 +216,15 @@ def cliff_around(
         settings.guards,
         chosen=plan,
         image_size=context.image_size,
-        corrected=corrected if mending.possible else None,
+        corrected=corrected if repair.possible else None,
     )
 
 
 def score_channels(detector: Detector, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Floats:
     """Importance of every unit, [units], on the context's device."""
-    statistics = gather(detector, graph, context, settings)
+    evidence = ContextEvidence.of(context, detector)
+    statistics = gathered(detector, graph, evidence, settings, settings.statistics_images, SCORING)
     return score(settings.criterion, graph, statistics, tie=settings.tie, seed=context.seed)
-
-
-def gather(detector: Detector, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Statistics:
-    """Statistics for the criterion: gradients of the detection loss on labelled training images where it needs them."""
-    if not needs_gradients(settings.criterion):
-        return collect(detector, graph)
-    batches, loss = labelled_images(detector, context, settings.statistics_images)
-    return collect(detector, graph, batches, loss, limit=settings.statistics_images)
 
 
 def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
@@ -243,24 +233,28 @@ def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
     return _finished(checkpoint, smaller, decision, repaired=False)
 
 
-def repair(checkpoint: Checkpoint, decision: Decision, context: Context, settings: RepairSettings) -> Checkpoint:
-    """The smaller detector, mended beside the whole one, or with its norms re-estimated.
+def repair(
+    checkpoint: Checkpoint,
+    decision: Decision,
+    context: Context,
+    settings: RepairSettings,
+    shared: Repair[Detector] | None = None,
+) -> Checkpoint:
+    """The smaller detector, repaired against the whole one, or with its norms re-estimated.
 
     With re-estimation, and where there are no images, the constants of the removed channels are absorbed first.
+
+    Args:
+        shared: the repair of cuts of this detector, where it is at hand (`repair_for`).
 
     Raises:
         UserError: the checkpoint does not know the classes of the data set.
     """
     context = context.known_to(checkpoint)
-    whole = checkpoint.detector().to(context.device)
-    mending = Mending(whole, context, settings, checkpoint.masks)
-    detector = without_removed_blocks(whole, decision.plan)
-    if settings.absorb and not mending.possible:
-        detector = absorb_offsets(detector, decision.graph, decision.plan)
-    smaller = cut(detector, decision.graph, decision.plan)
-    if mending.possible:
-        mending(smaller, decision.plan)
-    else:
+    shared = shared or repair_for(checkpoint, context, settings)
+    shorter = without_removed_blocks(shared.whole, decision.plan)
+    smaller = cut_and_repaired(shorter, decision.graph, decision.plan, shared)
+    if not shared.possible:
         refresh_norms_(smaller, context, settings)
     return _finished(checkpoint, smaller, decision, repaired=True)
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.compression.context import Context, known_data
 from secateur.compression.measuring import split_index
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
+from secateur.detector.architecture import DetectionNetwork
 from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import NmsSettings
+from secateur.pruning.graph.inputs import WithStrides
 from secateur.training.hyp import Hyp
 from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import choose_precision, full_precision
@@ -191,6 +195,45 @@ def image_losses(detector: Detector, context: Context) -> Loss:
         return total
 
     return loss
+
+
+@dataclass(frozen=True)
+class ContextEvidence:
+    """The evidence of a detector with the context's images, see `pruning.evidence.Evidence`.
+
+    Attributes:
+        whole: the detector before anything was cut: it says what is on images without labels.
+    """
+
+    context: Context
+    whole: Detector
+
+    @staticmethod
+    def of(context: Context, whole: Detector) -> ContextEvidence | None:
+        """None where the context has no images."""
+        return None if context.pictures is None else ContextEvidence(context, whole)
+
+    def example(self) -> tuple[Any, ...]:
+        """None: the network tells its own."""
+        return ()
+
+    def scored(
+        self, network: Detector, limit: int, draw: int, *, demanding: bool = True
+    ) -> tuple[Iterable[Batch], Loss]:
+        """Training images with targets, at most `limit`, and the sum of their detection losses."""
+        batches, loss = labelled_images(network, self.context, limit, labeller=self.whole, draw=draw, strict=demanding)
+        return islice(batches, -(-limit // min(self.context.batch_size, limit))), loss
+
+    def images(self, limit: int, draw: int) -> Iterable[Tensor]:
+        """Training images [B, C, H, W] in 0..1, nearly without grey borders."""
+        # A network that tells no strides sees square images: its maps may not fit together at other sides.
+        stride = int(max(self.whole.strides)) if isinstance(self.whole, WithStrides) else self.context.image_size
+        return unpadded_images(self.context, stride, limit, draw, channels=channels_of(self.whole))
+
+
+def channels_of(network: nn.Module) -> int:
+    """Channels of the images that a network reads: those of a photo where it does not tell."""
+    return network.architecture.channels if isinstance(network, DetectionNetwork) else 3
 
 
 class OwnDetections:

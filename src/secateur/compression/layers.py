@@ -12,7 +12,7 @@ from secateur.compression.channels import cost_of, since_the_first
 from secateur.compression.context import Context
 from secateur.compression.images import labelled_images, plain_images
 from secateur.compression.measuring import usable_size
-from secateur.compression.repair import Mending, refresh_norms_
+from secateur.compression.repair import refresh_norms_, repair_of
 from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.detector.model import Detector
 from secateur.pruning.depth import removal_of, remove, select
@@ -46,8 +46,8 @@ def remove_layers(
         return checkpoint, ()
     LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
     removal = removal_of(detector, choice.blocks)
-    mending = Mending(detector, context, repair, checkpoint.masks)
-    absorbed = repair.absorb and not mending.possible and context.pictures is not None
+    repairing = repair_of(detector, context, repair, checkpoint.masks)
+    absorbed = repair.absorb and not repairing.possible and context.pictures is not None
     channels = checkpoint.architecture.channels
     images = torch.cat(list(plain_images(context, ABSORB_IMAGES, channels=channels))) if absorbed else None
     smaller = remove(detector, choice.blocks, images)
@@ -59,8 +59,8 @@ def remove_layers(
         criterion=settings.layer_score,
         notes=choice.notes,
     )
-    if mending.possible:
-        mending(smaller, plan)
+    if repairing.possible:
+        repairing(smaller, plan)
     else:
         refresh_norms_(smaller, context, repair)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,13 +98,15 @@ class Prune(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """Decides (with the cliff curve around the decision), cuts, repairs: two rows."""
-        from secateur.compression.channels import Decision, cut_channels, decide, repair
+        from secateur.compression.channels import Decision, cut_channels, decide, repair, repair_for
 
         folder = context.place("cliff") if context.mark else context.place("")
         made: list[Decision] = []
+        # What a repair measures serves the decision and the cut.
+        shared = functools.cache(lambda: repair_for(checkpoint, context, self.channels.repair))
 
         def work() -> dict[str, Any]:
-            decision, curve = decide(checkpoint, context, self.channels, folder)
+            decision, curve = decide(checkpoint, context, self.channels, folder, shared())
             decision.save(folder, curve)
             made.append(decision)
             after = decision.plan.after
@@ -125,5 +128,5 @@ class Prune(Step):
             context,
             "repair" + context.mark,
             f"{context.title} + repair",
-            lambda: repair(checkpoint, decision, context, self.channels.repair),
+            lambda: repair(checkpoint, decision, context, self.channels.repair, shared()),
         )

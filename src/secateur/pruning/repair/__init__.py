@@ -3,9 +3,11 @@
 from secateur.pruning.repair.correction import Shorter, correct_, counterparts
 from secateur.pruning.repair.norms import absorb_offsets, reestimate_batchnorm_
 from secateur.pruning.repair.reconstruction import Moments, moments_of_inputs, reconstruct_
+from secateur.pruning.repair.repairing import Repair
 
 __all__ = [
     "Moments",
+    "Repair",
     "Shorter",
     "absorb_offsets",
     "correct_",

@@ -1,0 +1,48 @@
+"""Pruning of any network by evidence of the user's: batches and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from secateur.api.arguments import Size, size_of
+from secateur.api.options import settings_of
+from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
+from secateur.compression.speed.rounding import decided_guards
+from secateur.errors import UserError
+from secateur.pruning.evidence import LoaderEvidence
+from secateur.pruning.prune import Pruned, PruneSettings, prune
+from secateur.pruning.settings import RepairSettings, RoundSettings, ScoreSettings
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def prune_any(
+    function: Callable[..., Any],
+    network: Network,
+    evidence: LoaderEvidence,
+    image_size: Size,
+    seed: int,
+    options: dict[str, Any],
+) -> Pruned[Network]:
+    """The pruned network, its plan and its graph.
+
+    Args:
+        function: that was called, for the errors.
+        image_size: px at which FLOPs are counted, or (height, width); 0: that of the evidence.
+        options: budgets by name, and the fields of the settings of scores, rounds, guards and repair.
+
+    Raises:
+        UserError: no budget, one in milliseconds, or what `pruning.prune.prune` raises.
+    """
+    kinds = (budget_options(), ScoreSettings, RoundSettings, GuardSettings, RepairSettings)
+    budget, scoring, rounds, guards, repair = settings_of(function, options, *kinds)
+    settings = ChannelSettings(budget, scoring, rounds, decided_guards(guards, LatencySettings()), repair)
+    settings.check()
+    if any(entry.cost == "ms" for entry in settings.budgets):
+        raise UserError("Milliseconds of a network with Evidence are not measured yet; give flops= or params=.")
+    size = size_of(function, image_size) or None
+    wanted = PruneSettings(tuple(settings.budgets), scoring, rounds, settings.guards, repair, size, seed)
+    return prune(network, evidence, wanted, has_loss=evidence.has_loss)

@@ -1,0 +1,97 @@
+"""The repair of cuts of one network, with what it needs measured once: weights first, then statistics of norms."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from torch import nn
+
+from secateur.machine import return_memory
+from secateur.pruning.evidence import Evidence, device_of
+from secateur.pruning.plan import Plan
+from secateur.pruning.repair.correction import Shorter, correct_, counterparts
+from secateur.pruning.repair.reconstruction import Moments, moments_of_inputs, reconstruct_
+from secateur.pruning.settings import RepairSettings
+
+LOG = logging.getLogger("secateur")
+Network = TypeVar("Network", bound=nn.Module)
+READING = 2_000_000
+"""Number of the draw of images on which the moments are measured: not those that score or correct."""
+
+
+class Repair(Generic[Network]):
+    """Repairs what cuts leave of one network, against the whole one.
+
+    Args:
+        whole: the network before the cut, where it computes; it is left as it is.
+        evidence: None where there are no images.
+        masked: names of tensors some of whose weights are to stay zero; those layers are not reconstructed.
+        has_loss: whether the evidence has a loss of this network, which says which places matter.
+    """
+
+    def __init__(
+        self,
+        whole: Network,
+        evidence: Evidence[Network] | None,
+        settings: RepairSettings,
+        masked: Iterable[str] = (),
+        *,
+        has_loss: bool = True,
+    ) -> None:
+        self.whole, self.evidence, self.settings, self.has_loss = whole, evidence, settings, has_loss
+        self.masked = [name.removesuffix(".weight") for name in masked]
+
+    @property
+    def possible(self) -> bool:
+        """Whether it is wanted and there are images."""
+        settings = self.settings
+        return settings.norms == "paired" and settings.recalibrate > 0 and self.evidence is not None
+
+    @cached_property
+    def moments(self) -> Mapping[str, Moments]:
+        """What the layers of the whole network read, measured when first asked for; empty where it is not wanted."""
+        if not (self.possible and self.settings.reconstruct and self.has_loss):
+            return {}
+        assert self.evidence is not None
+        half = -(-self.settings.recalibrate // 2)
+        batches, loss = self.evidence.scored(self.whole, half, READING, demanding=False)
+        return_memory()
+        return moments_of_inputs(self.whole, batches, loss, self.masked)
+
+    def __call__(self, smaller: Network, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
+        """Repairs in place what `plan` left of the network, where it is wanted and there are images; see `repair_`.
+
+        Args:
+            limit: as there; None: what the settings say.
+        """
+        if self.possible:
+            self.repair_(smaller, plan, shorter, self.settings.recalibrate if limit is None else limit)
+
+    def repair_(self, smaller: Network, plan: Plan, shorter: Shorter | None, limit: int, draw: int = 0) -> None:
+        """Weights of layers that lost inputs, then statistics of norms, against the whole network.
+
+        Args:
+            shorter: the network without the removed blocks and its graph, where they are at hand.
+            limit: images on which norms are corrected.
+            draw: which images these are.
+        """
+        narrower = any(0 < len(layer.kept) < layer.total for layer in plan.layers)
+        if narrower and self.moments:
+            reconstruct_(smaller, self.whole, plan, self.moments, shorter)
+        pairs = counterparts(self.whole, plan, shorter)
+        if not pairs:
+            self.say_no_norms()
+        elif self.evidence is not None and limit:
+            device = device_of(self.whole)
+            images = (batch.to(device) for batch in self.evidence.images(limit, draw))
+            correct_(smaller, self.whole, pairs, images, share=self.settings.recalibrate_share)
+
+    def say_no_norms(self) -> None:
+        """Says once that there is nothing to correct."""
+        if "norms" not in self.__dict__:
+            self.__dict__["norms"] = None
+            what = "layers that lost inputs are reconstructed" if self.moments else "nothing is repaired"
+            LOG.info("The network has no batch norm whose statistics could be corrected: %s", what)
