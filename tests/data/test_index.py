@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -400,3 +401,23 @@ def test_processes_find_what_threads_find(make_data: MakeData, monkeypatch: pyte
     (file.parent / "labels/train/001.txt").write_bytes(b"\x00\x01")
     with pytest.raises(UserError, match=r"001\.txt is not text"):
         scan(config, "train", cache=False, progress=False, processes=True)
+
+
+def test_where_a_process_is_ended_by_the_system_threads_check(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[str] = []
+    tracked = each_image._tracked
+
+    def ended(pool: object, *rest: object) -> object:
+        pools.append(type(pool).__name__)
+        if pools == ["ProcessPoolExecutor"]:
+            raise BrokenProcessPool
+        return tracked(pool, *rest)
+
+    monkeypatch.setattr(each_image, "_tracked", ended)
+    monkeypatch.setattr(each_image, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(each_image, "granted_cpus", lambda: 2)
+    config = load_data_config(make_data([GOOD, GOOD]))
+    assert len(scan(config, "train", cache=False, progress=False, processes=True)) == 2
+    assert pools == ["ProcessPoolExecutor", "ThreadPoolExecutor"]

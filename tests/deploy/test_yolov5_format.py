@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from law_subjects import NARROW, Subject, subject_named
 from secateur.deploy.exporters import export
+from secateur.deploy.exporting import exported
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import load_checkpoint
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.detector.formats import stock_writer
 from secateur.detector.model import Detector
+from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.pruning.depth import candidates, remove
 from secateur.pruning.graph import trace
@@ -171,3 +173,12 @@ def test_official_weights_come_out_as_they_went_in(reference_dir: Path, double: 
     expected = torch.from_numpy(np.load(outputs / "yolov5n.npz")["decoded"])
     with torch.no_grad():
         torch.testing.assert_close(model(image), expected, rtol=0, atol=2e-3)
+
+
+def test_anchors_that_were_never_computed_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    topology = Topology.from_yaml("yolov5n", nc=2, anchors=3)
+    narrow = topology.with_widths(dict.fromkeys(topology.widths, 8))
+    exported(Checkpoint.of(Detector(narrow)), tmp_path / "fresh", 64, ExportSettings(format="yolov5"))
+    assert caplog.text.count("The anchors are neutral: the model file asks for computed ones") == 1
+    # The file holds these anchors as numbers, as YOLOv5's own do.
+    assert not load_checkpoint(tmp_path / "fresh.pt").topology.anchors_pending

@@ -49,9 +49,9 @@ def check_rows(found: Sequence[Tensor], who: str, advice: str) -> None:
     Raises:
         AnswerError: a value is not finite, a width or height is negative, or a score is outside 0..1.
     """
-    together = torch.cat(list(found))
-    if not len(together):
+    if not any(map(len, found)):
         return
+    together = torch.cat(list(found))
     sizes, scores = together[:, 2:4], together[:, 4:]
     # One transfer from a GPU; a sum reads values faster than a look at each, and is finite where they are.
     total, size, low, high = torch.stack((together.sum(), sizes.min(), scores.min(), scores.max())).tolist()
