@@ -55,6 +55,7 @@ class Done:
 
     folder: Path
     summaries: list[dict[str, Any]]
+    errors: str
 
     def of(self, command: str) -> list[dict[str, Any]]:
         return [summary for summary in self.summaries if summary["command"] == command]
@@ -98,7 +99,7 @@ def done(mine: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) 
         summary, end = json.JSONDecoder().raw_decode(rest)
         summaries.append(summary)
         rest = rest[end:].strip()
-    return Done(folder, summaries)
+    return Done(folder, summaries, process.stderr)
 
 
 def test_the_page_has_an_example_of_every_kind() -> None:
@@ -137,6 +138,7 @@ def test_the_block_and_the_architecture_are_built_cut_and_exported(done: Done) -
     [val], [prune], [info] = (done.of(name) for name in ("val", "prune", "info"))
     assert info["model"]["parameters"] == prune["model"]["parameters"] <= 0.5 * val["model"]["parameters"]
     assert info["strides"] == [8.0]
+    assert "secateur export --weights" in done.errors and "Fine-tune it" not in done.errors
     exports = [summary["export"] for summary in done.of("export")]
     assert [entry["format"] for entry in exports] == ["program", "program"]
     assert all(entry["max_error"] < 1e-3 for entry in exports)

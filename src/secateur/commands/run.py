@@ -22,7 +22,7 @@ ALL_EPOCHS = "(default: those of all trainings of the run and those that the wei
 
 @dataclass(frozen=True)
 class Common:
-    """A recipe in one resumable run: by default dense evaluation, sparse training, cut, repair, fine-tuning, export."""
+    """A recipe in one resumable run: by default prune in rounds, repair, heal, fine-tune, export."""
 
     data: Data = ""
     weights: Weights = ""

@@ -12,6 +12,7 @@ import numpy as np
 from secateur.compression.context import Context
 from secateur.compression.images import pixels
 from secateur.compression.measuring import split_index
+from secateur.compression.training import check_trainable
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
@@ -89,6 +90,7 @@ def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Cont
     Raises:
         UserError: naming it.
     """
+    check_trainable(student, "healed")
     context = context.known_to(student, otherwise=UNLABELLED)
     divided(split_index(context.require_pictures("Healing"), "train", objects=False), context.seed)
     if teacher is not None:

@@ -149,6 +149,27 @@ def contents(indices: Mapping[str, Index]) -> dict[str, str]:
     return {f"the {split} images or labels": content_signature(index) for split, index in indices.items()}
 
 
+def can_be_trained(checkpoint: Checkpoint) -> bool:
+    """Whether there is a loss for networks of this kind."""
+    return isinstance(checkpoint.detector(), Detector)
+
+
+def check_trainable(checkpoint: Checkpoint, done: str) -> None:
+    """Refuses a network for which there is no loss.
+
+    Args:
+        done: what would be done with it, for the error: "trained", "healed".
+
+    Raises:
+        UserError: there is none.
+    """
+    if not can_be_trained(checkpoint):
+        raise UserError(
+            f"Networks of the kind '{checkpoint.architecture.kind}' cannot be {done}: they have no loss here; leave "
+            "the step out."
+        )
+
+
 def train_checkpoint(
     start: Checkpoint,
     context: Context,
@@ -172,11 +193,11 @@ def train_checkpoint(
         UserError: no data set, one that is broken or of other classes, methods that do not fit the checkpoint, or a
             training to resume whose classes or data were others.
     """
+    check_trainable(start, "trained")
     methods, given = methods or Methods(), start
     start, data, single = for_training(start, context.require_data("A training"), single_cls=settings.single_cls)
     detector = start.detector()
-    if not isinstance(detector, Detector):
-        raise UserError(f"There is no training for networks of the kind '{start.architecture.kind}'.")
+    assert isinstance(detector, Detector)
     settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single)
     train_index, val_index = split_index(data, "train"), split_index(data, "val")
     stride, channels = int(max(detector.strides)), start.architecture.channels

@@ -14,6 +14,7 @@ import numpy as np
 from secateur.errors import StateError, UserError, told
 from secateur.pruning.allocation import Widths, allocate
 from secateur.pruning.budget import Budget
+from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards, SearchSettings
@@ -96,7 +97,7 @@ def search(
         UserError: bad options, a damaged state, or no allocation lies in the window; it says what the nearest costs.
     """
     if not budgets:
-        raise UserError("A search needs a budget: --percent, --params or --flops.")
+        raise UserError(f"A search needs a budget: give one of {', '.join(f'--{name}' for name in COSTS)}.")
     if seed < 0:
         raise UserError(f"--seed {seed} must be at least 0.")
     candidates = settings.candidates

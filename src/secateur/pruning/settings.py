@@ -107,7 +107,7 @@ class RepairSettings:
     recalibrate: Annotated[int, COUNT] = 256
     """Training images, without labels, that the norms are mended on (0: not at all; between rounds half as many)."""
     recalibrate_share: Annotated[float, SHARE] = 0.5
-    """With --norms reestimate: how far the statistics move; 1 all the way, as in EagleEye; half way is safer."""
+    """How far the statistics move: 1 all the way, as EagleEye does; half way is safer."""
     reconstruct: bool = True
     """With --norms paired: layers that lost inputs get weights that answer best with those that are left."""
     absorb: bool = True
@@ -126,7 +126,7 @@ class CliffSettings:
     """The curve of accuracy against the share of removed channels."""
 
     cliff: bool = True
-    """Measure the accuracy of the masked model at a ladder of ratios before cutting."""
+    """Measure the accuracy of the cut network at a ladder of ratios, before any repair and after it."""
     cliff_images: Annotated[int, COUNT] = 64
     """Validation images used for the cliff curve (0: all)."""
 

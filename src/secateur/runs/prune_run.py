@@ -12,6 +12,7 @@ from secateur.compression.images import OR_IMAGES
 from secateur.compression.measuring import split_index
 from secateur.compression.rounds import STATE as ROUNDS_STATE
 from secateur.compression.search import STATE as SEARCH_STATE
+from secateur.compression.training import can_be_trained
 from secateur.data.index import content_signature
 from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.errors import UserError
@@ -63,7 +64,7 @@ def prune_checkpoint(
         _leave_only_the_result(file, result.parts)
         print_table(result.rows)
         _say_what_was_cut(folder, steps)
-        _say_what_is_next(file, context, steps)
+        _say_what_is_next(file, made, context, steps)
         last = result.last
         summary = {"command": verb, "weights": str(file), "table": result.rows}
         done = finish(folder, summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
@@ -126,10 +127,10 @@ def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:
         print(Plan.from_dict(read_json(folder / "plan.json")))
 
 
-def _say_what_is_next(file: Path, context: Context, steps: Sequence[Step]) -> None:
+def _say_what_is_next(file: Path, made: Checkpoint, context: Context, steps: Sequence[Step]) -> None:
     """The command that goes on from here, as it can be pasted."""
     print(f"Saved to {file}")
     data = context.data.file if context.data is not None else "data.yaml"
-    if not isinstance(steps[-1], ZeroWeights):
+    if not isinstance(steps[-1], ZeroWeights) and can_be_trained(made):
         print(f"Fine-tune it:  secateur finetune --weights {file} --data {data}")
     print(f"Export it:     secateur export --weights {file}")

@@ -87,11 +87,13 @@ class TrainingStep(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Methods and hyper-parameters by name, and a teacher that fits."""
+        from secateur.compression.training import check_trainable
         from secateur.data.images import check_image_channels
         from secateur.detector.checkpoint import load_checkpoint
         from secateur.distillation.pairing import check_pair
 
         context.require_data("A training")
+        check_trainable(checkpoint, "trained")
         check_image_channels(checkpoint.architecture.channels)
         self.methods().check(self.settings())
         teacher = self.distillation.teacher

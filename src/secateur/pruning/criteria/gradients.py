@@ -17,7 +17,7 @@ def taylor(graph: ChannelGraph, statistics: Statistics) -> Floats:
 
 @criterion("fisher", gradients=True, loss=True)
 def fisher(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """The same change, squared batch by batch (`tie` plays no part)."""
+    """The same change, squared image by image (`tie` plays no part)."""
     return _gathered(statistics.fisher, "fisher")
 
 

@@ -1,0 +1,49 @@
+"""Networks without a loss are refused before any work, and nobody is advised to train them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from secateur.cli import main
+from secateur.compression.context import Context
+from secateur.compression.heal import check_healing
+from secateur.compression.training import can_be_trained, check_trainable
+from secateur.data.config import load_data_config
+from secateur.detector.checkpoint import Checkpoint, load_checkpoint
+from secateur.errors import UserError
+from secateur.steps.finetune import Finetune
+from secateur.steps.heal import Heal
+
+
+@pytest.fixture
+def plain() -> Checkpoint:
+    return Checkpoint.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("done", "check"),
+    [
+        ("trained", lambda plain, context: Finetune().check(plain, context)),
+        ("healed", lambda plain, context: Heal().check(plain, context)),
+        ("healed", lambda plain, context: check_healing(plain, None, context)),
+        ("trained", lambda plain, context: check_trainable(plain, "trained")),
+    ],
+)
+def test_steps_that_train_say_so_when_they_are_checked(
+    plain: Checkpoint, tiny_data: Path, done: str, check: Callable[[Checkpoint, Context], None]
+) -> None:
+    context = Context(64, data=load_data_config(tiny_data))
+    with pytest.raises(UserError, match=f"^Networks of the kind 'module' cannot be {done}: they have no loss here"):
+        check(plain, context)
+
+
+def test_a_detector_can_be_trained_and_is_advised_to(
+    tiny_weights: Path, own_folder: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert can_be_trained(load_checkpoint(tiny_weights))
+    main(["prune", "--weights", str(tiny_weights), "--criterion", "l2", "--params", "0.8", "--img", "64"])
+    assert "Fine-tune it:  secateur finetune --weights" in capsys.readouterr().out
