@@ -247,3 +247,17 @@ def test_other_names_for_as_many_classes_start_the_head_afresh(lively: Lively) -
     assert turned.names == {0: "dog", 1: "cat"}
     for name, tensor in turned.state_dict().items():
         assert torch.equal(tensor, checkpoint.tensors[name]) != name.startswith("model.24.m.")
+
+
+def test_values_beyond_half_precision_survive(tiny_weights: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_weights)
+    name = next(name for name in checkpoint.tensors if name.endswith("running_var"))
+    variance = checkpoint.tensors[name].clone()
+    variance[0] = 236_272.0
+    half = replace(checkpoint, tensors={**checkpoint.tensors, name: variance}).half()
+    save_checkpoint(half, tmp_path / "half.safetensors")
+    loaded = load_checkpoint(tmp_path / "half.safetensors")
+    assert loaded.tensors[name][0] == 236_272.0 == loaded.detector().state_dict()[name][0]
+    assert {tensor.dtype for key, tensor in half.tensors.items() if tensor.is_floating_point() and key != name} == {
+        torch.float16
+    }

@@ -162,8 +162,12 @@ class Checkpoint:
         return copied
 
     def half(self) -> Checkpoint:
-        """The same with floating-point tensors in fp16: half the file; loading widens them again."""
-        return replace(self, tensors={k: v.half() if v.is_floating_point() else v for k, v in self.tensors.items()})
+        """The same with floating-point tensors in fp16: half the file; loading widens them again.
+
+        A tensor with a value beyond the range of fp16 (65,504), such as the variance of a norm of a hardly trained
+        network, stays as it is.
+        """
+        return replace(self, tensors={name: _halved(tensor) for name, tensor in self.tensors.items()})
 
     def __repr__(self) -> str:
         classes = list(self.names.values())
@@ -331,3 +335,10 @@ def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
         raise UserError(f"{path} has {len(names):,} names for {architecture.nc:,} classes; {EXPECTED}.")
     if fields["image_size"] is not None and not 0 < fields["image_size"] <= MAX_ARGUMENT:
         raise UserError(f"{path} is for images of {shown(fields['image_size'])} px; {EXPECTED}.")
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(torch.isfinite(half), torch.isfinite(tensor)) else tensor
