@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import islice
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.compression.context import Context
 from secateur.compression.images import augmented_images, labelled_images, unpadded_images
@@ -26,6 +28,7 @@ from secateur.pruning.repair import (
 )
 from secateur.pruning.settings import RepairSettings
 
+LOG = logging.getLogger("secateur")
 READING = 2_000_000
 """Number of the draw of pictures on which the moments are measured: not those that score or correct."""
 
@@ -74,10 +77,13 @@ class Mending:
         """Mends in place what `plan` left of the detector, where it is wanted and there are pictures; see `mend_`.
 
         Args:
-            limit: as there; None: what the settings say.
+            limit: as there; None: what the settings say. This is the last repair of a cut, and it says what it can do.
         """
         if self.possible:
             self.mend_(smaller, plan, shorter, self.settings.recalibrate if limit is None else limit)
+            if limit is None and not any(isinstance(module, _BatchNorm) for module in self.whole.modules()):
+                what = "layers that lost inputs are reconstructed" if self.moments else "nothing is repaired"
+                LOG.info("The network has no batch norm whose statistics could be corrected: %s.", what)
 
     def mend_(self, smaller: Detector, plan: Plan, shorter: Shorter | None, limit: int, draw: int = 0) -> None:
         """Weights of layers that lost inputs, then statistics of norms, beside the whole detector.
