@@ -36,7 +36,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def smooth(batch: int, *sides: int, seed: int = 0) -> Tensor:
     """Maps [B, 2, *sides] without fine detail: neighbours say nearly the same."""
-    coarse = torch.randn(batch, 2, *(max(side // 4, 2) for side in sides), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(batch, 2, *(max(side // 4, 2) for side in sides), generator=generator)
     mode = ("linear", "bilinear", "trilinear")[len(sides) - 1]
     return functional.interpolate(coarse, sides, mode=mode, align_corners=True)
 
