@@ -152,10 +152,35 @@ def test_a_linear_layer_reads_any_number_of_dimensions(shape: tuple[int, ...]) -
     assert found["0"].count == pytest.approx(rows.numel() // 4 * (1 + reconstruction.EVEN), rel=1e-4)
 
 
-def test_a_layer_too_wide_for_its_moments_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_too_wide_for_moments_gets_the_same_weights_from_readings(
+    bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = lively(nn.Sequential(nn.Linear(6, 30), nn.GELU(), nn.Linear(30, 5, bias=bias)))
+    graph = trace(network, torch.zeros(1, 6))
+    plan, batches = keep_every_other(graph), list(torch.randn(3, 8, 6))
+    found = []
+    for most in (30, 29):
+        monkeypatch.setattr(reconstruction, "MOST_FEATURES", most)
+        moments = moments_of_inputs(network, batches, energy)
+        assert (moments["2"].readings is None) == (moments["2"].products.numel() > 0) == (most == 30)
+        found.append(cut(network, graph, plan))
+        assert reconstruct_(found[-1], network, plan, moments, (network, graph), share=1.0) == ["2"]
+    assert not torch.equal(found[0][2].weight, network[2].weight[:, ::2])
+    for name, tensor in found[0].state_dict().items():
+        torch.testing.assert_close(found[1].state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wide_layer_keeps_its_first_readings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconstruction, "MOST_FEATURES", 5)
-    network = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 2))
-    assert list(moments_of_inputs(network, [torch.rand(3, 6)], energy)) == ["1"]
+    monkeypatch.setattr(reconstruction, "MOST_READINGS", 10)
+    batches = torch.randn(3, 4, 6).unbind()
+    found = moments_of_inputs(nn.Linear(6, 2), batches, lambda network, batch: network(batch).sum())[""]
+    assert found.readings is not None
+    values, weights = (torch.cat(parts, -1) for parts in zip(*found.readings, strict=True))
+    torch.testing.assert_close(values, torch.cat(batches)[:10].T)
+    assert found.count == pytest.approx(float(weights.sum()), rel=1e-5)
+    torch.testing.assert_close(found.sums, (values * weights).sum(1).double())
 
 
 def test_other_layers_do_not_change_what_convolutions_over_images_read() -> None:

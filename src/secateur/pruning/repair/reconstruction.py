@@ -31,8 +31,10 @@ PIXELS = 200
 """Places of a map, or tokens, at which an image is read: neighbours say nearly the same, and every one costs."""
 WIDEST = 2400
 """Inputs x taps of a layer up to which each tap of its kernel has moments of its own; over it all share the inputs'."""
-MOST_FEATURES = 6144
-"""Inputs of a linear layer over which it is not read: its moments take 8 bytes x inputs squared."""
+MOST_FEATURES = 4096
+"""Inputs of a linear layer up to which it has moments, which take 8 bytes x inputs squared; over it readings are kept."""
+MOST_READINGS = 2400
+"""Of a layer whose readings are kept: the first ones."""
 EVEN = 0.05
 """What every place counts, where 1 is the mean of what its gradient makes it count."""
 TINY = 1e-30
@@ -50,7 +52,9 @@ class Moments:
         moves_bias: the bias moves with the weights.
         count: of the readings, by their weights.
         sums: double [D].
-        products: double [D, D].
+        products: double [D, D]; empty where readings are kept.
+        readings: None, or of a layer with more inputs than anyone has readings the readings [D, N] and their weights
+            [N], in pieces: float32.
     """
 
     by_tap: bool
@@ -59,6 +63,7 @@ class Moments:
     count: float
     sums: Tensor
     products: Tensor
+    readings: list[tuple[Tensor, Tensor]] | None = None
 
     @staticmethod
     def of(layer: Layer, normed: bool = True) -> Moments:
@@ -74,23 +79,52 @@ class Moments:
         alone = isinstance(layer, nn.Linear) or not normed
         moves_bias = alone and layer.bias is not None
         centred = moves_bias if alone else layer.bias is None
-        zeros = torch.zeros(size, dtype=torch.float64)
-        return Moments(by_tap, centred, moves_bias, 0, zeros, torch.zeros(size, size, dtype=torch.float64))
+        kept = isinstance(layer, nn.Linear) and size > MOST_FEATURES
+        sums, products = (torch.zeros(shape, dtype=torch.float64) for shape in ([size], [0 if kept else size] * 2))
+        return Moments(by_tap, centred, moves_bias, 0, sums, products, [] if kept else None)
 
     def add(self, patches: Tensor, weights: Tensor) -> None:
         """Takes patches [B, C, taps, P] in, each with a weight: [B, P]."""
         patches = patches.flatten(1, 2) if self.by_tap else patches.flatten(2)
         per_row = weights if self.by_tap else weights.repeat(1, patches.shape[2] // weights.shape[1])
         rows, each = patches.transpose(0, 1).flatten(1), per_row.flatten()
+        if self.readings is not None:
+            left = MOST_READINGS - sum(len(weights) for _, weights in self.readings)
+            rows, each = rows[:, :left], each[:left]
+            self.readings.append((rows.cpu(), each.cpu()))
         weighted = rows * each
         self.count += float(each.sum())
         self.sums += weighted.sum(1).cpu().double()
-        self.products += (weighted @ rows.T).cpu().double()
+        if self.readings is None:
+            self.products += (weighted @ rows.T).cpu().double()
 
     def matrix(self) -> Tensor:
         """The moments, double [D, D]."""
         matrix = self.products / self.count
         return matrix - torch.outer(self.sums, self.sums) / self.count**2 if self.centred else matrix
+
+    def fitted(self, rows: Tensor, index: Tensor) -> Tensor:
+        """The weights [O, K] with which the entries `index` [K] answer best for all with the weights `rows` [O, D]."""
+        if self.readings is not None:
+            return self._fitted_to_readings(rows, index)
+        matrix = self.matrix()
+        ridge = RIDGE * matrix.diagonal().mean().clamp_min(TINY)
+        left = matrix[index][:, index] + ridge * torch.eye(len(index), dtype=torch.float64)
+        right = matrix[index] @ rows.T + ridge * rows[:, index].T
+        return torch.linalg.solve(left, right).T
+
+    def _fitted_to_readings(self, rows: Tensor, index: Tensor) -> Tensor:
+        """The same from fewer readings than inputs: with H = X X', (H_KK + l I)^-1 X_K = X_K (X_K' X_K + l I)^-1."""
+        assert self.readings is not None
+        values, weights = (torch.cat(parts, -1).double() for parts in zip(*self.readings, strict=True))
+        values = (values - (self.sums / self.count)[:, None] if self.centred else values) * (
+            weights / self.count
+        ).sqrt()
+        ridge = RIDGE * (values.square().sum() / len(values)).clamp_min(TINY)
+        gone = torch.ones(len(values), dtype=torch.bool).index_fill_(0, index, False)
+        missing, kept = rows[:, gone] @ values[gone], values[index]
+        left = kept.T @ kept + ridge * torch.eye(len(weights), dtype=torch.float64)
+        return rows[:, index] + torch.linalg.solve(left, missing.T).T @ kept.T
 
 
 def moments_of_inputs(
@@ -215,11 +249,7 @@ def _solved(weight: Tensor, read: Tensor, moments: Moments) -> tuple[Tensor, Ten
         rows, index = wide.flatten(1), (read[:, None] * taps + torch.arange(taps)).flatten()
     else:
         rows, index = wide.movedim(1, -1).flatten(0, -2), read
-    matrix, means = moments.matrix(), moments.sums / moments.count
-    ridge = RIDGE * matrix.diagonal().mean().clamp_min(TINY)
-    left = matrix[index][:, index] + ridge * torch.eye(len(index), dtype=torch.float64)
-    right = matrix[index] @ rows.T + ridge * rows[:, index].T
-    solved = torch.linalg.solve(left, right).T
+    solved, means = moments.fitted(rows, index), moments.sums / moments.count
     offset = (rows @ means - solved @ means[index]).reshape(len(weight), -1).sum(1)
     if moments.by_tap:
         return solved.reshape(len(weight), len(read), *weight.shape[2:]), offset
@@ -271,7 +301,7 @@ def _layers(network: nn.Module) -> dict[str, Layer]:
     return {
         name: module
         for name, module in network.named_modules()
-        if (isinstance(module, nn.Linear) and module.in_features <= MOST_FEATURES)
+        if isinstance(module, nn.Linear)
         or (
             isinstance(module, Convolution)
             and module.groups == 1
