@@ -32,7 +32,7 @@ PIXELS = 200
 WIDEST = 2400
 """Inputs x taps of a layer up to which each tap of its kernel has moments of its own; over it all share the inputs'."""
 MOST_FEATURES = 4096
-"""Inputs of a linear layer up to which it has moments, which take 8 bytes x inputs squared; over it readings are kept."""
+"""Inputs of a linear layer up to which it has moments, of 8 bytes x inputs squared; over it readings are kept."""
 MOST_READINGS = 2400
 """Of a layer whose readings are kept: the first ones."""
 EVEN = 0.05
@@ -53,8 +53,8 @@ class Moments:
         count: of the readings, by their weights.
         sums: double [D].
         products: double [D, D]; empty where readings are kept.
-        readings: None, or of a layer with more inputs than anyone has readings the readings [D, N] and their weights
-            [N], in pieces: float32.
+        readings: of a linear layer with more than `MOST_FEATURES` inputs the readings [D, N] and their weights [N],
+            in pieces, float32 on the CPU; None for all others.
     """
 
     by_tap: bool
@@ -117,9 +117,9 @@ class Moments:
         """The same from fewer readings than inputs: with H = X X', (H_KK + l I)^-1 X_K = X_K (X_K' X_K + l I)^-1."""
         assert self.readings is not None
         values, weights = (torch.cat(parts, -1).double() for parts in zip(*self.readings, strict=True))
-        values = (values - (self.sums / self.count)[:, None] if self.centred else values) * (
-            weights / self.count
-        ).sqrt()
+        if self.centred:
+            values -= (self.sums / self.count)[:, None]
+        values *= (weights / self.count).sqrt()
         ridge = RIDGE * (values.square().sum() / len(values)).clamp_min(TINY)
         gone = torch.ones(len(values), dtype=torch.bool).index_fill_(0, index, False)
         missing, kept = rows[:, gone] @ values[gone], values[index]
