@@ -28,7 +28,7 @@ def error(weight: Tensor, kept: list[int], old: Tensor, moments: Moments) -> flo
     padded = torch.zeros_like(old, dtype=torch.float64)
     padded[:, kept] = weight.double()
     off = padded - old.double()
-    rows = off.flatten(1) if moments.by_tap else off.movedim(1, 3).flatten(0, 2)
+    rows = off.flatten(1) if moments.by_tap else off.movedim(1, -1).flatten(0, -2)
     return float((rows @ moments.matrix() * rows).sum())
 
 
@@ -52,9 +52,9 @@ def test_layers_that_lost_inputs_answer_more_truly(subject: Any, widest: int, mo
         read = axes[f"{name}.weight", 1]
         after = error(smaller.state_dict()[f"{name}.weight"], read, old[given], moments[name])
         assert after <= error(old[given][:, read], read, old[given], moments[name]) * (1 + 1e-4) + 1e-9
+    moved = {f"{name}.weight" for name in changed} | {f"{name}.bias" for name in changed if moments[name].moves_bias}
     for name, tensor in smaller.state_dict().items():
-        if name.removesuffix(".weight") not in changed:
-            assert torch.equal(tensor, untouched[name])
+        assert name in moved or torch.equal(tensor, untouched[name])
     assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
     assert all(parameter.requires_grad for parameter in whole.parameters())
 
@@ -68,11 +68,14 @@ def test_an_uncut_network_stays_as_it_is(subject: Any) -> None:
 
 
 def test_moments_are_those_of_what_a_convolution_reads() -> None:
-    convolution = nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=1)
+    """About the mean only where something takes care of means: here the bias, for no norm follows."""
     images = torch.rand(5, 3, 9, 12)
-    found = moments_of_inputs(convolution, [images[:2], images[2:]], lambda network, batch: network(batch).sum())[""]
     patches = functional.unfold(images, 3, padding=1, stride=2).transpose(0, 1).flatten(1).double()
-    torch.testing.assert_close(found.matrix(), patches @ patches.T / patches.shape[1], rtol=1e-5, atol=1e-6)
+    for bias, expected in ((False, patches @ patches.T / patches.shape[1]), (True, patches.cov(correction=0))):
+        convolution = nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=1, bias=bias)
+        batches = [images[:2], images[2:]]
+        found = moments_of_inputs(convolution, batches, lambda network, batch: network(batch).sum())[""]
+        torch.testing.assert_close(found.matrix(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_of_a_batch_is_kept() -> None:

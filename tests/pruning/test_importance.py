@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +122,47 @@ def test_taylor_is_the_derivative_along_the_unit(network: Chain, graph: ChannelG
     assert np.isclose(score("taylor", graph, statistics)[unit], np.abs(slopes).mean(), rtol=1e-4)
     assert np.isclose(score("fisher", graph, statistics)[unit], np.square(slopes).mean(), rtol=1e-4)
     assert (statistics.taylor > 0).all(), "units without a norm are scored by their filters"  # type: ignore[operator]
+
+
+class Residual(nn.Module):
+    """Two linear layers whose outputs are added: entry c of both is one unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.second = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 8)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        x = self.first(rows).tanh()
+        return self.last(x + self.second(self.inner(x).relu()).sigmoid())
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 7, 5)], ids=["rows", "tokens"])
+def test_taylor_of_linear_layers_is_gradient_times_activation(shape: tuple[int, ...]) -> None:
+    """Of each image, summed over its tokens and over the layers that a unit spans."""
+    torch.manual_seed(0)
+    network, batch = Residual().double(), torch.randn(shape, dtype=torch.double)
+    graph = trace(network, batch[:1])
+    assert (graph.emitted["first"] == graph.emitted["second"]).all() and graph.units == 8 + 6
+    given: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, output: given.update({name: output})
+
+    names = ("first", "inner", "second")
+    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    value = network(batch).square().sum()
+    for handle in handles:
+        handle.remove()
+    by_image = np.zeros((len(batch), graph.units))
+    for name, gradient in zip(names, torch.autograd.grad(value, [given[name] for name in names]), strict=True):
+        products = (gradient * given[name]).detach().reshape(len(batch), -1, gradient.shape[-1]).sum(1).numpy()
+        for channel, unit in enumerate(graph.emitted[name]):
+            by_image[:, unit] += products[:, channel]
+    statistics = collect(network, graph, [batch[:3], batch[3:]], lambda net, rows: net(rows).square().sum())
+    assert statistics.images == len(batch)
+    assert np.allclose(statistics.taylor, np.abs(by_image).mean(0), rtol=1e-9)  # type: ignore[arg-type]
+    assert np.allclose(statistics.fisher, np.square(by_image).mean(0), rtol=1e-9)  # type: ignore[arg-type]
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one(network: Chain, graph: ChannelGraph) -> None:

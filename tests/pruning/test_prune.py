@@ -141,7 +141,7 @@ def test_a_network_without_norms_says_what_is_repaired(
     with caplog.at_level("INFO", logger="secateur"):
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.6, round_to=1, statistics_images=16)
     assert [r.message for r in caplog.records if "no batch norm" in r.message] == [
-        "The network has no batch norm whose statistics could be corrected: layers that lost inputs are reconstructed"
+        "The network has no batch norm whose statistics could be corrected: layers that lost inputs are reconstructed."
     ]
 
 

@@ -121,7 +121,7 @@ class ChannelGraph:
         emitted: for each of them the unit of each channel that it emits (-1: none).
         norms: for each batch norm the unit of each of its channels.
         layer_norms: for each layer norm over channels the unit of each of them.
-        norm_after: the batch norm that alone reads a convolution.
+        norm_after: the batch norm that alone reads a convolution or linear layer.
         numbers: integers that modules keep and their code reads, with the units that they count.
         frozen: which channels cannot go, and what froze them.
         inputs: the example inputs, on the meta device: shapes without values.

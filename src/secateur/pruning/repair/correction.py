@@ -97,8 +97,10 @@ def correct_(
         share: 0 to 1.
 
     Returns:
-        The number of images.
+        The number of images; 0 without pairs, for then nothing is read.
     """
+    if not pairs:
+        return 0
     beside = _Beside(smaller, whole, pairs)
     used = 0
     with torch.no_grad(), evaluating(whole), evaluating(smaller), ExitStack() as stack:

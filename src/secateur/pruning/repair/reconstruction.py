@@ -7,15 +7,17 @@ are measured once, and serve every cut of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import trace
@@ -23,10 +25,16 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.repair.correction import Shorter, evaluating
 
 Network = TypeVar("Network", bound=nn.Module)
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Layer = Convolution | nn.Linear
 PIXELS = 200
-"""Places of a map at which an image is read: neighbours say nearly the same, and every one costs."""
+"""Places of a map, or tokens, at which an image is read: neighbours say nearly the same, and every one costs."""
 WIDEST = 2400
 """Inputs x taps of a layer up to which each tap of its kernel has moments of its own; over it all share the inputs'."""
+MOST_FEATURES = 4096
+"""Inputs of a linear layer up to which it has moments, of 8 bytes x inputs squared; over it readings are kept."""
+MOST_READINGS = 2400
+"""Of a layer whose readings are kept: the first ones."""
 EVEN = 0.05
 """What every place counts, where 1 is the mean of what its gradient makes it count."""
 TINY = 1e-30
@@ -36,79 +44,130 @@ RIDGE = 0.05
 
 @dataclass
 class Moments:
-    """Second moments of what a convolution reads, over places and images.
+    """Second moments of what a convolution or linear layer reads, over places and images.
 
     Attributes:
         by_tap: rows are inputs x taps of the kernel; else inputs alone, all taps together.
-        centred: about the mean: a norm follows, which takes care of means by itself.
+        centred: about the mean: a norm or the layer's own bias takes care of means.
+        moves_bias: the bias moves with the weights.
         count: of the readings, by their weights.
         sums: double [D].
-        products: double [D, D].
+        products: double [D, D]; empty where readings are kept.
+        readings: of a linear layer with more than `MOST_FEATURES` inputs the readings [D, N] and their weights [N],
+            in pieces, float32 on the CPU; None for all others.
     """
 
     by_tap: bool
     centred: bool
+    moves_bias: bool
     count: float
     sums: Tensor
     products: Tensor
+    readings: list[tuple[Tensor, Tensor]] | None = None
 
     @staticmethod
-    def of(convolution: nn.Conv2d) -> Moments:
-        """Nothing read yet."""
-        taps = int(np.prod(convolution.kernel_size))
-        by_tap = convolution.in_channels * taps <= WIDEST
-        size = convolution.in_channels * (taps if by_tap else 1)
-        zeros = torch.zeros(size, dtype=torch.float64)
-        return Moments(by_tap, convolution.bias is None, 0, zeros, torch.zeros(size, size, dtype=torch.float64))
+    def of(layer: Layer, normed: bool = True) -> Moments:
+        """Nothing read yet.
+
+        Args:
+            normed: the network has batch norms. Then a convolution without a bias has one behind it, and the bias of
+                one that has none is best left alone: that of a detector's head, see `correct_`.
+        """
+        taps = 1 if isinstance(layer, nn.Linear) else int(np.prod(layer.kernel_size))
+        by_tap = layer.weight.shape[1] * taps <= WIDEST
+        size = layer.weight.shape[1] * (taps if by_tap else 1)
+        alone = isinstance(layer, nn.Linear) or not normed
+        moves_bias = alone and layer.bias is not None
+        centred = moves_bias if alone else layer.bias is None
+        kept = isinstance(layer, nn.Linear) and size > MOST_FEATURES
+        sums, products = (torch.zeros(shape, dtype=torch.float64) for shape in ([size], [0 if kept else size] * 2))
+        return Moments(by_tap, centred, moves_bias, 0, sums, products, [] if kept else None)
 
     def add(self, patches: Tensor, weights: Tensor) -> None:
         """Takes patches [B, C, taps, P] in, each with a weight: [B, P]."""
         patches = patches.flatten(1, 2) if self.by_tap else patches.flatten(2)
         per_row = weights if self.by_tap else weights.repeat(1, patches.shape[2] // weights.shape[1])
         rows, each = patches.transpose(0, 1).flatten(1), per_row.flatten()
+        if self.readings is not None:
+            left = MOST_READINGS - sum(len(weights) for _, weights in self.readings)
+            rows, each = rows[:, :left], each[:left]
+            self.readings.append((rows.cpu(), each.cpu()))
         weighted = rows * each
         self.count += float(each.sum())
         self.sums += weighted.sum(1).cpu().double()
-        self.products += (weighted @ rows.T).cpu().double()
+        if self.readings is None:
+            self.products += (weighted @ rows.T).cpu().double()
 
     def matrix(self) -> Tensor:
         """The moments, double [D, D]."""
         matrix = self.products / self.count
         return matrix - torch.outer(self.sums, self.sums) / self.count**2 if self.centred else matrix
 
+    def fitted(self, rows: Tensor, index: Tensor) -> Tensor:
+        """The weights [O, K] with which the entries `index` [K] answer best for all with the weights `rows` [O, D]."""
+        if self.readings is not None:
+            return self._fitted_to_readings(rows, index)
+        matrix = self.matrix()
+        ridge = RIDGE * matrix.diagonal().mean().clamp_min(TINY)
+        left = matrix[index][:, index] + ridge * torch.eye(len(index), dtype=torch.float64)
+        right = matrix[index] @ rows.T + ridge * rows[:, index].T
+        return torch.linalg.solve(left, right).T
+
+    def _fitted_to_readings(self, rows: Tensor, index: Tensor) -> Tensor:
+        """The same from fewer readings than inputs: with H = X X', (H_KK + l I)^-1 X_K = X_K (X_K' X_K + l I)^-1."""
+        assert self.readings is not None
+        values, weights = (torch.cat(parts, -1).double() for parts in zip(*self.readings, strict=True))
+        if self.centred:
+            values -= (self.sums / self.count)[:, None]
+        values *= (weights / self.count).sqrt()
+        ridge = RIDGE * (values.square().sum() / len(values)).clamp_min(TINY)
+        gone = torch.ones(len(values), dtype=torch.bool).index_fill_(0, index, False)
+        missing, kept = rows[:, gone] @ values[gone], values[index]
+        left = kept.T @ kept + ridge * torch.eye(len(weights), dtype=torch.float64)
+        return rows[:, index] + torch.linalg.solve(left, missing.T).T @ kept.T
+
 
 def moments_of_inputs(
     network: Network, batches: Iterable[Any], loss: Callable[[Network, Any], Tensor], without: Iterable[str] = ()
 ) -> dict[str, Moments]:
-    """What the ungrouped 2-d convolutions of a network read, by name.
+    """What the ungrouped convolutions and the linear layers of a network read, by name.
 
     A place counts by the norm of the loss's gradient in what the layer gives there, and a little more, so that it is
-    what matters that decides, and not the background.
+    what matters that decides, and not the background. A place of a linear layer, which reads [..., K], is one row.
 
     Args:
         network: left as it is.
         loss: takes the network (in eval mode) and a batch, gives a scalar.
         without: names of layers that no one will ask for.
     """
-    left_out = set(without)
-    found = {name: Moments.of(module) for name, module in _convolutions(network).items() if name not in left_out}
+    left_out, normed = set(without), any(isinstance(module, _BatchNorm) for module in network.modules())
+    found = {name: Moments.of(module, normed) for name, module in _layers(network).items() if name not in left_out}
     if not found:
         return {}
-    random = torch.Generator().manual_seed(0)
+    # Draws for convolutions over images do not depend on what other layers there are.
+    generators = {flat: torch.Generator().manual_seed(0) for flat in (True, False)}
 
-    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            assert isinstance(module, nn.Conv2d)
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            assert isinstance(module, Layer)
             # No tensor that carries the hook may be named in it: a circle through autograd is never freed.
-            convolution, maps, across = module, inputs[0].detach(), output.shape[3]
-            places = torch.randperm(output[0, 0].numel(), generator=random)[:PIXELS].to(output.device)
+            layer, sides = module, output.shape[2:]
+            random = generators[isinstance(module, nn.Conv2d)]
+            places = torch.randperm(_number_of_places(layer, output), generator=random)[:PIXELS].to(output.device)
+            read = inputs[0].detach()
+            if isinstance(layer, nn.Linear):
+                read = _by_place(layer, read)[:, :, None, places].float()  # a copy: all else need not be kept
 
             def add(gradient: Tensor) -> None:
-                slopes = gradient.flatten(2)[:, :, places].float().norm(dim=1)
+                slopes = _by_place(layer, gradient)[:, :, places].float().norm(dim=1)
                 weights = slopes / slopes.mean().clamp_min(TINY) + EVEN
-                found[name].add(_patches(maps, convolution, places, across), weights)
+                patches = read if isinstance(layer, nn.Linear) else _patches(read, layer, places, sides)
+                found[name].add(patches, weights)
 
-            (output if output.requires_grad else output.requires_grad_()).register_hook(add)
+            answer = _with_gradient(output)
+            if answer.requires_grad:
+                answer.register_hook(add)
+            return answer
 
         return note
 
@@ -142,7 +201,8 @@ def reconstruct_(
 
     The solution is the regression of what the layer gave on what it still reads, pulled towards the old weights. They
     move `share` of the way: a mean over all places speaks of background (docs/results.md). Norms are corrected after
-    it. Layers that lost nothing, read through groups, or have no moments stay as they are.
+    it. Where no norm follows, the bias moves as far, so that the mean of what the layer gives stays. Layers that lost
+    nothing, read through groups, or have no moments stay as they are.
 
     Args:
         smaller: what `plan` leaves of `whole`, changed in place.
@@ -160,62 +220,92 @@ def reconstruct_(
     keep = np.append(plan.keep(shorter[1]), True)
     kept = {(axis.tensor, axis.dim): np.flatnonzero(keep[axis.units]) for axis in shorter[1].axes}
     changed = []
-    for name, module in _convolutions(smaller).items():
+    for name, module in _layers(smaller).items():
         read, known = kept.get((f"{name}.weight", 1)), moments.get(plan.removal.original(name))
         if read is None or known is None:
             continue
-        old = whole.get_submodule(plan.removal.original(name)).get_parameter("weight").detach()
-        if len(read) == old.shape[1]:
+        old = whole.get_submodule(plan.removal.original(name))
+        weight = old.get_parameter("weight").detach()
+        if len(read) == weight.shape[1]:
             continue
-        given = kept.get((f"{name}.weight", 0), np.arange(len(old)))
-        solved = _solved(old[torch.from_numpy(given).to(old.device)], torch.from_numpy(read), known)
+        given = torch.from_numpy(kept.get((f"{name}.weight", 0), np.arange(len(weight)))).to(weight.device)
+        solved, offset = _solved(weight[given], torch.from_numpy(read), known)
         with torch.no_grad():
             module.weight.lerp_(solved.to(module.weight), share)
+            if known.moves_bias and module.bias is not None:
+                bias = old.get_parameter("bias").detach()[given].cpu().double() + offset
+                module.bias.lerp_(bias.to(module.bias), share)
         changed.append(name)
     return changed
 
 
-def _solved(weight: Tensor, read: Tensor, moments: Moments) -> Tensor:
-    """New weights [O, K, h, w] for the inputs `read` [K] of a layer with the weight [O, C, h, w]."""
+def _solved(weight: Tensor, read: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+    """New weights [O, K, ...] for the inputs `read` [K] of a layer with the weight [O, C, ...], and what their answer
+    to the mean of the inputs lacks, double [O].
+    """
     taps = weight[0, 0].numel()
     wide = weight.cpu().double()
     if moments.by_tap:
         rows, index = wide.flatten(1), (read[:, None] * taps + torch.arange(taps)).flatten()
     else:
-        rows, index = wide.movedim(1, 3).flatten(0, 2), read
-    matrix = moments.matrix()
-    ridge = RIDGE * matrix.diagonal().mean().clamp_min(TINY)
-    left = matrix[index][:, index] + ridge * torch.eye(len(index), dtype=torch.float64)
-    right = matrix[index] @ rows.T + ridge * rows[:, index].T
-    solved = torch.linalg.solve(left, right).T
-    shape = (len(weight), len(read), *weight.shape[2:])
+        rows, index = wide.movedim(1, -1).flatten(0, -2), read
+    solved, means = moments.fitted(rows, index), moments.sums / moments.count
+    offset = (rows @ means - solved @ means[index]).reshape(len(weight), -1).sum(1)
     if moments.by_tap:
-        return solved.reshape(shape)
-    return solved.reshape(len(weight), *weight.shape[2:], len(read)).movedim(3, 1)
+        return solved.reshape(len(weight), len(read), *weight.shape[2:]), offset
+    return solved.reshape(len(weight), *weight.shape[2:], len(read)).movedim(-1, 1), offset
 
 
-def _patches(maps: Tensor, convolution: nn.Conv2d, places: Tensor, across: int) -> Tensor:
-    """What the convolution reads of maps [B, C, H, W] for some places of its output: float32 [B, C, taps, P].
+def _with_gradient(output: Tensor) -> Tensor:
+    """The same numbers in a tensor that has a gradient and may be overwritten, as no leaf may."""
+    return output if output.requires_grad else output - output.new_zeros(()).requires_grad_()
+
+
+def _number_of_places(layer: Layer, output: Tensor) -> int:
+    """Of each entry of the first dimension of what a layer gives."""
+    if isinstance(layer, nn.Linear):
+        return output.numel() // (output.shape[-1] * (len(output) if output.ndim > 1 else 1))
+    return output[0, 0].numel()
+
+
+def _by_place(layer: Layer, values: Tensor) -> Tensor:
+    """What a layer reads or gives as [B, channels, places]; B is the first dimension, if it is not the channels'."""
+    if isinstance(layer, nn.Linear):
+        return values.reshape(len(values) if values.ndim > 1 else 1, -1, values.shape[-1]).transpose(1, 2)
+    return values.flatten(2)
+
+
+def _patches(maps: Tensor, convolution: Convolution, places: Tensor, sides: Sequence[int]) -> Tensor:
+    """What the convolution reads of maps [B, C, ...] for some places of its output: float32 [B, C, taps, P].
 
     Args:
-        places: int64 [P], row by row of an output that is `across` wide.
+        places: int64 [P], row by row of an output with these `sides`.
     """
-    assert not isinstance(convolution.padding, str)
-    (high, wide), (down, right) = convolution.kernel_size, convolution.stride
-    (pad_rows, pad_columns), (row_step, column_step) = convolution.padding, convolution.dilation
-    padded = functional.pad(maps.float(), (pad_columns, pad_columns, pad_rows, pad_rows))
-    rows, columns = places // across * down, places % across * right
-    taps = [padded[:, :, rows + i * row_step, columns + j * column_step] for i in range(high) for j in range(wide)]
+    padding = convolution.padding
+    assert not isinstance(padding, str)
+    padded = functional.pad(maps.float(), [width for width in reversed(padding) for _ in range(2)])
+    starts: list[Tensor] = []
+    for side, step in zip(reversed(sides), reversed(convolution.stride), strict=True):
+        starts.insert(0, places % side * step)
+        places = places // side
+    taps = []
+    for tap in product(*(range(length) for length in convolution.kernel_size)):
+        steps = zip(starts, tap, convolution.dilation, strict=True)
+        index: tuple[Any, ...] = (..., *(start + i * gap for start, i, gap in steps))
+        taps.append(padded[index])
     return torch.stack(taps, 2)
 
 
-def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+def _layers(network: nn.Module) -> dict[str, Layer]:
     """The layers that can be reconstructed, by name, in order."""
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and not isinstance(module.padding, str)
-        and module.padding_mode == "zeros"
+        if isinstance(module, nn.Linear)
+        or (
+            isinstance(module, Convolution)
+            and module.groups == 1
+            and not isinstance(module.padding, str)
+            and module.padding_mode == "zeros"
+        )
     }

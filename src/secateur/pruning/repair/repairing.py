@@ -94,4 +94,4 @@ class Repair(Generic[Network]):
         if "norms" not in self.__dict__:
             self.__dict__["norms"] = None
             what = "layers that lost inputs are reconstructed" if self.moments else "nothing is repaired"
-            LOG.info("The network has no batch norm whose statistics could be corrected: %s", what)
+            LOG.info("The network has no batch norm whose statistics could be corrected: %s.", what)

@@ -128,7 +128,7 @@ def batch_norm(flow: Flow, node: Node) -> Value | Unknown:
         layer = layer_of(str(names[0]))
         flow.norms[layer] = read.ids
         producer = call["input"]
-        if operator_name(producer.target).startswith("conv") and len(producer.users) == 1:
+        if operator_name(producer.target).startswith(("conv", "linear")) and len(producer.users) == 1:
             flow.after[layer_of(flow.sources.get(arguments(producer)["weight"], ""))] = layer
     return (read, None, None) if isinstance(node.meta["val"], (tuple, list)) else read
 
