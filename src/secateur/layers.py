@@ -1,12 +1,14 @@
-"""The numbers that a layer keeps beside its tensors (channels, groups, features), brought in line with the tensors."""
+"""Numbers that layers keep (channels, groups, features), brought in line with their tensors; modes of networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -82,6 +84,48 @@ def _check_length(layer: nn.Module, key: str, length: int, name: str) -> None:
     tensor = getattr(layer, key, None)
     if tensor is not None and tensor.shape != (length,):
         raise UserError(f"The tensor {name}.{key} has the shape {list(tensor.shape)} where its layer has {length}.")
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """The networks in evaluation mode while this lasts; then every module is in the mode that it was in."""
+    modes = {module: module.training for network in networks for module in network.modules()}
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def without_gradients(network: nn.Module) -> Iterator[None]:
+    """The parameters of a network need no gradients while this lasts; then those do that did."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def shape_pass(network: nn.Module, image: Tensor) -> Any:
+    """What a network gives for an image in eval mode on the meta device: shapes without arithmetic; hooks fire.
+
+    Args:
+        image: [1, C, H, W], of which shape and dtype count.
+    """
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    with torch.no_grad(), evaluating(network), NormsPass():
+        return functional_call(network, meta, (torch.empty_like(image, device="meta"),))
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether the projections of queries, keys and values are one tensor, as in `nn.MultiheadAttention`."""
+    return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
 
 
 class NormsPass(TorchFunctionMode):

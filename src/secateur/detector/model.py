@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from secateur.detector.architecture import ARCHITECTURES, Architecture
 from secateur.detector.blocks import BLOCKS, Site
@@ -18,7 +17,7 @@ from secateur.detector.chains import ChainBlock, block_shapes, chain_blocks, sho
 from secateur.detector.tensors import group_widths, set_tensors_
 from secateur.detector.topology import Topology, numbers_of
 from secateur.errors import UserError, shown, told
-from secateur.layers import NormsPass
+from secateur.layers import shape_pass
 from secateur.limits import MAX_PARAMETERS
 
 _PROBE_SIZE = 256  # px; a multiple of every stride that the family has
@@ -220,18 +219,9 @@ class Detector(nn.Module):
             height: px of the image.
             width: px; the same as the height when left out.
         """
-        meta = {k: torch.empty_like(v, device="meta") for k, v in self.state_dict().items()}
-        training = [m for m in self.modules() if m.training]
         shape = (1, self.topology.channels, height, width or height)
-        try:
-            self.eval()
-            with torch.no_grad(), NormsPass():
-                image = torch.empty(shape, device="meta", dtype=self.head.anchors.dtype)
-                raw: list[Tensor] = functional_call(self, meta, (image,))
-            return raw
-        finally:
-            for module in training:
-                module.training = True
+        raw: list[Tensor] = shape_pass(self, torch.empty(shape, device="meta", dtype=self.head.anchors.dtype))
+        return raw
 
     def _probe_strides(self) -> tuple[float, ...]:
         try:

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
-from secateur.layers import NormsPass
+from secateur.layers import is_attention, shape_pass
 
 BYTES = 4  # of a value in fp32
 
@@ -104,35 +103,16 @@ def layer_work(network: DetectionNetwork, image_size: int | tuple[int, int] = 64
     images = torch.empty(1, example.shape[1], height, width, dtype=example.dtype, device="meta")
     work: dict[str, LayerWork] = {}
     hooks = []
-    inside_attention = {id(m) for module in network.modules() if _is_attention(module) for m in module.modules()}
+    inside_attention = {id(m) for module in network.modules() if is_attention(module) for m in module.modules()}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and id(module) not in inside_attention:
             hooks.append(module.register_forward_hook(_counter(name, work)))
     try:
-        _run_shapes(network, images)
+        shape_pass(network, images)
     finally:
         for hook in hooks:
             hook.remove()
     return work
-
-
-def _run_shapes(network: nn.Module, images: Tensor) -> None:
-    """A forward pass in eval mode on the meta device: shapes without arithmetic or memory; hooks fire."""
-    tensors: dict[str, Tensor] = dict(network.named_parameters()) | dict(network.named_buffers())
-    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    training = [module for module in network.modules() if module.training]
-    try:
-        network.eval()
-        with torch.no_grad(), NormsPass():
-            functional_call(network, meta, (images,))
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _is_attention(module: nn.Module) -> bool:
-    """Whether the projections in of queries, keys and values are one tensor, as in `nn.MultiheadAttention`."""
-    return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
 
 
 def _counter(name: str, known: dict[str, LayerWork]) -> Any:

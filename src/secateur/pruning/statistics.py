@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.layers import evaluating, without_gradients
 from secateur.pruning.graph import ChannelGraph, Floats, Ids
 from secateur.pruning.settings import Tie
 
@@ -73,12 +74,9 @@ def collect(
     tensors = {name: tensor.detach().float().cpu() for name, tensor in named}
     if batches is None or loss is None:
         return Statistics(tensors)
-    modes = {module: module.training for module in network.modules()}
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     taylor, fisher, count = np.zeros(graph.units), np.zeros(graph.units), 0
     removal = np.zeros(len(blocks))
-    try:
-        network.eval().requires_grad_(False)
+    with evaluating(network), without_gradients(network):
         for batch in batches:
             sums, changes = _image_sums(network, graph, batch, loss, blocks)
             if not (np.isfinite(sums).all() and np.isfinite(changes).all()):
@@ -89,11 +87,6 @@ def collect(
             count += len(sums)
             if limit is not None and count >= limit:
                 break
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        for module, mode in modes.items():
-            module.training = mode
     if count == 0:
         raise UserError("There is no image to take gradients from; give labelled images or another criterion.")
     scored = dict(zip(blocks, (removal / count).tolist(), strict=True))

@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
+from secateur.layers import evaluating
+
 
 def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str], images: Tensor) -> None:
     """Makes up for what removed blocks added on average: every norm of `smaller` sees its input centred as in `whole`.
@@ -43,20 +45,14 @@ def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str],
 
         return move
 
-    modes = {module: module.training for network in (smaller, whole) for module in network.modules()}
-    try:
-        with torch.no_grad():
-            for network, at in ((whole, measure), (smaller, correct)):
-                network.eval()
-                handles = [handle for name, module in network.named_modules() for handle in _watch(module, at(name))]
-                try:
-                    network(images)
-                finally:
-                    for handle in handles:
-                        handle.remove()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad(), evaluating(smaller, whole):
+        for network, at in ((whole, measure), (smaller, correct)):
+            handles = [handle for name, module in network.named_modules() for handle in _watch(module, at(name))]
+            try:
+                network(images)
+            finally:
+                for handle in handles:
+                    handle.remove()
 
 
 def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None]) -> list[RemovableHandle]:

@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import UserError
-from secateur.layers import NormsPass
+from secateur.layers import NormsPass, is_attention
 from secateur.pruning.graph.assembly import assembled
 from secateur.pruning.graph.channels import ChannelGraph
 from secateur.pruning.graph.flow import Cause, Fixed, Flow, Operation
@@ -83,17 +83,12 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
         uncounted = {
             f"{name}.{tensor}"
             for name, module in network.named_modules()
-            if _is_attention(module)
+            if is_attention(module)
             for tensor, _ in module.named_parameters()
         }
         counted = [operation for operation in flow.operations if operation.weight not in uncounted]
         work = _work(network, counted, inputs[0], sides) if sides else [Work(operation) for operation in counted]
     return assembled(network, flow, stages, work, call)
-
-
-def _is_attention(module: nn.Module) -> bool:
-    """Whether it is torch's multi-head attention or one with its tensors; published costs leave out what is inside."""
-    return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
 
 
 def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[Stage]]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.layers import evaluating
 from secateur.registry import Registry
 
 __all__ = ["LAYER_SCORES", "Evidence", "LayerScore", "layer_score", "layer_scores", "observed"]
@@ -91,13 +92,8 @@ def layer_scores(
     if score.reads == "labels" and loss is None:
         raise UserError(f"The layer score {method} reads labelled images; give them or choose contribution or gamma.")
     evidence = Evidence(None if batches is None else islice(batches, limit), loss)
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.eval()
+    with evaluating(network):
         values = score.measure(network, modules, evidence)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise UserError(f"The score of {broken[0]} is not finite; the checkpoint or an image is broken.")

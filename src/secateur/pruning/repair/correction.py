@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateur.layers import evaluating
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
@@ -206,15 +207,3 @@ def _watched(network: nn.Module, see: Mapping[str, See]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode for as long as this lasts."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

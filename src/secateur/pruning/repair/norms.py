@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateur.layers import evaluating
 from secateur.pruning.depth.means import move_
 from secateur.pruning.graph import Bools, ChannelGraph
 from secateur.pruning.graph.inputs import grey
@@ -89,27 +90,23 @@ def reestimate_batchnorm_(
     running = [
         statistic for norm in norms for statistic in (norm.running_mean, norm.running_var) if statistic is not None
     ]
-    modes = {module: module.training for module in network.modules()}
     trained = [statistic.clone() for statistic in running]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     used = 0
-    try:
-        network.eval()
-        for norm in norms:
-            norm.train()
-            # Momentum None means: cumulative average over the batches counted by num_batches_tracked.
-            norm.momentum, norm.num_batches_tracked = None, torch.tensor(0, device=first.device)
-        with torch.no_grad():
+    with evaluating(network), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.train()
+                # Momentum None means: cumulative average over the batches counted by num_batches_tracked.
+                norm.momentum, norm.num_batches_tracked = None, torch.tensor(0, device=first.device)
             for batch in chain([first], iterator):
                 network(batch)
                 used += 1
             for statistic, old in zip(running, trained, strict=True):
                 statistic.lerp_(old, 1 - share)
-    finally:
-        for norm, (momentum, counter) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, counter
-        for module, mode in modes.items():
-            module.training = mode
+        finally:
+            for norm, (momentum, counter) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, counter
     return used
 
 

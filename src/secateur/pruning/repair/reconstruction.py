@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateur.layers import evaluating, without_gradients
 from secateur.pruning.depth.carving import without_removed_blocks
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
-from secateur.pruning.repair.correction import Shorter, evaluating
+from secateur.pruning.repair.correction import Shorter
 
 Network = TypeVar("Network", bound=nn.Module)
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -171,10 +172,7 @@ def moments_of_inputs(
 
         return note
 
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    with evaluating(network), ExitStack() as stack:
-        stack.callback(lambda: [parameter.requires_grad_() for parameter in trained])
-        network.requires_grad_(False)
+    with evaluating(network), without_gradients(network), ExitStack() as stack:
         for name in found:
             handle = network.get_submodule(name).register_forward_hook(look(name))
             stack.callback(handle.remove)
