@@ -76,17 +76,15 @@ def saved_and_loaded(small: nn.Module, whole: nn.Module, folder: Path) -> nn.Mod
 
 
 @pytest.mark.parametrize(
-    ("build", "convolutions", "budget"),
-    [(resnet50, 53, {"flops": 0.5, "params": 0.6}), (Mixed, 9, {"percent": 0.4})],
+    ("build", "layers", "budget"),
+    [(resnet50, 54, {"flops": 0.5, "params": 0.6}), (Mixed, 9, {"percent": 0.4})],
     ids=["resnet50", "mixed"],
 )
-def test_a_network_is_cut_saved_and_loaded(
-    build: Any, convolutions: int, budget: dict[str, float], tmp_path: Path
-) -> None:
+def test_a_network_is_cut_saved_and_loaded(build: Any, layers: int, budget: dict[str, float], tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = lively(build())
     graph, small, silent = smaller(network, **budget)
-    assert len(graph.emitted) == convolutions
+    assert len(graph.emitted) == layers
     loaded = saved_and_loaded(small, network, tmp_path)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -139,20 +137,28 @@ def test_the_parts_of_a_retinanet_are_cut_apart_and_put_back(tmp_path: Path) -> 
     assert cut["scores"].shape != dense["scores"].shape or not torch.allclose(cut["scores"], dense["scores"], atol=1e-3)
 
 
-def test_a_network_whose_norms_are_frozen_has_nothing_to_cut() -> None:
+def test_a_network_whose_norms_are_frozen_is_cut() -> None:
     network = resnet18(norm_layer=FrozenBatchNorm2d)
     graph = secateur.trace(network)
-    assert graph.units == 0
-    assert len(graph.frozen) == 20
-    assert all(entry.by == "reshape in FrozenBatchNorm2d" for entry in graph.frozen)
-    with pytest.raises(UserError, match=r"no channels that can be pruned.*FrozenBatchNorm2d at bn1, layer1\.0\.bn1"):
+    assert [entry.layer for entry in graph.frozen] == ["fc"]
+    plan = secateur.allocate(graph, secateur.score(network, graph, "l2"), params=0.5)
+    small = secateur.cut(network, graph, plan)
+    assert parameters(small) == plan.after.parameters and small.bn1.weight.shape == small.conv1.weight.shape[:1]
+
+
+def test_a_network_in_which_nothing_can_go_says_why() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softmax(1), nn.Conv2d(8, 2, 1))
+    graph = secateur.trace(network)
+    with pytest.raises(
+        UserError, match=r"no channels that can be pruned.*softmax in Softmax at 1, the network's output"
+    ):
         secateur.allocate(graph, secateur.score(network, graph, "l2"), params=0.5)
 
 
 def test_what_cannot_go_is_named() -> None:
     graph = secateur.trace(Mixed())
     frozen = {entry.layer: (entry.channels, entry.total, entry.by) for entry in graph.frozen}
-    split = "split_with_sizes in Mixed, whose borders along the channels are numbers in the network's code"
+    split = "split_with_sizes in Mixed, whose sizes are numbers in the network's code"
     assert frozen == {
         "parts": (24, 24, split),
         "up_grouped": (8, 8, split),

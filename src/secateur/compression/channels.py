@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.context import Context
-from secateur.compression.images import ContextEvidence
+from secateur.compression.images import ContextEvidence, require_loss
 from secateur.compression.latency_table import traced
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.compression.repair import refresh_norms_, repair_of
@@ -136,6 +136,9 @@ def decide(
     context = context.known_to(checkpoint)
     repair = repair or repair_for(checkpoint, context, settings.repair)
     detector = repair.whole
+    if needs_gradients(settings.score.criterion):
+        require_loss(detector)
+        context.require_pictures(f"The criterion {settings.score.criterion}")
     graph = traced_for(checkpoint, detector, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]

@@ -174,8 +174,7 @@ def image_losses(detector: Detector, context: Context) -> Loss:
     Raises:
         UserError: the detector has no loss of its own.
     """
-    if not isinstance(detector, Detector):
-        raise UserError("This detector has no loss of its own, so no gradients can be read: choose gamma, l1 or l2.")
+    require_loss(detector)
     term = DetectionLoss(detector, Hyp(), context.image_size)
     kind = context.device.type
     fast = choose_precision("auto", kind) == "bf16"
@@ -234,6 +233,16 @@ class ContextEvidence:
 def channels_of(network: nn.Module) -> int:
     """Channels of the images that a network reads: those of a photo where it does not tell."""
     return network.architecture.channels if isinstance(network, DetectionNetwork) else 3
+
+
+def require_loss(detector: nn.Module) -> None:
+    """Refuses a network without a loss, for criteria that read gradients.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not isinstance(detector, Detector):
+        raise UserError("This network has no loss of its own, so no gradients can be read: choose gamma, l1 or l2.")
 
 
 class OwnDetections:
