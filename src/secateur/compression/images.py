@@ -232,7 +232,7 @@ class ContextEvidence:
 
 def channels_of(network: nn.Module) -> int:
     """Channels of the images that a network reads: those of a photo where it does not tell."""
-    return network.architecture.channels if isinstance(network, DetectionNetwork) else 3
+    return int(network.example_inputs()[0].shape[1]) if isinstance(network, DetectionNetwork) else 3
 
 
 def require_loss(detector: nn.Module) -> None:

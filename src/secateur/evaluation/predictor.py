@@ -126,7 +126,8 @@ class TorchPredictor:
         """
         assert isinstance(network, nn.Module)
         self.names = dict(network.names)
-        self.nc, self.strides, self.channels = network.nc, network.strides, network.architecture.channels
+        self.nc, self.strides = network.nc, network.strides
+        self.channels = int(network.example_inputs()[0].shape[1])
         self.single_cls = single_cls
         self.image_size: int | tuple[int, int] | None = None
         self.device = next(network.parameters()).device
