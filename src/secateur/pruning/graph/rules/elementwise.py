@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.fx import Node
@@ -11,6 +12,7 @@ from secateur.pruning.graph.flow import (
     Channels,
     Fixed,
     Flow,
+    Ids,
     Unknown,
     Value,
     arguments,
@@ -36,6 +38,7 @@ def passing(flow: Flow, node: Node) -> Value | Unknown:
     read = flow.channels(node.all_input_nodes[0])
     if len(node.all_input_nodes) > 1 or read is None or shape(node) != shape(node.all_input_nodes[0]):
         return UNKNOWN
+    _doubt_numbers(flow, node, read.ids)
     return read
 
 
@@ -103,7 +106,16 @@ def elementwise(flow: Flow, node: Node) -> Value | Unknown:
             by = flow.cause(x)
             flow.freeze_all(operands, by)
             return Fixed(by)
+    _doubt_numbers(flow, node, result.ids)
     return result
+
+
+def _doubt_numbers(flow: Flow, node: Node, ids: Ids) -> None:
+    """Notes numbers that the code may have made of the number of channels: it, its root, or one by these."""
+    given = [abs(value) for value in (*node.args, *node.kwargs.values()) if type(value) in (int, float) and value]
+    powers = [2 * math.log(value) / math.log(len(ids)) for value in given] if len(ids) > 1 else []
+    if any(math.isclose(power, exact) for power in powers for exact in (-2, -1, 1, 2)):
+        flow.doubt(node, ids)
 
 
 @operator("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as")

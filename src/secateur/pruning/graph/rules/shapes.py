@@ -122,12 +122,14 @@ def expand(flow: Flow, node: Node) -> Value | Unknown:
     like = flow.channels(other)
     added = len(shape(node)) - len(shape(source))
     if read is None:
-        # One entry for all channels of the other tensor.
-        return like if like is not None else UNKNOWN
+        one = like is not None and (like.dim < added or shape(source)[like.dim - added] == 1)
+        return like if one and like is not None else UNKNOWN  # one entry for all channels of the other tensor
     if shape(node)[read.dim + added] != len(read.ids):
         return UNKNOWN
     if like is not None and like.dim == read.dim + added:
         flow.tie(read.ids, like.ids)
+    elif operator_name(node.target) == "expand" and arguments(node)["size"][read.dim + added] != -1:
+        flow.doubt(node, read.ids)
     return Channels(read.dim + added, read.ids)
 
 
