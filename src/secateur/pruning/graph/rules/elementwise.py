@@ -22,9 +22,10 @@ from secateur.pruning.graph.flow import (
 )
 
 PASSING = """
-    alias abs celu clamp clamp_max clamp_min clone contiguous detach detach_copy dropout elu exp feature_dropout gelu
-    hardsigmoid hardswish hardtanh leaky_relu lift_fresh_copy log log1p log_sigmoid logical_not mish neg pow reciprocal
-    relu relu6 round rsqrt selu sigmoid silu softplus sqrt square tanh to _to_copy
+    alias abs bitwise_not ceil celu clamp clamp_max clamp_min clone contiguous cos detach detach_copy dropout elu erf
+    exp expm1 feature_dropout floor gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu lift_fresh_copy log log1p
+    log_sigmoid logical_not mish neg pow reciprocal relu relu6 round rsqrt selu sigmoid sign silu sin softplus
+    softshrink sqrt square tanh to trunc _to_copy
 """
 SPATIAL = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
@@ -63,7 +64,10 @@ def pad(flow: Flow, node: Node) -> Value | Unknown:
     return read
 
 
-@operator("mean", "sum", "amax", "amin", "softmax", "_softmax", "log_softmax", "norm", "linalg_vector_norm", "cumsum")
+REDUCTIONS = "mean sum amax amin std var softmax _softmax log_softmax norm linalg_vector_norm cumsum"
+
+
+@operator(*REDUCTIONS.split())
 def along_others(flow: Flow, node: Node) -> Value | Unknown:
     """Reductions and normalisations along other dimensions than that of the channels."""
     call = arguments(node)
@@ -80,7 +84,13 @@ def along_others(flow: Flow, node: Node) -> Value | Unknown:
     return Channels(read.dim - sum(dim < read.dim for dim in reduced), read.ids)
 
 
-@operator("add", "sub", "mul", "div", "maximum", "minimum", "rsub", "where", "addcmul", "lerp")
+OPERANDS = """
+    add sub mul div maximum minimum rsub where addcmul lerp masked_fill eq ne lt le gt ge logical_and logical_or
+    bitwise_and bitwise_or __and_ __or_
+"""
+
+
+@operator(*OPERANDS.split())
 def elementwise(flow: Flow, node: Node) -> Value | Unknown:
     """Ties all operands element by element.
 

@@ -140,6 +140,18 @@ def batch_norm(flow: Flow, node: Node) -> Value | Unknown:
     return (read, None, None) if isinstance(node.meta["val"], (tuple, list)) else read
 
 
+@operator("prelu")
+def prelu(flow: Flow, node: Node) -> Value | Unknown:
+    """Passes ids through; of several slopes each belongs to a channel."""
+    call = arguments(node)
+    read, slopes = flow.channels(call["self"]), shape(call["weight"])[0]
+    if read is None or read.dim != 1 or call["weight"] not in flow.names:
+        return UNKNOWN
+    if slopes > 1:
+        flow.carry(flow.names[call["weight"]], 0, read.ids)
+    return read
+
+
 @operator("group_norm")
 def group_norm(flow: Flow, node: Node) -> Value | Unknown:
     """Passes ids through; a group is normalised as a whole, so it lives or dies as one."""
