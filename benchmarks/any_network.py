@@ -1,29 +1,31 @@
 """Are foreign networks cut exactly, what of them is frozen, and what does Torch-Pruning do with them? A table and JSON.
 
-    python benchmarks/any_network.py [--networks resnet50 swin_t ...] [--timeout 300] [--json any_network.json]
+    python benchmarks/any_network.py [--networks resnet50 swin_t ...] [--timeout 180] [--memory 12] [--json FILE]
 
-Networks of torchvision and timm (skipped without the package) with random tensors, in a process each, one image of
-64 px, or of 224 px where the network demands it. Secateur: trace, Fisher scores of random images with the sum of the
-squared outputs as the loss, 70 % of the FLOPs kept, the cut compared with the mask relative to the largest output, the
-price compared with what is counted in the cut network, and the parameters that are left with one unit in every space.
-Torch-Pruning (skipped without the package): 30 % of the channels of every layer by filter magnitude, and the parameters
-that are left when every layer is halved until nothing goes or the network fails. Its attention layers have their number
-of heads given, and the layers of the answers are ignored. Seconds are from the network to the cut one, without scores.
+Networks of torchvision and timm (skipped without the package) with random tensors, each with either tool in a process
+of its own, one image of 64 px, or of 224 px where the network demands it. Secateur: trace, Fisher scores of random
+images with the sum of the squared outputs as the loss, 70 % of the FLOPs kept, the cut compared with the mask relative
+to the largest output, the price compared with what is counted in the cut network, at the traced size and at twice that,
+and the parameters that go when one unit stays in every space. Torch-Pruning (skipped without the package): 30 % of the
+channels of every layer by filter magnitude, and the parameters that go when every layer is halved until nothing goes or
+the network fails. Its attention layers have their number of heads given, and the layers of the answers are ignored.
+Seconds are from the network to the cut one, without scores.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import importlib.metadata
 import json
 import logging
+import resource
 import subprocess
 import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,11 +48,19 @@ from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut, mask
 
-TORCHVISION = """
-    resnet50 mobilenet_v3_large efficientnet_b0 convnext_tiny vit_b_16 swin_t densenet121 regnet_y_400mf
-    shufflenet_v2_x1_0 retinanet
-""".split()
-TIMM = "convnextv2_atto repvgg_a0 ghostnetv2_100 mobilenetv4_conv_small hrnet_w18_small fastvit_t8".split()
+TORCHVISION = [
+    "resnet50",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "densenet121",
+    "regnet_y_400mf",
+    "shufflenet_v2_x1_0",
+    "retinanet",
+]
+TIMM = ["convnextv2_atto", "repvgg_a0", "ghostnetv2_100", "mobilenetv4_conv_small", "hrnet_w18_small", "fastvit_t8"]
 SIDES = {"vit_b_16": 224, "maxvit_t": 224, "inception_v3": 128}
 CLASSES = 1000
 KEPT = 0.7
@@ -131,8 +141,7 @@ def secateur_row(network: nn.Module, side: int) -> dict[str, Any]:
     row["parameters"] = plan.after.parameters / plan.before.parameters
     row["error"] = difference(small, mask(network, graph, plan), images(2, side))
     row["moved"] = difference(small, network, images(2, side))
-    row["price_exact"] = price_is_exact(graph, plan, small, side)
-    return row
+    return row | prices(graph, plan, small, side)
 
 
 def loss(network: nn.Module, batch: Tensor) -> Tensor:
@@ -157,14 +166,14 @@ def difference(first: nn.Module, second: nn.Module, batch: Tensor) -> float:
         return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
-def price_is_exact(graph: ChannelGraph, plan: Plan, small: nn.Module, side: int) -> bool:
-    """Whether parameters, and FLOPs at the traced size and twice that, are those of the cut network."""
+def prices(graph: ChannelGraph, plan: Plan, small: nn.Module, side: int) -> dict[str, bool]:
+    """Whether parameters and FLOPs are those of the cut network at the traced size, and FLOPs at twice that size."""
     right = plan.after.parameters == parameters_of(small) and plan.after.flops == counted(small, side)
     try:
         price = graph.price(plan.keep(graph), 2 * side)
-    except UserError:  # the network takes no other size
-        return right
-    return right and price.flops == counted(small, 2 * side)
+    except UserError:  # the network takes no other size, or has a price for none
+        return {"price_exact": right}
+    return {"price_exact": right, "price_exact_at_twice": price.flops == counted(small, 2 * side)}
 
 
 class Counter(TorchFunctionMode):
@@ -274,34 +283,33 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:120]}"
 
 
-def measured(name: str) -> dict[str, Any]:
-    """Both rows of a network; what one raises does not stop the other."""
+TOOLS = {"secateur": secateur_row, "torch_pruning": torch_pruning_row}
+
+
+def measured(name: str, tool: str, memory: float) -> dict[str, Any]:
+    """What a tool does with a network, in at most `memory` GB."""
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory * 1e9), int(memory * 1e9)))
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     side = SIDES.get(name, 64)
     network = build(name)
-    row: dict[str, Any] = {"network": name, "side": side, "dense_parameters": parameters_of(network)}
-    sides: dict[str, Callable[[nn.Module, int], dict[str, Any]]] = {"secateur": secateur_row}
-    if find_spec("torch_pruning") is not None:
-        sides["torch_pruning"] = torch_pruning_row
-    for tool, act in sides.items():
-        try:
-            row[tool] = act(network, side)
-        except Exception as error:
-            row[tool] = {"failure": first_line(error)}
-    return row
-
-
-def in_a_process(name: str, timeout: float) -> dict[str, Any]:
-    """The row of a network, from a process of its own."""
-    command = [sys.executable, __file__, "--one", name]
+    row: dict[str, Any] = {"side": side, "dense_parameters": parameters_of(network)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        return row | TOOLS[tool](network, side)
+    except Exception as error:  # any: the failure is a result
+        return row | {"failure": first_line(error)}
+
+
+def in_a_process(name: str, tool: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The same from a process of its own, which may fail as a whole."""
+    command = [sys.executable, __file__, "--networks", name, "--tool", tool, "--memory", str(options.memory)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout, check=False)
     except subprocess.TimeoutExpired:
-        return {"network": name, "failure": f"not done after {timeout:g} s"}
+        return {"failure": f"not done after {options.timeout:g} s"}
     if done.returncode:
-        return {"network": name, "failure": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+        return {"failure": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 
@@ -314,21 +322,21 @@ HEADER = (
 
 def line(row: dict[str, Any]) -> str:
     """One network as a row of the table."""
-    if "failure" in row:
-        return f"| {row['network']} | {row['failure']} |" + " |" * 9
     mine, theirs = row["secateur"], row.get("torch_pruning", {})
-    cells = [row["network"], f"{row['dense_parameters'] / 1e6:.2f}"]
+    dense = mine.get("dense_parameters", theirs.get("dense_parameters", 0))
+    cells = [row["network"], f"{dense / 1e6:.2f}"]
     if "error" in mine:
         cells += [percent(mine["flops"]), percent(mine["parameters"]), f"{mine['error']:.0e}"]
-        cells += ["exact" if mine["price_exact"] else "**wrong**", f"{mine['seconds']:.1f}"]
+        twice = "" if mine.get("price_exact_at_twice", True) else f", **wrong** at {2 * mine['side']} px"
+        cells += [("exact" if mine["price_exact"] else "**wrong**") + twice, f"{mine['seconds']:.1f}"]
     else:
-        cells += [mine.get("failure", "no unit"), "", "", "", f"{mine.get('trace_seconds', 0):.1f}"]
+        cells += ["fails" if "failure" in mine else "no unit", "", "", "", ""]
     cells.append(percent(mine["most_removed"]) if "most_removed" in mine else "")
     if "seconds" in theirs:
-        fails = [word for word, key in (("at 30 %", "failure"), ("at most", "most_failure")) if theirs[key]]
+        fails = [word for word, key in (("at 30 %", "failure"), ("halved", "most_failure")) if theirs[key]]
         cells += [percent(theirs["most_removed"]), ", ".join(fails) or "no", f"{theirs['seconds']:.1f}"]
     else:
-        cells += ["", theirs.get("failure", "not installed"), ""]
+        cells += ["", "yes" if theirs else "", ""]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -340,26 +348,27 @@ def percent(share: float) -> str:
 def remarks(row: dict[str, Any]) -> list[str]:
     """What is frozen besides the layers of the answers, and in words what failed."""
     found = []
-    for entry in row.get("secateur", {}).get("frozen", []):
+    for entry in row["secateur"].get("frozen", []):
         if entry["by"] != OUTPUT:
             found.append(
-                f"{entry['channels']:,} channels of {entry['layers']} layers ({entry['first']}, ...) "
-                f"frozen by {entry['by']}"
+                f"{entry['channels']:,} of {entry['of']:,} channels, in {entry['layers']} layers "
+                f"({entry['first']}, ...), frozen by {entry['by']}"
             )
-    for key, words in (("failure", "30 %"), ("most_failure", "halved")):
-        failure = row.get("torch_pruning", {}).get(key)
-        if failure:
-            found.append(f"Torch-Pruning, {words}: {failure}")
+    for tool, name in (("secateur", "Secateur"), ("torch_pruning", "Torch-Pruning")):
+        for key, words in (("failure", ""), ("most_failure", ", halved")):
+            failure = row.get(tool, {}).get(key)
+            if failure:
+                found.append(f"{name}{words}: {failure}")
     return [f"- {row['network']}: {remark}" for remark in found]
 
 
 def main() -> int:
     """Prints the table; 1 where a cut is not its mask (or no different from the dense network) or a price is wrong."""
     options = _options()
-    if options.one:
-        print(json.dumps(measured(options.one)))
+    if options.tool:
+        print(json.dumps(measured(options.networks[0], options.tool, options.memory)))
         return 0
-    names = options.networks
+    names, tools = options.networks, [tool for tool in TOOLS if tool == "secateur" or find_spec(tool)]
     if find_spec("timm") is None and any(name in TIMM for name in names):
         print(f"timm is not installed; {', '.join(name for name in names if name in TIMM)} are skipped.")
         names = [name for name in names if name not in TIMM]
@@ -367,31 +376,32 @@ def main() -> int:
     print(HEADER, flush=True)
     rows = []
     for name in names:
-        rows.append(in_a_process(name, options.timeout))
+        rows.append({"network": name} | {tool: in_a_process(name, tool, options) for tool in tools})
         print(line(rows[-1]), flush=True)
     print("\n".join(remark for row in rows for remark in remarks(row)))
     if options.json:
-        packages = [name for name in ("torch", "torchvision", "timm", "torch-pruning") if find_spec(name.replace("-", "_"))]
-        versions = {name: importlib.metadata.version(name) for name in packages}
+        packages = ("torch", "torchvision", "timm", "torch-pruning")
+        versions = {name: metadata.version(name) for name in packages if find_spec(name.replace("-", "_"))}
         result = {"processor": processor(), "versions": versions, "rows": rows}
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return int(any(broken(row) for row in rows))
+    return int(any(broken(row["secateur"]) for row in rows))
 
 
 def broken(row: dict[str, Any]) -> bool:
     """Whether a cut is not its mask, shows nothing because it is like the dense network, or a price is wrong."""
-    mine = row.get("secateur", {})
-    errors = [mine[key] for key in ("error", "most_error") if key in mine]
-    alike = mine.get("moved", 1.0) < 100 * TOLERANCE
-    return alike or not all(error <= TOLERANCE for error in errors) or not mine.get("price_exact", True)
+    errors = [row[key] for key in ("error", "most_error") if key in row]
+    alike = row.get("moved", 1.0) < 100 * TOLERANCE
+    exact = row.get("price_exact", True) and row.get("price_exact_at_twice", True)
+    return alike or not exact or not all(error <= TOLERANCE for error in errors)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=[*TORCHVISION, *TIMM], help="also others of torchvision")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds for one network")
+    parser.add_argument("--timeout", type=float, default=180, help="seconds for one network and tool")
+    parser.add_argument("--memory", type=float, default=12, help="GB of address space for one network and tool")
     parser.add_argument("--json", type=Path, help="JSON file to write")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--tool", choices=TOOLS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
