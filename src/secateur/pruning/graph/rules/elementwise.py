@@ -122,7 +122,7 @@ def elementwise(flow: Flow, node: Node) -> Value | Unknown:
 
 def _doubt_numbers(flow: Flow, node: Node, ids: Ids) -> None:
     """Notes numbers that the code may have made of the number of channels: it, its root, or one by these."""
-    given = [abs(value) for value in (*node.args, *node.kwargs.values()) if type(value) in (int, float) and value]
+    given = [abs(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, int | float) and value]
     powers = [2 * math.log(value) / math.log(len(ids)) for value in given] if len(ids) > 1 else []
     if any(math.isclose(power, exact) for power in powers for exact in (-2, -1, 1, 2)):
         flow.doubt(node, ids)
