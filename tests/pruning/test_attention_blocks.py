@@ -105,18 +105,15 @@ class Network(nn.Module):
 
 # Of each what cannot lose channels, and by which operation: where channels are mixed by their places or averaged.
 BLOCKS: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
-    "SE": (lambda: SqueezeExcite(16), {"before.conv": "mean in SqueezeExcite"}),
+    "SE": (lambda: SqueezeExcite(16), {}),
     "SE of convolutions": (lambda: ConvolvedSqueezeExcite(16), {}),
     "channel attention": (lambda: ChannelAttention(16), {}),
     "CBAM": (
         lambda: CBAM(16),
         {"before.conv": "mean in CBAM", "block.channels.f2": "mean in CBAM", "block.places": "mul in CBAM"},
     ),
-    "CoordAtt": (
-        lambda: CoordAtt(16),
-        dict.fromkeys(("before.conv", "block.joint.conv", "block.of_rows", "block.of_columns"), "permute in CoordAtt"),
-    ),
-    "ECA": (ECA, {"before.conv": "squeeze in ECA", "block.conv": "transpose in ECA"}),
+    "CoordAtt": (lambda: CoordAtt(16), {}),
+    "ECA": (ECA, {"before.conv": "conv1d in Conv1d", "block.conv": "conv1d in Conv1d"}),
 }
 
 

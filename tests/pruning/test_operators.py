@@ -69,6 +69,18 @@ CASES: dict[str, tuple[Callable[[], Chain], int]] = {
         ),
         14,
     ),
+    "swapped dimensions": (lambda: Chain(lambda x: x.swapaxes(1, 3).swapdims(-1, 1)), 8),
+    "moved dimensions": (lambda: Chain(lambda x: x.movedim((1, 2), (-1, 1)).moveaxis(-1, 1)), 8),
+    "gated linear unit": (lambda: Chain(lambda x: F.glu(F.glu(x, 2), 1), out=4), 4),
+    "pixels out of channels": (lambda: Chain(lambda x: F.pixel_shuffle(x, 2), out=2), 2),
+    "channels out of pixels": (lambda: Chain(lambda x: F.pixel_unshuffle(x, 2), out=32), 8),
+    "shuffled groups": (lambda: Chain(lambda x: F.channel_shuffle(x, 2)), 4),
+    "a slope for every channel": (lambda: Chain(lambda x, a: a(x), a=nn.PReLU(8)), 8),
+    "one slope": (lambda: Chain(lambda x, a: a(x), a=nn.PReLU()), 8),
+    "comparisons": (lambda: Chain(lambda x: (x * (x > 0)).masked_fill((x <= -1) | (x == 2), -1.0)), 8),
+    "deviations": (lambda: Chain(lambda x: x / (x.std((2, 3), keepdim=True) + x.var((2, 3), keepdim=True) + 1)), 8),
+    "waves": (lambda: Chain(lambda x: x.sin() + x.cos() * x.sign() + x.erf()), 8),
+    "expanded by minus one": (lambda: Chain(lambda x: x * x.mean((2, 3), True).expand(-1, -1, *x.shape[2:])), 8),
     "unary function of two inputs": (lambda: Chain(lambda x, a: torch.atan2(x, a(x)), a=ConvNorm(8, 8)), 0),
 }
 

@@ -186,21 +186,27 @@ class Flow:
         if known is not ids:
             self.tie(known, ids)
 
+    def doubt(self, node: Node, ids: Ids) -> None:
+        """Notes that the code around a node may hold a number that does not follow when these ids go."""
+        self.doubts.append((ids, cause_of(node, "whose sizes are numbers in the network's code")))
+
     def follow(self, node: Node, sizes: Mapping[int, Ids], doubtful: bool = True) -> None:
         """Notes that the code around a node holds numbers: sizes of channel dimensions, with the ids that they count.
 
         Every integer of that size which the calling module keeps is taken for the number. Whether that is right is
-        left to a trial, but where the code finds the sizes by itself and nothing is `doubtful`.
+        left to a trial. There is none where the code finds the sizes by itself (not `doubtful`) and no integer follows.
         """
-        cause = cause_of(node, "whose sizes are numbers in the network's code")
         if doubtful:
-            self.doubts += [(ids, cause) for ids in sizes.values()]
-        module = self.modules.get(cause.place)
+            for ids in sizes.values():
+                self.doubt(node, ids)
+        place = cause_of(node).place
+        module = self.modules.get(place)
         kept = vars(module).items() if module is not None else ()
         known = {(number.module, number.attribute) for number in self.numbers}
         for name, value in kept:
-            if type(value) is int and value in sizes and (cause.place, name) not in known:
-                self.numbers.append(Number(cause.place, name, sizes[value]))
+            if type(value) is int and value in sizes and (place, name) not in known:
+                self.numbers.append(Number(place, name, sizes[value]))
+                self.doubt(node, sizes[value])
 
     def visit(self, node: Node) -> None:
         """Computes and stores the value of one `call_function` node."""

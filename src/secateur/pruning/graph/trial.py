@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +23,6 @@ from secateur.pruning.graph.narrowing import narrowed, silenced
 from secateur.pruning.graph.pricing import Axis
 
 _TOLERANCE = 1e-3
-_SHARES = (1 / 3, 1 / 2, 2 / 5)
-"""Shares of the units of neighbouring spaces that go: equal ones would hide numbers that have to be equal."""
 
 
 class Trial:
@@ -59,9 +58,10 @@ class Trial:
         """
         admitted: list[int] = []
         refused: list[Ids] = []
+        going = _going(spaces)
 
         def admit(group: list[int]) -> None:
-            if self._holds(spaces, [*admitted, *group], units):
+            if self._holds([going[number] for number in [*admitted, *group]], units):
                 admitted.extend(group)
             elif len(group) == 1:
                 refused.append(spaces[group[0]])
@@ -76,12 +76,10 @@ class Trial:
                 admit(group)
         return refused
 
-    def _holds(self, spaces: Sequence[Ids], chosen: Sequence[int], units: int) -> bool:
+    def _holds(self, going: Sequence[Ids], units: int) -> bool:
         keep = np.ones(units, dtype=bool)
-        for number in chosen:
-            count = max(1, round(len(spaces[number]) * _SHARES[number % len(_SHARES)]))
-            if len(spaces[number]) > 1:
-                keep[spaces[number][:: len(spaces[number]) // count][:count]] = False
+        for space in going:
+            keep[space] = False
         try:
             with torch.no_grad():
                 mine = self._answers(narrowed(self.network, self.axes, self.numbers, keep))
@@ -93,6 +91,20 @@ class Trial:
     def _answers(self, network: nn.Module) -> list[Tensor]:
         outputs = self.answers(network(*self.inputs))
         return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _going(spaces: Sequence[Ids]) -> list[Ids]:
+    """The units of each space that go for a trial: a third, and one more of every further space of the same width.
+
+    Equal numbers would hide that the code reads one number for the widths of several spaces.
+    """
+    going, seen = [], Counter[int]()
+    for space in spaces:
+        width = len(space)
+        count = 1 + (width // 3 + seen[width]) % (width - 1) if width > 1 else 0
+        going.append(space[:: width // count][:count] if count else space[:0])
+        seen[width] += 1
+    return going
 
 
 def lively(network: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.fx import Node
@@ -11,6 +12,7 @@ from secateur.pruning.graph.flow import (
     Channels,
     Fixed,
     Flow,
+    Ids,
     Unknown,
     Value,
     arguments,
@@ -20,9 +22,10 @@ from secateur.pruning.graph.flow import (
 )
 
 PASSING = """
-    alias abs celu clamp clamp_max clamp_min clone contiguous detach detach_copy dropout elu exp feature_dropout gelu
-    hardsigmoid hardswish hardtanh leaky_relu lift_fresh_copy log log1p log_sigmoid logical_not mish neg pow reciprocal
-    relu relu6 round rsqrt selu sigmoid silu softplus sqrt square tanh to _to_copy
+    alias abs bitwise_not ceil celu clamp clamp_max clamp_min clone contiguous cos detach detach_copy dropout elu erf
+    exp expm1 feature_dropout floor gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu lift_fresh_copy log log1p
+    log_sigmoid logical_not mish neg pow reciprocal relu relu6 round rsqrt selu sigmoid sign silu sin softplus
+    softshrink sqrt square tanh to trunc _to_copy
 """
 SPATIAL = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
@@ -36,6 +39,7 @@ def passing(flow: Flow, node: Node) -> Value | Unknown:
     read = flow.channels(node.all_input_nodes[0])
     if len(node.all_input_nodes) > 1 or read is None or shape(node) != shape(node.all_input_nodes[0]):
         return UNKNOWN
+    _doubt_numbers(flow, node, read.ids)
     return read
 
 
@@ -60,7 +64,10 @@ def pad(flow: Flow, node: Node) -> Value | Unknown:
     return read
 
 
-@operator("mean", "sum", "amax", "amin", "softmax", "_softmax", "log_softmax", "norm", "linalg_vector_norm", "cumsum")
+REDUCTIONS = "mean sum amax amin std var softmax _softmax log_softmax norm linalg_vector_norm cumsum"
+
+
+@operator(*REDUCTIONS.split())
 def along_others(flow: Flow, node: Node) -> Value | Unknown:
     """Reductions and normalisations along other dimensions than that of the channels."""
     call = arguments(node)
@@ -77,7 +84,13 @@ def along_others(flow: Flow, node: Node) -> Value | Unknown:
     return Channels(read.dim - sum(dim < read.dim for dim in reduced), read.ids)
 
 
-@operator("add", "sub", "mul", "div", "maximum", "minimum", "rsub", "where", "addcmul", "lerp")
+OPERANDS = """
+    add sub mul div maximum minimum rsub where addcmul lerp masked_fill eq ne lt le gt ge logical_and logical_or
+    bitwise_and bitwise_or __and_ __or_
+"""
+
+
+@operator(*OPERANDS.split())
 def elementwise(flow: Flow, node: Node) -> Value | Unknown:
     """Ties all operands element by element.
 
@@ -103,7 +116,16 @@ def elementwise(flow: Flow, node: Node) -> Value | Unknown:
             by = flow.cause(x)
             flow.freeze_all(operands, by)
             return Fixed(by)
+    _doubt_numbers(flow, node, result.ids)
     return result
+
+
+def _doubt_numbers(flow: Flow, node: Node, ids: Ids) -> None:
+    """Notes numbers that the code may have made of the number of channels: it, its root, or one by these."""
+    given = [abs(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, int | float) and value]
+    powers = [2 * math.log(value) / math.log(len(ids)) for value in given] if len(ids) > 1 else []
+    if any(math.isclose(power, exact) for power in powers for exact in (-2, -1, 1, 2)):
+        flow.doubt(node, ids)
 
 
 @operator("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as")

@@ -53,6 +53,8 @@ def convolution(flow: Flow, node: Node) -> Value | Unknown:
         for vector in (read.ids.reshape(groups, -1), output.reshape(groups, -1)):
             flow.tie(vector, np.broadcast_to(output.reshape(groups, -1)[:, :1], vector.shape))
         flow.carry(weight, 0, read.ids if transposed else output)
+        if _called_elsewhere(node, weight):  # the number of groups may be one in the code
+            flow.doubt(node, output)
     if bias:
         flow.carry(bias, 0, output)
     _emit(flow, weight, output, rows if groups == 1 else 0)
@@ -101,6 +103,11 @@ def _lost(flow: Flow, node: Node, call: dict[str, Any], why: str) -> Unknown:
     return Unknown(why)
 
 
+def _called_elsewhere(node: Node, tensor: str) -> bool:
+    """Whether an operator with the tensors of a module is called from outside of it."""
+    return cause_of(node).place != layer_of(tensor)
+
+
 def _emit(flow: Flow, weight: str, output: Ids, dim: int) -> None:
     layer = layer_of(weight)
     if layer in flow.emitted:
@@ -133,6 +140,18 @@ def batch_norm(flow: Flow, node: Node) -> Value | Unknown:
     return (read, None, None) if isinstance(node.meta["val"], (tuple, list)) else read
 
 
+@operator("prelu")
+def prelu(flow: Flow, node: Node) -> Value | Unknown:
+    """Passes ids through; of several slopes each belongs to a channel."""
+    call = arguments(node)
+    read, slopes = flow.channels(call["self"]), shape(call["weight"])[0]
+    if read is None or read.dim != 1 or call["weight"] not in flow.names:
+        return UNKNOWN
+    if slopes > 1:
+        flow.carry(flow.names[call["weight"]], 0, read.ids)
+    return read
+
+
 @operator("group_norm")
 def group_norm(flow: Flow, node: Node) -> Value | Unknown:
     """Passes ids through; a group is normalised as a whole, so it lives or dies as one."""
@@ -146,6 +165,8 @@ def group_norm(flow: Flow, node: Node) -> Value | Unknown:
     flow.tie_columns(read.ids.reshape(groups, -1).T)
     for name in names:
         flow.carry(str(name), 0, read.ids)
+    if _called_elsewhere(node, str(names[0])):
+        flow.doubt(node, read.ids)
     return read
 
 
@@ -164,4 +185,6 @@ def layer_norm(flow: Flow, node: Node) -> Value | Unknown:
     for name in names:
         flow.carry(str(name), 0, read.ids)
     flow.layer_norms[layer] = read.ids
+    if _called_elsewhere(node, str(names[0])):  # a mask acts while the module is called
+        flow.doubt(node, read.ids)
     return read

@@ -26,7 +26,7 @@ from secateur.pruning.graph.flow import (
 Group = tuple[list[int], list[int]]
 
 
-@operator("permute", "transpose", "t", "numpy_T")
+@operator("permute", "transpose", "swapaxes", "swapdims", "t", "numpy_T")
 def permute(flow: Flow, node: Node) -> Value | Unknown:
     """Dimensions change places."""
     source: Any = node.all_input_nodes[0]
@@ -36,11 +36,25 @@ def permute(flow: Flow, node: Node) -> Value | Unknown:
     order = list(range(rank))
     if "dims" in call:
         order = [dim % rank for dim in call["dims"]]
-    elif "dim0" in call:
-        first, second = call["dim0"], call["dim1"]
+    elif len(call) == 3:
+        first, second = list(call.values())[1:]
         order[first], order[second] = order[second], order[first]
     else:
         order.reverse()
+    return Channels(order.index(read.dim), read.ids)
+
+
+@operator("movedim", "moveaxis")
+def moved(flow: Flow, node: Node) -> Value | Unknown:
+    """Some dimensions go to other places, the others close up in their order."""
+    call = arguments(node)
+    read, rank = flow.channels(call["self"]), len(shape(node))
+    if read is None:
+        return UNKNOWN
+    old, new = ([call[key]] if isinstance(call[key], int) else call[key] for key in ("source", "destination"))
+    place = {target % rank: dim % rank for dim, target in zip(old, new, strict=True)}
+    others = iter(dim for dim in range(rank) if dim not in place.values())
+    order = [place[dim] if dim in place else next(others) for dim in range(rank)]
     return Channels(order.index(read.dim), read.ids)
 
 
@@ -122,12 +136,14 @@ def expand(flow: Flow, node: Node) -> Value | Unknown:
     like = flow.channels(other)
     added = len(shape(node)) - len(shape(source))
     if read is None:
-        # One entry for all channels of the other tensor.
-        return like if like is not None else UNKNOWN
+        one = like is not None and (like.dim < added or shape(source)[like.dim - added] == 1)
+        return like if one and like is not None else UNKNOWN  # one entry for all channels of the other tensor
     if shape(node)[read.dim + added] != len(read.ids):
         return UNKNOWN
     if like is not None and like.dim == read.dim + added:
         flow.tie(read.ids, like.ids)
+    elif operator_name(node.target) == "expand" and arguments(node)["size"][read.dim + added] != -1:
+        flow.doubt(node, read.ids)
     return Channels(read.dim + added, read.ids)
 
 
@@ -178,6 +194,38 @@ def chunk(flow: Flow, node: Node) -> Value | Unknown:
     part = flow.tie_columns(read.ids.reshape(pieces, -1))
     flow.follow(node, {len(part): part}, doubtful=False)
     return (Channels(read.dim, part),) * pieces
+
+
+@operator("glu")
+def gated(flow: Flow, node: Node) -> Value | Unknown:
+    """Halves along one dimension are multiplied; along the channels they are tied, as by `chunk`."""
+    call = arguments(node)
+    read = flow.channels(call["self"])
+    if read is None or call["dim"] % len(shape(node)) != read.dim:
+        return UNKNOWN if read is None else read
+    return Channels(read.dim, flow.tie_columns(read.ids.reshape(2, -1)))
+
+
+@operator("pixel_shuffle", "pixel_unshuffle")
+def pixels(flow: Flow, node: Node) -> Value | Unknown:
+    """Runs of channels become one with more places, or one channel a run; a run lives or dies as one."""
+    source: Any = node.args[0]
+    read, factor = flow.channels(source), int(node.args[1]) ** 2  # type: ignore[arg-type]
+    if read is None or read.dim != len(shape(source)) - 3:
+        return UNKNOWN
+    if operator_name(node.target) == "pixel_unshuffle":
+        return Channels(read.dim, np.repeat(read.ids, factor))
+    return Channels(read.dim, flow.tie_columns(read.ids.reshape(-1, factor).T))
+
+
+@operator("channel_shuffle", "native_channel_shuffle")
+def shuffled(flow: Flow, node: Node) -> Value | Unknown:
+    """Channels of equal places in their groups become neighbours; they are tied, so that the groups stay equal."""
+    source: Any = node.args[0]
+    read, groups = flow.channels(source), int(node.args[1])  # type: ignore[arg-type]
+    if read is None or read.dim != 1:
+        return UNKNOWN
+    return Channels(1, np.repeat(flow.tie_columns(read.ids.reshape(groups, -1)), groups))
 
 
 @operator("split", "split_with_sizes")
