@@ -13,6 +13,7 @@ from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.errors import UserError
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, trace
@@ -264,3 +265,28 @@ def test_scoring_reads_linear_layers_inside_windows() -> None:
     assert statistics.images == 3
     plan = allocate(graph, score("fisher", graph, statistics), Budget("params", 0.7))
     assert plan.after.parameters <= 0.7 * plan.before.parameters
+
+
+def test_a_price_that_modules_do_not_tell_is_refused_at_another_size() -> None:
+    """Swin pads windows inside a function: the rows of its layers there are not those of any module."""
+    graph = trace(torchvision.models.swin_t(weights=None, num_classes=10), random(1, 3, 64, 64))
+    assert graph.price().flops == graph.price(None, 64).flops > 0
+    with pytest.raises(UserError, match="for the inputs that it was traced with only"):
+        graph.price(None, 128)
+
+
+def test_a_transformer_is_priced_at_every_size_of_its_own() -> None:
+    """Linear layers that are called as modules have the rows that these see."""
+
+    class Columns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.up, self.down = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 20), nn.Linear(20, 12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(F.gelu(self.up(self.stem(x).permute(0, 2, 3, 1))))
+
+    graph = trace(Columns(), random(1, 3, 64, 64))
+    for height, width in ((64, 64), (128, 64), (32, 256)):
+        places = height * width // 16
+        assert graph.price(None, (height, width)).flops == 2 * places * (12 * 48 + 20 * 12 + 12 * 20)

@@ -175,8 +175,10 @@ def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced
 
     A network that tells no strides is tried with ever larger ones, until positions at a third square follow: between
     sizes that are no multiple of its stride maps grow unevenly. One that takes no other size than it was traced with
-    has only the traced positions.
+    has only the traced positions, and so has an operation whose positions cannot be read from modules: those of windows
+    that a function pads, for example.
     """
+    known = _known_from_modules(network, operations, image, traced)
 
     def measured(*sides: int) -> list[tuple[int, ...]] | None:
         if sides == traced:
@@ -198,8 +200,18 @@ def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced
         third = measured(4 * step, 4 * step) if len(strides) > 1 else None
         expected = [entry.positions((4 * step, 4 * step)) for entry in work]
         if third is None or expected == [math.prod(positions) for positions in third]:
-            return work
+            return [entry if sure else Work(entry.operation) for entry, sure in zip(work, known, strict=True)]
     return [Work(operation) for operation in operations]
+
+
+def _known_from_modules(network: nn.Module, operations: list[Operation], image: Tensor, traced: Sides) -> list[bool]:
+    """Which operations have the positions that modules tell, at the size where both are known."""
+    if all(len(operation.positions) > 1 for operation in operations):
+        return [True] * len(operations)
+    shapes = _shapes(network, image)
+    if shapes is None:
+        return [len(operation.positions) > 1 for operation in operations]
+    return [_positions(operation, shapes, traced, traced) == operation.positions for operation in operations]
 
 
 def _positions(operation: Operation, shapes: Shapes, traced: Sides, sides: tuple[int, ...]) -> tuple[int, ...]:
