@@ -144,7 +144,7 @@ def test_the_block_and_the_architecture_are_built_cut_and_exported(done: Done) -
     assert all(entry["max_error"] < 1e-3 for entry in exports)
 
 
-SHUFFLED = """
+UNFOLDED = """
 import torch
 from torch import nn
 from secateur.pruning.graph import trace
@@ -152,7 +152,7 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask
 
 torch.manual_seed(0)
-network = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ChannelShuffle(3), nn.Conv2d(12, 2, 1)).eval()
+network = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Unfold(2, stride=2), nn.Conv1d(24, 2, 1)).eval()
 graph, images = trace(network), torch.rand(1, 3, 8, 8)
 print(graph.units, *dict.fromkeys(entry.by for entry in graph.frozen), sep="|")
 if graph.units:
@@ -162,9 +162,9 @@ if graph.units:
 
 
 def test_an_operator_of_ones_own_lets_channels_go(mine: Path) -> None:
-    with_rule = python(SHUFFLED, {PLUGINS: str(mine / "shuffle.py")}).splitlines()
-    assert with_rule == ["4|the network's output", "True"]
-    assert python(SHUFFLED, {}).splitlines() == ["0|channel_shuffle in ChannelShuffle|the network's output"]
+    with_rule = python(UNFOLDED, {PLUGINS: str(mine / "unfold.py")}).splitlines()
+    assert with_rule == ["6|the network's output", "True"]
+    assert python(UNFOLDED, {}).splitlines() == ["0|im2col in Unfold|the network's output"]
 
 
 def test_without_them_the_names_are_unknown(
@@ -239,7 +239,7 @@ def test_the_same_files_live_in_the_package(tmp_path: Path) -> None:
     assert Path(file).is_relative_to(tmp_path)
     assert heavy == []
     assert {"spread", "smallness", "steady", "filter", "eager", "square", "objectness", "channels"} < set(names)
-    assert {"round_weights", "compare", "program", "SqueezeExcite", "spots", "mine", "channel_shuffle"} < set(names)
+    assert {"round_weights", "compare", "program", "SqueezeExcite", "spots", "mine", "im2col"} < set(names)
     assert "channels" in costs
 
 

@@ -221,3 +221,9 @@ def test_broken_gradients_and_missing_batches(network: Chain, graph: ChannelGrap
         collect(network, graph, [], loss)
     with pytest.raises(UserError, match="not finite"):
         collect(network, graph, [torch.full((1, 3, 16, 16), float("nan"))], loss)
+
+
+def test_a_network_without_a_unit_says_why_before_gradients_are_read() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1))
+    with pytest.raises(UserError, match=r"no channels that can be pruned.*softmax in Softmax"):
+        collect(network, trace(network), [torch.rand(2, 3, 8, 8)], lambda net, batch: net(batch).square().sum())

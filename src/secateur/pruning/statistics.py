@@ -74,6 +74,8 @@ def collect(
     tensors = {name: tensor.detach().float().cpu() for name, tensor in named}
     if batches is None or loss is None:
         return Statistics(tensors)
+    if graph.units == 0 and not blocks:
+        raise UserError(graph.frozen.sentence)
     taylor, fisher, count = np.zeros(graph.units), np.zeros(graph.units), 0
     removal = np.zeros(len(blocks))
     with evaluating(network), without_gradients(network):

@@ -27,7 +27,7 @@ def narrowed(network: Network, axes: Iterable[Axis], numbers: Iterable[Number], 
     Everything that loses nothing is copied bit for bit.
 
     Raises:
-        UserError: a layer would be left without channels, or a number would count two different widths.
+        UserError: a layer would be left without channels.
     """
     indices = kept_indices(axes, keep)
     # deepcopy takes what the memo holds instead of copying: the large tensors are copied once, at their new size.
