@@ -49,17 +49,9 @@ from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut, mask
 
 TORCHVISION = [
-    "resnet50",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "vit_b_16",
-    "swin_t",
-    "densenet121",
-    "regnet_y_400mf",
-    "shufflenet_v2_x1_0",
-    "retinanet",
-]
+    "resnet50", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "vit_b_16",
+    "swin_t", "densenet121", "regnet_y_400mf", "shufflenet_v2_x1_0", "retinanet",
+]  # fmt: skip
 TIMM = ["convnextv2_atto", "repvgg_a0", "ghostnetv2_100", "mobilenetv4_conv_small", "hrnet_w18_small", "fastvit_t8"]
 SIDES = {"vit_b_16": 224, "maxvit_t": 224, "inception_v3": 128}
 CLASSES = 1000

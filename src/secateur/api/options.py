@@ -27,7 +27,7 @@ class _MisfitError(Exception):
 def settings_of(function: Callable[..., Any], options: dict[str, Any], *kinds: type[Any]) -> list[Any]:
     """One instance of each kind of settings, from the keywords that are its fields.
 
-    Numbers of NumPy become Python's, numbers for a text option become text, and one value stands for a list of one.
+    Numbers of NumPy become Python's, numbers for a text option become text, and one value becomes a list of one.
 
     Args:
         function: to which the keywords were given, for the errors.

@@ -199,7 +199,7 @@ def _grid(answer: Answer) -> tuple[int, ...] | None:
 
 
 def _grids(count: int, size: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Strides of the levels, and anchors of a cell, with which an image of a size has that many rows."""
+    """Strides of the levels and anchors of a cell that give this many rows for an image of this size."""
     for strides in STRIDES:
         cells = _cells(size, strides)
         if cells >= _FEWEST_CELLS and count % cells == 0 and 2 <= count // cells <= _MOST_ANCHORS:

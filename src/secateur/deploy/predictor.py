@@ -161,7 +161,7 @@ class FilePredictor:
             shape = (takes[0] or 1, takes[1] or self.metadata.channels, *size)
             try:
                 outputs = [np.asarray(output, np.float32) for output in self.run(np.zeros(shape, np.float32))]
-            except Exception as error:  # each runtime raises whatever it met
+            except Exception as error:  # each runtime raises errors of its own
                 failure = f"{sides(shape)}: {told(error)}"
                 continue
             return Answer(self.metadata, shape[0], size, outputs)

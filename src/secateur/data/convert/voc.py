@@ -26,7 +26,7 @@ def voc_to_yolo(
 ) -> Converted:
     """Converts a Pascal VOC folder: Annotations/*.xml, JPEGImages/ and, if there, ImageSets/Main/{train,val,test}.txt.
 
-    XML files beside their images work as well; without image sets all images become the split train (and val). Class
+    XML files next to their images work as well; without image sets all images become the split train (and val). Class
     names are those found, sorted, unless given; objects of other classes are then left out. Boxes are related to the
     image as it is read, EXIF orientation applied; a stated size that differs is named.
 
@@ -148,5 +148,5 @@ def _voc_image(folder: Path, entry: _VocFile) -> tuple[Path, str]:
             if is_file(place / name):
                 return place / name, name
     raise UserError(
-        f"The image of {entry.file} ({told(entry.image)}) is not in {folder}/JPEGImages or beside the annotation."
+        f"The image of {entry.file} ({told(entry.image)}) is not in {folder}/JPEGImages or next to the annotation."
     )

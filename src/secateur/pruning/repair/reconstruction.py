@@ -1,6 +1,6 @@
 """Reconstruction: layers that lost inputs get the weights that answer best with those that are left.
 
-What a removed channel said can be said in part by those beside it. A linear regression on what the layer read in the
+The channels that stay can express part of what a removed channel gave. A linear regression on what the layer read in the
 whole network finds the weights (https://arxiv.org/abs/1707.06168). Nothing is trained: the second moments of the inputs
 are measured once, and serve every cut of the network.
 """
