@@ -1,8 +1,8 @@
 """Reconstruction: layers that lost inputs get the weights that answer best with those that are left.
 
-The channels that stay can express part of what a removed channel gave. A linear regression on what the layer read in the
-whole network finds the weights (https://arxiv.org/abs/1707.06168). Nothing is trained: the second moments of the inputs
-are measured once, and serve every cut of the network.
+The channels that stay can express part of what a removed channel gave. A linear regression on what the layer read in
+the whole network finds the weights (https://arxiv.org/abs/1707.06168). Nothing is trained: the second moments of the
+inputs are measured once, and serve every cut of the network.
 """
 
 from __future__ import annotations
