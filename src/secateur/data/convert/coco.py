@@ -25,9 +25,9 @@ def coco_to_yolo(
 
     annotations: one JSON file (it becomes the split train, and val too), or a file for each split. images: folder that
     the files' `file_name` is relative to (default: the JSON's folder, or images/ in or next to it). Category ids become
-    0..n-1 in ascending order of id, without the category of Roboflow's exports that only groups the others; crowd regions and
-    boxes without area are left out; images without objects are kept. Boxes are related to the image as it is read,
-    EXIF orientation applied; a stated size that differs is named.
+    0..n-1 in ascending order of id, without the category of Roboflow's exports that only groups the others; crowd
+    regions and boxes without area are left out; images without objects are kept. Boxes are related to the image as it
+    is read, EXIF orientation applied; a stated size that differs is named.
 
     Raises:
         UserError: `out` exists, a file is missing or no COCO annotation, an image is missing or outside its folder,
