@@ -188,7 +188,7 @@ def test_scores_without_gradients_to_take_say_what_to_give(tiny_weights: Path) -
     network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
     graph = secateur.trace(network)
     for model in (network, Checkpoint.of(network)):
-        with pytest.raises(UserError, match=r"a Sequential has no loss of its own: give statistics=.*collect"):
+        with pytest.raises(UserError, match=r"a Sequential has no loss of its own: give data=secateur"):
             secateur.score(model, graph)
     batches = [torch.rand(2, 3, 16, 16) for _ in range(2)]
     statistics = collect(network, graph, batches, lambda network, batch: network(batch).square().mean((1, 2, 3)).sum())

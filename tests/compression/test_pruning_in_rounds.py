@@ -18,7 +18,7 @@ import torch
 from law_subjects import enliven
 from secateur.compression import images as images_module
 from secateur.compression import rounds
-from secateur.compression.channels import decide, in_rounds, repair
+from secateur.compression.channels import decide, repair
 from secateur.compression.context import Context
 from secateur.compression.images import OwnDetections, labelled_images, unpadded_images
 from secateur.compression.settings import ChannelSettings, budget_options
@@ -28,6 +28,7 @@ from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.pruning import surgery
 from secateur.pruning.graph import trace
+from secateur.pruning.prune import PruneSettings, looks_again
 from secateur.pruning.rounds import Rounds
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import collect
@@ -153,9 +154,10 @@ def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Con
 
 
 def test_weights_alone_are_looked_at_once() -> None:
-    by_weights = dataclasses.replace(settings(), score=ScoreSettings(criterion="l2"))
-    assert in_rounds(settings()) and not in_rounds(by_weights) and not in_rounds(settings(rounds="1"))
-    assert in_rounds(dataclasses.replace(by_weights, rounds=RoundSettings(rounds="3")))
+    def again(criterion: str, rounds: str = "auto") -> bool:
+        return looks_again(PruneSettings((), ScoreSettings(criterion=criterion), RoundSettings(rounds)))
+
+    assert again("fisher") and not again("l2") and not again("fisher", "1") and again("l2", "3")
 
 
 @pytest.fixture

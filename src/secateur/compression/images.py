@@ -221,6 +221,8 @@ class ContextEvidence:
     ) -> tuple[Iterable[Batch], Loss]:
         """Training images with targets, at most `limit`, and the sum of their detection losses."""
         batches, loss = labelled_images(network, self.context, limit, labeller=self.whole, draw=draw, strict=demanding)
+        if not self.context.require_pictures("This step").labelled:
+            return batches, loss  # as many already; at their end it is said whether anything was seen
         return islice(batches, -(-limit // min(self.context.batch_size, limit))), loss
 
     def images(self, limit: int, draw: int) -> Iterable[Tensor]:

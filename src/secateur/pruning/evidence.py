@@ -57,6 +57,11 @@ class LoaderEvidence:
 
     Raises:
         TypeError: the batches can be iterated only once.
+
+    >>> batches = [(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))]
+    >>> evidence = LoaderEvidence(batches, lambda net, batch: nn.functional.cross_entropy(net(batch[0]), batch[1]))
+    >>> [tuple(tensor.shape) for tensor in evidence.example()]
+    [(1, 3, 8, 8)]
     """
 
     def __init__(
