@@ -200,3 +200,16 @@ def test_the_precision_of_the_file_is_its_own(file, caplog) -> None:
     predictor, size, _, line = opened(options, options.weights)
     assert (size, predictor.nc) == (96, 3) and "TorchScript, 3 classes" in line
     assert "exported with, not in bf16" in caplog.text
+
+
+@pytest.mark.parametrize("length", [0, 16])
+def test_a_tensor_that_is_longer_than_its_data_is_refused(file, tmp_path, length: int) -> None:
+    """PyTorch reads beyond the end of the memory: the process would die, or take what is there for weights."""
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(tmp_path / "short.torchscript", "w") as after:
+        longest = max((e for e in before.infolist() if "/data/" in e.filename), key=lambda entry: entry.file_size)
+        for entry in before.infolist():
+            content = before.read(entry)
+            after.writestr(entry.filename, content[:length] if entry is longest else content)
+    words = rf"short\.torchscript is not a TorchScript file.*: a tensor is longer than its data, {longest.filename}"
+    with pytest.raises(UserError, match=words):
+        open_predictor(tmp_path / "short.torchscript")

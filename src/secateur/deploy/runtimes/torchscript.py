@@ -8,9 +8,11 @@ That is a fence and no proof: open files of people whom you trust.
 from __future__ import annotations
 
 import json
+import pickletools
 import re
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,9 @@ _REACHING = re.compile(
 )
 _CLASSES = re.compile(r"torch\.classes")
 _MOST_TEXT = 100e6
+_ITEM_BYTES = {
+    "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
+}  # fmt: skip
 
 
 class TorchScriptPredictor(FilePredictor):
@@ -130,9 +135,37 @@ def _checked(path: Path) -> str:
                 continue
             if entry.file_size > _MOST_TEXT:
                 raise ValueError("one of its pickles is too long")
-            if found := (_REACHING if is_code else _CLASSES).search(archive.read(entry).decode("utf-8", "replace")):
+            content = archive.read(entry)
+            if found := (_REACHING if is_code else _CLASSES).search(content.decode("utf-8", "replace")):
                 return found[0]
+            if entry.filename.endswith(("/data.pkl", "/constants.pkl")):
+                _check_storages(archive, entry.filename.removesuffix(".pkl"), content)
     return ""
+
+
+def _check_storages(archive: zipfile.ZipFile, folder: str, pickled: bytes) -> None:
+    """Refuses tensors that are longer than their data: PyTorch would read beyond the end of the memory.
+
+    The pickle is not run: of its operations only the numbers and words are read.
+
+    Raises:
+        ValueError: naming the data.
+    """
+    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    known: dict[Any, Any] = {}
+    last: deque[Any] = deque(maxlen=4)  # storage type, key, device, number of items
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("BINPUT", "LONG_BINPUT"):
+            known[argument] = last[-1] if last else None
+        elif operation.name in ("BINGET", "LONG_BINGET"):
+            last.append(known.get(argument))
+        elif operation.name == "BINPERSID" and len(last) == 4:
+            kind, key, _device, count = last
+            item = _ITEM_BYTES.get(str(kind).removeprefix("torch ").removesuffix("Storage"), 1)
+            if isinstance(count, int) and count * item > sizes.get(f"{folder}/{key}", 0):
+                raise ValueError(f"a tensor is longer than its data, {folder}/{key}")
+        elif argument is not None:
+            last.append(argument)
 
 
 def _takes(told: Any, metadata: Metadata) -> tuple[int, ...]:
