@@ -22,7 +22,7 @@ def read_size(value: Any, option: str = "--img") -> ImageSize:
     """One number, or height and width, from what a person gives: 640, "640", "384x640", "384,640", (384, 640).
 
     Args:
-        value: a whole number, a text, or two whole numbers; 0 stands for "by itself".
+        value: a whole number, a text, or two whole numbers; 0 means automatic.
         option: its name, for the sentence.
 
     Raises:

@@ -161,6 +161,8 @@ def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, heal=True)
     with pytest.raises(UserError, match="give flops= or params="):
         secateur.prune(network, secateur.Evidence(batches, loss), ms=3)
+    with pytest.raises(UserError, match="leave norms='reestimate' out"):
+        secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, norms="reestimate")
     named = secateur.Evidence([{"x": x, "y": y} for x, y in batches], lambda net, b: loss(net, (b["x"], b["y"])),
                               inputs=lambda batch: batch["x"])  # fmt: skip
     assert secateur.prune(network, named, flops=0.6, rounds=2, round_to=1).plan.units_kept

@@ -23,7 +23,7 @@ _CONFIGS = Path(__file__).parent / "configs"  # descriptions of well-known data 
 class DataConfig:
     """A data set: its YAML file, its root folder, the sources (folders, lists) of each split, the class names.
 
-    Where it is not `labelled`, no label file is looked for, and `file` is whatever names the pictures. Where rows of
+    Where it is not `labelled`, no label file is looked for, and `file` is the source of the images. Where rows of
     labels hold a box and key points, `kpt_shape` is their number and the values of each (2 or 3). Where it is
     `one_class`, every object counts as class 0, also where its label names another.
     """

@@ -1,4 +1,4 @@
-"""A head for other classes, beside a trunk that keeps its tensors: it starts afresh, or its classes change places."""
+"""A head for other classes on a trunk that keeps its tensors: it starts afresh, or its classes change places."""
 
 from __future__ import annotations
 

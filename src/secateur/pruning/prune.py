@@ -115,7 +115,7 @@ def planned(
     """What stays, and the order in which the units go, [units], first lowest.
 
     Args:
-        graph: of the network, with whatever a cost needs attached.
+        graph: of the network, with the latency table that a budget in milliseconds reads.
         reference: costs that shares speak of, by name.
         repair: of cuts of this network.
 

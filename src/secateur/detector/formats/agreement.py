@@ -67,7 +67,7 @@ def refuse_other_layers(model: Record, network: nn.Module) -> None:
     """Compares which layers there are and of which class; those with tensors are known to be there.
 
     Raises:
-        UserError: naming the first layer that is another, missing, or there beside those of its block.
+        UserError: naming the first layer that differs, is missing, or is not one of its block's.
     """
     layers = dict(network.named_modules())
     for name, record in _parts(model.modules()["model"], "model."):

@@ -84,7 +84,7 @@ class Trial:
             with torch.no_grad():
                 mine = self._answers(narrowed(self.network, self.axes, self.numbers, keep))
                 theirs = self._answers(silenced(self.network, self.axes, self.norms, self.layer_norms, keep))
-        except Exception:  # whatever the network's own code raises when a width is not what it expects
+        except Exception:  # the network's own code may raise anything when a width is not what it expects
             return False
         return len(mine) == len(theirs) and all(map(_same, mine, theirs))
 

@@ -43,6 +43,7 @@ class Repair(Generic[Network]):
     ) -> None:
         self.whole, self.evidence, self.settings, self.has_loss = whole, evidence, settings, has_loss
         self.masked = [name.removesuffix(".weight") for name in masked]
+        self._said = False
 
     @property
     def possible(self) -> bool:
@@ -91,7 +92,7 @@ class Repair(Generic[Network]):
 
     def say_no_norms(self) -> None:
         """Says once that there is nothing to correct."""
-        if "norms" not in self.__dict__:
-            self.__dict__["norms"] = None
+        if not self._said:
+            self._said = True
             what = "layers that lost inputs are reconstructed" if self.moments else "nothing is repaired"
             LOG.info("The network has no batch norm whose statistics could be corrected: %s.", what)
