@@ -23,9 +23,9 @@ import numpy as np
 import torch
 import torch_pruning
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.evaluation.cost import count
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace

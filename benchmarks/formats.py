@@ -27,14 +27,14 @@ from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.int8.pictures import calibration_pictures
 from secateur.deploy.runtimes import RUNTIMES, open_predictor
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.machine import processor
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     seen = [picture[None].float() / 255 for picture in calibration_pictures(val, (options.img, options.img))]
     pictures = calibration_pictures(train, (options.img, options.img))
     subjects: list[tuple[str, Detector, bool]] = [
-        (Path(file).stem, load_checkpoint(file).detector(), True) for file in options.weights
+        (Path(file).stem, load_checkpoint(file).build(), True) for file in options.weights
     ] + [(cfg, _untrained(cfg), False) for cfg in options.cfg]
     rows: list[dict[str, Any]] = []
     print(processor())

@@ -26,11 +26,12 @@ from secateur.compression.speed.comparison import compare_files
 from secateur.compression.speed.contestants import Asked, check_runtimes
 from secateur.compression.speed.rounding import auto_round_to
 from secateur.compression.speed.table import bench_table
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.machine import cpu_threads, processor
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
@@ -78,7 +79,7 @@ def experiment(
 
 def detectors(start: Checkpoint, size: int, multiple: int, options: argparse.Namespace) -> dict[str, Checkpoint]:
     """The dense detector and its cuts, by name."""
-    detector = start.detector().eval()
+    detector = start.build().eval()
     graph = trace(detector)
     scores = score(options.score, graph, collect(detector, graph))
     found = {"dense": start}

@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.channels import Decision, decide, repair
-from secateur.compression.context import Context
 from secateur.compression.heal import heal
 from secateur.compression.measuring import evaluate, usable_size
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import load_data_config, pictures
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import HealSettings
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
 
 REESTIMATE = {"rounds": RoundSettings("1"), "repair": RepairSettings(norms="reestimate")}

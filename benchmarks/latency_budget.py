@@ -22,9 +22,10 @@ from secateur.compression.latency import measure_latency
 from secateur.compression.latency_table import latency_table
 from secateur.compression.settings import LatencySettings
 from secateur.deploy.timing import STOPWATCHES, settle
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
@@ -47,7 +48,7 @@ def main() -> None:
 
 def experiment(name: str, checkpoint: Checkpoint, size: int, options: argparse.Namespace) -> list[dict[str, object]]:
     """All targets of one detector at one size."""
-    detector = checkpoint.detector().eval()
+    detector = checkpoint.build().eval()
     start = time.perf_counter()
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)
     table = latency_table(detector, size, settings, refresh=options.refresh)

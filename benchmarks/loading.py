@@ -24,13 +24,13 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 CHILD = """
 import sys, time
 import torch
-from secateur.detector.checkpoint import load_checkpoint
+from secateur.networks.checkpoint import load_checkpoint
 torch.set_num_threads(1)
 print("ready", flush=True)
 for line in sys.stdin:
     start = time.perf_counter()
     try:
-        load_checkpoint(line.strip()).detector()
+        load_checkpoint(line.strip()).build()
         print(time.perf_counter() - start, flush=True)
     except Exception as error:
         print("refused:", " ".join(str(error).split()), flush=True)

@@ -21,10 +21,10 @@ import torch
 
 from secateur.compression import rounds
 from secateur.compression.channels import decide
-from secateur.compression.context import Context
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import load_data_config
-from secateur.detector.start import starting_point
+from secateur.families.context import Context
+from secateur.families.starting import starting_point
 from secateur.machine import cpu_threads, processor
 from secateur.pruning.settings import CliffSettings
 

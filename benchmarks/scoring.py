@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 
-from secateur.compression.context import Context
 from secateur.compression.images import image_losses, pixels, training_batches
 from secateur.data.config import load_data_config
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.loss import DetectionLoss
+from secateur.families.yolov5.model import Detector
 from secateur.machine import cpu_threads, processor
 from secateur.pruning.graph import trace
 from secateur.pruning.statistics import collect
 from secateur.training.hyp import Hyp
-from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import choose_precision, full_precision
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Prints both times and their ratio."""
     options = _options()
     torch.set_num_threads(cpu_threads())
-    detector = load_checkpoint(options.weights).detector().to(memory_format=torch.channels_last)
+    detector = load_checkpoint(options.weights).build().to(memory_format=torch.channels_last)
     assert isinstance(detector, Detector)
     context = Context(options.img, data=load_data_config(options.data), workers=0)
     count, batches = -(-options.images // 16), []

@@ -28,8 +28,8 @@ from secateur.data.config import load_data_config
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.data.index import scan
 from secateur.data.synthetic import generate
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.files import write_json
 from secateur.pruning.graph import trace
 from secateur.sparsity.channels.gamma import GammaPenalty

@@ -20,12 +20,12 @@ import torch
 
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.files import write_json
 
 Clock = Callable[[], float]
@@ -80,9 +80,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    detector = (
-        load_checkpoint(options.weights).detector() if options.weights else Detector(Topology.from_yaml("yolov5n"))
-    )
+    detector = load_checkpoint(options.weights).build() if options.weights else Detector(Topology.from_yaml("yolov5n"))
     clock = time.process_time if options.cpu_time else time.perf_counter
     result = measure(detector.eval(), options.imgsz, options.images, options.rounds, clock)
     result |= {

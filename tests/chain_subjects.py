@@ -12,9 +12,9 @@ import yaml
 from torch import nn
 
 from law_subjects import enliven
-from secateur.detector.blocks import link_of
-from secateur.detector.model import Detector
-from secateur.detector.topology import CONFIGS, Topology
+from secateur.families.yolov5.blocks import link_of
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import CONFIGS, Topology
 
 # YOLOv3's rows of repeated bottlenecks, the cross-stage block of the first releases, and cross convolutions.
 MIXED = """

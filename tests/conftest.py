@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from secateur.data.synthetic import generate
-from secateur.detector.checkpoint import Checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from tiny_network import TINY
 from working_folder import REPOSITORY, STARTED_IN, entries
 

@@ -9,7 +9,7 @@ import torch
 
 from secateur.deploy.exporters import EXPORTERS
 from secateur.deploy.runtimes import open_predictor
-from secateur.detector.model import Detector
+from secateur.families.yolov5.model import Detector
 
 
 def _installed(name: str) -> object:

@@ -12,8 +12,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import CONFIGS, Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import CONFIGS, Topology
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import secateur
-from secateur.detector.checkpoint import Checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint
 
 
 @pytest.fixture(autouse=True)

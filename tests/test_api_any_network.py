@@ -18,8 +18,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import secateur
 from law_subjects import enliven
-from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.graph import ChannelGraph
 
 
@@ -174,10 +174,10 @@ def test_the_checkpoint_of_a_plain_module_is_pruned(options: dict[str, Any], tmp
     checkpoint = Checkpoint.of(network)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(checkpoint.detector()(images), network(images))
+        assert torch.equal(checkpoint.build()(images), network(images))
     small = secateur.prune(checkpoint, criterion="l2", params=0.5, **options)
     assert small.history[-1].verb == "prune" and small.image_size == 64
-    built = small.detector()
+    built = small.build()
     assert parameters(built) == small.plan["after"]["parameters"] <= 0.51 * parameters(network)
     with torch.no_grad():
         assert built(images).shape == (2, 1000)
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_a_plain_module_does_not_follow_the_module() -> None:
         before = network(images)
         network.fc = nn.Linear(512, 10)
         network.conv1.weight.zero_()
-        assert torch.equal(checkpoint.detector()(images), before)
+        assert torch.equal(checkpoint.build()(images), before)
 
 
 class Uncopied(nn.Sequential):
@@ -215,7 +215,7 @@ def test_a_plain_module_that_cannot_be_copied_still_has_a_checkpoint(tmp_path: P
     checkpoint = Checkpoint.of(network)
     secateur.save(checkpoint, tmp_path / "plain.safetensors")
     with pytest.raises(UserError, match="holds the tensors of a Uncopied but not its code"):
-        checkpoint.detector()
+        checkpoint.build()
 
 
 @pytest.mark.parametrize("images", [False, True])

@@ -15,9 +15,10 @@ import yaml
 
 from commands_run import pruning, sentence, training
 from secateur.cli import main
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.words import understood
 
 pytestmark = pytest.mark.usefixtures("own_folder")

@@ -16,10 +16,11 @@ from secateur.compression.speed import comparison
 from secateur.compression.speed.contestants import Asked
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint, Stage, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation import latency
 from secateur.evaluation.cost import count
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
@@ -35,7 +36,7 @@ SHORT = ("--rounds", "2", "--img", "64", "--threads", "1", "--json")
 @pytest.fixture(scope="module")
 def small_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny detector at half its FLOPs, with an accuracy in its history."""
-    detector = load_checkpoint(tiny_weights).detector()
+    detector = load_checkpoint(tiny_weights).build()
     graph = trace(detector)
     plan = allocate(graph, score("l2", graph, collect(detector, graph)), Budget("flops", 0.5), Guards(round_to=1))
     history = (Stage(verb="finetune", metrics={"mAP50-95": 0.5}),)
@@ -48,7 +49,7 @@ def small_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) 
 def exported(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxruntime")
     file = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    export(load_checkpoint(tiny_weights).detector(), file, 64)
+    export(load_checkpoint(tiny_weights).build(), file, 64)
     return file
 
 
@@ -69,7 +70,7 @@ def test_files_on_several_runtimes(
         (dense, onnx), (dense, torch_), (small, onnx), (small, torch_), (file, onnx)
     ]  # fmt: skip
     assert [row["ratio"] for row in rows[:2]] == [1, 1], "the first file is the baseline of each runtime"
-    flops = [count(load_checkpoint(name).detector(), 64).flops for name in (tiny_weights, small_weights)]
+    flops = [count(load_checkpoint(name).build(), 64).flops for name in (tiny_weights, small_weights)]
     assert [row["flops_ratio"] for row in rows] == pytest.approx([1, 1, flops[0] / flops[1], flops[0] / flops[1], 1])
     assert [row["accuracy"] for row in rows] == [None, None, 0.5, 0.5, None]
     assert rows[4]["parameters"] is None and rows[4]["gflops"] == pytest.approx(flops[0] / 1e9)
@@ -140,7 +141,7 @@ def test_the_size_is_that_of_exported_files(
     text = sentence(capsys, "bench", str(exported), "--img", "96")
     assert f"{exported} takes images of 64 px only, not 96: leave --img out, or export it for that size." in text
     other = exported.with_name("other.onnx")
-    export(load_checkpoint(tiny_weights).detector(), other, 96, ExportSettings())
+    export(load_checkpoint(tiny_weights).build(), other, 96, ExportSettings())
     text = sentence(capsys, "bench", str(exported), str(other))
     assert "tiny.onnx takes images of 64 px only and" in text and "other.onnx of 96 px" in text
     main(["bench", str(tiny_weights), str(exported), "--rounds", "1", "--threads", "1", "--json"])

@@ -10,7 +10,8 @@ import torch
 
 from commands_run import pruning, sentence
 from secateur.cli import main
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 @pytest.fixture
 def fused(tiny_weights: Path, tmp_path: Path) -> Path:
     """The detector of the other tests, fused."""
-    save_checkpoint(Checkpoint.of(load_checkpoint(tiny_weights).detector().fused()), tmp_path / "fused.safetensors")
+    save_checkpoint(Checkpoint.of(load_checkpoint(tiny_weights).build().fused()), tmp_path / "fused.safetensors")
     return tmp_path / "fused.safetensors"
 
 

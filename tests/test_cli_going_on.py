@@ -12,7 +12,7 @@ import pytest
 
 from commands_run import sentence, training
 from secateur.cli import main
-from secateur.detector.checkpoint import load_checkpoint
+from secateur.families.loading import load_checkpoint
 from secateur.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("own_folder")

@@ -21,12 +21,13 @@ from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from tiny_network import TINY
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -127,7 +128,7 @@ def test_exported_files_answer_to_grey_images(
     if precision == "fp32":
         index = scan(load_data_config(tiny_data), "val", progress=False)
         settings = ValSettings(image_size=64, workers=0, rectangular=False)  # the file takes squares alone
-        expected = validate(TorchPredictor(load_checkpoint(grey).detector()), index, settings, progress=False)
+        expected = validate(TorchPredictor(load_checkpoint(grey).build()), index, settings, progress=False)
         assert measured == pytest.approx(expected.to_dict(), abs=1e-6)
     rows = run(capsys, "bench", grey, file, "--rounds", "1", "--threads", "1")["table"]
     assert len(rows) == 2

@@ -10,8 +10,9 @@ import yaml
 
 from commands_run import sentence
 from hostile_yaml import HOSTILE, check_sentence
-from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 Refused = Callable[..., None]

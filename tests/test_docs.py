@@ -18,7 +18,8 @@ import pytest
 import secateur
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
-from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import save_checkpoint
 from secateur.registry import PLUGINS
 from secateur.runs.recipes.recipe import load_recipe
 from secateur.runs.recipes.resolve import resolve

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from secateur.cli import main
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.formats.container import read_container
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.formats.container import read_container
 from secateur.registry import PLUGINS
 from tiny_network import TINY
 
@@ -36,9 +36,9 @@ COMMANDS = """
 import json, sys
 import torch
 from secateur.cli import main
-from secateur.detector.checkpoint import Checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 
 torch.manual_seed(0)
 detector = Detector(Topology.from_yaml("excite.yaml", nc=3), {0: "disc", 1: "square", 2: "triangle"})
@@ -197,8 +197,8 @@ options = [entry.options() for entry in COMMANDS.values()]
 heavy = [name for name in ("torch", "cv2", "onnx", "matplotlib") if name in sys.modules]
 from secateur.compression.settings import budget_options
 from secateur.deploy.exporters import EXPORTERS
-from secateur.detector.architecture import ARCHITECTURES
-from secateur.detector.blocks import BLOCKS
+from secateur.families.family import FAMILIES
+from secateur.families.yolov5.blocks import BLOCKS
 from secateur.distillation.losses import DISTILLATIONS
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph.flow import OPERATORS
@@ -211,7 +211,7 @@ from secateur.sparsity.rates import RATES
 from secateur.sparsity.schedules import SPARSITY_SCHEDULES
 from secateur.steps.step import STEPS
 kinds = [CRITERIA, LAYER_SCORES, WEIGHT_CRITERIA, PATTERNS, SPARSITY_SCHEDULES, RATES, DISTILLATIONS, COSTS, STEPS,
-         COMMANDS, EXPORTERS, BLOCKS, ARCHITECTURES, OPERATORS]
+         COMMANDS, EXPORTERS, BLOCKS, FAMILIES, OPERATORS]
 names = [name for kind in kinds for name in kind] + [recipe.name for recipe in available()]
 print(json.dumps([secateur.__file__, heavy, names, [field for field in budget_options().__annotations__]]))
 """

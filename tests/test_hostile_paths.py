@@ -15,8 +15,8 @@ import pytest
 
 from commands_run import sentence
 from secateur.data.config import load_data_config, pictures
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
 from secateur.files import OLD, atomic_folder, fresh_run, usable_path, write_text
 
 pytestmark = pytest.mark.usefixtures("own_folder")

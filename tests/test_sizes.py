@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from commands_run import sentence
 from secateur.cli import main, parsed
 from secateur.commands import COMMANDS
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
+from secateur.families.loading import load_checkpoint
 from secateur.sizes import ImageSize, as_data, in_words, read_size, sides_of
 from secateur.training.settings import TrainSettings
 from secateur.words import SQUARES, understood
@@ -147,7 +147,7 @@ def test_info_counts_at_height_and_width(
     main(["info", str(tiny_weights), "--img", *size.split(), "--json"])
     model = json.loads(capsys.readouterr().out)["model"]
     assert model["image_size"] == told
-    assert model["gflops"] == count(load_checkpoint(tiny_weights).detector(), expected).gflops
+    assert model["gflops"] == count(load_checkpoint(tiny_weights).build(), expected).gflops
     notice = "Image size 50 x 70 is not a usable multiple of the stride 16: taking 64 x 80."
     assert [record.getMessage() for record in caplog.records] == ([notice] if size == "50x70" else [])
     main(["info", str(tiny_weights), "--img", *size.split()])
@@ -173,7 +173,7 @@ def test_one_size_from_export_to_bench(
         return json.loads(capsys.readouterr().out)
 
     written = summary("export", "--weights", str(tiny_weights), "--img", "64", "96")
-    file, flops = Path(written["folder"]) / "tiny.onnx", count(load_checkpoint(tiny_weights).detector(), (64, 96))
+    file, flops = Path(written["folder"]) / "tiny.onnx", count(load_checkpoint(tiny_weights).build(), (64, 96))
     assert written["export"]["size"] == [64, 96] and written["model"]["gflops"] == flops.gflops
     on = ("--data", str(tiny_data), "--workers", "0", "--no-plots", "--img", "64", "96", "--batch", "-1")
     assert summary("val", "--weights", str(tiny_weights), *on)["model"]["gflops"] == flops.gflops

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import parse_topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import parse_topology
 from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from law_subjects import NARROW, detector_named, enliven
-from secateur.detector.checkpoint import Checkpoint
-from secateur.detector.model import Detector
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.settings import DistillSettings
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.training.distributed import once, rank_and_world, sum_over_processes, world_size

@@ -19,12 +19,13 @@ from secateur.compression.measuring import split_index
 from secateur.data.config import load_data_config
 from secateur.data.images import read_image
 from secateur.deploy.runtimes import open_predictor
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.statistics import collect
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -38,7 +39,7 @@ def images(tiny_data: Path) -> list[Path]:
 def forms(weights: Path) -> list[Any]:
     """A model in every form."""
     checkpoint = load_checkpoint(weights)
-    return [checkpoint, weights, str(weights), checkpoint.detector()]
+    return [checkpoint, weights, str(weights), checkpoint.build()]
 
 
 def same(first: Checkpoint, second: Checkpoint) -> bool:
@@ -89,7 +90,7 @@ def test_blocks_are_removed_from_any_model(tiny_weights: Path) -> None:
     assert results[0].history[-1].settings == {"removed_blocks": [block]}
     assert results[0].plan["removed_blocks"] == [block]
     assert same(secateur.remove(load_checkpoint(tiny_weights), [block]), results[0])
-    assert results[0].detector()(torch.zeros(1, 3, 64, 64))
+    assert results[0].build()(torch.zeros(1, 3, 64, 64))
 
 
 def test_an_exported_file_is_evaluated_and_asked_like_its_checkpoint(
@@ -97,7 +98,7 @@ def test_an_exported_file_is_evaluated_and_asked_like_its_checkpoint(
 ) -> None:
     file = secateur.export(tiny_weights, tmp_path / "tiny.torchscript", format="torchscript", image_size=64)
     settings = ValSettings(image_size=64, rectangular=False, workers=0)
-    detector = load_checkpoint(tiny_weights).detector()
+    detector = load_checkpoint(tiny_weights).build()
     whole = validate(TorchPredictor(detector), split_index(load_data_config(tiny_data), "val"), settings)
     for model in (file, str(file), open_predictor(file)):
         metrics = secateur.evaluate(model, tiny_data, workers=0)

@@ -14,8 +14,9 @@ import torch
 import secateur
 from secateur.api import options
 from secateur.compression.settings import GuardSettings, LatencySettings
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.settings import LayerSettings, RepairSettings, RoundSettings, ScoreSettings
 from secateur.sparsity.settings import OneShotSettings
 from secateur.training.settings import TrainSettings

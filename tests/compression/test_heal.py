@@ -12,16 +12,17 @@ from killing import killed_after
 from law_subjects import enliven
 from secateur.compression import heal as healing
 from secateur.compression.channels import Decision, cut_channels
-from secateur.compression.context import Context
 from secateur.compression.heal import Pieces, batches_of, divided, heal, train_settings
 from secateur.compression.measuring import split_index
 from secateur.data.config import pictures
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
@@ -42,14 +43,14 @@ def context(tiny_data: Path) -> Context:
 @pytest.fixture
 def whole(tiny_weights: Path) -> Checkpoint:
     checkpoint = load_checkpoint(tiny_weights)
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     enliven(detector)  # fresh weights answer the same to every picture
     return Checkpoint.of(detector, like=checkpoint)
 
 
 @pytest.fixture
 def small(whole: Checkpoint) -> Checkpoint:
-    detector = whole.detector()
+    detector = whole.build()
     graph = trace(detector)
     plan = allocate(graph, score("l2", graph, collect(detector, graph)), Budget("flops", 0.5), Guards(round_to=1))
     return cut_channels(whole, Decision(plan, graph))
@@ -62,7 +63,7 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def distance(student: Checkpoint, teacher: Checkpoint, context: Context) -> float:
     _, held_out = divided(split_index(context.images, "train"), context.seed)  # type: ignore[arg-type]
-    whole, detector = teacher.detector(), student.detector()
+    whole, detector = teacher.build(), student.build()
     assert isinstance(whole, Detector) and isinstance(detector, Detector)
     return HeldOut(whole, healing.plain(held_out, context), 64)(detector).loss
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 import secateur
-from secateur.compression.context import Context, as_one_class, known_data
 from secateur.compression.images import labelled_images
 from secateur.compression.training import for_training
 from secateur.data.config import load_data_config
-from secateur.detector.checkpoint import Checkpoint, Stage, load_checkpoint
-from secateur.detector.start import for_classes
 from secateur.errors import UserError
+from secateur.families.context import Context, as_one_class, known_data
+from secateur.families.loading import load_checkpoint
+from secateur.families.starting import for_classes
+from secateur.networks.checkpoint import Checkpoint, Stage
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 ONE = Stage("train", {"single_cls": True})
@@ -104,7 +105,7 @@ def test_a_training_puts_the_head_into_the_order_of_the_data_set(
     assert start.names == {0: "square", 1: "disc", 2: "triangle"}
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        before, after = (one.detector().predict(images) for one in (checkpoint, start))
+        before, after = (one.build().predict(images) for one in (checkpoint, start))
     assert torch.equal(after, before[..., [0, 1, 2, 3, 4, 6, 5, 7]])
 
 
@@ -120,7 +121,7 @@ def test_a_score_without_labels_needs_no_classes(tiny_weights: Path, tiny_data: 
 
 
 def test_networks_are_asked_too(tiny_weights: Path, tiny_data: Path) -> None:
-    many = for_classes(load_checkpoint(tiny_weights), {i: f"thing {i}" for i in range(80)}).detector()
+    many = for_classes(load_checkpoint(tiny_weights), {i: f"thing {i}" for i in range(80)}).build()
     with pytest.raises(UserError, match="The detector knows 80 classes"):
         labelled_images(many, Context(64, data=load_data_config(tiny_data)), 8)
 

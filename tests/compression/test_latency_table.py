@@ -15,12 +15,13 @@ from latency_subjects import FAKE, OFFSET, SLOPE, Clock, table_of
 from secateur.cli import main
 from secateur.compression import latency_table as module
 from secateur.compression.channels import check_channels, decide
-from secateur.compression.context import Context
 from secateur.compression.latency_table import latency_table, line, measure, traced
 from secateur.compression.settings import ChannelSettings, LatencySettings, budget_options
 from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import trace
 from secateur.pruning.latency import LatencyTable, Signature
@@ -62,7 +63,7 @@ def settings(**latency: Any) -> ChannelSettings:
 
 
 def test_a_measured_table_prices_networks_as_they_are(tiny: Checkpoint) -> None:
-    detector = tiny.detector()
+    detector = tiny.build()
     graph = trace(detector)
     table = measure(detector, graph, 64, FAKE, 2)
     assert (table.slope, table.offset, table.r2) == pytest.approx((SLOPE, OFFSET, 1), rel=0.02)
@@ -75,7 +76,7 @@ def test_a_measured_table_prices_networks_as_they_are(tiny: Checkpoint) -> None:
 
 
 def test_a_table_at_height_and_width(tiny: Checkpoint, formula: list[Signature], tmp_path: Path) -> None:
-    detector, shapes = tiny.detector(), []
+    detector, shapes = tiny.build(), []
 
     def network(model: Any, shape: tuple[int, ...], threads: int) -> Any:
         shapes.append(shape)
@@ -96,7 +97,7 @@ def test_a_table_at_height_and_width(tiny: Checkpoint, formula: list[Signature],
 def test_a_table_for_height_and_width_decides_a_cut_scored_on_squares(
     tiny: Checkpoint, formula: list[Signature], tmp_path: Path
 ) -> None:
-    graph, file = trace(tiny.detector()), tmp_path / "camera.json"
+    graph, file = trace(tiny.build()), tmp_path / "camera.json"
     table_of(graph, (64, 96)).save(file)
     decision, _ = decide(tiny, Context(96), settings(latency_table=str(file)))
     cost = COSTS["ms"].of(dataclasses.replace(graph, timing=table_of(graph, (64, 96))), None)
@@ -119,8 +120,8 @@ def test_the_command_names_the_size_that_a_cut_then_takes(
 
 
 def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:
-    graph = trace(tiny.detector())
-    table = measure(tiny.detector(), graph, 64, FAKE, 2)
+    graph = trace(tiny.build())
+    table = measure(tiny.build(), graph, 64, FAKE, 2)
     first = next(entry for entry in table.entries if entry.signature.kernel == (6, 6))
     assert (first.reads, first.emits) == ((3,), (8,)), "what an image has is no multiple of a block"
     widest = max(len(stage.emits) for stage in graph.stages)
@@ -129,7 +130,7 @@ def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:
 
 
 def test_it_is_measured_once(tiny: Checkpoint, formula: list[Signature], tmp_path: Path) -> None:
-    detector = tiny.detector()
+    detector = tiny.build()
     first = latency_table(detector, 64, LatencySettings(threads=2))
     count = len(formula)
     assert latency_table(detector, 64, LatencySettings(threads=2)) == first and len(formula) == count
@@ -149,28 +150,28 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert latency_table(tiny.detector(), 64, LatencySettings()).r2 > 0.95
+    assert latency_table(tiny.build(), 64, LatencySettings()).r2 > 0.95
 
 
 def test_a_file_from_elsewhere(tiny: Checkpoint, formula: list[Signature], tmp_path: Path) -> None:
-    graph = trace(tiny.detector())
+    graph = trace(tiny.build())
     file = tmp_path / "phone.json"
     table_of(graph, 64).save(file)
     told = settings(latency_table=str(file))
-    found = traced(tiny.detector(), tiny.detector(), 64, told)
+    found = traced(tiny.build(), tiny.build(), 64, told)
     assert found.timing == table_of(graph, 64) and not formula
     with pytest.raises(UserError, match="measured at 64 px, not at 96 x 96 px"):
-        traced(tiny.detector(), tiny.detector(), 96, told)
+        traced(tiny.build(), tiny.build(), 96, told)
     cut_down = json.loads(file.read_text())
     cut_down["entries"] = cut_down["entries"][1:]
     file.write_text(json.dumps(cut_down))
     with pytest.raises(UserError, match="for another network or image size"):
-        traced(tiny.detector(), tiny.detector(), 64, told)
+        traced(tiny.build(), tiny.build(), 64, told)
 
 
 def test_only_budgets_in_milliseconds_need_a_table(tiny: Checkpoint, formula: list[Signature]) -> None:
     flops = dataclasses.replace(settings(), budget=budget_options()(flops="0.8"))
-    assert traced(tiny.detector(), tiny.detector(), 64, flops).timing is None and not formula
+    assert traced(tiny.build(), tiny.build(), 64, flops).timing is None and not formula
 
 
 def test_a_cut_meets_its_milliseconds(tiny: Checkpoint) -> None:
@@ -190,7 +191,7 @@ def test_a_poor_fit_is_refused(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
     random = np.random.default_rng(0)
     noise: Stopwatch = dataclasses.replace(FAKE, network=lambda *_: Clock([float(random.uniform(1, 9))]))
     with pytest.raises(UserError, match=r"explains only \d+% of the variance .* when this machine has less else to do"):
-        measure(tiny.detector(), trace(tiny.detector()), 64, noise, 2)
+        measure(tiny.build(), trace(tiny.build()), 64, noise, 2)
 
 
 def test_a_line_through_networks() -> None:
@@ -220,7 +221,7 @@ def test_settings_that_cannot_be_meant(tiny: Checkpoint) -> None:
     with pytest.raises(UserError, match="--threads is -1"):
         LatencySettings(threads=-1)
     with pytest.raises(UserError, match="Unknown runtime 'tflite'; choose one of onnx, torch"):
-        latency_table(tiny.detector(), 64, LatencySettings(runtime="tflite"))
+        latency_table(tiny.build(), 64, LatencySettings(runtime="tflite"))
 
 
 def test_a_runtime_that_is_not_installed(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +230,7 @@ def test_a_runtime_that_is_not_installed(tiny: Checkpoint, monkeypatch: pytest.M
 
     monkeypatch.setitem(STOPWATCHES._methods, "onnx", dataclasses.replace(FAKE, extra="onnx", version=missing))
     with pytest.raises(UserError, match=r"not installed: pip install 'secateur\[onnx\]'"):
-        latency_table(tiny.detector(), 64, LatencySettings(runtime="onnx"))
+        latency_table(tiny.build(), 64, LatencySettings(runtime="onnx"))
 
 
 def test_a_plain_network(formula: list[Signature]) -> None:

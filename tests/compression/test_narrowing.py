@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from law_subjects import NARROW, detector_named
-from secateur.compression.control import (
+from secateur.errors import UserError
+from secateur.evaluation.cost import count
+from secateur.families.yolov5.control import (
     TOLERANCE,
     Narrowing,
     check_narrowing,
@@ -18,12 +20,10 @@ from secateur.compression.control import (
     narrow_start,
     narrow_widths,
 )
-from secateur.detector.architectures.module import PlainModule
-from secateur.detector.checkpoint import Checkpoint, Stage
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
-from secateur.errors import UserError
-from secateur.evaluation.cost import count
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.plain_module import PlainModule
 
 
 def flops_of(topology: Topology, size: int) -> int:
@@ -47,7 +47,7 @@ def test_stock_networks_come_within_a_percent_in_multiples_of_eight(name: str, s
     found = narrow_widths(dense, final, 320)
     narrow = dense.topology.with_widths(found.widths)
     assert flops_of(narrow, 320) == found.flops
-    assert found.target == count(final.detector(), 320).flops
+    assert found.target == count(final.build(), 320).flops
     assert abs(found.share - 1) <= TOLERANCE
     assert found.multiple == 8
     assert found.note() == ""
@@ -60,8 +60,8 @@ def test_stock_networks_come_within_a_percent_in_multiples_of_eight(name: str, s
 
 def priced(patch: pytest.MonkeyPatch, dense: Checkpoint, size: int, flops: int) -> None:
     """Lets the final detector have these FLOPs; it is the first that is counted."""
-    first = iter([dataclasses.replace(count(dense.detector(), size), flops=flops)])
-    patch.setattr("secateur.compression.control.count", lambda *a: next(first, None) or count(*a))
+    first = iter([dataclasses.replace(count(dense.build(), size), flops=flops)])
+    patch.setattr("secateur.families.yolov5.control.count", lambda *a: next(first, None) or count(*a))
 
 
 @pytest.mark.parametrize("name", sorted(NARROW))
@@ -72,7 +72,7 @@ def test_every_topology_can_be_made_narrow(name: str) -> None:
 @pytest.mark.parametrize("name", ["yolov5n", "yolov3-tiny"])
 def test_very_narrow_networks_too_cost_no_more_than_allowed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = Checkpoint.of(detector_named(name))
-    priced(monkeypatch, dense, 64, int(0.7 * count(dense.detector(), 64).flops))
+    priced(monkeypatch, dense, 64, int(0.7 * count(dense.build(), 64).flops))
     found = narrow_widths(dense, dense, 64)
     assert 0.9 < found.share <= 1 + TOLERANCE
     Detector(dense.topology.with_widths(found.widths))
@@ -113,7 +113,7 @@ def test_tensors_that_fit_are_taken_over_and_the_rest_is_fresh(tiny_cfg: Path) -
     assert narrow.shape[0] == wide.shape[0] // 2
     assert not torch.equal(narrow, wide[: len(narrow)])
     assert not start.history
-    start.detector()  # shapes and topology belong together
+    start.build()  # shapes and topology belong together
 
 
 def test_epochs_are_known_from_history_or_from_training_notes() -> None:

@@ -19,13 +19,14 @@ from law_subjects import enliven
 from secateur.compression import images as images_module
 from secateur.compression import rounds
 from secateur.compression.channels import decide, repair
-from secateur.compression.context import Context
 from secateur.compression.images import OwnDetections, labelled_images, unpadded_images
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import load_data_config, pictures
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import surgery
 from secateur.pruning.graph import trace
 from secateur.pruning.prune import PruneSettings, looks_again
@@ -38,7 +39,7 @@ from secateur.pruning.statistics import collect
 def whole(tiny_weights: Path) -> Checkpoint:
     """A detector that sees something everywhere."""
     checkpoint = load_checkpoint(tiny_weights)
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     assert isinstance(detector, Detector)
     enliven(detector)
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_rounds_meet_the_budget(whole: Checkpoint, context: Context, tiny_data: 
     plan = decision.plan
     assert 0.55 <= plan.after.flops / plan.before.flops <= 0.6
     small = repair(whole, decision, context, RepairSettings(recalibrate=16))
-    assert sum(p.numel() for p in small.detector().parameters()) == plan.after.parameters
+    assert sum(p.numel() for p in small.build().parameters()) == plan.after.parameters
     again, _ = decide(whole, context, settings())
     assert again.plan == plan
     once, _ = decide(whole, context, settings(rounds="1"))
@@ -145,7 +146,7 @@ def test_what_a_round_has_made_is_gone_before_the_next(
 
 
 def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Context) -> None:
-    detector = whole.detector()
+    detector = whole.build()
     assert isinstance(detector, Detector)
     draws = [next(iter(labelled_images(detector, context, 8, draw=number)[0])).indices for number in (0, 1, 0)]
     assert draws[0] == draws[2] != draws[1]
@@ -184,7 +185,7 @@ def test_scores_in_bf16_rank_as_those_in_full_precision(
     found = []
     for precision in ("no", "bf16"):
         monkeypatch.setattr(images_module, "choose_precision", lambda amp, kind, chosen=precision: chosen)
-        detector = whole.detector()
+        detector = whole.build()
         batches, loss = labelled_images(detector, context, 16)
         statistics = collect(detector, trace(detector), batches, loss, limit=16)
         assert statistics.fisher is not None
@@ -193,7 +194,7 @@ def test_scores_in_bf16_rank_as_those_in_full_precision(
 
 
 def test_own_detections_are_normalised_targets(whole: Checkpoint) -> None:
-    detector = whole.detector()
+    detector = whole.build()
     assert isinstance(detector, Detector)
     found = OwnDetections(detector)
     targets = found(torch.rand(2, 3, 64, 64, generator=seeded()))

@@ -16,8 +16,8 @@ from secateur.compression.settings import GuardSettings, LatencySettings
 from secateur.compression.speed import rounding
 from secateur.compression.speed.rounding import auto_round_to, best_multiple, decided_guards, losses_of
 from secateur.deploy.timing import STOPWATCHES
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
 from secateur.pruning.latency import Signature
 from secateur.pruning.settings import Guards
 from secateur.runs.recipes.recipe import Entry, Recipe

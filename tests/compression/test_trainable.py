@@ -9,12 +9,13 @@ import pytest
 from torch import nn
 
 from secateur.cli import main
-from secateur.compression.context import Context
 from secateur.compression.heal import check_healing
 from secateur.compression.training import can_be_trained, check_trainable
 from secateur.data.config import load_data_config
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.steps.finetune import Finetune
 from secateur.steps.heal import Heal
 

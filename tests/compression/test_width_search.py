@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from secateur.compression import search as searching
-from secateur.compression.context import Context
 from secateur.compression.search import Fitness, search_plan
 from secateur.compression.settings import ChannelSettings
 from secateur.data.config import load_data_config
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
@@ -37,7 +37,7 @@ def context(data: Path) -> Context:
 
 
 def found(weights: Path, data: Path, folder: Path | None, **guards: Any) -> Plan:
-    detector = load_checkpoint(weights).detector()
+    detector = load_checkpoint(weights).build()
     graph = trace(detector)
     scores = np.random.default_rng(0).random(graph.units)
     reference = {"flops": float(graph.price(None, 64).flops)}
@@ -97,7 +97,7 @@ def test_a_candidate_is_repaired_and_ranked_on_training_images(
         return watched
 
     monkeypatch.setattr(searching, "evaluator", spy)
-    detector = load_checkpoint(tiny_weights).detector()
+    detector = load_checkpoint(tiny_weights).build()
     graph = trace(detector)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     keep = np.ones(graph.units, dtype=bool)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,12 @@ from secateur.deploy.exporters import export
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.latency import predictor_call
 from secateur.evaluation.predictor import AnswerError
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.yolov5.model import Detector
 from secateur.prediction.predicting import Asker
 
 pytest.importorskip("onnx")

@@ -158,8 +158,8 @@ import logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 detector = Detector(Topology.from_yaml("yolov5n", nc=3))
 export(detector, {str(tmp_path / "a.onnx")!r}, 64, ExportSettings(opset=24))
 print("done")

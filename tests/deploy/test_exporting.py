@@ -11,9 +11,10 @@ import secateur
 from secateur.deploy.exporters import EXPORTERS
 from secateur.deploy.exporting import format_of
 from secateur.deploy.runtimes import open_predictor, runtime_of
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint
 
 
 def test_every_format_is_known_by_its_ending() -> None:
@@ -44,7 +45,7 @@ def test_the_api_writes_what_the_name_says(name: str, detector: Detector, tmp_pa
     assert runtime_of(file) is runtime_of(f"x{EXPORTERS[kind].suffix}")
     assert dict(open_predictor(file).names) == detector.names  # by the runtime of that ending, which takes nothing else
     if name == "best.pt":
-        loaded = load_checkpoint(file).detector().eval()
+        loaded = load_checkpoint(file).build().eval()
         images = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
             torch.testing.assert_close(loaded.predict(images), detector.eval().predict(images))

@@ -15,10 +15,10 @@ from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import is_exported, open_predictor
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.settings import NmsSettings
+from secateur.families.yolov5.model import Detector
 
 SIZE = (64, 96)
 pytestmark = pytest.mark.parametrize("kind", FORMATS)

@@ -30,8 +30,8 @@ from secateur.deploy.layouts import Answer, decoded_rows
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import OUTPUTS, ExportSettings
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -227,8 +227,8 @@ def test_nothing_is_printed(tmp_path) -> None:
     code = f"""
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 detector = Detector(Topology.from_yaml("yolov5n", nc=3))
 export(detector, {str(tmp_path / "a_ncnn_model")!r}, 64, ExportSettings(format="ncnn"))
 """

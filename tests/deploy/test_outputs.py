@@ -15,10 +15,10 @@ from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.runtimes.onnx import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.yolov5.model import Detector
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")

@@ -10,8 +10,8 @@ import torch
 from secateur.deploy.exporters import export
 from secateur.deploy.profiling import PROFILERS, LayerTime, profiler_of
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.evaluation.cost import layer_work
+from secateur.families.loading import load_checkpoint
 from secateur.silence import silenced
 
 SIDES = (64, 64)
@@ -21,7 +21,7 @@ SIDES = (64, 64)
 def exported(tiny_weights: Path, tmp_path: Path) -> Path:
     pytest.importorskip("onnxruntime")
     file = tmp_path / "tiny.onnx"
-    export(load_checkpoint(tiny_weights).detector(), file, SIDES)
+    export(load_checkpoint(tiny_weights).build(), file, SIDES)
     return file
 
 
@@ -36,7 +36,7 @@ def profile(file: Path, batch: int = 1) -> list[LayerTime]:
 
 
 def test_all_layers_of_a_checkpoint_are_timed(tiny_weights: Path) -> None:
-    expected = layer_work(load_checkpoint(tiny_weights).detector(), SIDES)
+    expected = layer_work(load_checkpoint(tiny_weights).build(), SIDES)
     assert PROFILERS[".safetensors"].work(tiny_weights, SIDES) == expected
     threads = torch.get_num_threads()
     layers = profile(tiny_weights, batch=2)
@@ -49,7 +49,7 @@ def test_all_layers_of_a_checkpoint_are_timed(tiny_weights: Path) -> None:
 
 
 def test_all_layers_of_an_onnx_file_are_timed(exported: Path, tiny_weights: Path) -> None:
-    expected = layer_work(load_checkpoint(tiny_weights).detector(), SIDES)
+    expected = layer_work(load_checkpoint(tiny_weights).build(), SIDES)
     assert PROFILERS[".onnx"].work(exported, SIDES) == expected
     layers = profile(exported)
     assert {layer.name: layer.work for layer in layers if layer.work} == expected
@@ -61,8 +61,8 @@ def test_all_layers_of_an_onnx_file_are_timed(exported: Path, tiny_weights: Path
 def test_a_batch_that_is_left_open(tiny_weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     file = tmp_path / "open.onnx"
-    export(load_checkpoint(tiny_weights).detector(), file, SIDES, ExportSettings(dynamic=True))
-    assert PROFILERS[".onnx"].work(file, SIDES) == layer_work(load_checkpoint(tiny_weights).detector(), SIDES)
+    export(load_checkpoint(tiny_weights).build(), file, SIDES, ExportSettings(dynamic=True))
+    assert PROFILERS[".onnx"].work(file, SIDES) == layer_work(load_checkpoint(tiny_weights).build(), SIDES)
     assert sum(layer.ms for layer in profile(file, batch=3)) > 0
 
 

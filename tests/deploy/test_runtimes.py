@@ -19,11 +19,11 @@ from secateur.data.index import Index, scan
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import RUNTIMES, open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.loading import load_checkpoint
 from secateur.files import read_json
 from secateur.silence import silenced
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_is_opened_likewise(tiny_weights) -> None:
     predictor = open_predictor(tiny_weights, threads=threads, precision="bf16")
     assert isinstance(predictor, TorchPredictor) and predictor.image_size is None and predictor.nc == 3
     assert runtime_of(tiny_weights).title == "PyTorch" and torch.get_num_threads() == threads
-    exact = TorchPredictor(load_checkpoint(tiny_weights).detector())
+    exact = TorchPredictor(load_checkpoint(tiny_weights).build())
     images = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(predictor.rows(images, 0.0)[0], exact.rows(images, 0.0)[0], rtol=0.1, atol=0.1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secateur.deploy.timing import STOPWATCHES, settle
-from secateur.detector.checkpoint import load_checkpoint
+from secateur.families.loading import load_checkpoint
 from secateur.pruning.latency import Signature
 
 RUNTIMES = ("onnx", "torch")
@@ -43,7 +43,7 @@ def test_networks(name: str, tiny_weights: Path) -> None:
         pytest.importorskip("onnxruntime")
     plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     stopwatch = STOPWATCHES[name]
-    opened = [stopwatch.network(net, (1, 3, 64, 64), 1) for net in (load_checkpoint(tiny_weights).detector(), plain)]
+    opened = [stopwatch.network(net, (1, 3, 64, 64), 1) for net in (load_checkpoint(tiny_weights).build(), plain)]
     threads = torch.get_num_threads()
     (detector,), (small,) = settle(opened)
     assert detector > 0 < small and torch.get_num_threads() == threads and plain.training

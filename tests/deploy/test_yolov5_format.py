@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from secateur.detector.formats import stock_writer
 from torch import Tensor, nn
 
 from law_subjects import NARROW, Subject, subject_named
 from secateur.deploy.exporters import export
 from secateur.deploy.exporting import exported
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.formats import stock_writer
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.depth import candidates, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.surgery import cut
@@ -137,7 +138,7 @@ def test_a_program_with_stocks_classes_gets_the_same_outputs(which: str, double:
 @pytest.mark.parametrize("name", list(NARROW))
 def test_our_reader_reads_it_back(name: str, tmp_path: Path) -> None:
     detector = subject_named(name).detector.eval()
-    back = load_checkpoint(written(detector, tmp_path)).detector().eval()
+    back = load_checkpoint(written(detector, tmp_path)).build().eval()
     images = subject_named(name).images(1)
     with torch.no_grad():
         torch.testing.assert_close(back.predict(images), detector.predict(images), rtol=0, atol=1e-6)
@@ -166,7 +167,7 @@ def test_a_block_that_stock_lacks_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 def test_official_weights_come_out_as_they_went_in(reference_dir: Path, double: None, tmp_path: Path) -> None:
     outputs = reference_dir / "reference/outputs"
-    detector = load_checkpoint(reference_dir / "weights/yolov5n.pt").detector()
+    detector = load_checkpoint(reference_dir / "weights/yolov5n.pt").build()
     assert isinstance(detector, Detector)
     model = torch.load(written(detector, tmp_path), weights_only=False)["model"].float().eval()
     image = torch.from_numpy(np.load(outputs / "input.npz")["image"]).float() / 255

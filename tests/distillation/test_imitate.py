@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from law_subjects import enliven
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import fit

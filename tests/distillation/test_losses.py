@@ -16,8 +16,8 @@ from secateur.distillation.losses import DISTILLATIONS, View
 from secateur.distillation.losses.features import standardised
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.yolov5.loss import DetectionLoss, complete_iou
 from secateur.training.hyp import Hyp
-from secateur.training.loss import DetectionLoss, complete_iou
 from toy_training import ToyBatches
 
 OUTPUTS = ("bce", "kl", "l2", "softmax")

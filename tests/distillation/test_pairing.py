@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from law_subjects import Subject, detector_named, enliven, subject_named
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.pairing import anchor_order, check_pair, neck_channels
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.depth import removal_of, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from law_subjects import Subject
-from secateur.detector.checkpoint import Checkpoint, Stage, save_checkpoint
 from secateur.distillation.settings import DistillSettings
 from secateur.distillation.teacher import check_distillation, distillation, find_teacher
 from secateur.errors import UserError
+from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.surgery import cut
 from secateur.training.settings import TrainSettings
@@ -57,7 +57,7 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
 
 def test_terms_and_hooks_for_a_pruned_student() -> None:
     start, teacher = pruned(""), Checkpoint.of(subject().detector)
-    student = start.detector()
+    student = start.build()
     assert distillation(DistillSettings(), student, teacher, start, TRAIN) == ([], [])
     terms, hooks = distillation(DistillSettings("bce+features"), student, teacher, start, TRAIN)
     assert len(terms) == 1 and terms[0] is hooks[0]
@@ -76,11 +76,11 @@ def test_other_classes(caplog: pytest.LogCaptureFixture) -> None:
     teacher = Checkpoint.of(subject().detector)
     other = Checkpoint.of(subject().detector, names={0: "cat", 1: "dog", 2: "cow"})
     with caplog.at_level(logging.WARNING, logger="secateur"):
-        distillation(DistillSettings("bce"), start.detector(), teacher, start, TRAIN)
+        distillation(DistillSettings("bce"), start.build(), teacher, start, TRAIN)
         assert not caplog.records
-        distillation(DistillSettings("bce"), start.detector(), other, start, TRAIN)
+        distillation(DistillSettings("bce"), start.build(), other, start, TRAIN)
     assert "calls its classes cat, dog, cow" in caplog.text
-    five = Checkpoint.of(teacher.detector_for(dict(enumerate("abcde"))))
+    five = Checkpoint.of(teacher.build_for(dict(enumerate("abcde"))))
     settings = DistillSettings("bce", teacher="five.pt")
     with pytest.raises(UserError, match=r"The teacher five\.pt knows 5 classes but the data set has 3"):
-        distillation(settings, start.detector(), five, start, TRAIN)
+        distillation(settings, start.build(), five, start, TRAIN)

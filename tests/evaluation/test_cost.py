@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology, parse_topology
 from secateur.errors import UserError
 from secateur.evaluation.cost import count, layer_flops, layer_work
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology, parse_topology
 
 
 def small() -> Detector:

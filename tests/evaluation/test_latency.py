@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.evaluation.latency import Latency, compare, predictor_call, random_images
 from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.machine import cpu_threads
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import AnswerError, Predictor, TorchPredictor, check_rows
 from secateur.evaluation.settings import NmsSettings
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from torch import Tensor
 from secateur.data.config import load_data_config
 from secateur.data.images import read_image
 from secateur.data.index import Index, scan
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, check_image_size, subset, validate
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.prediction.predicting import Asker
 from secateur.prediction.settings import BoxSettings
 
@@ -292,7 +292,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_published_figures_of_yolov5n_on_coco128(reference_dir: Path, split: str) -> None:
     config = load_data_config(reference_dir / "data/coco128/data.yaml")
-    predictor = TorchPredictor(load_checkpoint(reference_dir / "weights/yolov5n.pt").detector())
+    predictor = TorchPredictor(load_checkpoint(reference_dir / "weights/yolov5n.pt").build())
     index = scan(config, split, cache=False, progress=False)
     metrics = validate(predictor, index, ValSettings(coco=True, workers=0, order="stock"), progress=False)
     table, twelve = PUBLISHED[split]

@@ -40,10 +40,11 @@ from secateur.data.synthetic import generate
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.files import read_json, write_json
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.allocation import Worth, allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
@@ -89,7 +90,7 @@ class Reader:
 
 def _checkpoint(file: Path) -> None:
     checkpoint = load_checkpoint(file)
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     repr(checkpoint)
     with torch.no_grad():
         detector(torch.zeros(1, 3, 64, 64))

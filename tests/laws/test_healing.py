@@ -12,11 +12,12 @@ import torch
 from law_subjects import Subject
 from secateur.compression import heal as healing
 from secateur.compression.channels import Decision, cut_channels
-from secateur.compression.context import Context
 from secateur.compression.heal import heal
 from secateur.data.config import pictures
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.distillation.settings import HealSettings
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask
@@ -38,7 +39,7 @@ def test_a_healed_network_is_a_cut_one(
     assert {name: t.shape for name, t in healed.tensors.items()} == {n: t.shape for n, t in small.tensors.items()}
     assert any(not torch.equal(tensor.float(), small.tensors[name].float()) for name, tensor in healed.tensors.items())
     # Its plan still leads from the whole network to these widths, and it can be cut further.
-    network = healed.detector().eval()
+    network = healed.build().eval()
     assert healed.plan is not None
     directly = cut(subject.detector, subject.graph, Plan.from_dict(healed.plan))
     assert {n: t.shape for n, t in directly.state_dict().items()} == {n: t.shape for n, t in healed.tensors.items()}
@@ -49,5 +50,5 @@ def test_a_healed_network_is_a_cut_one(
     with torch.no_grad():
         same(smaller(images), mask(network, again.graph, later)(images))
         save_checkpoint(Checkpoint.of(smaller, like=healed), tmp_path / "small.safetensors")
-        back = load_checkpoint(tmp_path / "small.safetensors").detector().eval()
+        back = load_checkpoint(tmp_path / "small.safetensors").build().eval()
         same(smaller(images), back(images))

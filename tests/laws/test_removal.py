@@ -12,9 +12,10 @@ from torch import Tensor
 from chain_subjects import CHAINED, chained, silenced
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
 from secateur.evaluation.cost import count
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
@@ -69,7 +70,7 @@ def test_what_is_left_is_priced_saved_loaded_cut_trained_and_shortened_again(
     blocks = some(detector, "but one")
     short = remove(detector, blocks)
     save_checkpoint(Checkpoint.of(short), tmp_path / "short.safetensors")
-    loaded = load_checkpoint(tmp_path / "short.safetensors").detector()
+    loaded = load_checkpoint(tmp_path / "short.safetensors").build()
     graph = trace(loaded)
     removal = Plan.of_removal(trace(detector), graph, removal_of(detector, blocks), 256)
     for price, network in ((removal.before, detector), (removal.after, short)):
@@ -91,7 +92,7 @@ def test_what_is_left_is_priced_saved_loaded_cut_trained_and_shortened_again(
         assert all(torch.equal(a, b) for a, b in zip(bare(images()), expected, strict=True))
     assert not candidates(bare)
     save_checkpoint(Checkpoint.of(bare), tmp_path / "bare.safetensors")
-    bare = load_checkpoint(tmp_path / "bare.safetensors").detector().train()
+    bare = load_checkpoint(tmp_path / "bare.safetensors").build().train()
     sum(level.square().mean() for level in bare(images())).backward()  # type: ignore[union-attr]
     assert all(parameter.grad is not None for parameter in bare.parameters())
 

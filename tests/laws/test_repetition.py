@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask
@@ -16,7 +17,7 @@ from secateur.pruning.surgery import cut, mask
 def test_saved_and_loaded_cut_gives_the_same_outputs(subject: Any, tmp_path: Path) -> None:
     small = cut(subject.detector, subject.graph, subject.random_plan(3))
     save_checkpoint(Checkpoint.of(small), tmp_path / "small.safetensors")
-    loaded = load_checkpoint(tmp_path / "small.safetensors").detector()
+    loaded = load_checkpoint(tmp_path / "small.safetensors").build()
     assert loaded.names == small.names
     with torch.no_grad():
         outputs = zip(small(subject.images()), loaded(subject.images()), strict=True)

@@ -21,9 +21,9 @@ from secateur.cli import main
 from secateur.compression import measuring
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.prediction import media as reading
 
 Run = Callable[..., Path]

@@ -14,8 +14,8 @@ from bright_rectangles import GREEN, RED, WHITE, BrightRectangles, picture
 from PIL import Image
 
 import secateur
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
 
 SCENE = picture(80, 160, (RED, (10, 20, 60, 70)), (GREEN, (100, 0, 120, 20)))
 
@@ -276,7 +276,7 @@ def test_height_and_width_may_be_given() -> None:
 def test_a_network_is_asked_like_its_checkpoint(tiny_weights: Path) -> None:
     checkpoint = load_checkpoint(tiny_weights)
     first = secateur.predict(checkpoint, SCENE, image_size=64, conf=0.001, device="cpu")
-    second = secateur.predict(checkpoint.detector(), SCENE, image_size=64, conf=0.001, device=torch.device("cpu"))
+    second = secateur.predict(checkpoint.build(), SCENE, image_size=64, conf=0.001, device=torch.device("cpu"))
     assert len(first) > 0 and np.array_equal(first.xyxy, second.xyxy)
 
 

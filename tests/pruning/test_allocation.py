@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Chain, ConvNorm
 from torch import Tensor, nn
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from networks import Chain, ConvNorm
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from chain_subjects import chained, silenced
 from law_subjects import enliven, subject_named
-from secateur.detector.chains import ChainBlock
-from secateur.detector.checkpoint import Checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import parse_topology
 from secateur.errors import UserError
+from secateur.families.yolov5.chains import ChainBlock
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import parse_topology
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.depth import candidates, choose, members, removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES, layer_scores
@@ -92,7 +92,7 @@ def test_shortcuts_that_are_listed_go_with_their_blocks() -> None:
         expected = silenced(detector, gone)(images())
         for a, b in zip(expected, short(images()), strict=True):
             torch.testing.assert_close(a, b)
-    again = Checkpoint.of(short).detector()
+    again = Checkpoint.of(short).build()
     assert torch.equal(again(images())[0], short(images())[0])
     with pytest.raises(UserError, match="2 shortcuts are given for 3 blocks"):
         config["backbone"][1] = [-1, 3, "C3", [8, [True, False]]]

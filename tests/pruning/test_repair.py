@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import Tensor, nn
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from networks import Chain, ConvNorm, enliven, keep_every_other
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_

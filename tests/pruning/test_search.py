@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import Chain
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from networks import Chain
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats, trace

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import nn
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from networks import Chain, ConvNorm, enliven, keep_every_other
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.graph import ChannelGraph, trace
 
 tp = pytest.importorskip("torch_pruning")

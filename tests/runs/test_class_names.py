@@ -11,8 +11,9 @@ import torch
 
 from commands_run import pruning, sentence
 from secateur.cli import main
-from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
-from secateur.detector.start import for_classes
+from secateur.families.loading import load_checkpoint
+from secateur.families.starting import for_classes
+from secateur.networks.checkpoint import save_checkpoint
 
 FAST = ["--img", "64", "--workers", "0"]
 DIGITS = dict(enumerate("0123456789"))

@@ -14,8 +14,9 @@ from killing import killed_after
 from law_subjects import enliven
 from secateur.cli import main
 from secateur.compression import heal as healing
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.rounds import Rounds
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 def weights(tiny_weights: Path, tmp_path: Path) -> Path:
     """Of a detector that sees something everywhere."""
     checkpoint = load_checkpoint(tiny_weights)
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     assert isinstance(detector, Detector)
     enliven(detector)
     with torch.no_grad():

@@ -12,7 +12,8 @@ import torch
 
 from killing import killed_after
 from law_subjects import subject_named
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.runs.options import RunOptions
 from secateur.runs.recipes.recipe import available
 from secateur.runs.run import run_recipe
@@ -84,7 +85,7 @@ def test_runs_from_end_to_end(name: str, undisturbed: tuple[dict[str, Any], Path
     sparser = final["sparsity"] > dense["sparsity"] + 0.2
     assert smaller or sparser
     checkpoint = load_checkpoint(folder / "final.safetensors")
-    assert sum(t.numel() for n, t in checkpoint.detector().named_parameters()) == final["parameters"]
+    assert sum(t.numel() for n, t in checkpoint.build().named_parameters()) == final["parameters"]
     if sparser:
         held = {name: mask for name, mask in checkpoint.masks.items() if not mask.all()}
         assert held

@@ -15,8 +15,8 @@ from commands_run import sentence
 from killing import killed_after
 from secateur.cli import main
 from secateur.data.synthetic import generate
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
 from secateur.training.state import read_state, write_state
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -208,7 +208,7 @@ def test_a_head_that_was_put_into_another_order_goes_on(tiny_weights: Path, data
     with killed_after(4):
         begun_in_python(tiny_weights, data)
     tuned = begun_in_python(tiny_weights, data)
-    assert isinstance(tuned, secateur.detector.checkpoint.Checkpoint)
+    assert isinstance(tuned, secateur.networks.checkpoint.Checkpoint)
     assert tuned.names == {0: "square", 1: "disc", 2: "triangle"}
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from killing import Killed, killed_after
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
 from secateur.runs.options import RunOptions
 from secateur.runs.progress import Progress
 from secateur.runs.run import run_recipe
@@ -213,7 +213,7 @@ def test_a_wrong_option_is_found_before_anything_is_written(
 def test_weights_of_the_same_classes_in_another_order_are_trained_first(
     tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    from secateur.detector.checkpoint import save_checkpoint
+    from secateur.networks.checkpoint import save_checkpoint
 
     checkpoint = load_checkpoint(tiny_weights)
     turned = dict(enumerate(reversed(checkpoint.names.values())))

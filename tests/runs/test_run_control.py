@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from killing import Killed, killed_after
-from secateur.detector.checkpoint import Stage, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Stage, save_checkpoint
 from secateur.runs.options import RunOptions
 from secateur.runs.progress import Progress
 from secateur.runs.recipes.recipe import load_recipe

@@ -10,7 +10,8 @@ import pytest
 
 from commands_run import pruning, sentence, training
 from secateur.cli import main
-from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import save_checkpoint
 
 FAST = ["--img", "64", "--workers", "0"]
 
@@ -46,7 +47,7 @@ def classes_of(summary: dict[str, object]) -> list[str]:
 def test_its_head_and_its_names_have_one_class(trained: Path) -> None:
     checkpoint = load_checkpoint(trained)
     assert checkpoint.names == {0: "object"} and checkpoint.nc == 1 and checkpoint.single_cls
-    assert checkpoint.detector().head.m[0].out_channels == 3 * 6
+    assert checkpoint.build().head.m[0].out_channels == 3 * 6
     assert json.loads((trained.parents[1] / "summary.json").read_text())["per_class"][0]["name"] == "object"
 
 

@@ -13,11 +13,11 @@ import pytest
 from killing import Killed, killed_after
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
-from secateur.compression.context import Context
 from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
 from secateur.pruning.settings import Guards, ScoreSettings
 from secateur.report.sweep_table import cliff_row
 from secateur.runs.folders import Place

@@ -11,7 +11,7 @@ import yaml
 
 from killing import killed_after
 from secateur.cli import main
-from secateur.detector.checkpoint import load_checkpoint
+from secateur.families.loading import load_checkpoint
 
 METHODS = {
     "weights": ("train", "--target-sparsity 0.5 --pruning-pattern 4x1 --cooldown-epochs 1"),

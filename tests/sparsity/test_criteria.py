@@ -9,8 +9,8 @@ import pytest
 import torch
 from weight_training import EVERY_BATCH, PATIENT, narrow_detector, scored, train
 
-from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.criteria import WEIGHT_CRITERIA
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning

@@ -13,8 +13,8 @@ import torch
 from interrupted import check_resumption
 from torch import Tensor
 
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
 from secateur.pruning.graph import Ids
 from secateur.sparsity.channels.distribution import distribution
 from secateur.sparsity.channels.gamma import GammaPenalty

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from weight_training import BATCHES, EVERY_BATCH, Each, narrow_detector, train, weights_of, zeros
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.hold import HoldMasks
 from secateur.sparsity.settings import WeightSettings
 from secateur.training.loop import fit
@@ -43,7 +44,7 @@ def test_masks_of_a_checkpoint_hold_in_model_average_and_files(tmp_path: Path) -
                 assert (weight[~mask] == 0).all() and (weight[mask] != 0).all()
 
     hooks = [HoldMasks(start.masks), keep, Each(look)]
-    result = fit(start.detector(), BATCHES, SHORT, folder=tmp_path, hooks=hooks, evaluate=evaluate)
+    result = fit(start.build(), BATCHES, SHORT, folder=tmp_path, hooks=hooks, evaluate=evaluate)
     for file in (result.best, result.last):
         saved = load_checkpoint(file)
         assert saved.masks.keys() == start.masks.keys()
@@ -76,7 +77,7 @@ def test_masks_of_another_detector_are_refused(masks: dict[str, Tensor], message
 def test_lock_keeps_the_zeros_that_are_there_and_makes_no_others(tmp_path: Path) -> None:
     start = replace(masked_start(), masks={})  # the zeros themselves are what counts
     trained = train(tmp_path, LOCK, start=start, settings=SHORT)
-    expected = zeros(weights_of(start.detector()))
+    expected = zeros(weights_of(start.build()))
     assert expected > 0.02
     for detector in (trained.run.detector, trained.run.ema.detector, trained.last, trained.best):
         for name, weight in weights_of(detector).items():

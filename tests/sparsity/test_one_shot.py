@@ -12,11 +12,12 @@ from torch.nn.utils import prune
 
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.sparsity.one_shot import zero_weights
 from secateur.sparsity.patterns import to_matrix
 from secateur.sparsity.settings import OneShotSettings
@@ -28,7 +29,7 @@ def dense(tiny_weights: Path) -> Checkpoint:
 
 
 def convolutions(checkpoint: Checkpoint) -> list[str]:
-    modules = checkpoint.detector().named_modules()
+    modules = checkpoint.build().named_modules()
     return [f"{name}.weight" for name, module in modules if isinstance(module, nn.Conv2d)]
 
 
@@ -52,7 +53,7 @@ def test_every_convolution_loses_the_smallest_of_its_weights(dense: Checkpoint) 
 
 def test_it_prunes_what_torch_prunes(dense: Checkpoint) -> None:
     pruned, _ = zero_weights(dense, OneShotSettings(unstructured=0.37))
-    oracle = dense.detector()
+    oracle = dense.build()
     for module in oracle.modules():
         if isinstance(module, nn.Conv2d):
             prune.l1_unstructured(module, "weight", amount=0.37)
@@ -151,7 +152,7 @@ def test_published_accuracy_of_yolov5n_with_zeros(reference_dir: Path, share: fl
     pruned, _ = zero_weights(checkpoint, OneShotSettings(unstructured=share))
     index = scan(config, "val", cache=False, progress=False)
     settings = ValSettings(workers=0, order="stock")  # as the figures were made
-    metrics = validate(TorchPredictor(pruned.detector()), index, settings, progress=False)
+    metrics = validate(TorchPredictor(pruned.build()), index, settings, progress=False)
     assert (metrics.mAP50, metrics.mAP50_95) == pytest.approx(PUBLISHED[share], abs=0.006)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
 from secateur.pruning.statistics import collect
@@ -48,9 +49,9 @@ def test_all_norms_are_penalised_and_all_convolutions_but_those_of_detect(tiny_w
     start = load_checkpoint(tiny_weights)
     gamma, conv = penalty_hooks(start, SparsifySettings(penalty="both"), SETTINGS, 24)
     assert isinstance(gamma, GammaPenalty) and isinstance(conv, ConvPenalty)
-    modules = dict(start.detector().named_modules())
+    modules = dict(start.build().named_modules())
     assert set(gamma.norms) == {n for n, m in modules.items() if isinstance(m, torch.nn.BatchNorm2d)}
-    head = f"model.{len(start.detector().model) - 1}."
+    head = f"model.{len(start.build().model) - 1}."
     convolutions = {n for n, m in modules.items() if isinstance(m, torch.nn.Conv2d)}
     assert {axis.layer for axis in conv.axes} == {name for name in convolutions if not name.startswith(head)}
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_penalised_is_refused_before_the_training(tiny_weights: P
 def test_a_fused_checkpoint_has_no_scales_and_is_told_what_works(
     rate: float, options: dict[str, object], option: str, tiny_weights: Path
 ) -> None:
-    fused = Checkpoint.of(load_checkpoint(tiny_weights).detector().fused())
+    fused = Checkpoint.of(load_checkpoint(tiny_weights).build().fused())
     sparsify = SparsifySettings(rate=rate, **options)  # type: ignore[arg-type]
     words = f"{option} acts on the scales of batch norms, but the checkpoint is fused"
     with pytest.raises(UserError, match=words) as error:
@@ -124,7 +125,7 @@ def test_a_fused_checkpoint_has_no_scales_and_is_told_what_works(
     # What the sentence advises works.
     only = SparsifySettings(penalty="conv")
     assert [type(hook) for hook in penalty_hooks(fused, only, SETTINGS, 24)] == [ConvPenalty]
-    detector = fused.detector()
+    detector = fused.build()
     graph = trace(detector)
     for criterion in ("l1", "l2"):
         assert (score(criterion, graph, collect(detector, graph)) > 0).all()
@@ -166,7 +167,7 @@ def test_sparse_training_with_everything_on(tiny_weights: Path, tmp_path: Path) 
     settings = dataclasses.replace(SETTINGS, epochs=2, hyp=Hyp(warmup_epochs=0))
     start = load_checkpoint(tiny_weights)
     hooks = penalty_hooks(start, sparsify, settings, 24)
-    result = fit(start.detector(), ToyBatches(3, 8), settings, folder=tmp_path, hooks=hooks)
+    result = fit(start.build(), ToyBatches(3, 8), settings, folder=tmp_path, hooks=hooks)
     saved = load_checkpoint(result.last)
     zeros = sum(int((t == 0).sum()) for n, t in saved.tensors.items() if n.endswith("bn.weight"))
     assert zeros > 0

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.sparsity.patterns import parse_pattern, to_matrix, zeros_per_block
 from secateur.sparsity.selection import check_bounds, check_target, present_sparsity, prunable_layers, select
 

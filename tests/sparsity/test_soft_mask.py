@@ -11,7 +11,7 @@ import torch
 from interrupted import check_resumption
 from torch import Tensor
 
-from secateur.detector.model import Detector
+from secateur.families.yolov5.model import Detector
 from secateur.pruning.graph import Ids
 from secateur.sparsity.channels.gamma import GammaPenalty
 from secateur.sparsity.channels.soft_mask import SoftMask, factors

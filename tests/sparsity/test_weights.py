@@ -22,8 +22,9 @@ from weight_training import (
     zeros,
 )
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.patterns import to_matrix
 from secateur.sparsity.schedules import SPARSITY_SCHEDULES
 from secateur.sparsity.settings import WeightSettings

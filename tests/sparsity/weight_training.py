@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import parse_topology
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import parse_topology
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.training.hooks import Hook
@@ -74,12 +75,12 @@ class Trained:
     @cached_property
     def last(self) -> Detector:
         """Read from the file."""
-        return load_checkpoint(self.result.last).detector()
+        return load_checkpoint(self.result.last).build()
 
     @cached_property
     def best(self) -> Detector:
         """Read from the file."""
-        return load_checkpoint(self.result.best).detector()
+        return load_checkpoint(self.result.best).build()
 
 
 def train(
@@ -95,7 +96,7 @@ def train(
     resume: bool = False,
 ) -> Trained:
     """Trains with other hooks before and after the pruning."""
-    detector = detector or (start.detector() if start is not None else narrow_detector())
+    detector = detector or (start.build() if start is not None else narrow_detector())
     start = start or Checkpoint.of(detector)
     pruning, keep = WeightPruning(options, start), Keep()
     hooks = [*before, pruning, *after, keep]
@@ -154,7 +155,7 @@ def check_resumption(folder: Path, options: WeightSettings, start: Checkpoint | 
             train(folder / "b", options, settings=settings, start=start, after=[Die(step)], resume=resume)
         resume = True
     # The values that the detector has now must not matter.
-    other = start.detector() if start is not None else narrow_detector(5)
+    other = start.build() if start is not None else narrow_detector(5)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.5)

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.detector.checkpoint import load_checkpoint
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
 from secateur.training.batchnorm import CrossProcessBatchNorm2d
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
@@ -225,7 +225,7 @@ def test_hooks_fire_at_optimizer_steps_only_and_an_epoch_leaves_nothing_pending(
 def test_checkpoints_hold_the_average_and_the_detector_comes_back_plain(tmp_path: Path) -> None:
     keep, detector = Keep(), toy_detector()
     result = fit(detector, ToyBatches(), SETTINGS, folder=tmp_path, hooks=[keep], evaluate=evaluate)
-    saved = load_checkpoint(result.last).detector().state_dict()
+    saved = load_checkpoint(result.last).build().state_dict()
     for name, value in keep.run.ema.detector.state_dict().items():
         torch.testing.assert_close(saved[name].float(), value.half().float(), rtol=0, atol=0)
     assert result.best.is_file() and load_checkpoint(result.best).image_size == SETTINGS.image_size

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from secateur.data.index import Counts, Index
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import Topology
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
-from secateur.training.anchors import best_possible_recall, box_sizes, fit_anchors_
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
 from secateur.training.hyp import Hyp, load_hyp
@@ -190,7 +191,7 @@ def test_a_number_of_anchors_means_computed_ones(name: str, check: bool, tmp_pat
     topology = Topology.from_yaml(name, nc=3, anchors=0 if name == "yolov5-p2" else 3)
     assert topology.anchors_pending
     topology = topology.with_widths(dict.fromkeys(topology.widths, 8))
-    detector = Checkpoint.of(Detector(topology)).detector()
+    detector = Checkpoint.of(Detector(topology)).build()
     neutral = detector.head.anchors.clone()
     sizes = [(12.0 * 1.3**i, 18.0 * 1.3**i) for i in range(9)] * 3
     index = index_of(sizes)
@@ -205,7 +206,7 @@ def test_a_number_of_anchors_means_computed_ones(name: str, check: bool, tmp_pat
     # They are as the boxes are: half as wide again as high.
     assert ((pixels[:, 1] / pixels[:, 0] - 1.5).abs() < 0.2).all()
     saved = load_checkpoint(result.last)
-    assert not saved.topology.anchors_pending and torch.equal(saved.detector().head.anchors, anchors.half().float())
+    assert not saved.topology.anchors_pending and torch.equal(saved.build().head.anchors, anchors.half().float())
     assert np.allclose(saved.topology.anchors, pixels.flatten().view(len(anchors), -1))
 
 
@@ -220,7 +221,7 @@ def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
     save_checkpoint(checkpoint, tmp_path / "fresh.safetensors")
     assert load_checkpoint(tmp_path / "fresh.safetensors").topology.anchors_pending
     told = "The anchors are neutral: the model file asks for computed ones"
-    TorchPredictor(checkpoint.detector())
+    TorchPredictor(checkpoint.build())
     assert caplog.text.count(told) == 1
     fit_anchors_(detector, index_of([(20, 20), (50, 50)]), 320, 4.0)
     TorchPredictor(detector)

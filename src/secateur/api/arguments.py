@@ -14,17 +14,18 @@ from torch import nn
 
 from secateur.api.images import Source, described
 from secateur.api.options import number, title_of, typed
-from secateur.compression.context import Context
 from secateur.compression.heal import heal
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings
 from secateur.data.config import DataConfig, load_data_config
 from secateur.deploy.runtimes import is_exported, runtime_of
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
+from secateur.networks.checkpoint import Checkpoint
 from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
 Model = Checkpoint | nn.Module | str | Path
@@ -38,7 +39,7 @@ Device = str | int | torch.device
 
 def network_of(model: Model) -> nn.Module:
     """The network of a checkpoint or of the file of one, or the network itself."""
-    return model if isinstance(model, nn.Module) else checkpoint_of(model).detector()
+    return model if isinstance(model, nn.Module) else checkpoint_of(model).build()
 
 
 def checkpoint_of(model: Model) -> Checkpoint:
@@ -69,7 +70,7 @@ def detector_of(function: Callable[..., Any], model: Model) -> Checkpoint:
     if not checkpoint.strides:
         raise UserError(
             f"{title_of(function)} needs a detector, and this is a {checkpoint.architecture}: "
-            "secateur.detector.architecture.DetectionNetwork lists what a detector offers."
+            "secateur.networks.architecture.DetectionNetwork lists what a detector offers."
         )
     return checkpoint
 

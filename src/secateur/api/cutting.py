@@ -29,10 +29,10 @@ from secateur.compression.latency_table import latency_table
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.compression.speed.rounding import decided_guards
-from secateur.detector.checkpoint import Checkpoint
-from secateur.detector.model import Detector
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import allocation, importance, surgery
 from secateur.pruning import graph as graphs
 from secateur.pruning.budget import budgets_from
@@ -58,8 +58,8 @@ def trace(model: Model, *inputs: Any) -> ChannelGraph:
         model: a checkpoint, the file of one, a detector, or any network, which is left as it was.
         inputs: what the network is called with; a detector and networks that take one image need none.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> graph = trace(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> graph.price(image_size=320).parameters
     1767976
@@ -127,8 +127,8 @@ def score(
     Raises:
         UserError: the criterion reads gradients, and there is nothing to take them from.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
     >>> score(detector, trace(detector), "l2").min() > 0
     np.True_
@@ -154,7 +154,7 @@ def score(
         context = given.known_to(checkpoint)
         if context.pictures is None:
             raise UserError(f"The criterion {criterion} reads images: give images= or data=, or criterion='l2'.")
-        return cutting.score_channels(checkpoint.detector().to(context.device), graph, context, settings)
+        return cutting.score_channels(checkpoint.build().to(context.device), graph, context, settings)
 
 
 def allocate(
@@ -167,8 +167,8 @@ def allocate(
         per_saving: divide every score by what the unit saves of the budget's cost.
         options: budgets by the names of their costs, and the fields of `Guards`.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
     >>> graph = trace(detector)
     >>> plan = allocate(graph, score(detector, graph, "l2"), flops=0.5, params=0.6, image_size=640)
@@ -196,8 +196,8 @@ def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Checkpoint | nn.Module
     """A new, smaller model; the old one is left alone. That of a checkpoint, or of its file, is a checkpoint, which
     notes the plan in its history.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
     >>> graph = trace(detector)
     >>> plan = allocate(graph, score(detector, graph, "l2"), percent=0.3)
@@ -221,8 +221,8 @@ def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network: ...
 def mask(network: Model, graph: ChannelGraph, plan: Plan) -> nn.Module:
     """A network of the same size whose removed channels are silent: it computes what the cut network computes.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
     >>> graph = trace(detector)
     >>> silent = mask(detector, graph, allocate(graph, score(detector, graph, "l2"), percent=0.3))
@@ -272,8 +272,8 @@ def prune(
         UserError: images that cannot be read, or a budget out of reach.
 
     >>> small = prune("best.pt", images="images/", flops=0.5, heal=True)  # doctest: +SKIP
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> small = prune(checkpoint, criterion="l2", params=0.5)
     >>> small.plan["after"]["parameters"] < 0.51 * small.plan["before"]["parameters"]
@@ -358,8 +358,8 @@ def repair(
         rgb: arrays among the images hold RGB.
         options: the fields of `RepairSettings`.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> graph = trace(checkpoint)
     >>> plan = allocate(graph, score(checkpoint, graph, "l2"), percent=0.3)

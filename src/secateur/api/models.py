@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from secateur.api.arguments import Model, checkpoint_of
-from secateur.detector.checkpoint import load_checkpoint, save_checkpoint
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import save_checkpoint
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -22,7 +23,7 @@ def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = 
         cfg: model YAML, or a name of the family, for a `.pt` that holds a state dict and no network.
 
     >>> checkpoint = load("yolov5n.pt")  # doctest: +SKIP
-    >>> detector = checkpoint.detector()  # doctest: +SKIP
+    >>> detector = checkpoint.build()  # doctest: +SKIP
     >>> from torchvision.models import resnet18
     >>> save(resnet18(), "whole.safetensors")
     >>> network = load("whole.safetensors", network=resnet18())
@@ -35,8 +36,8 @@ def save(model: Model, path: str | Path) -> None:
     """Writes one `.safetensors` file: of a checkpoint, or of the file of one, with its plan and history; or of any
     network.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> save(Detector(Topology.from_yaml("yolov5n", nc=3)), "fresh.safetensors")
     """
     save_checkpoint(checkpoint_of(model), path)

@@ -12,7 +12,7 @@ from secateur.api.arguments import Data, Device, Model, checkpoint_of, context_o
 from secateur.api.images import Source
 from secateur.api.options import settings_of, typed
 from secateur.compression import layers as shortening
-from secateur.detector.checkpoint import Checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import depth
 from secateur.pruning.settings import LayerSettings, RepairSettings
 from secateur.sparsity.one_shot import zero_weights
@@ -34,8 +34,8 @@ def remove(model: Model, blocks: str | Iterable[str]) -> Checkpoint | nn.Module:
 
     That of a checkpoint, or of its file, is a checkpoint, which notes them in its plan and history.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> from secateur.pruning.depth import candidates
     >>> detector = Detector(Topology.from_yaml("yolov5n", nc=3))
     >>> [block.name for block in candidates(detector)][:2]
@@ -72,8 +72,8 @@ def shorten(
         rgb: arrays among the images hold RGB.
         options: the fields of `LayerSettings` (`layer_score="gamma"` reads no images) and `RepairSettings`.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> len(shorten(checkpoint, 2, layer_score="gamma").plan["removed_blocks"])
     2
@@ -95,8 +95,8 @@ def zero(checkpoint: Model, share: float, **options: Any) -> Checkpoint:
         share: of the weights, between 0 and 1.
         options: `scope` ("layer" or "global"), `pattern` ("1x1", "4x1", "2:4", ...), `exclude` (patterns of names).
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> checkpoint = zero(Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3))), 0.5, pattern="2:4")
     >>> float((checkpoint.tensors["model.1.conv.weight"] == 0).float().mean())
     0.5

@@ -27,7 +27,6 @@ from secateur.api.arguments import (
 )
 from secateur.api.images import Source, described, each_image, is_one
 from secateur.api.options import number, settings_of, typed
-from secateur.compression.context import known_data
 from secateur.compression.measuring import evaluate as measure
 from secateur.compression.measuring import open_detector, split_index, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
@@ -35,14 +34,16 @@ from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about, format_of
 from secateur.deploy.int8.pictures import calibration_pictures
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
+from secateur.families.context import known_data
+from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
+from secateur.networks.checkpoint import Checkpoint
 from secateur.prediction.detections import check_supervision, to_detections
 from secateur.prediction.predicting import Asker
 from secateur.prediction.settings import BoxSettings
@@ -75,8 +76,8 @@ def finetune(
         options: the fields of `TrainSettings`, `WeightSettings` and `DistillSettings`.
 
     >>> from secateur.data.synthetic import generate
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> data = generate("shapes", images=(8, 4, 4), size=64, classes=3)
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> tuned = finetune(checkpoint, data, "tuned", epochs=1, image_size=64, batch_size=4, workers=0)
@@ -122,8 +123,8 @@ def evaluate(
         UserError: it knows other classes, or the data set has no such split.
 
     >>> from secateur.data.synthetic import generate
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> data = generate("pictures", images=(4, 4, 4), size=64, classes=3)
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> 0 <= evaluate(checkpoint, data, image_size=64, workers=0).mAP50 <= 1
@@ -170,8 +171,8 @@ def export(
     Raises:
         UserError: no format has the ending, the one named by `format` has another, or the export fails.
 
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> export(checkpoint, "fresh.onnx", image_size=64).name
     'fresh.onnx'
@@ -185,7 +186,7 @@ def export(
         index = split_index(config, "train", objects=False) if config is not None else None
         channels = detector.architecture.channels
         seen = calibration_pictures(index, sides, limit, channels=channels) if index is not None else []
-    write(detector.detector(), path, size, settings, about=about(detector), pictures=seen)
+    write(detector.build(), path, size, settings, about=about(detector), pictures=seen)
     return Path(path)
 
 
@@ -249,8 +250,8 @@ def predict(
         UserError: an image cannot be read, there is no such class, or supervision is not installed.
 
     >>> import numpy as np
-    >>> from secateur.detector.model import Detector
-    >>> from secateur.detector.topology import Topology
+    >>> from secateur.families.yolov5.model import Detector
+    >>> from secateur.families.yolov5.topology import Topology
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> found = predict(checkpoint, np.zeros((48, 64, 3), np.uint8), image_size=64)
     >>> found.xyxy.shape, len(found.data["class_name"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from secateur.data.index import Index
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def export(options: ExportOptions) -> Summary:
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.deploy.int8.accuracy import int8_costs
-    from secateur.detector.checkpoint import load_checkpoint
+    from secateur.families.loading import load_checkpoint
 
     weights = require(options.weights, "--weights", "best.pt")
     each = options.export.each()
@@ -67,7 +67,7 @@ def export(options: ExportOptions) -> Summary:
             written.append({"format": settings.format, **result.to_dict()})
         if measured_on is not None and options.measure:
             files = {entry["format"]: folder / entry["file"] for entry in written}
-            costs = int8_costs(checkpoint.detector(), files, measured_on, image_size)
+            costs = int8_costs(checkpoint.build(), files, measured_on, image_size)
             written = [{**entry, "accuracy": costs[entry["format"]]} for entry in written]
         summary = {"command": "export", "model": describe(checkpoint, image_size)}
         return finish(folder, summary | {"export": written[0], "files": written})
@@ -102,9 +102,9 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:
     """The images that int8 is measured on, or its accuracy held; None where neither is asked for or can be."""
-    from secateur.compression.context import known_data
     from secateur.compression.measuring import split_index
     from secateur.data.config import load_data_config
+    from secateur.families.context import known_data
 
     asked = options.measure or options.export.accuracy_drop > 0
     if not asked or not options.data or options.export.precision != "int8":

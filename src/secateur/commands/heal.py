@@ -39,12 +39,12 @@ class HealOptions:
 )
 def heal(options: HealOptions) -> Summary:
     """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
-    from secateur.compression.context import Context, known_data
     from secateur.compression.heal import UNLABELLED
     from secateur.compression.measuring import usable_size
     from secateur.data.config import load_data_config, pictures
-    from secateur.detector.checkpoint import load_checkpoint
     from secateur.distillation.teacher import teacher_file
+    from secateur.families.context import Context, known_data
+    from secateur.families.loading import load_checkpoint
     from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
 

@@ -32,15 +32,15 @@ class InfoOptions:
 def info(options: InfoOptions) -> Summary:
     """Prints the summary; writes nothing."""
     from secateur.compression.measuring import describe, size_of, usable_size
-    from secateur.detector.checkpoint import load_checkpoint
-    from secateur.detector.soundness import flaw_of
-    from secateur.detector.summary import summary
     from secateur.evaluation.cost import layer_flops
+    from secateur.families.loading import load_checkpoint
+    from secateur.families.summary import summary
+    from secateur.networks.soundness import flaw_of
 
     checkpoint = load_checkpoint(options.file, sound=False)
     image_size = sizes.square_as_one(usable_size(checkpoint, options.image_size))
     model = describe(checkpoint, image_size)
-    described = summary(checkpoint, image_size, layer_flops(checkpoint.detector(), image_size))
+    described = summary(checkpoint, image_size, layer_flops(checkpoint.build(), image_size))
     size = size_of(Path(options.file))
     print(checkpoint)
     print(described.line() + (f", {size:.2f} MB" if size is not None else ""))

@@ -39,7 +39,7 @@ def latency(options: LatencyOptions) -> Summary:
     """Measures afresh; what is measured is also what `--ms` uses here from now on."""
     from secateur.compression.latency_table import latency_table
     from secateur.compression.measuring import usable_size
-    from secateur.detector.checkpoint import load_checkpoint
+    from secateur.families.loading import load_checkpoint
 
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)
     if options.out and not options.out.endswith(".json"):
@@ -47,7 +47,7 @@ def latency(options: LatencyOptions) -> Summary:
     usable_path(options.out)
     checkpoint = load_checkpoint(require(options.weights, "--weights", "best.pt"))
     size = sizes.square_as_one(usable_size(checkpoint, options.image_size))
-    table = latency_table(checkpoint.detector(), size, settings, refresh=True)
+    table = latency_table(checkpoint.build(), size, settings, refresh=True)
     with options.place.new("latency") as folder:
         return _saved(table, options, folder, size)
 

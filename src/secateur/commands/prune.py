@@ -68,10 +68,10 @@ class PruneOptions:
 )
 def prune(options: PruneOptions) -> Summary:
     """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
-    from secateur.compression.context import Context, known_data
     from secateur.compression.measuring import usable_size
     from secateur.data.config import load_data_config, pictures
-    from secateur.detector.checkpoint import load_checkpoint
+    from secateur.families.context import Context, known_data
+    from secateur.families.loading import load_checkpoint
     from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
 

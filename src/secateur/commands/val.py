@@ -51,10 +51,10 @@ class ValOptions:
 @command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed", lambda: ValOptions, order=80)
 def val(options: ValOptions) -> Summary:
     """Evaluates one file; the summary goes into a fresh folder."""
-    from secateur.compression.context import known_data
     from secateur.compression.measuring import split_index
     from secateur.data.config import load_data_config
     from secateur.evaluation.validate import validate
+    from secateur.families.context import known_data
     from secateur.report.pictures import draw_evaluation
 
     weights = require(options.weights, "--weights", "best.pt")
@@ -102,10 +102,10 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSiz
     """What predicts, the image size in pixels, the `model` part of the summary, and the line about the model."""
     from secateur.compression.measuring import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
-    from secateur.detector.checkpoint import load_checkpoint
-    from secateur.detector.summary import summary
     from secateur.evaluation.cost import layer_flops
     from secateur.evaluation.predictor import TorchPredictor
+    from secateur.families.loading import load_checkpoint
+    from secateur.families.summary import summary
     from secateur.machine import pick_device
 
     device, file = pick_device(options.device), Path(weights)
@@ -118,8 +118,8 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSiz
         return predictor, size, model, f"{weights}: {runtime_of(file).title}, {predictor.nc} classes"
     checkpoint = load_checkpoint(weights)
     size = usable_size(checkpoint, options.image_size)
-    network = checkpoint.detector().to(device)
-    described = summary(checkpoint, size, layer_flops(checkpoint.detector(), size))
+    network = checkpoint.build().to(device)
+    described = summary(checkpoint, size, layer_flops(checkpoint.build(), size))
     model = describe(checkpoint, size)
     predictor = TorchPredictor(network, options.precision, single_cls=checkpoint.single_cls)
     return predictor, size, model, f"{weights}: {described.line()}"

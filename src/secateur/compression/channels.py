@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compression.context import Context
 from secateur.compression.images import ContextEvidence, require_loss
 from secateur.compression.latency_table import traced
 from secateur.compression.measuring import evaluator, split_index, val_settings
@@ -17,9 +16,10 @@ from secateur.compression.repair import refresh_norms_, repair_of
 from secateur.compression.rounds import kept_in
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
-from secateur.detector.checkpoint import Checkpoint, Stage
-from secateur.detector.model import Detector
+from secateur.families.context import Context
+from secateur.families.yolov5.model import Detector
 from secateur.files import read_json, write_json
+from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
@@ -54,7 +54,7 @@ class Decision:
     @staticmethod
     def load(file: Path, checkpoint: Checkpoint) -> Decision:
         """Reads a saved plan for the checkpoint that it was made for."""
-        return Decision.of(Plan.from_dict(read_json(file)), checkpoint.detector())
+        return Decision.of(Plan.from_dict(read_json(file)), checkpoint.build())
 
     def save(self, folder: Path, curve: Cliff | None) -> None:
         """Writes plan.json, and cliff.json with its picture."""
@@ -78,7 +78,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     # A later cut starts from a smaller network, of which only a bound is known yet.
     first = context.rounds == 1 and not context.mark
     if first or settings.guards.exclude:
-        graph = traced_for(checkpoint, checkpoint.detector(), context, settings)
+        graph = traced_for(checkpoint, checkpoint.build(), context, settings)
         order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
         size = context.image_size
         allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
@@ -99,7 +99,7 @@ def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: Channel
     budgets = [budget for budget in settings.budgets if budget.cost != "ms" and not COSTS[budget.cost].removes]
     if not budgets:
         return
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     reference = costs_of(trace(detector), budgets, context.image_size)
     cuts = int(context.mark.removeprefix("-") or 1)
     graph = trace(remove(detector, [block.name for block in candidates(detector, any_layer=True)]))
@@ -166,13 +166,13 @@ def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, set
         UserError: there is no table for it, see `latency_table`.
     """
     dense = checkpoint if context.dense is None else context.dense
-    return traced(detector, dense.detector(), context.image_size, settings)
+    return traced(detector, dense.build(), context.image_size, settings)
 
 
 def repair_for(checkpoint: Checkpoint, context: Context, settings: RepairSettings) -> Repair[Detector]:
     """The repair of cuts of a checkpoint's detector; what it measures serves the decision and the cut."""
     context = context.known_to(checkpoint)
-    return repair_of(checkpoint.detector().to(context.device), context, settings, checkpoint.masks)
+    return repair_of(checkpoint.build().to(context.device), context, settings, checkpoint.masks)
 
 
 def dense_costs(
@@ -185,7 +185,7 @@ def dense_costs(
     names = " ".join(dict.fromkeys(budget.cost for budget in budgets))
     costs: dict[str, float] = context.memory.step(
         f"dense {names}",
-        lambda: costs_of(replace(trace(dense.detector()), timing=graph.timing), budgets, context.image_size),
+        lambda: costs_of(replace(trace(dense.build()), timing=graph.timing), budgets, context.image_size),
     )
     return costs
 
@@ -232,7 +232,7 @@ def score_channels(detector: Detector, graph: ChannelGraph, context: Context, se
 
 def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
     """The smaller detector, without any repair."""
-    smaller = cut(without_removed_blocks(checkpoint.detector(), decision.plan), decision.graph, decision.plan)
+    smaller = cut(without_removed_blocks(checkpoint.build(), decision.plan), decision.graph, decision.plan)
     return _finished(checkpoint, smaller, decision, repaired=False)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compression.context import Context
 from secateur.compression.images import pixels
 from secateur.compression.measuring import split_index
 from secateur.compression.training import check_trainable
@@ -17,14 +16,15 @@ from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.data.index import Index, content_signature
-from secateur.detector.architectures.yolov5 import YOLOv5
-from secateur.detector.checkpoint import Checkpoint, Stage
-from secateur.detector.model import Detector
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.pairing import check_pair, neck_channels
 from secateur.distillation.settings import DistillSettings, HealSettings
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.sparsity.hold import HoldMasks
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
@@ -81,7 +81,7 @@ def check_teacher(student: Checkpoint, teacher: Checkpoint, name: str = "") -> N
             f"{title} is {teacher.architecture} and the student {student.architecture}; healing works between YOLOv5 "
             "detectors: give the detector that the student was cut from."
         )
-    check_pair(student.detector(), teacher.detector(), name)
+    check_pair(student.build(), teacher.build(), name)
 
 
 def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Context, name: str = "") -> None:
@@ -113,7 +113,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     """
     data = context.known_to(start, otherwise=UNLABELLED).require_pictures("Healing")
     check_teacher(start, teacher)
-    detector, whole = start.detector(), teacher.detector()
+    detector, whole = start.build(), teacher.build()
     assert isinstance(detector, Detector) and isinstance(whole, Detector)
     index = split_index(data, "train", objects=False)
     pictures, held_out = divided(index, context.seed)
@@ -217,7 +217,7 @@ def plain(index: Index, context: Context, *, channels: int = 3) -> Iterator[Any]
 
 def comparable(start: Checkpoint, teacher: Checkpoint) -> bool:
     """Whether the channels of the two that feed the head can be told apart one by one."""
-    student, whole = start.detector(), teacher.detector()
+    student, whole = start.build(), teacher.build()
     assert isinstance(student, Detector) and isinstance(whole, Detector)
     try:
         neck_channels(student, whole, start.plan, teacher.plan)

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.context import Context, known_data
 from secateur.compression.measuring import split_index
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
-from secateur.detector.architecture import DetectionNetwork
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import NmsSettings
+from secateur.families.context import Context, known_data
+from secateur.families.yolov5.loss import DetectionLoss
+from secateur.families.yolov5.model import Detector
+from secateur.networks.architecture import DetectionNetwork
 from secateur.pruning.graph.inputs import WithStrides
 from secateur.training.hyp import Hyp
-from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import choose_precision, full_precision
 
 OR_IMAGES = ", or give --images and no --data"

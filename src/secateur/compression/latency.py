@@ -11,10 +11,10 @@ from secateur.compression.speed.contestants import TORCH, default_runtime
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint
 from secateur.evaluation.latency import Comparison, compare, predictor_call, random_images
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.machine import cpu_threads, pinned
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize
 
 
@@ -36,7 +36,7 @@ def measure_latency(
     calls: dict[str, Callable[[], Any]] = {}
     with tempfile.TemporaryDirectory() as folder, pinned(count):
         for number, (name, checkpoint) in enumerate(checkpoints.items()):
-            detector = checkpoint.detector()
+            detector = checkpoint.build()
             images = random_images(image_size, channels=checkpoint.architecture.channels)
             if chosen == TORCH:
                 calls[name] = predictor_call(TorchPredictor(detector), images)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from secateur.compression.channels import cost_of, since_the_first
-from secateur.compression.context import Context
 from secateur.compression.images import labelled_images, plain_images
 from secateur.compression.measuring import usable_size
 from secateur.compression.repair import refresh_norms_, repair_of
-from secateur.detector.checkpoint import Checkpoint, Stage
-from secateur.detector.model import Detector
+from secateur.families.context import Context
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.pruning.depth import removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES
@@ -38,7 +38,7 @@ def remove_layers(
         UserError: unknown layer score, one without the images that it reads, or a data set of other classes.
     """
     context = context.known_to(checkpoint)
-    detector = checkpoint.detector().to(context.device)
+    detector = checkpoint.build().to(context.device)
     choice = select(detector, settings, *_evidence(detector, context, settings))
     for note in choice.notes:
         LOG.info("%s", note)
@@ -73,7 +73,7 @@ def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
     Raises:
         UserError: a name is no block of a chain, or what is left would not fit together.
     """
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     removal = removal_of(detector, blocks)
     smaller = remove(detector, removal.blocks)
     plan = Plan.of_removal(trace(detector), trace(smaller), removal, usable_size(checkpoint, 0))

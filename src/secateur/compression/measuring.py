@@ -10,17 +10,18 @@ from typing import Any, overload
 
 import torch
 
-from secateur.compression.context import Context, known_data
 from secateur.data.config import DataConfig
 from secateur.data.index import Index, scan, without_objects
 from secateur.deploy.runtimes import open_predictor, runtime_of
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import check_image_size, validate
+from secateur.families.context import Context, known_data
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.graph.inputs import SIDE
 from secateur.sizes import ImageSize, in_words, sides_of
 
@@ -53,7 +54,7 @@ def open_detector(
         model = load_checkpoint(model)
     if isinstance(model, Checkpoint):
         remembered = model.image_size
-        model = TorchPredictor(model.detector().to(device), precision)
+        model = TorchPredictor(model.build().to(device), precision)
     predictor = open_predictor(model, device, 0, precision) if isinstance(model, str | Path) else model
     only = predictor.image_size
     if only is None:
@@ -133,7 +134,7 @@ def evaluate(
         data = known_data(checkpoint, data)
         settings = dataclasses.replace(settings, single_cls=data.one_class)
     index = split_index(data, split, single_cls=settings.single_cls)
-    return validate(TorchPredictor(checkpoint.detector().to(context.device)), index, settings)
+    return validate(TorchPredictor(checkpoint.build().to(context.device)), index, settings)
 
 
 def evaluator(index: Index, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:
@@ -150,7 +151,7 @@ def describe(checkpoint: Checkpoint, image_size: ImageSize) -> dict[str, Any]:
 
     The size is that of the tensors in fp16, whatever the file at hand holds, so that rows compare like with like.
     """
-    network = checkpoint.detector()
+    network = checkpoint.build()
     cost = count(network, image_size)
     parameters = list(network.parameters())
     total = sum(p.numel() for p in parameters)

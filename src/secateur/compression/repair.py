@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from secateur.compression.context import Context
 from secateur.compression.images import ContextEvidence, augmented_images, channels_of
-from secateur.detector.model import Detector
+from secateur.families.context import Context
+from secateur.families.yolov5.model import Detector
 from secateur.pruning.repair import Repair, reestimate_batchnorm_
 from secateur.pruning.settings import RepairSettings
 

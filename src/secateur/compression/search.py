@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from secateur.compression.context import Context
 from secateur.compression.images import augmented_images
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.compression.settings import ChannelSettings
-from secateur.detector.model import Detector
 from secateur.errors import going_on_from
+from secateur.families.context import Context
+from secateur.families.yolov5.model import Detector
 from secateur.files import read_json, write_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats

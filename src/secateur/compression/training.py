@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context, as_one_class, known_data
 from secateur.compression.measuring import evaluator, split_index, val_settings
 from secateur.data.augment import Augmentation
 from secateur.data.batches import TrainBatches, train_batches
 from secateur.data.config import DataConfig
 from secateur.data.dataset import DetectionDataset
 from secateur.data.index import Index, content_signature
-from secateur.detector.checkpoint import Checkpoint, Stage
-from secateur.detector.model import Detector
-from secateur.detector.start import for_classes, keeps_its_head
 from secateur.distillation.settings import DistillSettings
 from secateur.distillation.teacher import check_distillation, distillation, find_teacher
 from secateur.errors import UserError
+from secateur.families.context import Context, as_one_class, known_data
+from secateur.families.starting import for_classes, keeps_its_head
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.report.pictures import draw_data, draw_results
 from secateur.sparsity.hold import HoldMasks
 from secateur.sparsity.penalties import check_penalties, penalty_hooks
@@ -151,7 +151,7 @@ def contents(indices: Mapping[str, Index]) -> dict[str, str]:
 
 def can_be_trained(checkpoint: Checkpoint) -> bool:
     """Whether there is a loss for networks of this kind."""
-    return isinstance(checkpoint.detector(), Detector)
+    return isinstance(checkpoint.build(), Detector)
 
 
 def check_trainable(checkpoint: Checkpoint, done: str) -> None:
@@ -196,7 +196,7 @@ def train_checkpoint(
     check_trainable(start, "trained")
     methods, given = methods or Methods(), start
     start, data, single = for_training(start, context.require_data("A training"), single_cls=settings.single_cls)
-    detector = start.detector()
+    detector = start.build()
     assert isinstance(detector, Detector)
     settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single)
     train_index, val_index = split_index(data, "train"), split_index(data, "val")

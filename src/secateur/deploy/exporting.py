@@ -12,10 +12,10 @@ from secateur.data.index import Index
 from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.int8.accuracy import judge_on
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint
-from secateur.detector.model import Detector
-from secateur.detector.topology import NEUTRAL_ANCHORS
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize
 
 LOG = logging.getLogger("secateur")
@@ -41,7 +41,7 @@ def exported(
     """
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
     judge = judge_on(judged_on, image_size) if judged_on is not None else None
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     if isinstance(detector, Detector) and detector.topology.anchors_pending:
         LOG.warning(NEUTRAL_ANCHORS)
     return export(detector, file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge)

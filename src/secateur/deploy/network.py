@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from secateur.detector.architecture import DetectionNetwork
-from secateur.detector.blocks.detect import Detect
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.nms import CLASS_OFFSET
 from secateur.evaluation.settings import NmsSettings
+from secateur.families.yolov5.blocks.detect import Detect
+from secateur.families.yolov5.model import Detector
+from secateur.networks.architecture import DetectionNetwork
 
 
 class Decoded(nn.Module):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.network import Decoded, Detections, FlatDecoded, HeadMaps
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.architecture import DetectionNetwork
-from secateur.detector.model import Detector
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
+from secateur.families.yolov5.model import Detector
+from secateur.networks.architecture import DetectionNetwork
 
 Judge = Callable[[Predictor], float]
 

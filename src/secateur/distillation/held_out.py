@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from secateur.detector.model import Detector
 from secateur.distillation.losses import View
 from secateur.distillation.losses.raw import RawOutputs
 from secateur.distillation.pairing import anchor_order
 from secateur.distillation.settings import DistillSettings
+from secateur.families.yolov5.loss import DetectionLoss
+from secateur.families.yolov5.model import Detector
 from secateur.training.hyp import Hyp
-from secateur.training.loss import DetectionLoss
 from secateur.training.results import HeldOutLoss
 
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from secateur.detector.model import Detector
 from secateur.distillation.losses import DISTILLATIONS, Imitation, View
 from secateur.distillation.pairing import anchor_order, check_pair, neck_channels
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.yolov5.loss import DetectionLoss
+from secateur.families.yolov5.model import Detector
 from secateur.training.distributed import sum_over_processes, world_size
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loss import DetectionLoss
 from secateur.training.optimization.precision import full_precision
 from secateur.training.run import TrainingRun
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.detector.classes import moved_class
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.networks.classes import moved_class
 from secateur.pruning.graph import Bools, ChannelGraph, trace
 from secateur.pruning.plan import Plan
 

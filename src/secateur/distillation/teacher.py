@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.classes import knows_classes
-from secateur.detector.model import Detector
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.losses import DISTILLATIONS
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.classes import knows_classes
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
@@ -81,7 +82,7 @@ def distillation(
     imitate = Imitate(
         settings,
         student,
-        teacher.detector(),
+        teacher.build(),
         train.hyp,
         train.image_size,
         name=settings.teacher,

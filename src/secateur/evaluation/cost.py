@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.layers import is_attention, shape_pass
+from secateur.networks.architecture import DetectionNetwork
 
 BYTES = 4  # of a value in fp32
 

@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from secateur.detector.architecture import DetectionNetwork
-from secateur.detector.model import Detector
-from secateur.detector.topology import NEUTRAL_ANCHORS
 from secateur.errors import UserError, shown
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
+from secateur.networks.architecture import DetectionNetwork
 
 logger = logging.getLogger("secateur")
 

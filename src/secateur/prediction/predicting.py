@@ -12,10 +12,10 @@ from torch import Tensor
 
 from secateur.data.images import Image, check_image_channels
 from secateur.data.letterbox import letterboxed, to_original
-from secateur.detector.classes import class_named
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import AnswerError, Predictor
+from secateur.networks.classes import class_named
 from secateur.prediction.media import Frame
 from secateur.prediction.settings import BoxSettings
 from secateur.sizes import ImageSize

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from secateur.compression.context import as_one_class, known_data
 from secateur.data.config import DataConfig
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
-from secateur.detector.classes import knows_classes
-from secateur.detector.start import starting_point
+from secateur.families.context import as_one_class, known_data
+from secateur.families.loading import load_checkpoint
+from secateur.families.starting import starting_point
+from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.classes import knows_classes
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,14 @@ def beginning(
     data: DataConfig,
     *,
     seed: int = 0,
-    anchors: int = 0,
+    hyp: Mapping[str, Any] | None = None,
     single_cls: bool = False,
     keep_one_class: bool = True,
 ) -> Beginning:
-    """The starting point (`detector.start.starting_point`) for a data set.
+    """The starting point (`families.starting.starting_point`) for a data set.
 
     Args:
+        hyp: hyper-parameters by name, of which the family of a fresh network may read some.
         single_cls: take all classes as one.
         keep_one_class: so do weights that were trained so; otherwise they get a head for the classes of the data set.
 
@@ -52,5 +56,5 @@ def beginning(
     elif known is not None and one_class:
         data = known_data(known, data, weights)
     names = known.names if known is not None and one_class else data.names
-    start = starting_point(weights, cfg, names, seed, anchors)
+    start = starting_point(weights, cfg, names, seed, hyp)
     return Beginning(start, data, known is not None and knows_classes(known.names, names))

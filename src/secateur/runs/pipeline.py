@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context
 from secateur.data.images import check_image_channels
-from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.networks.checkpoint import Checkpoint
 from secateur.runs.progress import LOG_FILE, Progress
 from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import Row, SavedRows, last_stage, note_latency

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context
 from secateur.compression.images import OR_IMAGES
 from secateur.compression.measuring import split_index
 from secateur.compression.rounds import STATE as ROUNDS_STATE
 from secateur.compression.search import STATE as SEARCH_STATE
 from secateur.compression.training import can_be_trained
 from secateur.data.index import content_signature
-from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
 from secateur.files import read_json
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.report.table import print_table
@@ -74,7 +74,7 @@ def prune_checkpoint(
 
 def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> None:
     for step in steps:
-        if isinstance(step, RemoveLayers) and not candidates(start.detector(), any_layer=step.layers.any_layer):
+        if isinstance(step, RemoveLayers) and not candidates(start.build(), any_layer=step.layers.any_layer):
             raise UserError(f"{weights} has no bottlenecks that --layers could remove; give a channel budget instead.")
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context
 from secateur.compression.measuring import describe, evaluate, val_settings
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.families.context import Context
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.pictures import draw_evaluation
 from secateur.sparsity.report import write_sparsity
 

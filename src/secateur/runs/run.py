@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context
-from secateur.compression.control import known_epochs
 from secateur.compression.measuring import split_index, usable_size
 from secateur.data.config import load_data_config
 from secateur.data.index import content_signature
-from secateur.detector.checkpoint import Checkpoint, save_checkpoint
 from secateur.errors import UserError
+from secateur.families.context import Context
+from secateur.families.yolov5.control import known_epochs
 from secateur.files import write_json
 from secateur.machine import pick_device, processor
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.costs import COSTS
 from secateur.report.table import print_table, write_markdown
 from secateur.runs.beginning import beginning

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.channels import Decision, cut_channels, repair, score_channels
-from secateur.compression.context import Context, known_data
 from secateur.compression.measuring import describe, evaluate, split_index, usable_size
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.rounding import decided_guards
@@ -19,9 +18,11 @@ from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config
 from secateur.data.images import check_image_channels
 from secateur.data.index import content_signature
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secateur.families.context import Context, known_data
+from secateur.families.loading import load_checkpoint
 from secateur.files import write_json, write_text
 from secateur.machine import pick_device
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Point, knee_of
@@ -108,7 +109,7 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
         device=options.device,
         hyp=load_hyp(options.hyp),
     )
-    graph = trace(checkpoint.detector())
+    graph = trace(checkpoint.build())
     # Any scores show whether the guards and the excluded layers are possible ones.
     guards = decided_guards(options.guards, LatencySettings())
     allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
@@ -174,7 +175,7 @@ class Sweep:
 
         def work() -> list[dict[str, Any]]:
             task = self.task
-            detector = task.checkpoint.detector().to(task.context.device)
+            detector = task.checkpoint.build().to(task.context.device)
             scores = score_channels(detector, task.graph, task.context, task.options.score)
             size, name = task.context.image_size, task.options.score.criterion
             return [
@@ -195,7 +196,7 @@ class Sweep:
     def row(self, ratio: float, plan: Plan) -> Row:
         """One percent: masked, and on request cut and fine-tuned."""
         task, percent = self.task, f"{100 * ratio:g}"
-        silenced = Checkpoint.of(mask(task.checkpoint.detector(), task.graph, plan), like=task.checkpoint)
+        silenced = Checkpoint.of(mask(task.checkpoint.build(), task.graph, plan), like=task.checkpoint)
         metrics = self.measure(f"masked-{percent}", silenced)
         LOG.info("%s %%: mAP50 %.3f, mAP50-95 %.3f", percent, metrics["mAP50"], metrics["mAP50-95"])
         row = _row(ratio, plan.removed_share, metrics, plan.after.parameters, plan.after.flops / 1e9)

@@ -7,14 +7,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.context import Context, as_one_class
 from secateur.compression.measuring import describe, evaluate, split_index, usable_size, val_settings
 from secateur.compression.training import contents, train_checkpoint
 from secateur.data.config import DataConfig, load_data_config
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secateur.errors import Interrupted, UserError, told
+from secateur.families.context import Context, as_one_class
+from secateur.families.loading import load_checkpoint
 from secateur.files import no_empty_folders, read_json, usable_path, write_json
 from secateur.machine import pick_device
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.pictures import draw_evaluation
 from secateur.runs.beginning import beginning
 from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
@@ -39,7 +40,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     Args:
         step: the kind of training and its settings; an image size of 0 takes the one that the weights remember.
         data_file: the data set.
-        weights, cfg: see `detector.start.starting_point`.
+        weights, cfg: see `families.starting.starting_point`.
 
     Raises:
         UserError: bad options or input, found before anything is written.
@@ -49,7 +50,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
         cfg,
         load_data_config(require(data_file, "--data", "data.yaml")),
         seed=step.train.seed,
-        anchors=int(step.settings().hyp.anchors),
+        hyp=dataclasses.asdict(step.settings().hyp),
         single_cls=step.train.single_cls,
         keep_one_class=step.verb != "train",
     )

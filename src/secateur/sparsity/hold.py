@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
 from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from secateur.detector.checkpoint import Checkpoint, Stage
 from secateur.errors import UserError
+from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.report import SparsityReport, sparsity_report
 from secateur.sparsity.selection import beside, check_bounds, check_target, present_sparsity, prunable_layers, select
@@ -34,7 +34,7 @@ def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Che
             scope; an exclusion that matches nothing.
     """
     pattern, share = check_one_shot(settings), settings.unstructured
-    detector = checkpoint.detector()
+    detector = checkpoint.build()
     names, _ = prunable_layers(detector, pattern, settings.exclude, (nn.Conv2d,))
     weights = {name: detector.get_parameter(name).detach() for name in names}
     check_target(present_sparsity(weights.values()), share, OPTION, "give a higher share")
@@ -46,7 +46,7 @@ def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Che
     pruned = dataclasses.replace(
         checkpoint, tensors={**checkpoint.tensors, **zeroed}, masks={**checkpoint.masks, **masks}
     )
-    report = sparsity_report(pruned.detector(), names, pattern)
+    report = sparsity_report(pruned.build(), names, pattern)
     history = (*checkpoint.history, _stage(settings, pattern.name, report))
     return dataclasses.replace(pruned, history=history), report
 

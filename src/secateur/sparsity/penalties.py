@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.allocation import excluded_spaces
 from secateur.pruning.graph import trace
 from secateur.sparsity.channels.convolution import ConvPenalty
@@ -37,7 +37,7 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
     Raises:
         UserError: an unknown schedule, a detector without batch norms or channels to prune, no automatic rate.
     """
-    detector = start.detector()
+    detector = start.build()
     refuse_without_norms(detector, sparsify)
     graph = trace(detector)
     # Units without penalty count like channels that cannot be pruned; the last entry stands for those.

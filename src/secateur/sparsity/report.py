@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.detector.checkpoint import Checkpoint
 from secateur.files import write_json, write_text
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.patterns import Pattern, parse_pattern, zeros_per_block
 from secateur.sparsity.selection import layers
 
@@ -159,7 +159,7 @@ def report_of(checkpoint: Checkpoint) -> SparsityReport | None:
     # The pattern of the last weight pruning: its blocks are what the third ratio counts.
     words = [stage.settings.get("pruning_pattern") or stage.settings.get("pattern") for stage in checkpoint.history]
     names = [word for word in words if word]
-    return sparsity_report(checkpoint.detector(), list(checkpoint.masks), parse_pattern(names[-1] if names else "1x1"))
+    return sparsity_report(checkpoint.build(), list(checkpoint.masks), parse_pattern(names[-1] if names else "1x1"))
 
 
 def write_sparsity(folder: Path, checkpoint: Checkpoint) -> SparsityReport | None:

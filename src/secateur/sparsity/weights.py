@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.detector.checkpoint import Checkpoint
 from secateur.errors import UserError
 from secateur.files import write_text
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.criteria import WEIGHT_CRITERIA
 from secateur.sparsity.hold import apply_masks_, fitting, forget_momentum_
 from secateur.sparsity.lasso import GroupLasso

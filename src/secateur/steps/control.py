@@ -11,8 +11,8 @@ from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("control", purpose="trains a control")
@@ -43,7 +43,7 @@ class Control(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Data, hyper-parameters, and a network whose widths can be scaled."""
-        from secateur.compression.control import check_narrowing
+        from secateur.families.yolov5.control import check_narrowing
 
         context.require_data("A control")
         self.settings()
@@ -51,9 +51,9 @@ class Control(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """One row, beside those of the run's detector, which is given back as it was."""
-        from secateur.compression.control import Narrowing, narrow_start, narrow_widths
         from secateur.compression.training import train_checkpoint
-        from secateur.detector.checkpoint import load_checkpoint
+        from secateur.families.loading import load_checkpoint
+        from secateur.families.yolov5.control import Narrowing, narrow_start, narrow_widths
 
         folder, dense = context.place(self.verb), context.dense or checkpoint
         found = context.memory.step(

@@ -12,9 +12,9 @@ from secateur.steps.step import Step, step
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from secateur.compression.context import Context
     from secateur.data.index import Index
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("export", purpose="exports")
@@ -59,7 +59,7 @@ class Export(Step):
             files.append({"format": settings.format, **written.to_dict()})
         if measured_on is not None:
             places = {str(entry["format"]): stem.with_name(str(entry["file"])) for entry in files}
-            costs = int8_costs(checkpoint.detector(), places, measured_on, context.image_size)
+            costs = int8_costs(checkpoint.build(), places, measured_on, context.image_size)
             files = [{**entry, "accuracy": costs[str(entry["format"])]} for entry in files]
         return {**files[0], **({"files": files} if len(files) > 1 else {})}
 

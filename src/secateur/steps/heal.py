@@ -9,8 +9,8 @@ from secateur.distillation.settings import HealSettings
 from secateur.steps.step import Override, Step, step
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("heal", purpose="heals")
@@ -47,14 +47,14 @@ class Heal(Step):
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Pictures, enough of them, and a teacher that fits."""
         from secateur.compression.heal import check_healing
-        from secateur.detector.checkpoint import load_checkpoint
+        from secateur.families.loading import load_checkpoint
 
         check_healing(checkpoint, load_checkpoint(self.teacher) if self.teacher else None, context, self.teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """Heals; goes on where an interrupted healing of the same folder was."""
         from secateur.compression.heal import heal
-        from secateur.detector.checkpoint import load_checkpoint
+        from secateur.families.loading import load_checkpoint
 
         folder = context.place(self.verb)
         teacher = load_checkpoint(self.teacher) if self.teacher else context.dense or checkpoint

@@ -9,8 +9,8 @@ from secateur.ranges import ROUNDS, THREADS
 from secateur.steps.step import Step, step
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("measure", purpose="measures latency")

@@ -14,8 +14,8 @@ from secateur.pruning.settings import LayerSettings, RepairSettings
 from secateur.steps.step import Override, Step, step
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 def _names(kind: type[Any]) -> set[str]:

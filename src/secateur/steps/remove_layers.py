@@ -10,8 +10,8 @@ from secateur.pruning.settings import LayerSettings, RepairSettings
 from secateur.steps.step import Step, step
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("remove_layers", purpose="removes layers")

@@ -10,9 +10,9 @@ from secateur.steps.step import Override, step
 from secateur.steps.train import TRAINING_OVERRIDES, TrainingStep
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
     from secateur.compression.training import Methods
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("sparsify", purpose="trains sparsely")
@@ -49,6 +49,6 @@ class Sparsify(TrainingStep):
         from secateur.sparsity.penalties import refuse_without_norms
 
         super().check(checkpoint, context)
-        refuse_without_norms(checkpoint.detector(), self.sparsify)
+        refuse_without_norms(checkpoint.build(), self.sparsify)
         if self.sparsify.exclude:
-            excluded_spaces(trace(checkpoint.detector()), self.sparsify.exclude)
+            excluded_spaces(trace(checkpoint.build()), self.sparsify.exclude)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from secateur.registry import Registry
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
     from secateur.compression.training import Methods
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 CONDITIONS = ("always", "classes-differ")
 ZEROES = "zeroes weights while training"
@@ -89,8 +89,8 @@ class TrainingStep(Step):
         """Methods and hyper-parameters by name, and a teacher that fits."""
         from secateur.compression.training import check_trainable
         from secateur.data.images import check_image_channels
-        from secateur.detector.checkpoint import load_checkpoint
         from secateur.distillation.pairing import check_pair
+        from secateur.families.loading import load_checkpoint
 
         context.require_data("A training")
         check_trainable(checkpoint, "trained")
@@ -98,12 +98,12 @@ class TrainingStep(Step):
         self.methods().check(self.settings())
         teacher = self.distillation.teacher
         if teacher:
-            check_pair(checkpoint.detector(), load_checkpoint(teacher).detector(), teacher)
+            check_pair(checkpoint.build(), load_checkpoint(teacher).build(), teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """Trains; goes on where an interrupted training of the same folder was."""
         from secateur.compression.training import train_checkpoint
-        from secateur.detector.checkpoint import load_checkpoint
+        from secateur.families.loading import load_checkpoint
 
         folder = context.place(self.verb)
 

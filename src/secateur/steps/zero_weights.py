@@ -9,8 +9,8 @@ from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.step import Override, Step, step
 
 if TYPE_CHECKING:
-    from secateur.compression.context import Context
-    from secateur.detector.checkpoint import Checkpoint
+    from secateur.families.context import Context
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @step("zero_weights", purpose="zeroes weights at once")

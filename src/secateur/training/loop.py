@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from secateur.data.index import Index
-from secateur.detector.checkpoint import Checkpoint, save_checkpoint
-from secateur.detector.model import Detector
+from secateur.families.yolov5.model import Detector
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.training.batches import Batches, BatchLike
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.optimization.optimizer import set_rates
 from secateur.training.results import EpochBar, Evaluation, Row, duration, make_row
-from secateur.training.session import Batches, BatchLike, Course, Session, open_session
+from secateur.training.session import Course, Session, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import Subject, sealed_randomness
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from secateur.detector.model import Detector
+from secateur.families.yolov5.model import Detector
 from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import RunLog
 from secateur.training.settings import NOMINAL_BATCH

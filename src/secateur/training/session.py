@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,15 +15,16 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from secateur.data.index import Index
-from secateur.detector.model import Detector
-from secateur.detector.topology import NEUTRAL_ANCHORS
 from secateur.errors import UserError, shown
+from secateur.families.yolov5.anchors import fit_anchors_
+from secateur.families.yolov5.loss import DetectionLoss
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.machine import pick_device
-from secateur.training.anchors import fit_anchors_
+from secateur.training.batches import Batches
 from secateur.training.batchnorm import separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world, share_gradients, start_accelerator, sum_over_processes
 from secateur.training.hooks import Hook, attach, detach
-from secateur.training.loss import DetectionLoss
 from secateur.training.objective import Objective, Term
 from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, frozen_parameters
@@ -37,23 +38,6 @@ from secateur.training.state import Subject, random_state, read_state, set_rando
 # Options that may change between a kill and the resumption without changing what is computed.
 FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device", "wait_minutes")
 CLIP = 10.0  # largest gradient norm, as YOLOv5
-
-
-class BatchLike(Protocol):
-    """What the loop reads of a batch."""
-
-    images: Tensor  # uint8 [B, C, H, W]
-    targets: Tensor  # float [T, 6]
-
-
-class Batches(Protocol):
-    """This process's share of the training batches; `epoch` is a pure function of its arguments."""
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]:
-        """The batches of an epoch from number `start` on."""
 
 
 @dataclass

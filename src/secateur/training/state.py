@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.detector.classes import changed_class
-from secateur.detector.formats.pickled import read_plain
 from secateur.errors import UserError
 from secateur.files import atomic_write
+from secateur.networks.classes import changed_class
+from secateur.networks.formats.pickled import read_plain
 
 STATE_FILE = "state.pt"
 FORMAT = 1

@@ -15,12 +15,13 @@ from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.profiling import profiler_of
 from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
-from secateur.detector.checkpoint import Checkpoint, load_checkpoint
 from secateur.errors import UserError
 from secateur.evaluation.cost import LayerWork, layer_work
 from secateur.evaluation.latency import predictor_call, random_images
 from secateur.evaluation.predictor import Predictor, TorchPredictor
 from secateur.evaluation.validate import check_image_size
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize, Sides, in_words, sides_of
 
 TORCH = "torch"
@@ -184,7 +185,7 @@ def contestants(entries: Sequence[Subject], asked: Asked, sides: Sides, batch: i
             found.append(_exported(entry, entry.predictor, sides, batch))
             continue
         assert entry.checkpoint is not None
-        work = layer_work(entry.checkpoint.detector(), sides)
+        work = layer_work(entry.checkpoint.build(), sides)
         for name in asked.runtimes:
             found.append(_made(entry.name, entry.checkpoint, name, asked, sides, batch, folder / str(number), work))
     return found
@@ -201,14 +202,14 @@ def _made(
     work: Mapping[str, LayerWork],
 ) -> Contestant:
     """A checkpoint on one runtime."""
-    images = random_images(sides, batch, checkpoint.detector().example_inputs()[0].shape[1])
+    images = random_images(sides, batch, checkpoint.build().example_inputs()[0].shape[1])
     if runtime == TORCH:
-        predictor: Predictor = TorchPredictor(checkpoint.detector().to(asked.device), asked.precision)
+        predictor: Predictor = TorchPredictor(checkpoint.build().to(asked.device), asked.precision)
         call = predictor_call(predictor, images)
         return Contestant(title, runtime_of(title).title, Path(title), call, tuple(images.shape), checkpoint, work)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{runtime}-{batch}{EXPORTERS[runtime].suffix}"
-    export(checkpoint.detector(), file, sides, ExportSettings(format=runtime, batch_size=batch))
+    export(checkpoint.build(), file, sides, ExportSettings(format=runtime, batch_size=batch))
     call = predictor_call(_opened(file, asked), images)
     return Contestant(title, runtime_of(file).title, file, call, tuple(images.shape), checkpoint, work)
 

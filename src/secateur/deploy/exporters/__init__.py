@@ -16,10 +16,10 @@ from secateur.deploy.check import checked
 from secateur.deploy.runtimes import RUNTIMES
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Judge, Source
-from secateur.detector.architecture import DetectionNetwork
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
 from secateur.files import atomic_folder, atomic_write
+from secateur.networks.architecture import DetectionNetwork
 from secateur.registry import Registry
 from secateur.silence import silenced, without_telemetry
 

@@ -19,8 +19,8 @@ from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.folder import write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
-from secateur.detector.blocks.convolutions import Conv, Focus
 from secateur.errors import UserError
+from secateur.families.yolov5.blocks.convolutions import Conv, Focus
 from secateur.silence import silenced
 
 FILES = ("model.ncnn.param", "model.ncnn.bin")

@@ -10,9 +10,9 @@ from torch import nn
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
-from secateur.detector.formats.stock_writer import write_stock
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.yolov5.formats.stock_writer import write_stock
+from secateur.families.yolov5.model import Detector
 
 CANNOT_TRAIN = (
     "YOLOv5's val.py, detect.py and export.py take this file; its train.py does not keep the cut: it builds a network "

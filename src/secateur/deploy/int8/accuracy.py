@@ -9,11 +9,11 @@ from typing import Any
 from secateur.data.index import Index
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.source import Judge
-from secateur.detector.architecture import DetectionNetwork
 from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.networks.architecture import DetectionNetwork
 from secateur.sizes import ImageSize
 
 _WORST = 5

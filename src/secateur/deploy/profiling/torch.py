@@ -13,10 +13,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from secateur.deploy.profiling import PROFILERS, LayerTime, Profiler, Sides
 from secateur.deploy.timing import low, repeat
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.evaluation.cost import LayerWork, layer_work, work_of
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import PREDICTION
+from secateur.families.loading import load_checkpoint
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _OUTSIDE, _BETWEEN = ("(outputs)", "decode"), ("(between the layers)", "call")
@@ -26,7 +26,7 @@ class Hooked:
     """A checkpoint as it predicts, timed module by module."""
 
     def __init__(self, file: Path, shape: tuple[int, ...], threads: int) -> None:
-        self._predictor = TorchPredictor(load_checkpoint(file).detector())
+        self._predictor = TorchPredictor(load_checkpoint(file).build())
         self._images, self._threads = torch.full(shape, 0.5), threads
         self._times: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._work: dict[str, LayerWork] = {}
@@ -130,7 +130,7 @@ class _Frame:
 
 
 def _work_of_file(file: Path, sides: Sides) -> dict[str, LayerWork]:
-    return layer_work(load_checkpoint(file).detector(), sides)
+    return layer_work(load_checkpoint(file).build(), sides)
 
 
 for suffix in (".safetensors", ".pt"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from secateur.deploy.runtimes import RUNTIMES, Runtime
-from secateur.detector.checkpoint import load_checkpoint
 from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.loading import load_checkpoint
 from secateur.machine import use_threads
 
 
@@ -16,7 +16,7 @@ def open_checkpoint(path: Path, device: torch.device, threads: int = 0, precisio
     """The network of a checkpoint as a predictor; PyTorch's number of threads is one for the whole program."""
     if device.type == "cpu":
         use_threads(threads)
-    return TorchPredictor(load_checkpoint(path).detector().to(device), precision)
+    return TorchPredictor(load_checkpoint(path).build().to(device), precision)
 
 
 for suffix in (".safetensors", ".pt"):

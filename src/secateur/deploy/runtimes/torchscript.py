@@ -26,9 +26,9 @@ from secateur.deploy.layouts import Answer
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
-from secateur.detector.formats.archive import refuse_bombs
 from secateur.errors import UserError
 from secateur.machine import use_threads
+from secateur.networks.formats.archive import refuse_bombs
 from secateur.silence import silenced
 
 CONFIG = "config.txt"

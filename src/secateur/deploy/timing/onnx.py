@@ -23,7 +23,7 @@ from secateur.deploy.exporters.onnx import write
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.detector.architecture import is_detection_network
+from secateur.networks.architecture import is_detection_network
 from secateur.pruning.latency import Pair, Signature
 from secateur.silence import silenced, without_telemetry
 

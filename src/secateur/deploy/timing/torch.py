@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.detector.architecture import is_detection_network
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import PREDICTION
+from secateur.networks.architecture import is_detection_network
 from secateur.pruning.latency import Signature
 
 _NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from secateur.distillation.settings import DistillSettings
+from secateur.families.yolov5.loss import DetectionLoss
 from secateur.registry import Registry
-from secateur.training.loss import DetectionLoss
 
 
 @dataclass(frozen=True)

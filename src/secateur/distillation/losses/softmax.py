@@ -7,8 +7,8 @@ from torch import Tensor
 
 from secateur.distillation.losses import DISTILLATIONS, Imitation, View
 from secateur.distillation.losses.bce import decode
+from secateur.families.yolov5.loss import assign
 from secateur.training.distributed import sum_over_processes
-from secateur.training.loss import assign
 
 
 @DISTILLATIONS.register("softmax")

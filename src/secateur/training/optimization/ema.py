@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.detector.model import Detector
+from secateur.families.yolov5.model import Detector
 from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.detector.model import Detector
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
 from secateur.training.optimization.schedules import Schedule
 from secateur.training.settings import TrainSettings
 

@@ -1,1 +1,0 @@
-"""Architectures of networks: each file here registers one kind."""

@@ -1,0 +1,209 @@
+"""What every step computes with, in one object: data, image size, device, seed, the dense reference, and its memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from secateur.data.config import DataConfig
+from secateur.errors import UserError
+from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.classes import ONE_CLASS, Named, check_classes
+
+LOG = logging.getLogger("secateur")
+
+
+@runtime_checkable
+class _SaysOneClass(Protocol):
+    """A checkpoint or a predictor."""
+
+    @property
+    def single_cls(self) -> bool:
+        """Whether it has one class in place of all classes of its data set (--single-cls)."""
+
+
+def is_one_class(detector: Named) -> bool:
+    """Whether a detector has one class because it was trained with --single-cls."""
+    return isinstance(detector, _SaysOneClass) and detector.single_cls
+
+
+def as_one_class(data: DataConfig) -> DataConfig:
+    """The data set whose objects are all of one class; a single class keeps its name."""
+    names = dict(data.names) if data.nc == 1 else {0: ONE_CLASS}
+    return replace(data, names=names, one_class=True)
+
+
+def known_data(detector: Named, data: DataConfig, weights: str = "The detector", *, otherwise: str = "") -> DataConfig:
+    """The data set as a detector knows it; for one that was trained with --single-cls all objects are of one class.
+
+    Everything that reads the labels of a data set for a detector asks here first.
+
+    Args:
+        detector: a checkpoint, a network or a predictor.
+        weights: its file, for the error.
+        otherwise: what can be done instead, for the error.
+
+    Raises:
+        UserError: the detector does not know these classes.
+    """
+    if not data.labelled:
+        return data
+    if is_one_class(detector):
+        if data.nc > 1:
+            LOG.info("%s was trained with --single-cls: all objects of %s count as one class", weights, data.file)
+        return as_one_class(data)
+    check_classes(detector, data.names, weights, str(data.file), otherwise=otherwise)
+    return data
+
+
+class Memory(Protocol):
+    """What a run has already done."""
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """The recorded result (plain JSON data) of a part of the work, or the result of doing it now."""
+
+
+class NoMemory:
+    """Does all work anew: for a step that is called by itself."""
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Does the work."""
+        return work()
+
+
+class Rows(Protocol):
+    """The table of a run: each row is a checkpoint that a step made, saved and measured."""
+
+    def add(
+        self,
+        context: Context,
+        name: str,
+        title: str,
+        make: Callable[[], Checkpoint],
+        *,
+        plots: bool = False,
+        beside: bool = False,
+    ) -> Checkpoint:
+        """The checkpoint that `make` gives, saved under `name`; what it measures is a row of that title.
+
+        Args:
+            plots: also draw the curves of its evaluation.
+            beside: it is no stage of the run's detector but another one to compare that with.
+        """
+
+    def beside(self) -> dict[str, Checkpoint]:
+        """The detectors beside the run's own so far, by the names of their rows."""
+
+
+class NoRows:
+    """No table: for a step that is called by itself."""
+
+    def add(
+        self,
+        context: Context,
+        name: str,
+        title: str,
+        make: Callable[[], Checkpoint],
+        *,
+        plots: bool = False,
+        beside: bool = False,
+    ) -> Checkpoint:
+        """Makes the checkpoint."""
+        return make()
+
+    def beside(self) -> dict[str, Checkpoint]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and with what a step works.
+
+    Attributes:
+        image_size: px, a multiple of the largest stride.
+        device: on which everything is computed.
+        data: the data set; None where none is given.
+        batch_size: images in a batch of training data.
+        workers: processes that load images.
+        seed: of everything random.
+        images: pictures without labels that scores, corrections and healing read instead of the data set's training
+            images; None where those are to be read.
+        dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
+        start: what the run starts from, before any training of its own; None takes `dense`.
+        folder: where files go; None writes none.
+        own_folder: the folder belongs to this step alone, so its files need no folder of their own inside.
+        memory: remembers parts of the work across kills.
+        rows: takes the checkpoints that make rows of the table.
+        first: no step has been done before this one.
+        mark: part of file names that tells a repeated step from the first ("-2").
+        title: name of the step's row.
+        round, rounds: where the step stands in a repetition, from 1.
+    """
+
+    image_size: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    data: DataConfig | None = None
+    batch_size: int = 16
+    workers: int = 2
+    seed: int = 0
+    images: DataConfig | None = None
+    dense: Checkpoint | None = None
+    start: Checkpoint | None = None
+    folder: Path | None = None
+    own_folder: bool = False
+    memory: Memory = field(default_factory=NoMemory)
+    rows: Rows = field(default_factory=NoRows)
+    first: bool = True
+    mark: str = ""
+    title: str = ""
+    round: int = 1
+    rounds: int = 1
+
+    @property
+    def pictures(self) -> DataConfig | None:
+        """What closed-form steps and healing read: the pictures without labels, else the data set."""
+        return self.data if self.images is None else self.images
+
+    def require_pictures(self, reader: str) -> DataConfig:
+        """The pictures, or the sentence that says who needs some.
+
+        Raises:
+            UserError: neither pictures nor a data set are given.
+        """
+        if self.pictures is None:
+            raise UserError(f"{reader} reads images: give pictures (--images FOLDER) or a data set (--data data.yaml).")
+        return self.pictures
+
+    def require_data(self, reader: str) -> DataConfig:
+        """The data set, or the sentence that says who needs one.
+
+        Raises:
+            UserError: none is given.
+        """
+        if self.data is None:
+            raise UserError(f"{reader} reads images: give the data set, for example --data data.yaml.")
+        return self.data
+
+    def known_to(self, detector: Named, *, otherwise: str = "") -> Context:
+        """The same with its data set as the detector knows it, see `known_data`.
+
+        Raises:
+            UserError: the detector does not know the classes of the data set.
+        """
+        return self if self.data is None else replace(self, data=known_data(detector, self.data, otherwise=otherwise))
+
+    def place(self, name: str) -> Path:
+        """The folder for the files of one part of the work.
+
+        Raises:
+            UserError: the context has no folder.
+        """
+        if self.folder is None:
+            raise UserError("This step writes files: give it a folder.")
+        return self.folder if self.own_folder else self.folder / f"{name}{self.mark}"

@@ -1,0 +1,116 @@
+"""Reads checkpoints: files of ours, and those of the families' own formats; nothing in a file is executed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import UserError, shown, told
+from secateur.families.family import FAMILIES, family_of
+from secateur.files import usable_path
+from secateur.limits import MAX_ARGUMENT, MAX_CLASSES
+from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.formats.container import is_container, read_container
+from secateur.networks.formats.records import EXPECTED
+from secateur.networks.soundness import flaw_of
+from secateur.registry import PLUGINS
+
+FIRST_KIND = "yolov5"
+"""Files of the first version name no architecture: there was one."""
+
+
+def load_checkpoint(path_or_name: str | Path, cfg: str | Path = "", *, sound: bool = True) -> Checkpoint:
+    """Reads a Secateur `.safetensors` or a YOLOv5 `.pt`; official names that are not here are fetched.
+
+    Args:
+        path_or_name: the file.
+        cfg: model YAML or name of the family, for a file that holds a state dict and no network; others know theirs.
+        sound: refuse one whose weights hold NaN, infinite values or negative variances, of which nothing can be made;
+            without it such a file is read too, to be looked at.
+
+    Raises:
+        UserError: one sentence that says what the file is and what is expected.
+    """
+    checkpoint = _read(_locate(path_or_name), cfg)
+    flaw = flaw_of(checkpoint.tensors) if sound else ""
+    if flaw:
+        raise UserError(
+            f"The weights of {path_or_name} hold {told(flaw)}; nothing can be computed with them: take another "
+            "checkpoint, such as an earlier one of the same training."
+        )
+    return checkpoint
+
+
+def _read(path: Path, cfg: str | Path) -> Checkpoint:
+    """The checkpoint in a file."""
+    if is_container(path):
+        contents = read_container(path)
+        return _checked(
+            path, Checkpoint(tensors=contents.tensors, masks=contents.masks, **_fields(path, contents.data))
+        )
+    families = sorted(FAMILIES.values(), key=lambda family: family.fallback)
+    readers = [family for family in families if family.reads(path)]
+    fallback = [family for family in families if family.fallback]
+    return (readers or fallback)[0].read(path, cfg)
+
+
+def _locate(path_or_name: str | Path) -> Path:
+    """The file, fetched if it is an official one that is not here."""
+    path = usable_path(path_or_name)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; {EXPECTED}.")
+    if not path.exists() and not any(family.fetch(path) for family in FAMILIES.values()):
+        raise UserError(f"There is no file {path}; {EXPECTED}.")
+    return path
+
+
+def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that metadata holds."""
+    kind = str(data.get("architecture", FIRST_KIND))
+    if kind not in FAMILIES:
+        raise UserError(
+            f"{path} holds a network of the architecture {shown(kind)}, which is not known here; name the file that "
+            f"registers it in the environment variable {PLUGINS}."
+        )
+    try:
+        history = tuple(_stage(stage) for stage in data["history"])
+        sizes = [stage.settings.get("image_size") for stage in history]
+        known = [data["image_size"]] if "image_size" in data else [size for size in sizes if isinstance(size, int)]
+        fields: dict[str, Any] = {
+            "architecture": FAMILIES[kind].architecture.from_dict(data["topology"]),
+            "names": {int(k): str(v) for k, v in data["names"].items()},
+            "strides": tuple(float(s) for s in data["strides"]),
+            "training": dict(data["training"]),
+            "plan": None if data["plan"] is None else dict(data["plan"]),
+            "history": history,
+            "image_size": int(known[-1]) if known and known[-1] is not None else None,
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, UserError) as error:
+        raise UserError(f"{path} has broken metadata ({told(error, 100)}); {EXPECTED}.") from error
+    return fields
+
+
+def _stage(data: Mapping[str, Any]) -> Stage:
+    """A stage of the history, whose parts are dicts."""
+    stage = Stage(**data)
+    if not isinstance(stage.verb, str) or not all(
+        isinstance(part, dict) for part in (stage.settings, stage.metrics, stage.cost)
+    ):
+        raise ValueError("a stage of its history is none")
+    return stage
+
+
+def _checked(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Refuses metadata whose parts do not belong together, or that no network has."""
+    if not all(math.isfinite(stride) and stride > 0 for stride in checkpoint.strides):
+        raise UserError(f"{path} has broken strides; {EXPECTED}.")
+    if len(checkpoint.names) > MAX_CLASSES:
+        raise UserError(f"{path} has {len(checkpoint.names):,} names for {checkpoint.nc:,} classes; {EXPECTED}.")
+    flaw = family_of(checkpoint).flaw(checkpoint)
+    if flaw:
+        raise UserError(f"{path} has {flaw}; {EXPECTED}.")
+    if checkpoint.image_size is not None and not 0 < checkpoint.image_size <= MAX_ARGUMENT:
+        raise UserError(f"{path} is for images of {shown(checkpoint.image_size)} px; {EXPECTED}.")
+    return checkpoint

@@ -1,0 +1,59 @@
+"""How images of a data set are read, whatever the task: what a family's splits offer to trainings and to evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from secateur.training.batches import Batches
+from secateur.training.hyp import Hyp
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the images of a split are turned into batches.
+
+    Attributes:
+        image_size: px of the longer side.
+        batch_size: images of a batch of this process.
+        seed: of the order and of the augmentation.
+        workers: processes that load images.
+        channels: of the images: 3, or 1 for grey.
+        augmentation: hyper-parameters of the augmentation; None shows images as they are.
+        rect: images of like shape together, with as little border as the stride allows.
+        stride: of which the sides are multiples.
+        rank, world: which share of the batches is this process's.
+        pin: keep batches in pinned memory, for a GPU.
+    """
+
+    image_size: int
+    batch_size: int
+    seed: int = 0
+    workers: int = 0
+    channels: int = 3
+    augmentation: Hyp | None = None
+    rect: bool = False
+    stride: int = 32
+    rank: int = 0
+    world: int = 1
+    pin: bool = False
+
+
+class Split(Protocol):
+    """The checked images of one split of a data set."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def select(self, places: Sequence[int]) -> Split:
+        """The images at these places, in this order."""
+
+    def signature(self) -> str:
+        """A digest of the images and labels, for the key of a run."""
+
+    def shuffled(self, reading: Reading) -> Batches:
+        """Batches of epoch after epoch, each in an order of its own that is a function of the seed and the epoch."""
+
+    def ordered(self, reading: Reading) -> Iterable[Any]:
+        """Every image once, in order, not augmented; each item is a `BatchLike`."""

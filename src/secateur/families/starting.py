@@ -1,0 +1,93 @@
+"""Where a training starts from: weights, a description of a network, or both, fitted to the classes of a data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from secateur.errors import UserError
+from secateur.families.family import FAMILIES, family_of
+from secateur.families.loading import load_checkpoint
+from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.classes import are_made_up, class_order, knows_classes
+from secateur.networks.fresh_head import head_tensors
+
+LOG = logging.getLogger("secateur")
+
+
+def starting_point(
+    weights: str, cfg: str, names: Mapping[int, str], seed: int = 0, options: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The checkpoint that a training with these classes starts from.
+
+    With weights alone the network keeps its shapes (a pruned one stays pruned); a head that knows these classes in
+    another order is put into this one, one that does not know them starts afresh. With a model YAML alone the network
+    is fresh. With both, the YAML must describe the network of the weights.
+
+    Args:
+        weights: a checkpoint, or an official name; may be empty.
+        cfg: a model YAML, or a name of the family; may be empty.
+        names: class id -> name of the data set.
+        seed: of the fresh weights.
+        options: hyper-parameters by name, of which the family of a fresh network may read some.
+
+    Raises:
+        UserError: neither is given, or the YAML and the weights are different networks.
+    """
+    if not weights and not cfg:
+        raise UserError("Nothing to start from: give --weights best.pt, or --cfg yolov5n to train from scratch.")
+    torch.manual_seed(seed)
+    if not weights:
+        family = next((family for family in FAMILIES.values() if family.describes(cfg)), None)
+        if family is None:
+            raise UserError(f"No family of networks knows the model file (--cfg) {cfg}.")
+        return family.fresh(cfg, names, options or {})
+    checkpoint = load_checkpoint(weights, cfg)
+    if cfg:
+        checkpoint = family_of(checkpoint).configured(checkpoint, cfg, names)
+    return for_classes(checkpoint, names)
+
+
+def keeps_its_head(checkpoint: Checkpoint, names: Mapping[int, str]) -> bool:
+    """Whether a detector knows these classes, in this order or in another one into which its head can be put."""
+    return knows_classes(checkpoint.names, names) or _new_order(checkpoint, names) is not None
+
+
+def for_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
+    """The checkpoint for these classes; a notice says what becomes of a head that does not know them as they are.
+
+    Where they are its own in another order, the outputs of the head change places; otherwise the head starts afresh.
+    Names that are made up replace none.
+    """
+    if knows_classes(checkpoint.names, names):
+        return checkpoint if are_made_up(names) else replace(checkpoint, names=dict(names))
+    order = _new_order(checkpoint, names)
+    if order is not None:
+        LOG.info("The weights know these classes in another order: the class outputs of the head change places")
+        family = family_of(checkpoint)
+        tensors, masks = (
+            family.in_class_order(checkpoint, values, order) for values in (checkpoint.tensors, checkpoint.masks)
+        )
+        return replace(checkpoint, tensors=tensors, masks=masks, names=dict(names))
+    known = "other classes" if checkpoint.nc == len(names) else _count(checkpoint.nc)
+    LOG.info("Fresh head for %s (the weights know %s)", _count(len(names)), known)
+    # A plan speaks of the network that was cut from, whose head is no more; masks speak of weights that were.
+    network = checkpoint.build_for(names)
+    head = head_tensors(checkpoint.architecture.with_classes(len(names)))
+    held = {name: mask for name, mask in checkpoint.masks.items() if name not in head}
+    fresh = Checkpoint.of(network, like=replace(checkpoint, plan=None, masks=held))
+    return replace(fresh, names=dict(names))
+
+
+def _new_order(checkpoint: Checkpoint, names: Mapping[int, str]) -> tuple[int, ...] | None:
+    """For every class its place in the head of the weights; None where they are others, or the head is not known."""
+    known = family_of(checkpoint).knows("in_class_order")
+    return class_order(checkpoint.names, names) if known else None
+
+
+def _count(classes: int) -> str:
+    return f"{classes} {'class' if classes == 1 else 'classes'}"

@@ -1,0 +1,73 @@
+"""The YOLOv5 family: an architecture that is a topology, a list of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
+from secateur.networks.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class YOLOv5:
+    """Anchor-based detectors of the blocks of YOLOv5's model files.
+
+    Attributes:
+        topology: its blocks, with the widths that it had before any cut.
+    """
+
+    topology: Topology
+    kind: ClassVar[str] = "yolov5"
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return self.topology.nc
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+        return self.topology.channels
+
+    def build(self, names: Mapping[int, str]) -> Detector:
+        """A fresh detector.
+
+        Raises:
+            UserError: the blocks do not fit together.
+        """
+        return Detector(self.topology, names)
+
+    def with_classes(self, nc: int) -> YOLOv5:
+        """The same for another number of classes."""
+        return YOLOv5(self.topology.with_classes(nc))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return self.topology.to_dict()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> YOLOv5:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: the data does not describe a topology.
+        """
+        return cls(Topology.from_dict(data))
+
+    def __str__(self) -> str:
+        return f"YOLOv5 network of {len(self.topology.blocks)} blocks"
+
+
+def topology_of(checkpoint: Checkpoint) -> Topology:
+    """The blocks of a checkpoint of this family.
+
+    Raises:
+        UserError: it is of another family.
+    """
+    if not isinstance(checkpoint.architecture, YOLOv5):
+        raise UserError(f"The checkpoint holds a {checkpoint.architecture}, which is no network of the YOLOv5 family.")
+    return checkpoint.architecture.topology

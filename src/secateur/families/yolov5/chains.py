@@ -1,0 +1,119 @@
+"""The chains of bottlenecks of a detector: which blocks they have, and the topology with shorter ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.families.yolov5.blocks import BLOCKS, Link, link_of
+from secateur.families.yolov5.topology import Block, Topology
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+"""Shapes [C, H, W] of input and output of blocks by name."""
+
+
+@dataclass(frozen=True)
+class ChainBlock:
+    """A block of a chain.
+
+    Attributes:
+        name: of the block, e.g. "model.4.m.1".
+        chain: name of the chain, e.g. "model.4.m".
+        index: place in the chain, from 0.
+        length: blocks of the chain.
+        residual: whether it adds its input to its output.
+        inputs: (channels, height, width) that it reads from a small image.
+        outputs: (channels, height, width) that it gives.
+        designed: whether the topology, before any cut, gives it one width; else its sums would be built otherwise.
+        ends: names of the convolutions, each with its batch norm, that end its branch.
+        collapses: whether the chain is a row of the topology ("model.4"): a row of one block is that block.
+    """
+
+    name: str
+    chain: str
+    index: int
+    length: int
+    residual: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    designed: bool = True
+    ends: tuple[tuple[str, str], ...] = ()
+    collapses: bool = False
+
+
+def chain_blocks(topology: Topology, rows: nn.ModuleList, shapes: Shapes, designed: Shapes) -> tuple[ChainBlock, ...]:
+    """Every block of every chain, in order.
+
+    Args:
+        topology: of the detector.
+        rows: its modules, one a row of the topology.
+        shapes: of the detector as it is (`block_shapes`).
+        designed: of the detector before any cut.
+    """
+    found = []
+    for chain, links in _chains(topology, rows):
+        for index, (name, block, link) in enumerate(links):
+            before, after = designed[name]
+            ends = tuple((f"{name}.{end}.conv", f"{name}.{end}.bn") for end in link.ends)
+            found.append(
+                ChainBlock(
+                    name, chain, index, len(links), link.residual(block), *shapes[name],
+                    designed=before == after, ends=ends, collapses=chain.count(".") == 1,
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def block_shapes(topology: Topology, rows: nn.ModuleList, run: Callable[[], object]) -> Shapes:
+    """Shapes of every block of every chain during a forward pass, which `run` makes."""
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            shapes[name] = tuple(inputs[0].shape[1:]), tuple(output.shape[1:])
+
+        return note
+
+    links = [link for _, links in _chains(topology, rows) for link in links]
+    handles = [block.register_forward_hook(watch(name)) for name, block, _ in links]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def shorter_topology(topology: Topology, kept: Mapping[str, Sequence[int]]) -> Topology:
+    """The topology whose chains keep these blocks; a row that loses all becomes an identity, so that numbers stay."""
+    rows = list(topology.blocks)
+    for chain, indices in kept.items():
+        number, inner = int(chain.split(".")[1]), chain.count(".") > 1
+        row = replace(rows[number], repeats=len(indices), args=_shorter_arguments(rows[number], indices))
+        rows[number] = row if indices or inner else Block(row.sources, 1, "nn.Identity", ())
+    return replace(topology, blocks=tuple(rows))
+
+
+def _shorter_arguments(row: Block, kept: Sequence[int]) -> tuple[Any, ...]:
+    """The arguments of a row of which these links stay: shortcuts that are listed go with their links."""
+    place = BLOCKS[row.kind].shortcuts
+    if not place or len(row.args) <= place or not isinstance(row.args[place], tuple):
+        return row.args
+    return (*row.args[:place], tuple(row.args[place][index] for index in kept), *row.args[place + 1 :])
+
+
+def _chains(topology: Topology, rows: nn.ModuleList) -> Iterator[tuple[str, list[tuple[str, nn.Module, Link]]]]:
+    """Chains with their blocks by name: rows that are such blocks, and what is inside of stages."""
+    for number, (row, module) in enumerate(zip(topology.blocks, rows, strict=True)):
+        inner = BLOCKS[row.kind].inner
+        name, chain = (f"model.{number}.{inner}", module.get_submodule(inner)) if inner else (f"model.{number}", module)
+        if isinstance(chain, nn.Sequential):
+            blocks = [(f"{name}.{index}", block) for index, block in enumerate(chain)]
+        else:
+            blocks = [(name, chain)]
+        links = [(name, block, link) for name, block in blocks if (link := link_of(block)) is not None]
+        if links and len(links) == len(blocks):
+            yield name, links

@@ -1,0 +1,85 @@
+"""The verbs of the YOLOv5 family, each answered by the file that knows about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.families.family import Family, Tensors
+from secateur.families.summary import Row
+from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.formats.download import fetch, is_official
+from secateur.families.yolov5.formats.state_dict import network_of, read_state
+from secateur.families.yolov5.formats.stock import read_stock
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.rows import block_rows
+from secateur.families.yolov5.start import fresh, in_class_order, with_config
+from secateur.networks.checkpoint import Checkpoint
+
+
+class YOLOv5Family(Family):
+    """Anchor-based detectors of the blocks of YOLOv5's model files, YOLOv3 among them."""
+
+    kind = YOLOv5.kind
+    title = "YOLOv5"
+    architecture = YOLOv5
+    fallback = True
+
+    def reads(self, file: Path) -> bool:
+        """PyTorch's own suffixes."""
+        return file.suffix in {".pt", ".pth"}
+
+    def read(self, file: Path, cfg: str | Path = "") -> Checkpoint:
+        """A `.pt` of stock YOLOv5 or of a fork; with `cfg` also a bare state dict."""
+        if cfg and (state := read_state(file)) is not None:
+            return Checkpoint.of(network_of(file, state, cfg))
+        stock = read_stock(file)
+        return Checkpoint(
+            YOLOv5(stock.topology),
+            {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in stock.tensors.items()},
+            stock.names,
+            stock.strides,
+            training=stock.training,
+            image_size=stock.image_size,
+        )
+
+    def fetch(self, file: Path) -> bool:
+        """The published checkpoints by their names, such as yolov5s.pt."""
+        if not is_official(file.name):
+            return False
+        fetch(file)
+        return True
+
+    def flaw(self, checkpoint: Checkpoint) -> str:
+        """A stride for every level, a name for every class."""
+        architecture = checkpoint.architecture
+        assert isinstance(architecture, YOLOv5)
+        if len(checkpoint.strides) != len(architecture.topology.anchors):
+            return "broken strides"
+        if set(checkpoint.names) != set(range(architecture.nc)):
+            return f"{len(checkpoint.names):,} names for {architecture.nc:,} classes"
+        return ""
+
+    def describes(self, cfg: str) -> bool:
+        """A model YAML, or a name of the family."""
+        return True
+
+    def fresh(self, cfg: str, names: Mapping[int, str], options: Mapping[str, Any]) -> Checkpoint:
+        """A detector of a model YAML; the hyper-parameter `anchors` is the number of anchors of a level."""
+        return fresh(cfg, names, int(options.get("anchors", 0)))
+
+    def configured(self, checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> Checkpoint:
+        """The anchors of a model YAML that describes the network of the weights."""
+        return with_config(checkpoint, cfg, names)
+
+    def in_class_order(self, checkpoint: Checkpoint, tensors: Tensors, order: tuple[int, ...]) -> dict[str, Tensor]:
+        """The class outputs of every anchor change places."""
+        return in_class_order(checkpoint.architecture, tensors, order)
+
+    def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
+        """One a block of the topology."""
+        assert isinstance(network, Detector)
+        return block_rows(network, flops)

@@ -1,0 +1,144 @@
+"""Checkpoints of YOLOv5's forks: classes of other names and places, read as the blocks that they are by structure.
+
+Pruning forks derive classes of their own (`pruned_common.C3`, `C3Pruned`, `yolo_pruned.ModelPruned`) to give each layer
+the width that was left. None of their code is needed: a class that is named after a known block is read as that block,
+and one of another name where its children are those of a known block.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.errors import UserError, told
+from secateur.networks.formats.records import EXPECTED, Record
+
+LOG = logging.getLogger("secateur")
+MODEL = "models.yolo.DetectionModel"
+_MODELS = {"Model", "DetectionModel"}
+_PLACES = ("models", "pruned", "yolo", "common", "modules", "nets", "utils_pruned")
+"""Words of which one stands in the module path of a class that may be a block under a name of its own."""
+
+
+def fork_kind(name: str, blocks: Collection[str]) -> str | None:
+    """The kind as which a class that is none of stock's is read; None for one that cannot be a block.
+
+    A class is read as a block if it is called after a block or a model of stock's, perhaps with `Pruned` or `Prune` in
+    its name. A class of another name, in a place where forks keep their layers, keeps that name, to be told by its
+    structure. Whatever a file names, nothing of it is imported or called.
+
+    Args:
+        name: module and class.
+        blocks: class names of stock's blocks.
+    """
+    place, _, label = name.rpartition(".")
+    stem = _stem(label)
+    if stem in _MODELS:
+        return MODEL
+    if stem == "Detect":
+        return "models.yolo.Detect"
+    if stem in blocks:
+        return f"models.common.{stem}"
+    return name if any(word in place.split(".")[0] for word in _PLACES) and label[:1].isupper() else None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the children of a block look, in the order in which they are made.
+
+    Attributes:
+        kind: stock's name of the block.
+        children: of each child what it is.
+        names: stock's names of them.
+    """
+
+    kind: str
+    children: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+SHAPES = (
+    Shape("Conv", ("conv2d", "norm", "activation"), ("conv", "bn", "act")),
+    Shape("C3", ("Conv", "Conv", "Conv", "Bottlenecks"), ("cv1", "cv2", "cv3", "m")),
+    Shape("SPPF", ("Conv", "Conv", "pool"), ("cv1", "cv2", "m")),
+    Shape("SPP", ("Conv", "Conv", "pools"), ("cv1", "cv2", "m")),
+    Shape("Bottleneck", ("Conv", "Conv"), ("cv1", "cv2")),
+)
+_PLAIN = {"Conv2d": "conv2d", "BatchNorm2d": "norm", "SyncBatchNorm": "norm", "MaxPool2d": "pool"}
+
+
+def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
+    """Gives unknown blocks inside a model the kind whose structure they have, and their children stock's names.
+
+    Returns:
+        Class name -> kind, of those.
+
+    Raises:
+        UserError: one has the structure of no block that is known.
+    """
+    fitted: dict[str, str] = {}
+    for record in list(_inside_first(model)):
+        label = record.kind.rpartition(".")[2]
+        if not record.kind or record.kind.startswith("torch.") or label in blocks or label in (*_MODELS, "Detect"):
+            continue
+        children = record.modules()
+        looks = tuple(_look(child) for child in children.values())
+        shape = next((shape for shape in SHAPES if shape.children == looks), None)
+        if shape is None or (shape.kind == "Bottleneck" and not isinstance(record.get("add"), bool)):
+            raise UserError(f"it holds a {told(record.kind, 60)}, which is no block that Secateur knows; {EXPECTED}.")
+        record.rename(f"models.common.{shape.kind}", dict(zip(children, shape.names, strict=True)))
+        fitted[label] = shape.kind
+    for label, kind in fitted.items():
+        LOG.info("Its %s layers have the structure of %s, and are read as that.", label, kind)
+    return fitted
+
+
+def stock_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, Any]:
+    """A model.yaml whose rows name blocks as stock does; forks leave the classes themselves in it.
+
+    Args:
+        fitted: of `recognise`.
+    """
+    rows = {}
+    for part in ("backbone", "head"):
+        lines = config.get(part)
+        if isinstance(lines, list):
+            rows[part] = [_stock_row(row, fitted) for row in lines]
+    return {**config, **rows}
+
+
+def _stock_row(row: Any, fitted: Mapping[str, str]) -> Any:
+    if not isinstance(row, list) or len(row) < 3:
+        return row
+    name = row[2]
+    if isinstance(name, type) and issubclass(name, Record):
+        place, _, label = name.origin.rpartition(".")
+        name = f"nn.{label}" if place.startswith("torch.nn.") else label
+    if isinstance(name, str):
+        name = fitted.get(name, _stem(name))
+    return [*row[:2], name, *row[3:]]
+
+
+def _stem(label: str) -> str:
+    """The name of a class without what pruning forks put to it."""
+    return label.replace("Pruned", "").replace("Prune", "").strip("_")
+
+
+def _inside_first(record: Record) -> Iterator[Record]:
+    """All records of a tree of modules, children before their parents."""
+    for child in record.modules().values():
+        yield from _inside_first(child)
+    yield record
+
+
+def _look(record: Record) -> str:
+    """What a child is, in the words of `Shape`."""
+    label = record.kind.rpartition(".")[2]
+    if record.kind.startswith("torch.nn.modules.activation."):
+        return "activation"
+    if label in ("Sequential", "ModuleList"):
+        kinds = {child.kind.rpartition(".")[2] for child in record.modules().values()}
+        return "pools" if kinds == {"MaxPool2d"} else "Bottlenecks" if kinds <= {"Bottleneck"} else label
+    return _PLAIN.get(label, label)

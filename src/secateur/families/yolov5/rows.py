@@ -1,0 +1,44 @@
+"""The blocks of a detector as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.families.summary import Row
+from secateur.families.yolov5.model import Detector
+
+
+def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
+    """A row a block of a detector, with its FLOPs where they were counted."""
+    widths = block_widths(detector)
+    rows = []
+    for i, block in enumerate(detector.topology.blocks):
+        prefix = f"model.{i}"
+        own = None
+        if flops is not None:
+            own = sum(n for name, n in flops.items() if name == prefix or name.startswith(f"{prefix}."))
+        count = sum(p.numel() for p in detector.model[i].parameters())
+        rows.append(Row(i, block.sources, block.repeats, block.kind, block.args, widths[i], count, own))
+    return tuple(rows)
+
+
+def block_widths(detector: Detector) -> tuple[int, ...]:
+    """Output channels of every block as its tensors give them; for Detect those of one level."""
+    widths: dict[int, int] = {}
+
+    def record(i: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor | list[Tensor]) -> None:
+            widths[i] = output.shape[1] if isinstance(output, Tensor) else detector.na * detector.no
+
+        return hook
+
+    hooks = [module.register_forward_hook(record(i)) for i, module in enumerate(detector.model)]
+    try:
+        detector.run_shapes(int(max(detector.strides)) * 2)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return tuple(widths[i] for i in range(len(detector.model)))

@@ -1,0 +1,94 @@
+"""Starting points of the family: fresh detectors of a model YAML, its anchors, classes in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from secateur.errors import UserError
+from secateur.families.yolov5.architecture import YOLOv5, topology_of
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Block, Topology
+from secateur.networks.architecture import Architecture
+from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.fresh_head import head_tensors
+
+
+def fresh(cfg: str, names: Mapping[int, str], anchors: int = 0) -> Checkpoint:
+    """An untrained detector.
+
+    Args:
+        cfg: a model YAML, or a name of the family.
+        anchors: anchors a level; 0 keeps those of the YAML.
+
+    Raises:
+        UserError: the YAML describes no network.
+    """
+    return Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names), anchors=anchors), names))
+
+
+def with_config(checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> Checkpoint:
+    """The checkpoint with the anchors of a model YAML that describes the same network.
+
+    Raises:
+        UserError: naming the first block that differs.
+    """
+    written = Topology.from_yaml(cfg, nc=len(names))
+    check_topology(checkpoint, written)
+    fresh = Checkpoint.of(Detector(written, names)).tensors
+    own = {name: tensor for name, tensor in fresh.items() if name.endswith(".anchors")}
+    topology = replace(topology_of(checkpoint), anchors=written.anchors, anchors_pending=written.anchors_pending)
+    return replace(checkpoint, architecture=YOLOv5(topology), tensors={**checkpoint.tensors, **own})
+
+
+def in_class_order(
+    architecture: Architecture, tensors: Mapping[str, Tensor], order: Sequence[int]
+) -> dict[str, Tensor]:
+    """Tensors, or masks, of a YOLOv5 detector with the class outputs in another order; all else stays.
+
+    A `Detect` layer has, for every anchor, four outputs of the box, one of the objectness and one a class: the rows of
+    its weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)].
+
+    Args:
+        order: for every class its place up to now.
+    """
+    rows = torch.tensor([*range(5), *(5 + place for place in order)])
+    moved = {
+        name: tensors[name].unflatten(0, (-1, 5 + len(order)))[:, rows].flatten(0, 1).contiguous()
+        for name in head_tensors(architecture)
+        if name in tensors
+    }
+    return {**tensors, **moved}
+
+
+def check_topology(checkpoint: Checkpoint, topology: Topology) -> None:
+    """Refuses a topology (`--cfg`) that is not the network of the weights; classes and anchors may differ.
+
+    Raises:
+        UserError: naming the first block that differs.
+    """
+    ours, theirs = topology_of(checkpoint), topology
+    if len(ours.blocks) != len(theirs.blocks):
+        raise UserError(
+            f"The model file (--cfg) has {len(theirs.blocks)} blocks and the weights have {len(ours.blocks)}: they are "
+            "different networks; leave --cfg out to use the network of the weights."
+        )
+    for i, (a, b) in enumerate(zip(ours.blocks, theirs.blocks, strict=True)):
+        same_sources = ours.absolute_sources()[i] == theirs.absolute_sources()[i]
+        if (a.kind, a.repeats, a.args) != (b.kind, b.repeats, b.args) or not same_sources:
+            raise UserError(
+                f"Block {i} is {_row(b)} in the model file (--cfg) and {_row(a)} in the weights: they are different "
+                "networks; leave --cfg out to use the network of the weights."
+            )
+    if ours.activation != theirs.activation or ours.channels != theirs.channels:
+        raise UserError(
+            f"The model file (--cfg) has {theirs.activation} on {theirs.channels} image channels and the weights have "
+            f"{ours.activation} on {ours.channels}; leave --cfg out to use the network of the weights."
+        )
+
+
+def _row(block: Block) -> str:
+    return f"{block.repeats} x {block.kind}{list(block.args)} of {list(block.sources)}"

@@ -1,0 +1,1 @@
+"""Networks as plain data and tensors: checkpoints, their files and their classes."""
