@@ -12,6 +12,7 @@ import torch
 from law_subjects import NARROW, detector_named
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
+from secateur.families.yolov5.architecture import topology_of
 from secateur.families.yolov5.control import (
     TOLERANCE,
     Narrowing,
@@ -35,9 +36,9 @@ def cut_to(dense: Checkpoint, share: float) -> Checkpoint:
     """A detector of other widths than those that one multiplier gives, with about this share of the widths."""
     widths = {
         width: max(2, round(width * share * (1.15 if number % 2 else 0.85) / 2) * 2)
-        for number, width in enumerate(dense.topology.widths)
+        for number, width in enumerate(topology_of(dense).widths)
     }
-    return Checkpoint.of(Detector(dense.topology.with_widths(widths), dense.names))
+    return Checkpoint.of(Detector(topology_of(dense).with_widths(widths), dense.names))
 
 
 @pytest.mark.parametrize(("name", "share"), [("yolov5n", 0.5), ("yolov5s", 0.7)])
@@ -45,7 +46,7 @@ def test_stock_networks_come_within_a_percent_in_multiples_of_eight(name: str, s
     dense = Checkpoint.of(Detector(Topology.from_yaml(name, nc=3)))
     final = cut_to(dense, share)
     found = narrow_widths(dense, final, 320)
-    narrow = dense.topology.with_widths(found.widths)
+    narrow = topology_of(dense).with_widths(found.widths)
     assert flops_of(narrow, 320) == found.flops
     assert found.target == count(final.build(), 320).flops
     assert abs(found.share - 1) <= TOLERANCE
@@ -55,7 +56,7 @@ def test_stock_networks_come_within_a_percent_in_multiples_of_eight(name: str, s
         assert width % 8 == 0
         assert abs(width - designed * found.multiplier) < 8  # rounded up or down, no farther
     # The depth is the dense detector's.
-    assert [block.repeats for block in narrow.blocks] == [block.repeats for block in dense.topology.blocks]
+    assert [block.repeats for block in narrow.blocks] == [block.repeats for block in topology_of(dense).blocks]
 
 
 def priced(patch: pytest.MonkeyPatch, dense: Checkpoint, size: int, flops: int) -> None:
@@ -75,7 +76,7 @@ def test_very_narrow_networks_too_cost_no_more_than_allowed(name: str, monkeypat
     priced(monkeypatch, dense, 64, int(0.7 * count(dense.build(), 64).flops))
     found = narrow_widths(dense, dense, 64)
     assert 0.9 < found.share <= 1 + TOLERANCE
-    Detector(dense.topology.with_widths(found.widths))
+    Detector(topology_of(dense).with_widths(found.widths))
 
 
 def test_a_final_detector_of_the_dense_size_has_the_dense_one_as_its_control() -> None:
@@ -101,7 +102,7 @@ def test_a_narrowing_survives_json() -> None:
 def test_tensors_that_fit_are_taken_over_and_the_rest_is_fresh(tiny_cfg: Path) -> None:
     torch.manual_seed(3)
     dense = Checkpoint.of(Detector(Topology.from_yaml(tiny_cfg)), image_size=64)
-    widths = {width: width for width in dense.topology.widths}
+    widths = {width: width for width in topology_of(dense).widths}
     widths[max(widths)] //= 2
     narrowing = Narrowing(0.5, 8, widths, 1, 1)
     start = narrow_start(dense, dense.half(), narrowing, seed=1)

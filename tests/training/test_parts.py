@@ -20,6 +20,7 @@ from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
+from secateur.families.yolov5.architecture import topology_of
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
@@ -206,8 +207,8 @@ def test_a_number_of_anchors_means_computed_ones(name: str, check: bool, tmp_pat
     # They are as the boxes are: half as wide again as high.
     assert ((pixels[:, 1] / pixels[:, 0] - 1.5).abs() < 0.2).all()
     saved = load_checkpoint(result.last)
-    assert not saved.topology.anchors_pending and torch.equal(saved.build().head.anchors, anchors.half().float())
-    assert np.allclose(saved.topology.anchors, pixels.flatten().view(len(anchors), -1))
+    assert not topology_of(saved).anchors_pending and torch.equal(saved.build().head.anchors, anchors.half().float())
+    assert np.allclose(topology_of(saved).anchors, pixels.flatten().view(len(anchors), -1))
 
 
 def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
@@ -219,7 +220,7 @@ def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
         fit_anchors_(detector, index_of([]), 320, 4.0)
     checkpoint = Checkpoint.of(detector)
     save_checkpoint(checkpoint, tmp_path / "fresh.safetensors")
-    assert load_checkpoint(tmp_path / "fresh.safetensors").topology.anchors_pending
+    assert topology_of(load_checkpoint(tmp_path / "fresh.safetensors")).anchors_pending
     told = "The anchors are neutral: the model file asks for computed ones"
     TorchPredictor(checkpoint.build())
     assert caplog.text.count(told) == 1

@@ -103,6 +103,7 @@ FAMILIES.register("tiny")(TinyFamily())
 
 SAVE = """
 import sys, torch
+from secateur.families.family import FAMILIES
 from secateur.networks.architecture import is_detection_network
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 torch.manual_seed(0)
@@ -121,6 +122,7 @@ LOAD = """
 import sys, torch
 from secateur.families.loading import load_checkpoint
 from secateur.families.summary import summary
+from secateur.families.yolov5.architecture import topology_of
 checkpoint = load_checkpoint(sys.argv[1])
 network = checkpoint.build()
 print(torch.equal(network.predict(torch.ones(1, 3, 16, 16)), torch.load(sys.argv[2])), network.one.out_channels)
@@ -129,7 +131,7 @@ print(summary(network, 32, {"one": 130_000_000}).line())
 other = checkpoint.build_for({0: "a", 1: "b", 2: "c"})
 print(other.head.weight.shape, torch.equal(other.one.weight, network.one.weight), other.nc)
 try:
-    checkpoint.topology
+    topology_of(checkpoint)
 except Exception as error:
     print(error)
 """
@@ -268,6 +270,6 @@ def test_tensors_of_another_network_are_refused(change: object, words: str) -> N
 def test_a_plain_module_is_not_built_by_its_file(tmp_path: Path) -> None:
     save_checkpoint(Checkpoint.of(Mixed()), tmp_path / "a.safetensors")
     checkpoint = load_checkpoint(tmp_path / "a.safetensors")
-    for attempt in (checkpoint.detector, lambda: checkpoint.build_for({0: "a"})):
+    for attempt in (checkpoint.build, lambda: checkpoint.build_for({0: "a"})):
         with pytest.raises(UserError, match=r"Mixed.*secateur\.load\(path, network=\.\.\.\)|cannot be given"):
             attempt()

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from secateur.detector.formats import download
 
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.formats import download
 from secateur.families.yolov5.formats.download import fetch, is_official
 
 CONTENT = bytes(range(256)) * 4096
@@ -90,7 +90,7 @@ def test_missing_release_is_one_sentence(server: tuple[str, dict[str, bytes]], t
 def test_no_network_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = "http://127.0.0.1:9"
     monkeypatch.setattr(download, "fetch", lambda path: fetch(path, downloads=nowhere, api=nowhere))
-    monkeypatch.setattr("secateur.networks.checkpoint.fetch", download.fetch)
+    monkeypatch.setattr("secateur.families.yolov5.family.fetch", download.fetch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         load_checkpoint("yolov5s.pt")

@@ -12,7 +12,7 @@ import yaml
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.starting import for_classes, starting_point
-from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.architecture import YOLOv5, topology_of
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 
 NAMES = {0: "disc", 1: "square", 2: "triangle"}
@@ -42,10 +42,10 @@ def test_weights_alone_keep_everything(masked: Checkpoint, tmp_path: Path) -> No
 
 def test_a_narrow_network_stays_narrow_with_other_classes(tiny_weights: Path, tmp_path: Path) -> None:
     narrow = load_checkpoint(tiny_weights)
-    wide = replace(narrow.topology.blocks[6], args=(1024, 5))
-    blocks = tuple(wide if i == 6 else block for i, block in enumerate(narrow.topology.blocks))
+    wide = replace(topology_of(narrow).blocks[6], args=(1024, 5))
+    blocks = tuple(wide if i == 6 else block for i, block in enumerate(topology_of(narrow).blocks))
     # The topology says how wide it was before a cut, the tensors how wide it is.
-    cut = replace(narrow, architecture=YOLOv5(replace(narrow.topology, blocks=blocks)))
+    cut = replace(narrow, architecture=YOLOv5(replace(topology_of(narrow), blocks=blocks)))
     save_checkpoint(cut, tmp_path / "cut.safetensors")
     start = starting_point(str(tmp_path / "cut.safetensors"), "", {0: "a", 1: "b"})
     assert all(torch.equal(start.tensors[name], t) for name, t in narrow.tensors.items() if is_trunk(name))
@@ -124,17 +124,17 @@ def test_nothing_to_start_from() -> None:
 
 
 def test_a_fresh_network_takes_the_number_of_anchors(tiny_cfg: Path) -> None:
-    start = starting_point("", str(tiny_cfg), NAMES, anchors=4)
-    assert start.build().na == 4 and start.topology.anchors_pending
+    start = starting_point("", str(tiny_cfg), NAMES, options={"anchors": 4})
+    assert start.build().na == 4 and topology_of(start).anchors_pending
 
 
 def test_a_model_file_with_a_number_of_anchors_has_them_computed_for_weights_too(
     tiny_weights: Path, tiny_cfg: Path, tmp_path: Path
 ) -> None:
     content = yaml.safe_load(tiny_cfg.read_text())
-    assert not starting_point(str(tiny_weights), str(tiny_cfg), NAMES).topology.anchors_pending
+    assert not topology_of(starting_point(str(tiny_weights), str(tiny_cfg), NAMES)).anchors_pending
     count = len(content["anchors"][0]) // 2
     (tmp_path / "open.yaml").write_text(yaml.safe_dump({**content, "anchors": count}))
     start = starting_point(str(tiny_weights), str(tmp_path / "open.yaml"), NAMES)
-    assert start.topology.anchors_pending and start.build().topology.anchors_pending
-    assert not starting_point(str(tiny_weights), "", NAMES).topology.anchors_pending
+    assert topology_of(start).anchors_pending and start.build().topology.anchors_pending
+    assert not topology_of(starting_point(str(tiny_weights), "", NAMES)).anchors_pending

@@ -22,6 +22,7 @@ from torch import nn
 from secateur.deploy.exporting import about
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.architecture import topology_of
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import parse_topology
 from secateur.networks.classes import knows_classes
@@ -52,7 +53,7 @@ def test_names_strides_and_anchors(reference_dir: Path) -> None:
     checkpoint = load_checkpoint(reference_dir / "weights/yolov5n.pt")
     assert checkpoint.names[0] == "person"
     assert (len(checkpoint.names), checkpoint.strides) == (80, (8, 16, 32))
-    assert checkpoint.topology.anchors[0] == (10, 13, 16, 30, 33, 23)
+    assert topology_of(checkpoint).anchors[0] == (10, 13, 16, 30, 33, 23)
     assert load_checkpoint(reference_dir / "weights/others/head1_v7.0_windowspath.pt").names == {0: "head"}
 
 
@@ -172,9 +173,9 @@ def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., De
     detector = enliven(Detector(parse_topology(true, "true")))
     path = write_stock(detector, half=False, yaml=stale)
     checkpoint = load_checkpoint(path)
-    assert checkpoint.topology.blocks[1].repeats == 2
-    assert checkpoint.topology.blocks[1].args == (64, True)
-    assert checkpoint.topology.anchors == ((7, 9, 11, 13),)
+    assert topology_of(checkpoint).blocks[1].repeats == 2
+    assert topology_of(checkpoint).blocks[1].args == (64, True)
+    assert topology_of(checkpoint).anchors == ((7, 9, 11, 13),)
     _same(path, detector)
 
 
