@@ -15,6 +15,7 @@ from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.exporters import check_export, export
 from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -74,6 +75,7 @@ def test_layers_go_back_to_float_until_the_judge_is_content(detector, pictures, 
     asked: list[float] = []
 
     def judge(predictor: Predictor) -> float:
+        assert isinstance(predictor, FilePredictor)
         asked.append(1 - float((predictor.rows(image, -1.0)[0][:, 4] - expected).abs().mean()))
         return asked[-1]
 

@@ -17,12 +17,14 @@ from export_formats import FORMATS
 from secateur.data.config import load_data_config
 from secateur.data.index import Index, scan
 from secateur.deploy.exporters import EXPORTERS, export
+from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import RUNTIMES, open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
-from secateur.evaluation.predictor import Predictor, TorchPredictor
+from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.files import read_json
 from secateur.silence import silenced
@@ -42,15 +44,17 @@ def files(detector, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("way", ["one", "two", "any"])
 def test_a_file_answers_as_the_detector_does(detector, files, way: str) -> None:
-    predictor, twin = open_predictor(files[way]), TorchPredictor(detector)
-    assert isinstance(predictor, Predictor)
+    predictor = open_predictor(files[way])
+    assert isinstance(predictor, FilePredictor) and isinstance(predictor, Predictor)
     assert predictor.names == detector.names and predictor.nc == 3 and max(predictor.strides) == 32
     assert predictor.image_size == (64, 96) and predictor.device == torch.device("cpu")
     images = torch.rand(5, 3, 64, 96)
     settings = NmsSettings(conf=0.2)
-    least = float(torch.cat([rows[:, 4] for rows in twin.rows(images, 0.0)]).median())
+    with torch.no_grad():
+        raw = detector.fused()(images)
+    least = float(detector.decode(raw)[..., 4].median())
     for confidence in (0.0, least - 1e-4):
-        ours, theirs = predictor.rows(images, confidence), twin.rows(images, confidence)
+        ours, theirs = predictor.rows(images, confidence), detector.decode_above(raw, confidence)
         assert len(ours) == 5
         for a, b in zip(ours, theirs, strict=True):
             assert abs(len(a) - len(b)) <= 2  # some lie on the threshold
@@ -158,7 +162,7 @@ def test_a_checkpoint_is_opened_likewise(tiny_weights) -> None:
     assert runtime_of(tiny_weights).title == "PyTorch" and torch.get_num_threads() == threads
     exact = TorchPredictor(load_checkpoint(tiny_weights).build())
     images = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(predictor.rows(images, 0.0)[0], exact.rows(images, 0.0)[0], rtol=0.1, atol=0.1)
+    torch.testing.assert_close(predictor.infer(images, 0.0)[0], exact.infer(images, 0.0)[0], rtol=0.1, atol=0.1)
 
 
 def test_the_precision_of_an_exported_file_is_its_own(files, caplog) -> None:

@@ -14,7 +14,6 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.evaluation.latency import random_images
-from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import AnswerError, Predictor
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.15}
@@ -65,6 +64,7 @@ def output_error(source: Source, predictor: Predictor, images: Sequence[Tensor])
     Args:
         images: inputs [B, C, H, W] in 0..1 to compare on.
     """
+    assert isinstance(predictor, FilePredictor)
     worst = 0.0
     for batch in images:
         with torch.inference_mode():
@@ -88,7 +88,7 @@ def detections_error(
     assert isinstance(detections, FilePredictor)
     worst = 0.0
     for batch in images:
-        expected = non_max_suppression(rows.rows(batch, settings.conf), settings.nms)
+        expected = rows.predict(batch, settings.nms)
         for found, boxes in zip(torch.from_numpy(detections.outputs(batch)[0]), expected, strict=True):
             if int((found[:, 4] > 0).sum()) != len(boxes):
                 return float("inf")
@@ -101,6 +101,7 @@ def seen_error(source: Source, predictor: Predictor, most: int = 16) -> float:
 
     0 where it sees nothing; infinite where an output is not finite.
     """
+    assert isinstance(predictor, FilePredictor)
     differences = [torch.zeros(0)]
     for picture in source.pictures[:most]:
         image = picture[None].float() / 255

@@ -12,9 +12,10 @@ from torchvision.ops import nms
 from secateur.errors import UserError
 from secateur.evaluation.nms import CLASS_OFFSET
 from secateur.evaluation.settings import NmsSettings
+from secateur.families.detection.network import DetectionNetwork
 from secateur.families.yolov5.blocks.detect import Detect
 from secateur.families.yolov5.model import Detector
-from secateur.networks.architecture import DetectionNetwork
+from secateur.networks.architecture import fused
 
 
 class Decoded(nn.Module):
@@ -165,14 +166,14 @@ class _ZeroBorder(nn.Module):
         return torch.cat((*(row,) * self.top, x, *(row,) * self.bottom), dim=2)
 
 
-def _ready(network: DetectionNetwork, half: bool) -> tuple[Any, torch.dtype]:
+def _ready(network: Any, half: bool) -> tuple[Any, torch.dtype]:
     """A fused copy in which zero padding is concatenation, and what it computes in."""
-    fused, dtype = network.fused(), torch.float16 if half else torch.float32
-    for parent in list(fused.modules()):
+    whole, dtype = fused(network), torch.float16 if half else torch.float32
+    for parent in list(whole.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.ZeroPad2d):
                 setattr(parent, name, _ZeroBorder(child.padding))
-    return fused.to(dtype), dtype
+    return whole.to(dtype), dtype
 
 
 def _cast(images: Tensor, dtype: torch.dtype) -> Tensor:

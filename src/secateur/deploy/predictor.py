@@ -17,8 +17,8 @@ from secateur.deploy.layouts import OPENS, Answer, Shape, own_layout, recognised
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.network import MapDecoder
 from secateur.errors import UserError, told
-from secateur.evaluation.nms import non_max_suppression
-from secateur.evaluation.predictor import NOT_FINITE, AnswerError, check_rows
+from secateur.evaluation.nms import Candidates, corners_of, non_max_suppression
+from secateur.evaluation.predictor import NOT_FINITE, AnswerError, check_candidates
 from secateur.evaluation.settings import PREDICTION, NmsSettings
 from secateur.files import usable_path
 from secateur.machine import cpu_threads
@@ -110,7 +110,7 @@ class FilePredictor:
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*found, strict=True)]
 
     def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
-        """Decoded rows of each image with objectness above `confidence`; see `Predictor`.
+        """Decoded rows [n, 5 + nc] of each image with objectness above `confidence`.
 
         Of a file with the suppression inside, these are the boxes that stayed: their score as the objectness, and 1 for
         their class.
@@ -133,12 +133,29 @@ class FilePredictor:
         else:
             decoded = outputs[0]
         found = [rows[rows[:, 4] > confidence] for rows in decoded]
-        check_rows(found, str(self.path), _ADVICE)
+        # Every score of a row is looked at, for a product hides the one that is outside 0..1.
+        parts = [Candidates(corners_of(rows[:, :4]), rows[:, 4:]) for rows in found]
+        check_candidates(parts, str(self.path), _ADVICE)
         return found
+
+    def infer(self, images: Tensor, confidence: float) -> list[Candidates]:
+        """Candidates of each image; see `Predictor`.
+
+        Raises:
+            UserError, AnswerError: as `rows`.
+        """
+        found = self.rows(images, confidence)
+        return [Candidates(corners_of(rows[:, :4]), rows[:, 5:] * rows[:, 4:5]) for rows in found]
+
+    def boxes(
+        self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The boxes that stay; see `Predictor`."""
+        return non_max_suppression(found, settings, classes)
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
         """Boxes of each image; see `Predictor`."""
-        return non_max_suppression(self.rows(images, settings.conf), settings)
+        return self.boxes(self.infer(images, settings.conf), settings)
 
     def _check(self, sound: Tensor, fault: str) -> None:
         """AnswerError for the first image of [B, ...] for which not every value is sound."""

@@ -15,8 +15,8 @@ from secateur.deploy.network import Decoded, Detections, FlatDecoded, HeadMaps
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
+from secateur.families.detection.network import DetectionNetwork
 from secateur.families.yolov5.model import Detector
-from secateur.networks.architecture import DetectionNetwork
 
 Judge = Callable[[Predictor], float]
 
@@ -33,7 +33,7 @@ class Source:
         judge: metric of a predictor of that size, where the accuracy of int8 is to be held.
     """
 
-    detector: DetectionNetwork
+    detector: Any
     size: tuple[int, int]
     about: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Tensor] = ()

@@ -18,8 +18,8 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Judge, Source
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
+from secateur.families.detection.network import DetectionNetwork
 from secateur.files import atomic_folder, atomic_write
-from secateur.networks.architecture import DetectionNetwork
 from secateur.registry import Registry
 from secateur.silence import silenced, without_telemetry
 
