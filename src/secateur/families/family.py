@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from secateur.data.config import pictures
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
 from secateur.families.reading import Split
@@ -57,20 +58,21 @@ class Family:
         """Whether the family answers the verb (the name of a method)."""
         return getattr(type(self), verb) is not getattr(Family, verb)
 
-    def require(self, verb: str, done: str) -> None:
+    def require(self, verb: str, done: str, instead: str = "leave this step out") -> None:
         """Refuses work for which the family lacks a verb.
 
         Args:
             verb: name of the method.
             done: what would be done with the network: "trained", "healed".
+            instead: what the user can do.
 
         Raises:
             UserError: the family does not answer it.
         """
         if not self.knows(verb):
             raise UserError(
-                f"A network of the family '{self.kind}' cannot be {done}: the family has no `{verb}`; leave this step "
-                "out, or give the family one (docs/extending.md)."
+                f"A network of the family '{self.kind}' cannot be {done}: the family has no `{verb}`; {instead}, or "
+                "give the family one (docs/extending.md)."
             )
 
     # Files
@@ -139,19 +141,33 @@ class Family:
     # Data
 
     def open_data(self, file: str) -> Any:
-        """The data set that `--data` names: it has `file`, `names`, `nc`, `labelled`, `one_class` and `splits`.
+        """The data set that `--data` names, a `families.reading.DataSet`.
 
         Raises:
             UserError: it is none.
         """
         raise self.lacks("open_data")
 
-    def split(self, data: Any, name: str, *, objects: bool = True, otherwise: str = "") -> Split:
+    def open_images(self, source: str | Path, names: Mapping[int, str]) -> Any:
+        """The images without labels that `--images` names: a `DataSet` whose one split is "train".
+
+        Args:
+            source: a folder, a pattern, a `.txt` list or one image.
+            names: class id -> name, as the network knows them.
+
+        Raises:
+            UserError: the source does not exist.
+        """
+        return pictures(source, names)
+
+    def split(self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False) -> Split:
         """The checked images of a split of a data set.
 
         Args:
-            objects: a split on which nothing is to be seen is an error.
+            data: what `open_data` or `open_images` gave.
+            objects: a labelled split on which nothing is to be seen is an error.
             otherwise: what can be done instead, for that error.
+            tell: print on stderr what was found.
 
         Raises:
             UserError: there is no such split, or it is empty or broken.
@@ -167,6 +183,10 @@ class Family:
     def loss(self, network: nn.Module, settings: TrainSettings) -> Term:
         """The loss that the network is trained for, as the first term of an objective."""
         raise self.lacks("loss")
+
+    def targets_of(self, targets: Tensor, image: int) -> Tensor:
+        """The targets of one image of a batch, as those of a batch of one: by default its entry along dimension 0."""
+        return targets[image : image + 1]
 
     def check_targets(self, network: nn.Module, targets: Tensor) -> None:
         """Refuses targets of a batch, still on the CPU, that the loss cannot read.

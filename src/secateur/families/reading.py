@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from secateur.training.batches import Batches
 from secateur.training.hyp import Hyp
+
+
+class DataSet(Protocol):
+    """A data set as its description tells it, before any image is read; a frozen dataclass."""
+
+    @property
+    def file(self) -> Path:
+        """The description, or the source of images without labels."""
+
+    @property
+    def splits(self) -> Mapping[str, Any]:
+        """The splits by name: "train", "val", "test"."""
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Class id -> name."""
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are read."""
+
+    @property
+    def one_class(self) -> bool:
+        """Whether everything counts as class 0, whatever its label says."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What families of detectors share."""
+"""What all families of detectors share: data sets with boxes, splits of them, labels from a network's own boxes."""

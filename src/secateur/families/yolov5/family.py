@@ -9,23 +9,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
-from secateur.families.family import Family, Tensors
+from secateur.families.family import Tensors
 from secateur.families.summary import Row
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.stock import read_stock
+from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.rows import block_rows
 from secateur.families.yolov5.start import fresh, in_class_order, with_config
 from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
+from secateur.training.objective import Term
+from secateur.training.settings import TrainSettings
 
 logger = logging.getLogger("secateur")
 
 
-class YOLOv5Family(Family):
+class YOLOv5Family(DetectionFamily):
     """Anchor-based detectors of the blocks of YOLOv5's model files, YOLOv3 among them."""
 
     kind = YOLOv5.kind
@@ -91,6 +95,11 @@ class YOLOv5Family(Family):
         if network.topology.anchors_pending:
             logger.warning(NEUTRAL_ANCHORS)
         return predictor
+
+    def loss(self, network: nn.Module, settings: TrainSettings) -> Term:
+        """Box, objectness and class losses of the network's present anchors."""
+        assert isinstance(network, Detector)
+        return DetectionLoss(network, settings.hyp, settings.image_size, settings.label_smoothing)
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""

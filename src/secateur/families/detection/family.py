@@ -1,0 +1,46 @@
+"""The verbs that all families of detectors answer in the same way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.data.config import load_data_config
+from secateur.families.detection.predictor import TorchPredictor
+from secateur.families.detection.split import DetectionSplit
+from secateur.families.family import Family, OwnLabels
+
+
+class DetectionFamily(Family):
+    """Networks that find boxes. A subclass says how its network is built, what its loss is, and what it predicts."""
+
+    def open_data(self, file: str) -> Any:
+        """The `DataConfig` of a YOLO data.yaml.
+
+        Raises:
+            UserError: the file is missing or broken.
+        """
+        return load_data_config(file)
+
+    def split(
+        self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
+    ) -> DetectionSplit:
+        """The images of a split with their boxes; see `DetectionSplit.of`."""
+        return DetectionSplit.of(data, name, objects=objects, otherwise=otherwise, tell=tell)
+
+    def targets_of(self, targets: Tensor, image: int) -> Tensor:
+        """The rows of one image of targets [T, 6] (image, class, x, y, w, h), as image 0."""
+        own = targets[targets[:, 0] == image]
+        return torch.cat([torch.zeros_like(own[:, :1]), own[:, 1:]], 1)
+
+    def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
+        """Boxes drawn from the network's detections by their scores; see `OwnDetections`."""
+        from secateur.families.detection.own_labels import OwnDetections
+
+        return OwnDetections(self.predictor(whole), seed)
+
+    def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
+        """See `TorchPredictor`."""
+        return TorchPredictor(network, precision)
