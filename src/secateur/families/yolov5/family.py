@@ -8,16 +8,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.errors import UserError
 from secateur.families.family import Family, Tensors
+from secateur.families.reading import Split
 from secateur.families.summary import Row
+from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.stock import read_stock
+from secateur.families.yolov5.hyp import YOLOv5Hyp
+from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.rows import block_rows
+from secateur.families.yolov5.split import DetectionSplit, open_split
 from secateur.families.yolov5.start import fresh, in_class_order, with_config
+from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
+from secateur.training.settings import TrainSettings
 
 
 class YOLOv5Family(Family):
@@ -27,6 +35,7 @@ class YOLOv5Family(Family):
     title = "YOLOv5"
     architecture = YOLOv5
     fallback = True
+    hyp = YOLOv5Hyp
 
     def reads(self, file: Path) -> bool:
         """PyTorch's own suffixes."""
@@ -78,6 +87,34 @@ class YOLOv5Family(Family):
     def in_class_order(self, checkpoint: Checkpoint, tensors: Tensors, order: tuple[int, ...]) -> dict[str, Tensor]:
         """The class outputs of every anchor change places."""
         return in_class_order(checkpoint.architecture, tensors, order)
+
+    def split(self, data: Any, name: str, *, objects: bool = True, otherwise: str = "") -> DetectionSplit:
+        """Images with boxes, of a data.yaml."""
+        return open_split(data, name, objects=objects, otherwise=otherwise)
+
+    def loss(self, network: nn.Module, settings: TrainSettings) -> DetectionLoss:
+        """Box, objectness and class terms; `settings` gives their gains and the image size."""
+        assert isinstance(network, Detector)
+        return DetectionLoss(network, settings.hyp.read(YOLOv5Hyp), settings.image_size, settings.label_smoothing)
+
+    def check_targets(self, network: nn.Module, targets: Tensor) -> None:
+        """Classes that the detector has, in targets [T, 6] (image, class, x, y, w, h)."""
+        assert isinstance(network, Detector)
+        classes = network.nc
+        if len(targets) and float(targets[:, 1].max()) >= classes:
+            raise UserError(
+                f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
+                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
+            )
+
+    def begin_training(self, network: nn.Module, split: Split | None, settings: TrainSettings) -> list[str]:
+        """AutoAnchor, where the training has labels; anchors that a model file leaves to be computed, always."""
+        assert isinstance(network, Detector)
+        pending = network.topology.anchors_pending
+        if isinstance(split, DetectionSplit) and (settings.autoanchor or pending):
+            ratio = settings.hyp.read(YOLOv5Hyp).anchor_t
+            return [str(fit_anchors_(network, split.index, settings.image_size, ratio, settings.seed))]
+        return [NEUTRAL_ANCHORS] if pending else []
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""
