@@ -8,15 +8,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from secateur.families.yolov5.family import YOLOv5Family
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import parse_topology
+from secateur.training import loop
 from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
@@ -24,6 +26,7 @@ from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
 
 SIZE = 64
+fit = partial(loop.fit, task=YOLOv5Family())
 SETTINGS = TrainSettings(
     epochs=3,
     batch_size=32,
@@ -133,7 +136,7 @@ class Noise(Hook):
     def before_step(self, run: TrainingRun) -> None:
         """Noise that depends on torch's generator and on the hook's own state."""
         self.calls += 1
-        for parameter in run.detector.parameters():
+        for parameter in run.network.parameters():
             if parameter.grad is not None:
                 parameter.grad.add_(torch.randn_like(parameter) * 1e-3 * self.calls)
 
@@ -172,8 +175,8 @@ class Keep(Hook):
 
 def tensors_of(keep: Keep) -> dict[str, Tensor]:
     """Everything that training changes: weights, statistics, average, momentum."""
-    result = {f"model/{k}": v for k, v in keep.run.detector.state_dict().items()}
-    result |= {f"ema/{k}": v for k, v in keep.run.ema.detector.state_dict().items()}
+    result = {f"model/{k}": v for k, v in keep.run.network.state_dict().items()}
+    result |= {f"ema/{k}": v for k, v in keep.run.ema.network.state_dict().items()}
     for number, state in keep.run.optimizer.state_dict()["state"].items():
         result |= {f"optimizer/{number}/{k}": v for k, v in state.items() if isinstance(v, Tensor)}
     return {name: value.clone() for name, value in result.items()}
@@ -181,8 +184,6 @@ def tensors_of(keep: Keep) -> dict[str, Tensor]:
 
 def main(folder: Path) -> None:
     """Trains, and dies by SIGKILL in the middle of epoch 2."""
-    from secateur.training.loop import fit
-
     torch.set_num_threads(1)
     settings = replace(SETTINGS, save_every_steps=2)
     fit(toy_detector(), ToyBatches(), settings, folder=folder, hooks=[Noise(), Die(6, kill=True), Keep()])

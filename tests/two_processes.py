@@ -26,8 +26,7 @@ from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.training.distributed import once, rank_and_world, sum_over_processes, world_size
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit
-from toy_training import SETTINGS, Keep, ToyBatches, tensors_of, toy_detector
+from toy_training import SETTINGS, Keep, ToyBatches, fit, tensors_of, toy_detector
 
 METHODS = ("bce", "l2", "softmax", "features")
 WAIT_MINUTES = 77.0

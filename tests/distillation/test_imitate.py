@@ -21,9 +21,8 @@ from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit
 from secateur.training.run import TrainingRun
-from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, tensors_of, toy_detector
+from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, fit, tensors_of, toy_detector
 
 ALL = DistillSettings("bce+l2+features", distill_feature_weight=0.5, distill_warmup=1.5)
 
@@ -112,8 +111,8 @@ def test_nothing_of_a_step_outlives_it() -> None:
 def test_the_watch_ends_with_the_training_and_a_copy_of_the_student_carries_no_teacher(tmp_path: Path) -> None:
     class Copy(Hook):
         def after_step(self, run: TrainingRun) -> None:
-            assert len(run.detector.head._forward_pre_hooks) == 1
-            self.copy = copy.deepcopy(run.detector)
+            assert len(run.network.head._forward_pre_hooks) == 1
+            self.copy = copy.deepcopy(run.network)
 
     twin = Copy()
     imitate = distilled(tmp_path, ALL, twin, epochs=1)

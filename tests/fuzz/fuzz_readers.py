@@ -40,6 +40,7 @@ from secateur.data.synthetic import generate
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
+from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
@@ -55,7 +56,6 @@ from secateur.runs.recipes.recipe import load_recipe
 from secateur.runs.recipes.resolve import resolve
 from secateur.runs.training_run import restored
 from secateur.steps.train import Train
-from secateur.training.hyp import load_hyp
 from secateur.training.state import random_state, read_state, write_state
 from tiny_network import TINY
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
+from secateur.families.hyp import load_hyp
 from secateur.runs.recipes.recipe import load_recipe
-from secateur.training.hyp import load_hyp
 
 SCALARS = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(width=32) | st.text(max_size=12)
 TREES = st.recursive(

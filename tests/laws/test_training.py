@@ -17,8 +17,7 @@ from torch import Tensor
 
 from law_subjects import NARROW
 from secateur.pruning.surgery import cut
-from secateur.training.loop import fit
-from toy_training import SETTINGS, Die, Keep, Noise, ToyBatches, tensors_of
+from toy_training import SETTINGS, Die, Keep, Noise, ToyBatches, fit, tensors_of
 from two_processes import METHODS, WAIT_MINUTES, imitated, pruned, train_one
 
 SCRIPT = Path(__file__).resolve().parents[1] / "two_processes.py"

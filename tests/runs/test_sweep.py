@@ -17,6 +17,7 @@ from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.settings import Guards, ScoreSettings
 from secateur.report.sweep_table import cliff_row
@@ -24,7 +25,6 @@ from secateur.runs.folders import Place
 from secateur.runs.progress import Progress
 from secateur.runs.sweep import sweep
 from secateur.runs.sweep_options import SweepOptions, ratios_of
-from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from secateur.training.hooks import Hook
-from secateur.training.loop import fit
-from toy_training import SETTINGS, Die, Keep, ToyBatches, tensors_of, toy_detector
+from toy_training import SETTINGS, Die, Keep, ToyBatches, fit, tensors_of, toy_detector
 
 STEPS = 10  # of the three epochs: four in the warm-up, then three each
 

@@ -19,10 +19,9 @@ from secateur.sparsity.channels.convolution import ConvPenalty
 from secateur.sparsity.settings import SparsifySettings
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit
 from secateur.training.run import TrainingRun
 from toy_training import SETTINGS as TOY
-from toy_training import ToyBatches, toy_detector
+from toy_training import ToyBatches, fit, toy_detector
 
 SETTINGS = replace(TOY, epochs=1, hyp=Hyp(warmup_epochs=0))
 
@@ -42,11 +41,11 @@ class Watch(Hook):
         self.rate = 0.0
 
     def before_step(self, run: TrainingRun) -> None:
-        self.gradients.append({n: p.grad.clone() for n, p in run.detector.named_parameters() if p.grad is not None})
-        self.old.append({n: p.detach().clone() for n, p in run.detector.named_parameters()})
+        self.gradients.append({n: p.grad.clone() for n, p in run.network.named_parameters() if p.grad is not None})
+        self.old.append({n: p.detach().clone() for n, p in run.network.named_parameters()})
 
     def after_step(self, run: TrainingRun) -> None:
-        self.new.append({n: p.detach().clone() for n, p in run.detector.named_parameters()})
+        self.new.append({n: p.detach().clone() for n, p in run.network.named_parameters()})
         self.rate = run.learning_rate
 
 

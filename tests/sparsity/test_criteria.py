@@ -15,10 +15,9 @@ from secateur.sparsity.criteria import WEIGHT_CRITERIA
 from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.training.hooks import Hook
-from secateur.training.loop import fit
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
-from toy_training import ToyBatches
+from toy_training import ToyBatches, fit
 
 
 def test_formulas() -> None:
@@ -59,7 +58,7 @@ class Overflow(Hook):
     def before_step(self, run: TrainingRun) -> None:
         """Takes effect before the pruning looks."""
         if run.step + 1 == self.step:
-            weight = run.detector.get_parameter("model.1.conv.weight")
+            weight = run.network.get_parameter("model.1.conv.weight")
             self.kept = weight.grad
             weight.grad = None if self.value is None else torch.full_like(weight, self.value)
 
@@ -77,7 +76,7 @@ class Mend(Hook):
         assert self.pruning is not None
         self.seen.append({name: value.clone() for name, value in self.pruning.scores.items()})
         if run.step + 1 == self.overflow.step:
-            run.detector.get_parameter("model.1.conv.weight").grad = self.overflow.kept
+            run.network.get_parameter("model.1.conv.weight").grad = self.overflow.kept
 
 
 def scores_of_steps(folder: Path, value: float | None) -> list[dict[str, torch.Tensor]]:

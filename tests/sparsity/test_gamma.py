@@ -22,10 +22,9 @@ from secateur.sparsity.settings import SparsifySettings
 from secateur.training.batchnorm import synchronise_batchnorm_
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit
 from secateur.training.run import TrainingRun
 from toy_training import SETTINGS as TOY
-from toy_training import ToyBatches, toy_detector
+from toy_training import ToyBatches, fit, toy_detector
 
 SETTINGS = replace(TOY, epochs=2, hyp=Hyp(warmup_epochs=0))
 HALF = torch.arange(16) % 2 == 0
@@ -54,12 +53,12 @@ class Watch(Hook):
         self.rates: list[float] = []
 
     def before_step(self, run: TrainingRun) -> None:
-        named = {name: p for name, p in run.detector.named_parameters() if ".bn." in name}
+        named = {name: p for name, p in run.network.named_parameters() if ".bn." in name}
         self.gradients.append({name: p.grad.clone() for name, p in named.items() if p.grad is not None})
         self.old.append({name: p.detach().clone() for name, p in named.items()})
 
     def after_step(self, run: TrainingRun) -> None:
-        self.weights.append({name: p.detach().clone() for name, p in run.detector.named_parameters() if ".bn." in name})
+        self.weights.append({name: p.detach().clone() for name, p in run.network.named_parameters() if ".bn." in name})
         self.rates.append(run.learning_rate)
 
 
@@ -194,7 +193,7 @@ def test_tensorboard_has_the_histograms_and_figures_of_every_epoch(tmp_path: Pat
 def test_synchronised_norms_are_penalised_alike(tmp_path: Path) -> None:
     class Synchronised(Hook):
         def start(self, run: TrainingRun) -> None:
-            synchronise_batchnorm_(run.detector, "cpu")
+            synchronise_batchnorm_(run.network, "cpu")
 
     ends = []
     for name, first in (("a", Synchronised()), ("b", Hook())):

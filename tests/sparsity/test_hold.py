@@ -15,8 +15,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.hold import HoldMasks
 from secateur.sparsity.settings import WeightSettings
-from secateur.training.loop import fit
-from toy_training import Keep, evaluate
+from toy_training import Keep, evaluate, fit
 
 SHORT = replace(EVERY_BATCH, epochs=2)
 LOCK = WeightSettings(lock_zeros=True)
@@ -38,7 +37,7 @@ def test_masks_of_a_checkpoint_hold_in_model_average_and_files(tmp_path: Path) -
     start, keep = masked_start(), Keep()
 
     def look(run: object) -> None:
-        for detector in (keep.run.detector, keep.run.ema.detector):
+        for detector in (keep.run.network, keep.run.ema.network):
             for name, mask in start.masks.items():
                 weight = detector.get_parameter(name)
                 assert (weight[~mask] == 0).all() and (weight[mask] != 0).all()
@@ -58,7 +57,7 @@ def test_weights_that_a_mask_names_are_zeroed_at_once(tmp_path: Path) -> None:
     dense, keep = narrow_detector(), Keep()
     masks = masked_start().masks
     fit(dense, BATCHES, replace(SHORT, epochs=1), folder=tmp_path, hooks=[HoldMasks(masks), keep])
-    assert all((keep.run.ema.detector.get_parameter(name)[~mask] == 0).all() for name, mask in masks.items())
+    assert all((keep.run.ema.network.get_parameter(name)[~mask] == 0).all() for name, mask in masks.items())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_lock_keeps_the_zeros_that_are_there_and_makes_no_others(tmp_path: Path)
     trained = train(tmp_path, LOCK, start=start, settings=SHORT)
     expected = zeros(weights_of(start.build()))
     assert expected > 0.02
-    for detector in (trained.run.detector, trained.run.ema.detector, trained.last, trained.best):
+    for detector in (trained.run.network, trained.run.ema.network, trained.last, trained.best):
         for name, weight in weights_of(detector).items():
             assert torch.equal(weight == 0, start.tensors[name] == 0), name
     assert trained.result.rows[0]["metrics/mAP_0.5"] is not None and trained.result.best_epoch >= 0

@@ -47,7 +47,7 @@ def test_group_lasso_acts_in_the_window_only(tmp_path: Path) -> None:
         seen: dict[int, float] = {}
 
         def look(run: TrainingRun, seen: dict[int, float] = seen) -> None:
-            seen[run.step] = float(run.detector.get_parameter("model.4.conv.weight").norm())
+            seen[run.step] = float(run.network.get_parameter("model.4.conv.weight").norm())
 
         train(tmp_path / str(rate), replace(ON, group_lasso=rate, pruning_frequency=99), after=[Each(look)])
         sizes.append(seen)

@@ -20,9 +20,8 @@ from secateur.sparsity.channels.soft_mask import SoftMask
 from secateur.sparsity.penalties import automatic_rate, check_penalties, penalty_hooks
 from secateur.sparsity.settings import SparsifySettings
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit
 from secateur.training.settings import TrainSettings
-from toy_training import ToyBatches
+from toy_training import ToyBatches, fit
 
 SETTINGS = TrainSettings(
     epochs=4, batch_size=16, image_size=64, amp="off", tensorboard=False, device="cpu", workers=0, warmup_minimum=0

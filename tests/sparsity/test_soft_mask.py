@@ -18,10 +18,9 @@ from secateur.sparsity.channels.soft_mask import SoftMask, factors
 from secateur.sparsity.settings import SparsifySettings
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit
 from secateur.training.run import TrainingRun
 from toy_training import SETTINGS as TOY
-from toy_training import ToyBatches, toy_detector
+from toy_training import ToyBatches, fit, toy_detector
 
 SETTINGS = replace(TOY, epochs=2, hyp=Hyp(warmup_epochs=0))
 ACTING = SparsifySettings(soft_mask=True, mask_start=0, mask_period=1)
@@ -51,9 +50,9 @@ class Around(Hook):
         self.seen: list[dict[str, Tensor]] = []
 
     def epoch_end(self, run: TrainingRun) -> None:
-        tensors = {f"model/{n}": v.clone() for n, v in run.detector.state_dict().items()}
-        tensors |= {f"ema/{n}": v.clone() for n, v in run.ema.detector.state_dict().items()}
-        for name, parameter in run.detector.named_parameters():
+        tensors = {f"model/{n}": v.clone() for n, v in run.network.state_dict().items()}
+        tensors |= {f"ema/{n}": v.clone() for n, v in run.ema.network.state_dict().items()}
+        for name, parameter in run.network.named_parameters():
             for key, value in run.optimizer.state[parameter].items():
                 if isinstance(value, Tensor):
                     tensors[f"{key}/{name}"] = value.clone()

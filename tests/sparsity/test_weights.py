@@ -135,7 +135,7 @@ def test_the_optimizer_forgets_what_it_knew_of_masked_weights(tmp_path: Path) ->
     def look(run: TrainingRun) -> None:
         if run.step in (4, 8, 12, 16):
             for name, mask in run.masks.items():
-                momentum = run.optimizer.state[run.detector.get_parameter(name)]["momentum_buffer"]
+                momentum = run.optimizer.state[run.network.get_parameter(name)]["momentum_buffer"]
                 assert (momentum[~mask] == 0).all()
                 seen.append(int((~mask).sum()))
 

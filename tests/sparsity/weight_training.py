@@ -21,10 +21,10 @@ from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loop import FitResult, fit
+from secateur.training.loop import FitResult
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings
-from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, tensors_of
+from toy_training import SETTINGS, Die, Keep, ToyBatches, evaluate, fit, tensors_of
 
 # Eight optimizer steps an epoch, one a batch.
 EVERY_BATCH = replace(SETTINGS, epochs=3, batch_size=64, hyp=Hyp(warmup_epochs=0))
@@ -135,8 +135,8 @@ class Shares(Hook):
 
     def after_step(self, run: TrainingRun) -> None:
         """Counts."""
-        self.model[run.step] = zeros(weights_of(run.detector, list(run.masks)))
-        self.average[run.step] = zeros(weights_of(run.ema.detector, list(run.masks)))
+        self.model[run.step] = zeros(weights_of(run.network, list(run.masks)))
+        self.average[run.step] = zeros(weights_of(run.ema.network, list(run.masks)))
 
 
 def trained_with(folder: Path, options: WeightSettings) -> tuple[Trained, Shares]:
@@ -181,7 +181,7 @@ class Reference(Hook):
 
     def before_step(self, run: TrainingRun) -> None:
         """S <- 0.9 S + |W g|."""
-        for name, weight in run.detector.named_parameters():
+        for name, weight in run.network.named_parameters():
             if weight.ndim == 4 and weight.grad is not None:
                 sensitivity = (weight.detach().double() * weight.grad.double()).abs()
                 self.scores[name] = 0.9 * self.scores.get(name, torch.zeros_like(sensitivity)) + sensitivity

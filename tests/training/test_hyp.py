@@ -8,7 +8,7 @@ import pytest
 
 from hostile_yaml import HOSTILE, check_sentence
 from secateur.errors import UserError
-from secateur.training.hyp import load_hyp
+from secateur.families.hyp import load_hyp
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -22,7 +22,7 @@ from secateur.families.yolov5.model import Detector
 from secateur.training.batchnorm import CrossProcessBatchNorm2d
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
-from secateur.training.loop import fit, rescale
+from secateur.training.loop import rescale
 from secateur.training.run import TrainingRun
 from secateur.training.state import has_state, read_state, write_state
 from toy_training import (
@@ -33,6 +33,7 @@ from toy_training import (
     ToyBatches,
     ToyMetrics,
     evaluate,
+    fit,
     tensors_of,
     toy_detector,
 )
@@ -201,7 +202,7 @@ class Spy(Hook):
 
     def before_step(self, run: TrainingRun) -> None:
         self.before.append((run.epoch, run.batch, run.images_in_step))
-        gradients = [p.grad for p in run.detector.parameters() if p.grad is not None]
+        gradients = [p.grad for p in run.network.parameters() if p.grad is not None]
         self.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
 
     def after_step(self, run: TrainingRun) -> None:
@@ -226,7 +227,7 @@ def test_checkpoints_hold_the_average_and_the_detector_comes_back_plain(tmp_path
     keep, detector = Keep(), toy_detector()
     result = fit(detector, ToyBatches(), SETTINGS, folder=tmp_path, hooks=[keep], evaluate=evaluate)
     saved = load_checkpoint(result.last).build().state_dict()
-    for name, value in keep.run.ema.detector.state_dict().items():
+    for name, value in keep.run.ema.network.state_dict().items():
         torch.testing.assert_close(saved[name].float(), value.half().float(), rtol=0, atol=0)
     assert result.best.is_file() and load_checkpoint(result.best).image_size == SETTINGS.image_size
     assert not any(isinstance(module, CrossProcessBatchNorm2d) for module in detector.modules())
@@ -302,7 +303,7 @@ class Poison(Hook):
 
     def epoch_end(self, run: TrainingRun) -> None:
         if run.epoch == 1:
-            next(run.detector.parameters()).data.fill_(float("nan"))
+            next(run.network.parameters()).data.fill_(float("nan"))
 
 
 def test_a_diverged_training_stops_with_a_sentence_and_keeps_the_last_good_state(tmp_path: Path) -> None:

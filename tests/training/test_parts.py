@@ -18,16 +18,18 @@ from torch import nn
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
 from secateur.families.detection.predictor import TorchPredictor
+from secateur.families.detection.split import DetectionSplit
+from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
 from secateur.families.yolov5.architecture import topology_of
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
-from secateur.training.hyp import Hyp, load_hyp
-from secateur.training.loop import fit
+from secateur.training.hyp import Hyp
 from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, parameter_groups, set_rates
 from secateur.training.optimization.precision import choose_precision, full_precision
@@ -35,15 +37,18 @@ from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import LossMeter, duration, fitness
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import random_state, read_state, set_random_state, write_state
-from toy_training import SETTINGS, ToyBatches, toy_detector
+from toy_training import SETTINGS, ToyBatches, fit, toy_detector
 
 
 def test_ready_made_hyper_parameters() -> None:
-    assert load_hyp("scratch-low") == Hyp() == load_hyp("hyp.scratch-low.yaml")
+    assert load_hyp("scratch-low").completed(YOLOv5Hyp) == Hyp().completed(YOLOv5Hyp)
+    assert load_hyp("scratch-low") == load_hyp("hyp.scratch-low.yaml")
     medium, high, tune = load_hyp("scratch-med"), load_hyp("scratch-high"), load_hyp("finetune")
-    assert (medium.lrf, medium.cls, medium.obj, medium.scale, medium.mixup) == (0.1, 0.3, 0.7, 0.9, 0.1)
+    gains = medium.read(YOLOv5Hyp)
+    assert (medium.lrf, gains.cls, gains.obj, medium.scale, medium.mixup) == (0.1, 0.3, 0.7, 0.9, 0.1)
     assert (high.copy_paste, medium.copy_paste) == (0.1, 0.0)
-    assert (tune.lr0, tune.lrf, tune.momentum, tune.obj, tune.anchor_t) == (0.001, 0.12, 0.843, 0.301, 2.91)
+    assert (tune.lr0, tune.lrf, tune.momentum) == (0.001, 0.12, 0.843)
+    assert (tune.read(YOLOv5Hyp).obj, tune.read(YOLOv5Hyp).anchor_t) == (0.301, 2.91)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +151,11 @@ def test_average_follows_the_formula_on_every_floating_entry() -> None:
             if name in expected:
                 expected[name] = decay * expected[name] + (1 - decay) * value.double()
     for name, value in expected.items():
-        torch.testing.assert_close(ema.detector.state_dict()[name].double(), value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ema.network.state_dict()[name].double(), value, rtol=1e-5, atol=1e-6)
     other = Ema(toy_detector(1))
     other.load_state_dict(copy.deepcopy(ema.state_dict()))
     assert other.updates == 3
-    assert all(torch.equal(v, other.detector.state_dict()[k]) for k, v in ema.detector.state_dict().items())
+    assert all(torch.equal(v, other.network.state_dict()[k]) for k, v in ema.network.state_dict().items())
 
 
 def index_of(sizes: list[tuple[float, float]], shape: tuple[int, int] = (320, 320)) -> Index:
@@ -199,7 +204,7 @@ def test_a_number_of_anchors_means_computed_ones(name: str, check: bool, tmp_pat
     reached = best_possible_recall(box_sizes(index, 320), np.array(topology.anchors).reshape(-1, 2), 4.0)
     assert reached == 1
     settings = replace(SETTINGS, epochs=1, batch_size=4, image_size=320, autoanchor=check)
-    result = fit(detector, ToyBatches(count=1), settings, folder=tmp_path, index=index)
+    result = fit(detector, ToyBatches(count=1), settings, folder=tmp_path, split=DetectionSplit(index))
     anchors = detector.head.anchors
     assert not torch.equal(anchors, neutral) and anchors.shape == neutral.shape
     pixels = (anchors * torch.tensor(detector.strides).view(-1, 1, 1)).flatten(0, 1)

@@ -41,6 +41,7 @@ from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.families.context import known_data
+from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
@@ -49,7 +50,7 @@ from secateur.prediction.predicting import Asker
 from secateur.prediction.settings import BoxSettings
 from secateur.ranges import BATCH, ROUNDS, Between
 from secateur.sparsity.settings import WeightSettings
-from secateur.training.hyp import Hyp, load_hyp
+from secateur.training.hyp import Hyp
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from secateur.data.dataset import Batch, DetectionDataset
 from secateur.errors import UserError
 from secateur.evaluation.settings import NmsSettings
 from secateur.families.context import Context, known_data
-from secateur.families.family import predictor_of
-from secateur.families.yolov5.loss import DetectionLoss
+from secateur.families.family import family_of, predictor_of
 from secateur.families.yolov5.model import Detector
 from secateur.networks.architecture import channels_of
 from secateur.pruning.graph.inputs import WithStrides
 from secateur.training.hyp import Hyp
 from secateur.training.optimization.precision import choose_precision, full_precision
+from secateur.training.settings import TrainSettings
 
 OR_IMAGES = ", or give --images and no --data"
 """What else to do where no image of a data set has an object."""
@@ -108,7 +108,7 @@ def plain_images(context: Context, limit: int, *, channels: int = 3) -> Iterator
 
 def augmented_images(context: Context, limit: int, *, channels: int = 3) -> Iterator[Tensor]:
     """Images augmented as a training shows them, [B, C, H, W] in 0..1; a short last batch only if it is the first."""
-    how = Augmentation.from_hyp(dataclasses.asdict(Hyp()))
+    how = Augmentation.from_hyp(Hyp().to_dict())
     batches = training_batches(context, limit, how, channels=channels)
     for number, batch in enumerate(batches.epoch(0)):
         if number == 0 or len(batch.images) == context.batch_size:
@@ -175,7 +175,7 @@ def image_losses(detector: Detector, context: Context) -> Loss:
         UserError: the detector has no loss of its own.
     """
     require_loss(detector)
-    term = DetectionLoss(detector, Hyp(), context.image_size)
+    term = family_of(detector).loss(detector, TrainSettings(image_size=context.image_size))
     kind = context.device.type
     fast = choose_precision("auto", kind) == "bf16"
     # Laid out as the images are; else every convolution does that anew.
@@ -190,7 +190,7 @@ def image_losses(detector: Detector, context: Context) -> Loss:
         for i in range(len(batch.images)):
             own = targets[targets[:, 0] == i]
             own = torch.cat([torch.zeros_like(own[:, :1]), own[:, 1:]], 1)
-            total = total + term([level[i : i + 1] for level in raw], own)[0]
+            total = total + term([level[i : i + 1] for level in raw], own, batch.images[i : i + 1])[0]
         return total
 
     return loss

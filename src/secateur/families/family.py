@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -36,6 +37,11 @@ class OwnLabels(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class NoHyp:
+    """No hyper-parameters beyond those of every training."""
+
+
 class Family:
     """One kind of networks. A subclass answers the verbs that it knows; `knows` tells which these are.
 
@@ -46,12 +52,15 @@ class Family:
         kind: name in files and in `FAMILIES`.
         title: name in sentences.
         architecture: the plain data that builds a network of the family.
+        hyp: frozen dataclass of the hyper-parameters that the family's loss and head read, with their defaults; it
+            checks their ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
         fallback: it reads the files that no other family recognises, for its sentences say best what they are.
     """
 
     kind: ClassVar[str]
     title: ClassVar[str]
     architecture: ClassVar[type[Architecture]]
+    hyp: ClassVar[type[Any]] = NoHyp
     fallback: ClassVar[bool] = False
 
     def knows(self, verb: str) -> bool:
@@ -196,7 +205,11 @@ class Family:
         """
 
     def begin_training(self, network: nn.Module, split: Split | None, settings: TrainSettings) -> list[str]:
-        """What the network needs before its first step, in place; lines for the log."""
+        """What the network needs before its first step, in place; lines for the log.
+
+        Args:
+            split: the training images, where the training has some of a data set.
+        """
         return []
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:

@@ -19,6 +19,7 @@ from secateur.data.config import load_data_config
 from secateur.data.images import check_image_channels
 from secateur.data.index import content_signature
 from secateur.families.context import Context, known_data
+from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.files import write_json, write_text
 from secateur.machine import pick_device
@@ -39,7 +40,6 @@ from secateur.runs.folders import Summary, finish, require
 from secateur.runs.pipeline import log_file, one_process
 from secateur.runs.progress import Progress, digest, file_digest
 from secateur.runs.sweep_options import SweepOptions, ratios_of
-from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
 LOG = logging.getLogger("secateur")

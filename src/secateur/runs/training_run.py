@@ -50,7 +50,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
         cfg,
         load_data_config(require(data_file, "--data", "data.yaml")),
         seed=step.train.seed,
-        hyp=dataclasses.asdict(step.settings().hyp),
+        hyp=step.settings().hyp.to_dict(),
         single_cls=step.train.single_cls,
         keep_one_class=step.verb != "train",
     )

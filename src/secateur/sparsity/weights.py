@@ -77,8 +77,8 @@ class WeightPruning(Hook):
         Raises:
             UserError: nothing to prune, a target that cannot be reached, or a window without steps.
         """
-        names, indivisible = prunable_layers(run.detector, self.pattern, self.settings.exclude_weights)
-        self._weights = {name: run.detector.get_parameter(name) for name in names}
+        names, indivisible = prunable_layers(run.network, self.pattern, self.settings.exclude_weights)
+        self._weights = {name: run.network.get_parameter(name) for name in names}
         if self.settings.lock_zeros:
             self._lock(run)
         else:
@@ -135,7 +135,7 @@ class WeightPruning(Hook):
             self._finish()
             apply_masks_(run, self._masks)
         row: dict[str, float] = {"epoch": run.epoch, "step": run.step, "asked": self._share}
-        averages = {name: run.ema.detector.get_parameter(name) for name in self._weights}
+        averages = {name: run.ema.network.get_parameter(name) for name in self._weights}
         row |= {"model": share_of_zeros(self._weights), "ema": share_of_zeros(averages)}
         for name in ("asked", "model", "ema"):
             run.log.log(f"sparsity/{name}", row[name])
@@ -186,12 +186,12 @@ class WeightPruning(Hook):
         if not self._masks:
             raise UserError("Option lock_zeros finds no zeros among the weights; start from a model that has some.")
         self._share = self._initial = share_of_zeros(self._weights)
-        came_with = fitting(self._came_with, run.detector)
+        came_with = fitting(self._came_with, run.network)
         self._masks |= {name: mask for name, mask in came_with.items() if name not in self._weights}
 
     def _take_over(self, run: TrainingRun) -> None:
         """Begins with the masks of the checkpoint, and with whole blocks that are zero."""
-        came_with = fitting(self._came_with, run.detector)
+        came_with = fitting(self._came_with, run.network)
         for name, weight in self._weights.items():
             size = weight.detach().abs()
             gone = self.pattern.reduce(size, "max") == 0

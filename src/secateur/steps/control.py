@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from secateur.steps.step import Step, step
-from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ class Control(Step):
 
     def settings(self) -> TrainSettings:
         """How to train, with the hyper-parameters read."""
+        from secateur.families.hyp import load_hyp
+
         return dataclasses.replace(self.train, hyp=load_hyp(self.hyp))
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:

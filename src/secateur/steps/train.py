@@ -12,7 +12,6 @@ from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.sparsity.settings import WeightSettings
 from secateur.steps.step import Override, Step, step
-from secateur.training.hyp import load_hyp
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ class TrainingStep(Step):
 
     def settings(self) -> TrainSettings:
         """How to train, with the hyper-parameters read."""
+        from secateur.families.hyp import load_hyp
+
         return dataclasses.replace(self.train, hyp=load_hyp(self.hyp))
 
     def describe(self) -> str:

@@ -12,7 +12,7 @@ class BatchLike(Protocol):
     """What the loop reads of a batch."""
 
     images: Tensor  # uint8 [B, C, H, W]
-    targets: Tensor  # float [T, 6]
+    targets: Tensor  # of all images; a detector's are float [T, 6] rows (image, class, x, y, w, h)
 
 
 class Batches(Protocol):

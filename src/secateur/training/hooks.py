@@ -26,7 +26,7 @@ class Hook:
         """Called after the last step of an epoch, before its evaluation."""
 
     def ready(self, run: TrainingRun) -> bool:
-        """Whether the detector at the end of this epoch is what the method aims at, so that it may become the best."""
+        """Whether the network at the end of this epoch is what the method aims at, so that it may become the best."""
         return True
 
     def may_stop(self, run: TrainingRun) -> bool:

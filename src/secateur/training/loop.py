@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.data.index import Index
-from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.hooks import Hook
@@ -26,6 +24,7 @@ from secateur.training.results import EpochBar, Evaluation, Row, duration, make_
 from secateur.training.session import Course, Session, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import Subject, sealed_randomness
+from secateur.training.task import Task, largest_stride
 
 
 @dataclass(frozen=True)
@@ -41,41 +40,43 @@ class FitResult:
 
 
 def fit(
-    detector: Detector,
+    network: nn.Module,
     batches: Batches,
     settings: TrainSettings,
     *,
+    task: Task,
     folder: Path,
     hooks: Sequence[Hook] = (),
     terms: Sequence[Term] = (),
-    evaluate: Callable[[Detector], Evaluation] | None = None,
+    evaluate: Callable[[nn.Module], Evaluation] | None = None,
     resume: bool = False,
     like: Checkpoint | None = None,
-    index: Index | None = None,
+    split: Any = None,
     course: Course = Course(),  # noqa: B008 (frozen)
     subject: Subject | None = None,
 ) -> FitResult:
-    """Trains `detector` in place; its moving average is what is evaluated and saved.
+    """Trains `network` in place; its moving average is what is evaluated and saved.
 
     An epoch ends with an optimizer step on whatever has accumulated, so no image is left out and nothing is pending
     when the state is saved. Every process of a distributed training calls this with its own share of the batches.
 
     Args:
+        task: what the network is trained for.
         folder: run folder: results.csv, weights/best and weights/last (.safetensors, fp16), state.pt.
         hooks: methods that act around the optimizer step.
-        terms: loss terms besides the detection loss.
-        evaluate: called on the main process with the averaged detector.
+        terms: loss terms besides the loss of the task.
+        evaluate: called on the main process with the averaged network.
         resume: go on from state.pt; bit for bit on one CPU process. A finished training returns at once.
         like: checkpoint whose history, plan and training notes the new ones continue.
-        index: labels for AutoAnchor; without it the anchors stay.
+        split: the training images, for `Task.begin_training`.
         course: what sets this kind of training apart.
         subject: what is learned, which must be the same when the training resumes; without it nothing is compared.
 
     Raises:
         UserError: bad options, nothing to resume, other classes or data than before, a label of a class that the
-            detector does not have, a full disk, a diverged loss.
+            network does not have, a full disk, a diverged loss.
     """
-    with open_session(detector, batches, settings, folder, hooks, terms, index, course, subject) as session:
+    with open_session(network, batches, settings, task, folder, hooks, terms, split, course, subject) as session:
         run, told = session.run, False
         if resume:
             session.restore()
@@ -108,7 +109,7 @@ def fit(
 def train_epoch(session: Session, batches: Batches) -> None:
     """The batches of the present epoch that are not done yet, and the optimizer steps on their gradients."""
     run, accelerator, pending = session.run, session.accelerator, 0
-    run.detector.train()
+    run.network.train()
     with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as bar:
         for batch in sealed(batches.epoch(run.epoch, start=run.batch)):
             set_rates(run.optimizer, run.schedule, run.iteration, run.epoch)
@@ -150,15 +151,15 @@ def sealed(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
-    """Images float [B, C, H, W] in 0..1 and targets [T, 6] on the device, rescaled when the training is multi-scale."""
+    """Prepared images [B, C, H, W] and targets on the device, rescaled when the training is multi-scale."""
     settings, device = session.settings, session.device
     session.check_targets(batch.targets)
     images = batch.images.to(device, non_blocking=True)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    images = images.to(session.parameters[0].dtype).div_(255)
+    images = session.task.prepare(images).to(session.parameters[0].dtype)
     if settings.multi_scale:
-        stride = int(max(session.run.detector.strides))
+        stride = largest_stride(session.run.network) or 1
         images = rescale(images, settings.image_size, stride, (settings.seed, session.run.iteration))
     return images, batch.targets.to(device, non_blocking=True)
 
@@ -173,14 +174,14 @@ def rescale(images: Tensor, size: int, stride: int, seed: tuple[int, int]) -> Te
     return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
 
-def evaluate_average(session: Session, evaluate: Callable[[Detector], Evaluation] | None) -> Evaluation | None:
+def evaluate_average(session: Session, evaluate: Callable[[nn.Module], Evaluation] | None) -> Evaluation | None:
     """Evaluates the moving average on the main process in the epochs that ask for it."""
     run, every = session.run, session.settings.val_every
     due = run.epoch + 1 == run.epochs or (every > 0 and (run.epoch + 1) % every == 0)
     if evaluate is None or not due or not run.is_main:
         return None
     with sealed_randomness():
-        return evaluate(run.ema.detector)
+        return evaluate(run.ema.network)
 
 
 def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best: bool) -> None:
@@ -191,7 +192,7 @@ def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best:
     changes: dict[str, Any] = {"training": training, "image_size": session.settings.image_size}
     if session.run.masks:
         changes["masks"] = session.run.masks
-    checkpoint = Checkpoint.of(session.run.ema.detector, like=like, **changes).half()
+    checkpoint = Checkpoint.of(session.run.ema.network, like=like, **changes).half()
     weights = session.run.folder / "weights"
     save_checkpoint(checkpoint, weights / "last.safetensors")
     # A training without any epoch that could be the best (all evaluations left out, say) ends with its last one.

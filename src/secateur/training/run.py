@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from secateur.families.yolov5.model import Detector
 from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import RunLog
 from secateur.training.settings import NOMINAL_BATCH
 
 
 class Average(Protocol):
-    """The moving average of the detector: what is evaluated and saved."""
+    """The moving average of the network: what is evaluated and saved."""
 
     @property
-    def detector(self) -> Detector:
+    def network(self) -> nn.Module:
         """In eval mode, without gradients."""
 
 
@@ -28,11 +27,11 @@ class Average(Protocol):
 class TrainingRun:
     """What a hook sees of the training; the loop moves the counters.
 
-    In `before_step` the gradients on `detector` are final: averaged over processes, unscaled, clipped. In `after_step`
+    In `before_step` the gradients on `network` are final: averaged over processes, unscaled, clipped. In `after_step`
     its weights are new and `step` already counts this step.
     """
 
-    detector: Detector
+    network: nn.Module
     ema: Average
     optimizer: torch.optim.Optimizer
     schedule: Schedule

@@ -14,12 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from secateur.data.index import Index
 from secateur.errors import UserError, shown
-from secateur.families.yolov5.anchors import fit_anchors_
-from secateur.families.yolov5.loss import DetectionLoss
-from secateur.families.yolov5.model import Detector
-from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.machine import pick_device
 from secateur.training.batches import Batches
 from secateur.training.batchnorm import separate_batchnorm_, synchronise_batchnorm_
@@ -28,12 +23,13 @@ from secateur.training.hooks import Hook, attach, detach
 from secateur.training.objective import Objective, Term
 from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, frozen_parameters
-from secateur.training.optimization.precision import Precision, choose_precision, full_precision
+from secateur.training.optimization.precision import Precision, choose_precision, outputs_in_full_precision
 from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import Evaluation, LossMeter, RunLog, best_figures, diverged, fitness
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import Subject, random_state, read_state, set_random_state, write_state
+from secateur.training.task import Task, check_multi_scale
 
 # Options that may change between a kill and the resumption without changing what is computed.
 FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device", "wait_minutes")
@@ -64,17 +60,17 @@ class Record:
 
 
 class Forward(nn.Module):
-    """The forward pass in the training's precision: what several processes wrap, so that the detector stays clean."""
+    """The forward pass in the training's precision: what several processes wrap, so that the network stays clean."""
 
-    def __init__(self, detector: Detector, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
         super().__init__()
-        self.detector, self.precision = detector, precision
+        self.network, self.precision = network, precision
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Raw logits of every level, at least float32, for images [B, C, H, W] in 0..1."""
+    def forward(self, images: Tensor) -> Any:
+        """What the network returns for prepared images [B, C, H, W]; its floating tensors at least float32."""
         with self.precision.autocast():
-            raw = self.detector(images)
-        return [full_precision(level) for level in raw]
+            raw = self.network(images)
+        return outputs_in_full_precision(raw)
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Course:
     """What sets one kind of training apart from another, beyond hooks, terms and options.
 
     Attributes:
-        labels: whether the detection loss is part of the objective; without it the terms are all there is.
+        labels: whether the loss of the task is part of the objective; without it the terms are all there is.
         average_decay, average_ramp: of the moving average, see `Ema`.
     """
 
@@ -96,6 +92,7 @@ class Session:
     """Everything the loop needs; hooks end with the EMA."""
 
     settings: TrainSettings
+    task: Task
     accelerator: Accelerator
     device: torch.device
     precision: Precision
@@ -110,20 +107,13 @@ class Session:
     labels: bool = True
 
     def check_targets(self, targets: Tensor) -> None:
-        """Refuses labels that the loss cannot read.
-
-        Args:
-            targets: float [T, 6] rows (image, class, x, y, w, h) that are still on the CPU.
+        """Refuses targets, still on the CPU, that the loss cannot read; without labels there is nothing to refuse.
 
         Raises:
-            UserError: one has a class id that the detector does not have.
+            UserError: such as a class that the network does not have.
         """
-        classes = self.run.detector.nc
-        if self.labels and len(targets) and float(targets[:, 1].max()) >= classes:
-            raise UserError(
-                f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
-                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
-            )
+        if self.labels:
+            self.task.check_targets(self.run.network, targets)
 
     def check_finite(self) -> None:
         """Stops a training that diverged; an fp16 scaler may skip up to half of the batches.
@@ -160,7 +150,7 @@ class Session:
 
     def end_epoch(self, metrics: Evaluation | None) -> bool:
         """Records the evaluation and moves to the next epoch; True when this one is the best so far."""
-        # A detector that is not yet what a method aims at (not yet sparse enough, say) cannot be the best.
+        # A network that is not yet what a method aims at (not yet sparse enough, say) cannot be the best.
         ready = all(hook.ready(self.run) for hook in self.hooks)
         best = ready and self.record.update(self.run.epoch, metrics)
         patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
@@ -192,7 +182,7 @@ class Session:
         if not self.record.finished:
             scaler = self.precision.scaler
             state |= {
-                "model": self.run.detector.state_dict(),
+                "model": self.run.network.state_dict(),
                 "optimizer": self.run.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "hooks": [(type(hook).__name__, hook.state_dict()) for hook in self.hooks],
@@ -212,7 +202,7 @@ class Session:
             self._restore(state)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise UserError(
-                f"Cannot resume in {self.run.folder}: its state is of another detector, or damaged; start the training "
+                f"Cannot resume in {self.run.folder}: its state is of another network, or damaged; start the training "
                 "anew."
             ) from error
 
@@ -231,7 +221,7 @@ class Session:
             raise UserError(
                 f"Cannot resume in {self.run.folder}: it was trained with other methods; repeat its options."
             )
-        self.run.detector.load_state_dict(state["model"])
+        self.run.network.load_state_dict(state["model"])
         self.run.optimizer.load_state_dict(state["optimizer"])
         if self.precision.scaler is not None and state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
@@ -245,17 +235,18 @@ class Session:
 
 @contextmanager
 def open_session(
-    detector: Detector,
+    network: nn.Module,
     batches: Batches,
     settings: TrainSettings,
+    task: Task,
     folder: Path,
     hooks: Sequence[Hook],
     terms: Sequence[Term],
-    index: Index | None,
+    split: Any,
     course: Course,
     subject: Subject | None = None,
 ) -> Iterator[Session]:
-    """Makes everything ready for the first step and, at the end, gives the detector back as a plain module."""
+    """Makes everything ready for the first step and, at the end, gives the network back as a plain module."""
     device, (_, world) = pick_device(settings.device), rank_and_world()
     if settings.batch_size % world:
         raise UserError(
@@ -266,34 +257,32 @@ def open_session(
     accelerator = start_accelerator(device, folder, tensorboard=tensorboard, wait_minutes=settings.wait_minutes)
     torch.manual_seed(settings.seed + accelerator.process_index)
     log = RunLog(folder, accelerator)
-    frozen = frozen_parameters(detector, settings.freeze)
-    # Order matters: place, anchors, then the copies and optimizers that hold on to the tensors.
+    frozen = frozen_parameters(network, settings.freeze)
+    check_multi_scale(network, settings)
+    # Order matters: place, what the family changes, then the copies and optimizers that hold on to the tensors.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    detector.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
-    pending = detector.topology.anchors_pending
-    if index is not None and (settings.autoanchor or pending):
-        log.message(str(fit_anchors_(detector, index, settings.image_size, settings.hyp.anchor_t, settings.seed)))
-    elif pending:
-        log.message(NEUTRAL_ANCHORS)
-    ema = Ema(detector, course.average_decay, course.average_ramp)
+    network.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
+    for line in task.begin_training(network, split, settings):
+        log.message(line)
+    ema = Ema(network, course.average_decay, course.average_ramp)
     for parameter in frozen:
         parameter.requires_grad_(False)
     schedule = Schedule.of(settings, len(batches))
-    optimizer = build_optimizer(detector, settings, schedule, scaled=precision.scaler is not None)
+    optimizer = build_optimizer(network, settings, schedule, scaled=precision.scaler is not None)
     if world > 1 and settings.sync_bn:
-        synchronise_batchnorm_(detector, device.type)
-    loss = DetectionLoss(detector, settings.hyp, settings.image_size, settings.label_smoothing)
-    run = TrainingRun(detector, ema, optimizer, schedule, folder, log, accelerator.is_main_process)
+        synchronise_batchnorm_(network, device.type)
+    run = TrainingRun(network, ema, optimizer, schedule, folder, log, accelerator.is_main_process)
     session = Session(
         settings=settings,
+        task=task,
         accelerator=accelerator,
         device=device,
         precision=precision,
-        model=share_gradients(Forward(detector, precision), device),
-        objective=Objective([loss, *terms] if course.labels else terms),
+        model=share_gradients(Forward(network, precision), device),
+        objective=Objective([task.loss(network, settings), *terms] if course.labels else terms),
         run=run,
         hooks=(*hooks, ema),
-        parameters=[parameter for parameter in detector.parameters() if parameter.requires_grad],
+        parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
         meter=LossMeter(device),
         subject=subject,
         labels=course.labels,
@@ -305,7 +294,7 @@ def open_session(
         yield session
     finally:
         detach(run)
-        separate_batchnorm_(detector)
+        separate_batchnorm_(network)
         for parameter in frozen:
             parameter.requires_grad_(True)
         log.close()

@@ -97,7 +97,7 @@ class TrainSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, for the checkpoint."""
-        return asdict(self) | {"freeze": list(self.freeze)}
+        return asdict(self) | {"freeze": list(self.freeze), "hyp": self.hyp.to_dict()}
 
 
 def under_present_names(options: Mapping[str, Any]) -> dict[str, Any]:

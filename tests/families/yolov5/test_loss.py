@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from secateur.families.hyp import load_hyp
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss, complete_iou
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
-from secateur.training.hyp import Hyp, load_hyp
 from toy_training import ToyBatches, toy_detector
 
 
@@ -49,7 +50,7 @@ def reference_ciou(first: list[Tensor], second: list[float]) -> Tensor:
 
 
 def reference_loss(
-    detector: Detector, hyp: Hyp, size: int, raw: list[Tensor], targets: Tensor, smooth: float
+    detector: Detector, hyp: YOLOv5Hyp, size: int, raw: list[Tensor], targets: Tensor, smooth: float
 ) -> Tensor:
     """YOLOv5's loss, one box, anchor, cell and class at a time."""
     levels, classes = detector.nl, detector.nc
@@ -104,15 +105,15 @@ def reference_loss(
 @pytest.mark.parametrize(
     ("topology", "classes", "hyp", "smooth"),
     [
-        ("yolov5n", 3, Hyp(), 0.0),
-        ("yolov5n", 1, Hyp(), 0.0),
-        ("yolov5n", 3, load_hyp("finetune"), 0.1),
-        ("yolov3-tiny", 2, Hyp(anchor_t=6.0), 0.0),
-        ("yolov5n", 2, Hyp(fl_gamma=1.5), 0.0),
+        ("yolov5n", 3, YOLOv5Hyp(), 0.0),
+        ("yolov5n", 1, YOLOv5Hyp(), 0.0),
+        ("yolov5n", 3, load_hyp("finetune").read(YOLOv5Hyp), 0.1),
+        ("yolov3-tiny", 2, YOLOv5Hyp(anchor_t=6.0), 0.0),
+        ("yolov5n", 2, YOLOv5Hyp(fl_gamma=1.5), 0.0),
     ],
     ids=["plain", "one class", "fine-tuning gains and smoothing", "two levels", "focal"],
 )
-def test_loss_and_gradient_agree_with_the_reference(topology: str, classes: int, hyp: Hyp, smooth: float) -> None:
+def test_loss_and_gradient_agree_with_the_reference(topology: str, classes: int, hyp: YOLOv5Hyp, smooth: float) -> None:
     torch.manual_seed(0)
     detector = Detector(Topology.from_yaml(topology, nc=classes))
     sides = [int(64 / stride) for stride in detector.strides]
@@ -136,7 +137,7 @@ def test_loss_depends_neither_on_the_order_of_boxes_nor_on_the_memory_layout() -
     detector = toy_detector()
     batch = ToyBatches(size=4).whole(0, 0)
     raw = [level.detach() for level in detector(batch.images.float() / 255)]
-    loss = DetectionLoss(detector, Hyp(), 64)
+    loss = DetectionLoss(detector, YOLOv5Hyp(), 64)
     total = loss(raw, batch.targets)[0]
     assert float(loss(raw, batch.targets.flip(0))[0]) == pytest.approx(float(total), rel=1e-6)
     assert float(loss([level.contiguous() for level in raw], batch.targets)[0]) == pytest.approx(float(total), rel=1e-6)
@@ -144,7 +145,7 @@ def test_loss_depends_neither_on_the_order_of_boxes_nor_on_the_memory_layout() -
 
 def test_images_without_objects_leave_only_objectness() -> None:
     detector = toy_detector()
-    total, parts = DetectionLoss(detector, Hyp(), 64)(detector(torch.rand(2, 3, 64, 64)), torch.zeros(0, 6))
+    total, parts = DetectionLoss(detector, YOLOv5Hyp(), 64)(detector(torch.rand(2, 3, 64, 64)), torch.zeros(0, 6))
     assert float(parts["box"]) == 0 and float(parts["cls"]) == 0 and float(parts["obj"]) > 0
     total.backward()
     assert all(parameter.grad is not None for parameter in detector.parameters())
@@ -154,7 +155,7 @@ def test_bf16_logits_are_summed_in_fp32() -> None:
     detector = toy_detector()
     batch = ToyBatches(size=2).whole(0, 0)
     raw = [level.detach() for level in detector(batch.images.float() / 255)]
-    loss = DetectionLoss(detector, replace(Hyp(), label_smoothing=0.1), 64)
+    loss = DetectionLoss(detector, replace(YOLOv5Hyp(), label_smoothing=0.1), 64)
     total, parts = loss([level.bfloat16() for level in raw], batch.targets)
     assert total.dtype == torch.float32 and {part.dtype for part in parts.values()} == {torch.float32}
     assert float(total) == pytest.approx(float(loss(raw, batch.targets)[0]), rel=1e-2)

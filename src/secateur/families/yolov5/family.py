@@ -9,21 +9,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.errors import UserError
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import Tensors
+from secateur.families.reading import Split
 from secateur.families.summary import Row
+from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.stock import read_stock
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.rows import block_rows
+from secateur.families.yolov5.split import DetectionSplit, open_split
 from secateur.families.yolov5.start import fresh, in_class_order, with_config
 from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
-from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
 
 logger = logging.getLogger("secateur")
@@ -36,6 +41,7 @@ class YOLOv5Family(DetectionFamily):
     title = "YOLOv5"
     architecture = YOLOv5
     fallback = True
+    hyp = YOLOv5Hyp
 
     def reads(self, file: Path) -> bool:
         """PyTorch's own suffixes."""
@@ -96,10 +102,29 @@ class YOLOv5Family(DetectionFamily):
             logger.warning(NEUTRAL_ANCHORS)
         return predictor
 
-    def loss(self, network: nn.Module, settings: TrainSettings) -> Term:
-        """Box, objectness and class losses of the network's present anchors."""
+    def loss(self, network: nn.Module, settings: TrainSettings) -> DetectionLoss:
+        """Box, objectness and class terms; `settings` gives their gains and the image size."""
         assert isinstance(network, Detector)
-        return DetectionLoss(network, settings.hyp, settings.image_size, settings.label_smoothing)
+        return DetectionLoss(network, settings.hyp.read(YOLOv5Hyp), settings.image_size, settings.label_smoothing)
+
+    def check_targets(self, network: nn.Module, targets: Tensor) -> None:
+        """Classes that the detector has, in targets [T, 6] (image, class, x, y, w, h)."""
+        assert isinstance(network, Detector)
+        classes = network.nc
+        if len(targets) and float(targets[:, 1].max()) >= classes:
+            raise UserError(
+                f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
+                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
+            )
+
+    def begin_training(self, network: nn.Module, split: Split | None, settings: TrainSettings) -> list[str]:
+        """AutoAnchor, where the training has labels; anchors that a model file leaves to be computed, always."""
+        assert isinstance(network, Detector)
+        pending = network.topology.anchors_pending
+        if isinstance(split, DetectionSplit) and (settings.autoanchor or pending):
+            ratio = settings.hyp.read(YOLOv5Hyp).anchor_t
+            return [str(fit_anchors_(network, split.index, settings.image_size, ratio, settings.seed))]
+        return [NEUTRAL_ANCHORS] if pending else []
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
 from secateur.training.distributed import sum_over_processes, world_size
-from secateur.training.hyp import Hyp
 from secateur.training.optimization.precision import full_precision
 
 FOCAL_ALPHA = 0.25
@@ -101,7 +101,7 @@ class DetectionLoss:
         image_size: pixels of the training image; scales the objectness gain.
     """
 
-    def __init__(self, detector: Detector, hyp: Hyp, image_size: int, label_smoothing: float = 0.0) -> None:
+    def __init__(self, detector: Detector, hyp: YOLOv5Hyp, image_size: int, label_smoothing: float = 0.0) -> None:
         levels, self.classes = detector.nl, detector.nc
         self.hyp = hyp
         self.anchors: Tensor = full_precision(detector.head.anchors.detach().clone())

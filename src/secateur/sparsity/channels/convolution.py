@@ -54,11 +54,11 @@ class ConvPenalty(Hook):
         Raises:
             UserError: a name that is no weight of the detector, or no filter to penalise.
         """
-        average, frozen = run.ema.detector.state_dict(), []
+        average, frozen = run.ema.network.state_dict(), []
         self._weights, self._averages, self._dims, self._prunable = [], [], [], []
         for axis in self.axes:
             try:
-                weight = run.detector.get_parameter(axis.tensor)
+                weight = run.network.get_parameter(axis.tensor)
             except AttributeError:
                 raise UserError(f"The convolution penalty names {axis.tensor}, which this detector lacks.") from None
             if not weight.requires_grad:

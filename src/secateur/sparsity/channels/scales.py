@@ -48,12 +48,12 @@ class Scales:
         Raises:
             UserError: a name that is no norm of the detector, or nothing left that may be shrunk.
         """
-        average = run.ema.detector.state_dict()
+        average = run.ema.network.state_dict()
         found, frozen, units, frozen_units = [], [], [], []
         for name, ids in norms.items():
             try:
-                gamma = run.detector.get_parameter(f"{name}.weight")
-                beta = run.detector.get_parameter(f"{name}.bias")
+                gamma = run.network.get_parameter(f"{name}.weight")
+                beta = run.network.get_parameter(f"{name}.bias")
             except AttributeError:
                 raise UserError(f"{method} names {name}, which is no norm with scales in this detector.") from None
             if len(ids) != len(gamma):

@@ -9,19 +9,18 @@ import torch
 from torch import nn
 
 from secateur.errors import UserError
-from secateur.families.yolov5.model import Detector
 from secateur.training.optimization.schedules import Schedule
 from secateur.training.settings import TrainSettings
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
-def parameter_groups(detector: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Biases, other weights, norm weights: only the second group decays, only the first has its own warm-up."""
     biases: list[nn.Parameter] = []
     weights: list[nn.Parameter] = []
     norms: list[nn.Parameter] = []
-    for module in detector.modules():
+    for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if name == "bias" or name.endswith("_bias"):
                 biases.append(parameter)
@@ -33,7 +32,7 @@ def parameter_groups(detector: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
 
 
 def build_optimizer(
-    detector: nn.Module, settings: TrainSettings, schedule: Schedule, scaled: bool
+    network: nn.Module, settings: TrainSettings, schedule: Schedule, scaled: bool
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, Adam or AdamW.
 
@@ -41,7 +40,7 @@ def build_optimizer(
         scaled: an fp16 gradient scaler is in use. Fused steps then skip inside the kernel, unseen by hooks, so they are
             not used.
     """
-    biases, weights, norms = parameter_groups(detector)
+    biases, weights, norms = parameter_groups(network)
     groups: list[dict[str, Any]] = [
         {"params": biases, "weight_decay": 0.0},
         {"params": weights, "weight_decay": schedule.weight_decay},
@@ -67,18 +66,23 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, iteration: i
             group["betas"] = (momentum, group["betas"][1])
 
 
-def frozen_parameters(detector: Detector, freeze: Sequence[int]) -> list[nn.Parameter]:
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """What --freeze counts: the list `model` of a network that has one, else its modules of the first level."""
+    listed = getattr(network, "model", None)
+    return list(listed if isinstance(listed, nn.Sequential | nn.ModuleList) else network.children())
+
+
+def frozen_parameters(network: nn.Module, freeze: Sequence[int]) -> list[nn.Parameter]:
     """Parameters of the first n blocks (one number) or of the listed blocks (several).
 
     Raises:
-        UserError: a block that the detector does not have, or nothing left to train.
+        UserError: a block that the network does not have, or nothing left to train.
     """
-    blocks = tuple(freeze) if len(freeze) > 1 else tuple(range(freeze[0]))
-    count = len(detector.model)
-    wrong = [block for block in blocks if block >= count]
+    chosen, blocks = tuple(freeze) if len(freeze) > 1 else tuple(range(freeze[0])), blocks_of(network)
+    wrong = [block for block in chosen if block >= len(blocks)]
     if wrong:
-        raise UserError(f"Option freeze names block {wrong[0]}, but the detector has blocks 0 to {count - 1}.")
-    frozen = [parameter for block in blocks for parameter in detector.model[block].parameters()]
-    if frozen and len(frozen) == len(list(detector.parameters())):
+        raise UserError(f"Option freeze names block {wrong[0]}, but the network has blocks 0 to {len(blocks) - 1}.")
+    frozen = [parameter for block in chosen for parameter in blocks[block].parameters()]
+    if frozen and len(frozen) == len(list(network.parameters())):
         raise UserError("Option freeze leaves no parameter to train; name fewer blocks.")
     return [parameter for parameter in frozen if parameter.requires_grad]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from secateur.errors import UserError
 
@@ -79,3 +81,10 @@ class Precision:
 def full_precision(values: Tensor) -> Tensor:
     """Half precision as float32; float32 and float64 as they are."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def outputs_in_full_precision(outputs: Any) -> Any:
+    """The same nest of tuples, lists and dicts with every floating tensor in full precision."""
+    return tree_map_only(
+        Tensor, lambda values: full_precision(values) if values.is_floating_point() else values, outputs
+    )
