@@ -65,7 +65,7 @@ def distance(student: Checkpoint, teacher: Checkpoint, context: Context) -> floa
     _, held_out = divided(split_index(context.images, "train"), context.seed)  # type: ignore[arg-type]
     whole, detector = teacher.build(), student.build()
     assert isinstance(whole, Detector) and isinstance(detector, Detector)
-    return HeldOut(whole, healing.plain(held_out, context), 64)(detector).loss
+    return HeldOut(whole, healing.plain(held_out, context), 64)(detector).value
 
 
 def test_the_answers_come_nearer_to_the_teachers(

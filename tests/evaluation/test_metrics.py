@@ -140,12 +140,17 @@ def test_texts() -> None:
     header, overall, *rows = metrics.table().splitlines()
     assert header.split() == ["Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95"]
     assert overall.split()[:3] == ["all", "2", "3"] and len(rows) == 2
-    lines = metrics.coco_table().splitlines()
+    lines = metrics.details().splitlines()
     assert len(lines) == 12
     assert lines[0] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 1.000"
     assert lines[6] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets=  1 ] = 1.000"
     assert metrics.speed_line().startswith("Speed: 0.0ms pre-process, 0.0ms inference, 0.0ms NMS per image")
-    json.dumps(metrics.per_class_rows())
+    assert json.loads(json.dumps(metrics.summary()))["per_class"][1] == {
+        "class": 1, "name": "platelet", "images": 1, "instances": 1, "P": pytest.approx(1), "R": pytest.approx(1),
+        "mAP50": pytest.approx(1), "mAP50-95": pytest.approx(1),
+    }  # fmt: skip
+    assert overall == f"{'all':>22}{2:>11}{3:>11}" + f"{1:>11}" * 4
+    assert rows[1] == f"{'platelet':>22}{1:>11}{1:>11}" + f"{1:>11}" * 4
 
 
 def test_predictions_are_written_as_coco_results(tmp_path) -> None:

@@ -89,7 +89,8 @@ def test_results_and_their_reader(tmp_path) -> None:
     file.write_text(RESULTS + "   0, 0.5, 0.1, 0.05\n   1, 0.4, nan, \n   2, 0.3, 0.3, 0.2\n")
     columns = read_results(file)
     assert columns["epoch"].tolist() == [0, 1, 2] and np.isnan(columns["metrics/mAP_0.5:0.95"][1])
-    picture(plot_results(file, tmp_path / "results.png"))
+    plain = picture(plot_results(file, tmp_path / "results.png"))
+    assert not np.array_equal(plain, picture(plot_results(file, tmp_path / "best.png", best_epoch=2)))
     file.write_text(RESULTS)
     with pytest.raises(UserError, match="no epochs"):
         plot_results(file, tmp_path / "results.png")
@@ -99,10 +100,11 @@ def test_results_and_their_reader(tmp_path) -> None:
 
 def test_cliff(tmp_path) -> None:
     ratios, accuracy = [0.0, 0.2, 0.4, 0.6], [0.8, 0.78, 0.5, 0.1]
-    both = plot_cliff(ratios, accuracy, [0.6 * a for a in accuracy], tmp_path / "a.png", chosen=0.5, knee=0.3)
-    plain = plot_cliff(ratios, accuracy, [0.6 * a for a in accuracy], tmp_path / "b.png")
+    curves = {"top-1": accuracy, "top-5": [0.6 * a for a in accuracy]}
+    both = plot_cliff(ratios, curves, tmp_path / "a.png", chosen=0.5, knee=0.3)
+    plain = plot_cliff(ratios, curves, tmp_path / "b.png")
     assert not np.array_equal(picture(both), picture(plain))
-    picture(plot_cliff([0.0], [0.0], [0.0], tmp_path / "c.png", chosen=0.3))
+    picture(plot_cliff([0.0], {"top-1": [0.0]}, tmp_path / "c.png", chosen=0.3))
 
 
 def sizes_csv(epochs: int) -> str:

@@ -12,6 +12,8 @@ from secateur.report.sweep_plots import plot_sweep
 
 pytest.importorskip("matplotlib")
 
+FIGURES = ("mAP50", "mAP50-95")
+
 
 def rows(**columns: list[float | None]) -> list[dict[str, Any]]:
     base: dict[str, list[Any]] = {
@@ -23,9 +25,10 @@ def rows(**columns: list[float | None]) -> list[dict[str, Any]]:
 
 
 def test_every_column_that_is_there_is_drawn(tmp_path: Path) -> None:
-    plain = plot_sweep(rows(), tmp_path / "plain.png")
-    tuned = plot_sweep(rows(tuned_mAP50=[None, 0.61, 0.5], cut_mAP50=[None, 0.6, 0.2]), tmp_path / "tuned.png")
-    marked = plot_sweep(rows(), tmp_path / "marked.png", knee=0.1)
+    plain = plot_sweep(rows(), FIGURES, tmp_path / "plain.png")
+    more = rows(tuned_mAP50=[None, 0.61, 0.5], cut_mAP50=[None, 0.6, 0.2])
+    tuned = plot_sweep(more, FIGURES, tmp_path / "tuned.png")
+    marked = plot_sweep(rows(), FIGURES, tmp_path / "marked.png", knee=0.1)
     pictures = [cv2.imread(str(path)) for path in (plain, tuned, marked)]
     for picture in pictures:
         assert picture is not None and picture.std() > 1
@@ -34,4 +37,4 @@ def test_every_column_that_is_there_is_drawn(tmp_path: Path) -> None:
 
 def test_one_row_and_accuracy_of_nought(tmp_path: Path) -> None:
     nothing = [{"removed": 0.0, "mAP50": 0.0, "mAP50-95": 0.0, "parameters": 10, "gflops": 1.0}]
-    assert cv2.imread(str(plot_sweep(nothing, tmp_path / "one.png"))) is not None
+    assert cv2.imread(str(plot_sweep(nothing, FIGURES, tmp_path / "one.png"))) is not None

@@ -11,10 +11,17 @@ from rich.console import Console
 
 from secateur.report.table import Row, columns_of, print_table, to_markdown, to_rich, write_markdown
 
+JUDGED_BY = ("mAP50", "mAP50-95")
+
+
+def detection(*values: float) -> dict[str, float]:
+    return dict(zip(("P", "R", *JUDGED_BY), values, strict=True))
+
+
 ROWS = [
-    Row("dense", 0.8, 0.85, 0.8361, 0.505, 1_772_695, 4.2, 3.9, 12.34),
-    Row("cut | no repair", mAP50=0.0, parameters=800_000),
-    Row("finetuned", 0.8, 0.85, 0.8412, 0.495, 800_000, 2.1, 1.9, 7.0, sparsity=0.5),
+    Row("dense", detection(0.8, 0.85, 0.8361, 0.505), JUDGED_BY, 1_772_695, 4.2, 3.9, 12.34),
+    Row("cut | no repair", {"mAP50": 0.0}, JUDGED_BY, 800_000),
+    Row("finetuned", detection(0.8, 0.85, 0.8412, 0.495), JUDGED_BY, 800_000, 2.1, 1.9, 7.0, sparsity=0.5),
 ]
 RECORDS: list[dict[str, Any]] = [
     {
@@ -73,3 +80,31 @@ def test_tables_from_records_and_both_splits(tmp_path: Path, capsys: pytest.Capt
     write_markdown(tmp_path / "table.md", tested, "Run")
     written = (tmp_path / "table.md").read_text()
     assert all(part in written for part in ("# Run", "## Validation split", "## Test split", "a\\|b | 3 | 5 | 0.700"))
+    assert written.splitlines()[-3:] == [
+        "| Class | Images | Instances | P | R | mAP50 | mAP50-95 |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        "| a\\|b | 3 | 5 | 0.700 | 0.800 | 0.700 | 0.400 |",
+    ]
+
+
+def test_rows_of_version_0_2_and_new_ones_give_the_same_table() -> None:
+    new = [record | {"judged_by": list(JUDGED_BY)} for record in RECORDS]
+    assert columns_of([Row.of(record) for record in RECORDS]) == columns_of([Row.of(record) for record in new])
+    names = [name for name, *_ in columns_of([Row.of(record) for record in RECORDS])]
+    assert names[:7] == ["Stage", "P", "R", "mAP50", "change", "mAP50-95", "change"]
+
+
+def test_a_table_of_a_classifier(tmp_path: Path) -> None:
+    classes = [{"class": 0, "name": "cat", "images": 4, "top-1": 0.75}]
+    records: list[dict[str, Any]] = [
+        {
+            "stage": stage, "metrics": {"top-1": value, "top-5": 1.0}, "judged_by": ["top-1"], "per_class": classes,
+            "model": {"parameters": 1_000_000, "gflops": 1.0, "file_mb": 2.0},
+        }
+        for stage, value in (("dense", 0.9), ("cut", 0.6))
+    ]  # fmt: skip
+    columns = columns_of([Row.of(record) for record in records])
+    assert columns[1:4] == [["top-1", "0.900", "0.600"], ["change", "", "-0.300"], ["top-5", "1.000", "1.000"]]
+    write_markdown(tmp_path / "table.md", records, "Run")
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[-3:] == ["| Class | Images | top-1 |", "|---|---:|---:|", "| cat | 4 | 0.750 |"]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UserError
+from secateur.evaluation.metrics import Metrics
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.training.batchnorm import CrossProcessBatchNorm2d
@@ -31,11 +32,11 @@ from toy_training import (
     Keep,
     Noise,
     ToyBatches,
-    ToyMetrics,
     evaluate,
     fit,
     tensors_of,
     toy_detector,
+    toy_metrics,
 )
 
 CUDA = torch.cuda.is_available()
@@ -247,8 +248,8 @@ def test_results_csv_has_the_familiar_columns(tmp_path: Path) -> None:
 def test_patience_stops_a_training_that_gets_no_better(tmp_path: Path) -> None:
     figures = iter([0.5, 0.4, 0.3, 0.2, 0.1])
 
-    def worse(_: Detector) -> ToyMetrics:
-        return ToyMetrics(0, 0, 0, next(figures))
+    def worse(_: Detector) -> Metrics:
+        return toy_metrics(0, 0, 0, next(figures))
 
     settings = replace(SETTINGS, epochs=5, patience=2)
     result = fit(toy_detector(), ToyBatches(count=2), settings, folder=tmp_path, evaluate=worse)
@@ -272,7 +273,7 @@ def test_a_course_over_all_epochs_is_not_cut_short(tmp_path: Path) -> None:
         settings,
         folder=tmp_path,
         hooks=[Course()],
-        evaluate=lambda _: ToyMetrics(0, 0, 0, next(figures)),
+        evaluate=lambda _: toy_metrics(0, 0, 0, next(figures)),
     )
     assert (result.epochs, result.best_epoch) == (3, 0)
 
@@ -293,7 +294,7 @@ def test_only_an_epoch_that_is_ready_can_be_the_best(tmp_path: Path) -> None:
         SETTINGS,
         folder=tmp_path,
         hooks=[Late()],
-        evaluate=lambda _: ToyMetrics(0, 0, 0, next(figures)),
+        evaluate=lambda _: toy_metrics(0, 0, 0, next(figures)),
     )
     assert (result.best_epoch, result.metrics["mAP50-95"]) == (2, 0.4)
 

@@ -8,7 +8,6 @@ import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from torch import nn
 
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
+from secateur.evaluation.metrics import ClassMetrics, Metrics
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit
 from secateur.families.hyp import load_hyp
@@ -30,11 +30,12 @@ from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
 from secateur.training.hyp import Hyp
+from secateur.training.loop import epoch_line
 from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, parameter_groups, set_rates
 from secateur.training.optimization.precision import choose_precision, full_precision
 from secateur.training.optimization.schedules import Schedule
-from secateur.training.results import LossMeter, duration, fitness
+from secateur.training.results import HeldOutLoss, LossMeter, duration, make_row
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import random_state, read_state, set_random_state, write_state
 from toy_training import SETTINGS, ToyBatches, fit, toy_detector
@@ -305,8 +306,22 @@ def test_precision_and_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         rank_and_world()
 
 
-def test_fitness_weighs_the_strict_metric() -> None:
-    assert fitness(SimpleNamespace(P=0, R=0, mAP50=0.5, mAP50_95=0.3)) == pytest.approx(0.32)
+def test_a_row_has_yolov5s_columns_and_the_line_of_an_epoch_short_names() -> None:
+    found = Metrics.of((ClassMetrics(0, "a", 1, 1, 0.25, 0.5, 0.75, 0.125),), 1, 1)
+    row = make_row(1, {"box": 0.5}, found, [0.01])
+    assert row == {
+        "epoch": 1, "train/box_loss": 0.5, "metrics/precision": 0.25, "metrics/recall": 0.5, "metrics/mAP_0.5": 0.75,
+        "metrics/mAP_0.5:0.95": 0.125, "x/lr0": 0.01,
+    }  # fmt: skip
+    assert epoch_line(row, 3, found) == "epoch 2/3  box 0.5000  P 0.250  R 0.500  mAP50 0.750  mAP50-95 0.125"
+
+
+def test_a_held_out_loss_is_better_when_it_is_lower() -> None:
+    loss = HeldOutLoss(0.5)
+    assert loss.fitness > HeldOutLoss(0.6).fitness > 0 and loss.to_dict() == {"held-out loss": 0.5}
+    row = make_row(0, {"raw": 2.0}, loss, [])
+    assert row == {"epoch": 0, "train/raw_loss": 2.0, "val/loss": 0.5}
+    assert epoch_line(row, 3, loss) == "epoch 1/3  raw 2.0000  held-out 0.5000"
 
 
 def test_lengths_of_time_are_told_in_words() -> None:

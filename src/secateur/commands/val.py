@@ -76,26 +76,13 @@ def val(options: ValOptions) -> Summary:
     )
     with options.place.new("val") as folder:
         index = split_index(data, options.task, single_cls=single_cls, tell=True)
-        metrics = validate(predictor, index, settings, folder=folder)
-        print(line)
-        print(metrics.table())
-        print(metrics.speed_line())
-        if options.coco:
-            print(metrics.coco_table())
-        draw_evaluation(folder, metrics)
+        scores = validate(predictor, index, settings, folder=folder)
+        for text in (line, scores.table(), scores.speed_line(), scores.details()):
+            if text:
+                print(text)
+        draw_evaluation(folder, scores)
         print(f"Results are in {folder}")
-        return finish(
-            folder,
-            {
-                "command": "val",
-                "task": options.task,
-                "metrics": metrics.to_dict(),
-                "per_class": metrics.per_class_rows(),
-                "coco": metrics.coco,
-                "model": model,
-                "speed_ms": metrics.speed_ms,
-            },
-        )
+        return finish(folder, {"command": "val", "task": options.task, "model": model, **scores.summary()})
 
 
 def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSize, dict[str, Any], str]:

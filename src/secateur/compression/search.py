@@ -44,10 +44,10 @@ def search_plan(
 ) -> Plan:
     """The plan of the best allocation that EagleEye's search finds; inside a layer the best `scores` [units] stay.
 
-    A candidate's fitness is the mAP50 of the cut and repaired detector (constants absorbed and BatchNorm statistics
-    re-estimated as `settings` say, the latter on at most 64 images). As in the paper it is measured on
-    `search_images` images of the training split, spread evenly: the validation split stays unseen, so its
-    figures stay honest. mAP50 alone, for before any fine-tuning the boxes are too loose for mAP50-95 to tell much.
+    A candidate's fitness is the coarse figure (`Scores.coarse`) of the cut and repaired network: constants absorbed and
+    BatchNorm statistics re-estimated as `settings` say, the latter on at most 64 images. As in the paper it is measured
+    on `search_images` images of the training split, spread evenly: the validation split stays unseen, so its figures
+    stay honest.
 
     Args:
         folder: where the search keeps `search.json`, from which the same call goes on after a kill; None keeps nothing.
@@ -86,14 +86,20 @@ def search_plan(
     if result.history:
         first, best = result.history[0].fitness, max(candidate.fitness for candidate in result.history)
         LOG.info(
-            "Search: mAP50 %.3f on training images (global threshold %.3f), %d allocations evaluated, %d draws dropped",
-            best, first, len(result.history), result.dropped,
+            "Search: %s %.3f on training images (global threshold %.3f), %d allocations evaluated, %d draws dropped",
+            fitness.figure, abs(best), abs(first), len(result.history), result.dropped,
         )  # fmt: skip
     return result.plan
 
 
 class Fitness:
-    """mAP50 of the detector that a plan leaves, after the repair that costs no training."""
+    """How good the network is that a plan leaves, after the repair that costs no training.
+
+    Attributes:
+        figure: what it is measured by; known from the first measurement on.
+    """
+
+    figure = "fitness"
 
     def __init__(self, detector: Detector, graph: ChannelGraph, context: Context, settings: ChannelSettings) -> None:
         self.detector, self.graph, self.repair = detector, graph, settings.repair
@@ -109,7 +115,9 @@ class Fitness:
         whole = absorb_offsets(self.detector, self.graph, plan) if self.repair.absorb else self.detector
         smaller = cut(whole, self.graph, plan)
         reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.recalibrate_share)
-        return float(self.evaluate(smaller).mAP50)
+        scores = self.evaluate(smaller)
+        self.figure = scores.judged_by[0]
+        return float(scores.merit(self.figure))
 
 
 def _calibration_images(context: Context, count: int, channels: int) -> Iterator[Tensor]:

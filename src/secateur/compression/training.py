@@ -222,5 +222,5 @@ def train_checkpoint(
         subject=Subject(start.names, contents({"train": train_index, "val": val_index}), given.names),
     )
     if rank == 0:
-        draw_results(folder)
+        draw_results(folder, result.best_epoch)
     return result

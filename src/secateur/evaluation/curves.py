@@ -26,6 +26,7 @@ class Curves:
         names: their names.
         confusion: [nc + 1, nc + 1] counts, rows predicted, columns true, background last.
         all_names: names of all nc classes, for the confusion matrix.
+        area: name of the area under precision against recall.
     """
 
     confidence: Floats
@@ -39,6 +40,7 @@ class Curves:
     names: tuple[str, ...]
     confusion: Ints
     all_names: tuple[str, ...]
+    area: str = "mAP50"
 
 
 @dataclass(frozen=True)

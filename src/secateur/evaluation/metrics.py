@@ -11,6 +11,14 @@ import numpy as np
 from secateur.evaluation.coco import TWELVE, CocoResult, evaluate_coco
 from secateur.evaluation.curves import Curves, Operating, operating_points
 from secateur.evaluation.matching import Boxes, Ints, confusion_matrix
+from secateur.scores import Scores
+
+COLUMNS = {
+    "P": "metrics/precision",
+    "R": "metrics/recall",
+    "mAP50": "metrics/mAP_0.5",
+    "mAP50-95": "metrics/mAP_0.5:0.95",
+}
 
 
 @dataclass(frozen=True)
@@ -26,70 +34,103 @@ class ClassMetrics:
     mAP50: float  # noqa: N815
     mAP50_95: float  # noqa: N815
 
+    def to_dict(self) -> dict[str, Any]:
+        """A row of `Scores.rows`."""
+        return {
+            "class": self.class_id,
+            "name": self.name,
+            "images": self.images,
+            "instances": self.instances,
+            "P": self.P,
+            "R": self.R,
+            "mAP50": self.mAP50,
+            "mAP50-95": self.mAP50_95,
+        }
+
 
 @dataclass(frozen=True)
-class Metrics:
-    """What a validation measures.
+class Metrics(Scores):
+    """What a validation of detections measures; `of` makes it.
+
+    mAP50-95 counts. Networks that are cut and not trained since are judged by mAP50: their boxes are too loose for
+    mAP50-95 to tell much.
 
     Attributes:
-        P, R: mean precision and recall over classes, IoU 0.5, at the confidence of best mean F1.
-        mAP50, mAP50_95: COCO's average precision at IoU 0.5, and its mean over IoU 0.5 to 0.95, mean over the classes
-            that have objects.
-        per_class: the same for each class that has objects.
-        images, instances: size of the ground truth.
+        per_class: the numbers of each class that has objects.
         coco: COCO's twelve numbers by key (`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`,
             `ARm`, `ARl`); empty unless asked for; -1 where no object has that size.
-        speed_ms: milliseconds an image for `preprocess`, `inference`, `nms`.
         shape: shape of the largest batch that ran (batch, channels, height, width).
-        curves: for plots; None unless asked for.
     """
 
-    P: float
-    R: float
-    mAP50: float  # noqa: N815
-    mAP50_95: float  # noqa: N815
-    per_class: tuple[ClassMetrics, ...]
-    images: int
-    instances: int
-    coco: dict[str, float] = field(default_factory=dict)
-    speed_ms: dict[str, float] = field(default_factory=dict)
+    per_class: tuple[ClassMetrics, ...] = ()
+    coco: Mapping[str, float] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
-    curves: Curves | None = None
+
+    @staticmethod
+    def of(
+        per_class: tuple[ClassMetrics, ...],
+        images: int,
+        instances: int,
+        coco: Mapping[str, float] | None = None,
+        curves: Curves | None = None,
+    ) -> Metrics:
+        """The metrics of all classes, means over those that have objects; `images` and `instances` are all there are.
+
+        The names are those of YOLOv5's tables and of its results.csv.
+        """
+        return Metrics(
+            "mAP50-95",
+            {
+                "P": _mean([c.P for c in per_class]),
+                "R": _mean([c.R for c in per_class]),
+                "mAP50": _mean([c.mAP50 for c in per_class]),
+                "mAP50-95": _mean([c.mAP50_95 for c in per_class]),
+            },
+            coarse="mAP50",
+            columns=COLUMNS,
+            counts={"images": images, "instances": instances},
+            rows=tuple(row.to_dict() for row in per_class),
+            curves=curves,
+            per_class=per_class,
+            coco=coco or {},
+        )
+
+    @property
+    def P(self) -> float:  # noqa: N802
+        """Mean precision over classes at IoU 0.5, at the confidence of best mean F1."""
+        return self.values["P"]
+
+    @property
+    def R(self) -> float:  # noqa: N802
+        """Mean recall over classes at IoU 0.5, at the confidence of best mean F1."""
+        return self.values["R"]
+
+    @property
+    def mAP50(self) -> float:  # noqa: N802
+        """COCO's average precision at IoU 0.5, mean over the classes that have objects."""
+        return self.values["mAP50"]
+
+    @property
+    def mAP50_95(self) -> float:  # noqa: N802
+        """The mean of COCO's average precision over IoU 0.5 to 0.95 and over the classes that have objects."""
+        return self.values["mAP50-95"]
+
+    @property
+    def images(self) -> int:
+        """Images that were evaluated."""
+        return self.counts["images"]
+
+    @property
+    def instances(self) -> int:
+        """Objects on them."""
+        return self.counts["instances"]
 
     @property
     def fitness(self) -> float:
-        """What the best checkpoint is chosen by: 0.1 mAP50 + 0.9 mAP50-95, as in YOLOv5."""
+        """0.1 mAP50 + 0.9 mAP50-95, as in YOLOv5."""
         return 0.1 * self.mAP50 + 0.9 * self.mAP50_95
 
-    def to_dict(self) -> dict[str, float]:
-        """The four numbers under the names of YOLOv5's tables."""
-        return {"P": self.P, "R": self.R, "mAP50": self.mAP50, "mAP50-95": self.mAP50_95}
-
-    def per_class_rows(self) -> list[dict[str, Any]]:
-        """One plain dictionary a class, for JSON."""
-        return [
-            {
-                "class": row.class_id,
-                "name": row.name,
-                "images": row.images,
-                "instances": row.instances,
-                "P": row.P,
-                "R": row.R,
-                "mAP50": row.mAP50,
-                "mAP50-95": row.mAP50_95,
-            }
-            for row in self.per_class
-        ]
-
-    def table(self, per_class: bool = True) -> str:
-        """The table that YOLOv5 prints: a row for all classes, then one a class."""
-        lines = [f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"]
-        lines.append(_row("all", self.images, self.instances, self.P, self.R, self.mAP50, self.mAP50_95))
-        if per_class and len(self.per_class) > 1:
-            lines += [_row(c.name, c.images, c.instances, c.P, c.R, c.mAP50, c.mAP50_95) for c in self.per_class]
-        return "\n".join(lines)
-
-    def coco_table(self) -> str:
+    def details(self) -> str:
         """COCO's twelve lines; empty when the twelve numbers were not computed."""
         words = {"AP": "Average Precision", "AR": "Average Recall"}
         row = " {:<18} ({}) @[ IoU={:<9} | area={:>6} | maxDets={:>3} ] = {:.3f}"
@@ -107,10 +148,9 @@ class Metrics:
             f"{speed['nms']:.1f}ms NMS per image at shape {self.shape}"
         )
 
-
-def _row(name: str, images: int, instances: int, *values: float) -> str:
-    name = name if len(name) <= 22 else name[:21] + "…"
-    return f"{name:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
+    def summary(self) -> dict[str, Any]:
+        """With COCO's numbers where they were computed."""
+        return super().summary() | ({"coco": dict(self.coco)} if self.coco else {})
 
 
 def measure(
@@ -144,17 +184,8 @@ def measure(
         result = CocoResult(np.zeros((10, 0)), np.zeros((0, 101)), {row[0]: -1.0 for row in TWELVE} if coco else {})
     points = operating_points(truths, detections, classes)
     per_class = _per_class(truths, classes, names, points, result)
-    return Metrics(
-        P=_mean([c.P for c in per_class]),
-        R=_mean([c.R for c in per_class]),
-        mAP50=_mean([c.mAP50 for c in per_class]),
-        mAP50_95=_mean([c.mAP50_95 for c in per_class]),
-        per_class=per_class,
-        images=len(shapes),
-        instances=len(truths),
-        coco=result.twelve,
-        curves=_curves(truths, detections, classes, names, points, result) if curves else None,
-    )
+    drawn = _curves(truths, detections, classes, names, points, result) if curves else None
+    return Metrics.of(per_class, len(shapes), len(truths), result.twelve, drawn)
 
 
 def _per_class(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -15,38 +15,39 @@ from secateur.pruning.depth.carving import carve
 from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
+from secateur.scores import Scores
 
 EDGE = 0.8  # share of the unpruned accuracy under which a cut is no longer on the plateau
 RUNGS = tuple(Budget("percent", step / 10) for step in range(1, 10))
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Accuracy(Protocol):
-    """What an evaluation has to tell."""
-
-    @property
-    def mAP50(self) -> float: ...  # noqa: N802
-
-    @property
-    def mAP50_95(self) -> float: ...  # noqa: N802
-
-
 @dataclass(frozen=True)
 class Point:
-    """One rung: `ratio` is the share of units that is really removed, `corrected` the mAP50 after the correction."""
+    """One rung: `ratio` is the share of units that is really removed, `corrected` what the correction brings back."""
 
     ratio: float
-    mAP50: float  # noqa: N815
-    mAP50_95: float  # noqa: N815
+    scores: Scores
     parameters: int
     flops: int
     chosen: bool = False
-    corrected: float | None = None
+    corrected: Scores | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; the names of the values are written as identifiers."""
+        return {
+            "ratio": self.ratio,
+            **{name.replace("-", "_"): self.scores.values[name] for name in self.scores.judged_by},
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "chosen": self.chosen,
+            "corrected": None if self.corrected is None else self.corrected.coarse_value,
+        }
 
 
 @dataclass(frozen=True)
 class Cliff:
-    """The curve, sorted by ratio, and the ratio of its knee (None for a network that detects nothing)."""
+    """The curve, sorted by ratio, and the ratio of its knee (None where the whole network has no accuracy)."""
 
     points: tuple[Point, ...]
     knee: float | None
@@ -58,11 +59,12 @@ class Cliff:
         if chosen is None or self.knee is None or chosen.ratio <= self.knee + 0.005:
             return None
         before = max(self.points, key=lambda point: point.ratio == self.knee)
-        if chosen.corrected is not None and chosen.corrected >= EDGE * self.points[0].mAP50:
+        if chosen.corrected is not None and chosen.corrected.share_of(self.points[0].scores) >= EDGE:
             return None
+        name, there, knee = chosen.scores.judged_by[0], chosen.scores.coarse_value, before.scores.coarse_value
         return (
             f"The chosen plan removes {chosen.ratio:.0%} of units, past the knee at {self.knee:.0%}: without repair "
-            f"and fine-tuning mAP50 is {chosen.mAP50:.3f} there against {before.mAP50:.3f} at the knee; "
+            f"and fine-tuning {name} is {there:.3f} there against {knee:.3f} at the knee; "
             "a milder budget or (longer) sparse training is safer."
         )
 
@@ -70,12 +72,19 @@ class Cliff:
         """Text: one line a point, the chosen one and the knee marked."""
         both = any(point.corrected is not None for point in self.points)
         after = f" {'corrected':>9}" if both else ""
-        lines = [f"{'removed':>8} {'mAP50':>7} {'change':>7} {'mAP50-95':>9}{after} {'params (M)':>11} {'GFLOPs':>8}"]
-        first = self.points[0].mAP50 if self.points else 0.0
+        first = self.points[0].scores
+        coarse, *others = first.judged_by
+        widths = {name: max(7, len(name) + 1) for name in first.judged_by}
+        title = f"{'removed':>8} {coarse:>{widths[coarse]}} {'change':>7}"
+        title += "".join(f" {name:>{widths[name]}}" for name in others)
+        lines = [f"{title}{after} {'params (M)':>11} {'GFLOPs':>8}"]
         for point in self.points:
             marks = ["<- chosen"] * point.chosen + ["<- knee"] * (point.ratio == self.knee)
-            value = "-" if point.corrected is None else f"{point.corrected:.3f}"
-            cells = [f"{point.ratio:>8.1%} {point.mAP50:>7.3f} {point.mAP50 - first:>+7.3f} {point.mAP50_95:>9.3f}"]
+            value = "-" if point.corrected is None else f"{point.corrected.coarse_value:.3f}"
+            mine = point.scores
+            cells = [f"{point.ratio:>8.1%} {mine.coarse_value:>{widths[coarse]}.3f}"]
+            cells += [f"{mine.coarse_value - first.coarse_value:>+7.3f}"]
+            cells += [f"{mine.values[name]:>{widths[name]}.3f}" for name in others]
             cells += [f"{value:>9}"] * both
             cells += [f"{point.parameters / 1e6:>11.3f} {point.flops / 1e9:>8.3g}", *marks]
             lines.append(" ".join(cells))
@@ -83,11 +92,11 @@ class Cliff:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return {"points": [asdict(point) for point in self.points], "knee": self.knee, "warning": self.warning}
+        return {"points": [point.to_dict() for point in self.points], "knee": self.knee, "warning": self.warning}
 
 
 def cliff(
-    evaluate: Callable[[Network], Accuracy],
+    evaluate: Callable[[Network], Scores],
     network: Network,
     graph: ChannelGraph,
     scores: Floats,
@@ -103,7 +112,7 @@ def cliff(
     What is evaluated is the cut network: it computes exactly what the masked one computes, and faster.
 
     Args:
-        evaluate: accuracy of a network.
+        evaluate: the scores of a network.
         scores: as of `allocate`; where the chosen plan divided them by what units save, those
             (`allocation.scores_per_saving`), so that the curve follows the same order.
         budgets: one rung each.
@@ -117,12 +126,9 @@ def cliff(
         if ratio in points and plan is not chosen:
             continue
         smaller = carve(network, plan, lambda part: graph if part is network else trace(part))
-        metrics = evaluate(smaller)
-        after = evaluate(corrected(smaller, plan)).mAP50 if corrected is not None and ratio else None
-        price = plan.after
-        points[ratio] = Point(
-            ratio, metrics.mAP50, metrics.mAP50_95, price.parameters, price.flops, plan is chosen, after
-        )
+        found = evaluate(smaller)
+        after = evaluate(corrected(smaller, plan)) if corrected is not None and ratio else None
+        points[ratio] = Point(ratio, found, plan.after.parameters, plan.after.flops, plan is chosen, after)
     ordered = tuple(points[ratio] for ratio in sorted(points))
     return Cliff(ordered, knee_of(ordered))
 
@@ -135,9 +141,9 @@ def knee_of(points: Sequence[Point]) -> float | None:
     below EDGE of that accuracy are over the edge whatever their height.
     """
     ratios = np.array([point.ratio for point in points])
-    values = np.array([point.mAP50 for point in points])
-    if not len(points) or values[0] <= 0:
+    shares = np.array([point.scores.share_of(points[0].scores) for point in points])
+    if not len(points) or np.isnan(shares[0]):
         return None
     span = max(float(ratios[-1] - ratios[0]), 1e-9)
-    height = values / values[0] + (ratios - ratios[0]) / span
-    return float(ratios[int(np.argmax(np.where(values >= EDGE * values[0], height, -1.0)))])
+    height = shares + (ratios - ratios[0]) / span
+    return float(ratios[int(np.argmax(np.where(shares >= EDGE, height, -1.0)))])

@@ -32,7 +32,7 @@ def plot_precision_recall(curves: Curves, path: str | Path) -> Path:
     """Precision against recall at IoU 0.5, a line a class and their mean."""
     scores = curves.precision_at_recall.mean(axis=1)
     figure, axis = _frame("Recall", "Precision", "Precision and recall at IoU 0.5")
-    overall = f"all classes {scores.mean() if scores.size else 0:.3f} mAP50"
+    overall = f"all classes {scores.mean() if scores.size else 0:.3f} {curves.area}"
     _lines(axis, curves.recall_axis, curves.precision_at_recall, curves, scores, overall)
     _legend(axis)
     return save_figure(figure, path)

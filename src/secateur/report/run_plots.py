@@ -16,12 +16,13 @@ from secateur.report.figures import ACCENT, FAINT, PALETTE, SECOND, new_figure, 
 _FIRST = ("train/", "metrics/", "val/")  # order of the panels; other columns follow
 
 
-def plot_results(csv_file: str | Path, path: str | Path) -> Path:
-    """A panel a column of results.csv against the epoch; the best epoch by fitness is marked where mAP is there.
+def plot_results(csv_file: str | Path, path: str | Path, *, best_epoch: int = -1) -> Path:
+    """A panel a column of results.csv against the epoch.
 
     Args:
         csv_file: header and a row an epoch; blanks around names and values do not matter.
         path: picture to write.
+        best_epoch: is marked, as it is counted in the column `epoch`; -1 marks none.
 
     Raises:
         UserError: the file cannot be read or holds no rows.
@@ -30,7 +31,6 @@ def plot_results(csv_file: str | Path, path: str | Path) -> Path:
     epochs = columns.pop("epoch", np.arange(len(next(iter(columns.values())))).astype(float))
     names = sorted(columns, key=lambda name: next((i for i, p in enumerate(_FIRST) if name.startswith(p)), len(_FIRST)))
     names = [name for name in names if np.isfinite(columns[name]).any()]
-    best = _best_epoch(columns, epochs)
     across = min(5, max(1, math.ceil(math.sqrt(1.6 * len(names)))))
     down = max(1, math.ceil(len(names) / across))
     figure, axes = new_figure(3.1 * across, 2.5 * down, down, across)
@@ -39,15 +39,15 @@ def plot_results(csv_file: str | Path, path: str | Path) -> Path:
         finite = np.isfinite(columns[name])
         marker = "." if finite.sum() < 30 else None
         axis.plot(epochs[finite], columns[name][finite], color=colour, linewidth=1.6, marker=marker)
-        if best is not None:
-            axis.axvline(best, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        if best_epoch >= 0:
+            axis.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axis.set_title(name, fontsize=10)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     for axis in axes[max(0, len(names) - across) : len(names)]:
         axis.set_xlabel("epoch")
-    if best is not None:
-        figure.suptitle(f"dashed: best epoch, {best:g}", fontsize=9, x=0.99, ha="right")
+    if best_epoch >= 0:
+        figure.suptitle(f"dashed: best epoch, {best_epoch}", fontsize=9, x=0.99, ha="right")
     return save_figure(figure, path)
 
 
@@ -79,46 +79,30 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _best_epoch(columns: Mapping[str, NDArray[np.float64]], epochs: NDArray[np.float64]) -> float | None:
-    """The epoch of largest 0.1 mAP50 + 0.9 mAP50-95, whatever prefix and suffix the columns carry."""
-    strict = next((values for name, values in columns.items() if "mAP50-95" in name or "mAP_0.5:0.95" in name), None)
-    loose = next(
-        (v for name, v in columns.items() if ("mAP50" in name and "-95" not in name) or name.endswith("mAP_0.5")), None
-    )
-    if strict is None or loose is None or not np.isfinite(strict).any():
-        return None
-    return float(epochs[int(np.nanargmax(0.1 * loose + 0.9 * strict))])
-
-
 def plot_cliff(
     ratios: Sequence[float],
-    map50: Sequence[float],
-    map50_95: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
     path: str | Path,
     *,
     chosen: float | None = None,
     knee: float | None = None,
-    corrected: Sequence[float] | None = None,
     x_label: str = "Share of channels removed (masked, not fine-tuned)",
 ) -> Path:
-    """Accuracy of the masked detector against the pruning ratio: where the cliff is and where the plan stands.
+    """Scores of the masked network against the pruning ratio: where the cliff is and where the plan is.
 
     Args:
         ratios: shares, 0 to 1.
-        map50, map50_95: accuracy at each ratio.
+        curves: values at each ratio by name.
         path: picture to write.
         chosen: ratio of the plan.
         knee: ratio where accuracy starts to fall steeply.
-        corrected: mAP50 at each ratio after the norms were corrected.
         x_label: what the ratio counts.
     """
     order = np.argsort(ratios)
     x = np.asarray(ratios, dtype=float)[order]
     figure, (axis,) = new_figure(8, 5)
     top = 0.0
-    curves = [(map50, "mAP50", ACCENT), (map50_95, "mAP50-95", PALETTE[3])]
-    curves += [(corrected, "mAP50, norms corrected", PALETTE[4])] if corrected is not None else []
-    for values, name, colour in curves:
+    for (name, values), colour in zip(curves.items(), (ACCENT, *PALETTE[3:]), strict=False):
         y = np.asarray(values, dtype=float)[order]
         top = max(top, float(y.max(initial=0)))
         axis.plot(100 * x, y, color=colour, marker="o", markersize=4.5, linewidth=2, label=name)
@@ -129,7 +113,12 @@ def plot_cliff(
         axis.axvline(100 * knee, color=PALETTE[2], linewidth=1.6, linestyle=(0, (4, 3)), label=f"knee {knee:.1%}")
     if chosen is not None:
         axis.axvline(100 * chosen, color=SECOND, linewidth=1.6, label=f"plan {chosen:.1%}")
-    axis.set(xlabel=f"{x_label}, %", ylabel="mAP", ylim=(0, max(0.05, 1.08 * top)), title="Cliff curve")
+    axis.set(
+        xlabel=f"{x_label}, %",
+        ylabel="accuracy" if len(curves) > 1 else next(iter(curves)),
+        ylim=(0, max(0.05, 1.08 * top)),
+        title="Cliff curve",
+    )
     axis.set_xlim(0, 100 * max(x.max(initial=0), chosen or 0, 0.01) * 1.02)
     axis.legend(loc="best", frameon=False)
     return save_figure(figure, path)

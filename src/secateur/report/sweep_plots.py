@@ -9,30 +9,30 @@ import numpy as np
 
 from secateur.report.figures import ACCENT, INK, PALETTE, SECOND, new_figure, save_figure
 
-# Column of a row, name in the legend, colour, line, marker.
-_ACCURACY = (
-    ("mAP50", "mAP50, masked", ACCENT, "-", "o"),
-    ("mAP50-95", "mAP50-95, masked", PALETTE[3], "-", "o"),
-    ("cut_mAP50", "mAP50, cut", INK, "none", "x"),
-    ("tuned_mAP50", "mAP50, fine-tuned", SECOND, "--", "s"),
-    ("tuned_mAP50-95", "mAP50-95, fine-tuned", PALETTE[2], "--", "s"),
-)
 _COST = (("parameters", "parameters", ACCENT), ("gflops", "FLOPs", SECOND))
 
 
-def plot_sweep(rows: Sequence[Mapping[str, float | None]], path: str | Path, *, knee: float | None = None) -> Path:
-    """Two panels: mAP of the masked (cut, fine-tuned) detector, and its cost as a share of the dense one's.
+def plot_sweep(
+    rows: Sequence[Mapping[str, float | None]],
+    judged_by: Sequence[str],
+    path: str | Path,
+    *,
+    knee: float | None = None,
+) -> Path:
+    """Two panels: scores of the masked (cut, fine-tuned) network, and its cost as a share of the dense one's.
 
     Args:
-        rows: the dense detector first; `removed` (share, 0 to 1), `mAP50`, `mAP50-95`, `parameters`, `gflops`, and
-            `cut_mAP50`, `tuned_mAP50`, `tuned_mAP50-95` where they were measured. What is None or missing is not drawn.
+        rows: the dense network first; `removed` (share, 0 to 1), the figures by their names, `parameters`, `gflops`,
+            and where they were measured the figures as `cut_NAME` and `tuned_NAME`. What is None or missing is not
+            drawn.
+        judged_by: names of one or two figures, the coarse one first (`Scores.judged_by`).
         path: picture to write.
         knee: removed share after which accuracy falls steeply.
     """
     removed = _column(rows, "removed")
     figure, (accuracy, cost) = new_figure(11, 4.6, 1, 2)
     top = 0.0
-    for key, name, colour, line, marker in _ACCURACY:
+    for key, name, colour, line, marker in _lines(judged_by):
         values = _column(rows, key)
         known = np.isfinite(values)
         if known.any():
@@ -54,9 +54,20 @@ def plot_sweep(rows: Sequence[Mapping[str, float | None]], path: str | Path, *, 
             axis.axvline(100 * knee, color=PALETTE[2], linewidth=1.6, linestyle=(0, (4, 3)), label=f"cliff {knee:.0%}")
         axis.set_xlabel("channels removed, %")
         axis.legend(loc="best", frameon=False)
-    accuracy.set(ylabel="mAP", ylim=(0, max(0.05, 1.08 * top)), title="Accuracy")
+    accuracy.set(
+        ylabel="accuracy" if len(judged_by) > 1 else judged_by[0], ylim=(0, max(0.05, 1.08 * top)), title="Accuracy"
+    )
     cost.set(ylabel="of the dense detector, %", ylim=(0, 105), title="Cost")
     return save_figure(figure, path)
+
+
+def _lines(judged_by: Sequence[str]) -> list[tuple[str, str, str, str, str]]:
+    """Column of a row, name in the legend, colour, line, marker."""
+    coarse = judged_by[0]
+    lines = [(n, f"{n}, masked", colour, "-", "o") for n, colour in zip(judged_by, (ACCENT, PALETTE[3]), strict=False)]
+    lines.append((f"cut_{coarse}", f"{coarse}, cut", INK, "none", "x"))
+    tuned = zip(judged_by, (SECOND, PALETTE[2]), strict=False)
+    return lines + [(f"tuned_{name}", f"{name}, fine-tuned", colour, "--", "s") for name, colour in tuned]
 
 
 def _column(rows: Sequence[Mapping[str, float | None]], key: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 EQUAL = 0.001
-"""Largest difference of mAP50 at which the cut detector counts as equal to the masked one."""
+"""Largest difference of the coarse figure at which the cut network counts as equal to the masked one."""
 
 
 def cliff_row(rows: Sequence[Row], knee: float | None) -> int | None:
@@ -28,17 +28,25 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def sweep_table(rows: Sequence[Row], cliff: int | None) -> str:
-    """The table as text: one line a percent, the cliff marked, clamped ones with what really goes."""
-    extra = {"cut_mAP50": "cut mAP50", "tuned_mAP50": "tuned mAP50", "tuned_mAP50-95": "tuned mAP50-95"}
+def sweep_table(rows: Sequence[Row], judged_by: Sequence[str], cliff: int | None) -> str:
+    """The table as text: one line a percent, the cliff marked, clamped ones with what really goes.
+
+    Args:
+        judged_by: names of the figures, the coarse one first (`Scores.judged_by`).
+    """
+    coarse, *others = judged_by
+    extra = {f"cut_{coarse}": f"cut {coarse}"} | {f"tuned_{name}": f"tuned {name}" for name in judged_by}
     shown = {key: title for key, title in extra.items() if key in rows[-1]}
-    titles = f"{'percent':>8} {'mAP50':>7} {'change':>7} {'mAP50-95':>9} {'params (M)':>11} {'GFLOPs':>8}"
+    widths = {name: max(7, len(name) + 1) for name in judged_by}
+    titles = f"{'percent':>8} {coarse:>{widths[coarse]}} {'change':>7}"
+    titles += "".join(f" {name:>{widths[name]}}" for name in others) + f" {'params (M)':>11} {'GFLOPs':>8}"
     lines = [" ".join([titles, *(f"{title:>{len(title)}}" for title in shown.values())])]
     for number, row in enumerate(rows):
         percent = f"{row['percent']:.1%}" if row["percent"] else "dense"
-        change = f"{row['mAP50'] - rows[0]['mAP50']:+.3f}" if number else ""
-        cells = f"{percent:>8} {row['mAP50']:>7.3f} {change:>7} {row['mAP50-95']:>9.3f} "
-        cells += f"{row['parameters'] / 1e6:>11.3f} {row['gflops']:>8.3g}"
+        change = f"{row[coarse] - rows[0][coarse]:+.3f}" if number else ""
+        cells = f"{percent:>8} {row[coarse]:>{widths[coarse]}.3f} {change:>7}"
+        cells += "".join(f" {row[name]:>{widths[name]}.3f}" for name in others)
+        cells += f" {row['parameters'] / 1e6:>11.3f} {row['gflops']:>8.3g}"
         for key, title in shown.items():
             cells += f" {row[key]:>{len(title)}.3f}" if key in row else f" {'-':>{len(title)}}"
         if abs(row["removed"] - row["percent"]) > 0.005:
@@ -55,9 +63,10 @@ def cliff_sentence(rows: Sequence[Row], knee: float | None, cliff: int | None) -
     return f"The cliff: past {rows[cliff]['removed']:.1%} of channels accuracy falls steeply."
 
 
-def equality_sentence(rows: Sequence[Row]) -> str:
-    """Whether the cut detectors do what the masked ones do."""
-    largest = max(abs(row["cut_mAP50"] - row["mAP50"]) for row in rows if "cut_mAP50" in row)
+def equality_sentence(rows: Sequence[Row], figure: str) -> str:
+    """Whether the cut detectors do what the masked ones do, by one figure."""
+    cut = f"cut_{figure}"
+    largest = max(abs(row[cut] - row[figure]) for row in rows if cut in row)
     if largest <= EQUAL:
-        return f"The cut detectors equal the masked ones (mAP50 differs by at most {largest:.5f})."
-    return f"The cut detectors differ from the masked ones: mAP50 by up to {largest:.5f}."
+        return f"The cut detectors equal the masked ones ({figure} differs by at most {largest:.5f})."
+    return f"The cut detectors differ from the masked ones: {figure} by up to {largest:.5f}."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur.files import write_text
+from secateur.scores import judged_by_of
 
 # Below this share zeros are chance (biases, underflow) and not worth a column.
 FEW_ZEROS = 0.005
@@ -24,7 +26,8 @@ class Row:
 
     Attributes:
         stage: name of the stage.
-        P, R, mAP50, mAP50_95: accuracy, 0 to 1.
+        scores: values of its evaluation by name.
+        judged_by: names of those whose change is shown.
         parameters: number of parameters.
         gflops: 10^9 floating-point operations of one image.
         file_mb: size of the stage's file in megabytes (10^6 bytes).
@@ -33,10 +36,8 @@ class Row:
     """
 
     stage: str
-    P: float | None = None
-    R: float | None = None
-    mAP50: float | None = None  # noqa: N815
-    mAP50_95: float | None = None  # noqa: N815
+    scores: Mapping[str, float] = field(default_factory=dict)
+    judged_by: tuple[str, ...] = ()
     parameters: int | None = None
     gflops: float | None = None
     file_mb: float | None = None
@@ -45,14 +46,12 @@ class Row:
 
     @classmethod
     def of(cls, record: Mapping[str, Any], split: str = "metrics") -> Row:
-        """The row of a stage's record, whose accuracy is under `split`: "metrics" (the val split) or "test"."""
+        """The row of a stage's record, whose scores are under `split`: "metrics" (the val split) or "test"."""
         metrics, model = record.get(split) or {}, record["model"]
         return cls(
             stage=record["stage"],
-            P=metrics.get("P"),
-            R=metrics.get("R"),
-            mAP50=metrics.get("mAP50"),
-            mAP50_95=metrics.get("mAP50-95"),
+            scores=metrics,
+            judged_by=judged_by_of(metrics, record.get("judged_by")),
             parameters=model["parameters"],
             gflops=model["gflops"],
             file_mb=model["file_mb"],
@@ -93,13 +92,7 @@ class Column:
         return ["-" if value is None else f"{value:.{self.digits}f}" for value in values]
 
 
-COLUMNS = (
-    Column("P", lambda row: row.P, 3),
-    Column("R", lambda row: row.R, 3),
-    Column("mAP50", lambda row: row.mAP50, 3),
-    Column("change", lambda row: row.mAP50, 3, change=True),
-    Column("mAP50-95", lambda row: row.mAP50_95, 3),
-    Column("change", lambda row: row.mAP50_95, 3, change=True),
+COSTS = (
     Column("Params\n(M)", lambda row: None if row.parameters is None else row.parameters / 1e6, 3),
     Column("GFLOPs", lambda row: row.gflops, 3),
     Column("File\n(MB)", lambda row: row.file_mb, 2),
@@ -108,10 +101,23 @@ COLUMNS = (
 )
 
 
+def score_columns(rows: Sequence[Row]) -> list[Column]:
+    """A column a value of the evaluations, and beside those that judge their change."""
+    columns, judged_by = [], {name for row in rows for name in row.judged_by}
+    for name in dict.fromkeys(name for row in rows for name in row.scores):
+        value = partial(_score, name=name)
+        columns += [Column(name, value, 3)] + [Column("change", value, 3, change=True)] * (name in judged_by)
+    return columns
+
+
+def _score(row: Row, name: str) -> float | None:
+    return row.scores.get(name)
+
+
 def columns_of(rows: Sequence[Row]) -> list[list[str]]:
     """Columns of texts, each with its heading on top: the stages, and the figures that at least one row has."""
     found = [["Stage", *(row.stage for row in rows)]]
-    for column in COLUMNS:
+    for column in (*score_columns(rows), *COSTS):
         texts = column.texts(rows)
         if texts:
             found.append([column.name, *texts])
@@ -159,10 +165,18 @@ def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str)
     classes = last.get("per_class") or []
     if classes:
         parts.append(f"## Classes ({last['stage']}, validation split)")
-        lines = ["| Class | Images | Instances | P | R | mAP50 | mAP50-95 |", "|---|---:|---:|---:|---:|---:|---:|"]
-        for row in classes:
-            name = str(row["name"]).replace("|", "\\|")
-            figures = " | ".join(f"{row[key]:.3f}" for key in ("P", "R", "mAP50", "mAP50-95"))
-            lines.append(f"| {name} | {row['images']} | {row['instances']} | {figures} |")
-        parts.append("\n".join(lines))
+        parts.append(_class_table(classes, last["metrics"]))
     write_text(file, "\n\n".join(parts) + "\n")
+
+
+def _class_table(rows: Sequence[Mapping[str, Any]], values: Collection[str]) -> str:
+    """Markdown of the rows of classes; what is neither a value nor the class itself is a count."""
+    counts = [key for key in rows[0] if key not in {"class", "name", *values}]
+    keys = [*counts, *(key for key in values if key in rows[0])]
+    titles = ["Class", *(key.capitalize() if key in counts else key for key in keys)]
+    lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * len(keys)]
+    for row in rows:
+        cells = [str(row["name"]).replace("|", "\\|")]
+        cells += [str(row[key]) if key in counts else f"{row[key]:.3f}" for key in keys]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

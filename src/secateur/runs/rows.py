@@ -62,7 +62,7 @@ class SavedRows:
         return {name: load_checkpoint(self.folder / f"{name}.safetensors") for name in names}
 
     def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> Row:
-        """Metrics where there is a data set, and the cost of the model."""
+        """Scores where there is a data set, and the cost of the model."""
         row: Row = {"stage": title, "model": describe(checkpoint, context.image_size)}
         row |= {"metrics": None, "test": None, "per_class": [], "speed_ms": {}}
         if context.data is None or not context.data.labelled:
@@ -71,14 +71,10 @@ class SavedRows:
         splits = [split for split in self.splits if split in context.data.splits]
         results = {split: evaluate(checkpoint, context, split, settings) for split in splits}
         draw_evaluation(self.reports(name), results["val"])  # none without curves
-        metrics = results["val"].to_dict()
-        LOG.info("%s: mAP50 %.3f, mAP50-95 %.3f", title, metrics["mAP50"], metrics["mAP50-95"])
-        return row | {
-            "metrics": metrics,
-            "test": results["test"].to_dict() if "test" in results else None,
-            "per_class": results["val"].per_class_rows(),
-            "speed_ms": results["val"].speed_ms,
-        }
+        scores = results["val"]
+        LOG.info("%s: %s", title, scores.line())
+        test = results["test"].to_dict() if "test" in results else None
+        return row | scores.summary() | {"judged_by": list(scores.judged_by), "test": test}
 
 
 def last_stage(rows: Sequence[Row]) -> Row:

@@ -40,6 +40,7 @@ from secateur.runs.folders import Summary, finish, require
 from secateur.runs.pipeline import log_file, one_process
 from secateur.runs.progress import Progress, digest, file_digest
 from secateur.runs.sweep_options import SweepOptions, ratios_of
+from secateur.scores import Scores
 from secateur.training.settings import TrainSettings
 
 LOG = logging.getLogger("secateur")
@@ -150,25 +151,23 @@ class Sweep:
         self.task = task
         self.progress = progress
         self.folder = progress.folder
+        self.points: list[Point] = []
 
     def run(self) -> dict[str, Any]:
         """All rows in order, the dense detector first, then the table."""
         LOG.info("Run folder: %s", self.folder)
+        self.points.clear()
         rows = [self.dense()]
         for ratio, plan in zip(self.task.ratios, self.plans(), strict=True):
             rows.append(self.row(ratio, plan))
-        points = [
-            Point(row["removed"], row["mAP50"], row["mAP50-95"], row["parameters"], int(1e9 * row["gflops"]))
-            for row in rows
-        ]
-        return self.summary(rows, knee_of(points))
+        return self.summary(rows, knee_of(self.points))
 
     def dense(self) -> Row:
         """The row of the detector as it came."""
         model = self.progress.step("model", lambda: describe(self.task.checkpoint, self.task.context.image_size))
-        metrics = self.measure("dense", self.task.checkpoint)
-        LOG.info("dense: mAP50 %.3f, mAP50-95 %.3f", metrics["mAP50"], metrics["mAP50-95"])
-        return _row(0.0, 0.0, metrics, model["parameters"], model["gflops"])
+        scores = self.measure("dense", self.task.checkpoint)
+        LOG.info("dense: %s", scores.line())
+        return self.point(0.0, 0.0, scores, model["parameters"], model["gflops"])
 
     def plans(self) -> list[Plan]:
         """A plan a ratio, all from one scoring; where the guards end before the ratio, the most that they allow."""
@@ -197,14 +196,14 @@ class Sweep:
         """One percent: masked, and on request cut and fine-tuned."""
         task, percent = self.task, f"{100 * ratio:g}"
         silenced = Checkpoint.of(mask(task.checkpoint.build(), task.graph, plan), like=task.checkpoint)
-        metrics = self.measure(f"masked-{percent}", silenced)
-        LOG.info("%s %%: mAP50 %.3f, mAP50-95 %.3f", percent, metrics["mAP50"], metrics["mAP50-95"])
-        row = _row(ratio, plan.removed_share, metrics, plan.after.parameters, plan.after.flops / 1e9)
+        scores = self.measure(f"masked-{percent}", silenced)
+        LOG.info("%s %%: %s", percent, scores.line())
+        row = self.point(ratio, plan.removed_share, scores, plan.after.parameters, plan.after.flops / 1e9)
         decision = Decision(plan, task.graph)
         if task.cut:
-            row |= _columns("cut", self.measure(f"cut-{percent}", self.smaller(decision, task.options.repair)))
+            row |= _judging(self.measure(f"cut-{percent}", self.smaller(decision, task.options.repair)), "cut_")
         if task.training is not None:
-            row |= _columns("tuned", self.finetuned(percent, decision, task.training))
+            row |= _judging(self.finetuned(percent, decision, task.training), "tuned_")
         return row
 
     def smaller(self, decision: Decision, repaired: bool) -> Checkpoint:
@@ -214,8 +213,8 @@ class Sweep:
             return repair(task.checkpoint, decision, task.context, RepairSettings())
         return cut_channels(task.checkpoint, decision)
 
-    def finetuned(self, percent: str, decision: Decision, training: TrainSettings) -> dict[str, float]:
-        """Metrics of the cut and repaired detector after its training; that goes on by itself where it was killed."""
+    def finetuned(self, percent: str, decision: Decision, training: TrainSettings) -> Scores:
+        """Scores of the cut and repaired detector after its training; that goes on by itself where it was killed."""
         folder = self.folder / f"finetune-{percent}"
         start = folder / "start.safetensors"
 
@@ -228,14 +227,21 @@ class Sweep:
         trained = self.progress.step(f"finetune-{percent}", train)
         return self.measure(f"tuned-{percent}", load_checkpoint(folder / trained["best"]))
 
-    def measure(self, step: str, checkpoint: Checkpoint) -> dict[str, float]:
-        """P, R, mAP50 and mAP50-95 on the val split, as a part that is done once."""
-        metrics: dict[str, float] = self.progress.step(step, lambda: evaluate(checkpoint, self.task.context).to_dict())
-        return metrics
+    def point(self, percent: float, removed: float, scores: Scores, parameters: int, gflops: float) -> Row:
+        """The row of a masked detector, which is also a point of the curve whose knee is the cliff."""
+        self.points.append(Point(removed, scores, parameters, int(1e9 * gflops)))
+        row: Row = {"percent": percent, "removed": removed}
+        return row | _judging(scores) | {"parameters": parameters, "gflops": gflops}
+
+    def measure(self, step: str, checkpoint: Checkpoint) -> Scores:
+        """The scores on the val split, as a part that is done once."""
+        record = self.progress.step(step, lambda: evaluate(checkpoint, self.task.context).record())
+        return Scores.from_record(record)
 
     def summary(self, rows: list[Row], knee: float | None) -> dict[str, Any]:
         """Writes the files and prints the table."""
-        cliff = cliff_row(rows, knee)
+        cliff, dense = cliff_row(rows, knee), self.points[0].scores
+        judged_by = dense.judged_by
         write_text(self.folder / "sweep.csv", csv_text(rows))
         options = self.task.options
         about = {
@@ -246,18 +252,19 @@ class Sweep:
         cliff_percent = rows[cliff]["percent"] if cliff is not None else None
         write_json(self.folder / "sweep.json", about | {"knee": knee, "cliff": cliff_percent, "rows": rows})
         if plots_available():
-            plot_sweep(rows, self.folder / "sweep.png", knee=rows[cliff]["removed"] if cliff is not None else None)
-        lines = [sweep_table(rows, cliff), cliff_sentence(rows, knee, cliff)]
+            plot_sweep(
+                rows, judged_by, self.folder / "sweep.png", knee=rows[cliff]["removed"] if cliff is not None else None
+            )
+        lines = [sweep_table(rows, judged_by, cliff), cliff_sentence(rows, knee, cliff)]
         if options.cut and not options.repair:
-            lines.append(equality_sentence(rows))
+            lines.append(equality_sentence(rows, judged_by[0]))
         print("\n".join(lines))
-        dense = self.progress.parts
         result = finish(
             self.folder,
             {
                 "command": "sweep",
-                "metrics": dense["dense"],
-                "model": dense["model"],
+                "metrics": dense.to_dict(),
+                "model": self.progress.parts["model"],
                 "speed_ms": {},
                 "knee": knee,
                 "cliff": cliff_percent,
@@ -268,10 +275,6 @@ class Sweep:
         return result
 
 
-def _row(percent: float, removed: float, metrics: dict[str, float], parameters: int, gflops: float) -> Row:
-    values = {name: metrics[name] for name in ("mAP50", "mAP50-95")}
-    return {"percent": percent, "removed": removed, **values, "parameters": parameters, "gflops": gflops}
-
-
-def _columns(kind: str, metrics: dict[str, float]) -> Row:
-    return {f"{kind}_{name}": metrics[name] for name in ("mAP50", "mAP50-95")}
+def _judging(scores: Scores, prefix: str = "") -> Row:
+    """The figures that judge, as columns."""
+    return {f"{prefix}{name}": scores.values[name] for name in scores.judged_by}

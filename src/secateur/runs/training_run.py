@@ -192,9 +192,9 @@ def _summary(step: TrainingStep, folder: Path, result: FitResult, context: Conte
     if rank_and_world()[0] != 0:
         return {}
     checkpoint = load_checkpoint(result.best)
-    metrics = evaluate(checkpoint, context, "val", val_settings(context, single_cls=step.train.single_cls, plots=True))
-    draw_evaluation(folder, metrics)
-    print(metrics.table())
+    scores = evaluate(checkpoint, context, "val", val_settings(context, single_cls=step.train.single_cls, plots=True))
+    draw_evaluation(folder, scores)
+    print(scores.table())
     write_sparsity(folder, checkpoint)
     print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")
     return finish(
@@ -204,9 +204,7 @@ def _summary(step: TrainingStep, folder: Path, result: FitResult, context: Conte
             "weights": str(result.best),
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
-            "metrics": metrics.to_dict(),
-            "per_class": metrics.per_class_rows(),
             "model": describe(checkpoint, context.image_size),
-            "speed_ms": metrics.speed_ms,
+            **scores.summary(),
         },
     )

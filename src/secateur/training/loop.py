@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.scores import Scores
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.optimization.optimizer import set_rates
-from secateur.training.results import EpochBar, Evaluation, Row, duration, make_row
+from secateur.training.results import EpochBar, Row, duration, make_row
 from secateur.training.session import Course, Session, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import Subject, sealed_randomness
@@ -48,7 +49,7 @@ def fit(
     folder: Path,
     hooks: Sequence[Hook] = (),
     terms: Sequence[Term] = (),
-    evaluate: Callable[[nn.Module], Evaluation] | None = None,
+    evaluate: Callable[[nn.Module], Scores] | None = None,
     resume: bool = False,
     like: Checkpoint | None = None,
     split: Any = None,
@@ -88,11 +89,11 @@ def fit(
             means = session.epoch_means()
             for hook in session.hooks:
                 hook.epoch_end(run)
-            metrics = evaluate_average(session, evaluate)
-            row = make_row(run.epoch, means, metrics, [group["lr"] for group in run.optimizer.param_groups])
+            scores = evaluate_average(session, evaluate)
+            row = make_row(run.epoch, means, scores, [group["lr"] for group in run.optimizer.param_groups])
             run.log.end(row)
-            run.log.message(epoch_line(row, run.epochs))
-            best = session.end_epoch(metrics)
+            run.log.message(epoch_line(row, run.epochs, scores))
+            best = session.end_epoch(scores)
             write_checkpoints(session, like, row, best)
             session.save()
             if whole and not told and not session.record.finished:
@@ -174,7 +175,7 @@ def rescale(images: Tensor, size: int, stride: int, seed: tuple[int, int]) -> Te
     return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
 
-def evaluate_average(session: Session, evaluate: Callable[[nn.Module], Evaluation] | None) -> Evaluation | None:
+def evaluate_average(session: Session, evaluate: Callable[[nn.Module], Scores] | None) -> Scores | None:
     """Evaluates the moving average on the main process in the epochs that ask for it."""
     run, every = session.run, session.settings.val_every
     due = run.epoch + 1 == run.epochs or (every > 0 and (run.epoch + 1) % every == 0)
@@ -205,13 +206,10 @@ def time_line(seconds: float, epochs: int) -> str:
     return f"An epoch takes {duration(seconds)}: about {duration(seconds * epochs)} left."
 
 
-def epoch_line(row: Row, epochs: int) -> str:
+def epoch_line(row: Row, epochs: int, scores: Scores | None) -> str:
     """One epoch in one line."""
     words = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
     for name, value in row.items():
         if name.startswith("train/"):
             words.append(f"{name.removeprefix('train/').removesuffix('_loss')} {value:.4f}")
-    short = {"precision": "P", "recall": "R", "mAP_0.5": "mAP50", "mAP_0.5:0.95": "mAP50-95"}
-    words += [f"{short[n.removeprefix('metrics/')]} {v:.3f}" for n, v in row.items() if n.startswith("metrics/")]
-    words += [f"held-out {v:.4f}" for n, v in row.items() if n == "val/loss"]
-    return "  ".join(words)
+    return "  ".join([*words, *(scores.words() if scores is not None else ())])

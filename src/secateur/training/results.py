@@ -6,9 +6,8 @@ import csv
 import io
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from secateur.errors import UserError
 from secateur.files import write_text
+from secateur.scores import Scores
 
 Row = dict[str, float]
 COLUMN_GROUPS = ("epoch", "train", "metrics", "val", "x")
@@ -26,41 +26,19 @@ KEPT = "secateur.kept"
 """Logger whose handlers write what a training says into the log of its run."""
 
 
-class MetricsLike(Protocol):
-    """What the loop reads of an evaluation."""
+class HeldOutLoss(Scores):
+    """What a training without labels is judged by: its own loss on images that it does not train on."""
 
-    @property
-    def P(self) -> float: ...  # noqa: N802
-    @property
-    def R(self) -> float: ...  # noqa: N802
-    @property
-    def mAP50(self) -> float: ...  # noqa: N802
-    @property
-    def mAP50_95(self) -> float: ...  # noqa: N802
-
-
-@dataclass(frozen=True)
-class HeldOutLoss:
-    """What a training without labels is judged by: its own loss on pictures that it does not train on."""
-
-    loss: float
-
-
-Evaluation = MetricsLike | HeldOutLoss
-
-
-def fitness(result: Evaluation) -> float:
-    """The figure of merit, not negative, higher is better: YOLOv5's (mostly mAP50-95), or 1 / (1 + held-out loss)."""
-    if isinstance(result, HeldOutLoss):
-        return 1 / (1 + result.loss)
-    return 0.1 * result.mAP50 + 0.9 * result.mAP50_95
-
-
-def best_figures(result: Evaluation) -> dict[str, float]:
-    """What is noted of the best epoch."""
-    if isinstance(result, HeldOutLoss):
-        return {"held-out loss": result.loss}
-    return {"P": result.P, "R": result.R, "mAP50": result.mAP50, "mAP50-95": result.mAP50_95}
+    def __init__(self, loss: float) -> None:
+        name = "held-out loss"
+        super().__init__(
+            name,
+            {name: loss},
+            higher_is_better=False,
+            columns={name: "val/loss"},
+            titles={name: "held-out"},
+            digits=4,
+        )
 
 
 class RunLog:
@@ -149,14 +127,10 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def make_row(epoch: int, parts: Mapping[str, float], metrics: Evaluation | None, rates: list[float]) -> Row:
-    """One epoch under YOLOv5's column names; an epoch that was not evaluated has no metrics."""
+def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rates: list[float]) -> Row:
+    """One epoch under the names of its columns; one that was not evaluated has no scores."""
     row: Row = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
-    if isinstance(metrics, HeldOutLoss):
-        row |= {"val/loss": metrics.loss}
-    elif metrics is not None:
-        row |= {"metrics/precision": metrics.P, "metrics/recall": metrics.R}
-        row |= {"metrics/mAP_0.5": metrics.mAP50, "metrics/mAP_0.5:0.95": metrics.mAP50_95}
+    row |= scores.to_columns() if scores is not None else {}
     return row | {f"x/lr{i}": rate for i, rate in enumerate(rates)}
 
 

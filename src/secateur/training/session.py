@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError, shown
 from secateur.machine import pick_device
+from secateur.scores import Scores
 from secateur.training.batches import Batches
 from secateur.training.batchnorm import separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world, share_gradients, start_accelerator, sum_over_processes
@@ -25,7 +26,7 @@ from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, frozen_parameters
 from secateur.training.optimization.precision import Precision, choose_precision, outputs_in_full_precision
 from secateur.training.optimization.schedules import Schedule
-from secateur.training.results import Evaluation, LossMeter, RunLog, best_figures, diverged, fitness
+from secateur.training.results import LossMeter, RunLog, diverged
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import Subject, random_state, read_state, set_random_state, write_state
@@ -45,17 +46,16 @@ class Record:
     best_metrics: dict[str, float] = field(default_factory=dict)
     finished: bool = False
 
-    def update(self, epoch: int, metrics: Evaluation | None) -> bool:
+    def update(self, epoch: int, scores: Scores | None) -> bool:
         """Takes an epoch's evaluation; True when it is the best. Without evaluations the newest epoch is the best."""
-        if metrics is None:
+        if scores is None:
             if self.best_fitness < 0:
                 self.best_epoch = epoch
             return self.best_fitness < 0
-        value = fitness(metrics)
-        if not value > self.best_fitness:
+        if not scores.fitness > self.best_fitness:
             return False
-        self.best_fitness, self.best_epoch = value, epoch
-        self.best_metrics = best_figures(metrics)
+        self.best_fitness, self.best_epoch = scores.fitness, epoch
+        self.best_metrics = scores.to_dict()
         return True
 
 
@@ -148,11 +148,11 @@ class Session:
         self.meter = LossMeter(self.device)
         return means
 
-    def end_epoch(self, metrics: Evaluation | None) -> bool:
+    def end_epoch(self, scores: Scores | None) -> bool:
         """Records the evaluation and moves to the next epoch; True when this one is the best so far."""
         # A network that is not yet what a method aims at (not yet sparse enough, say) cannot be the best.
         ready = all(hook.ready(self.run) for hook in self.hooks)
-        best = ready and self.record.update(self.run.epoch, metrics)
+        best = ready and self.record.update(self.run.epoch, scores)
         patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
         stop = patience > 0 and self.record.best_fitness >= 0 and waited >= patience
         # Sparse training loses accuracy before its course ends; what it is for comes last.

@@ -156,7 +156,10 @@ def _profiles(found: Sequence[Contestant], wanted: Sequence[int], asked: Asked) 
 
 def _row(one: Contestant, first: Contestant, measured: Comparison, model: Mapping[str, Any], batch: int) -> BenchRow:
     stages = one.checkpoint.history if one.checkpoint else ()
-    known = [stage.metrics["mAP50-95"] for stage in stages if "mAP50-95" in stage.metrics]
+    # The last value that a stage notes is the figure that counts.
+    figure, accuracy = next(
+        (list(stage.metrics.items())[-1] for stage in reversed(stages) if stage.metrics), ("", None)
+    )
     return BenchRow(
         one.name,
         one.runtime,
@@ -166,7 +169,8 @@ def _row(one: Contestant, first: Contestant, measured: Comparison, model: Mappin
         model["parameters"],
         model["gflops"],
         model["file_mb"],
-        known[-1] if known else None,
+        accuracy,
+        figure,
         f"takes batch {one.images} only" if one.images != batch else "",
     )
 

@@ -27,7 +27,8 @@ class BenchRow:
         parameters: number of trainable values.
         gflops: billions of operations for one image.
         file_mb: size in megabytes (10^6 bytes): of a file that was exported, or of a checkpoint's tensors in fp16.
-        accuracy: mAP50-95.
+        accuracy: the figure that counts, of the last stage of its history that noted one.
+        figure: name of that.
         note: what is to be said of it, such as a batch of its own.
     """
 
@@ -40,6 +41,7 @@ class BenchRow:
     gflops: float | None = None
     file_mb: float | None = None
     accuracy: float | None = None
+    figure: str = ""
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,9 +64,12 @@ def bench_table(rows: Sequence[BenchRow]) -> str:
         "parameters": [f"{row.parameters:,}" if row.parameters is not None else "" for row in rows],
         "GFLOPs": [_number(row.gflops) for row in rows],
         "MB": [_number(row.file_mb) for row in rows],
-        "mAP50-95": [f"{row.accuracy:.3f}" if row.accuracy is not None else "" for row in rows],
-        "": [row.note for row in rows],
     }
+    for figure in dict.fromkeys(row.figure for row in rows if row.accuracy is not None):
+        columns[figure] = [
+            f"{row.accuracy:.3f}" if row.accuracy is not None and row.figure == figure else "" for row in rows
+        ]
+    columns[""] = [row.note for row in rows]
     return _text(columns)
 
 

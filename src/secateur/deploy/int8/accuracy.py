@@ -1,4 +1,4 @@
-"""What a smaller precision costs: metrics of the detector and of its file, class by class."""
+"""What a smaller precision costs: scores of the detector and of its file, class by class."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import nn
 from secateur.data.index import Index
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.source import Judge
-from secateur.evaluation.metrics import Metrics
+from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
 from secateur.families.family import predictor_of
+from secateur.scores import Scores
 from secateur.sizes import ImageSize
 
 _WORST = 5
@@ -38,20 +39,25 @@ def int8_costs(network: nn.Module, files: Mapping[str, Path], index: Index, size
 
 
 def judge_on(index: Index, size: ImageSize) -> Judge:
-    """mAP50-95 of predictors on the images of an index, without a bar."""
-    return lambda predictor: validate(predictor, index, _settings(size), progress=False).mAP50_95
+    """The figure that counts of predictors on the images of an index, more is better; without a bar."""
+
+    def judge(predictor: Predictor) -> float:
+        scores = validate(predictor, index, _settings(size), progress=False)
+        return scores.merit(scores.figure)
+
+    return judge
 
 
-def cost_table(before: Metrics, after: Metrics, precision: str) -> str:
-    """Both, and the classes that lose most."""
-    lines = [f"{'mAP50-95':>22}{'fp32':>9}{precision:>9}{'change':>9}"]
-    lines.append(_row("all", before.mAP50_95, after.mAP50_95))
+def cost_table(before: Scores, after: Scores, precision: str) -> str:
+    """Both, by the figure that counts, and the classes that lose most."""
+    lines = [f"{before.figure:>22}{'fp32':>9}{precision:>9}{'change':>9}"]
+    lines.append(_row("all", before.value, after.value))
     for name, old, new in _losses(before, after)[:_WORST]:
         lines.append(_row(name, old, new))
     return "\n".join(lines)
 
 
-def cost_rows(before: Metrics, after: Metrics) -> dict[str, Any]:
+def cost_rows(before: Scores, after: Scores) -> dict[str, Any]:
     """The same as plain data, with every class."""
     classes = [
         {"name": name, "before": old, "after": new, "change": new - old} for name, old, new in _losses(before, after)
@@ -59,11 +65,12 @@ def cost_rows(before: Metrics, after: Metrics) -> dict[str, Any]:
     return {"before": before.to_dict(), "after": after.to_dict(), "classes": classes}
 
 
-def _losses(before: Metrics, after: Metrics) -> list[tuple[str, float, float]]:
-    """Name and mAP50-95 before and after of every class that has objects, the greatest loss first."""
-    kept = {row.class_id: row.mAP50_95 for row in after.per_class}
-    rows = [(row.name, row.mAP50_95, kept.get(row.class_id, 0.0)) for row in before.per_class]
-    return sorted(rows, key=lambda row: row[2] - row[1])
+def _losses(before: Scores, after: Scores) -> list[tuple[str, float, float]]:
+    """Name and figure before and after of every class that both know, the greatest loss first."""
+    figure, sign = before.figure, 1 if before.higher_is_better else -1
+    kept = {row["class"]: row[figure] for row in after.rows if figure in row}
+    rows = [(str(row["name"]), row[figure], kept[row["class"]]) for row in before.rows if row["class"] in kept]
+    return sorted(rows, key=lambda row: sign * (row[2] - row[1]))
 
 
 def _settings(size: ImageSize) -> ValSettings:

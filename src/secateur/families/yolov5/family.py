@@ -25,7 +25,6 @@ from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.rows import block_rows
-from secateur.families.yolov5.split import DetectionSplit, open_split
 from secateur.families.yolov5.start import fresh, in_class_order, with_config
 from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
