@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from secateur.data.config import pictures
 from secateur.errors import UserError
+from secateur.evaluation.settings import ValSettings
 from secateur.families.reading import Split
 from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
@@ -146,23 +146,11 @@ class Family:
         """
         raise self.lacks("open_data")
 
-    def open_images(self, source: str | Path, names: Mapping[int, str]) -> Any:
-        """The images without labels that `--images` names: a `DataSet` whose one split is "train".
-
-        Args:
-            source: a folder, a pattern, a `.txt` list or one image.
-            names: class id -> name, as the network knows them.
-
-        Raises:
-            UserError: the source does not exist.
-        """
-        return pictures(source, names)
-
     def split(self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False) -> Split:
         """The checked images of a split of a data set.
 
         Args:
-            data: what `open_data` or `open_images` gave.
+            data: what `open_data` gave; or images without labels, a `DataConfig` that `data.config.pictures` made.
             objects: a labelled split on which nothing is to be seen is an error.
             otherwise: what can be done instead, for that error.
             tell: print on stderr what was found.
@@ -201,8 +189,27 @@ class Family:
         """What the whole network believes to see on images without labels, as targets drawn from its belief."""
         raise self.lacks("own_labels")
 
-    def evaluate(self, network: nn.Module, split: Split, settings: Any) -> Any:
-        """The `Scores` of a network on a split."""
+    def evaluate(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: ValSettings,
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
+        progress: bool = True,
+    ) -> Any:
+        """The `Scores` of a network on a split.
+
+        Args:
+            settings: image size, batch size, workers, and what the task has beyond these.
+            precision: "fp32", "bf16" or "fp16".
+            folder: for files that the settings ask for.
+            progress: show a bar on standard error.
+
+        Raises:
+            UserError: there are no images, or their labels are of classes that the network lacks.
+        """
         raise self.lacks("evaluate")
 
     def imitation(self, student: Checkpoint, teacher: Checkpoint, settings: Any) -> Any:
