@@ -232,7 +232,7 @@ class Family:
 
     def lacks(self, verb: str) -> UserError:
         """The error of a verb that the family does not answer."""
-        return UserError(f"Networks of the family '{self.kind}' have no `{verb}`.")
+        return UserError(f"The family '{self.kind}' of networks has no `{verb}`; give it one (docs/extending.md).")
 
 
 FAMILIES: Registry[Family] = Registry("family", "secateur.families")
