@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from secateur.compression.images import image_losses, pixels, training_batches
 from secateur.data.config import load_data_config
 from secateur.families.context import Context
+from secateur.families.evidence import FamilyEvidence
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
@@ -37,19 +37,20 @@ def main() -> None:
     detector = load_checkpoint(options.weights).build().to(memory_format=torch.channels_last)
     assert isinstance(detector, Detector)
     context = Context(options.img, data=load_data_config(options.data), workers=0)
+    evidence = FamilyEvidence(context, detector)
     count, batches = -(-options.images // 16), []
     for number in range(count):  # small data sets are read more than once
-        batches += list(training_batches(context, 16).epoch(number))
+        batches += list(evidence.batches(16).epoch(number))
     batches = batches[:count]
     graph, term = trace(detector), DetectionLoss(detector, Hyp(), options.img)
-    losses = image_losses(detector, context)
+    losses = evidence.loss(detector)
     fast = choose_precision("auto", context.device.type) == "bf16"
 
     def plain() -> None:
         detector.eval().requires_grad_(True)
         for batch in batches:
             with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=fast):
-                raw = detector(pixels(batch, context.device))
+                raw = detector(evidence.prepared(batch))
             term([full_precision(level) for level in raw], batch.targets)[0].backward()
             detector.zero_grad(set_to_none=True)
 

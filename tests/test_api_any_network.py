@@ -222,7 +222,10 @@ def test_a_plain_module_that_cannot_be_copied_still_has_a_checkpoint(tmp_path: P
 def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
     checkpoint = Checkpoint.of(resnet18())
     seen = [np.full((40, 40, 3), value, np.uint8) for value in (0, 90, 200)] if images else None
-    with pytest.raises(UserError, match=r"no loss of its own, so no gradients can be read: choose gamma, l1 or l2"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot be scored by gradients: the family has no `loss`; choose --criterion l2, l1 or gamma, or give",
+    ):
         secateur.prune(checkpoint, params=0.5, images=seen)
 
 

@@ -15,7 +15,6 @@ from torch import nn
 
 import secateur
 from latency_subjects import table_of
-from secateur.compression.measuring import split_index
 from secateur.data.config import load_data_config
 from secateur.data.images import read_image
 from secateur.deploy.runtimes import open_predictor
@@ -23,6 +22,7 @@ from secateur.errors import UserError
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
 from secateur.families.detection.predictor import TorchPredictor
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
@@ -99,7 +99,7 @@ def test_an_exported_file_is_evaluated_and_asked_like_its_checkpoint(
     file = secateur.export(tiny_weights, tmp_path / "tiny.torchscript", format="torchscript", image_size=64)
     settings = ValSettings(image_size=64, rectangular=False, workers=0)
     detector = load_checkpoint(tiny_weights).build()
-    whole = validate(TorchPredictor(detector), split_index(load_data_config(tiny_data), "val"), settings)
+    whole = validate(TorchPredictor(detector), DetectionSplit.of(load_data_config(tiny_data), "val").index, settings)
     for model in (file, str(file), open_predictor(file)):
         metrics = secateur.evaluate(model, tiny_data, workers=0)
         assert metrics.mAP50_95 == pytest.approx(whole.mAP50_95, abs=1e-4)

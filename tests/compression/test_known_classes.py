@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import secateur
-from secateur.compression.images import labelled_images
 from secateur.compression.training import for_training
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context, as_one_class, known_data
+from secateur.families.evidence import FamilyEvidence
 from secateur.families.loading import load_checkpoint
 from secateur.families.starting import for_classes
 from secateur.networks.checkpoint import Checkpoint, Stage
@@ -123,7 +123,7 @@ def test_a_score_without_labels_needs_no_classes(tiny_weights: Path, tiny_data: 
 def test_networks_are_asked_too(tiny_weights: Path, tiny_data: Path) -> None:
     many = for_classes(load_checkpoint(tiny_weights), {i: f"thing {i}" for i in range(80)}).build()
     with pytest.raises(UserError, match="The detector knows 80 classes"):
-        labelled_images(many, Context(64, data=load_data_config(tiny_data)), 8)
+        FamilyEvidence(Context(64, data=load_data_config(tiny_data)), many).scored(many, 8, 0)
 
 
 def test_all_objects_are_of_the_one_class_of_a_detector_that_was_trained_so(

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from law_subjects import enliven
-from secateur.compression import images as images_module
 from secateur.compression import rounds
 from secateur.compression.channels import decide, repair
-from secateur.compression.images import OwnDetections, labelled_images, unpadded_images
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import load_data_config, pictures
 from secateur.errors import UserError
+from secateur.families import evidence as evidence_module
 from secateur.families.context import Context
+from secateur.families.evidence import FamilyEvidence
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint
@@ -148,9 +148,10 @@ def test_what_a_round_has_made_is_gone_before_the_next(
 def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Context) -> None:
     detector = whole.build()
     assert isinstance(detector, Detector)
-    draws = [next(iter(labelled_images(detector, context, 8, draw=number)[0])).indices for number in (0, 1, 0)]
+    evidence = FamilyEvidence(context, detector)
+    draws = [next(iter(evidence.scored(detector, 8, number)[0])).indices for number in (0, 1, 0)]
     assert draws[0] == draws[2] != draws[1]
-    shown = [torch.cat(list(unpadded_images(context, 16, 8, number))) for number in (0, 1, 0)]
+    shown = [torch.cat(list(evidence.images(8, number))) for number in (0, 1, 0)]
     assert len(shown[0]) == 8 and torch.equal(shown[0], shown[2]) and not torch.equal(shown[0], shown[1])
 
 
@@ -171,7 +172,7 @@ def black(tmp_path: Path) -> Iterator[Path]:
 def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black: Path) -> None:
     blind = load_checkpoint(tiny_weights)
     context = Context(64, batch_size=8, workers=0, images=pictures(black, blind.names))
-    with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 pictures"):
+    with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 images"):
         decide(blind, context, settings())
 
 
@@ -184,23 +185,10 @@ def test_scores_in_bf16_rank_as_those_in_full_precision(
 ) -> None:
     found = []
     for precision in ("no", "bf16"):
-        monkeypatch.setattr(images_module, "choose_precision", lambda amp, kind, chosen=precision: chosen)
+        monkeypatch.setattr(evidence_module, "choose_precision", lambda amp, kind, chosen=precision: chosen)
         detector = whole.build()
-        batches, loss = labelled_images(detector, context, 16)
+        batches, loss = FamilyEvidence(context, detector).scored(detector, 16, 0)
         statistics = collect(detector, trace(detector), batches, loss, limit=16)
         assert statistics.fisher is not None
         found.append(np.log(statistics.fisher + 1e-20))
     assert not np.array_equal(*found) and np.corrcoef(*found)[0, 1] > 0.99
-
-
-def test_own_detections_are_normalised_targets(whole: Checkpoint) -> None:
-    detector = whole.build()
-    assert isinstance(detector, Detector)
-    found = OwnDetections(detector)
-    targets = found(torch.rand(2, 3, 64, 64, generator=seeded()))
-    assert targets.shape[1] == 6 and len(targets) > 0 and found.seen and found.images == 2
-    assert torch.equal(targets, OwnDetections(detector)(torch.rand(2, 3, 64, 64, generator=seeded())))
-    assert not torch.equal(targets, OwnDetections(detector, 1)(torch.rand(2, 3, 64, 64, generator=seeded())))
-    assert set(targets[:, 0].tolist()) <= {0.0, 1.0} and set(targets[:, 1].tolist()) <= {0.0, 1.0, 2.0}
-    assert (targets[:, 4:] > 0).all()
-    found.require_some()

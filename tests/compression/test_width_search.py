@@ -86,9 +86,9 @@ def test_a_candidate_is_repaired_and_ranked_on_training_images(
     seen: dict[str, Any] = {}
     real = searching.evaluator
 
-    def spy(index: Any, settings: Any, limit: Any) -> Any:
-        seen.update(files=index.files, limit=limit)
-        measure = real(index, settings, limit)
+    def spy(split: Any, settings: Any, limit: Any) -> Any:
+        seen.update(files=split.index.files, limit=limit)
+        measure = real(split, settings, limit)
 
         def watched(detector: Any) -> Any:
             seen["detector"] = detector

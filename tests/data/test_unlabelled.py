@@ -11,13 +11,13 @@ import pytest
 from pictures import MakeData, smooth_image
 
 import secateur.data.index as index_module
-from secateur.compression.measuring import split_index
 from secateur.data.augment import Augmentation
 from secateur.data.batches import train_batches
 from secateur.data.config import load_data_config, pictures
 from secateur.data.dataset import DetectionDataset
 from secateur.data.index import Index, content_signature
 from secateur.errors import UserError
+from secateur.families.detection.split import DetectionSplit
 
 NAMES = {0: "first", 1: "second"}
 BROKEN_LABEL = "7 0.5 0.5 0.2\nnot a label"
@@ -36,7 +36,7 @@ def shots(tmp_path: Path) -> Path:
 
 
 def taken(source: str | Path) -> Index:
-    return split_index(pictures(source, NAMES), "train")
+    return DetectionSplit.of(pictures(source, NAMES), "train").index
 
 
 def found(source: str | Path) -> list[str]:
@@ -53,7 +53,7 @@ def test_a_folder_is_searched_to_any_depth_and_left_as_it_was(shots: Path) -> No
     assert list(config.splits) == ["train"]
     assert config.names == NAMES
     assert not config.labelled
-    index = split_index(config, "train")
+    index = DetectionSplit.of(config, "train").index
     assert [str(Path(name).relative_to(shots)) for name in index.files] == [
         "a.jpg",
         "b.png",
@@ -93,7 +93,7 @@ def test_of_a_data_file_the_training_pictures_are_taken_and_nothing_else(make_da
     assert (len(index), len(index.labels)) == (2, 0)
     assert listing(file.parent) == before
     # Neither scan takes the other's cache.
-    assert len(split_index(load_data_config(file), "train").labels) == 1
+    assert len(DetectionSplit.of(load_data_config(file), "train").index.labels) == 1
     assert len(taken(file).labels) == 0
     file.write_text("train: images/train\n")  # the names are the detector's
     assert pictures(file, NAMES).names == NAMES
@@ -130,7 +130,7 @@ def test_mistakes_are_told_in_one_sentence(shots: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"readme\.md is neither a folder"):
         taken(shots / "readme.md")
     with pytest.raises(UserError, match="has no 'val' split"):
-        split_index(pictures(shots, NAMES), "val")
+        DetectionSplit.of(pictures(shots, NAMES), "val")
 
 
 def test_unreadable_pictures_are_counted_and_refused_when_none_is_left(
@@ -138,7 +138,7 @@ def test_unreadable_pictures_are_counted_and_refused_when_none_is_left(
 ) -> None:
     (shots / "b.png").write_bytes(b"")
     (shots / "deep" / "c.png").write_bytes(b"\x00\x01" * 100)
-    index = split_index(pictures(shots, NAMES), "train", tell=True)
+    index = DetectionSplit.of(pictures(shots, NAMES), "train", tell=True).index
     assert (len(index), index.counts.corrupt) == (2, 2)
     assert "train: 2 pictures, labels not read, 2 left out" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"None of the 1 pictures in .*b\.png can be used; for example .*zero bytes"):

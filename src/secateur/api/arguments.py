@@ -17,13 +17,14 @@ from secateur.api.options import number, title_of, typed
 from secateur.compression.heal import heal
 from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings
-from secateur.data.config import DataConfig, load_data_config
 from secateur.deploy.runtimes import is_exported, runtime_of
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
 from secateur.families.context import Context
+from secateur.families.family import Family, family_of
 from secateur.families.loading import load_checkpoint
+from secateur.families.reading import DataSet
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.plain_module import PlainModule
@@ -31,8 +32,8 @@ from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
 Model = Checkpoint | nn.Module | str | Path
 """A checkpoint, a network, or the file of a checkpoint."""
-Data = str | Path | DataConfig
-"""A data.yaml, or what `load_data_config` made of one."""
+Data = str | Path | DataSet
+"""A data.yaml or what else the family of the network reads, or what it made of one."""
 Size = int | Sequence[int]
 """Pixels of a side, or height and width; 0 takes what the model remembers."""
 Device = str | int | torch.device
@@ -87,9 +88,12 @@ def predictable(function: Callable[..., Any], model: Model | Predictor) -> Check
     raise TypeError(f"A {type(model).__name__} is no model; give a checkpoint, a network or the path of a file.")
 
 
-def data_of(data: Data) -> DataConfig:
-    """The description of a data set."""
-    return data if isinstance(data, DataConfig) else load_data_config(data)
+def data_of(data: Data, family: Family) -> DataSet:
+    """The description of a data set, as a family reads it."""
+    if isinstance(data, DataSet):
+        return data
+    opened: DataSet = family.open_data(str(data))
+    return opened
 
 
 def size_of(function: Callable[..., Any], image_size: Size, *, square: bool = False) -> Any:
@@ -139,7 +143,7 @@ def context_of(
     """
     size = usable_size(checkpoint, size_of(function, image_size, square=True))
     batch_size, seed = number(function, "batch_size", batch_size, BATCH), number(function, "seed", seed, SEED)
-    loaded = data_of(data) if data is not None else None
+    loaded = data_of(data, family_of(checkpoint)) if data is not None else None
     place = pick_device(device)
     with described(images, checkpoint.names, rgb=typed(function, "rgb", rgb, bool)) as seen:
         yield Context(size, place, loaded, batch_size=batch_size, workers=0, seed=seed, images=seen)

@@ -31,7 +31,7 @@ from secateur.compression.settings import ChannelSettings, GuardSettings, Latenc
 from secateur.compression.speed.rounding import decided_guards
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
-from secateur.families.yolov5.model import Detector
+from secateur.families.family import family_of
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import allocation, importance, surgery
 from secateur.pruning import graph as graphs
@@ -141,7 +141,7 @@ def score(
     settings = ScoreSettings(criterion=criterion, statistics_images=count)
     if isinstance(data, LoaderEvidence):
         return importance.score(criterion, graph, gathered(network, graph, data, settings, count, SCORING))
-    if not isinstance(network, Detector):
+    if not family_of(network).knows("loss"):
         raise UserError(
             f"The criterion {criterion} reads gradients, and a {type(network).__name__} has no loss of its own: give "
             "data=secateur.Evidence(batches, loss), or criterion='l2'."
@@ -211,7 +211,7 @@ def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Checkpoint | nn.Module
 
 
 @overload
-def mask(network: Checkpoint | str | Path, graph: ChannelGraph, plan: Plan) -> Detector: ...
+def mask(network: Checkpoint | str | Path, graph: ChannelGraph, plan: Plan) -> nn.Module: ...
 
 
 @overload

@@ -19,7 +19,6 @@ from secateur.api.arguments import (
     Model,
     Size,
     context_of,
-    data_of,
     detector_of,
     predictable,
     size_of,
@@ -28,8 +27,9 @@ from secateur.api.arguments import (
 from secateur.api.images import Source, described, each_image, is_one
 from secateur.api.options import number, settings_of, typed
 from secateur.compression.measuring import evaluate as measure
-from secateur.compression.measuring import open_detector, split_index, usable_size, val_settings
+from secateur.compression.measuring import open_detector, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
+from secateur.data.config import DataConfig, load_data_config
 from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about, format_of
 from secateur.deploy.int8.pictures import calibration_pictures
@@ -41,6 +41,8 @@ from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.families.context import known_data
+from secateur.families.detection.split import DetectionSplit, index_of
+from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
@@ -133,18 +135,18 @@ def evaluate(
     """
     size: Any = size_of(evaluate, image_size)
     place = pick_device(device)
-    asked, config, processes = predictable(evaluate, checkpoint), data_of(data), workers_of(evaluate, workers)
+    asked, processes = predictable(evaluate, checkpoint), workers_of(evaluate, workers)
     if isinstance(asked, Checkpoint):
         size = usable_size(asked, size)
-        with context_of(evaluate, asked, config, device=place) as context:
+        with context_of(evaluate, asked, data, device=place) as context:
             settings = val_settings(context, image_size=size, workers=processes)
             return measure(asked, context, split, settings)
     predictor, size = open_detector(asked, place, image_size=size)
     title = str(asked) if isinstance(asked, str | Path) else "The predictor"
-    config = known_data(predictor, config, title)
+    config = known_data(predictor, data if isinstance(data, DataConfig) else load_data_config(str(data)), title)
     size = size if predictor.image_size is None else 0
     settings = ValSettings(image_size=size, workers=processes, single_cls=config.one_class)
-    return validate(predictor, split_index(config, split), settings)
+    return validate(predictor, DetectionSplit.of(config, split).index, settings)
 
 
 def export(
@@ -184,8 +186,9 @@ def export(
     size: Any = usable_size(detector, size_of(export, image_size))
     limit, sides = number(export, "calibration", calibration, ROUNDS), (size, size) if isinstance(size, int) else size
     with described(images, detector.names, rgb=typed(export, "rgb", rgb, bool)) as config:
-        index = split_index(config, "train", objects=False) if config is not None else None
+        split = family_of(detector).split(config, "train", objects=False) if config is not None else None
         channels = detector.architecture.channels
+        index = index_of(split, "int8") if split is not None else None
         seen = calibration_pictures(index, sides, limit, channels=channels) if index is not None else []
     write(detector.build(), path, size, settings, about=about(detector), pictures=seen)
     return Path(path)

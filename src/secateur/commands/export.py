@@ -85,29 +85,32 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.
     Raises:
         UserError: none are given, or there are none where they should be.
     """
-    from secateur.compression.measuring import split_index
-    from secateur.data.config import load_data_config, pictures
+    from secateur.data.config import pictures
     from secateur.deploy.int8.pictures import calibration_pictures
+    from secateur.families.detection.split import index_of
+    from secateur.families.family import family_of
 
+    family = family_of(checkpoint)
     if options.images:
         config = pictures(options.images, checkpoint.names)
     elif options.data:
-        config = load_data_config(options.data)
+        config = family.open_data(options.data)
     else:
         raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
-    index = split_index(config, "train", tell=True, objects=False)
+    index = index_of(family.split(config, "train", tell=True, objects=False), "int8")
     channels = checkpoint.architecture.channels
     return calibration_pictures(index, sizes.sides_of(image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:
     """The images that int8 is measured on, or its accuracy held; None where neither is asked for or can be."""
-    from secateur.compression.measuring import split_index
-    from secateur.data.config import load_data_config
     from secateur.families.context import known_data
+    from secateur.families.detection.split import index_of
+    from secateur.families.family import family_of
 
     asked = options.measure or options.export.accuracy_drop > 0
     if not asked or not options.data or options.export.precision != "int8":
         return None
-    config = known_data(checkpoint, load_data_config(options.data), options.weights)
-    return split_index(config, "val", tell=True)
+    family = family_of(checkpoint)
+    config = known_data(checkpoint, family.open_data(options.data), options.weights)
+    return index_of(family.split(config, "val", tell=True), "int8")

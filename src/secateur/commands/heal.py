@@ -41,16 +41,17 @@ def heal(options: HealOptions) -> Summary:
     """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
     from secateur.compression.heal import UNLABELLED
     from secateur.compression.measuring import usable_size
-    from secateur.data.config import load_data_config, pictures
+    from secateur.data.config import pictures
     from secateur.distillation.teacher import teacher_file
     from secateur.families.context import Context, known_data
+    from secateur.families.family import family_of
     from secateur.families.loading import load_checkpoint
     from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
 
     weights = require(options.weights, "--weights", "pruned.safetensors")
     checkpoint = load_checkpoint(weights)
-    data = load_data_config(options.data) if options.data else None
+    data = family_of(checkpoint).open_data(options.data) if options.data else None
     if data is not None:
         data = known_data(checkpoint, data, weights, otherwise=UNLABELLED)
     teacher = options.teacher or teacher_file(checkpoint)

@@ -69,8 +69,9 @@ class PruneOptions:
 def prune(options: PruneOptions) -> Summary:
     """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
     from secateur.compression.measuring import usable_size
-    from secateur.data.config import load_data_config, pictures
+    from secateur.data.config import pictures
     from secateur.families.context import Context, known_data
+    from secateur.families.family import family_of
     from secateur.families.loading import load_checkpoint
     from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
@@ -78,7 +79,7 @@ def prune(options: PruneOptions) -> Summary:
     steps = steps_of(options)
     weights = require(options.weights, "--weights", "best.pt")
     checkpoint = load_checkpoint(weights)
-    data = load_data_config(options.data) if options.data else None
+    data = family_of(checkpoint).open_data(options.data) if options.data else None
     images = pictures(options.images, checkpoint.names) if options.images else None
     if data is not None:
         data = known_data(checkpoint, data, weights)

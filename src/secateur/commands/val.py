@@ -17,6 +17,8 @@ from secateur.runs.folders import Place, finish, require
 
 if TYPE_CHECKING:
     from secateur.evaluation.predictor import Predictor
+    from secateur.families.reading import DataSet
+    from secateur.networks.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -51,23 +53,17 @@ class ValOptions:
 @command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed", lambda: ValOptions, order=80)
 def val(options: ValOptions) -> Summary:
     """Evaluates one file; the summary goes into a fresh folder."""
-    from secateur.compression.measuring import split_index
-    from secateur.data.config import load_data_config
-    from secateur.evaluation.validate import validate
-    from secateur.families.context import known_data
     from secateur.report.pictures import draw_evaluation
 
     weights = require(options.weights, "--weights", "best.pt")
-    data = load_data_config(require(options.data, "--data", "data.yaml"))
-    predictor, image_size, model, line = opened(options, weights)
-    if not options.single_cls:
-        data = known_data(predictor, data, weights)
-    single_cls = options.single_cls or data.one_class
+    data_file = require(options.data, "--data", "data.yaml")
+    subject, image_size, model, line = opened(options, weights)
+    data = data_for(subject, data_file, options)
     settings = ValSettings(
         image_size=image_size,
         batch_size=options.batch_size,
         nms=options.nms,
-        single_cls=single_cls,
+        single_cls=data.one_class,
         workers=options.workers,
         coco=options.coco,
         save_json=options.save_json,
@@ -75,8 +71,7 @@ def val(options: ValOptions) -> Summary:
         plots=options.plots,
     )
     with options.place.new("val") as folder:
-        index = split_index(data, options.task, single_cls=single_cls, tell=True)
-        scores = validate(predictor, index, settings, folder=folder)
+        scores = evaluated(subject, data, options, settings, folder)
         for text in (line, scores.table(), scores.speed_line(), scores.details()):
             if text:
                 print(text)
@@ -85,12 +80,53 @@ def val(options: ValOptions) -> Summary:
         return finish(folder, {"command": "val", "task": options.task, "model": model, **scores.summary()})
 
 
-def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSize, dict[str, Any], str]:
-    """What predicts, the image size in pixels, the `model` part of the summary, and the line about the model."""
+def evaluated(
+    subject: Checkpoint | Predictor, data: DataSet, options: ValOptions, settings: ValSettings, folder: Path
+) -> Any:
+    """The scores of a checkpoint as its family gives them, or those of the boxes of an exported file.
+
+    Raises:
+        UserError: the data set is broken, or its labels are of classes that the network lacks.
+    """
+    from secateur.data.config import DataConfig
+    from secateur.evaluation.validate import validate
+    from secateur.families.detection.split import DetectionSplit
+    from secateur.families.family import family_of
+    from secateur.machine import pick_device
+    from secateur.networks.checkpoint import Checkpoint
+
+    if isinstance(subject, Checkpoint):
+        family, network = family_of(subject), subject.build().to(pick_device(options.device))
+        split = family.split(data, options.task, tell=True)
+        return family.evaluate(network, split, settings, precision=options.precision, folder=folder)
+    assert isinstance(data, DataConfig)
+    return validate(subject, DetectionSplit.of(data, options.task, tell=True).index, settings, folder=folder)
+
+
+def data_for(subject: Checkpoint | Predictor, file: str, options: ValOptions) -> DataSet:
+    """The data set as the network knows it.
+
+    Raises:
+        UserError: the network cannot be evaluated, the file is no data set, or the network does not know its classes.
+    """
+    from secateur.data.config import load_data_config
+    from secateur.families.context import as_one_class, known_data
+    from secateur.families.family import family_of
+    from secateur.networks.checkpoint import Checkpoint
+
+    if isinstance(subject, Checkpoint):
+        family_of(subject).require("evaluate", "evaluated")
+        data: DataSet = family_of(subject).open_data(file)
+    else:
+        data = load_data_config(file)
+    return as_one_class(data) if options.single_cls else known_data(subject, data, options.weights)
+
+
+def opened(options: ValOptions, weights: str) -> tuple[Checkpoint | Predictor, sizes.ImageSize, dict[str, Any], str]:
+    """The checkpoint, or what predicts; the image size in pixels, the `model` part of the summary, the model's line."""
     from secateur.compression.measuring import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
     from secateur.evaluation.cost import layer_flops
-    from secateur.families.family import predictor_of
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
     from secateur.machine import pick_device
@@ -107,5 +143,4 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSiz
     size = usable_size(checkpoint, options.image_size)
     described = summary(checkpoint, size, layer_flops(checkpoint.build(), size))
     model = describe(checkpoint, size)
-    predictor = predictor_of(checkpoint, device, options.precision)
-    return predictor, size, model, f"{weights}: {described.line()}"
+    return checkpoint, size, model, f"{weights}: {described.line()}"

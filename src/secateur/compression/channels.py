@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from secateur.compression.images import ContextEvidence, require_loss
 from secateur.compression.latency_table import traced
-from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.measuring import evaluator, val_settings
 from secateur.compression.repair import refresh_norms_, repair_of
 from secateur.compression.rounds import kept_in
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
 from secateur.families.context import Context
-from secateur.families.yolov5.model import Detector
+from secateur.families.evidence import FamilyEvidence, check_gradients
+from secateur.families.family import family_of
 from secateur.files import read_json, write_json
 from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.pruning.allocation import allocate, costs_of
@@ -41,15 +42,15 @@ CLIFF_CORRECTION = 64
 
 @dataclass(frozen=True)
 class Decision:
-    """A plan with the graph of the detector that it was made for, without the blocks that it removes."""
+    """A plan with the graph of the network that it was made for, without the blocks that it removes."""
 
     plan: Plan
     graph: ChannelGraph
 
     @staticmethod
-    def of(plan: Plan, detector: Detector) -> Decision:
-        """A plan for a detector."""
-        return Decision(plan, trace(without_removed_blocks(detector, plan)))
+    def of(plan: Plan, network: nn.Module) -> Decision:
+        """A plan for a network."""
+        return Decision(plan, trace(without_removed_blocks(network, plan)))
 
     @staticmethod
     def load(file: Path, checkpoint: Checkpoint) -> Decision:
@@ -72,9 +73,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     """
     settings.check()
     context.known_to(checkpoint)
-    CRITERIA[settings.score.criterion]  # an unknown name is an error that lists the known ones
-    if needs_gradients(settings.score.criterion):
-        context.require_pictures(f"The criterion {settings.score.criterion}")
+    check_criterion(checkpoint, context, settings.score)
     # A later cut starts from a smaller network, of which only a bound is known yet.
     first = context.rounds == 1 and not context.mark
     if first or settings.guards.exclude:
@@ -84,6 +83,17 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
         allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
     if not first:
         _check_later_cut(checkpoint, context, settings)
+
+
+def check_criterion(subject: Checkpoint | nn.Module, context: Context, settings: ScoreSettings) -> None:
+    """Looks for the criterion, and for what it reads.
+
+    Raises:
+        UserError: an unknown name (the sentence lists the known ones), or gradients without a loss or images.
+    """
+    CRITERIA[settings.criterion]
+    if needs_gradients(settings.criterion):
+        check_gradients(subject, context, f"The criterion {settings.criterion}", "choose --criterion l2, l1 or gamma")
 
 
 def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
@@ -99,10 +109,10 @@ def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: Channel
     budgets = [budget for budget in settings.budgets if budget.cost != "ms" and not COSTS[budget.cost].removes]
     if not budgets:
         return
-    detector = checkpoint.build()
-    reference = costs_of(trace(detector), budgets, context.image_size)
+    network = checkpoint.build()
+    reference = costs_of(trace(network), budgets, context.image_size)
     cuts = int(context.mark.removeprefix("-") or 1)
-    graph = trace(remove(detector, [block.name for block in candidates(detector, any_layer=True)]))
+    graph = trace(remove(network, [block.name for block in candidates(network, any_layer=True)]))
     allocate(
         graph,
         np.arange(float(graph.units)),
@@ -118,7 +128,7 @@ def decide(
     context: Context,
     settings: ChannelSettings,
     folder: Path | None = None,
-    repair: Repair[Detector] | None = None,
+    repair: Repair[nn.Module] | None = None,
 ) -> tuple[Decision, Cliff | None]:
     """Scores the channels, allocates the budgets (in rounds, or at one look) and measures the cliff curve.
 
@@ -126,7 +136,7 @@ def decide(
 
     Args:
         folder: where rounds and a search keep what they have done, so that they resume after a kill.
-        repair: of cuts of this detector, where it is at hand (`repair_for`).
+        repair: of cuts of this network, where it is at hand (`repair_for`).
 
     Raises:
         UserError: bad options, a budget out of reach, a criterion without what it needs, or a data set whose classes
@@ -135,42 +145,40 @@ def decide(
     settings.check()
     context = context.known_to(checkpoint)
     repair = repair or repair_for(checkpoint, context, settings.repair)
-    detector = repair.whole
-    if needs_gradients(settings.score.criterion):
-        require_loss(detector)
-        context.require_pictures(f"The criterion {settings.score.criterion}")
-    graph = traced_for(checkpoint, detector, context, settings)
+    whole = repair.whole
+    check_criterion(whole, context, settings.score)
+    graph = traced_for(checkpoint, whole, context, settings)
     reference = dense_costs(checkpoint, graph, context, settings.budgets)
     budgets = [budget.at_round(context.round, context.rounds, reference) for budget in settings.budgets]
     if settings.search.search:
-        scores = score_channels(detector, graph, context, settings.score)
-        plan = search_plan(detector, context, settings, graph, scores, budgets, reference, folder)
+        scores = score_channels(whole, graph, context, settings.score)
+        plan = search_plan(whole, context, settings, graph, scores, budgets, reference, folder)
         order = ranked(scores, graph, settings.score, budgets, context.image_size)
     else:
         wanted = PruneSettings(
             tuple(budgets), settings.score, settings.rounds, settings.guards, settings.repair, context.image_size,
             context.seed,
         )  # fmt: skip
-        evidence = ContextEvidence.of(context, detector)
+        evidence = FamilyEvidence.of(context, whole)
         with kept_in(folder) as kept:
-            plan, order = planned(detector, graph, evidence, wanted, reference, repair, kept)
-    decision = Decision(plan, graph) if not plan.removed_blocks else Decision.of(plan, detector)
-    return decision, cliff_around(detector, context, settings, graph, order, plan, repair)
+            plan, order = planned(whole, graph, evidence, wanted, reference, repair, kept)
+    decision = Decision(plan, graph) if not plan.removed_blocks else Decision.of(plan, whole)
+    return decision, cliff_around(whole, context, settings, graph, order, plan, repair)
 
 
-def traced_for(checkpoint: Checkpoint, detector: Detector, context: Context, settings: ChannelSettings) -> ChannelGraph:
-    """The graph of the checkpoint's detector; with a budget in milliseconds it carries the latency table of the dense
-    detector, which holds for all that is cut from it.
+def traced_for(checkpoint: Checkpoint, network: nn.Module, context: Context, settings: ChannelSettings) -> ChannelGraph:
+    """The graph of the checkpoint's network; with a budget in milliseconds it carries the latency table of the dense
+    network, which holds for all that is cut from it.
 
     Raises:
         UserError: there is no table for it, see `latency_table`.
     """
     dense = checkpoint if context.dense is None else context.dense
-    return traced(detector, dense.build(), context.image_size, settings)
+    return traced(network, dense.build(), context.image_size, settings)
 
 
-def repair_for(checkpoint: Checkpoint, context: Context, settings: RepairSettings) -> Repair[Detector]:
-    """The repair of cuts of a checkpoint's detector; what it measures serves the decision and the cut."""
+def repair_for(checkpoint: Checkpoint, context: Context, settings: RepairSettings) -> Repair[nn.Module]:
+    """The repair of cuts of a checkpoint's network; what it measures serves the decision and the cut."""
     context = context.known_to(checkpoint)
     return repair_of(checkpoint.build().to(context.device), context, settings, checkpoint.masks)
 
@@ -178,7 +186,7 @@ def repair_for(checkpoint: Checkpoint, context: Context, settings: RepairSetting
 def dense_costs(
     checkpoint: Checkpoint, graph: ChannelGraph, context: Context, budgets: Sequence[Budget]
 ) -> dict[str, float]:
-    """What the detector costs that shares speak of, by the name of the cost: the context's dense one, or this one."""
+    """What the network costs that shares speak of, by the name of the cost: the context's dense one, or this one."""
     dense = context.dense
     if dense is None or dense is checkpoint:
         return costs_of(graph, budgets, context.image_size)
@@ -191,29 +199,29 @@ def dense_costs(
 
 
 def cliff_around(
-    detector: Detector,
+    whole: nn.Module,
     context: Context,
     settings: ChannelSettings,
     graph: ChannelGraph,
     scores: Floats,
     plan: Plan,
-    repair: Repair[Detector],
+    repair: Repair[nn.Module],
 ) -> Cliff | None:
     """The cliff curve with the chosen plan in it; None where it is switched off or there is no data set."""
     if not settings.cliff.cliff or context.data is None or not context.data.labelled:
         return None
-    index = split_index(context.data, "val")
-    limit = min(settings.cliff.cliff_images, len(index.files)) or None
-    measure = evaluator(index, val_settings(context, workers=0, single_cls=context.data.one_class), limit)
+    split = family_of(whole).split(context.data, "val")
+    limit = min(settings.cliff.cliff_images, len(split)) or None
+    measure = evaluator(split, val_settings(context, workers=0, single_cls=context.data.one_class), limit)
 
-    def corrected(smaller: Detector, rung: Plan) -> Detector:
-        shorter = None if rung.removed_blocks else (detector, graph)
+    def corrected(smaller: nn.Module, rung: Plan) -> nn.Module:
+        shorter = None if rung.removed_blocks else (whole, graph)
         repair(smaller, rung, shorter, min(settings.repair.recalibrate, CLIFF_CORRECTION))
         return smaller
 
     return cliff(
         measure,
-        detector,
+        whole,
         graph,
         scores,
         settings.guards,
@@ -223,15 +231,15 @@ def cliff_around(
     )
 
 
-def score_channels(detector: Detector, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Floats:
+def score_channels(network: nn.Module, graph: ChannelGraph, context: Context, settings: ScoreSettings) -> Floats:
     """Importance of every unit, [units], on the context's device."""
-    evidence = ContextEvidence.of(context, detector)
-    statistics = gathered(detector, graph, evidence, settings, settings.statistics_images, SCORING)
+    evidence = FamilyEvidence.of(context, network)
+    statistics = gathered(network, graph, evidence, settings, settings.statistics_images, SCORING)
     return score(settings.criterion, graph, statistics, tie=settings.tie, seed=context.seed)
 
 
 def cut_channels(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
-    """The smaller detector, without any repair."""
+    """The smaller network, without any repair."""
     smaller = cut(without_removed_blocks(checkpoint.build(), decision.plan), decision.graph, decision.plan)
     return _finished(checkpoint, smaller, decision, repaired=False)
 
@@ -241,14 +249,14 @@ def repair(
     decision: Decision,
     context: Context,
     settings: RepairSettings,
-    shared: Repair[Detector] | None = None,
+    shared: Repair[nn.Module] | None = None,
 ) -> Checkpoint:
-    """The smaller detector, repaired against the whole one, or with its norms re-estimated.
+    """The smaller network, repaired against the whole one, or with its norms re-estimated.
 
     With re-estimation, and where there are no images, the constants of the removed channels are absorbed first.
 
     Args:
-        shared: the repair of cuts of this detector, where it is at hand (`repair_for`).
+        shared: the repair of cuts of this network, where it is at hand (`repair_for`).
 
     Raises:
         UserError: the checkpoint does not know the classes of the data set.
@@ -262,8 +270,8 @@ def repair(
     return _finished(checkpoint, smaller, decision, repaired=True)
 
 
-def _finished(checkpoint: Checkpoint, smaller: Detector, decision: Decision, *, repaired: bool) -> Checkpoint:
-    """The checkpoint of the cut detector: this stage in its history, the way from the first network in `plan`."""
+def _finished(checkpoint: Checkpoint, smaller: nn.Module, decision: Decision, *, repaired: bool) -> Checkpoint:
+    """The checkpoint of the cut network: this stage in its history, the way from the first network in `plan`."""
     plan = decision.plan
     settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
     if plan.removed_blocks:

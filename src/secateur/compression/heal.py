@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from secateur.compression.images import pixels
 from secateur.compression.measuring import split_index
 from secateur.compression.training import check_trainable
 from secateur.data.augment import Augmentation
@@ -212,7 +212,8 @@ def plain(index: Index, context: Context, *, channels: int = 3) -> Iterator[Any]
         index, context.image_size, batch_size=context.batch_size, seed=context.seed, channels=channels
     )
     for batch in EvaluationBatches(dataset, context.batch_size, workers=0):
-        yield pixels(batch, context.device)
+        images = batch.images.to(context.device, non_blocking=True).float().div_(255)
+        yield images.contiguous(memory_format=torch.channels_last)
 
 
 def comparable(start: Checkpoint, teacher: Checkpoint) -> bool:

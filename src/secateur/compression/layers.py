@@ -1,4 +1,4 @@
-"""Making a detector shallower: the bottlenecks that matter least go, what they added on average is absorbed."""
+"""Making a network shallower: the bottlenecks that matter least go, what they added on average is absorbed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from secateur.compression.channels import cost_of, since_the_first
-from secateur.compression.images import labelled_images, plain_images
 from secateur.compression.measuring import usable_size
 from secateur.compression.repair import refresh_norms_, repair_of
 from secateur.families.context import Context
-from secateur.families.yolov5.model import Detector
+from secateur.families.evidence import FamilyEvidence, check_gradients
 from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.pruning.depth import removal_of, remove, select
 from secateur.pruning.graph import trace
@@ -29,30 +29,29 @@ ABSORB_IMAGES = 16
 def remove_layers(
     checkpoint: Checkpoint, context: Context, settings: LayerSettings, repair: RepairSettings
 ) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The detector without its `settings.layers` least important bottlenecks, and their names.
+    """The network without its `settings.layers` least important bottlenecks, and their names.
 
     What they added on average is absorbed, and batch norms are refreshed, as `repair` says and where there are images.
-    A detector without bottlenecks to spare comes back as it is.
+    A network without bottlenecks to spare comes back as it is.
 
     Raises:
         UserError: unknown layer score, one without the images that it reads, or a data set of other classes.
     """
     context = context.known_to(checkpoint)
-    detector = checkpoint.build().to(context.device)
-    choice = select(detector, settings, *_evidence(detector, context, settings))
+    whole = checkpoint.build().to(context.device)
+    choice = select(whole, settings, *_evidence(whole, context, settings))
     for note in choice.notes:
         LOG.info("%s", note)
     if not choice.blocks:
         return checkpoint, ()
     LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
-    removal = removal_of(detector, choice.blocks)
-    repairing = repair_of(detector, context, repair, checkpoint.masks)
+    removal = removal_of(whole, choice.blocks)
+    repairing = repair_of(whole, context, repair, checkpoint.masks)
     absorbed = repair.absorb and not repairing.possible and context.pictures is not None
-    channels = checkpoint.architecture.channels
-    images = torch.cat(list(plain_images(context, ABSORB_IMAGES, channels=channels))) if absorbed else None
-    smaller = remove(detector, choice.blocks, images)
+    images = torch.cat(list(FamilyEvidence(context, whole).plain(ABSORB_IMAGES))) if absorbed else None
+    smaller = remove(whole, choice.blocks, images)
     plan = Plan.of_removal(
-        trace(detector),
+        trace(whole),
         trace(smaller),
         removal,
         context.image_size,
@@ -68,20 +67,20 @@ def remove_layers(
 
 
 def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
-    """The detector without these bottlenecks and without any repair; its plan and history say so.
+    """The network without these bottlenecks and without any repair; its plan and history say so.
 
     Raises:
         UserError: a name is no block of a chain, or what is left would not fit together.
     """
-    detector = checkpoint.build()
-    removal = removal_of(detector, blocks)
-    smaller = remove(detector, removal.blocks)
-    plan = Plan.of_removal(trace(detector), trace(smaller), removal, usable_size(checkpoint, 0))
+    whole = checkpoint.build()
+    removal = removal_of(whole, blocks)
+    smaller = remove(whole, removal.blocks)
+    plan = Plan.of_removal(trace(whole), trace(smaller), removal, usable_size(checkpoint, 0))
     return _shorter(checkpoint, smaller, plan, {"removed_blocks": list(removal.blocks)})
 
 
-def _shorter(checkpoint: Checkpoint, smaller: Detector, plan: Plan, described: dict[str, Any]) -> Checkpoint:
-    """The checkpoint of the detector that a removal left."""
+def _shorter(checkpoint: Checkpoint, smaller: nn.Module, plan: Plan, described: dict[str, Any]) -> Checkpoint:
+    """The checkpoint of the network that a removal left."""
     return Checkpoint.of(
         smaller,
         like=checkpoint,
@@ -92,21 +91,24 @@ def _shorter(checkpoint: Checkpoint, smaller: Detector, plan: Plan, described: d
     )
 
 
-def check_layers(context: Context, settings: LayerSettings) -> None:
-    """Looks up the score, and the images that it reads.
+def check_layers(checkpoint: Checkpoint, context: Context, settings: LayerSettings) -> None:
+    """Looks up the score, and what it reads.
 
     Raises:
-        UserError: an unknown score, or no data set for one that reads images.
+        UserError: an unknown score, no data set for one that reads images, or no loss for one that reads gradients.
     """
-    if LAYER_SCORES[settings.layer_score].reads != "weights":
-        context.require_pictures(f"The layer score {settings.layer_score}")
-
-
-def _evidence(detector: Detector, context: Context, settings: LayerSettings) -> tuple[Iterable[Any] | None, Any]:
-    """What the layer score reads: nothing, images, or labelled images and the loss."""
-    reads = LAYER_SCORES[settings.layer_score].reads
+    reads, reader = LAYER_SCORES[settings.layer_score].reads, f"The layer score {settings.layer_score}"
     if reads == "labels":
-        return labelled_images(detector, context, settings.layer_images)
+        check_gradients(checkpoint, context, reader, "choose --layer-score contribution or gamma")
+    elif reads == "images":
+        context.require_pictures(reader)
+
+
+def _evidence(whole: nn.Module, context: Context, settings: LayerSettings) -> tuple[Iterable[Any] | None, Any]:
+    """What the layer score reads: nothing, images, or labelled images and the loss."""
+    reads, evidence = LAYER_SCORES[settings.layer_score].reads, FamilyEvidence(context, whole)
+    if reads == "labels":
+        return evidence.scored(whole, settings.layer_images, 0)
     if reads == "images":
-        return plain_images(context, settings.layer_images, channels=detector.architecture.channels), None
+        return evidence.plain(settings.layer_images), None
     return None, None

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from torch import nn
 
-from secateur.data.config import DataConfig
-from secateur.data.index import Index, scan, without_objects
+from secateur.data.index import Index
 from secateur.deploy.runtimes import open_predictor, runtime_of
-from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.evaluation.metrics import Metrics
 from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
-from secateur.evaluation.validate import check_image_size, validate
-from secateur.families.context import Context, known_data
-from secateur.families.family import predictor_of
+from secateur.evaluation.validate import check_image_size
+from secateur.families.context import Context, as_one_class, known_data
+from secateur.families.detection.split import DetectionSplit
+from secateur.families.family import family_of, predictor_of
 from secateur.families.loading import load_checkpoint
+from secateur.families.reading import Split, evenly
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.graph.inputs import SIDE
 from secateur.sizes import ImageSize, in_words, sides_of
@@ -61,42 +62,16 @@ def open_detector(
     only = predictor.image_size
     if only is None:
         wanted = image_size or remembered or DEFAULT_SIZE
-        return predictor, check_image_size(wanted, int(max(predictor.strides)))
+        return predictor, check_image_size(wanted, int(max(predictor.strides))) if predictor.strides else wanted
     if image_size not in (0, only, only if isinstance(only, int) else max(only)):
         given = in_words(image_size)
         logger.warning("Image size %s: this file takes images of %d x %d pixels alone.", given, *sides_of(only))
     return predictor, only
 
 
-def split_index(
-    data: DataConfig,
-    split: str,
-    *,
-    single_cls: bool = False,
-    tell: bool = False,
-    objects: bool = True,
-    otherwise: str = "",
-) -> Index:
-    """The checked images and labels of a split.
-
-    Args:
-        data: the data set.
-        split: its name there.
-        single_cls: all objects are of class 0.
-        tell: print on stderr what was found.
-        objects: what is done needs objects, where images are labelled at all.
-        otherwise: what else to do where there is no object.
-
-    Raises:
-        UserError: the data set has no such split, it is empty or broken, or no image has an object.
-    """
-    if split not in data.splits:
-        raise UserError(f"{data.file} has no '{split}' split; it has {', '.join(data.splits)}.")
-    index = scan(data, split, single_cls=single_cls or data.one_class, progress=tell)
-    nothing = without_objects(index, split, data) if objects and data.labelled else None
-    if nothing is not None:
-        raise UserError(f"{nothing}{otherwise}.")
-    return index
+def split_index(data: Any, split: str, *, objects: bool = True) -> Index:
+    """The checked images of a split with their boxes, see `DetectionSplit.of`."""
+    return DetectionSplit.of(data, split, objects=objects).index
 
 
 @overload
@@ -132,18 +107,26 @@ def evaluate(
         UserError: there is no data set, it has no such split, or the checkpoint does not know its classes.
     """
     settings, data = settings or val_settings(context), context.require_data("An evaluation")
-    if not settings.single_cls:
-        data = known_data(checkpoint, data)
-        settings = dataclasses.replace(settings, single_cls=data.one_class)
-    index = split_index(data, split, single_cls=settings.single_cls)
-    return validate(predictor_of(checkpoint, context.device), index, settings)
+    family = family_of(checkpoint)
+    family.require("evaluate", "evaluated", "give no --data")
+    data = as_one_class(data) if settings.single_cls else known_data(checkpoint, data)
+    settings = dataclasses.replace(settings, single_cls=data.one_class)
+    network: nn.Module = checkpoint.build().to(context.device)
+    metrics: Metrics = family.evaluate(network, family.split(data, split), settings)
+    return metrics
 
 
-def evaluator(index: Index, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:
-    """A function that measures networks on one index, without a progress bar: for the loop and the cliff curve."""
+def evaluator(split: Split, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:
+    """A function that measures networks on one split, without a progress bar: for the loop and the cliff curve.
+
+    Args:
+        limit: measure only so many images, spread evenly.
+    """
+    chosen = evenly(split, limit)
 
     def measure(network: Any) -> Metrics:
-        return validate(predictor_of(network), index, settings, progress=False, limit=limit)
+        metrics: Metrics = family_of(network).evaluate(network, chosen, settings, progress=False)
+        return metrics
 
     return measure
 

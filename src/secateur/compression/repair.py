@@ -1,4 +1,4 @@
-"""Repair of a cut detector without labels: corrected against the whole one, or its norms re-estimated."""
+"""Repair of a cut network without labels: corrected against the whole one, or its norms re-estimated."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from secateur.compression.images import ContextEvidence, augmented_images
 from secateur.families.context import Context
-from secateur.families.yolov5.model import Detector
-from secateur.networks.architecture import channels_of
+from secateur.families.evidence import FamilyEvidence
+from secateur.families.family import family_of
 from secateur.pruning.repair import Repair, reestimate_batchnorm_
 from secateur.pruning.settings import RepairSettings
 
 
 def repair_of(
-    whole: Detector, context: Context, settings: RepairSettings, masked: Iterable[str] = ()
-) -> Repair[Detector]:
-    """The repair of cuts of a detector with the context's images.
+    whole: nn.Module, context: Context, settings: RepairSettings, masked: Iterable[str] = ()
+) -> Repair[nn.Module]:
+    """The repair of cuts of a network with the context's images.
 
     Args:
-        whole: the detector before the cut, on the context's device; it is left as it is.
+        whole: the network before the cut, on the context's device; it is left as it is.
         masked: names of tensors some of whose weights are to stay zero.
     """
-    evidence = ContextEvidence.of(context, whole)
-    return Repair(whole, evidence, settings, masked, has_loss=isinstance(whole, Detector))
+    evidence = FamilyEvidence.of(context, whole)
+    return Repair(whole, evidence, settings, masked, has_loss=_can_be_scored(whole, context))
 
 
-def refresh_norms_(detector: nn.Module, context: Context, settings: RepairSettings) -> None:
+def refresh_norms_(network: nn.Module, context: Context, settings: RepairSettings) -> None:
     """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
     if not settings.recalibrate or context.pictures is None:
         return
     # The statistics stand for what the training showed, so the images are augmented as there.
     count = max(settings.recalibrate // context.batch_size, 1)
-    images = augmented_images(context, settings.recalibrate, channels=channels_of(detector))
-    reestimate_batchnorm_(detector, images, count, share=settings.recalibrate_share)
+    images = FamilyEvidence(context, network).augmented(settings.recalibrate)
+    reestimate_batchnorm_(network, images, count, share=settings.recalibrate_share)
+
+
+def _can_be_scored(whole: nn.Module, context: Context) -> bool:
+    """Whether the loss of the context's images can be had: from labels, or from what the network itself believes."""
+    family, data = family_of(whole), context.pictures
+    return family.knows("loss") and data is not None and (data.labelled or family.knows("own_labels"))

@@ -10,14 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
-from secateur.compression.images import augmented_images
-from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.measuring import evaluator, val_settings
 from secateur.compression.settings import ChannelSettings
 from secateur.errors import going_on_from
 from secateur.families.context import Context
-from secateur.families.yolov5.model import Detector
+from secateur.families.evidence import FamilyEvidence
+from secateur.families.family import family_of
 from secateur.files import read_json, write_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats
@@ -33,7 +33,7 @@ CALIBRATION_IMAGES = 64
 
 
 def search_plan(
-    detector: Detector,
+    network: nn.Module,
     context: Context,
     settings: ChannelSettings,
     graph: ChannelGraph,
@@ -55,7 +55,7 @@ def search_plan(
     Raises:
         UserError: no training images, no allocation meets the budgets, or a damaged `search.json`.
     """
-    fitness = Fitness(detector, graph, context, settings)
+    fitness = Fitness(network, graph, context, settings)
     file = folder / STATE if folder is not None else None
     state = read_json(file) if file is not None and file.is_file() else None
     columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -101,18 +101,18 @@ class Fitness:
 
     figure = "fitness"
 
-    def __init__(self, detector: Detector, graph: ChannelGraph, context: Context, settings: ChannelSettings) -> None:
-        self.detector, self.graph, self.repair = detector, graph, settings.repair
+    def __init__(self, network: nn.Module, graph: ChannelGraph, context: Context, settings: ChannelSettings) -> None:
+        self.network, self.graph, self.repair = network, graph, settings.repair
         data = context.require_data("The search")
-        index = split_index(data, "train")
-        limit = min(settings.search.search_images, len(index.files)) or None
-        self.evaluate = evaluator(index, val_settings(context, workers=0, single_cls=data.one_class), limit)
-        count, channels = min(self.repair.recalibrate, CALIBRATION_IMAGES), detector.architecture.channels
-        self.images = list(_calibration_images(context, count, channels))
+        split = family_of(network).split(data, "train")
+        limit = min(settings.search.search_images, len(split)) or None
+        self.evaluate = evaluator(split, val_settings(context, workers=0, single_cls=data.one_class), limit)
+        count = min(self.repair.recalibrate, CALIBRATION_IMAGES)
+        self.images = list(_calibration_images(FamilyEvidence(context, network), count))
 
     def __call__(self, plan: Plan) -> float:
-        """Cuts, repairs, measures; the detector itself stays as it is."""
-        whole = absorb_offsets(self.detector, self.graph, plan) if self.repair.absorb else self.detector
+        """Cuts, repairs, measures; the network itself stays as it is."""
+        whole = absorb_offsets(self.network, self.graph, plan) if self.repair.absorb else self.network
         smaller = cut(whole, self.graph, plan)
         reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.recalibrate_share)
         scores = self.evaluate(smaller)
@@ -120,13 +120,13 @@ class Fitness:
         return float(scores.merit(self.figure))
 
 
-def _calibration_images(context: Context, count: int, channels: int) -> Iterator[Tensor]:
+def _calibration_images(evidence: FamilyEvidence, count: int) -> Iterator[Tensor]:
     """Batches of equal size of training images, augmented as in the training, which the statistics stand for."""
     if count == 0:
         return
-    size = min(context.batch_size, count)
+    size = min(evidence.context.batch_size, count)
     first: Tensor | None = None
-    for images in islice(augmented_images(context, count, channels=channels), max(count // size, 1)):
+    for images in islice(evidence.augmented(count), max(count // size, 1)):
         if first is not None and len(images) != len(first):
             return
         first = images if first is None else first

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import evaluator, split_index, val_settings
+from secateur.compression.measuring import evaluator, val_settings
 from secateur.data.augment import Augmentation
 from secateur.data.batches import TrainBatches, train_batches
-from secateur.data.config import DataConfig
 from secateur.data.dataset import DetectionDataset
-from secateur.data.index import Index, content_signature
+from secateur.data.index import Index
 from secateur.distillation.settings import DistillSettings
 from secateur.distillation.teacher import check_distillation, distillation, find_teacher
 from secateur.errors import UserError
 from secateur.families.context import Context, as_one_class, known_data
+from secateur.families.detection.split import index_of
+from secateur.families.family import family_of
+from secateur.families.reading import DataSet, Split
 from secateur.families.starting import for_classes, keeps_its_head
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint, Stage
@@ -127,7 +129,7 @@ def training_batches(
     )
 
 
-def for_training(start: Checkpoint, data: DataConfig, *, single_cls: bool) -> tuple[Checkpoint, DataConfig, bool]:
+def for_training(start: Checkpoint, data: DataSet, *, single_cls: bool) -> tuple[Checkpoint, DataSet, bool]:
     """A checkpoint and a data set with the same classes, and whether all are one class.
 
     Args:
@@ -144,9 +146,9 @@ def for_training(start: Checkpoint, data: DataConfig, *, single_cls: bool) -> tu
     return for_classes(start, data.names), data, data.one_class
 
 
-def contents(indices: Mapping[str, Index]) -> dict[str, str]:
+def contents(splits: Mapping[str, Split]) -> dict[str, str]:
     """What of the splits must not change while a training is interrupted, in words, and a digest of each."""
-    return {f"the {split} images or labels": content_signature(index) for split, index in indices.items()}
+    return {f"the {name} images or labels": split.signature() for name, split in splits.items()}
 
 
 def can_be_trained(checkpoint: Checkpoint) -> bool:
@@ -199,12 +201,13 @@ def train_checkpoint(
     detector = start.build()
     assert isinstance(detector, Detector)
     settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single)
-    train_index, val_index = split_index(data, "train"), split_index(data, "val")
+    splits = {name: family_of(start).split(data, name) for name in ("train", "val")}
+    train_index = index_of(splits["train"], "A training")
     stride, channels = int(max(detector.strides)), start.architecture.channels
     batches = training_batches(train_index, settings, stride, context, channels=channels)
     rank, _ = rank_and_world()
     if rank == 0:
-        draw_data(folder, train_index, batches, data.names)
+        draw_data(folder, train_index, batches, dict(data.names))
     stage = Stage(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
     hooks = methods.hooks(start, settings, len(train_index.files))
     terms, more = methods.distillation(start, detector, settings, context.dense)
@@ -215,11 +218,11 @@ def train_checkpoint(
         folder=folder,
         hooks=[*more, *hooks],
         terms=terms,
-        evaluate=evaluator(val_index, val_settings(context, single_cls=single)),
+        evaluate=evaluator(splits["val"], val_settings(context, single_cls=single)),
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
         index=train_index,
-        subject=Subject(start.names, contents({"train": train_index, "val": val_index}), given.names),
+        subject=Subject(start.names, contents(splits), given.names),
     )
     if rank == 0:
         draw_results(folder, result.best_epoch)

@@ -233,7 +233,7 @@ class DetectionDataset(Dataset[Sample]):
         how: Augmentation,
     ) -> tuple[Image, Floats]:
         view, gain = random_view(rng, how, canvas, size)
-        view = snapped(view, tiles[0].anchor)
+        view = snapped(view, tiles[0].corner)
         labels, outlines = self._objects(tiles, canvas)
 
         def render(matrix: Matrix) -> Image:

@@ -24,7 +24,7 @@ _EPSILON = 1e-6
 class Tile:
     """One image on the canvas, in canvas pixels: its whole size, where its first pixel lies, what of it shows.
 
-    size: (height, width); origin: (x, y); region: x0, y0, x1, y1 (exclusive); anchor: the corner (x, y) of the region
+    size: (height, width); origin: (x, y); region: x0, y0, x1, y1 (exclusive); corner: that (x, y) of the region
     that `snapped` puts on a pixel border of the output.
     """
 
@@ -32,7 +32,7 @@ class Tile:
     size: tuple[int, int]
     origin: tuple[int, int]
     region: tuple[int, int, int, int]
-    anchor: tuple[int, int]
+    corner: tuple[int, int]
 
 
 def mosaic_tiles(
@@ -49,14 +49,14 @@ def mosaic_tiles(
     return tiles
 
 
-def snapped(matrix: Matrix, anchor: tuple[int, int]) -> Matrix:
+def snapped(matrix: Matrix, corner: tuple[int, int]) -> Matrix:
     """A straight view moved by less than half a pixel, so that the tiles' common corner falls on a pixel border.
 
     The shift of a view is random anyway; on a pixel border, resizing (several times faster) does what warping would.
     """
     if not is_straight(matrix):
         return matrix
-    edge = apply(matrix, np.array([[anchor[0] - 0.5, anchor[1] - 0.5]]))[0] + 0.5
+    edge = apply(matrix, np.array([[corner[0] - 0.5, corner[1] - 0.5]]))[0] + 0.5
     return np.asarray(translation(*(np.round(edge) - edge)) @ matrix)
 
 
@@ -84,23 +84,23 @@ def compose(
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a straight tile: output pixels start:stop, the anchor's border in it, scale from source to output."""
+    """One axis of a straight tile: output pixels start:stop, the corner's border in it, scale from source to output."""
 
     start: int
     stop: int
-    anchor: float
-    from_end: bool  # the anchor is the tile's right or lower border
+    corner: float
+    from_end: bool  # the corner is the tile's right or lower border
     scale: float
     length: int  # source pixels
 
     @property
     def resizable(self) -> bool:
         near = self.stop if self.from_end else self.start
-        return abs(near - self.anchor) < _EPSILON
+        return abs(near - self.corner) < _EPSILON
 
     @property
     def source(self) -> slice:
-        """The source pixels that the output pixels need, counted from the anchor, with one to spare."""
+        """The source pixels that the output pixels need, counted from the corner, with one to spare."""
         need = min(self.length, math.ceil((self.stop - self.start) / self.scale) + 1)
         return slice(self.length - need, self.length) if self.from_end else slice(0, need)
 
@@ -115,11 +115,11 @@ def _span(tile: Tile, axis: int, length: int, matrix: Matrix, limit: int) -> _Sp
         return max(0, min(limit, math.ceil(edge - 0.5 - _EPSILON)))
 
     low, high = tile.region[axis], tile.region[axis + 2]
-    from_end = tile.anchor[axis] == tile.origin[axis] + tile.size[1 - axis]
+    from_end = tile.corner[axis] == tile.origin[axis] + tile.size[1 - axis]
     return _Span(
         start=first_pixel(border(low)),
         stop=first_pixel(border(high)),
-        anchor=border(tile.anchor[axis]),
+        corner=border(tile.corner[axis]),
         from_end=from_end,
         scale=gain * tile.size[1 - axis] / length if length else gain,
         length=length,

@@ -6,16 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 
-from secateur.data.config import DataConfig
 from secateur.errors import UserError
+from secateur.families.reading import DataSet
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.classes import ONE_CLASS, Named, check_classes
 
 LOG = logging.getLogger("secateur")
+Data = TypeVar("Data", bound=DataSet)
 
 
 @runtime_checkable
@@ -32,13 +33,13 @@ def is_one_class(detector: Named) -> bool:
     return isinstance(detector, _SaysOneClass) and detector.single_cls
 
 
-def as_one_class(data: DataConfig) -> DataConfig:
+def as_one_class(data: Data) -> Data:
     """The data set whose objects are all of one class; a single class keeps its name."""
     names = dict(data.names) if data.nc == 1 else {0: ONE_CLASS}
-    return replace(data, names=names, one_class=True)
+    return cast(Data, replace(cast(Any, data), names=names, one_class=True))
 
 
-def known_data(detector: Named, data: DataConfig, weights: str = "The detector", *, otherwise: str = "") -> DataConfig:
+def known_data(detector: Named, data: Data, weights: str = "The detector", *, otherwise: str = "") -> Data:
     """The data set as a detector knows it; for one that was trained with --single-cls all objects are of one class.
 
     Everything that reads the labels of a data set for a detector asks here first.
@@ -148,11 +149,11 @@ class Context:
 
     image_size: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    data: DataConfig | None = None
+    data: DataSet | None = None
     batch_size: int = 16
     workers: int = 2
     seed: int = 0
-    images: DataConfig | None = None
+    images: DataSet | None = None
     dense: Checkpoint | None = None
     start: Checkpoint | None = None
     folder: Path | None = None
@@ -166,11 +167,11 @@ class Context:
     rounds: int = 1
 
     @property
-    def pictures(self) -> DataConfig | None:
+    def pictures(self) -> DataSet | None:
         """What closed-form steps and healing read: the pictures without labels, else the data set."""
         return self.data if self.images is None else self.images
 
-    def require_pictures(self, reader: str) -> DataConfig:
+    def require_pictures(self, reader: str) -> DataSet:
         """The pictures, or the sentence that says who needs some.
 
         Raises:
@@ -180,7 +181,7 @@ class Context:
             raise UserError(f"{reader} reads images: give pictures (--images FOLDER) or a data set (--data data.yaml).")
         return self.pictures
 
-    def require_data(self, reader: str) -> DataConfig:
+    def require_data(self, reader: str) -> DataSet:
         """The data set, or the sentence that says who needs one.
 
         Raises:

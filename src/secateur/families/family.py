@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from secateur.data.config import pictures
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
+from secateur.evaluation.settings import ValSettings
 from secateur.families.reading import Split
 from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
@@ -157,23 +157,11 @@ class Family:
         """
         raise self.lacks("open_data")
 
-    def open_images(self, source: str | Path, names: Mapping[int, str]) -> Any:
-        """The images without labels that `--images` names: a `DataSet` whose one split is "train".
-
-        Args:
-            source: a folder, a pattern, a `.txt` list or one image.
-            names: class id -> name, as the network knows them.
-
-        Raises:
-            UserError: the source does not exist.
-        """
-        return pictures(source, names)
-
     def split(self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False) -> Split:
         """The checked images of a split of a data set.
 
         Args:
-            data: what `open_data` or `open_images` gave.
+            data: what `open_data` gave; or images without labels, a `DataConfig` that `data.config.pictures` made.
             objects: a labelled split on which nothing is to be seen is an error.
             otherwise: what can be done instead, for that error.
             tell: print on stderr what was found.
@@ -216,8 +204,27 @@ class Family:
         """What the whole network believes to see on images without labels, as targets drawn from its belief."""
         raise self.lacks("own_labels")
 
-    def evaluate(self, network: nn.Module, split: Split, settings: Any) -> Any:
-        """The `Scores` of a network on a split."""
+    def evaluate(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: ValSettings,
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
+        progress: bool = True,
+    ) -> Any:
+        """The `Scores` of a network on a split.
+
+        Args:
+            settings: image size, batch size, workers, and what the task has beyond these.
+            precision: "fp32", "bf16" or "fp16".
+            folder: for files that the settings ask for.
+            progress: show a bar on standard error.
+
+        Raises:
+            UserError: there are no images, or their labels are of classes that the network lacks.
+        """
         raise self.lacks("evaluate")
 
     def imitation(self, student: Checkpoint, teacher: Checkpoint, settings: Any) -> Any:
@@ -247,7 +254,7 @@ class Family:
 
     def lacks(self, verb: str) -> UserError:
         """The error of a verb that the family does not answer."""
-        return UserError(f"Networks of the family '{self.kind}' have no `{verb}`.")
+        return UserError(f"The family '{self.kind}' of networks has no `{verb}`; give it one (docs/extending.md).")
 
 
 FAMILIES: Registry[Family] = Registry("family", "secateur.families")

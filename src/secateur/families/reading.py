@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from secateur.training.batches import Batches
 from secateur.training.hyp import Hyp
 
 
+@runtime_checkable
 class DataSet(Protocol):
     """A data set as its description tells it, before any image is read; a frozen dataclass."""
 
@@ -44,7 +47,7 @@ class Reading:
     """How the images of a split are turned into batches.
 
     Attributes:
-        image_size: px of the longer side.
+        image_size: px of the longer side, or height and width of every image.
         batch_size: images of a batch of this process.
         seed: of the order and of the augmentation.
         workers: processes that load images.
@@ -56,7 +59,7 @@ class Reading:
         pin: keep batches in pinned memory, for a GPU.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     batch_size: int
     seed: int = 0
     workers: int = 0
@@ -86,3 +89,10 @@ class Split(Protocol):
 
     def ordered(self, reading: Reading) -> Iterable[Any]:
         """Every image once, in order, not augmented; each item is a `BatchLike`."""
+
+
+def evenly(split: Split, limit: int | None) -> Split:
+    """At most `limit` images of a split, spread evenly and always the same; None takes all."""
+    if limit is None or limit >= len(split):
+        return split
+    return split.select(np.linspace(0, len(split) - 1, limit).round().astype(int).tolist())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from secateur.errors import UserError
-from secateur.families.family import FAMILIES, family_of
+from secateur.families.family import FAMILIES, Family, family_of
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.classes import are_made_up, class_order, knows_classes
@@ -19,8 +19,28 @@ from secateur.networks.fresh_head import head_tensors
 LOG = logging.getLogger("secateur")
 
 
+def family_to_start(weights: Checkpoint | None, cfg: str) -> Family:
+    """The family of what a training starts from: that of the weights, or the one that the model file describes.
+
+    Raises:
+        UserError: neither is given, or no family knows the model file.
+    """
+    if weights is not None:
+        return family_of(weights)
+    if not cfg:
+        raise UserError("Nothing to start from: give --weights best.pt, or --cfg yolov5n to train from scratch.")
+    family = next((family for family in FAMILIES.values() if family.describes(cfg)), None)
+    if family is None:
+        raise UserError(f"No family of networks knows the model file (--cfg) {cfg}.")
+    return family
+
+
 def starting_point(
-    weights: str, cfg: str, names: Mapping[int, str], seed: int = 0, options: Mapping[str, Any] | None = None
+    weights: Checkpoint | str,
+    cfg: str,
+    names: Mapping[int, str],
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """The checkpoint that a training with these classes starts from.
 
@@ -29,7 +49,7 @@ def starting_point(
     is fresh. With both, the YAML must describe the network of the weights.
 
     Args:
-        weights: a checkpoint, or an official name; may be empty.
+        weights: a checkpoint, its file, or an official name; may be empty.
         cfg: a model YAML, or a name of the family; may be empty.
         names: class id -> name of the data set.
         seed: of the fresh weights.
@@ -38,17 +58,13 @@ def starting_point(
     Raises:
         UserError: neither is given, or the YAML and the weights are different networks.
     """
-    if not weights and not cfg:
-        raise UserError("Nothing to start from: give --weights best.pt, or --cfg yolov5n to train from scratch.")
+    checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, cfg) if weights else None
+    family = family_to_start(checkpoint, cfg)
     torch.manual_seed(seed)
-    if not weights:
-        family = next((family for family in FAMILIES.values() if family.describes(cfg)), None)
-        if family is None:
-            raise UserError(f"No family of networks knows the model file (--cfg) {cfg}.")
+    if checkpoint is None:
         return family.fresh(cfg, names, options or {})
-    checkpoint = load_checkpoint(weights, cfg)
     if cfg:
-        checkpoint = family_of(checkpoint).configured(checkpoint, cfg, names)
+        checkpoint = family.configured(checkpoint, cfg, names)
     return for_classes(checkpoint, names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from secateur.errors import UserError
 
@@ -11,6 +11,7 @@ ONE_CLASS = "object"
 """Name of the only class of a detector that was trained with --single-cls on a data set of several classes."""
 
 
+@runtime_checkable
 class Named(Protocol):
     """A checkpoint or a network: it says which classes it knows."""
 

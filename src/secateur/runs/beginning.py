@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.data.config import DataConfig
 from secateur.families.context import as_one_class, known_data
 from secateur.families.loading import load_checkpoint
-from secateur.families.starting import starting_point
+from secateur.families.reading import DataSet
+from secateur.families.starting import family_to_start, starting_point
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.classes import knows_classes
 
@@ -25,14 +25,14 @@ class Beginning:
     """
 
     start: Checkpoint
-    data: DataConfig
+    data: DataSet
     trained: bool
 
 
 def beginning(
     weights: str,
     cfg: str,
-    data: DataConfig,
+    data_file: str,
     *,
     seed: int = 0,
     hyp: Mapping[str, Any] | None = None,
@@ -42,19 +42,21 @@ def beginning(
     """The starting point (`families.starting.starting_point`) for a data set.
 
     Args:
+        data_file: the data set, which the family of the starting point reads.
         hyp: hyper-parameters by name, of which the family of a fresh network may read some.
         single_cls: take all classes as one.
         keep_one_class: so do weights that were trained so; otherwise they get a head for the classes of the data set.
 
     Raises:
-        UserError: as `starting_point` raises it.
+        UserError: as `starting_point` raises it, or the file is no data set.
     """
     known = load_checkpoint(weights, cfg) if weights else None
+    data: DataSet = family_to_start(known, cfg).open_data(data_file)
     one_class = known is not None and known.single_cls and (single_cls or keep_one_class)
     if single_cls:
         data = as_one_class(data)
     elif known is not None and one_class:
         data = known_data(known, data, weights)
     names = known.names if known is not None and one_class else data.names
-    start = starting_point(weights, cfg, names, seed, hyp)
+    start = starting_point(known or "", cfg, names, seed, hyp)
     return Beginning(start, data, known is not None and knows_classes(known.names, names))

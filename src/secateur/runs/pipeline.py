@@ -13,6 +13,7 @@ from typing import Any
 from secateur.data.images import check_image_channels
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.family import family_of
 from secateur.networks.checkpoint import Checkpoint
 from secateur.runs.progress import LOG_FILE, Progress
 from secateur.runs.recipes.resolve import PlannedStep
@@ -58,6 +59,8 @@ def check_steps(steps: Sequence[PlannedStep], start: Checkpoint, context: Contex
     """
     if context.pictures is not None:
         check_image_channels(start.architecture.channels)
+    if context.data is not None and context.data.labelled:
+        family_of(start).require("evaluate", "evaluated", "give images without labels (--images) and no --data")
     for planned in steps:
         planned.step.check(start, _placed(context, planned, first=planned is steps[0]))
 

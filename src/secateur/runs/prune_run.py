@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.images import OR_IMAGES
-from secateur.compression.measuring import split_index
 from secateur.compression.rounds import STATE as ROUNDS_STATE
 from secateur.compression.search import STATE as SEARCH_STATE
 from secateur.compression.training import can_be_trained
-from secateur.data.index import content_signature
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.evidence import OR_IMAGES
+from secateur.families.family import family_of
 from secateur.files import read_json
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.depth import candidates
@@ -50,7 +49,7 @@ def prune_checkpoint(
     one_process(verb)
     planned = [PlannedStep(step, title=step.title) for step in steps]
     _check_blocks(steps, start, weights)
-    key = _key(planned, weights, context)
+    key = _key(planned, weights, start, context)
     check_steps(planned, start, context)
     with Progress.open(place.root(verb), place.name, key) as progress:
         folder = progress.folder
@@ -78,7 +77,7 @@ def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> Non
             raise UserError(f"{weights} has no bottlenecks that --layers could remove; give a channel budget instead.")
 
 
-def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[str, str]:
+def _key(steps: Sequence[PlannedStep], weights: str, start: Checkpoint, context: Context) -> dict[str, str]:
     """All that the results depend on, by name."""
     key = {
         "--weights": f"{weights} {file_digest(Path(weights))}",
@@ -92,16 +91,17 @@ def _key(steps: Sequence[PlannedStep], weights: str, context: Context) -> dict[s
     key |= {f"the file {file}": file_digest(Path(file)) for file in files}
     # A cut asks what each channel does for the objects; zeroing and healing read no labels.
     labels = any(isinstance(planned.step, Prune | RemoveLayers) for planned in steps)
-    for split in ("train", "val") if context.data is not None else ():
+    family = family_of(start)
+    for name in ("train", "val") if context.data is not None else ():
         assert context.data is not None
-        if split in context.data.splits:
-            objects = split == "val" or (labels and context.images is None)
-            index = split_index(context.data, split, tell=True, objects=objects, otherwise=OR_IMAGES)
-            key[f"the {split} images or labels"] = content_signature(index)
+        if name in context.data.splits:
+            objects = name == "val" or (labels and context.images is None)
+            split = family.split(context.data, name, tell=True, objects=objects, otherwise=OR_IMAGES)
+            key[f"the {name} images or labels"] = split.signature()
     if context.data is not None:
         key["the class names"] = digest(sorted(context.data.names.items()))
     if context.images is not None:
-        key["the pictures"] = content_signature(split_index(context.images, "train", tell=True))
+        key["the pictures"] = family.split(context.images, "train", tell=True).signature()
     return key
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import split_index, usable_size
-from secateur.data.config import load_data_config
-from secateur.data.index import content_signature
+from secateur.compression.measuring import usable_size
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.family import family_of
 from secateur.families.yolov5.control import known_epochs
 from secateur.files import write_json
 from secateur.machine import pick_device, processor
@@ -40,11 +39,12 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     one_process("run")
     if options.control_epochs and not options.control:
         raise UserError("--control-epochs is the length of a control: give --control too.")
-    config = load_data_config(require(options.data, "--data", "data.yaml"))
+    data_file = require(options.data, "--data", "data.yaml")
     recipe = load_recipe(options.recipe)
     device = pick_device(options.device)
-    begun = beginning(options.weights, options.cfg, config, seed=options.seed)
+    begun = beginning(options.weights, options.cfg, data_file, seed=options.seed)
     start, data, trained = begun.start, begun.data, begun.trained
+    family = family_of(start)
     image_size = usable_size(start, options.image_size)
     common = {
         "image_size": image_size,
@@ -57,7 +57,7 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     if not any(isinstance(planned.step, Measure) for planned in steps):
         steps = (*steps, PlannedStep(Measure()))
     if options.control:
-        before, images = known_epochs(start) if trained else 0, len(split_index(data, "train"))
+        before, images = known_epochs(start) if trained else 0, len(family.split(data, "train"))
         steps = with_control(steps, common, before=before, images=images, epochs=options.control_epochs)
     context = Context(
         image_size,
@@ -68,7 +68,7 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         seed=options.seed,
     )
     # Broken data is found now, not after an hour.
-    signatures = {split: content_signature(split_index(data, split, tell=True)) for split in ("train", "val")}
+    signatures = {name: family.split(data, name, tell=True).signature() for name in ("train", "val")}
     check_steps(steps, start, context)
     for line in opening(options, recipe, steps, start, context):
         print(line)
@@ -107,7 +107,8 @@ def opening(
 ) -> list[str]:
     """What the run will do, before it starts."""
     assert context.data is not None
-    splits = ", ".join(f"{len(split_index(context.data, split))} {split}" for split in context.data.splits)
+    family, data = family_of(start), context.data
+    splits = ", ".join(f"{len(family.split(data, name))} {name}" for name in data.splits)
     precision = choose_precision(options.overrides.get("amp", "auto"), context.device.type)
     return [
         f"recipe   {recipe.name}: {recipe.summary}",

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compression.channels import Decision, cut_channels, repair, score_channels
-from secateur.compression.measuring import describe, evaluate, split_index, usable_size
+from secateur.compression.channels import Decision, check_criterion, cut_channels, repair, score_channels
+from secateur.compression.measuring import describe, evaluate, usable_size
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.rounding import decided_guards
 from secateur.compression.training import train_checkpoint
-from secateur.data.config import load_data_config
 from secateur.data.images import check_image_channels
-from secateur.data.index import content_signature
 from secateur.families.context import Context, known_data
+from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.files import write_json, write_text
@@ -28,7 +27,7 @@ from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Point, knee_of
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.importance import CRITERIA, needs_gradients
+from secateur.pruning.importance import needs_gradients
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask
@@ -61,9 +60,9 @@ def sweep(options: SweepOptions) -> Summary:
     one_process("sweep")
     check_ranges(options)
     weights = require(options.weights, "--weights", "best.pt")
-    data = load_data_config(require(options.data, "--data", "data.yaml"))
+    data_file = require(options.data, "--data", "data.yaml")
     checkpoint = load_checkpoint(weights)
-    data = known_data(checkpoint, data, weights)
+    data = known_data(checkpoint, family_of(checkpoint).open_data(data_file), weights)
     image_size = usable_size(checkpoint, options.image_size)
     device = pick_device(options.device)
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=checkpoint)
@@ -99,7 +98,7 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     """Checks options and data without writing anything."""
     check_image_channels(checkpoint.architecture.channels)
     ratios = ratios_of(options.percent)
-    CRITERIA[options.score.criterion]
+    check_criterion(checkpoint, context, options.score)
     # Made in any case: it also checks batch size, workers and seed.
     training = TrainSettings(
         epochs=max(options.finetune_epochs, 1),
@@ -115,10 +114,11 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     guards = decided_guards(options.guards, LatencySettings())
     allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
     data, trained = context.require_data("A sweep"), options.finetune_epochs > 0
-    split_index(data, "val", tell=True)
+    family = family_of(checkpoint)
+    family.split(data, "val", tell=True)
     labels = trained or needs_gradients(options.score.criterion)
     if labels or options.repair:
-        split_index(data, "train", tell=True, objects=labels)
+        family.split(data, "train", tell=True, objects=labels)
     return Task(options, ratios, checkpoint, context, graph, guards, training if trained else None)
 
 
@@ -138,10 +138,8 @@ def _key(task: Task) -> dict[str, str]:
     }
     key |= {f"the file {file}": file_digest(Path(file)) for file in (options.weights, options.data, options.hyp)}
     data = context.require_data("A sweep")
-    splits = [split for split in ("train", "val") if split in data.splits]
-    return key | {
-        f"the {split} images or labels": content_signature(split_index(data, split, objects=False)) for split in splits
-    }
+    family, names = family_of(task.checkpoint), [name for name in ("train", "val") if name in data.splits]
+    return key | {f"the {name} images or labels": family.split(data, name, objects=False).signature() for name in names}
 
 
 class Sweep:

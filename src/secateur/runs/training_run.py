@@ -7,12 +7,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import describe, evaluate, split_index, usable_size, val_settings
+from secateur.compression.measuring import describe, evaluate, usable_size, val_settings
 from secateur.compression.training import contents, train_checkpoint
-from secateur.data.config import DataConfig, load_data_config
 from secateur.errors import Interrupted, UserError, told
 from secateur.families.context import Context, as_one_class
+from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
+from secateur.families.reading import DataSet
 from secateur.files import no_empty_folders, read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
@@ -48,7 +49,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     begun = beginning(
         weights,
         cfg,
-        load_data_config(require(data_file, "--data", "data.yaml")),
+        require(data_file, "--data", "data.yaml"),
         seed=step.train.seed,
         hyp=step.settings().hyp.to_dict(),
         single_cls=step.train.single_cls,
@@ -60,7 +61,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
         raise UserError("--distill has no trained detector of these classes to imitate; give one as --teacher.")
     context = _context(step, data)
     for split in ("train", "val"):
-        split_index(data, split, tell=True)
+        family_of(start).split(data, split, tell=True)
     step.check(start, context)
     # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
     with no_empty_folders(place.root(step.verb)):
@@ -86,7 +87,7 @@ def resume_training(where: str, verb: str, place: Place, data_file: str = "") ->
         raise UserError(f"There is no training to resume in {folder}: {OPTIONS} is missing; give a run folder.")
     step, known_file = restored(folder)
     start = load_checkpoint(folder / START)
-    data = load_data_config(data_file or known_file)
+    data: DataSet = family_of(start).open_data(data_file or known_file)
     data = as_one_class(data) if step.train.single_cls else data
     _check_same(folder, step, start, data, moved=bool(data_file))
     with run_lock(folder):
@@ -96,7 +97,7 @@ def resume_training(where: str, verb: str, place: Place, data_file: str = "") ->
         return _trained(step, start, _context(step, data), folder)
 
 
-def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataConfig, *, moved: bool) -> None:
+def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataSet, *, moved: bool) -> None:
     """Refuses to resume with other classes than the training began with; if the data set has moved, with other content.
 
     Raises:
@@ -110,7 +111,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataC
     names = start.names if step.train.single_cls else data.names
     Subject(names, {}, start.names).check(folder, {})
     try:
-        indices = {split: split_index(data, split) for split in ("train", "val")}
+        splits = {name: family_of(start).split(data, name) for name in ("train", "val")}
     except UserError as error:
         hint = "" if moved else " If the data set has moved, repeat the command with its data.yaml as --data."
         raise UserError(f"{error}{hint}") from error
@@ -121,7 +122,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataC
     state = read_state(folder)
     if "subject" not in state:
         LOG.warning("An earlier version began this training: whether --data is the same data set cannot be compared")
-    Subject(names, contents(indices), start.names).check(folder, state)
+    Subject(names, contents(splits), start.names).check(folder, state)
 
 
 def _trained(step: TrainingStep, start: Checkpoint, context: Context, folder: Path) -> Summary:
@@ -139,7 +140,7 @@ def _with(step: TrainingStep, **settings: Any) -> TrainingStep:
     return dataclasses.replace(step, train=dataclasses.replace(step.train, **settings))
 
 
-def _context(step: TrainingStep, data: DataConfig) -> Context:
+def _context(step: TrainingStep, data: DataSet) -> Context:
     train = step.train
     device = pick_device(train.device)
     return Context(train.image_size, device, data, train.batch_size, train.workers, train.seed)

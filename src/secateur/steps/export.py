@@ -51,7 +51,7 @@ class Export(Step):
         from secateur.deploy.int8.accuracy import int8_costs
 
         stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(checkpoint, context), []
-        measured_on = self._measured_on(context)
+        measured_on = self._measured_on(checkpoint, context)
         for settings in self.export.each():
             written = exported(checkpoint, stem, context.image_size, settings, pictures, measured_on)
             for note in written.notes:
@@ -65,18 +65,22 @@ class Export(Step):
 
     def _pictures(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
-        from secateur.compression.measuring import split_index
         from secateur.deploy.int8.pictures import calibration_pictures
+        from secateur.families.detection.split import index_of
+        from secateur.families.family import family_of
 
         if self.export.precision != "int8":
             return []
-        index = split_index(context.require_pictures("int8"), "train", objects=False)
+        split = family_of(checkpoint).split(context.require_pictures("int8"), "train", objects=False)
         size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
-        return calibration_pictures(index, size, self.calibration, channels=channels)
+        return calibration_pictures(index_of(split, "int8"), size, self.calibration, channels=channels)
 
-    def _measured_on(self, context: Context) -> Index | None:
+    def _measured_on(self, checkpoint: Checkpoint, context: Context) -> Index | None:
         """The images that int8 is measured on, where there are any."""
-        from secateur.compression.measuring import split_index
+        from secateur.families.detection.split import index_of
+        from secateur.families.family import family_of
 
         known = context.data is not None and "val" in context.data.splits and self.export.precision == "int8"
-        return split_index(context.require_data("int8"), "val") if known else None
+        if not known:
+            return None
+        return index_of(family_of(checkpoint).split(context.require_data("int8"), "val"), "int8")

@@ -38,7 +38,7 @@ class RemoveLayers(Step):
 
         if self.layers.layers < 1:
             raise UserError("No layers are to go: say how many with --layers 2.")
-        check_layers(context, self.layers)
+        check_layers(checkpoint, context, self.layers)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """One row."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.data.config import load_data_config
+from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.predictor import TorchPredictor
-from secateur.families.detection.split import DetectionSplit
+from secateur.families.detection.split import DetectionSplit, index_of
 from secateur.families.family import Family, OwnLabels
+from secateur.families.reading import Split
 
 
 class DetectionFamily(Family):
@@ -40,6 +43,22 @@ class DetectionFamily(Family):
         from secateur.families.detection.own_labels import OwnDetections
 
         return OwnDetections(self.predictor(whole), seed)
+
+    def evaluate(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: ValSettings,
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
+        progress: bool = True,
+    ) -> Any:
+        """Precision, recall and average precision of the network's boxes; see `evaluation.validate.validate`."""
+        from secateur.evaluation.validate import validate
+
+        index = index_of(split, "A validation of boxes")
+        return validate(self.predictor(network, precision), index, settings, folder=folder, progress=progress)
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
         """See `TorchPredictor`."""

@@ -11,7 +11,7 @@ from secateur.data.config import DataConfig
 from secateur.data.dataset import DetectionDataset
 from secateur.data.index import Index, content_signature, scan, without_objects
 from secateur.errors import UserError
-from secateur.families.reading import Reading
+from secateur.families.reading import Reading, Split
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,17 @@ class DetectionSplit:
             seed=reading.seed,
             channels=reading.channels,
         )
+
+
+def index_of(split: Split, reader: str) -> Index:
+    """Images and boxes of a split.
+
+    Args:
+        reader: what needs boxes, at the beginning of a sentence: "A validation of boxes".
+
+    Raises:
+        UserError: the data set has labels of another kind.
+    """
+    if not isinstance(split, DetectionSplit):
+        raise UserError(f"{reader} needs images with boxes, and this data set has labels of another kind.")
+    return split.index

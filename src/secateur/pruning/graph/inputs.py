@@ -73,6 +73,8 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same nest of tuples, lists and mappings with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(part, change) for part in value))
     if isinstance(value, (tuple, list)):
         return type(value)(mapped(part, change) for part in value)
     if isinstance(value, dict):
