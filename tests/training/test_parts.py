@@ -18,13 +18,13 @@ from torch import nn
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
 from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
 from secateur.families.yolov5.architecture import topology_of
 from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
-from secateur.families.yolov5.split import DetectionSplit
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_

@@ -41,6 +41,7 @@ from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.families.context import known_data
+from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
@@ -92,7 +93,7 @@ def finetune(
     settings = dataclasses.replace(training, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size)
     dense = None if teacher is None else detector_of(finetune, teacher)
     methods = Methods(weights=weights, distill=distill)
-    methods.check(settings)
+    methods.check(settings, family_of(start))
     with context_of(
         finetune, start, data, image_size=size, batch_size=settings.batch_size, seed=settings.seed,
         device=settings.device,

@@ -12,6 +12,7 @@ from secateur.compression.training import contents, train_checkpoint
 from secateur.data.config import DataConfig, load_data_config
 from secateur.errors import Interrupted, UserError, told
 from secateur.families.context import Context, as_one_class
+from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
 from secateur.files import no_empty_folders, read_json, usable_path, write_json
 from secateur.machine import pick_device
@@ -110,7 +111,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataC
     names = start.names if step.train.single_cls else data.names
     Subject(names, {}, start.names).check(folder, {})
     try:
-        indices = {split: split_index(data, split) for split in ("train", "val")}
+        splits = {name: family_of(start).split(data, name) for name in ("train", "val")}
     except UserError as error:
         hint = "" if moved else " If the data set has moved, repeat the command with its data.yaml as --data."
         raise UserError(f"{error}{hint}") from error
@@ -121,7 +122,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataC
     state = read_state(folder)
     if "subject" not in state:
         LOG.warning("An earlier version began this training: whether --data is the same data set cannot be compared")
-    Subject(names, contents(indices), start.names).check(folder, state)
+    Subject(names, contents(splits), start.names).check(folder, state)
 
 
 def _trained(step: TrainingStep, start: Checkpoint, context: Context, folder: Path) -> Summary:

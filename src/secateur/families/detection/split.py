@@ -1,0 +1,98 @@
+"""Splits of a data set whose images have boxes, or no labels at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secateur.data.augment import Augmentation
+from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
+from secateur.data.config import DataConfig
+from secateur.data.dataset import DetectionDataset
+from secateur.data.index import Index, content_signature, scan, without_objects
+from secateur.errors import UserError
+from secateur.families.reading import Reading
+
+
+@dataclass(frozen=True)
+class DetectionSplit:
+    """The checked images of a split with their boxes, see `families.reading.Split`.
+
+    Attributes:
+        index: files, shapes and labels.
+    """
+
+    index: Index
+
+    @staticmethod
+    def of(
+        data: DataConfig, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
+    ) -> DetectionSplit:
+        """Checks a split of a data set.
+
+        Args:
+            name: "train", "val" or "test".
+            objects: a labelled split without any object is an error.
+            otherwise: what the user can do instead, for that error.
+            tell: print on stderr what was found.
+
+        Raises:
+            UserError: the data set has no such split, it is empty or broken, or no image has an object.
+        """
+        if name not in data.splits:
+            raise UserError(f"{data.file} has no '{name}' split; it has {', '.join(data.splits)}.")
+        index = scan(data, name, single_cls=data.one_class, progress=tell)
+        nothing = without_objects(index, name, data) if objects and data.labelled else None
+        if nothing is not None:
+            raise UserError(f"{nothing}{otherwise}.")
+        return DetectionSplit(index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, places: Sequence[int]) -> DetectionSplit:
+        """The images at these places, in this order."""
+        return DetectionSplit(self.index.select(places))
+
+    def signature(self) -> str:
+        """A digest of labels, outlines, names and sizes of image files, wherever the data set is."""
+        return content_signature(self.index)
+
+    def shuffled(self, reading: Reading) -> TrainBatches:
+        """Square images, as mosaics where the augmentation says so; with `rect` like shapes together, not shuffled.
+
+        Raises:
+            UserError: there are fewer images than processes.
+        """
+        return train_batches(
+            self.dataset(reading),
+            reading.batch_size,
+            seed=reading.seed,
+            workers=reading.workers,
+            rank=reading.rank,
+            world=reading.world,
+            pin=reading.pin,
+        )
+
+    def ordered(self, reading: Reading) -> EvaluationBatches:
+        """Every image once; with `rect` those of like shape together."""
+        return EvaluationBatches(self.dataset(reading), reading.batch_size, workers=reading.workers, pin=reading.pin)
+
+    def dataset(self, reading: Reading) -> DetectionDataset:
+        """The images as a torch data set.
+
+        Raises:
+            UserError: images of so many channels cannot be read.
+        """
+        how = None if reading.augmentation is None else Augmentation.from_hyp(reading.augmentation.to_dict())
+        return DetectionDataset(
+            self.index,
+            reading.image_size,
+            augmentation=how,
+            rectangular=reading.rect,
+            pad=0.0,
+            batch_size=reading.batch_size * reading.world,
+            stride=reading.stride,
+            seed=reading.seed,
+            channels=reading.channels,
+        )
