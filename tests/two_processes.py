@@ -18,8 +18,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from law_subjects import NARROW, detector_named, enliven
-from secateur.distillation.imitate import Imitate
 from secateur.distillation.settings import DistillSettings
+from secateur.families.yolov5.distillation.imitate import ImitateHead
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sparsity.settings import WeightSettings
@@ -71,14 +72,15 @@ def imitated(method: str) -> dict[str, Tensor]:
     """Loss parts of a distillation, and gradients as DDP makes them: the mean over processes."""
     # In eval mode, so that the network itself is the same function of an image in any batch.
     student, teacher = lively(0).eval().double(), lively(1)
-    imitate = Imitate(DistillSettings(method, distill_feature_weight=1.0), student, teacher, Hyp(), 64)
-    handle = imitate.watch(student)
+    imitate = ImitateHead(DistillSettings(method, distill_feature_weight=1.0), student, teacher, YOLOv5Hyp(), 64)
+    handles = imitate.watch(student)
     # Three of five images on the first process: shares differ.
     batch = next(iter(ToyBatches(count=1, size=5).epoch(0)))
     images = batch.images.double() / 255
     loss, parts = imitate(student(images), batch.targets, images)
     loss.backward()
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     result = {name: sum_over_processes(value) for name, value in parts.items()}
     for name, parameter in student.named_parameters():
         if parameter.grad is not None:

@@ -13,13 +13,14 @@ from law_subjects import enliven
 from secateur.compression import heal as healing
 from secateur.compression.channels import Decision, cut_channels
 from secateur.compression.heal import Pieces, batches_of, divided, heal, train_settings
-from secateur.compression.measuring import split_index
 from secateur.data.config import pictures
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.family import FAMILIES
 from secateur.families.loading import load_checkpoint
+from secateur.families.reading import Split
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ from secateur.pruning.importance import score
 from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
 from secateur.training.results import HeldOutLoss
+from secateur.training.settings import TrainSettings
 
 STEPS = HealSettings(heal_steps=12, heal_batch=8, heal_lr=0.003)
 
@@ -62,10 +64,14 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def distance(student: Checkpoint, teacher: Checkpoint, context: Context) -> float:
-    _, held_out = divided(split_index(context.images, "train"), context.seed)  # type: ignore[arg-type]
-    whole, detector = teacher.build(), student.build()
-    assert isinstance(whole, Detector) and isinstance(detector, Detector)
-    return HeldOut(whole, healing.plain(held_out, context), 64)(detector).value
+    _, held_out = divided(split_of(context), context.seed)
+    network = student.build()
+    imitate = FAMILIES["yolov5"].imitation(STEPS, network, student, teacher, TrainSettings(image_size=64))
+    return HeldOut(teacher.build(), imitate.compare, healing.plain(held_out, student, context))(network).value
+
+
+def split_of(context: Context) -> Split:
+    return FAMILIES["yolov5"].split(context.images, "train", objects=False)
 
 
 def test_the_answers_come_nearer_to_the_teachers(
@@ -85,13 +91,27 @@ def test_the_answers_come_nearer_to_the_teachers(
 def test_it_stops_when_the_held_out_loss_no_longer_falls(
     small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([5.0, 3.0, *[4.0] * 30])
+    losses = iter([6.0, 5.0, 3.0, *[4.0] * 30])  # the first is of what it starts from
     monkeypatch.setattr(HeldOut, "__call__", lambda self, student: HeldOutLoss(next(losses)))
     monkeypatch.setattr(healing, "PATIENCE", 3)
     result = heal(small, whole, context, dataclasses.replace(STEPS, heal_steps=80), tmp_path)
     pieces = (tmp_path / "results.csv").read_text().splitlines()[1:]
     assert len(pieces) == 2 + 3  # of 20
     assert result.metrics["held-out loss"] == 3.0
+
+
+def test_a_healing_that_finds_nothing_better_keeps_what_it_started_from(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ruinous = dataclasses.replace(STEPS, heal_lr=0.9)
+    result = heal(small, whole, context, ruinous, tmp_path)
+    kept = load_checkpoint(result.best)
+    assert all(torch.equal(tensor, small.tensors[name]) for name, tensor in kept.tensors.items())
+    assert "nothing nearer to the teacher" in caplog.text and result.best_epoch == -1
+    assert result.metrics["held-out loss"] == pytest.approx(distance(small, whole, context))
+    assert kept.history[-1].verb == "heal"
+    again = heal(small, whole, context, ruinous, tmp_path)  # it has ended: the same comes back
+    assert again.metrics == result.metrics and load_checkpoint(again.best).tensors.keys() == kept.tensors.keys()
 
 
 def test_a_killed_healing_ends_as_the_undisturbed_one(
@@ -109,28 +129,28 @@ def test_a_perfect_student_costs_nothing(whole: Checkpoint, context: Context) ->
     assert distance(whole, whole, context) == pytest.approx(0, abs=1e-4)
 
 
-def test_pieces_are_the_same_stream_from_any_point(context: Context) -> None:
-    index, _ = divided(split_index(context.images, "train"), 0)  # type: ignore[arg-type]
-    pieces = Pieces(batches_of(index, train_settings(STEPS, context, len(index.files)), context), 5)
+def test_pieces_are_the_same_stream_from_any_point(small: Checkpoint, context: Context) -> None:
+    split, _ = divided(split_of(context), 0)
+    pieces = Pieces(batches_of(split, train_settings(STEPS, context, len(split)), small, context), 5)
     whole = [batch.images for number in range(2) for batch in pieces.epoch(number)]
     assert len(whole) == 10
     assert all(torch.equal(a.images, b) for a, b in zip(pieces.epoch(1, 2), whole[7:], strict=True))
 
 
-def test_pictures_are_divided_without_overlap(context: Context) -> None:
-    index = split_index(context.images, "train")  # type: ignore[arg-type]
-    learn, out = divided(index, 3)
-    assert len(out.files) == 8 and not set(learn.files) & set(out.files)
-    assert set(learn.files) | set(out.files) == set(index.files)
-    with pytest.raises(UserError, match="at least 16 pictures, and there are 10"):
-        divided(index.select(range(10)), 0)
+def test_images_are_divided_without_overlap(context: Context) -> None:
+    split = FAMILIES["yolov5"].split(context.images, "train", objects=False)
+    learn, out = (set(part.index.files) for part in divided(split, 3))  # type: ignore[attr-defined]
+    assert len(out) == 8 and not learn & out
+    assert learn | out == set(split.index.files)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="at least 16 images, and there are 10"):
+        divided(split.select(range(10)), 0)
 
 
 def test_what_cannot_teach_is_refused(small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path) -> None:
     other = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3), whole.names))
     with pytest.raises(UserError, match="predicts at strides"):
         heal(small, other, context, STEPS, tmp_path)
-    with pytest.raises(UserError, match="healing works between YOLOv5 detectors"):
+    with pytest.raises(UserError, match="is of the family 'module' and the student of 'yolov5'"):
         heal(small, Checkpoint.of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))), context, STEPS, tmp_path)
     with pytest.raises(UserError, match="Healing reads images"):
         heal(small, whole, dataclasses.replace(context, images=None), STEPS, tmp_path)

@@ -94,7 +94,7 @@ def finetune(
     settings = dataclasses.replace(training, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size)
     dense = None if teacher is None else detector_of(finetune, teacher)
     methods = Methods(weights=weights, distill=distill)
-    methods.check(settings)
+    methods.check(settings, family_of(start))
     with context_of(
         finetune, start, data, image_size=size, batch_size=settings.batch_size, seed=settings.seed,
         device=settings.device,

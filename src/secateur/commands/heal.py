@@ -42,10 +42,10 @@ def heal(options: HealOptions) -> Summary:
     from secateur.compression.heal import UNLABELLED
     from secateur.compression.measuring import usable_size
     from secateur.data.config import pictures
-    from secateur.distillation.teacher import teacher_file
     from secateur.families.context import Context, known_data
     from secateur.families.family import family_of
     from secateur.families.loading import load_checkpoint
+    from secateur.families.teacher import teacher_file
     from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
 

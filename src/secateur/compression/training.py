@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from secateur.compression.measuring import evaluator, val_settings
-from secateur.data.augment import Augmentation
-from secateur.data.batches import TrainBatches, train_batches
-from secateur.data.dataset import DetectionDataset
-from secateur.data.index import Index
+from secateur.data.batches import TrainBatches
 from secateur.distillation.settings import DistillSettings
-from secateur.distillation.teacher import check_distillation, distillation, find_teacher
 from secateur.errors import UserError
+from secateur.evaluation.settings import ValSettings
 from secateur.families.context import Context, as_one_class, known_data
-from secateur.families.detection.split import index_of
-from secateur.families.family import family_of
-from secateur.families.reading import DataSet, Split
+from secateur.families.detection.split import DetectionSplit
+from secateur.families.family import Family, family_of
+from secateur.families.reading import DataSet, Reading, Split
 from secateur.families.starting import for_classes, keeps_its_head
-from secateur.families.yolov5.model import Detector
+from secateur.families.teacher import find_teacher, note_other_names
 from secateur.networks.checkpoint import Checkpoint, Stage
 from secateur.report.pictures import draw_data, draw_results
 from secateur.sparsity.hold import HoldMasks
 from secateur.sparsity.penalties import check_penalties, penalty_hooks
 from secateur.sparsity.settings import SparsifySettings, WeightSettings
 from secateur.sparsity.weights import WeightPruning, check_weight_pruning
+from secateur.training.batches import Batches
 from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.loop import FitResult, fit
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
 from secateur.training.state import Subject, has_state
+from secateur.training.task import check_strides, largest_stride
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,18 @@ class Methods:
         """Whether weights are zeroed, or their zeros held."""
         return self.weights.target_sparsity > 0 or self.weights.lock_zeros
 
-    def check(self, settings: TrainSettings) -> None:
+    def check(self, settings: TrainSettings, family: Family) -> None:
         """Looks up every name and range before anything is written.
+
+        Args:
+            family: of the network that is trained.
 
         Raises:
             UserError: an unknown name, a target that its pattern cannot give, a cool-down as long as the training.
         """
         if self.sparsify is not None:
             check_penalties(self.sparsify, settings)
-        check_distillation(self.distill)
+        family.check_distillation(self.distill)
         if self.weights.target_sparsity > 0:
             check_weight_pruning(self.weights, settings.epochs)
 
@@ -89,7 +93,7 @@ class Methods:
         return hooks
 
     def distillation(
-        self, start: Checkpoint, student: Detector, settings: TrainSettings, dense: Checkpoint | None
+        self, start: Checkpoint, student: nn.Module, settings: TrainSettings, dense: Checkpoint | None
     ) -> tuple[list[Term], list[Hook]]:
         """Loss terms of the distillation, if any; the teacher is `--teacher`, or `dense`, or what `start` came from."""
         if not self.distill.distill:
@@ -97,35 +101,36 @@ class Methods:
         teacher = dense
         if teacher is None or self.distill.teacher:
             teacher = find_teacher(self.distill, start, zeroing=self.prunes_weights)
-        return distillation(self.distill, student, teacher, start, settings)
+        note_other_names(start, teacher)
+        imitate = family_of(start).distillation(self.distill, student, start, teacher, settings)
+        return [imitate], [imitate]
 
 
 def training_batches(
-    index: Index, settings: TrainSettings, stride: int, context: Context, *, channels: int = 3
-) -> TrainBatches:
-    """Shuffled, augmented batches of this process's share of an index, of images of so many channels."""
+    split: Split, settings: TrainSettings, network: nn.Module, context: Context, *, channels: int = 3
+) -> Batches:
+    """Shuffled, augmented batches of this process's share of a split, of images of so many channels.
+
+    Raises:
+        UserError: the processes cannot share a batch.
+    """
     rank, world = rank_and_world()
     if settings.batch_size % world:
         raise UserError(f"--batch-size {settings.batch_size} is not a multiple of the {world} processes.")
-    dataset = DetectionDataset(
-        index,
-        settings.image_size,
-        augmentation=Augmentation.from_hyp(dataclasses.asdict(settings.hyp)),
-        rectangular=settings.rect,
-        pad=0.0,
-        batch_size=settings.batch_size,
-        stride=stride,
-        seed=settings.seed,
-        channels=channels,
-    )
-    return train_batches(
-        dataset,
-        settings.batch_size // world,
-        seed=settings.seed,
-        workers=settings.workers,
-        rank=rank,
-        world=world,
-        pin=context.device.type == "cuda",
+    return split.shuffled(
+        Reading(
+            settings.image_size,
+            settings.batch_size // world,
+            seed=settings.seed,
+            workers=settings.workers,
+            channels=channels,
+            augmentation=settings.hyp,
+            rect=settings.rect,
+            stride=largest_stride(network) or 1,
+            rank=rank,
+            world=world,
+            pin=context.device.type == "cuda",
+        )
     )
 
 
@@ -153,23 +158,20 @@ def contents(splits: Mapping[str, Split]) -> dict[str, str]:
 
 def can_be_trained(checkpoint: Checkpoint) -> bool:
     """Whether there is a loss for networks of this kind."""
-    return isinstance(checkpoint.build(), Detector)
+    return family_of(checkpoint).knows("loss")
 
 
 def check_trainable(checkpoint: Checkpoint, done: str) -> None:
-    """Refuses a network for which there is no loss.
+    """Refuses a network whose family has no loss or reads no data.
 
     Args:
-        done: what would be done with it, for the error: "trained", "healed".
+        done: what would be done with it, for the error: "trained".
 
     Raises:
-        UserError: there is none.
+        UserError: naming the family and what it lacks.
     """
-    if not can_be_trained(checkpoint):
-        raise UserError(
-            f"Networks of the kind '{checkpoint.architecture.kind}' cannot be {done}: they have no loss here; leave "
-            "the step out."
-        )
+    for verb in ("loss", "split"):
+        family_of(checkpoint).require(verb, done)
 
 
 def train_checkpoint(
@@ -196,32 +198,32 @@ def train_checkpoint(
             training to resume whose classes or data were others.
     """
     check_trainable(start, "trained")
-    methods, given = methods or Methods(), start
+    methods, given, family = methods or Methods(), start, family_of(start)
     start, data, single = for_training(start, context.require_data("A training"), single_cls=settings.single_cls)
-    detector = start.build()
-    assert isinstance(detector, Detector)
-    settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single)
-    splits = {name: family_of(start).split(data, name) for name in ("train", "val")}
-    train_index = index_of(splits["train"], "A training")
-    stride, channels = int(max(detector.strides)), start.architecture.channels
-    batches = training_batches(train_index, settings, stride, context, channels=channels)
+    network, hyp = start.build(), settings.hyp.completed(family.hyp)
+    settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single, hyp=hyp)
+    check_strides(network, settings)
+    splits = {name: family.split(data, name) for name in ("train", "val")}
+    batches = training_batches(splits["train"], settings, network, context, channels=start.architecture.channels)
     rank, _ = rank_and_world()
-    if rank == 0:
-        draw_data(folder, train_index, batches, dict(data.names))
+    shown = splits["train"]
+    if rank == 0 and isinstance(shown, DetectionSplit) and isinstance(batches, TrainBatches):
+        draw_data(folder, shown.index, batches, dict(data.names))
     stage = Stage(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
-    hooks = methods.hooks(start, settings, len(train_index.files))
-    terms, more = methods.distillation(start, detector, settings, context.dense)
+    hooks = methods.hooks(start, settings, len(splits["train"]))
+    terms, more = methods.distillation(start, network, settings, context.dense)
     result = fit(
-        detector,
+        network,
         batches,
         settings,
+        task=family,
         folder=folder,
         hooks=[*more, *hooks],
         terms=terms,
-        evaluate=evaluator(splits["val"], val_settings(context, single_cls=single)),
+        evaluate=evaluator(splits["val"], val_settings(context, single_cls=single)) if family.knows("evaluate") else None,
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
-        index=train_index,
+        split=splits["train"],
         subject=Subject(start.names, contents(splits), given.names),
     )
     if rank == 0:

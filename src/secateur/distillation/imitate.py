@@ -1,95 +1,104 @@
-"""Distillation as a loss term of the training loop: runs the teacher beside the student and asks every method."""
+"""Distillation as a loss term of the training loop: runs the teacher on the student's images, asks every method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from secateur.distillation.losses import DISTILLATIONS, Imitation, View
-from secateur.distillation.pairing import anchor_order, check_pair, neck_channels
+from secateur.distillation.methods import Method, Views
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
-from secateur.families.yolov5.loss import DetectionLoss
-from secateur.families.yolov5.model import Detector
 from secateur.training.distributed import sum_over_processes, world_size
 from secateur.training.hooks import Hook
-from secateur.training.hyp import Hyp
-from secateur.training.optimization.precision import full_precision
+from secateur.training.optimization.precision import full_precision, outputs_in_full_precision
 from secateur.training.run import TrainingRun
+
+
+@runtime_checkable
+class _Folds(Protocol):
+    """A network that makes a faster copy of itself."""
+
+    def fused(self) -> Any:
+        """A copy in eval mode, without gradients, whose norms are folded where that can be."""
+
+
+def teaching(network: nn.Module) -> nn.Module:
+    """A copy of a network to teach with: in eval mode, without gradients, norms folded where it can do that."""
+    if isinstance(network, _Folds):
+        folded: nn.Module = network.fused().eval()
+        return folded
+    return copy.deepcopy(network).eval().requires_grad_(False)
 
 
 class Imitate(Hook):
     """A term, and the hook that tells the term where the training is: give it to `fit` as both.
 
-    The teacher is a copy with BatchNorm folded in, in eval mode, without gradients; it sees the student's images under
-    the student's autocast. It is no part of the student, so neither the optimizer nor a checkpoint holds it. All is a
-    function of the step; a resumed training continues as if it had not stopped.
+    The teacher is a copy in eval mode, without gradients; it sees the student's images under the student's autocast. It
+    is no part of the student, so neither the optimizer nor a checkpoint holds it. All is a function of the step; a
+    resumed training continues as if it had not stopped.
 
     Args:
-        student: the very detector that is trained; its anchors are read when they are needed, after AutoAnchor.
+        student: the very network that is trained.
         teacher: left as it is.
-        name: of the teacher, for messages.
-        plan, teacher_plan: of the two checkpoints; `features` needs them where the student was cut.
-
-    Raises:
-        UserError: an unknown method, or a teacher that does not fit.
+        methods: what is compared.
+        heads: names of the layers of the student's head and of the teacher's, whose inputs are features.
+        channels: of the teacher's features, for each layer, those that answer to the student's, see `fed_channels`.
     """
 
     def __init__(
         self,
         settings: DistillSettings,
-        student: Detector,
-        teacher: Detector,
-        hyp: Hyp,
-        image_size: int,
+        student: nn.Module,
+        teacher: nn.Module,
+        methods: Sequence[Method],
         *,
-        name: str = "",
-        plan: Mapping[str, Any] | None = None,
-        teacher_plan: Mapping[str, Any] | None = None,
+        heads: tuple[Sequence[str], Sequence[str]] = ((), ()),
+        channels: tuple[Tensor, ...] = (),
     ) -> None:
-        kinds = [DISTILLATIONS[method] for method in settings.methods]
-        check_pair(student, teacher, name)
-        self.settings, self.student = settings, student
-        detection = DetectionLoss(student, hyp, image_size)
-        self.methods: list[Imitation] = [kind(settings, detection) for kind in kinds]
+        self.settings, self.student, self.methods = settings, student, tuple(methods)
         self.needs_features = any(method.features for method in self.methods)
-        self.channels: tuple[Tensor, ...] = ()
-        if self.needs_features:
-            self.channels = neck_channels(student, teacher, plan, teacher_plan)
-        self.teacher = teacher.fused().eval()
+        self.heads, self.channels = heads if self.needs_features else ((), ()), channels
+        self.teacher = teaching(teacher)
         self.run: TrainingRun | None = None
         self._placed = False
-        self._orders: tuple[Tensor, ...] = ()
-        self._seen: list[Tensor] = []
-        self._taught: list[Tensor] = []
+        self._seen: dict[str, Tensor] = {}
+        self._taught: dict[str, Tensor] = {}
         self._precision: torch.dtype | None = None
-        if self.needs_features:
-            self.teacher.head.register_forward_pre_hook(lambda _, inputs: self._taught.extend(inputs[0]))
+        for name in self.heads[1]:
+            self._note(self.teacher.get_submodule(name), name, self._taught)
 
     def start(self, run: TrainingRun) -> None:
         """Begins to watch the student; the loop takes the watch off at the end of the training."""
-        self.run, self.student = run, run.detector
-        run.handles.append(self.watch(run.detector))
+        self.run, self.student = run, run.network
+        run.handles += self.watch(run.network)
 
-    def watch(self, student: Detector) -> RemovableHandle:
+    def watch(self, student: nn.Module) -> list[RemovableHandle]:
         """Notes, in every forward pass with gradients, the precision and, where needed, what feeds the head."""
-        head = student.head
 
         # A plain function: a copy of the student then carries a reference to it and not a copy of all it knows.
-        def see(module: nn.Module, inputs: tuple[list[Tensor]]) -> None:
-            if module is not head or not torch.is_grad_enabled():
-                return
-            kind = inputs[0][0].device.type
-            self._precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-            if self.needs_features:
-                self._seen = list(inputs[0])
+        def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if module is student and torch.is_grad_enabled():
+                kind = next(leaf for leaf in inputs if isinstance(leaf, Tensor)).device.type
+                self._precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
-        return head.register_forward_pre_hook(see)
+        layers = [self._note(student.get_submodule(name), name, self._seen, grad=True) for name in self.heads[0]]
+        return [student.register_forward_pre_hook(see), *layers]
+
+    @staticmethod
+    def _note(layer: nn.Module, name: str, notes: dict[str, Tensor], *, grad: bool = False) -> RemovableHandle:
+        """Notes what a layer reads, its channels in dimension 1; with `grad` only in passes with gradients."""
+
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if module is layer and (not grad or torch.is_grad_enabled()):
+                notes[name] = inputs[0].movedim(-1, 1) if isinstance(layer, nn.Linear) else inputs[0]
+
+        return layer.register_forward_pre_hook(note)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing that changes; the options, so that a resumption with others is noticed."""
@@ -115,9 +124,9 @@ class Imitate(Hook):
         epochs = self.run.iteration / self.run.schedule.batches
         return min(epochs / self.settings.distill_warmup, 1.0)
 
-    def __call__(self, raw: Sequence[Tensor], targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of all methods times the total batch size, and its parts (detached, with all factors but that)."""
-        batch = sum_over_processes(raw[0].new_tensor(float(len(images)), dtype=torch.float32))
+        batch = sum_over_processes(images.new_tensor(float(len(images)), dtype=torch.float32))
         view = self.view(raw, targets, images, len(images) / batch)
         ramp, parts = self.ramp(), dict[str, Tensor]()
         for method in self.methods:
@@ -128,12 +137,12 @@ class Imitate(Hook):
         total = torch.stack(list(parts.values())).sum() * (batch * world_size())
         return total, {name: value.detach() for name, value in parts.items()}
 
-    def view(self, raw: Sequence[Tensor], targets: Tensor, images: Tensor, share: Tensor) -> View:
+    def view(self, raw: Any, targets: Tensor, images: Tensor, share: Tensor) -> Views:
         """What the methods compare; nothing of it is kept afterwards."""
         self._place(images)
-        seen, self._seen = self._seen, []
-        if self.needs_features and not seen:
+        if not self._seen.keys() >= set(self.heads[0]):
             raise RuntimeError("Imitate.watch(student) has to come before the student's forward pass")
+        seen = [self._seen.pop(name) for name in self.heads[0]]
         kind, precision = images.device.type, self._precision
         with torch.no_grad():
             if precision is None:
@@ -141,19 +150,34 @@ class Imitate(Hook):
             else:
                 with torch.autocast(kind, dtype=precision):
                     taught = self.teacher(images)
-        features, self._taught = self._taught, []
-        theirs = full_precision(self.teacher.head.anchors)
-        pairs = zip(features, self.channels, strict=True)
-        return View(
-            student=tuple(full_precision(level) for level in raw),
-            teacher=tuple(full_precision(level[:, order]) for level, order in zip(taught, self._orders, strict=True)),
-            student_anchors=full_precision(self.student.head.anchors),
-            teacher_anchors=torch.stack([a[order] for a, order in zip(theirs, self._orders, strict=True)]),
-            targets=targets.to(theirs.dtype),
-            share=share,
-            student_features=tuple(full_precision(level) for level in seen),
-            teacher_features=tuple(full_precision(level[:, channels]) for level, channels in pairs),
+        pairs = zip((self._taught.pop(name) for name in self.heads[1]), self.channels, strict=True)
+        return self.views(
+            raw,
+            taught,
+            targets,
+            share,
+            tuple(full_precision(level) for level in seen),
+            tuple(full_precision(level[:, channels]) for level, channels in pairs),
         )
+
+    def views(
+        self,
+        raw: Any,
+        taught: Any,
+        targets: Tensor,
+        share: Tensor,
+        seen: tuple[Tensor, ...] = (),
+        features: tuple[Tensor, ...] = (),
+    ) -> Views:
+        """The outputs, and what feeds the head, as the methods read them; a family may add what its methods need."""
+        student, teacher = outputs_in_full_precision(raw), outputs_in_full_precision(taught)
+        return Views(student, teacher, targets, share, seen, features)
+
+    def compare(self, raw: Any, taught: Any, images: Tensor) -> Tensor:
+        """The loss of the outputs alone, without factors: what is measured on images that are held out."""
+        view = self.views(raw, taught, images.new_zeros((0, 6)), images.new_ones(()))
+        parts = [value for method in self.methods if not method.features for value in method(view).values()]
+        return torch.stack(parts).sum()
 
     def _place(self, images: Tensor) -> None:
         """Brings the teacher to the images' device and layout before its first batch."""
@@ -163,6 +187,4 @@ class Imitate(Hook):
         if images.is_contiguous(memory_format=torch.channels_last):
             self.teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = tuple(channels.to(images.device) for channels in self.channels)
-        pairs = zip(full_precision(self.student.head.anchors), self.teacher.head.anchors, strict=True)
-        self._orders = tuple(anchor_order(mine, theirs) for mine, theirs in pairs)
         self._placed = True

@@ -1,23 +1,36 @@
-"""Which parts of a teacher answer to which of a student: anchors and channels; and whether the two fit at all."""
+"""Whether a teacher fits a student, and which channels of the teacher's answer to the student's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.families.yolov5.model import Detector
+from secateur.networks.architecture import Architecture
 from secateur.networks.classes import moved_class
 from secateur.pruning.graph import Bools, ChannelGraph, trace
 from secateur.pruning.plan import Plan
 
 
-def check_pair(student: Detector, teacher: Detector, name: str = "") -> None:
-    """Refuses a teacher whose outputs cannot be compared with the student's; widths, depths and anchors may differ.
+class Described(Protocol):
+    """A checkpoint, or a network that says what it is built from."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def nc(self) -> int: ...
+    @property
+    def names(self) -> dict[int, str]: ...
+    @property
+    def strides(self) -> tuple[float, ...]: ...
+
+
+def check_pair(student: Described, teacher: Described, name: str = "") -> None:
+    """Refuses a teacher whose outputs cannot be compared with the student's; widths and depths may differ.
 
     Args:
         name: of the teacher, for the message.
@@ -26,64 +39,55 @@ def check_pair(student: Detector, teacher: Detector, name: str = "") -> None:
         UserError: naming what differs.
     """
     title = f"The teacher {name}" if name else "The teacher"
+    if teacher.architecture.kind != student.architecture.kind:
+        raise UserError(
+            f"{title} is of the family '{teacher.architecture.kind}' and the student of "
+            f"'{student.architecture.kind}'; give the network that the student was cut from as --teacher."
+        )
     if teacher.nc != student.nc:
         raise UserError(
-            f"{title} knows {_count(teacher.nc, 'class', 'classes')} but the data set has {student.nc}; "
-            "give --teacher a detector that was trained on these classes."
+            f"{title} knows {teacher.nc} {'class' if teacher.nc == 1 else 'classes'} but the data set has "
+            f"{student.nc}; give --teacher a network that was trained on these classes."
         )
     moved = moved_class(teacher.names, student.names)
     if moved is not None:
         label, place, other = moved
         raise UserError(
             f"{title} has class {label} as number {place}, the data set as number {other}; "
-            "give --teacher a detector that was trained on the classes in this order."
+            "give --teacher a network that was trained on the classes in this order."
         )
     if teacher.architecture.channels != student.architecture.channels:
         raise UserError(
             f"{title} reads images of {teacher.architecture.channels} channels and the student of "
-            f"{student.architecture.channels}; give --teacher a detector for the same images."
+            f"{student.architecture.channels}; give --teacher a network for the same images."
         )
     if teacher.strides != student.strides:
         raise UserError(
             f"{title} predicts at strides {_list(teacher.strides)} and the student at {_list(student.strides)}; "
-            "give --teacher a detector with the same levels."
-        )
-    if teacher.na != student.na:
-        raise UserError(
-            f"{title} has {_count(teacher.na, 'anchor', 'anchors')} a level and the student {student.na}; "
-            "give --teacher a detector with as many."
+            "give --teacher a network with the same levels."
         )
 
 
-def anchor_order(student: Tensor, teacher: Tensor) -> Tensor:
-    """For each of the student's anchors of a level [na, 2] the teacher's [na, 2] that is most like it: int64 [na].
-
-    The closest pair, by the ratios of their sides, is taken first, then the closest of the rest, and so on.
-    """
-    distance = (student.log()[:, None] - teacher.log()[None]).square().sum(2).cpu()
-    order = torch.empty(len(student), dtype=torch.int64)
-    for _ in range(len(student)):
-        row, column = divmod(int(distance.argmin()), len(teacher))
-        order[row] = column
-        distance[row], distance[:, column] = torch.inf, torch.inf
-    return order.to(student.device)
-
-
-def neck_channels(
-    student: Detector, teacher: Detector, plan: Mapping[str, Any] | None, teacher_plan: Mapping[str, Any] | None = None
+def fed_channels(
+    student: nn.Module,
+    teacher: nn.Module,
+    heads: tuple[Sequence[str], Sequence[str]],
+    plan: Mapping[str, Any] | None,
+    teacher_plan: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, ...]:
-    """For each level the channels of the teacher's head input that the student's head input consists of, int64 [c].
+    """For each layer of the head the channels of the teacher's input that the student's input consists of, int64 [c].
 
     Both plans speak of the dense network that the two came from, so a teacher that was cut itself works too.
 
     Args:
+        heads: names of the layers (convolutions, linear) of the student's head and of the teacher's, in one order.
         plan: of the student's checkpoint; None: it has all channels of the teacher.
         teacher_plan: of the teacher's checkpoint; None: it is the dense network.
 
     Raises:
         UserError: the student was not cut from this teacher.
     """
-    inputs = [f"model.{len(teacher.model) - 1}.m.{level}.weight" for level in range(teacher.nl)]
+    inputs = [f"{layer}.weight" for layer in heads[1]]
     widths = [int(teacher.get_parameter(name).shape[1]) for name in inputs]
     kept = [np.arange(width) for width in widths]
     if plan is not None:
@@ -93,13 +97,13 @@ def neck_channels(
         for level, name in enumerate(inputs):
             if name in units:  # else none of its channels can be cut
                 kept[level] = np.flatnonzero(alive[units[name]])
-    for level, channels in enumerate(kept):
-        width = int(student.head.m[level].get_parameter("weight").shape[1])
+    for layer, channels, whole in zip(heads[0], kept, widths, strict=True):
+        width = int(student.get_parameter(f"{layer}.weight").shape[1])
         if len(channels) != width:
             raise UserError(
-                f"--distill features compares the channels that a cut kept, but the student has {width} channels at "
-                f"level {level} where {len(channels)} of this teacher's {widths[level]} remain; give the detector that "
-                "it was cut from as --teacher, or use another --distill."
+                f"--distill features compares the channels that a cut kept, but the student has {width} channels "
+                f"before {layer} and {len(channels)} of this teacher's {whole} remain; give the network that it was "
+                "cut from as --teacher, or use another --distill."
             )
     return tuple(torch.from_numpy(channels) for channels in kept)
 
@@ -124,10 +128,6 @@ def _units_kept(graph: ChannelGraph, plan: Mapping[str, Any], base: Mapping[str,
     alive |= ~planned
     alive[-1] = True
     return alive
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _list(strides: tuple[float, ...]) -> str:

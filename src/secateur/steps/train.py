@@ -90,16 +90,21 @@ class TrainingStep(Step):
         """Methods and hyper-parameters by name, and a teacher that fits."""
         from secateur.compression.training import check_trainable
         from secateur.data.images import check_image_channels
-        from secateur.distillation.pairing import check_pair
+        from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint
+        from secateur.training.task import check_strides
 
-        context.require_data("A training")
         check_trainable(checkpoint, "trained")
+        context.require_data("A training")
+        family = family_of(checkpoint)
         check_image_channels(checkpoint.architecture.channels)
-        self.methods().check(self.settings())
+        check_strides(checkpoint.build(), self.train)
+        settings = self.settings()
+        settings.hyp.read(family.hyp)
+        self.methods().check(settings, family)
         teacher = self.distillation.teacher
         if teacher:
-            check_pair(checkpoint.build(), load_checkpoint(teacher).build(), teacher)
+            family.check_teacher(checkpoint, load_checkpoint(teacher), teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """Trains; goes on where an interrupted training of the same folder was."""

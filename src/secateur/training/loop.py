@@ -38,6 +38,7 @@ class FitResult:
     metrics: dict[str, float]
     epochs: int  # that were trained; fewer than asked for when it stopped early
     rows: tuple[Row, ...]
+    best_fitness: float = -1.0  # of the best epoch; under 0 where nothing was evaluated
 
 
 def fit(
@@ -103,7 +104,13 @@ def fit(
         best_file, last_file = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
         record = session.record
         return FitResult(
-            best_file, last_file, record.best_epoch, record.best_metrics, epochs=run.epoch, rows=tuple(run.log.rows)
+            best_file,
+            last_file,
+            record.best_epoch,
+            record.best_metrics,
+            epochs=run.epoch,
+            rows=tuple(run.log.rows),
+            best_fitness=record.best_fitness,
         )
 
 

@@ -30,7 +30,7 @@ from secateur.training.results import LossMeter, RunLog, diverged
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import Subject, random_state, read_state, set_random_state, write_state
-from secateur.training.task import Task, check_multi_scale
+from secateur.training.task import Task, check_strides
 
 # Options that may change between a kill and the resumption without changing what is computed.
 FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device", "wait_minutes")
@@ -258,7 +258,7 @@ def open_session(
     torch.manual_seed(settings.seed + accelerator.process_index)
     log = RunLog(folder, accelerator)
     frozen = frozen_parameters(network, settings.freeze)
-    check_multi_scale(network, settings)
+    check_strides(network, settings)
     # Order matters: place, what the family changes, then the copies and optimizers that hold on to the tensors.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]

@@ -49,14 +49,15 @@ def largest_stride(network: nn.Module) -> int | None:
     return int(max(network.strides)) if isinstance(network, WithStrides) and network.strides else None
 
 
-def check_multi_scale(network: nn.Module, settings: TrainSettings) -> None:
-    """Refuses images of changing size for a network that does not say which sizes it takes.
+def check_strides(network: nn.Module, settings: TrainSettings) -> None:
+    """Refuses what goes by strides for a network that does not say of which numbers its image sides are multiples.
 
     Raises:
-        UserError: it has no strides.
+        UserError: naming the option.
     """
-    if settings.multi_scale and largest_stride(network) is None:
+    asked = [name for name in ("multi_scale", "rect") if getattr(settings, name)]
+    if asked and largest_stride(network) is None:
         raise UserError(
-            f"Option multi_scale changes the image size by strides, and a {type(network).__name__} names none; leave "
-            "it out."
+            f"Option {asked[0]} sizes images in multiples of a stride, and a {type(network).__name__} names no "
+            "strides; leave it out."
         )

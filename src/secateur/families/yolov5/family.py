@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.distillation.pairing import check_pair
+from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
@@ -18,6 +20,8 @@ from secateur.families.reading import Split
 from secateur.families.summary import Row
 from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.distillation import DISTILLATIONS
+from secateur.families.yolov5.distillation.imitate import ImitateHead, check_heads, head_layers
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.stock import read_stock
@@ -41,6 +45,7 @@ class YOLOv5Family(DetectionFamily):
     architecture = YOLOv5
     fallback = True
     hyp = YOLOv5Hyp
+    imitated = "raw"
 
     def reads(self, file: Path) -> bool:
         """PyTorch's own suffixes."""
@@ -124,6 +129,35 @@ class YOLOv5Family(DetectionFamily):
             ratio = settings.hyp.read(YOLOv5Hyp).anchor_t
             return [str(fit_anchors_(network, split.index, settings.image_size, ratio, settings.seed))]
         return [NEUTRAL_ANCHORS] if pending else []
+
+    def head(self, network: nn.Module) -> tuple[str, ...]:
+        """The convolutions of the levels."""
+        assert isinstance(network, Detector)
+        return head_layers(network)
+
+    def check_teacher(self, student: Checkpoint, teacher: Checkpoint, name: str = "") -> None:
+        """Classes, levels, and the number of anchors."""
+        check_pair(student, teacher, name)  # before anything is built of another family's
+        check_heads(student.build(), teacher.build(), name)
+
+    def check_distillation(self, settings: DistillSettings) -> None:
+        """The losses of this head."""
+        for name in settings.methods:
+            DISTILLATIONS[name]
+
+    def distillation(
+        self,
+        settings: DistillSettings,
+        network: nn.Module,
+        start: Checkpoint,
+        teacher: Checkpoint,
+        train: TrainSettings,
+    ) -> ImitateHead:
+        """The losses of this head, with the gains of the training's hyper-parameters and image size."""
+        assert isinstance(network, Detector)
+        hyp = train.hyp.read(YOLOv5Hyp)
+        plans = {"plan": start.plan, "teacher_plan": teacher.plan}
+        return ImitateHead(settings, network, teacher.build(), hyp, train.image_size, name=settings.teacher, **plans)
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""

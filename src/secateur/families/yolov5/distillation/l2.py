@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.distillation.losses import DISTILLATIONS, Imitation, View
+from secateur.families.yolov5.distillation import DISTILLATIONS, Imitation, View
 
 
 @DISTILLATIONS.register("l2")

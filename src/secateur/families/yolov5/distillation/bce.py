@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from secateur.distillation.losses import DISTILLATIONS, Imitation, View
+from secateur.families.yolov5.distillation import DISTILLATIONS, Imitation, View
 from secateur.families.yolov5.loss import complete_iou
 from secateur.training.distributed import sum_over_processes
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from law_subjects import Subject, detector_named, enliven, subject_named
-from secateur.distillation.imitate import Imitate
-from secateur.distillation.pairing import anchor_order, check_pair, neck_channels
+from secateur.distillation.pairing import fed_channels
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.yolov5.distillation.imitate import ImitateHead, anchor_order, check_heads, head_layers
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.pruning.depth import removal_of, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask
-from secateur.training.hyp import Hyp
 from toy_training import toy_detector
+
+
+def neck_channels(student: Detector, teacher: Detector, *plans: Any) -> tuple[torch.Tensor, ...]:
+    return fed_channels(student, teacher, (head_layers(student), head_layers(teacher)), *plans)
+
 
 NO_TARGETS = torch.zeros(0, 6)
 EMIT = ("model.8.cv3.conv", "model.4.conv")  # what the toy's head reads
@@ -36,11 +42,11 @@ def subject() -> Subject:
 
 
 def feature_loss(subject: Subject, teacher: Detector, student: Detector, plan: Plan, base: Plan | None = None) -> float:
-    imitate = Imitate(
+    imitate = ImitateHead(
         DistillSettings("features", distill_feature_weight=1.0),
         student,
         teacher,
-        Hyp(),
+        YOLOv5Hyp(),
         subject.size,
         plan=plan.to_dict(),
         teacher_plan=base.to_dict() if base else None,
@@ -121,7 +127,7 @@ def test_blocks_that_went_before_the_channels_make_no_difference(subject: Subjec
 
 def test_features_of_another_network_are_refused(subject: Subject) -> None:
     student = cut(subject.detector, subject.graph, subject.random_plan(1))
-    with pytest.raises(UserError, match=r"--distill features compares .* give the detector that it was cut from"):
+    with pytest.raises(UserError, match=r"--distill features compares .* give the network that it was cut from"):
         neck_channels(student, subject.detector, None)
     with pytest.raises(UserError, match="--distill features compares"):
         neck_channels(student, subject.detector, subject.random_plan(2).to_dict())
@@ -151,11 +157,11 @@ def test_teachers_that_do_not_fit_are_refused_with_a_sentence() -> None:
         }
         for sentence, (config, classes) in cases.items():
             with pytest.raises(UserError, match=sentence):
-                check_pair(student, detector_of(config, classes), "T")
+                check_heads(student, detector_of(config, classes), "T")
         two = detector_of("yolov5n", ("a", "b", "c"), [[10, 13, 16, 30], [30, 61, 62, 45], [116, 90, 156, 198]])
         with pytest.raises(UserError, match="has 2 anchors a level and the student 3"):
-            check_pair(student, two, "T")
-        check_pair(student, detector_of("yolov5s", ("a", "b", "c")), "T")
+            check_heads(student, two, "T")
+        check_heads(student, detector_of("yolov5s", ("a", "b", "c")), "T")
 
 
 def test_the_teachers_anchors_come_in_the_students_order() -> None:
@@ -168,7 +174,7 @@ def test_the_teachers_anchors_come_in_the_students_order() -> None:
         for layer in head.m:
             for tensor in layer.parameters():
                 tensor.copy_(tensor.unflatten(0, (3, -1))[order].flatten(0, 1))
-    imitate = Imitate(DistillSettings("l2+bce"), detector, teacher, Hyp(), 64)
+    imitate = ImitateHead(DistillSettings("l2+bce"), detector, teacher, YOLOv5Hyp(), 64)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     _, parts = imitate(detector(images), NO_TARGETS, images)
     assert all(float(value) == pytest.approx(0, abs=1e-4) for value in parts.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 
 from law_subjects import detector_named
-from secateur.distillation.imitate import Imitate
-from secateur.distillation.losses import DISTILLATIONS, View
-from secateur.distillation.losses.features import standardised
+from secateur.distillation.methods import standardised
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.families.yolov5.distillation import DISTILLATIONS, View
+from secateur.families.yolov5.distillation.imitate import ImitateHead
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss, complete_iou
-from secateur.training.hyp import Hyp
 from toy_training import ToyBatches
 
 OUTPUTS = ("bce", "kl", "l2", "softmax")
@@ -36,13 +37,18 @@ def view_of(seed: int = 0, equal: bool = False, batch: int = 2) -> View:
     other = anchors if equal else anchors * (0.5 + torch.rand(anchors.shape, generator=generator))
     targets = ToyBatches(size=batch).whole(0, seed).targets
     return View(
-        tuple(level.requires_grad_() for level in student), tuple(teacher), anchors, other, targets, torch.tensor(1.0)
+        student=tuple(level.requires_grad_() for level in student),
+        teacher=tuple(teacher),
+        student_anchors=anchors,
+        teacher_anchors=other,
+        targets=targets,
+        share=torch.tensor(1.0),
     )
 
 
 @cache
 def detection_loss() -> DetectionLoss:
-    return DetectionLoss(detector_named("yolov5n"), Hyp(), 320)
+    return DetectionLoss(detector_named("yolov5n"), YOLOv5Hyp(), 320)
 
 
 def parts_of(name: str, view: View, temperature: float = 0.0) -> dict[str, Tensor]:
@@ -154,8 +160,8 @@ def test_softmax_pulls_boxes_to_the_label_only_where_the_teacher_is_nearer() -> 
     view = view_of(3)
     sum(parts_of("softmax", view).values(), torch.zeros(())).backward()
     pulled = [level.grad[..., :4].abs().sum(-1) > 0 for level in view.student if level.grad is not None]
-    better = View(view.student, tuple(s.detach().clone() for s in view.student), *(view.student_anchors,) * 2,
-                  view.targets, view.share)  # fmt: skip
+    same = tuple(level.detach().clone() for level in view.student)
+    better = replace(view, teacher=same, teacher_anchors=view.student_anchors)
     assert float(parts_of("softmax", better)["d_box"].detach()) == 0
     assert 0 < sum(int(level.sum()) for level in pulled) < sum(level.numel() for level in pulled)
 
@@ -196,7 +202,7 @@ def test_unknown_names_and_bad_numbers_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"Unknown distillation 'huber'; choose one of bce, features, kl, l2, raw, softmax\."
     ):
-        Imitate(DistillSettings("huber"), detector, detector, Hyp(), 64)
+        ImitateHead(DistillSettings("huber"), detector, detector, YOLOv5Hyp(), 64)
     with pytest.raises(UserError, match=r"--distill-weight is -1"):
         DistillSettings("l2", distill_weight=-1)
     with pytest.raises(UserError, match="empty name"):

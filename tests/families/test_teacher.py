@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from law_subjects import Subject
+from secateur.compression.training import Methods
 from secateur.distillation.settings import DistillSettings
-from secateur.distillation.teacher import check_distillation, distillation, find_teacher
 from secateur.errors import UserError
+from secateur.families.family import family_of
+from secateur.families.teacher import find_teacher
 from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.surgery import cut
@@ -46,7 +48,7 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
         find_teacher(DistillSettings("bce"), dense)
     assert find_teacher(DistillSettings("bce"), pruned(str(file))).training == {"mark": 1}
     assert find_teacher(DistillSettings("bce", teacher=str(file)), pruned("")).training == {"mark": 1}
-    with pytest.raises(UserError, match="does not say which detector it was pruned from; give that one as --teacher"):
+    with pytest.raises(UserError, match="does not say which network it was pruned from; give that one as --teacher"):
         find_teacher(DistillSettings("bce"), pruned(""))
     with pytest.raises(UserError, match=r"gone\.safetensors that was pruned is not there any more"):
         find_teacher(DistillSettings("bce"), pruned(str(tmp_path / "gone.safetensors")))
@@ -55,32 +57,34 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
         find_teacher(DistillSettings("bce"), masked, zeroing=True)
 
 
-def test_terms_and_hooks_for_a_pruned_student() -> None:
+def test_a_term_that_is_its_hook_for_a_pruned_student() -> None:
     start, teacher = pruned(""), Checkpoint.of(subject().detector)
-    student = start.build()
-    assert distillation(DistillSettings(), student, teacher, start, TRAIN) == ([], [])
-    terms, hooks = distillation(DistillSettings("bce+features"), student, teacher, start, TRAIN)
+    student, family = start.build(), family_of(start)
+    assert Methods().distillation(start, student, TRAIN, teacher) == ([], [])
+    terms, hooks = Methods(distill=DistillSettings("bce+features")).distillation(start, student, TRAIN, teacher)
     assert len(terms) == 1 and terms[0] is hooks[0]
     with pytest.raises(UserError, match="Unknown distillation 'both'"):
-        distillation(DistillSettings("both"), student, teacher, start, TRAIN)
+        family.distillation(DistillSettings("both"), student, start, teacher, TRAIN)
 
 
 def test_names_of_methods_are_looked_up_before_anything_is_read() -> None:
-    check_distillation(DistillSettings("bce+features"))
+    family = family_of(subject().detector)
+    family.check_distillation(DistillSettings("bce+features"))
     with pytest.raises(UserError, match="Unknown distillation 'both'"):
-        check_distillation(DistillSettings("bce+both"))
+        family.check_distillation(DistillSettings("bce+both"))
 
 
 def test_other_classes(caplog: pytest.LogCaptureFixture) -> None:
     start = replace(pruned(""), names={0: "cell", 1: "dot", 2: "ring"})
     teacher = Checkpoint.of(subject().detector)
     other = Checkpoint.of(subject().detector, names={0: "cat", 1: "dog", 2: "cow"})
+    methods = Methods(distill=DistillSettings("bce"))
     with caplog.at_level(logging.WARNING, logger="secateur"):
-        distillation(DistillSettings("bce"), start.build(), teacher, start, TRAIN)
+        methods.distillation(start, start.build(), TRAIN, teacher)
         assert not caplog.records
-        distillation(DistillSettings("bce"), start.build(), other, start, TRAIN)
+        methods.distillation(start, start.build(), TRAIN, other)
     assert "calls its classes cat, dog, cow" in caplog.text
     five = Checkpoint.of(teacher.build_for(dict(enumerate("abcde"))))
     settings = DistillSettings("bce", teacher="five.pt")
     with pytest.raises(UserError, match=r"The teacher five\.pt knows 5 classes but the data set has 3"):
-        distillation(settings, start.build(), five, start, TRAIN)
+        family_of(start).distillation(settings, start.build(), start, five, TRAIN)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.distillation.losses import DISTILLATIONS
-from secateur.distillation.losses.l2 import SquaredOutputs
+from secateur.families.yolov5.distillation import DISTILLATIONS
+from secateur.families.yolov5.distillation.l2 import SquaredOutputs
 
 
 @DISTILLATIONS.register("kl")

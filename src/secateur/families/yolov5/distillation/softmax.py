@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.distillation.losses import DISTILLATIONS, Imitation, View
-from secateur.distillation.losses.bce import decode
+from secateur.families.yolov5.distillation import DISTILLATIONS, Imitation, View
+from secateur.families.yolov5.distillation.bce import decode
 from secateur.families.yolov5.loss import assign
 from secateur.training.distributed import sum_over_processes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.distillation.losses import DISTILLATIONS, Imitation, View
-from secateur.distillation.losses.bce import divergence
+from secateur.families.yolov5.distillation import DISTILLATIONS, Imitation, View
+from secateur.families.yolov5.distillation.bce import divergence
 
 BOX, OBJECTNESS, CLASS = 20.0, 10.0, 1.0
 FLOOR = 0.02

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from law_subjects import enliven
-from secateur.distillation.imitate import Imitate
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.distillation.imitate import ImitateHead
+from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.training.hooks import Hook
@@ -34,13 +35,13 @@ def lively(seed: int) -> Detector:
     return detector.train()
 
 
-def imitation(settings: DistillSettings, student: Detector, teacher: Detector | None = None) -> Imitate:
-    return Imitate(settings, student, teacher or lively(9), Hyp(), SETTINGS.image_size)
+def imitation(settings: DistillSettings, student: Detector, teacher: Detector | None = None) -> ImitateHead:
+    return ImitateHead(settings, student, teacher or lively(9), YOLOv5Hyp(), SETTINGS.image_size)
 
 
 def distilled(
     folder: Path, settings: DistillSettings, *more: Hook, seed: int = 0, resume: bool = False, epochs: int = 3
-) -> Imitate:
+) -> ImitateHead:
     student = lively(seed)
     imitate = imitation(settings, student)
     training = replace(SETTINGS, epochs=epochs, save_every_steps=2)
@@ -111,14 +112,14 @@ def test_nothing_of_a_step_outlives_it() -> None:
 def test_the_watch_ends_with_the_training_and_a_copy_of_the_student_carries_no_teacher(tmp_path: Path) -> None:
     class Copy(Hook):
         def after_step(self, run: TrainingRun) -> None:
-            assert len(run.network.head._forward_pre_hooks) == 1
+            assert len(run.network.head.m[0]._forward_pre_hooks) == 1
             self.copy = copy.deepcopy(run.network)
 
     twin = Copy()
     imitate = distilled(tmp_path, ALL, twin, epochs=1)
-    assert len(imitate.student.head._forward_pre_hooks) == 0
+    assert len(imitate.student.head.m[0]._forward_pre_hooks) == 0
     twin.copy(torch.rand(1, 3, 64, 64))
-    assert imitate._seen == []
+    assert imitate._seen == {}
     names = load_checkpoint(tmp_path / "weights" / "last.safetensors").tensors.keys()
     assert names == lively(0).state_dict().keys()
 
@@ -138,13 +139,13 @@ def test_warm_up_is_a_function_of_the_batch(tmp_path: Path) -> None:
         def start(self, run: TrainingRun) -> None:
             self.seen: list[float] = []
 
-    class Spy(Imitate):
+    class Spy(ImitateHead):
         def ramp(self) -> float:
             factors.seen.append(super().ramp())
             return factors.seen[-1]
 
     factors, student = Factors(), lively(0)
-    spy = Spy(DistillSettings("l2", distill_warmup=1.5), student, lively(9), Hyp(), 64)
+    spy = Spy(DistillSettings("l2", distill_warmup=1.5), student, lively(9), YOLOv5Hyp(), 64)
     training = replace(SETTINGS, epochs=2)
     fit(student, ToyBatches(count=4), training, folder=tmp_path, hooks=[factors, spy], terms=[spy])
     assert factors.seen == pytest.approx([n / 6 for n in range(6)] + [1.0, 1.0])
