@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from export_formats import FORMATS
+from export_formats import FORMATS, answered
 from secateur.data.config import load_data_config
 from secateur.data.index import Index, scan
 from secateur.deploy.exporters import EXPORTERS, export
@@ -48,7 +48,7 @@ def test_a_file_answers_as_the_detector_does(detector, files, way: str) -> None:
     assert predictor.image_size == (64, 96) and predictor.device == torch.device("cpu")
     images = torch.rand(5, 3, 64, 96)
     settings = NmsSettings(conf=0.2)
-    least = float(torch.cat([rows[:, 4] for rows in twin.rows(images, 0.0)]).median())
+    least = float(torch.cat([rows[:, 4] for rows in twin.infer(images, 0.0)]).median())
     for confidence in (0.0, least - 1e-4):
         ours, theirs = predictor.rows(images, confidence), twin.rows(images, confidence)
         assert len(ours) == 5
@@ -106,7 +106,7 @@ def test_another_size_than_the_file_takes_is_told(files, tiny_data, caplog) -> N
     assert validate(open_predictor(files["any"]), index, settings, progress=False).shape[2:] == (64, 96)
     assert "takes images of 64 x 96 pixels alone" in caplog.text
     with pytest.raises(UserError, match="takes images of shape 1 x 3 x 64 x 96, not 1 x 3 x 64 x 64"):
-        open_predictor(files["one"]).rows(torch.zeros(1, 3, 64, 64), 0.1)
+        open_predictor(files["one"]).infer(torch.zeros(1, 3, 64, 64), 0.1)
 
 
 def test_a_device_that_the_runtime_lacks_is_told(files, caplog, monkeypatch) -> None:
@@ -158,7 +158,7 @@ def test_a_checkpoint_is_opened_likewise(tiny_weights) -> None:
     assert runtime_of(tiny_weights).title == "PyTorch" and torch.get_num_threads() == threads
     exact = TorchPredictor(load_checkpoint(tiny_weights).build())
     images = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(predictor.rows(images, 0.0)[0], exact.rows(images, 0.0)[0], rtol=0.1, atol=0.1)
+    torch.testing.assert_close(predictor.infer(images, 0.0)[0], exact.infer(images, 0.0)[0], rtol=0.1, atol=0.1)
 
 
 def test_the_precision_of_an_exported_file_is_its_own(files, caplog) -> None:
@@ -180,7 +180,7 @@ def test_files_that_are_no_models_are_refused(tmp_path) -> None:
 def test_a_model_that_is_no_detector_is_refused(tmp_path) -> None:
     with silenced():
         torch.onnx.export(torch.nn.Flatten(), (torch.zeros(1, 3, 8, 8),), str(tmp_path / "a.onnx"), dynamo=False)
-    with pytest.raises(UserError, match="not a YOLOv5 detector: it maps 1 x 3 x 8 x 8 to 1 x 192, one value a class"):
+    with pytest.raises(UserError, match="is no file that Secateur reads: it maps 1 x 3 x 8 x 8 to 1 x 192, one value a class"):
         open_predictor(tmp_path / "a.onnx")
 
 
@@ -201,6 +201,6 @@ def test_class_names_are_read_and_nothing_is_run(files, tmp_path, text: str) -> 
 def test_images_in_any_layout(files) -> None:
     images = torch.rand(2, 3, 64, 96)
     predictor = open_predictor(files["any"])
-    plain, other = (predictor.rows(x, 0.0) for x in (images, images.contiguous(memory_format=torch.channels_last)))
+    plain, other = (predictor.infer(x, 0.0) for x in (images, images.contiguous(memory_format=torch.channels_last)))
     for a, b in zip(plain, other, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from export_formats import answered, expected_of
 from law_subjects import subject_named
 from secateur.commands.val import ValOptions, opened
 from secateur.deploy.exporters import export
@@ -44,8 +45,7 @@ def test_a_program_without_this_package_reads_it(detector, file) -> None:
     assert told["shape"] == [1, 3, *SIZE] and told["stride"] == 32
     assert list(told["names"].values()) == list(detector.names.values())
     images = torch.rand(1, 3, *SIZE)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
+    expected = expected_of(detector, images)
         torch.testing.assert_close(program(images), expected, rtol=1e-3, atol=1e-3)
         half = program.half()(images.half())  # as YOLOv5 turns files into half precision
         torch.testing.assert_close(half.float(), expected, rtol=0.1, atol=0.1)
@@ -67,11 +67,10 @@ def test_files_of_another_exporter(detector, tmp_path, half: bool, told: dict) -
     assert predictor.image_size == SIZE and predictor.batch == 1
     assert list(predictor.names.values()) == (["a", "b", "c"] if "names" in told else ["class0", "class1", "class2"])
     assert predictor.strides == (8, 16, 32)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
+    expected = expected_of(detector, images)
     tolerance = 0.1 if half else 1e-3
     torch.testing.assert_close(
-        torch.stack(list(predictor.rows(images, -1.0))), expected, rtol=tolerance, atol=tolerance
+        answered(predictor, images), expected, rtol=tolerance, atol=tolerance
     )
 
 

@@ -9,8 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.families.family import Family, Tensors
+from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs
 from secateur.families.summary import Row
 from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.deploy.outputs import decoder_of, outputs_of
+from secateur.families.yolov5.deploy.own_format import write_own
+from secateur.families.yolov5.deploy.recognition import recognises
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.stock import read_stock
@@ -26,6 +30,7 @@ class YOLOv5Family(Family):
     kind = YOLOv5.kind
     title = "YOLOv5"
     architecture = YOLOv5
+    opens = "YOLOv5 detectors that give rows of 5 + classes values before non-maximum suppression"
     fallback = True
 
     def reads(self, file: Path) -> bool:
@@ -78,6 +83,24 @@ class YOLOv5Family(Family):
     def in_class_order(self, checkpoint: Checkpoint, tensors: Tensors, order: tuple[int, ...]) -> dict[str, Tensor]:
         """The class outputs of every anchor change places."""
         return in_class_order(checkpoint.architecture, tensors, order)
+
+    def outputs(self, network: nn.Module, form: Form) -> Outputs:
+        """Decoded rows, maps of the head, or boxes after suppression."""
+        assert isinstance(network, Detector)
+        return outputs_of(network, form)
+
+    def decoder(self, opened: Opened) -> Decoder | None:
+        """See `Family`."""
+        return decoder_of(opened)
+
+    def recognises(self, answer: Answer) -> Decoder | str:
+        """Rows of YOLOv5's own exports."""
+        return recognises(answer)
+
+    def write(self, network: nn.Module, file: Path, image_size: int) -> str:
+        """A `.pt` that unmodified YOLOv5 loads."""
+        assert isinstance(network, Detector)
+        return write_own(network, file, image_size)
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""
