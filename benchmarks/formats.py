@@ -28,10 +28,9 @@ from secateur.deploy.int8.pictures import calibration_pictures
 from secateur.deploy.runtimes import RUNTIMES, open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
-from secateur.evaluation.nms import non_max_suppression
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
@@ -88,10 +87,10 @@ def _row(
         written = export(detector, file, side, made, pictures=pictures if made.precision == "int8" else ())
     except UserError as error:
         return {**row, "error": str(error)}
-    predictor, twin = open_predictor(file), TorchPredictor(detector)
+    predictor, twin = open_predictor(file), detector.fused()
     boxes = scores = 0.0
     for image in seen[:32]:
-        ours, theirs = predictor.rows(image, -1.0)[0], twin.rows(image, -1.0)[0]
+        ours, theirs = predictor.rows(image, -1.0)[0], twin.predict(image)[0]
         sure = theirs[:, 4] >= 0.25 if bool((theirs[:, 4] >= 0.25).any()) else slice(None)
         boxes = max(boxes, float((ours[sure, :4] - theirs[sure, :4]).abs().max()))
         scores = max(scores, float((ours[:, 4:] - theirs[:, 4:]).abs().max()))
@@ -106,7 +105,7 @@ def _suppressed(name: str, detector: Detector, side: int, seen: list[Tensor]) ->
     predictor, twin = open_predictor(export(detector, file, side, made).path), TorchPredictor(detector)
     same, count = 0, 0
     for image in seen:
-        theirs = non_max_suppression(twin.rows(image, made.conf), replace(made.nms, multi_label=False))[0]
+        theirs = twin.predict(image, replace(made.nms, multi_label=False))[0]
         ours = predictor.predict(image, replace(made.nms, iou=1.0))[0]
         alike = len(ours) == len(theirs) and bool(torch.allclose(ours[:, :4], theirs[:, :4], rtol=0, atol=1e-2))
         same += alike and bool(torch.allclose(ours[:, 4:], theirs[:, 4:], rtol=0, atol=1e-4))

@@ -21,9 +21,9 @@ from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

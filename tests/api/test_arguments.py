@@ -20,9 +20,9 @@ from secateur.data.config import load_data_config
 from secateur.data.images import read_image
 from secateur.deploy.runtimes import open_predictor
 from secateur.errors import UserError
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint

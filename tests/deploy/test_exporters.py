@@ -79,7 +79,7 @@ def test_other_outputs_of_a_network_of_no_family_are_refused(tmp_path, output: s
 
 
 def test_a_checkpoint_of_yolov5_is_of_its_family_alone(tmp_path) -> None:
-    with pytest.raises(UserError, match="Only a network of the family 'yolov5' .* not one of the family 'module'"):
+    with pytest.raises(UserError, match=r"Only a network of the family 'yolov5' .* not one of the family 'module'"):
         export(Plain(), tmp_path / "a.pt", 32, ExportSettings(format="yolov5"))
     assert list(tmp_path.iterdir()) == []
 

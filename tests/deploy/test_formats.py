@@ -76,11 +76,12 @@ def test_a_grey_detectors_file_takes_one_channel(kind, tmp_path) -> None:
 def test_suppression_inside(detector, kind, tmp_path) -> None:
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        rows = detector.eval().predict(images)
+        raw = detector.eval()(images)
+        rows = detector.decode(raw)
     best = (rows[..., 5:].amax(-1) * rows[..., 4]).flatten().sort(descending=True).values[20:60]
     gap = int((best[:-1] - best[1:]).argmax())  # no score lies on the threshold
     settings = NmsSettings(conf=float(best[gap : gap + 2].mean()), iou=0.5, max_det=20, multi_label=False)
-    expected = non_max_suppression(rows, settings)
+    expected = non_max_suppression(detector.candidates(raw, settings.conf), settings)
     assert min(map(len, expected)) > 3
     inside = {"output": "detections", "conf": settings.conf, "iou": settings.iou, "max_det": settings.max_det}
     predictor = opened(written(detector, tmp_path, kind, batch_size=2, **inside).path)

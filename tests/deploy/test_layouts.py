@@ -65,7 +65,7 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     "YOLOv8 with metadata": (
         Answers(torch.rand(1, 7, cells())),
         {**ULTRALYTICS, "task": "detect", "names": names(3), "imgsz": list(SIZE)},
-        r"is no file that Secateur reads \(Ultralytics YOLOv8n model\): it maps 1 x 3 x 64 x 96 to 1 x 7 x 126, the layout of",
+        r"is no file that Secateur reads \(Ultralytics YOLOv8n model\): it maps 1 x 3 x 64 x 96 to 1 x 7 x 126, the",
     ),
     "YOLOv8 of one class": (Answers(torch.rand(1, 5, cells())), {"names": names(1)}, "the layout of YOLOv8 and later"),
     "YOLOv8-seg": (Answers(torch.rand(1, 39, cells()), MASKS), {}, "rows and masks, as segmentation networks"),

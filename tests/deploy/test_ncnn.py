@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy as copying
 import subprocess
 import sys
 from pathlib import Path

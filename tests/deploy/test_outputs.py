@@ -85,7 +85,7 @@ def test_suppression_inside_gives_our_boxes(seeing, tmp_path: Path, batch: int) 
     predictor = open_predictor(export(seeing, tmp_path / "a.onnx", SIZE, settings).path)
     assert isinstance(predictor, FilePredictor)
     with torch.no_grad():
-        expected = non_max_suppression(seeing.predict(images(3)), settings.nms)
+        expected = non_max_suppression(seeing.candidates(seeing(images(3)), settings.conf), settings.nms)
     assert min(len(boxes) for boxes in expected) > 3
     [found] = predictor.outputs(images(3))
     assert found.shape == (3, 20, 6)

@@ -10,7 +10,7 @@ import torch
 
 from secateur.errors import UserError
 from secateur.evaluation.latency import Latency, compare, predictor_call, random_images
-from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.machine import cpu_threads
@@ -42,10 +42,10 @@ def test_threads_are_those_that_are_granted_and_are_put_back(asked: int, threads
         torch.set_num_threads(before)
 
 
-def test_a_predictor_is_asked_for_rows() -> None:
+def test_a_predictor_infers() -> None:
     predictor = TorchPredictor(Detector(Topology.from_yaml("yolov5n", nc=1)))
     seen = []
-    predictor.rows = lambda images, confidence: seen.append((tuple(images.shape), confidence)) or []
+    predictor.infer = lambda images, confidence: seen.append((tuple(images.shape), confidence)) or []
     predictor_call(predictor, random_images((64, 96), 2))()
     assert seen == [((2, 3, 64, 96), 0.25)]
     assert torch.equal(random_images(32), random_images(32)) and random_images(32).max() <= 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +18,10 @@ from secateur.data.config import load_data_config
 from secateur.data.images import read_image
 from secateur.data.index import Index, scan
 from secateur.errors import UserError
-from secateur.evaluation.predictor import TorchPredictor
-from secateur.evaluation.settings import ValSettings
+from secateur.evaluation.nms import Candidates, corners_of, non_max_suppression
+from secateur.evaluation.settings import PREDICTION, NmsSettings, ValSettings
 from secateur.evaluation.validate import auto_batch_size, check_image_size, subset, validate
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
@@ -61,7 +64,25 @@ def predictor(detector: Detector) -> TorchPredictor:
     return TorchPredictor(detector)
 
 
-class Oracle:
+class Told:
+    """A predictor whose candidates are made of rows: centre x, y, width, height, certainty, classes."""
+
+    def infer(self, images: Tensor, confidence: float) -> list[Candidates]:
+        return [Candidates(corners_of(rows[:, :4]), rows[:, 5:] * rows[:, 4:5]) for rows in self.told(images)]
+
+    def boxes(
+        self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        return non_max_suppression(found, settings, classes)
+
+    def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
+        return self.boxes(self.infer(images, settings.conf), settings)
+
+    def told(self, images: Tensor) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class Oracle(Told):
     """A predictor that answers with the objects of the pictures above: their blue is full, nowhere else it is.
 
     With `doubt` it moves and weakens them by the picture's number, their red, and adds boxes that are nothing; no two
@@ -78,7 +99,7 @@ class Oracle:
         self.image_size, self.doubt = image_size, doubt
         self.shapes: list[tuple[int, ...]] = []
 
-    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+    def told(self, images: Tensor) -> list[Tensor]:
         self.shapes.append(tuple(images.shape))
         found = []
         for image in images:
@@ -150,7 +171,7 @@ def test_a_prediction_at_height_and_width_finds_what_a_validation_finds(index, t
 
 
 def test_golden_metrics(index) -> None:
-    # Recorded before predictors were a protocol, from a detector whose `decode_above` gave these rows.
+    # Recorded before predictors were a protocol, from a detector whose decoding gave these rows.
     metrics = validate(Oracle(doubt=1.0), index, dataclasses.replace(FAST, coco=True), progress=False)
     assert list(metrics.to_dict().values()) == pytest.approx([0.34931976, 0.91666667, 0.44722034, 0.26370242], abs=1e-7)
     twelve = [metrics.coco[key] for key in ("AP75", "APs", "APm", "AR1", "AR100")]
@@ -164,7 +185,7 @@ class Recorder(Oracle):
         super().__init__()
         self.seen: list[int] = []
 
-    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+    def told(self, images: Tensor) -> list[Tensor]:
         self.seen += [round(float(image.min()) * 255) for image in images]
         return [torch.zeros(0, 7)] * len(images)
 
@@ -306,7 +327,7 @@ class GreyOracle(Oracle):
 
     channels = 1
 
-    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+    def told(self, images: Tensor) -> list[Tensor]:
         self.shapes.append(tuple(images.shape))
         found = []
         for image in images:

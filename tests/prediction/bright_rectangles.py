@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secateur.data.images import Image
-from secateur.evaluation.nms import non_max_suppression
+from secateur.evaluation.nms import Candidates, non_max_suppression
 from secateur.evaluation.settings import PREDICTION, NmsSettings
 
 RED, GREEN, WHITE = (0, 0, 255), (0, 255, 0), (255, 255, 255)
@@ -50,15 +51,23 @@ class BrightRectangles:
         self.image_size = image_size
         self.shapes: list[tuple[int, ...]] = []
 
-    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
+    def infer(self, images: Tensor, confidence: float) -> list[Candidates]:
         self.shapes.append(tuple(images.shape))
         assert images.dtype is torch.float32 and images.min() >= 0 and images.max() <= 1
-        return [rows[rows[:, 4] > confidence] for rows in map(self._of_one, images)]
+        return [self._of_one(image) for image in self.seen(images)]
+
+    def seen(self, images: Tensor) -> Tensor:
+        return images
+
+    def boxes(
+        self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        return non_max_suppression(found, settings, classes)
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        return non_max_suppression(self.rows(images, settings.conf), settings)
+        return self.boxes(self.infer(images, settings.conf), settings)
 
-    def _of_one(self, image: Tensor) -> Tensor:
+    def _of_one(self, image: Tensor) -> Candidates:
         red, green, blue = image.numpy()
         masks = [red - np.maximum(green, blue), green - np.maximum(red, blue), np.minimum(np.minimum(red, green), blue)]
         rows = []
@@ -68,6 +77,7 @@ class BrightRectangles:
                 if area < 4:  # what compression leaves at edges
                     continue
                 scores = [0.0] * self.nc
-                scores[number] = 1.0
-                rows.append([x + width / 2, y + height / 2, width, height, 0.5 + 0.45 * min(area / 4000, 1), *scores])
-        return torch.tensor(rows, dtype=torch.float32).reshape(-1, 5 + self.nc)
+                scores[number] = 0.5 + 0.45 * min(area / 4000, 1)
+                rows.append([x, y, x + width, y + height, *scores])
+        found = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4 + self.nc)
+        return Candidates(found[:, :4], found[:, 4:])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from secateur.data.images import Image
 from secateur.errors import UserError
+from secateur.evaluation.nms import Candidates
 from secateur.prediction.media import Frame
 from secateur.prediction.predicting import Asker, class_ids
 from secateur.prediction.settings import BoxSettings
@@ -102,10 +101,9 @@ def test_thresholds() -> None:
 class Overlapping(BrightRectangles):
     """Says that the same place is surely red and perhaps green."""
 
-    def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
-        red = [32.0, 32, 20, 20, 0.9, 1, 0.2, 0]
-        green = [32.0, 32, 20, 20, 0.6, 0.1, 1, 0]
-        return [torch.tensor([red, green]) for _ in images]
+    def infer(self, images: Tensor, confidence: float) -> list[Candidates]:
+        place = torch.tensor([[22.0, 22.0, 42.0, 42.0]] * 2)
+        return [Candidates(place, torch.tensor([[0.9, 0.18, 0.0], [0.06, 0.6, 0.0]])) for _ in images]
 
 
 def test_classes_that_are_not_wanted_take_nothing_from_others() -> None:
@@ -141,9 +139,9 @@ def test_resizing_is_bilinear() -> None:
     seen: list[Tensor] = []
 
     class Looking(BrightRectangles):
-        def rows(self, images: Tensor, confidence: float) -> list[Tensor]:
+        def infer(self, images: Tensor, confidence: float) -> list[Candidates]:
             seen.append(images)
-            return [torch.zeros(0, 8) for _ in images]
+            return [Candidates(torch.zeros(0, 4), torch.zeros(0, 3)) for _ in images]
 
     pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), np.uint8)
     Asker(Looking(), 64).boxes([pixels])
@@ -156,12 +154,12 @@ class BrightGrey(BrightRectangles):
 
     channels = 1
 
-    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
+    def seen(self, images: Tensor) -> Tensor:
         assert images.shape[1] == 1
         levels = (images * 255).round()
         # Red is 76 as grey, green 150, white 255; the border of the image is 114.
         red, green, white = ((levels == value).float() for value in (76, 150, 255))
-        return super().rows(torch.cat([torch.maximum(red, white), torch.maximum(green, white), white], 1), confidence)
+        return torch.cat([torch.maximum(red, white), torch.maximum(green, white), white], 1)
 
 
 @pytest.mark.parametrize("image_size", [None, 256])

@@ -13,9 +13,9 @@ from torch.nn.utils import prune
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.errors import UserError
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.sparsity.one_shot import zero_weights

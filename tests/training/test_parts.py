@@ -17,7 +17,7 @@ from torch import nn
 
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
-from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
 from secateur.families.yolov5.model import Detector

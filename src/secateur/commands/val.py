@@ -103,7 +103,7 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSiz
     from secateur.compression.measuring import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
     from secateur.evaluation.cost import layer_flops
-    from secateur.evaluation.predictor import TorchPredictor
+    from secateur.families.family import predictor_of
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
     from secateur.machine import pick_device
@@ -118,8 +118,7 @@ def opened(options: ValOptions, weights: str) -> tuple[Predictor, sizes.ImageSiz
         return predictor, size, model, f"{weights}: {runtime_of(file).title}, {predictor.nc} classes"
     checkpoint = load_checkpoint(weights)
     size = usable_size(checkpoint, options.image_size)
-    network = checkpoint.build().to(device)
     described = summary(checkpoint, size, layer_flops(checkpoint.build(), size))
     model = describe(checkpoint, size)
-    predictor = TorchPredictor(network, options.precision, single_cls=checkpoint.single_cls)
+    predictor = predictor_of(checkpoint, device, options.precision)
     return predictor, size, model, f"{weights}: {described.line()}"

@@ -17,12 +17,12 @@ from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.errors import UserError
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import NmsSettings
 from secateur.families.context import Context, known_data
+from secateur.families.family import predictor_of
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
-from secateur.networks.architecture import DetectionNetwork
+from secateur.networks.architecture import channels_of
 from secateur.pruning.graph.inputs import WithStrides
 from secateur.training.hyp import Hyp
 from secateur.training.optimization.precision import choose_precision, full_precision
@@ -232,11 +232,6 @@ class ContextEvidence:
         return unpadded_images(self.context, stride, limit, draw, channels=channels_of(self.whole))
 
 
-def channels_of(network: nn.Module) -> int:
-    """Channels of the images that a network reads: those of a photo where it does not tell."""
-    return int(network.example_inputs()[0].shape[1]) if isinstance(network, DetectionNetwork) else 3
-
-
 def require_loss(detector: nn.Module) -> None:
     """Refuses a network without a loss, for criteria that read gradients.
 
@@ -261,7 +256,7 @@ class OwnDetections:
     """
 
     def __init__(self, detector: Detector, seed: int = 0) -> None:
-        self.predictor = TorchPredictor(detector)
+        self.predictor = predictor_of(detector)
         self.generator = torch.Generator().manual_seed(seed)
         self.seen = self.images = 0
 

@@ -12,7 +12,7 @@ from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.evaluation.latency import Comparison, compare, predictor_call, random_images
-from secateur.evaluation.predictor import TorchPredictor
+from secateur.families.family import predictor_of
 from secateur.machine import cpu_threads, pinned
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize
@@ -39,7 +39,7 @@ def measure_latency(
             detector = checkpoint.build()
             images = random_images(image_size, channels=checkpoint.architecture.channels)
             if chosen == TORCH:
-                calls[name] = predictor_call(TorchPredictor(detector), images)
+                calls[name] = predictor_call(predictor_of(detector), images)
                 continue
             file = Path(folder) / f"{number}{EXPORTERS[chosen].suffix}"
             export(detector, file, image_size, ExportSettings(format=chosen))

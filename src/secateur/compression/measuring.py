@@ -16,10 +16,11 @@ from secateur.deploy.runtimes import open_predictor, runtime_of
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.evaluation.metrics import Metrics
-from secateur.evaluation.predictor import Predictor, TorchPredictor
+from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import check_image_size, validate
 from secateur.families.context import Context, known_data
+from secateur.families.family import predictor_of
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.graph.inputs import SIDE
@@ -54,8 +55,9 @@ def open_detector(
         model = load_checkpoint(model)
     if isinstance(model, Checkpoint):
         remembered = model.image_size
-        model = TorchPredictor(model.build().to(device), precision)
-    predictor = open_predictor(model, device, 0, precision) if isinstance(model, str | Path) else model
+        predictor: Predictor = predictor_of(model, device, precision)
+    else:
+        predictor = open_predictor(model, device, 0, precision) if isinstance(model, str | Path) else model
     only = predictor.image_size
     if only is None:
         wanted = image_size or remembered or DEFAULT_SIZE
@@ -134,14 +136,14 @@ def evaluate(
         data = known_data(checkpoint, data)
         settings = dataclasses.replace(settings, single_cls=data.one_class)
     index = split_index(data, split, single_cls=settings.single_cls)
-    return validate(TorchPredictor(checkpoint.build().to(context.device)), index, settings)
+    return validate(predictor_of(checkpoint, context.device), index, settings)
 
 
 def evaluator(index: Index, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:
     """A function that measures networks on one index, without a progress bar: for the loop and the cliff curve."""
 
     def measure(network: Any) -> Metrics:
-        return validate(TorchPredictor(network), index, settings, progress=False, limit=limit)
+        return validate(predictor_of(network), index, settings, progress=False, limit=limit)
 
     return measure
 

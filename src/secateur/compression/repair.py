@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from secateur.compression.images import ContextEvidence, augmented_images, channels_of
+from secateur.compression.images import ContextEvidence, augmented_images
 from secateur.families.context import Context
 from secateur.families.yolov5.model import Detector
+from secateur.networks.architecture import channels_of
 from secateur.pruning.repair import Repair, reestimate_batchnorm_
 from secateur.pruning.settings import RepairSettings
 

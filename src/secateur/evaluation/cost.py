@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError
 from secateur.layers import is_attention, shape_pass
-from secateur.networks.architecture import DetectionNetwork
+from secateur.networks.architecture import DescribedNetwork, strides_of
 
 BYTES = 4  # of a value in fp32
 
@@ -72,33 +72,32 @@ def kind_of(kernel: Sequence[int], stride: Sequence[int], *, grouped: bool = Fal
     return f"{word} {'x'.join(map(str, kernel))}" + (f"/{step}" if step > 1 else "")
 
 
-def count(network: DetectionNetwork, image_size: int | tuple[int, int] = 640) -> Cost:
+def count(network: nn.Module, image_size: int | tuple[int, int] = 640) -> Cost:
     """Parameters, and FLOPs for an image of `image_size` px (one side, or height and width).
 
     Raises:
         UserError: the size is not a multiple of the coarsest stride.
     """
-    assert isinstance(network, nn.Module)
     parameters = sum(p.numel() for p in network.parameters())
     return Cost(parameters, sum(layer_flops(network, image_size).values()))
 
 
-def layer_flops(network: DetectionNetwork, image_size: int | tuple[int, int] = 640) -> dict[str, int]:
+def layer_flops(network: nn.Module, image_size: int | tuple[int, int] = 640) -> dict[str, int]:
     """FLOPs of every convolution and linear layer by its module name (none inside an attention, see `Cost`)."""
     return {name: work.flops for name, work in layer_work(network, image_size).items()}
 
 
-def layer_work(network: DetectionNetwork, image_size: int | tuple[int, int] = 640) -> dict[str, LayerWork]:
+def layer_work(network: nn.Module, image_size: int | tuple[int, int] = 640) -> dict[str, LayerWork]:
     """What every convolution and linear layer does, by its module name (none inside an attention, see `Cost`).
 
     Raises:
         UserError: the size is not a multiple of the coarsest stride.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    coarsest = int(max(network.strides))
+    coarsest = int(max(strides_of(network), default=1))
     if height < 1 or width < 1 or height % coarsest or width % coarsest:
         raise UserError(f"The image size {height}x{width} is not a multiple of the coarsest stride {coarsest}.")
-    assert isinstance(network, nn.Module)
+    assert isinstance(network, DescribedNetwork)
     example = network.example_inputs()[0]
     images = torch.empty(1, example.shape[1], height, width, dtype=example.dtype, device="meta")
     work: dict[str, LayerWork] = {}

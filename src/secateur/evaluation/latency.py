@@ -106,11 +106,11 @@ def compare(
 
 
 def predictor_call(predictor: Predictor, images: Tensor) -> Callable[[], None]:
-    """A call that takes images [B, C, H, W] to decoded rows, as a prediction does, and waits for the result."""
+    """A call that lets a predictor infer on images [B, C, H, W], as a prediction does, and waits for the result."""
     images = images.to(predictor.device)
 
     def call() -> None:
-        predictor.rows(images, PREDICTION.conf)
+        predictor.infer(images, PREDICTION.conf)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
 

@@ -1,8 +1,9 @@
-"""Non-maximum suppression of decoded predictions."""
+"""Candidates of a detector, and which of them stay: non-maximum suppression, or a choice among final boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,18 +17,33 @@ CLASS_OFFSET = 7680
 _FIRST_CANDIDATES = 1024  # some three times max_det: mostly enough, and cheap
 
 
+class Candidates(NamedTuple):
+    """What a detector proposes for one image, before suppression.
+
+    Attributes:
+        boxes: [n, 4]: x1, y1, x2, y2 in pixels.
+        scores: [n, nc] in 0..1: how sure the detector is that an object of each class is in the box.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+
+
 def non_max_suppression(
-    predictions: Tensor | Sequence[Tensor], settings: NmsSettings | None = None, *, max_nms: int = 30_000
+    candidates: Sequence[Candidates],
+    settings: NmsSettings | None = None,
+    classes: Sequence[int] | None = None,
+    *,
+    max_nms: int = 30_000,
 ) -> list[Tensor]:
     """Keeps, for each image, the best of every cluster of overlapping boxes of one class.
 
-    A box's score for a class is objectness x class score. Images are treated one by one, so the result for an image
-    does not depend on its companions in the batch.
+    Images are treated one by one, so the result for an image does not depend on its companions in the batch.
 
     Args:
-        predictions: decoded rows [B, N, 5 + nc], or [n, 5 + nc] of each image: centre x, y, width, height in pixels,
-            objectness, class scores.
+        candidates: of each image.
         settings: thresholds; None takes those of a validation.
+        classes: ids of the only classes that are wanted; None wants all.
         max_nms: most candidates of an image that enter the suppression (the best by score).
 
     Returns:
@@ -35,9 +51,8 @@ def non_max_suppression(
     """
     settings = settings or NmsSettings()
     results = []
-    for candidates in predictions:
-        rows = candidates[candidates[:, 4] > settings.conf].float()
-        scores = rows[:, 5:] * rows[:, 4:5]
+    for boxes, all_scores in candidates:
+        scores = all_scores.float()
         if settings.multi_label and scores.shape[1] > 1:
             row, label = (scores > settings.conf).nonzero(as_tuple=True)
             score = scores[row, label]
@@ -45,14 +60,51 @@ def non_max_suppression(
             score, label = scores.max(dim=1)
             row = (score > settings.conf).nonzero(as_tuple=True)[0]
             score, label = score[row], label[row]
+        if classes is not None:
+            wanted = _of_classes(label, classes)
+            row, score, label = row[wanted], score[wanted], label[wanted]
         if score.numel() > max_nms:
             score, best = score.topk(max_nms)
             row, label = row[best], label[best]
-        corners = _corners(rows[row, :4])
+        corners = boxes[row].float()
         shifted = corners if settings.agnostic else corners + label[:, None] * CLASS_OFFSET
         kept = _survivors(shifted, score, settings.iou, settings.max_det)
         results.append(torch.cat((corners[kept], score[kept, None], label[kept, None].float()), dim=1))
     return results
+
+
+def best_boxes(
+    found: Sequence[Tensor], settings: NmsSettings | None = None, classes: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Of the final boxes of a detector that needs no suppression, those that are wanted.
+
+    Args:
+        found: boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class; in any order.
+        settings: `conf` and `max_det` are taken from here; None takes those of a validation.
+        classes: ids of the only classes that are wanted; None wants all.
+
+    Returns:
+        for each image float32 [n, 6], best score first.
+    """
+    settings = settings or NmsSettings()
+    results = []
+    for of_image in found:
+        boxes = of_image[of_image[:, 4] > settings.conf].float()
+        if classes is not None:
+            boxes = boxes[_of_classes(boxes[:, 5], classes)]
+        results.append(boxes[boxes[:, 4].argsort(descending=True, stable=True)[: settings.max_det]])
+    return results
+
+
+def corners_of(boxes: Tensor) -> Tensor:
+    """[..., 4] centre x, y, width, height -> x1, y1, x2, y2."""
+    centres, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centres - half, centres + half), dim=-1)
+
+
+def _of_classes(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Which of the labels [n] are among the classes."""
+    return torch.isin(labels, torch.tensor(list(classes), dtype=labels.dtype, device=labels.device))
 
 
 def _survivors(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
@@ -69,9 +121,3 @@ def _survivors(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
         if len(kept) >= most or count >= len(order):
             return best[kept[:most]]
         count *= 4
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    """[n, 4] centre x, y, width, height -> x1, y1, x2, y2."""
-    centres, half = boxes[:, :2], boxes[:, 2:] / 2
-    return torch.cat((centres - half, centres + half), dim=1)

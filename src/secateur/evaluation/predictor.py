@@ -1,28 +1,21 @@
-"""What answers images with boxes: the protocol that validation, bench and prediction know, and PyTorch's side of it."""
+"""What answers images with boxes: the protocol that validation, timing and prediction know."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from secateur.errors import UserError, shown
-from secateur.evaluation.nms import non_max_suppression
-from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
-from secateur.families.yolov5.model import Detector
-from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
-from secateur.networks.architecture import DetectionNetwork
-
-logger = logging.getLogger("secateur")
+from secateur.errors import UserError
+from secateur.evaluation.nms import Candidates
+from secateur.evaluation.settings import PREDICTION, NmsSettings
 
 NOT_FINITE = "values that are not finite"
 SCORE_SLACK = 0.1
 """How far a score may be outside 0..1: quantised files round."""
-_PRECISIONS = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 class AnswerError(UserError):
@@ -43,32 +36,48 @@ class AnswerError(UserError):
         return UserError(f"{who} gives {fault} for {image}; {advice}.")
 
 
-def check_rows(found: Sequence[Tensor], who: str, advice: str) -> None:
-    """Refuses decoded rows [n, 5 + nc] of each image of a batch that no detector gives.
+def check_candidates(found: Sequence[Candidates], who: str, advice: str) -> None:
+    """Refuses candidates of the images of a batch that no detector gives.
 
     Raises:
         AnswerError: a value is not finite, a width or height is negative, or a score is outside 0..1.
     """
-    if not any(map(len, found)):
+    if not any(len(boxes) for boxes, _ in found):
         return
-    together = torch.cat(list(found))
-    sizes, scores = together[:, 2:4], together[:, 4:]
+    boxes, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+    sizes = boxes[:, 2:] - boxes[:, :2]
     # One transfer from a GPU; a sum reads values faster than a look at each, and is finite where they are.
-    total, size, low, high = torch.stack((together.sum(), sizes.min(), scores.min(), scores.max())).tolist()
-    if math.isfinite(total) and size >= 0 and low >= -SCORE_SLACK and high <= 1 + SCORE_SLACK:
+    numbers = boxes.sum(), scores.sum(), sizes.min(), scores.min(), scores.max()
+    total, certainty, size, low, high = torch.stack(numbers).tolist()
+    if math.isfinite(total + certainty) and size >= 0 and low >= -SCORE_SLACK and high <= 1 + SCORE_SLACK:
         return
-    for image, rows in enumerate(found):
-        if not bool(rows.isfinite().all()):
+    for image, (boxes, scores) in enumerate(found):
+        if not bool(boxes.isfinite().all() & scores.isfinite().all()):
             raise AnswerError(who, NOT_FINITE, image, advice)
-        if bool((rows[:, 2:4] < 0).any()):
+        if bool((boxes[:, 2:] < boxes[:, :2]).any()):
             raise AnswerError(who, "a box of negative width or height", image, advice)
-        if bool(((rows[:, 4:] < -SCORE_SLACK) | (rows[:, 4:] > 1 + SCORE_SLACK)).any()):
+        if bool(((scores < -SCORE_SLACK) | (scores > 1 + SCORE_SLACK)).any()):
             raise AnswerError(who, "scores outside 0..1", image, advice)
+
+
+def check_boxes(found: Sequence[Tensor], nc: int, who: str, advice: str) -> None:
+    """Refuses final boxes [n, 6] of the images of a batch that no detector of `nc` classes gives.
+
+    Raises:
+        AnswerError: as `check_candidates`, or a class is not among the detector's.
+    """
+    check_candidates([Candidates(boxes[:, :4], boxes[:, 4:5]) for boxes in found], who, advice)
+    for image, boxes in enumerate(found):
+        if not bool(((boxes[:, 5] >= 0) & (boxes[:, 5] < nc)).all()):
+            raise AnswerError(who, "a class that it has no name for", image, advice)
 
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A detector that can be asked, whatever runs it. It is made once, for one device and precision."""
+    """A detector that can be asked, whatever runs it. It is made once, for one device and precision.
+
+    An answer has two phases, which are timed apart: `infer` computes what the detector proposes, `boxes` chooses.
+    """
 
     @property
     def names(self) -> Mapping[int, str]:
@@ -94,78 +103,27 @@ class Predictor(Protocol):
     def device(self) -> torch.device:
         """Where images are best put."""
 
-    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
-        """Of each image in [B, C, H, W] (float32 in 0..1) the decoded rows float32 [n, 5 + nc] with objectness above
-        `confidence`: centre x, centre y, width, height in pixels, objectness, class scores.
+    def infer(self, images: Tensor, confidence: float) -> Any:
+        """What the detector proposes for images [B, C, H, W] (float32 in 0..1), as `boxes` reads it.
+
+        Args:
+            confidence: proposals that no class can reach this score with may be left out; below 0 none is.
 
         Raises:
             AnswerError: an answer cannot be boxes.
         """
 
-    def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        """Of each image in [B, C, H, W] (float32 in 0..1) the boxes float32 [n, 6] that stay: x1, y1, x2, y2 in pixels,
-        score, class; best score first."""
-
-
-class TorchPredictor:
-    """A network in PyTorch: a fused copy in evaluation mode, on the network's device, channels_last on CPU.
-
-    The network itself and its training flag stay as they are.
-    """
-
-    def __init__(self, network: DetectionNetwork, precision: str = "fp32", *, single_cls: bool = False) -> None:
-        """Takes a copy of the network as it is now.
+    def boxes(
+        self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The boxes that stay of what `infer` gave, at a confidence of at most that of the settings.
 
         Args:
-            network: what is asked.
-            precision: "fp32", "bf16" or "fp16"; below fp32 it runs under autocast, and fp16 needs a GPU.
-            single_cls: the network has one class in place of all classes of its data set.
+            classes: ids of the only classes that are wanted; None wants all.
 
-        Raises:
-            UserError: unknown precision.
+        Returns:
+            for each image float32 [n, 6]: x1, y1, x2, y2 in pixels, score, class; best score first.
         """
-        assert isinstance(network, nn.Module)
-        self.names = dict(network.names)
-        self.nc, self.strides = network.nc, network.strides
-        self.channels = int(network.example_inputs()[0].shape[1])
-        self.single_cls = single_cls
-        self.image_size: int | tuple[int, int] | None = None
-        self.device = next(network.parameters()).device
-        self._precision = _precision(precision, self.device)
-        self._network = network.fused()
-        if isinstance(network, Detector) and network.topology.anchors_pending:
-            logger.warning(NEUTRAL_ANCHORS)
-        if self.device.type == "cpu":
-            _channels_last_(self._network)
-
-    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
-        """Decoded rows of each image with objectness above `confidence`; see `Predictor`."""
-        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
-        images = images.to(self.device, memory_format=layout)
-        reduced = self._precision is not torch.float32
-        with torch.inference_mode():
-            with torch.autocast(self.device.type, dtype=self._precision, enabled=reduced):
-                raw = self._network(images)
-            found = self._network.decode_above(raw, confidence)
-        check_rows(found, "The network", "take another checkpoint, or fp32")
-        return found
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        """Boxes of each image; see `Predictor`."""
-        return non_max_suppression(self.rows(images, settings.conf), settings)
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
-    if name not in _PRECISIONS:
-        raise UserError(f"Unknown precision {shown(name)}; choose one of {', '.join(_PRECISIONS)}.")
-    if name == "fp16" and device.type == "cpu":
-        logger.warning("fp16 needs a GPU: computing in fp32.")
-        name = "fp32"
-    return _PRECISIONS[name]
-
-
-def _channels_last_(network: nn.Module) -> None:
-    """Lays the weights of convolutions out channels_last, in place."""
-    for parameter in network.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        """`infer` and `boxes` in one: boxes float32 [n, 6] of each image in [B, C, H, W] (float32 in 0..1)."""

@@ -17,7 +17,7 @@ class NmsSettings:
     """Which boxes stay. The defaults are those of a validation, which wants the whole precision-recall curve."""
 
     conf: Annotated[float, SHARE] = 0.001
-    """Lowest confidence (objectness x class score) of a box."""
+    """Lowest confidence of a box."""
     iou: Annotated[float, SHARE] = 0.6
     """Overlap at which a box is removed by a better one of its class."""
     max_det: Annotated[int, Between(1, 100_000)] = 300

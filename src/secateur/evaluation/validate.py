@@ -23,7 +23,6 @@ from secateur.data.index import Index
 from secateur.errors import UserError
 from secateur.evaluation.matching import Boxes
 from secateur.evaluation.metrics import Metrics, measure
-from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictions import COCO91, save_predictions
 from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.evaluation.settings import ValSettings
@@ -67,7 +66,7 @@ def validate(
     """Measures a predictor on the images of an index.
 
     Args:
-        predictor: what is measured (`TorchPredictor(network)`, or an exported file opened by `deploy.runtimes`).
+        predictor: what is measured (a `Family` makes it of a network, `deploy.runtimes` of an exported file).
         index: images and labels.
         settings: options; None takes the defaults.
         folder: where `save_json` writes predictions.json.
@@ -115,11 +114,11 @@ def _detect(
                 images = _prepare(batch.images, predictor.device)
             with clock.phase("inference"):
                 try:
-                    predictions = predictor.rows(images, nms.conf)
+                    proposed = predictor.infer(images, nms.conf)
                 except AnswerError as error:
                     raise error.named(index.files[batch.indices[error.image]]) from None
             with clock.phase("nms"):
-                kept = non_max_suppression(predictions, nms)
+                kept = predictor.boxes(proposed, nms)
             found += zip(batch.indices, _to_original(kept, batch), strict=True)
             shape = max(shape, tuple(images.shape))
             advance()

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError, shown
+from secateur.evaluation.predictor import Predictor
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
 from secateur.networks.architecture import Architecture
@@ -192,8 +194,15 @@ class Family:
         """How a student learns to answer as its teacher does: a loss term (also a hook), and its held-out loss."""
         raise self.lacks("imitation")
 
-    def predictor(self, network: nn.Module, precision: str = "fp32") -> Any:
-        """What answers images with boxes, see `evaluation.predictor.Predictor`."""
+    def predictor(self, network: nn.Module, precision: str = "fp32") -> Predictor:
+        """What answers images with boxes: a copy of the network as it is now, on its device.
+
+        Args:
+            precision: "fp32", "bf16" or "fp16".
+
+        Raises:
+            UserError: unknown precision.
+        """
         raise self.lacks("predictor")
 
     # Exported files
@@ -288,3 +297,21 @@ def family_of(subject: Checkpoint | nn.Module | Architecture) -> Family:
     if isinstance(subject, _Described) and isinstance(subject.architecture, Architecture):
         return FAMILIES[subject.architecture.kind]
     return FAMILIES["module"]
+
+
+def predictor_of(subject: Checkpoint | nn.Module, device: torch.device | None = None, precision: str = "fp32") -> Any:
+    """What answers images with boxes for a checkpoint or a network, as its family does.
+
+    Args:
+        device: where it runs; None leaves a network where it is, and takes the CPU for a checkpoint.
+
+    Raises:
+        UserError: the family does not answer with boxes, unknown precision, or the network cannot be built.
+    """
+    family = family_of(subject)
+    family.require("predictor", "asked for boxes")
+    network = subject.build() if isinstance(subject, Checkpoint) else subject
+    predictor: Any = family.predictor(network if device is None else network.to(device), precision)
+    if isinstance(subject, Checkpoint):
+        predictor.single_cls = subject.single_cls
+    return predictor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Architecture(Protocol):
         """Channels of the image."""
 
     def build(self, names: Mapping[int, str]) -> nn.Module:
-        """A fresh network, a `DetectionNetwork`, at its designed widths; also under `torch.device("meta")`.
+        """A fresh network, a `DescribedNetwork`, at its designed widths; also under `torch.device("meta")`.
 
         Raises:
             UserError: it cannot be built.
@@ -49,41 +50,20 @@ class Architecture(Protocol):
 
 
 @runtime_checkable
-class DetectionNetwork(Protocol):
-    """What a network (an `nn.Module`) offers so that it can be saved, described, validated, pruned and exported.
+class DescribedNetwork(Protocol):
+    """What a network (an `nn.Module`) offers so that it can be saved, built again, traced, counted and exported.
 
-    Rows are [centre x, centre y, width, height in pixels, objectness, score of each class]. Beside these, a network may
-    have a method `initialize_biases()` that gives a fresh head its prior.
+    Beside these a network may have `names` (class id -> name), `strides` (pixels of the image for one cell of each
+    level), `fused()` (see the function of that name) and `initialize_biases()`, which gives a fresh head its prior.
+    What its task needs beyond that is the affair of its family.
     """
-
-    names: dict[int, str]
 
     @property
     def architecture(self) -> Architecture:
         """What it is built from."""
 
-    @property
-    def nc(self) -> int:
-        """Number of classes."""
-
-    @property
-    def strides(self) -> tuple[float, ...]:
-        """Pixels of the image for one cell of each level; the sides of images are multiples of the largest."""
-
     def forward(self, images: Tensor) -> Any:
-        """Images [B, channels, H, W] in 0..1 -> raw outputs, which `decode` reads."""
-
-    def decode(self, raw: Any) -> Tensor:
-        """Raw outputs -> rows [B, N, 5 + nc], in fp32."""
-
-    def decode_above(self, raw: Any, confidence: float) -> Sequence[Tensor]:
-        """Of each image the rows [n, 5 + nc] of `decode`, in its order, whose objectness is above `confidence`."""
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Images [B, channels, H, W] in 0..1 -> rows [B, N, 5 + nc]."""
-
-    def fused(self) -> Any:
-        """A copy in eval mode, without gradients, whose norms are folded where that can be."""
+        """Images [B, channels, H, W], as the family prepares them -> raw outputs."""
 
     def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
         """What `forward` takes, of one image of this size (px; by default a small one)."""
@@ -100,14 +80,14 @@ class _Described(Protocol):
     def architecture(self) -> Architecture: ...
 
 
-_OFFERED = ("names", *(name for name in vars(DetectionNetwork) if not name.startswith("_")))
+_OFFERED = tuple(name for name in vars(DescribedNetwork) if not name.startswith("_"))
 
 
-def is_detection_network(network: nn.Module) -> bool:
+def is_described(network: nn.Module) -> bool:
     """Whether a network says what it is built from, and so can be saved with that.
 
     Raises:
-        UserError: it does, but lacks something of `DetectionNetwork`.
+        UserError: it does, but lacks something of `DescribedNetwork`.
     """
     if not isinstance(network, _Described) or not isinstance(network.architecture, Architecture):
         return False
@@ -115,6 +95,29 @@ def is_detection_network(network: nn.Module) -> bool:
     if lacking:
         raise UserError(
             f"A {type(network).__name__} has an architecture but lacks {', '.join(lacking)}; "
-            "secateur.networks.architecture.DetectionNetwork lists what a detection network offers."
+            "secateur.networks.architecture.DescribedNetwork lists what a network offers."
         )
     return True
+
+
+def names_of(network: nn.Module) -> dict[int, str]:
+    """Class id -> name of a network; empty where it has no names."""
+    return dict(getattr(network, "names", {}))
+
+
+def strides_of(network: nn.Module) -> tuple[float, ...]:
+    """Pixels of the image for one cell of each level of a network; () where it has no strides."""
+    return tuple(getattr(network, "strides", ()))
+
+
+def channels_of(network: nn.Module) -> int:
+    """Channels of the images that a network reads: those of a photo where it does not say."""
+    return int(network.example_inputs()[0].shape[1]) if isinstance(network, DescribedNetwork) else 3
+
+
+def fused(network: nn.Module) -> Any:
+    """A copy in eval mode, without gradients, whose norms are folded where the network knows how (its own `fused`)."""
+    own = getattr(type(network), "fused", None)
+    if own is not None:
+        return own(network)
+    return copy.deepcopy(network).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.networks.architecture import Architecture, DetectionNetwork, is_detection_network
+from secateur.networks.architecture import Architecture, DescribedNetwork, is_described, names_of, strides_of
 from secateur.networks.classes import knows_classes
 from secateur.networks.formats.container import Contents, write_container
 from secateur.networks.fresh_head import head_tensors, start_afresh_, with_room_for
@@ -40,8 +40,8 @@ class Checkpoint:
     Attributes:
         architecture: what builds the network, with the widths that it had before any cut.
         tensors: state dict; the shapes are the widths.
-        names: class id -> name.
-        strides: pixels a cell of each level.
+        names: class id -> name; empty where the network has no names.
+        strides: pixels a cell of each level; () where the network has no strides.
         masks: tensor name -> mask of the same shape, for weights that are to stay zero.
         training: training arguments and state, JSON data.
         plan: what was cut, as the pruning package writes it.
@@ -64,18 +64,18 @@ class Checkpoint:
         """A checkpoint with copies of the network's tensors on the CPU.
 
         Args:
-            network: a `DetectionNetwork`, or any other network; the latter can be built again from this checkpoint, but
+            network: a `DescribedNetwork`, or any other network; the latter can be built again from this checkpoint, but
                 not from a file of it (see `into`).
             like: masks, training, plan, history and image size are taken from here.
             changes: fields that are set instead, by their names.
 
         Raises:
-            UserError: the network says what it is built from, but is no `DetectionNetwork`.
+            UserError: the network says what it is built from, but is no `DescribedNetwork`.
         """
         tensors = {k: _own(v) for k, v in network.state_dict().items()}
-        if is_detection_network(network):
-            known = cast(DetectionNetwork, network)
-            base = Checkpoint(known.architecture, tensors, dict(known.names), tuple(known.strides))
+        if is_described(network):
+            architecture = cast(DescribedNetwork, network).architecture
+            base = Checkpoint(architecture, tensors, names_of(network), strides_of(network))
         else:
             base = Checkpoint(PlainModule.of(network, len(changes.get("names", ()))), tensors, {}, ())
         if like is not None:
@@ -129,10 +129,7 @@ class Checkpoint:
             UserError: the tensors are of another network.
         """
         copied = copy.deepcopy(network)
-        if isinstance(copied, DetectionNetwork):
-            copied.set_tensors(self.tensors)
-        else:
-            set_tensors_(copied, self.tensors)
+        _set(copied, self.tensors)
         return copied
 
     def half(self) -> Checkpoint:
@@ -174,14 +171,14 @@ class Checkpoint:
             with torch.random.fork_rng(devices=[]):
                 network = architecture.build(names)
             _set(network, tensors)
-        if isinstance(network, DetectionNetwork) and self.strides and tuple(network.strides) != self.strides:
+        if self.strides and hasattr(network, "strides") and strides_of(network) != self.strides:
             setattr(network, "strides", self.strides)  # noqa: B010 (read-only for those who look at a network)
         return network.eval()
 
 
 def _set(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Tensors into a network, in the way of its own where it has one."""
-    if isinstance(network, DetectionNetwork):
+    if isinstance(network, DescribedNetwork):
         network.set_tensors(tensors)
     else:
         set_tensors_(network, tensors)

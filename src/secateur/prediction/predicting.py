@@ -13,7 +13,6 @@ from torch import Tensor
 from secateur.data.images import Image, check_image_channels
 from secateur.data.letterbox import letterboxed, to_original
 from secateur.errors import UserError
-from secateur.evaluation.nms import non_max_suppression
 from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.networks.classes import class_named
 from secateur.prediction.media import Frame
@@ -64,7 +63,7 @@ class Asker:
         self._size, self._nms = image_size, settings.nms()
         follows = isinstance(image_size, int) and predictor.image_size is None
         self._stride = int(max(predictor.strides)) if follows else 0
-        self._classes = torch.tensor(class_ids(settings.classes, predictor.names)) if settings.classes else None
+        self._classes = class_ids(settings.classes, predictor.names) if settings.classes else None
 
     def boxes(self, pictures: Sequence[Image], names: Sequence[object] = ()) -> list[Tensor]:
         """Boxes float32 [n, 6] on CPU of each picture BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
@@ -85,11 +84,10 @@ class Asker:
         found: dict[int, Tensor] = {}
         for positions in groups.values():
             try:
-                rows = self._rows(np.stack([fitted[position][0] for position in positions]))
+                kept = self._kept(np.stack([fitted[position][0] for position in positions]))
             except AnswerError as error:
                 wrong = positions[error.image]
                 raise error.named(names[wrong] if names else f"image {wrong + 1}") from None
-            kept = non_max_suppression(rows, self._nms)
             for position, boxes in zip(positions, kept, strict=True):
                 found[position] = to_original(boxes.cpu(), fitted[position][1])
         return [found[position] for position in range(len(pictures))]
@@ -111,14 +109,11 @@ class Asker:
         if batch:
             yield batch
 
-    def _rows(self, images: np.ndarray) -> Sequence[Tensor]:
-        """Decoded rows of images uint8 [B, h, w, 3] RGB or [B, h, w, 1] grey, of the wanted classes alone."""
+    def _kept(self, images: np.ndarray) -> list[Tensor]:
+        """Boxes of images uint8 [B, h, w, 3] RGB or [B, h, w, 1] grey, of the wanted classes alone."""
         pixels = torch.from_numpy(images).to(self.predictor.device)
-        rows = self.predictor.rows(pixels.permute(0, 3, 1, 2).float().div_(255), self._nms.conf)
-        if self._classes is None:
-            return rows
-        classes = self._classes.to(rows[0].device)
-        return [of_image[torch.isin(of_image[:, 5:].argmax(dim=1), classes)] for of_image in rows]
+        found = self.predictor.infer(pixels.permute(0, 3, 1, 2).float().div_(255), self._nms.conf)
+        return self.predictor.boxes(found, self._nms, self._classes)
 
 
 def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]:

@@ -14,7 +14,7 @@ class BoxSettings:
     """Which boxes stay."""
 
     conf: Annotated[float, SHARE] = PREDICTION.conf
-    """Lowest confidence (objectness x class score) of a box."""
+    """Lowest confidence of a box."""
     iou: Annotated[float, SHARE] = PREDICTION.iou
     """Overlap at which a box is removed by a better one of its class."""
     max_det: Annotated[int, Between(1, 100_000)] = PREDICTION.max_det

@@ -13,20 +13,20 @@ import torchvision
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.families.detection.network import DetectionNetwork
 from secateur.families.family import FAMILIES
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.layers import group_width, match_numbers_
-from secateur.networks.architecture import Architecture, DetectionNetwork, is_detection_network
+from secateur.networks.architecture import Architecture, DescribedNetwork, is_described
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.registry import PLUGINS
 
 PLUGIN = '''
 """A detector of three layers: one box a cell."""
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,20 +72,7 @@ class TinyNetwork(nn.Module):
     nc = property(lambda self: self.architecture.nc)
 
     def forward(self, images):
-        return self.head(self.two(self.one(images).relu()).relu())
-
-    def decode(self, raw):
-        rows = raw.float().flatten(2).transpose(1, 2).sigmoid()
-        return torch.cat((rows[..., :4] * 32 * self.middle, rows[..., 4:]), 2)
-
-    def decode_above(self, raw, confidence):
-        return [rows[rows[:, 4] > confidence] for rows in self.decode(raw)]
-
-    def predict(self, images):
-        return self.decode(self(images))
-
-    def fused(self):
-        return copy.deepcopy(self).eval().requires_grad_(False)
+        return self.head(self.two(self.one(images).relu()).relu()) * self.middle
 
     def example_inputs(self, image_size=None):
         return (torch.zeros(1, 3, image_size or 16, image_size or 16),)
@@ -103,33 +90,35 @@ FAMILIES.register("tiny")(TinyFamily())
 
 SAVE = """
 import sys, torch
-from secateur.networks.architecture import is_detection_network
+from secateur.families.family import FAMILIES
+from secateur.networks.architecture import is_described
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 torch.manual_seed(0)
 network = FAMILIES["tiny"].architecture.from_dict({"nc": 2, "width": 8}).build({0: "cat", 1: "dog"})
-assert is_detection_network(network)
+assert is_described(network)
 keep = torch.tensor([0, 3, 4])
 tensors = network.state_dict()
 tensors |= {"one.weight": network.one.weight[keep], "one.bias": network.one.bias[keep]}
 tensors["two.weight"] = network.two.weight[:, keep]
 network.set_tensors(tensors)
 save_checkpoint(Checkpoint.of(network, image_size=32), sys.argv[1])
-torch.save(network.eval().predict(torch.ones(1, 3, 16, 16)).detach(), sys.argv[2])
+torch.save(network.eval()(torch.ones(1, 3, 16, 16)).detach(), sys.argv[2])
 """
 
 LOAD = """
 import sys, torch
 from secateur.families.loading import load_checkpoint
 from secateur.families.summary import summary
+from secateur.families.yolov5.architecture import topology_of
 checkpoint = load_checkpoint(sys.argv[1])
 network = checkpoint.build()
-print(torch.equal(network.predict(torch.ones(1, 3, 16, 16)), torch.load(sys.argv[2])), network.one.out_channels)
+print(torch.equal(network(torch.ones(1, 3, 16, 16)), torch.load(sys.argv[2])), network.one.out_channels)
 print(checkpoint.names, checkpoint.strides, checkpoint.image_size, checkpoint.nc)
 print(summary(network, 32, {"one": 130_000_000}).line())
 other = checkpoint.build_for({0: "a", 1: "b", 2: "c"})
 print(other.head.weight.shape, torch.equal(other.one.weight, network.one.weight), other.nc)
 try:
-    checkpoint.topology
+    topology_of(checkpoint)
 except Exception as error:
     print(error)
 """
@@ -159,8 +148,9 @@ def test_an_architecture_of_a_users_file(tmp_path: Path) -> None:
 
 def test_the_detector_is_a_detection_network() -> None:
     detector = Detector(Topology.from_yaml("yolov5n", nc=2))
+    assert isinstance(detector, DescribedNetwork)
     assert isinstance(detector, DetectionNetwork)
-    assert is_detection_network(detector)
+    assert is_described(detector)
     architecture = detector.architecture
     assert isinstance(architecture, Architecture)
     assert architecture == YOLOv5(detector.topology)
@@ -168,7 +158,7 @@ def test_the_detector_is_a_detection_network() -> None:
     (images,) = detector.example_inputs()
     assert images.shape == (1, 3, 64, 64)
     assert detector.double().example_inputs(96)[0].dtype == torch.float64
-    assert not is_detection_network(nn.Conv2d(1, 1, 1))
+    assert not is_described(nn.Conv2d(1, 1, 1))
 
 
 def test_a_network_that_offers_too_little_is_named() -> None:
@@ -176,7 +166,7 @@ def test_a_network_that_offers_too_little_is_named() -> None:
         architecture = YOLOv5(Topology.from_yaml("yolov5n"))
         names: dict[int, str] = {}  # noqa: RUF012
 
-    with pytest.raises(UserError, match="Half has an architecture but lacks nc, strides, decode, "):
+    with pytest.raises(UserError, match="Half has an architecture but lacks example_inputs, set_tensors; "):
         Checkpoint.of(Half())
 
 
@@ -268,6 +258,6 @@ def test_tensors_of_another_network_are_refused(change: object, words: str) -> N
 def test_a_plain_module_is_not_built_by_its_file(tmp_path: Path) -> None:
     save_checkpoint(Checkpoint.of(Mixed()), tmp_path / "a.safetensors")
     checkpoint = load_checkpoint(tmp_path / "a.safetensors")
-    for attempt in (checkpoint.detector, lambda: checkpoint.build_for({0: "a"})):
+    for attempt in (checkpoint.build, lambda: checkpoint.build_for({0: "a"})):
         with pytest.raises(UserError, match=r"Mixed.*secateur\.load\(path, network=\.\.\.\)|cannot be given"):
             attempt()

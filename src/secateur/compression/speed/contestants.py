@@ -18,8 +18,9 @@ from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.evaluation.cost import LayerWork, layer_work
 from secateur.evaluation.latency import predictor_call, random_images
-from secateur.evaluation.predictor import Predictor, TorchPredictor
+from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.validate import check_image_size
+from secateur.families.family import predictor_of
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize, Sides, in_words, sides_of
@@ -204,7 +205,7 @@ def _made(
     """A checkpoint on one runtime."""
     images = random_images(sides, batch, checkpoint.build().example_inputs()[0].shape[1])
     if runtime == TORCH:
-        predictor: Predictor = TorchPredictor(checkpoint.build().to(asked.device), asked.precision)
+        predictor: Predictor = predictor_of(checkpoint, asked.device, asked.precision)
         call = predictor_call(predictor, images)
         return Contestant(title, runtime_of(title).title, Path(title), call, tuple(images.shape), checkpoint, work)
     folder.mkdir(parents=True, exist_ok=True)

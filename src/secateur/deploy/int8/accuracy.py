@@ -6,28 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from secateur.data.index import Index
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.source import Judge
 from secateur.evaluation.metrics import Metrics
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
-from secateur.networks.architecture import DetectionNetwork
+from secateur.families.family import predictor_of
 from secateur.sizes import ImageSize
 
 _WORST = 5
 """Classes that the table names, those that lose most."""
 
 
-def int8_costs(network: DetectionNetwork, files: Mapping[str, Path], index: Index, size: ImageSize) -> dict[str, Any]:
+def int8_costs(network: nn.Module, files: Mapping[str, Path], index: Index, size: ImageSize) -> dict[str, Any]:
     """Measures a detector and its files on images of the one size that the files take, and prints the tables.
 
     Args:
         files: by the names that the result has.
     """
     settings = _settings(size)
-    before, found = validate(TorchPredictor(network), index, settings), {}
+    before, found = validate(predictor_of(network), index, settings), {}
     for name, file in files.items():
         after = validate(open_predictor(file), index, settings)
         print(f"{file.name} on {len(index)} images:")

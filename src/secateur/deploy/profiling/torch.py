@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from secateur.deploy.profiling import PROFILERS, LayerTime, Profiler, Sides
 from secateur.deploy.timing import low, repeat
 from secateur.evaluation.cost import LayerWork, layer_work, work_of
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import PREDICTION
+from secateur.families.family import predictor_of
 from secateur.families.loading import load_checkpoint
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -26,7 +26,7 @@ class Hooked:
     """A checkpoint as it predicts, timed module by module."""
 
     def __init__(self, file: Path, shape: tuple[int, ...], threads: int) -> None:
-        self._predictor = TorchPredictor(load_checkpoint(file).build())
+        self._predictor = predictor_of(load_checkpoint(file))
         self._images, self._threads = torch.full(shape, 0.5), threads
         self._times: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._work: dict[str, LayerWork] = {}
@@ -58,7 +58,7 @@ class Hooked:
         hooks = [register_module_forward_pre_hook(run.enter), register_module_forward_hook(run.leave)]
         start = time.perf_counter()
         try:
-            self._predictor.rows(self._images, PREDICTION.conf)
+            self._predictor.infer(self._images, PREDICTION.conf)
         finally:
             for hook in hooks:
                 hook.remove()

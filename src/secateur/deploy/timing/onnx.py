@@ -23,7 +23,7 @@ from secateur.deploy.exporters.onnx import write
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.networks.architecture import is_detection_network
+from secateur.families.family import family_of
 from secateur.pruning.latency import Pair, Signature
 from secateur.silence import silenced, without_telemetry
 
@@ -92,7 +92,7 @@ class Opened(Profiled):
     def __init__(self, network: nn.Module, shape: tuple[int, ...], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory()  # goes with this object
         file = Path(self._folder.name) / "network.onnx"
-        if is_detection_network(network):
+        if family_of(network).knows("predictor"):
             write(Source.of(network, (shape[2], shape[3])), file, ExportSettings())  # type: ignore[arg-type]
         else:
             plain = copy.deepcopy(network).cpu().float().eval()

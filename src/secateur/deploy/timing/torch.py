@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import PREDICTION
-from secateur.networks.architecture import is_detection_network
+from secateur.families.family import family_of
 from secateur.pruning.latency import Signature
 
 _NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
@@ -47,9 +46,10 @@ class Called:
 def network(network: nn.Module, shape: tuple[int, ...], threads: int) -> Called:
     """A detector as it predicts, with its norms folded, or another network as it is."""
     images = torch.full(shape, 0.5)
-    if is_detection_network(network):
-        predictor = TorchPredictor(network)  # type: ignore[arg-type]
-        return Called([lambda: predictor.rows(images, PREDICTION.conf)], threads)
+    family = family_of(network)
+    if family.knows("predictor"):
+        predictor = family.predictor(network)
+        return Called([lambda: predictor.infer(images, PREDICTION.conf)], threads)
     network = copy.deepcopy(network).cpu().float().eval()
     return Called([torch.inference_mode()(lambda: network(images))], threads)
 

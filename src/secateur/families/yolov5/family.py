@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.family import Family, Tensors
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs
 from secateur.families.summary import Row
@@ -21,7 +23,10 @@ from secateur.families.yolov5.formats.stock import read_stock
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.rows import block_rows
 from secateur.families.yolov5.start import fresh, in_class_order, with_config
+from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
+
+logger = logging.getLogger("secateur")
 
 
 class YOLOv5Family(Family):
@@ -101,6 +106,14 @@ class YOLOv5Family(Family):
         """A `.pt` that unmodified YOLOv5 loads."""
         assert isinstance(network, Detector)
         return write_own(network, file, image_size)
+
+    def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
+        """See `Family`; a notice where anchors are still to be found by a training."""
+        assert isinstance(network, Detector)
+        predictor = TorchPredictor(network, precision)
+        if network.topology.anchors_pending:
+            logger.warning(NEUTRAL_ANCHORS)
+        return predictor
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError, shown, told
+from secateur.evaluation.nms import Candidates, corners_of
 from secateur.families.family import FAMILIES
 from secateur.families.yolov5.blocks import BLOCKS, Site
 from secateur.families.yolov5.blocks.convolutions import Conv
@@ -115,6 +116,15 @@ class Detector(nn.Module):
     def decode_above(self, raw: Sequence[Tensor], confidence: float) -> list[Tensor]:
         """Of each image the decoded rows [n, no] whose objectness is above `confidence`, in the order of `decode`."""
         return self.head.decode_above(raw, confidence)
+
+    def candidates(self, raw: Sequence[Tensor], confidence: float) -> list[Candidates]:
+        """Boxes and scores of each image: the score of a class is objectness x class score.
+
+        Args:
+            confidence: rows whose objectness is not above this are left out.
+        """
+        found = self.decode_above(raw, confidence)
+        return [Candidates(corners_of(rows[:, :4]), rows[:, 5:] * rows[:, 4:5]) for rows in found]
 
     def predict(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in 0..1 -> decoded predictions [B, N, no]."""
