@@ -66,9 +66,9 @@ EACH = pytest.mark.parametrize(("sick", "fault"), FAULTS.items(), indirect=["sic
 def test_a_predictor_says_which_image(sick: Path, fault: str) -> None:
     predictor = open_predictor(sick)
     dark, bright = torch.zeros(1, 3, *SIZE), torch.ones(1, 3, *SIZE)
-    assert len(predictor.rows(dark, 0.5)[0]) > 3
+    assert len(predictor.infer(dark, 0.5)[0]) > 3
     with pytest.raises(AnswerError, match=f"sick.onnx gives {fault}; export it anew") as caught:
-        predictor.rows(torch.cat((dark, dark, bright)), 0.5)
+        predictor.infer(torch.cat((dark, dark, bright)), 0.5)
     assert caught.value.image == 2
 
 
@@ -127,7 +127,7 @@ def test_files_of_our_own_are_looked_at_too(
 
     monkeypatch.setattr(FilePredictor, "outputs", spoilt)
     with pytest.raises(AnswerError, match="values that are not finite") as caught:
-        predictor.rows(torch.rand(3, 3, 64, 64), 0.1)
+        predictor.infer(torch.rand(3, 3, 64, 64), 0.1)
     assert caught.value.image == 1
 
 
@@ -139,7 +139,7 @@ def test_a_class_that_no_name_is_for(
     boxes = np.array([[[1, 2, 3, 4, 0.9, number]]], np.float32)
     monkeypatch.setattr(FilePredictor, "outputs", lambda *_: [boxes])
     with pytest.raises(AnswerError, match=r"a\.onnx gives a class that it has no name for"):
-        predictor.rows(torch.zeros(1, 3, 64, 64), 0.1)
+        predictor.infer(torch.zeros(1, 3, 64, 64), 0.1)
 
 
 def test_an_export_that_answers_nonsense_is_not_kept(
@@ -149,6 +149,6 @@ def test_an_export_that_answers_nonsense_is_not_kept(
         raise AnswerError("/tmp/x", "values that are not finite", 0, "export it anew")
 
     monkeypatch.setattr(check, "output_error", fails)
-    with pytest.raises(UserError, match=r"differs from the detector by inf .* so .*a\.onnx was not written"):
+    with pytest.raises(UserError, match=r"differs from the network by inf .* so .*a\.onnx was not written"):
         export(detector, tmp_path / "a.onnx", 64)
     assert list(tmp_path.iterdir()) == []

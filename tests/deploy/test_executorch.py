@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from export_formats import same_rows
+from export_formats import same_answers
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor, runtime_of
@@ -39,27 +39,27 @@ def test_outputs_and_what_is_said_of_them(detector, folder) -> None:
     predictor = open_predictor(folder)
     assert predictor.names == detector.names and predictor.strides == (8.0, 16.0, 32.0)
     assert predictor.image_size == (64, 96) and runtime_of(folder).title == "ExecuTorch"
-    same_rows(folder, detector, (64, 96))
+    same_answers(folder, detector, (64, 96))
 
 
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5n6"])
 def test_other_topologies(lively, name, tmp_path) -> None:
     detector = lively(name)
-    same_rows(export(detector, tmp_path / "a_executorch_model", 128, settings()).path, detector, (128, 128))
+    same_answers(export(detector, tmp_path / "a_executorch_model", 128, settings()).path, detector, (128, 128))
 
 
 def test_a_cut_network_for_two_images(tmp_path) -> None:
     subject = subject_named("yolov5n")
     small = cut(subject.detector, subject.graph, subject.random_plan(6))
     path = export(small, tmp_path / "a_executorch_model", subject.size, settings(batch_size=2)).path
-    same_rows(path, small, (subject.size,) * 2)
+    same_answers(path, small, (subject.size,) * 2)
 
 
 def test_maps_of_the_head_are_decoded_where_they_are_read(detector, tmp_path) -> None:
     path = export(detector, tmp_path / "a_executorch_model", 64, settings(output="raw")).path
     shapes = [output.shape for output in open_predictor(path).outputs(torch.rand(2, 3, 64, 64))]
     assert shapes == [(2, 24, 8, 8), (2, 24, 4, 4), (2, 24, 2, 2)]
-    same_rows(path, detector, (64, 64))
+    same_answers(path, detector, (64, 64))
 
 
 def test_a_converter_that_fails_is_one_sentence(detector, tmp_path, monkeypatch) -> None:
@@ -111,7 +111,7 @@ def test_nothing_is_printed(folder) -> None:
     code = f"""
 import torch
 from secateur.deploy.runtimes import open_predictor
-open_predictor({str(folder)!r}, threads=2).rows(torch.rand(1, 3, 64, 96), 0.1)
+open_predictor({str(folder)!r}, threads=2).infer(torch.rand(1, 3, 64, 96), 0.1)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 
@@ -47,36 +46,53 @@ def test_zero_border_before_max_pooling_stays_zero(lively, tmp_path) -> None:
 
 
 class Plain(torch.nn.Module):
-    """A detection network of another make: one level, one box a cell, images of four channels."""
+    """A network of no family: two outputs, in a dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names, self.nc, self.strides = {0: "a", 1: "b"}, 2, (8.0,)
-        self.body = torch.nn.Conv2d(4, 7, 8, 8)
+        self.body = torch.nn.Conv2d(3, 7, 8, 8)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.body(images)
+        return {"maps": maps, "means": maps.mean((2, 3))}
+
+
+@pytest.mark.parametrize("settings", [{}, {"dynamic": True}, {"any_size": True}, {"precision": "fp16"}])
+def test_networks_of_any_make_give_their_own_outputs(tmp_path, settings) -> None:
+    network, images = Plain(), torch.rand(2, 3, 32, 16)
+    result = export(network, tmp_path / "a.onnx", (32, 16), ExportSettings(**settings))
+    opened = OnnxPredictor(result.path)
+    assert (opened.names, opened.nc, opened.decoder, opened.metadata.family) == ({}, 0, None, "module")
+    tolerance = 2e-2 if "precision" in settings else 1e-5
+    with torch.no_grad():
+        for ours, theirs in zip(opened.outputs(images), network(images).values(), strict=True):
+            torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=0, atol=tolerance)
+    with pytest.raises(UserError, match=r"a\.onnx gives 2 tensors that are no boxes; read them with `outputs`"):
+        opened.predict(images)
+
+
+@pytest.mark.parametrize("output", ["raw", "detections"])
+def test_other_outputs_of_a_network_of_no_family_are_refused(tmp_path, output: str) -> None:
+    with pytest.raises(UserError, match=f"it has no output {output}: leave --output out"):
+        export(Plain(), tmp_path / "a.onnx", 32, ExportSettings(output=output))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_yolov5_is_of_its_family_alone(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"Only a network of the family 'yolov5' .* not one of the family 'module'"):
+        export(Plain(), tmp_path / "a.pt", 32, ExportSettings(format="yolov5"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Broken(torch.nn.Conv2d):
+    """It answers through a function of the test's."""
+
+    def __init__(self, answer) -> None:
+        super().__init__(3, 7, 8, 8)
+        self.answer = answer
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.body(images)
-
-    def decode(self, raw: torch.Tensor) -> torch.Tensor:
-        return raw.flatten(2).transpose(1, 2).sigmoid()
-
-    def predict(self, images: torch.Tensor) -> torch.Tensor:
-        return self.decode(self(images))
-
-    def fused(self) -> Plain:
-        return copy.deepcopy(self).eval()
-
-    def example_inputs(self, image_size: int | None = None) -> tuple[torch.Tensor]:
-        return (torch.zeros(1, 4, image_size or 16, image_size or 16),)
-
-
-def test_networks_of_any_make(tmp_path) -> None:
-    network, images = Plain(), torch.rand(2, 4, 32, 16)
-    predictor = OnnxPredictor(export(network, tmp_path / "a.onnx", (32, 16), ExportSettings(dynamic=True)).path)
-    assert predictor.names == network.names and predictor.strides == network.strides
-    for ours, theirs in zip(predictor.rows(images, 0.5), network.decode(network(images)).detach(), strict=True):
-        theirs = theirs[theirs[:, 4] > 0.5]
-        torch.testing.assert_close(ours, theirs)
+        return self.answer(super().forward(images))
 
 
 def constant(raw: torch.Tensor) -> torch.Tensor:
@@ -85,13 +101,16 @@ def constant(raw: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("decode", "reason"), [(lambda raw: 1 / 0, "cannot be exported to ONNX: "), (constant, "takes no images")]
+    ("answer", "reason"),
+    [
+        (lambda raw: 1 / 0, "cannot be exported to ONNX: division by zero"),
+        (lambda raw: None, "cannot be exported to ONNX: it gives no tensor"),
+        (constant, "takes no images"),
+    ],
 )
-def test_what_cannot_be_exported_is_told_in_a_sentence(tmp_path, decode, reason) -> None:
-    network = Plain()
-    network.decode = decode
+def test_what_cannot_be_exported_is_told_in_a_sentence(tmp_path, answer, reason) -> None:
     with pytest.raises(UserError, match=reason) as caught:
-        export(network, tmp_path / "a.onnx", 32)
+        export(Broken(answer), tmp_path / "a.onnx", 32)
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
@@ -103,7 +122,7 @@ def test_image_size_is_rounded_up_with_a_notice(detector, tmp_path, caplog) -> N
 @pytest.mark.parametrize("error", [0.5, float("inf"), float("nan")])
 def test_a_wrong_file_is_not_kept(detector, tmp_path, monkeypatch, error) -> None:
     monkeypatch.setattr(check, "output_error", lambda *arguments: error)
-    with pytest.raises(UserError, match="differs from the detector"):
+    with pytest.raises(UserError, match="differs from the network"):
         export(detector, tmp_path / "a.onnx", 64)
     assert list(tmp_path.iterdir()) == []
 
@@ -169,7 +188,7 @@ def test_a_detector_of_nan_is_no_fault_of_the_file(lively, tmp_path) -> None:
     broken = lively("yolov5n")
     with torch.no_grad():
         broken.model[3].conv.weight[0] = float("nan")
-    with pytest.raises(UserError, match="The detector itself gives NaN") as caught:
+    with pytest.raises(UserError, match="gives values that are not finite") as caught:
         export(broken, tmp_path / "x.torchscript", 64, ExportSettings(format="torchscript"))
     assert "opset" not in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export_formats import FORMATS
+from export_formats import FORMATS, answered, expected_of
 from law_subjects import subject_named
 from secateur.deploy import check
 from secateur.deploy.exporters import EXPORTERS, Exported, export
@@ -36,9 +36,7 @@ def opened(path: Path) -> FilePredictor:
 
 def assert_rows(predictor: FilePredictor, detector: Detector, images: Tensor) -> None:
     """Scores within 1e-3, boxes within 1e-2 px."""
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
-    found = torch.stack(list(predictor.rows(images, -1.0)))
+    expected, found = expected_of(detector, images), answered(predictor, images)
     assert expected[..., 4:].std() > 1e-2, "the detector is not lively"
     torch.testing.assert_close(found[..., 4:], expected[..., 4:], rtol=0, atol=1e-3)
     torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=0, atol=1e-2)
@@ -72,7 +70,7 @@ def test_a_grey_detectors_file_takes_one_channel(kind, tmp_path) -> None:
     assert predictor.channels == 1 and predictor.metadata.channels == 1
     assert_rows(predictor, detector, torch.rand(3, 1, *SIZE))
     with pytest.raises(UserError, match="takes images of shape any x 1 x 64 x 96, not 1 x 3 x 64 x 96"):
-        predictor.rows(torch.rand(1, 3, *SIZE), 0.5)
+        predictor.infer(torch.rand(1, 3, *SIZE), 0.5)
 
 
 def test_suppression_inside(detector, kind, tmp_path) -> None:
@@ -97,9 +95,8 @@ def test_half_precision(detector, kind, tmp_path) -> None:
     file = written(detector, tmp_path / "half", kind, precision="fp16")
     assert file.file_mb < 0.6 * whole and 1e-5 < file.max_error <= 5e-2
     images = torch.rand(1, 3, *SIZE)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)[0]
-    found = opened(file.path).rows(images, -1.0)[0]
+    expected = expected_of(detector, images)[0]
+    found = answered(opened(file.path), images)[0]
     torch.testing.assert_close(found[:, 4:], expected[:, 4:], rtol=0, atol=5e-2)
     torch.testing.assert_close(found[:, :4], expected[:, :4], rtol=5e-2, atol=5e-2)
 
@@ -111,13 +108,13 @@ def test_what_the_file_says_of_itself(detector, kind, tmp_path) -> None:
     assert metadata.names == detector.names and metadata.strides == detector.strides
     assert (metadata.size, metadata.batch, metadata.output, metadata.precision) == (SIZE, 2, "decoded", "fp16")
     anchors = detector.head.anchors * torch.tensor(detector.strides).view(-1, 1, 1)
-    torch.testing.assert_close(torch.tensor(metadata.anchors), anchors)
+    torch.testing.assert_close(torch.tensor(metadata.told["anchors"]), anchors)
 
 
 @pytest.mark.parametrize("error", [0.5, float("nan")])
 def test_nothing_is_left_of_a_file_that_differs(detector, kind, error, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(check, "output_error", lambda *arguments: error)
-    with pytest.raises(UserError, match="differs from the detector"):
+    with pytest.raises(UserError, match="differs from the network"):
         written(detector, tmp_path, kind)
     assert list(tmp_path.iterdir()) == []
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands_run import sentence
+from export_formats import answered
 from secateur.cli import main
 from secateur.data.config import load_data_config
 from secateur.data.index import Counts, Index, scan
@@ -85,7 +86,7 @@ def test_the_tail_stays_in_float_and_scores_survive(detector, tiny_data: Path, t
     assert len(others) > 50 and all(makers[node.input[0]].op_type == "DequantizeLinear" for node in others)
     assert PROFILERS[".onnx"].work(small.path, (64, 64)) == PROFILERS[".onnx"].work(whole.path, (64, 64)) != {}
     image = pictures[0][None].float() / 255
-    found, expected = (open_predictor(file.path).rows(image, -1.0)[0] for file in (small, whole))
+    found, expected = (answered(open_predictor(file.path), image)[0] for file in (small, whole))
     assert np.corrcoef(found[:, 4], expected[:, 4])[0, 1] > 0.9
 
 

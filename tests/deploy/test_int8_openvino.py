@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
+from export_formats import answered, expected_of
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.exporters import check_export, export
 from secateur.deploy.int8.pictures import calibration_pictures
-from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -70,13 +69,11 @@ def test_all_but_the_last_convolutions_are_int8(detector, pictures, tmp_path: Pa
 
 def test_layers_go_back_to_float_until_the_judge_is_content(detector, pictures, tmp_path: Path) -> None:
     image = pictures[0][None].float() / 255
-    with torch.no_grad():
-        expected = detector.eval().predict(image)[0, :, 4]
+    expected = expected_of(detector, image)[0, :, 4:]
     asked: list[float] = []
 
     def judge(predictor: Predictor) -> float:
-        assert isinstance(predictor, FilePredictor)
-        asked.append(1 - float((predictor.rows(image, -1.0)[0][:, 4] - expected).abs().mean()))
+        asked.append(1 - float((answered(predictor, image)[0][:, 4:] - expected).abs().mean()))
         return asked[-1]
 
     export(detector, tmp_path / "a_openvino_model", 64, ExportSettings(**INT8), pictures=pictures)

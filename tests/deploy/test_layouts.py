@@ -24,13 +24,14 @@ from foreign_files import (
 )
 from torch import Tensor, nn
 
+from export_formats import answered, expected_of
 from secateur.cli import main
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.layouts import Answer, decoded_rows
-from secateur.deploy.metadata import Metadata
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import OUTPUTS, ExportSettings
 from secateur.errors import UserError
+from secateur.families.outputs import Answer
+from secateur.families.yolov5.deploy.recognition import recognises
 from secateur.families.yolov5.model import Detector
 
 pytest.importorskip("onnx")
@@ -64,7 +65,7 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     "YOLOv8 with metadata": (
         Answers(torch.rand(1, 7, cells())),
         {**ULTRALYTICS, "task": "detect", "names": names(3), "imgsz": list(SIZE)},
-        r"not a YOLOv5 detector \(Ultralytics YOLOv8n model\): it maps 1 x 3 x 64 x 96 to 1 x 7 x 126, the layout of",
+        r"is no file that Secateur reads \(Ultralytics YOLOv8n model\): it maps 1 x 3 x 64 x 96 to 1 x 7 x 126, the",
     ),
     "YOLOv8 of one class": (Answers(torch.rand(1, 5, cells())), {"names": names(1)}, "the layout of YOLOv8 and later"),
     "YOLOv8-seg": (Answers(torch.rand(1, 39, cells()), MASKS), {}, "rows and masks, as segmentation networks"),
@@ -92,10 +93,10 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     ),
     "boxes and scores apart": (Answers(torch.rand(1, 378, 4), torch.rand(1, 378, 3)), {}, "looks like boxes after"),
     "YOLOX": (Answers(torch.rand(1, cells(), 85)), {}, "one row for each cell, as detectors without anchors"),
-    "RT-DETR": (Answers(torch.rand(1, 300, 84)), {}, "1 x 300 x 84, no layout of a detector that Secateur knows"),
+    "RT-DETR": (Answers(torch.rand(1, 300, 84)), {}, "1 x 300 x 84, no layout that Secateur knows"),
     "other names": (Answers(rows(3)), {"names": names(2)}, "rows for 3 classes where it states 2"),
     "other nc": (Answers(rows(3)), {"nc": 80}, "rows for 3 classes where it states 80"),
-    "an output more": (Answers(rows(3), torch.zeros(1, 5)), STOCK, "no layout of a detector that Secateur knows"),
+    "an output more": (Answers(rows(3), torch.zeros(1, 5)), STOCK, "no layout that Secateur knows"),
     "NaN": (Answers(rows(3) * float("nan")), STOCK, "gives values that are not finite for a black image"),
 }  # fmt: skip
 
@@ -115,8 +116,9 @@ def test_rows_of_yolov5_are_read(name: str, kind: str, tmp_path: Path) -> None:
     assert predictor.nc == expected.shape[2] - 5 and predictor.strides == strides
     known = metadata.get("names", {number: f"class{number}" for number in range(predictor.nc)})
     assert dict(predictor.names) == known
-    [found] = predictor.rows(torch.rand(1, 3, *SIZE), -1.0)
-    torch.testing.assert_close(found, expected[0], rtol=0, atol=1e-3)
+    found = answered(predictor, torch.rand(1, 3, *SIZE))
+    torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=0, atol=1e-3)
+    torch.testing.assert_close(found[..., 4:], expected[..., 5:] * expected[..., 4:5], rtol=0, atol=1e-3)
 
 
 ONE_CHECK = ("YOLOv8", "YOLOv5-seg", "end to end, one class", "suppression by its metadata")
@@ -146,7 +148,7 @@ def test_numbers_that_fit_by_chance_are_not_read(size: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
     for count in (*range(5, 200), 252, 300, 378, 1000):
         for answer in (boxes(count, 6).numpy(), np.zeros((1, count, 6), np.float32)):
-            assert decoded_rows(Answer(Metadata(), 1, size, [answer])) is None
+            assert isinstance(recognises(Answer(0, 1, size, [answer])), str)
     places = []
     for stride in (8, 16, 32):
         lines, columns = np.indices((size[0] // stride, size[1] // stride))
@@ -155,7 +157,7 @@ def test_numbers_that_fit_by_chance_are_not_read(size: tuple[int, int]) -> None:
         answer = generator.random((1, 4 + nc, cells(size)), np.float32)
         answer[0, :2] = np.concatenate(places, axis=1)
         for turned in (answer, answer.transpose(0, 2, 1)):
-            assert decoded_rows(Answer(Metadata(), 1, size, [turned])) is None
+            assert isinstance(recognises(Answer(0, 1, size, [turned])), str)
 
 
 @pytest.mark.parametrize("metadata", [{}, {**ULTRALYTICS, "task": "detect", "names": names(3), "imgsz": [320, 320]}])
@@ -179,9 +181,8 @@ def test_open_sides_of_stocks_own_file(name: str, strides: tuple[int, ...], live
     predictor = open_predictor(file)
     assert (predictor.nc, predictor.image_size, predictor.strides) == (3, None, strides)
     images = torch.rand(2, 3, 192, 128)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
-    torch.testing.assert_close(torch.stack(list(predictor.rows(images, -1.0))), expected, rtol=1e-3, atol=1e-3)
+    expected = expected_of(detector, images)
+    torch.testing.assert_close(answered(predictor, images), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -215,7 +216,7 @@ def test_an_own_file_that_is_not_what_it_says_is_refused(
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((1, 64, 96, 3), "it takes images of 1 x 64 x 96 x 3"), ((1, 3, 64), "it takes images of 1 x 3 x 64")],
+    [((1, 64, 96, 3), "it takes 1 x 64 x 96 x 3"), ((1, 3, 64), "it takes 1 x 3 x 64")],
 )
 def test_other_images_are_refused(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
     import onnx

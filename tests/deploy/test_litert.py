@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from export_formats import same_rows
+from export_formats import same_answers
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.metadata import Metadata
@@ -44,7 +44,7 @@ def test_outputs_and_what_is_said_of_them(detector, file) -> None:
         text = archive.read("metadata.json").decode()
     assert '"license": "MIT"' in text and '"input": "NHWC"' in text
     assert Metadata.of_json(text).size == (64, 96)
-    same_rows(file, detector, (64, 96))
+    same_answers(file, detector, (64, 96))
 
 
 def test_images_are_channels_last_as_cameras_give_them(detector, file) -> None:
@@ -63,21 +63,21 @@ def test_images_are_channels_last_as_cameras_give_them(detector, file) -> None:
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5n6"])
 def test_other_topologies(lively, name, tmp_path) -> None:
     detector = lively(name)
-    same_rows(export(detector, tmp_path / "a.tflite", 128, settings()).path, detector, (128, 128))
+    same_answers(export(detector, tmp_path / "a.tflite", 128, settings()).path, detector, (128, 128))
 
 
 def test_a_cut_network_for_two_images(tmp_path) -> None:
     subject = subject_named("yolov5n")
     small = cut(subject.detector, subject.graph, subject.random_plan(6))
     path = export(small, tmp_path / "a.tflite", subject.size, settings(batch_size=2)).path
-    same_rows(path, small, (subject.size,) * 2)
+    same_answers(path, small, (subject.size,) * 2)
 
 
 def test_maps_of_the_head_are_decoded_where_they_are_read(detector, tmp_path) -> None:
     path = export(detector, tmp_path / "a.tflite", 64, settings(output="raw")).path
     shapes = [output.shape for output in open_predictor(path).outputs(torch.rand(2, 3, 64, 64))]
     assert shapes == [(2, 24, 8, 8), (2, 24, 4, 4), (2, 24, 2, 2)]
-    same_rows(path, detector, (64, 64))
+    same_answers(path, detector, (64, 64))
 
 
 def test_a_converter_that_fails_is_one_sentence(detector, tmp_path, monkeypatch) -> None:
@@ -124,7 +124,7 @@ def test_nothing_is_printed(file) -> None:
     code = f"""
 import torch
 from secateur.deploy.runtimes import open_predictor
-open_predictor({str(file)!r}, threads=2).rows(torch.rand(1, 3, 64, 96), 0.1)
+open_predictor({str(file)!r}, threads=2).infer(torch.rand(1, 3, 64, 96), 0.1)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -11,7 +11,8 @@ from secateur.deploy.metadata import Metadata
 FULL = Metadata(
     names={0: "cat", 1: 'it\'s a "dog"'},
     strides=(8.0, 16.0),
-    anchors=(((10.0, 13.0), (16.0, 30.5)), ((30.0, 61.0), (62.0, 45.0))),
+    told={"anchors": [[[10.0, 13.0], [16.0, 30.5]], [[30.0, 61.0], [62.0, 45.0]]], "task": "detect"},
+    family="mine",
     size=(64, 96),
     batch=0,
     output="raw",
@@ -24,7 +25,7 @@ def test_there_and_back() -> None:
 
 
 def test_what_the_user_reads_stands_beside_it() -> None:
-    told = Metadata(names={0: "cat"}, about={"lineage": "prune > heal"}).to_text()
+    told = Metadata(names={0: "cat"}, told={"lineage": "prune > heal"}).to_text()
     assert told["lineage"] == "prune > heal" and told["names"] == "{0: 'cat'}" and told["stride"] == "32"
 
 
@@ -37,7 +38,7 @@ def test_foreign_files_tell_less() -> None:
     "data",
     [
         None, [], "x", {"names": "__import__('os')"}, {"names": "{1:"}, {"stride": "-1"}, {"strides": "[8, 0]"},
-        {"strides": [8, float("nan")]}, {"anchors": "[[[1]]]"}, {"anchors": [[[1, -2]]]}, {"imgsz": "[1e99, 2]"},
+        {"strides": [8, float("nan")]}, {"family": 3}, {"family": ""}, {"imgsz": "[1e99, 2]"},
         {"batch": "many"}, {"output": ["raw"]}, {"precision": "fp4"}, {"names": {"a": "b"}},
     ],
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy as copying
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from export_formats import same_rows
+from export_formats import answered, same_answers
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.exporters import ncnn as exporter
@@ -55,7 +54,7 @@ def test_outputs_and_what_is_said_of_them(detector, folder) -> None:
     assert predictor.image_size == (64, 96) and predictor.device == torch.device("cpu")
     assert {"license": "MIT", **predictor.metadata.to_dict()} == said
     assert runtime_of(folder).title == "ncnn"
-    same_rows(folder, detector, (64, 96))
+    same_answers(folder, detector, (64, 96))
 
 
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5n6"])
@@ -63,14 +62,14 @@ def test_other_topologies(lively, name, tmp_path) -> None:
     detector = lively(name)
     result = export(detector, tmp_path / "a_ncnn_model", 128, settings())
     assert result.details["layers"] > 30 and result.notes
-    same_rows(result.path, detector, (128, 128))
+    same_answers(result.path, detector, (128, 128))
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5s-ghost", "odd", "grey"])
 def test_a_cut_network(name, tmp_path) -> None:
     subject = subject_named(name)
     small = cut(subject.detector, subject.graph, subject.random_plan(6))
-    same_rows(export(small, tmp_path / "a_ncnn_model", subject.size, settings()).path, small, (subject.size,) * 2)
+    same_answers(export(small, tmp_path / "a_ncnn_model", subject.size, settings()).path, small, (subject.size,) * 2)
 
 
 def test_maps_of_the_head_are_decoded_where_they_are_read(detector, tmp_path) -> None:
@@ -78,7 +77,7 @@ def test_maps_of_the_head_are_decoded_where_they_are_read(detector, tmp_path) ->
     predictor = open_predictor(path)
     shapes = [output.shape for output in predictor.outputs(torch.rand(2, 3, 64, 64))]
     assert shapes == [(2, 24, 8, 8), (2, 24, 4, 4), (2, 24, 2, 2)]
-    same_rows(path, detector, (64, 64))
+    same_answers(path, detector, (64, 64))
 
 
 def test_weights_in_half_take_half_the_place(detector, folder, tmp_path) -> None:
@@ -87,38 +86,21 @@ def test_weights_in_half_take_half_the_place(detector, folder, tmp_path) -> None
     assert weights[0] < 0.52 * weights[1]
     assert yaml.safe_load((path / "metadata.yaml").read_text())["precision"] == "fp16"
     images = torch.rand(1, 3, 64, 96)
-    exact, half = (open_predictor(place).rows(images, -1.0)[0] for place in (folder, path))
+    exact, half = (answered(open_predictor(place), images)[0] for place in (folder, path))
     difference = (exact - half).abs().max(0).values
     assert 0 < difference[:4].max() < 0.5 and 0 < difference[4:].max() < 1e-2
 
 
-class Odd(torch.nn.Module):
-    """A detection network with an operator that ncnn has no layer for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names, self.nc, self.strides = {0: "a"}, 1, (8.0,)
-        self.body = torch.nn.Conv2d(3, 6, 8, 8)
+class Odd(torch.nn.Conv2d):
+    """A network with an operator that ncnn has no layer for."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.body(images)
-
-    def decode(self, raw: torch.Tensor) -> torch.Tensor:
-        return raw.flatten(2).transpose(1, 2).cumprod(1)
-
-    def predict(self, images: torch.Tensor) -> torch.Tensor:
-        return self.decode(self(images))
-
-    def example_inputs(self) -> tuple[torch.Tensor]:
-        return (torch.zeros(1, 3, 32, 32),)
-
-    def fused(self) -> Odd:
-        return copying.deepcopy(self).eval()
+        return super().forward(images).flatten(2).cumprod(1)
 
 
 def test_an_operator_that_ncnn_lacks_is_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"cannot be exported to ncnn, which has no torch\.cumprod"):
-        export(Odd(), tmp_path / "a_ncnn_model", 64, settings())
+        export(Odd(3, 6, 8, 8), tmp_path / "a_ncnn_model", 64, settings())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,4 +222,4 @@ def test_threads_change_nothing(folder) -> None:
     images = torch.rand(1, 3, 64, 96)
     one, two = (open_predictor(folder, threads=threads) for threads in (1, 2))
     assert (one.threads, two.threads) == (1, 2)
-    np.testing.assert_allclose(one.rows(images, -1.0)[0].numpy(), two.rows(images, -1.0)[0].numpy(), atol=1e-3)
+    np.testing.assert_allclose(answered(one, images)[0].numpy(), answered(two, images)[0].numpy(), atol=1e-3)

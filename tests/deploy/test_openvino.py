@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from export_formats import answered, expected_of
 from secateur.deploy.exporters import export
 from secateur.deploy.exporters import openvino as exporter
 from secateur.deploy.runtimes import open_predictor
@@ -52,7 +53,7 @@ def test_the_xml_alone_opens_too(folder, tmp_path) -> None:
         shutil.copy(folder / name, tmp_path)
     alone, whole, images = open_predictor(tmp_path / "model.xml"), open_predictor(folder), torch.rand(1, 3, *SIZE)
     assert alone.names == whole.names and alone.strides == whole.strides
-    torch.testing.assert_close(alone.rows(images, -1.0)[0], whole.rows(images, -1.0)[0], rtol=0, atol=0)
+    torch.testing.assert_close(answered(alone, images)[0], answered(whole, images)[0], rtol=0, atol=0)
 
 
 def precision_of(folder: Path, precision: str) -> object:
@@ -158,9 +159,8 @@ def test_a_folder_of_another_exporter(detector, tmp_path, tell: bool) -> None:
     predictor, images = open_predictor(folder), torch.rand(2, 3, *SIZE)
     assert list(predictor.names.values()) == (["cat", "dog", "cow"] if tell else ["class0", "class1", "class2"])
     assert max(predictor.strides) == 32 and predictor.image_size == SIZE
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
-    torch.testing.assert_close(torch.stack(list(predictor.rows(images, -1.0))), expected, rtol=2e-2, atol=2e-2)
+    expected = expected_of(detector, images)
+    torch.testing.assert_close(answered(predictor, images), expected, rtol=2e-2, atol=2e-2)
 
 
 BOMB = "a: &a [x, x]\n" + "".join(

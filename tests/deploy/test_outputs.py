@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from export_formats import answered, expected_of
 from secateur.deploy.exporters import check_export, export
-from secateur.deploy.network import FlatDecoded, HeadMaps
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.runtimes.onnx import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
+from secateur.families.yolov5.deploy.network import FlatDecoded, HeadMaps
 from secateur.families.yolov5.model import Detector
 
 pytest.importorskip("onnx")
@@ -41,15 +42,9 @@ def images(count: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
     return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-def rows_of(detector: Detector, batch: Tensor) -> Tensor:
-    with torch.no_grad():
-        return detector.predict(batch)
-
-
-def same_rows(found: Sequence[Tensor], expected: Sequence[Tensor] | Tensor, boxes: float, scores: float) -> None:
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours[:, :4], theirs[:, :4], rtol=boxes, atol=boxes)
-        torch.testing.assert_close(ours[:, 4:], theirs[:, 4:], rtol=0, atol=scores)
+def near(found: Tensor, expected: Tensor, boxes: float, scores: float) -> None:
+    torch.testing.assert_close(found[..., :4], expected[..., :4], rtol=boxes, atol=boxes)
+    torch.testing.assert_close(found[..., 4:], expected[..., 4:], rtol=0, atol=scores)
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n6", "yolov3-tiny"])
@@ -66,11 +61,11 @@ def test_flat_decoding_is_the_decoding(lively, name: str) -> None:
 def test_rows_from_every_kind_of_file(seeing, tmp_path: Path, settings: dict, output: str) -> None:
     file = export(seeing, tmp_path / "a.onnx", SIZE, ExportSettings(output=output, **settings)).path
     predictor = open_predictor(file)
-    same_rows(predictor.rows(images(), -1.0), rows_of(seeing, images()), 1e-3, 1e-4)
+    near(answered(predictor, images()), expected_of(seeing, images()), 1e-3, 1e-4)
     if settings.get("any_size"):
         assert predictor.image_size is None
         other = images(1, (96, 128))
-        same_rows(predictor.rows(other, -1.0), rows_of(seeing, other), 1e-3, 1e-4)
+        near(answered(predictor, other), expected_of(seeing, other), 1e-3, 1e-4)
     else:
         assert predictor.image_size == SIZE
 
@@ -90,7 +85,7 @@ def test_suppression_inside_gives_our_boxes(seeing, tmp_path: Path, batch: int) 
     predictor = open_predictor(export(seeing, tmp_path / "a.onnx", SIZE, settings).path)
     assert isinstance(predictor, FilePredictor)
     with torch.no_grad():
-        expected = non_max_suppression(seeing.candidates(seeing(images(3)), 0.2), settings.nms)
+        expected = non_max_suppression(seeing.candidates(seeing(images(3)), settings.conf), settings.nms)
     assert min(len(boxes) for boxes in expected) > 3
     [found] = predictor.outputs(images(3))
     assert found.shape == (3, 20, 6)
@@ -106,7 +101,7 @@ def test_half_precision_halves_the_file_and_keeps_the_pixels(seeing, tmp_path: P
         for precision in ("fp32", "fp16")
     )
     assert half.file_mb < 0.6 * whole.file_mb and 1e-5 < half.max_error < 5e-2
-    same_rows(open_predictor(half.path).rows(images(), -1.0), rows_of(seeing, images()), 2e-2, 2e-2)
+    near(answered(open_predictor(half.path), images()), expected_of(seeing, images()), 2e-2, 2e-2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from export_formats import answered, expected_of
 from law_subjects import subject_named
 from secateur.commands.val import ValOptions, opened
 from secateur.deploy.exporters import export
@@ -67,12 +68,9 @@ def test_files_of_another_exporter(detector, tmp_path, half: bool, told: dict) -
     assert predictor.image_size == SIZE and predictor.batch == 1
     assert list(predictor.names.values()) == (["a", "b", "c"] if "names" in told else ["class0", "class1", "class2"])
     assert predictor.strides == (8, 16, 32)
-    with torch.no_grad():
-        expected = detector.eval().predict(images)
+    expected = expected_of(detector, images)
     tolerance = 0.1 if half else 1e-3
-    torch.testing.assert_close(
-        torch.stack(list(predictor.rows(images, -1.0))), expected, rtol=tolerance, atol=tolerance
-    )
+    torch.testing.assert_close(answered(predictor, images), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_a_file_without_a_shape_is_tried_with_the_channels_that_it_tells(tmp_path) -> None:

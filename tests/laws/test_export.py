@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from export_formats import FORMATS
+from export_formats import FORMATS, answered, expected_of
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
@@ -21,8 +21,7 @@ def test_file_of_a_cut_network_gives_its_outputs(subject: Any, kind: str, tmp_pa
     file = tmp_path / f"small{EXPORTERS[kind].suffix}"
     export(small, file, subject.size, ExportSettings(format=kind))
     images = subject.images(1)
-    with torch.no_grad():
-        expected = small.predict(images)[0]
-    found = open_predictor(file).rows(images, -1.0)[0]
+    expected = expected_of(small, images)[0]
+    found = answered(open_predictor(file), images)[0]
     torch.testing.assert_close(found[:, 4:], expected[:, 4:], rtol=0, atol=1e-3)
     torch.testing.assert_close(found[:, :4], expected[:, :4], rtol=1e-3, atol=1e-3)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from chain_subjects import CHAINED, chained, silenced
+from export_formats import answered, expected_of
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
 from secateur.evaluation.cost import count
@@ -101,9 +102,8 @@ def test_what_is_left_is_priced_saved_loaded_cut_trained_and_shortened_again(
 def test_onnx_file_gives_the_outputs(name: str, tmp_path: Path) -> None:
     bare = remove(chained(name), some(chained(name), "all"))
     export(bare, tmp_path / "bare.onnx", 128)
-    with torch.no_grad():
-        expected = bare.predict(images(1))
-    found = torch.stack(list(open_predictor(tmp_path / "bare.onnx").rows(images(1), -1.0)))
+    expected = expected_of(bare, images(1))
+    found = answered(open_predictor(tmp_path / "bare.onnx"), images(1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 

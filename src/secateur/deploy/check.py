@@ -1,9 +1,11 @@
-"""The check of every exported file: what it gives, opened as its user opens it, beside what the detector gives."""
+"""The check of every exported file: what it answers, opened as its user opens it, against what the network answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,35 +16,48 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.evaluation.latency import random_images
+from secateur.evaluation.nms import Candidates
 from secateur.evaluation.predictor import AnswerError, Predictor
+from secateur.families.outputs import tensors_of
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.15}
-"""Largest differences by precision: absolute for scores, relative to max(1 px, |value|) for boxes; in int8 the mean
-difference of the scores of what the detector sees in the pictures (`seen_error`)."""
+"""Largest differences by precision: relative to max(1, |value|), and so absolute for scores; for int8 see
+`seen_error`."""
 SEEN = 0.25
 """Confidence from which something is seen."""
 
 
-def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: ExportSettings, rows: Path) -> float:
-    """How far a file is from its detector, when that is near enough.
+class Final(NamedTuple):
+    """The final boxes [n, 6] of an image: x1, y1, x2, y2 in pixels, score, class."""
+
+    boxes: Tensor
+
+
+Answer = Candidates | Final | Tensor
+Ask = Callable[[Tensor], Sequence[Answer]]
+"""Prepared images [B, C, H, W] -> what is said of each image; or the output tensors for all of them."""
+
+
+def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: ExportSettings, twin: Path) -> float:
+    """How far a file is from its network, when that is near enough.
 
     Args:
-        file: where it lies now.
+        file: where it is now.
         path: where it is to be, for sentences.
-        rows: for a file with the suppression inside, the same without it: boxes are compared by those of its rows,
+        twin: for a file with the suppression inside, the same without it: boxes are compared by those of its answers,
             since rounding alone decides between boxes that are equally good.
 
     Raises:
         UserError: it cannot be run, or differs by more than its precision explains.
     """
     cpu = torch.device("cpu")
-    predictor = runtime.open(rows, cpu, 0, "fp32")
+    opened = runtime.open(twin, cpu, 0, "fp32")
     images = probes(3 if settings.dynamic else settings.batch_size, source.channels, source.size)
     int8 = settings.precision == "int8"
     try:
-        error = seen_error(source, predictor) if int8 else output_error(source, predictor, images)
-        if rows != file:
-            error = max(error, detections_error(predictor, runtime.open(file, cpu, 0, "fp32"), images, settings))
+        error = seen_error(source, opened) if int8 else output_error(source, opened, images)
+        if twin != file:
+            error = max(error, detections_error(opened, runtime.open(file, cpu, 0, "fp32"), images, settings))
     except AnswerError:
         error = float("inf")
     check_outputs(error, settings.precision, runtime.title, path)
@@ -52,85 +67,144 @@ def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: 
 def probes(batch: int, channels: int, size: tuple[int, int]) -> list[Tensor]:
     """Inputs [B, C, H, W] float32 in 0..1: one of noise and one of shapes and gradients."""
     height, width = size
-    picture = torch.linspace(0, 1, width).expand(batch, channels, height, width).clone()
-    picture[:, 0, height // 4 : height // 2, width // 4 : width // 2] = 1
-    picture[:, -1, height // 2 :, width // 3 :] *= torch.linspace(1, 0, height - height // 2)[:, None]
-    return [random_images(size, batch, channels), picture]
+    shapes = torch.linspace(0, 1, width).expand(batch, channels, height, width).clone()
+    shapes[:, 0, height // 4 : height // 2, width // 4 : width // 2] = 1
+    shapes[:, -1, height // 2 :, width // 3 :] *= torch.linspace(1, 0, height - height // 2)[:, None]
+    return [random_images(size, batch, channels), shapes]
 
 
-def output_error(source: Source, predictor: Predictor, images: Sequence[Tensor]) -> float:
-    """The largest difference of decoded rows: absolute for scores, relative to max(1 px, |value|) for boxes.
+def output_error(source: Source, opened: Predictor, images: Sequence[Tensor]) -> float:
+    """The largest difference of what a file and its network answer.
 
     Args:
-        images: inputs [B, C, H, W] in 0..1 to compare on.
+        images: prepared images [B, C, H, W] to compare on.
+
+    Raises:
+        UserError: the network itself answers with NaN or infinite values.
     """
-    assert isinstance(predictor, FilePredictor)
+    ask_network, ask_file = _askers(source, opened)
     worst = 0.0
     for batch in images:
-        with torch.inference_mode():
-            expected = source.detector.predict(batch).double()
-        if not bool(torch.isfinite(expected).all()):
+        expected = ask_network(batch)
+        if not all(bool(tensor.isfinite().all()) for answer in expected for tensor in tensors_of(answer)):
             raise UserError(
-                "The detector itself gives NaN or infinite values, so no file of it can be checked; its weights are "
+                "The network itself gives NaN or infinite values, so no file of it can be checked; its weights are "
                 "broken, or too large: take another checkpoint."
             )
-        found = [rows.double() for rows in predictor.rows(batch, -1.0)]
-        if [rows.shape for rows in found] != [rows.shape for rows in expected]:
+        found = ask_file(batch)
+        if len(found) != len(expected):
             return float("inf")
-        worst = max(worst, _difference(torch.stack(found), expected))
+        worst = max([worst, *map(_apart, found, expected)])
     return worst
 
 
-def detections_error(
-    rows: Predictor, detections: Predictor, images: Sequence[Tensor], settings: ExportSettings
-) -> float:
-    """The largest difference between the boxes that stay of a file's rows and those that the other file gives."""
-    assert isinstance(detections, FilePredictor)
+def detections_error(twin: Predictor, opened: Predictor, images: Sequence[Tensor], settings: ExportSettings) -> float:
+    """The largest difference between the boxes that stay of a file's candidates and those that the other file gives."""
+    assert isinstance(opened, FilePredictor)
     worst = 0.0
     for batch in images:
-        expected = rows.predict(batch, settings.nms)
-        for found, boxes in zip(torch.from_numpy(detections.outputs(batch)[0]), expected, strict=True):
+        expected = twin.predict(batch, settings.nms)
+        for found, boxes in zip(torch.from_numpy(opened.outputs(batch)[0]), expected, strict=True):
             if int((found[:, 4] > 0).sum()) != len(boxes):
                 return float("inf")
-            worst = max(worst, _difference(found[: len(boxes)].double(), boxes.double()))
+            worst = max(worst, _difference(found[: len(boxes)], boxes))
     return worst
 
 
-def seen_error(source: Source, predictor: Predictor, most: int = 16) -> float:
-    """Mean difference of confidence over the rows in which the detector sees something in the calibration pictures.
+def seen_error(source: Source, opened: Predictor, most: int = 16) -> float:
+    """How far quantisation moves what a network says of the calibration pictures, in the mean.
 
-    0 where it sees nothing; infinite where an output is not finite.
+    For a detector the difference of confidence, over what it sees there; 0 where it sees nothing. For other networks
+    the length of the difference of an output by the length of the output. Infinite where an output is not finite.
     """
-    assert isinstance(predictor, FilePredictor)
+    ask_network, ask_file = _askers(source, opened)
     differences = [torch.zeros(0)]
     for picture in source.pictures[:most]:
-        image = picture[None].float() / 255
-        with torch.inference_mode():
-            expected = source.detector.predict(image)[0]
-        found = predictor.rows(image, -1.0)[0]
-        if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
-            return float("inf")
-        before, after = (rows[:, 4] * rows[:, 5:].amax(1) for rows in (expected, found))
-        differences.append((after - before).abs()[before >= SEEN])
-    seen = torch.cat(differences)
-    return float(seen.mean()) if len(seen) else 0.0
+        image = source.family.prepare(picture[None])
+        for before, after in zip(ask_network(image), ask_file(image), strict=True):
+            if not math.isfinite(_apart(after, before)):
+                return float("inf")
+            differences.append(_moved(before, after))
+    moved = torch.cat(differences)
+    return float(moved.mean()) if len(moved) else 0.0
+
+
+def _askers(source: Source, opened: Predictor) -> tuple[Ask, Ask]:
+    """What asks the network, and what its file: for decoded answers where both have them, else for outputs."""
+    if source.family.knows("predictor") and (not isinstance(opened, FilePredictor) or opened.decoder is not None):
+        known = source.family.predictor(source.whole)
+
+        def ask(images: Tensor) -> list[Answer]:
+            try:
+                return _answers(known, images)
+            except AnswerError as error:
+                raise UserError(f"No file of this network can be checked. {error}") from error
+
+        return ask, lambda images: _answers(opened, images)
+    assert isinstance(opened, FilePredictor)
+    outputs = opened.outputs
+    plain = torch.inference_mode()(lambda images: [tensor.float() for tensor in tensors_of(source.whole(images))])
+    return plain, lambda images: [torch.from_numpy(output) for output in outputs(images)]
+
+
+def _answers(predictor: Predictor, images: Tensor) -> list[Answer]:
+    """What is said of each image, before any suppression."""
+    return [found if isinstance(found, Candidates) else Final(found) for found in predictor.infer(images, -1.0)]
+
+
+def _apart(found: Answer, expected: Answer) -> float:
+    """The largest difference of two answers; infinite where they are not of the same shapes."""
+    if isinstance(found, Final) and isinstance(expected, Final):
+        found = _in_order_of(found, expected)
+    pairs = zip(_values(found), _values(expected), strict=True)
+    return max(_difference(ours, theirs) for ours, theirs in pairs)
+
+
+def _values(answer: Answer) -> list[Tensor]:
+    """Boxes by centre and size, as heads compute them: rounding moves a corner by a share of the whole box."""
+    if isinstance(answer, Tensor):
+        return [answer]
+    boxes, rest = (answer.boxes[:, :4], answer.boxes[:, 4:]) if isinstance(answer, Final) else answer
+    return [torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), 1), rest]
+
+
+def _in_order_of(found: Final, expected: Final) -> Final:
+    """Each box by the nearest of the others: rounding changes the order of boxes of nearly the same score."""
+    if found.boxes.shape != expected.boxes.shape or not len(found.boxes) or not bool(found.boxes.isfinite().all()):
+        return found
+    return Final(found.boxes[torch.cdist(expected.boxes, found.boxes).argmin(1)])
+
+
+def _moved(before: Answer, after: Answer) -> Tensor:
+    """How far the confidence of everything that is seen moved, or the output of a network that detects nothing."""
+    if isinstance(before, Tensor):
+        assert isinstance(after, Tensor)
+        return ((after - before).norm() / before.norm().clamp(min=1e-12))[None]
+    if isinstance(before, Final) and isinstance(after, Final):
+        sure, then = before.boxes[:, 4], _in_order_of(after, before).boxes[:, 4]
+    else:
+        assert isinstance(before, Candidates) and isinstance(after, Candidates)
+        sure, then = before.scores.amax(1), after.scores.amax(1)
+    return (then - sure).abs()[sure >= SEEN]
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of [..., 4 + n] values; infinite where one is not finite, which max() would hide."""
-    scale = torch.ones_like(expected)
-    scale[..., :4] = expected[..., :4].abs().clamp(min=1)
-    difference = (found - expected).abs() / scale
+    """The largest difference of values, relative to max(1, |value|); infinite where a value is not finite, which max()
+    would hide, or where shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    found, expected = found.double(), expected.double()
+    difference = (found - expected).abs() / expected.abs().clamp(min=1)
     if not difference.numel():
         return 0.0
     return float(difference.max()) if bool(torch.isfinite(difference).all()) else float("inf")
 
 
 def check_outputs(error: float, precision: str, runtime: str, path: Path) -> None:
-    """UserError when a file's outputs differ from the detector's by more than `TOLERANCE`."""
+    """UserError when a file's outputs differ from the network's by more than `TOLERANCE`."""
     allowed = TOLERANCE[precision]
     if not error <= allowed:
         raise UserError(
-            f"In {runtime} the file differs from the detector by {error:.2g} (allowed in {precision}: {allowed:g}), so "
+            f"In {runtime} the file differs from the network by {error:.2g} (allowed in {precision}: {allowed:g}), so "
             f"{path} was not written; try other options, such as another --opset or --no-simplify, or another format."
         )

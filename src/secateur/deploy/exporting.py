@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +12,8 @@ from secateur.deploy.exporters import EXPORTERS, Exported, export
 from secateur.deploy.int8.accuracy import judge_on
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
-from secateur.families.yolov5.model import Detector
-from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize
-
-LOG = logging.getLogger("secateur")
 
 
 def exported(
@@ -41,10 +36,9 @@ def exported(
     """
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
     judge = judge_on(judged_on, image_size) if judged_on is not None else None
-    detector = checkpoint.build()
-    if isinstance(detector, Detector) and detector.topology.anchors_pending:
-        LOG.warning(NEUTRAL_ANCHORS)
-    return export(detector, file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge)
+    return export(
+        checkpoint.build(), file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge
+    )
 
 
 def format_of(path: str | Path, named: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from secateur.deploy.settings import OUTPUTS
 from secateur.errors import UserError
+from secateur.families.loading import FIRST_KIND
 from secateur.limits import MAX_CLASSES
 from secateur.yaml_files import parse_yaml
 
@@ -25,14 +26,14 @@ class Metadata:
     Attributes:
         names: class id -> name; of a foreign file as far as it tells them.
         strides: pixels of a cell of each level; the largest alone where a foreign file tells no more.
-        anchors: width and height in pixels of each anchor of each level; empty where nothing is known.
         size: height and width of the image; None where any multiple of the stride goes.
         batch: images of a call; 0 where any number goes.
         channels: of the image.
-        output: "decoded" rows, "raw" maps of the head, or "detections" after suppression.
+        family: the kind of the network's family.
+        output: what it gives, see `families.outputs.Form`.
         precision: "fp32", "fp16" or "int8".
-        single_cls: the detector has one class in place of all classes of its data set.
-        about: more for people: lineage, licence of the weights, who wrote the file.
+        single_cls: the network has one class in place of all classes of its data set.
+        told: what the family and people read: anything else that the file says, as plain data.
         own: this package wrote it; what another program wrote is recognised by its answers.
         task: of a foreign file, in its word: "detect", "segment"; "" where it does not tell.
         classes: number of classes that it states; 0 where it does not.
@@ -42,30 +43,34 @@ class Metadata:
 
     names: dict[int, str] = field(default_factory=dict)
     strides: tuple[float, ...] = (32.0,)
-    anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
     size: tuple[int, int] | None = None
     batch: int = 1
     channels: int = 3
+    family: str = FIRST_KIND
     output: str = "decoded"
     precision: str = "fp32"
     single_cls: bool = False
-    about: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
     own: bool = field(default=False, compare=False)
     task: str = field(default="", compare=False)
     classes: int = field(default=0, compare=False)
     suppressed: bool = field(default=False, compare=False)
     title: str = field(default="", compare=False)
 
+    @property
+    def stated(self) -> int:
+        """Number of classes that the file states; 0 where it does not."""
+        return len(self.names) or self.classes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: JSON, YAML."""
         return {
-            **self.about,
-            "task": "detect",
+            **self.told,
+            "family": self.family,
             "names": {int(index): str(name) for index, name in self.names.items()},
             "nc": len(self.names),
-            "stride": int(max(self.strides)),
+            "stride": int(max(self.strides, default=1)),
             "strides": [float(stride) for stride in self.strides],
-            "anchors": [[list(anchor) for anchor in level] for level in self.anchors],
             "imgsz": list(self.size or ()),
             "batch": self.batch,
             "channels": self.channels,
@@ -120,10 +125,10 @@ class Metadata:
         return Metadata(
             names=_names(names),
             strides=_numbers(known.get("strides")) or ((stride,) if stride else usual.strides),
-            anchors=_anchors(known.get("anchors")),
             size=(int(size[0]), int(size[1])) if len(size) == 2 else None,
             batch=int(batch) if batch is not None else usual.batch,
             channels=int(channels) if channels else usual.channels,
+            family=_text(known.get("family")) or FIRST_KIND,
             output=_word(known.get("output"), OUTPUTS),
             precision=_word(known.get("precision"), ("fp32", "fp16", "int8")),
             own=known.get("output") in OUTPUTS,
@@ -132,6 +137,7 @@ class Metadata:
             suppressed=_suppressed(known),
             title=_text(known.get("description")),
             single_cls=known.get("single_cls") is True,
+            told={key: value for key, value in known.items() if key not in usual.to_dict() and key != "single_cls"},
         )
 
 
@@ -165,18 +171,6 @@ def _numbers(value: Any) -> tuple[float, ...]:
     """Positive numbers; none when one of them is not."""
     found = tuple(_number(entry) for entry in value) if _is_list(value) else ()
     return tuple(number for number in found if number) if all(found) else ()
-
-
-def _anchors(value: Any) -> tuple[tuple[tuple[float, float], ...], ...]:
-    if not _is_list(value):
-        return ()
-    levels = []
-    for level in value:
-        pairs = [_numbers(pair) for pair in level] if _is_list(level) else []
-        if not pairs or any(len(pair) != 2 for pair in pairs):
-            return ()
-        levels.append(tuple((pair[0], pair[1]) for pair in pairs))
-    return tuple(levels)
 
 
 def _is_list(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What the predictors of all exported files share: batches of the file's size, and boxes from whatever it gives."""
+"""What the predictors of all exported files share: batches of the file's size, and answers as its family reads them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.deploy.layouts import OPENS, Answer, Shape, own_layout, recognised, sides
+from secateur.deploy.layouts import opens, own_decoder, recognised, sides
 from secateur.deploy.metadata import Metadata
-from secateur.deploy.network import MapDecoder
 from secateur.errors import UserError, told
-from secateur.evaluation.nms import Candidates, corners_of, non_max_suppression
-from secateur.evaluation.predictor import NOT_FINITE, AnswerError, check_candidates
+from secateur.evaluation.nms import Candidates, best_boxes, non_max_suppression
+from secateur.evaluation.predictor import NOT_FINITE, AnswerError, check_boxes, check_candidates
 from secateur.evaluation.settings import PREDICTION, NmsSettings
+from secateur.families.outputs import Answer, Decoder, Shape
 from secateur.files import usable_path
 from secateur.machine import cpu_threads
 
@@ -31,11 +31,13 @@ _UNKNOWN_SIZES = ((256, 384), (640, 640))
 
 
 class FilePredictor:
-    """An exported detector, as `evaluation.predictor.Predictor`; a runtime gives it `run`.
+    """An exported network; a runtime gives it `run`. A detector's is an `evaluation.predictor.Predictor`.
 
     Attributes:
         path: the file or folder.
         metadata: what it says of itself.
+        gives: shapes of its outputs, None for sides that are open.
+        decoder: how its outputs are read; None where they are taken as they are, with `outputs`.
         names, nc: classes, as far as the file tells them; made-up names otherwise.
         channels: of the images.
         strides: pixels of a cell of each level.
@@ -59,7 +61,7 @@ class FilePredictor:
         threads: int,
         answer: Answer | None = None,
     ) -> None:
-        """Checks that the file is a detector that can be read; a foreign one is run once, on black images.
+        """Checks that the file can be read; a foreign one is run once, on black images.
 
         Args:
             takes: shape of its input, None for sides that are open; () where it has not one input.
@@ -71,19 +73,21 @@ class FilePredictor:
         """
         self.path, self.metadata, self.device, self.threads = path, metadata, device, threads
         self._takes = takes
+        self.gives = tuple(gives)
+        self.decoder: Decoder | None
         if metadata.own:
-            self.layout = own_layout(path, metadata, takes, gives)
+            self.decoder = own_decoder(path, metadata, takes, gives)
         else:
-            self.layout = recognised(path, takes, answer or self._answer())
-        self.used = 1 if self.layout.kind != "raw" else None
-        self.nc, self.strides = self.layout.nc, self.layout.strides
+            self.decoder = recognised(path, takes, answer or self._answer(), metadata)
+        self.nc, self.strides = len(metadata.names), metadata.strides
+        if self.decoder is not None:
+            self.used, self.nc, self.strides = self.decoder.used, self.decoder.nc, self.decoder.strides
         self.names = {i: metadata.names.get(i, f"class{i}") for i in range(self.nc)}
         self.channels = metadata.channels if takes[1] is None else takes[1]
         self.single_cls = metadata.single_cls
         self.batch = takes[0]
         height, width = takes[2], takes[3]
         self.image_size = (height, width) if height is not None and width is not None else None
-        self._decoders: dict[tuple[int, int], MapDecoder] = {}
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [B, C, H, W] in 0..1, as many as a call takes -> the outputs as the file gives them."""
@@ -109,49 +113,33 @@ class FilePredictor:
             found.append([output.astype(np.float32, copy=False) for output in self.run(np.ascontiguousarray(part))])
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*found, strict=True)]
 
-    def rows(self, images: Tensor, confidence: float) -> Sequence[Tensor]:
-        """Decoded rows [n, 5 + nc] of each image with objectness above `confidence`.
-
-        Of a file with the suppression inside, these are the boxes that stayed: their score as the objectness, and 1 for
-        their class.
+    def infer(self, images: Tensor, confidence: float) -> Any:
+        """What the network proposes for images, as `boxes` reads it; see `Predictor`.
 
         Raises:
-            UserError: the file does not take images of this size.
+            UserError: the file does not take images of this size, or its outputs are none that can be read as answers.
             AnswerError: what it answers cannot be boxes.
         """
+        if self.decoder is None:
+            raise UserError(f"{self.path} gives {len(self.gives)} tensors that are no boxes; read them with `outputs`.")
         outputs = [torch.from_numpy(output) for output in self.outputs(images)]
         for output in outputs:
             # A finite sum is one of finite values, and takes a fiftieth of the time of a look at each of them.
             if not math.isfinite(float(output.sum())):
                 self._check(torch.isfinite(output), NOT_FINITE)
-        if self.layout.kind == "raw":
-            decoded = self._decoder((images.shape[2], images.shape[3]))(outputs)
-        elif self.layout.kind == "detections":
-            ids = outputs[0][..., 5]
-            self._check((ids >= 0) & (ids < self.nc), "a class that it has no name for")
-            decoded = _as_rows(outputs[0], self.nc)
-        else:
-            decoded = outputs[0]
-        found = [rows[rows[:, 4] > confidence] for rows in decoded]
-        # Every score of a row is looked at, for a product hides the one that is outside 0..1.
-        parts = [Candidates(corners_of(rows[:, :4]), rows[:, 4:]) for rows in found]
-        check_candidates(parts, str(self.path), _ADVICE)
+        found = self.decoder(outputs, (images.shape[2], images.shape[3]), confidence)
+        if self.decoder.final:
+            check_boxes(found, self.nc, str(self.path), _ADVICE)
+        elif all(isinstance(entry, Candidates) for entry in found):
+            check_candidates(found, str(self.path), _ADVICE)
         return found
-
-    def infer(self, images: Tensor, confidence: float) -> list[Candidates]:
-        """Candidates of each image; see `Predictor`.
-
-        Raises:
-            UserError, AnswerError: as `rows`.
-        """
-        found = self.rows(images, confidence)
-        return [Candidates(corners_of(rows[:, :4]), rows[:, 5:] * rows[:, 4:5]) for rows in found]
 
     def boxes(
         self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
     ) -> list[Tensor]:
         """The boxes that stay; see `Predictor`."""
-        return non_max_suppression(found, settings, classes)
+        final = self.decoder is not None and self.decoder.final
+        return best_boxes(found, settings, classes) if final else non_max_suppression(found, settings, classes)
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
         """Boxes of each image; see `Predictor`."""
@@ -171,7 +159,7 @@ class FilePredictor:
         """
         takes = self._takes
         if len(takes) != 4 or takes[1] not in (1, 3, None):
-            raise UserError(f"{self.path} is not a YOLOv5 detector: it takes images of {sides(takes)}; {OPENS}.")
+            raise UserError(f"{self.path} is no file that Secateur reads: it takes {sides(takes)}; {opens()}.")
         failure = ""
         for height, width in [self.metadata.size] if self.metadata.size else _UNKNOWN_SIZES:
             size = takes[2] or height, takes[3] or width
@@ -181,14 +169,8 @@ class FilePredictor:
             except Exception as error:  # each runtime raises errors of its own
                 failure = f"{sides(shape)}: {told(error)}"
                 continue
-            return Answer(self.metadata, shape[0], size, outputs)
+            return Answer(self.metadata.stated, shape[0], size, outputs)
         raise UserError(f"{self.path} does not run on images of {failure}")
-
-    def _decoder(self, size: tuple[int, int]) -> MapDecoder:
-        if size not in self._decoders:
-            anchors = torch.tensor(self.metadata.anchors, dtype=torch.float32)
-            self._decoders[size] = MapDecoder(anchors, self.strides, size)
-        return self._decoders[size]
 
 
 def granted(threads: int) -> int:
@@ -214,10 +196,3 @@ def must_exist(path: Path) -> None:
     """UserError for a file or folder that is not there."""
     if not usable_path(path).exists():
         raise UserError(f"There is no file {path}.")
-
-
-def _as_rows(boxes: Tensor, nc: int) -> Tensor:
-    """Boxes [B, n, 6] (x1, y1, x2, y2, score, class) as decoded rows [B, n, 5 + nc]."""
-    centres, sizes = (boxes[..., 0:2] + boxes[..., 2:4]) / 2, boxes[..., 2:4] - boxes[..., 0:2]
-    classes = torch.nn.functional.one_hot(boxes[..., 5].long().clamp(0, nc - 1), nc).float()
-    return torch.cat((centres, sizes, boxes[..., 4:5], classes), -1)

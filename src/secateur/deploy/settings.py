@@ -23,8 +23,8 @@ class ExportSettings:
     precision: str = "fp32"
     """fp32, fp16, or int8 (quantised on your pictures)."""
     output: str = "decoded"
-    """decoded (a row of box, objectness and class scores for each anchor), raw (maps of the head), or detections (boxes
-    after suppression, inside the file)."""
+    """decoded (what the network answers: of a detector every box with its scores), raw (what its last layers give), or
+    detections (boxes after suppression, inside the file)."""
     batch_size: Annotated[int, BATCH] = 1
     """Images in a batch."""
     dynamic: bool = False

@@ -17,10 +17,11 @@ from secateur.distillation.settings import DistillSettings, HealSettings
 from secateur.errors import UserError, shown
 from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
+from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
 from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
-from secateur.registry import Registry
+from secateur.registry import PLUGINS, Registry
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
 
@@ -59,6 +60,7 @@ class Family:
         hyp: frozen dataclass of the hyper-parameters that the family's loss and head read, with their defaults; it
             checks their ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
         imitated: the method of `--distill` by which healing imitates answers.
+        opens: files of other programs that `recognises` reads, in words: "YOLOX detectors"; "" for none.
         fallback: it reads the files that no other family recognises, for its sentences say best what they are.
     """
 
@@ -67,6 +69,7 @@ class Family:
     architecture: ClassVar[type[Architecture]]
     hyp: ClassVar[type[Any]] = NoHyp
     imitated: ClassVar[str] = "outputs"
+    opens: ClassVar[str] = ""
     fallback: ClassVar[bool] = False
 
     def knows(self, verb: str) -> bool:
@@ -322,6 +325,47 @@ class Family:
         """
         raise self.lacks("predictor")
 
+    # Exported files
+
+    def outputs(self, network: nn.Module, form: Form) -> Outputs:
+        """What an exported file of a network gives; by default the network's own outputs.
+
+        Args:
+            network: on the CPU, fp32, in evaluation mode; it is left as it is.
+
+        Raises:
+            UserError: the network has no outputs of this form.
+        """
+        return own_outputs(network, form)
+
+    def decoder(self, opened: Opened) -> Decoder | None:
+        """How the outputs of a file of the family's are read; None where they are not what the file says. A family
+        without this verb takes the outputs of its files as they are."""
+        raise self.lacks("decoder")
+
+    def recognises(self, answer: Answer) -> Decoder | str:
+        """How a file of another program is read, by what it answers to black images.
+
+        Where the family does not read it: what it looks like that only the family knows, in words that follow "it maps
+        these shapes to those, "; "" for nothing.
+        """
+        return ""
+
+    def write(self, network: nn.Module, file: Path, image_size: int) -> str:
+        """Writes a file of the family's own format, which programs other than Secateur read.
+
+        Args:
+            network: on the CPU, fp32, in evaluation mode.
+            image_size: px of the images that it is for.
+
+        Returns:
+            What the user has to know of the file; "" for nothing.
+
+        Raises:
+            UserError: the format has no words for the network.
+        """
+        raise self.lacks("write")
+
     # Descriptions
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Any, ...]:
@@ -338,6 +382,20 @@ class Family:
 
 
 FAMILIES: Registry[Family] = Registry("family", "secateur.families")
+
+
+def family_named(kind: str, path: str | Path) -> Family:
+    """The family that a file names.
+
+    Raises:
+        UserError: it is not known here.
+    """
+    if kind not in FAMILIES:
+        raise UserError(
+            f"{path} holds a network of the family {shown(kind)}, which is not known here; name the file that "
+            f"registers it in the environment variable {PLUGINS}."
+        )
+    return FAMILIES[kind]
 
 
 @runtime_checkable

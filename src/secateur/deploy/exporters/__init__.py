@@ -1,4 +1,4 @@
-"""Writes detectors as files for other runtimes. A format is one file here that registers an `Exporter`."""
+"""Writes networks as files for other runtimes. A format is one file here that registers an `Exporter`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.deploy.check import checked
 from secateur.deploy.runtimes import RUNTIMES
@@ -18,8 +18,8 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Judge, Source
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
-from secateur.families.detection.network import DetectionNetwork
 from secateur.files import atomic_folder, atomic_write
+from secateur.networks.architecture import strides_of
 from secateur.registry import Registry
 from secateur.silence import silenced, without_telemetry
 
@@ -30,7 +30,7 @@ class Exported:
 
     Attributes:
         path: the file.
-        max_error: largest difference between the runtime and the detector, see `check.checked`.
+        max_error: largest difference between the runtime and the network, see `check.checked`.
         size: height and width of the input in pixels.
         batch: images of the input; 0 when any number is accepted.
         file_mb: its size in megabytes (10^6 bytes).
@@ -139,7 +139,7 @@ def check_export(settings: ExportSettings) -> Exporter:
 
 
 def export(
-    network: DetectionNetwork,
+    network: nn.Module,
     path: str | Path,
     image_size: int | tuple[int, int],
     settings: ExportSettings | None = None,
@@ -148,7 +148,7 @@ def export(
     pictures: Sequence[Tensor] = (),
     judge: Judge | None = None,
 ) -> Exported:
-    """Writes a detector as a file for another runtime; the file appears only when it gives the detector's outputs.
+    """Writes a network as a file for another runtime; the file appears only when it gives the network's outputs.
 
     Args:
         network: any device, training or not; it is left as it is.
@@ -169,14 +169,14 @@ def export(
         raise UserError("--accuracy-drop needs --data with a val split to measure on.")
     if settings.precision == "int8" and not pictures:
         raise UserError("int8 is calibrated on pictures of yours: give some with --data or --images.")
-    stride = int(max(network.strides))
+    stride = int(max(strides_of(network), default=1))
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     size = check_image_size(height, stride), check_image_size(width, stride)
     source = Source.of(network, size, about, pictures, judge)
     with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
         written = exporter.write(source, temporary, settings)
-        with _rows_alone(exporter, source, temporary, settings) as rows:
-            error = checked(source, RUNTIMES[exporter.suffix], temporary, path, settings, rows)
+        with _twin(exporter, source, temporary, settings) as twin:
+            error = checked(source, RUNTIMES[exporter.suffix], temporary, path, settings, twin)
         megabytes = _bytes(temporary) / 1e6
     batch = 0 if settings.dynamic else settings.batch_size
     notes = tuple(note.replace("{file}", str(path)) for note in written.notes)
@@ -184,17 +184,18 @@ def export(
 
 
 @contextmanager
-def _rows_alone(exporter: Exporter, source: Source, file: Path, settings: ExportSettings) -> Iterator[Path]:
-    """A file with the suppression inside, for as long as it is looked at, without it; any other file itself."""
-    if settings.output != "detections":
+def _twin(exporter: Exporter, source: Source, file: Path, settings: ExportSettings) -> Iterator[Path]:
+    """The same file with other outputs, where those are compared in its place (`Outputs.judged_as`); or the file."""
+    kind = source.outputs(settings).judged_as
+    if not kind:
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / f"rows{exporter.suffix}"
+        twin = Path(folder) / f"twin{exporter.suffix}"
         if exporter.folder:
-            rows.mkdir()
-        exporter.write(source, rows, replace(settings, output="decoded"))
-        yield rows
+            twin.mkdir()
+        exporter.write(source, twin, replace(settings, output=kind))
+        yield twin
 
 
 def _bytes(path: Path) -> int:

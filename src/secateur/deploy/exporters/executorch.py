@@ -1,6 +1,6 @@
 """ExecuTorch: a folder with `model.pte` and `metadata.yaml`.
 
-The program maps images float32 [B, C, H, W] in 0..1 to rows float32 [B, N, 5 + nc]; XNNPACK computes what it can. A
+The program maps prepared images float32 [B, C, H, W] to the outputs of the network; XNNPACK computes what it can. A
 .pte has no place for what the file says of itself.
 """
 
@@ -15,8 +15,7 @@ import torch
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.folder import write_metadata
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.source import Source
-from secateur.errors import UserError
+from secateur.deploy.source import Source, cannot
 from secateur.silence import silenced
 
 FILE = "model.pte"
@@ -27,7 +26,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes into the folder; see `Exporter`.
 
     Raises:
-        UserError: the detector cannot be expressed.
+        UserError: the network cannot be expressed.
     """
     network, images = source.network(settings).eval(), source.example(settings)
     try:
@@ -36,8 +35,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             partitioner: Any = importlib.import_module(_PARTITIONER).XnnpackPartitioner()
             program = lower(torch.export.export(network, (images,)), partitioner=[partitioner]).to_executorch()
     except Exception as error:  # the converter raises whatever it met
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"This detector cannot be exported to ExecuTorch: {reason}.") from error
+        raise cannot("ExecuTorch", error) from error
     (path / FILE).write_bytes(program.buffer)
     write_metadata(path, source.metadata(settings))
     return Written({"backend": "XNNPACK"})

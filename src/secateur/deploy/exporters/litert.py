@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite): float32 [B, H, W, C] in 0..1 -> rows float32 [B, N, 5 + nc], with fp32 weights.
+"""LiteRT (TensorFlow Lite): prepared images float32 [B, H, W, C] -> the outputs of the network, with fp32 weights.
 
 The image is channels-last, as cameras and bitmaps of phones give it; maps of a head stay channels-first. What the file
 says of itself lies in it as an associated file in the format's own way: a zip archive behind the model.
@@ -16,8 +16,7 @@ import torch
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.source import Source
-from secateur.errors import UserError
+from secateur.deploy.source import Source, cannot
 from secateur.silence import silenced
 
 METADATA = "metadata.json"
@@ -27,7 +26,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
     Raises:
-        UserError: the detector cannot be expressed.
+        UserError: the network cannot be expressed.
     """
     network: Any = source.network(settings).eval()
     images = source.example(settings).permute(0, 2, 3, 1).contiguous()
@@ -37,11 +36,10 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             network = litert_torch.to_channel_last_io(network, args=[0])
             litert_torch.convert(network, (images,)).export(str(path))
     except Exception as error:  # the converter raises whatever it met
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"This detector cannot be exported to LiteRT: {reason}.") from error
+        raise cannot("LiteRT", error) from error
     metadata = source.metadata(settings)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(METADATA, replace(metadata, about={**metadata.about, "input": "NHWC"}).to_json())
+        archive.writestr(METADATA, replace(metadata, told={**metadata.told, "input": "NHWC"}).to_json())
     return Written({"input": "NHWC"})
 
 

@@ -1,7 +1,6 @@
-"""ONNX: `images` float32 [B, C, H, W] in 0..1 -> `output0` float32 [B, N, 5 + nc], checked in ONNX Runtime.
+"""ONNX: prepared `images` float32 [B, C, H, W] -> `output0`, `output1`, ... float32, checked in ONNX Runtime.
 
-The rows are decoded: centre x, y, width, height in pixels, objectness, class scores. BatchNorm is folded into the
-convolutions. The file's metadata names the classes and the largest stride as YOLOv5's exports do.
+The file's metadata names the classes and the largest stride as YOLOv5's exports do.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.int8.onnx import quantised
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.source import Source
+from secateur.deploy.source import Source, cannot
 from secateur.deploy.tensorrt import build_line
 from secateur.errors import UserError
+from secateur.families.outputs import tensors_of
 from secateur.silence import silenced
 
-INPUT, OUTPUT = "images", "output"
+INPUT = "images"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs
 
 
@@ -30,16 +30,16 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
     Raises:
-        UserError: the detector cannot be expressed.
+        UserError: the network cannot be expressed.
     """
     onnx = importlib.import_module("onnx")
     network, example = source.network(settings).eval(), source.example(settings)
-    _trace(network, example, path, settings, _outputs(source, settings))
+    _trace(network, example, path, settings, _axes(network, example, settings))
     graph = onnx.load(str(path))
     version = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if version != settings.opset:
         raise UserError(
-            f"PyTorch cannot write this detector with ONNX opset {settings.opset}, it gives {version} instead; "
+            f"PyTorch cannot write this network with ONNX opset {settings.opset}, it gives {version} instead; "
             "choose that one."
         )
     if settings.simplify:
@@ -47,7 +47,8 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             graph = importlib.import_module("onnxslim").slim(graph)
     if settings.precision == "int8":
         with tempfile.TemporaryDirectory() as folder:
-            graph = quantised(graph, source.pictures, settings.batch_size, Path(folder), settings.opset)
+            images = source.calibration(settings.batch_size)
+            graph = quantised(graph, images, Path(folder), settings.opset)
     onnx.helper.set_model_props(graph, source.metadata(settings).to_text())
     onnx.save(graph, str(path))
     return Written({"opset": version, "nodes": len(graph.graph.node)}, (build_line(graph, settings.precision),))
@@ -67,29 +68,39 @@ def check_opset(settings: ExportSettings) -> None:
         )
 
 
-def _outputs(source: Source, settings: ExportSettings) -> list[str]:
-    """Names of the outputs: one, or one a level of the head."""
-    levels = len(source.detector.strides) if settings.output == "raw" else 1
-    return [f"{OUTPUT}{number}" for number in range(levels)]
+def _axes(network: nn.Module, example: Tensor, settings: ExportSettings) -> dict[str, dict[int, str]]:
+    """The open sides of the input and of each output, by name; the latter are found by asking with larger images.
+
+    Raises:
+        UserError: the network does not run, or gives no tensor.
+    """
+    batch = {0: "batch"} if settings.dynamic else {}
+    axes = {INPUT: batch | ({2: "height", 3: "width"} if settings.any_size else {})}
+    with silenced(), torch.no_grad():
+        try:
+            shapes = [tensor.shape for tensor in tensors_of(network(example))]
+            larger = torch.cat((torch.cat((example, example), 2),) * 2, 3) if settings.any_size else example
+            others = [tensor.shape for tensor in tensors_of(network(larger))] if settings.any_size else shapes
+        except Exception as error:  # whatever the network raises
+            raise cannot("ONNX", error) from error
+    if not shapes:
+        raise UserError("This network cannot be exported to ONNX: it gives no tensor.")
+    for number, (shape, other) in enumerate(zip(shapes, others, strict=True)):
+        moved = {side: f"side{side}" for side, (old, new) in enumerate(zip(shape, other, strict=True)) if old != new}
+        axes[f"output{number}"] = batch | moved
+    return axes
 
 
-def _trace(network: nn.Module, example: Tensor, path: Path, settings: ExportSettings, outputs: list[str]) -> None:
+def _trace(
+    network: nn.Module, example: Tensor, path: Path, settings: ExportSettings, axes: dict[str, dict[int, str]]
+) -> None:
     """Traces with the TorchScript exporter; what that cannot express goes through torch.export."""
-    open_sides = {
-        **({0: "batch"} if settings.dynamic else {}),
-        **({2: "height", 3: "width"} if settings.any_size else {}),
-    }
-    axes: dict[str, dict[int, str]] = {INPUT: open_sides} if open_sides else {}
-    if settings.dynamic:
-        axes |= {name: {0: "batch"} for name in outputs}
-    if settings.any_size:
-        for name in outputs:
-            axes[name] = axes.get(name, {}) | ({2: "ny", 3: "nx"} if settings.output == "raw" else {1: "rows"})
+    outputs = [name for name in axes if name != INPUT]
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs, "opset_version": settings.opset}
     with silenced(), torch.no_grad():
         try:
             # Measured: the same graph as the newer exporter's, in a third of the time and without onnxscript.
-            torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=axes or None, **names)
+            torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=axes, **names)
         except Exception as first:  # the exporter raises whatever it met
             shapes = ({0: torch.export.Dim("batch", min=1)},) if settings.dynamic else None
             try:
@@ -99,8 +110,7 @@ def _trace(network: nn.Module, example: Tensor, path: Path, settings: ExportSett
                     network, (example,), str(path), dynamo=True, dynamic_shapes=shapes, external_data=False, **names
                 )
             except Exception:
-                reason = " ".join(str(first).split())[:300]
-                raise UserError(f"This detector cannot be exported to ONNX: {reason}.") from first
+                raise cannot("ONNX", first) from first
 
 
 EXPORTERS.register("onnx")(

@@ -1,6 +1,6 @@
 """OpenVINO: a folder with `model.xml`, `model.bin` and `metadata.yaml`, the names and places of YOLOv5's exports.
 
-`images` float32 [B, C, H, W] in 0..1 -> `output0` float32 [B, N, 5 + nc], converted from PyTorch without ONNX between.
+Prepared `images` float32 [B, C, H, W] -> `output0`, `output1`, ..., converted from PyTorch without ONNX between.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from secateur.deploy.folder import write_metadata
 from secateur.deploy.int8.openvino import quantised
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.settings import ExportSettings
-from secateur.deploy.source import Source
-from secateur.deploy.tracing import traced
-from secateur.errors import UserError
+from secateur.deploy.source import Source, cannot
 from secateur.silence import silenced, without_telemetry
 
 MODEL = "model.xml"
@@ -31,7 +29,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes into the folder; see `Exporter`.
 
     Raises:
-        UserError: the detector cannot be expressed.
+        UserError: the network cannot be expressed.
     """
     model = converted(source, settings)
     if settings.precision == "int8":
@@ -44,9 +42,9 @@ def converted(source: Source, settings: ExportSettings) -> Any:
     """An `openvino.Model` with fp32 weights; the side of the batch is open where the settings leave it so.
 
     Raises:
-        UserError: the detector cannot be expressed.
+        UserError: the network cannot be expressed.
     """
-    program = traced(source, replace(settings, precision="fp32"), "OpenVINO")
+    program = source.traced(replace(settings, precision="fp32"), "OpenVINO")
     shape = list(source.example(settings).shape)
     if settings.dynamic:
         shape[0] = -1
@@ -54,8 +52,7 @@ def converted(source: Source, settings: ExportSettings) -> Any:
         try:
             model = importlib.import_module("openvino").convert_model(program, input=[shape])
         except Exception as error:  # the converter has a class of exception for each way to fail
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"This detector cannot be exported to OpenVINO: {reason}.") from error
+            raise cannot("OpenVINO", error) from error
     model.input(0).get_tensor().set_names({"images"})
     for number, output in enumerate(model.outputs):
         output.get_tensor().set_names({f"output{number}"})

@@ -1,4 +1,4 @@
-"""TorchScript: images float32 [B, C, H, W] in 0..1 -> rows float32 [B, N, 5 + nc], for PyTorch without Python.
+"""TorchScript: prepared images float32 [B, C, H, W] -> the outputs of the network, for PyTorch without Python.
 
 The file carries `config.txt`, JSON with `shape`, `stride` and `names`, as YOLOv5's exports do, and more.
 """
@@ -14,20 +14,19 @@ import torch
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
-from secateur.deploy.tracing import traced
 from secateur.silence import silenced
 
 
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
-    It is not frozen: measured, that makes no detector faster, and a program that turns what it has opened into another
+    It is not frozen: measured, that makes no network faster, and a program that turns what it has opened into another
     dtype, as YOLOv5's does, would leave frozen weights behind.
 
     Raises:
-        UserError: the detector cannot be traced.
+        UserError: the network cannot be traced.
     """
-    program = traced(source, settings, "TorchScript")
+    program = source.traced(settings, "TorchScript")
     told = source.metadata(settings).to_dict() | {"shape": list(source.example(settings).shape)}
     buffer = io.BytesIO()  # saved straight into a file, it would hold that file's temporary name
     with silenced():

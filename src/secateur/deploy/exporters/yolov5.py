@@ -1,45 +1,26 @@
-"""YOLOv5's own `.pt`, which unmodified ultralytics/yolov5 (v6.0 to v7.0) loads: any widths, and none of its code."""
+"""YOLOv5's own `.pt`, which the family of that name writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
-from secateur.families.yolov5.formats.stock_writer import write_stock
-from secateur.families.yolov5.model import Detector
 
-CANNOT_TRAIN = (
-    "YOLOv5's val.py, detect.py and export.py take this file; its train.py does not keep the cut: it builds a network "
-    "anew from a YAML, which has no words for the widths inside a block. Train with secateur finetune."
-)
+FAMILY = "yolov5"
 
 
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`. Our reader opens it like any other checkpoint."""
-    detector = source.detector
-    if not isinstance(detector, Detector):
-        raise UserError("Only a detector of the YOLOv5 family can be written as a checkpoint of YOLOv5.")
-    write_stock(detector, path, max(source.size), torch.float16 if _fits_half(detector) else torch.float32)
-    return Written(notes=(CANNOT_TRAIN,) if _is_cut(detector) else ())
-
-
-def _fits_half(detector: Detector) -> bool:
-    """Whether float16 holds its tensors without loss, as it does those of a training's final files."""
-    return all(torch.equal(tensor.half().float(), tensor.float()) for tensor in detector.state_dict().values())
-
-
-def _is_cut(detector: Detector) -> bool:
-    """Whether it has other widths than its topology says."""
-    with torch.device("meta"):
-        designed: nn.Module = Detector(detector.topology)
-    shapes = {name: tensor.shape for name, tensor in designed.state_dict().items()}
-    return shapes != {name: tensor.shape for name, tensor in detector.state_dict().items()}
+    if source.family.kind != FAMILY:
+        raise UserError(
+            f"Only a network of the family '{FAMILY}' can be written as a checkpoint of YOLOv5, not one of the family "
+            f"'{source.family.kind}': choose another --format."
+        )
+    note = source.family.write(source.whole, path, max(source.size))
+    return Written(notes=(note,) if note else ())
 
 
 EXPORTERS.register("yolov5")(Exporter("YOLOv5", ".pt", (), "", write, dynamic=True))

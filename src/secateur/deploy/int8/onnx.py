@@ -7,13 +7,12 @@ and scores in 0..1 would share one scale there, and no score would be left (meas
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from secateur.deploy.int8.tail import tail_of
 from secateur.errors import UserError
@@ -23,7 +22,7 @@ NEWEST_OPSET = 20
 """ONNX Runtime quantises graphs up to this one."""
 
 
-def quantised(graph: Any, pictures: Sequence[Tensor], batch: int, folder: Path, opset: int) -> Any:
+def quantised(graph: Any, images: Iterator[NDArray[np.float32]], folder: Path, opset: int) -> Any:
     """The graph with QDQ nodes.
 
     The range of an activation is the mean over pictures of the least and the largest value: a single bright speck must
@@ -31,8 +30,7 @@ def quantised(graph: Any, pictures: Sequence[Tensor], batch: int, folder: Path, 
 
     Args:
         graph: an `onnx.ModelProto` with one input of images.
-        pictures: uint8 [C, H, W].
-        batch: images of a call.
+        images: batches as a call takes them, on which ranges are measured.
         folder: for temporary files.
 
     Raises:
@@ -50,7 +48,7 @@ def quantised(graph: Any, pictures: Sequence[Tensor], batch: int, folder: Path, 
             tools.quantize_static(
                 str(before),
                 str(after),
-                _reader(tools.CalibrationDataReader, graph.graph.input[0].name, pictures, batch),
+                _reader(tools.CalibrationDataReader, graph.graph.input[0].name, images),
                 quant_format=tools.QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=tools.QuantType.QUInt8,
@@ -61,26 +59,16 @@ def quantised(graph: Any, pictures: Sequence[Tensor], batch: int, folder: Path, 
             )
     except Exception as error:  # the tools raise whatever they met
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"ONNX Runtime cannot quantise this detector: {reason}.") from error
+        raise UserError(f"ONNX Runtime cannot quantise this network: {reason}.") from error
     return onnx.load(str(after))
 
 
-def _reader(base: type[Any], name: str, pictures: Sequence[Tensor], batch: int) -> Any:
+def _reader(base: type[Any], name: str, images: Iterator[NDArray[np.float32]]) -> Any:
     """What gives the quantisation its images, in batches of the size that the file takes."""
 
     class Reader(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = _batches(pictures, batch)
-
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            images = next(self.batches, None)
-            return None if images is None else {name: images}
+            batch = next(images, None)
+            return None if batch is None else {name: batch}
 
     return Reader()
-
-
-def _batches(pictures: Sequence[Tensor], batch: int) -> Iterator[NDArray[np.float32]]:
-    """Images float32 [batch, C, H, W] in 0..1; a last batch is filled up with the first pictures."""
-    for start in range(0, len(pictures), batch):
-        chosen = [pictures[(start + place) % len(pictures)] for place in range(batch)]
-        yield np.stack([picture.numpy() for picture in chosen]).astype(np.float32) / np.float32(255)

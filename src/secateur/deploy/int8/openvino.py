@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from secateur.deploy.runtimes.openvino import OpenVinoPredictor
 from secateur.deploy.settings import ExportSettings
@@ -34,9 +31,8 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
         UserError: NNCF is not installed, or fails.
     """
     nncf = _nncf()
-    count, batch = len(source.pictures), settings.batch_size
-    groups = [[source.pictures[(start + place) % count] for place in range(batch)] for start in range(0, count, batch)]
-    data = nncf.Dataset(groups, _images)
+    groups = list(source.calibration(settings.batch_size))
+    data = nncf.Dataset(groups)
     scope = nncf.IgnoredScope(names=tail_of(model))
     how = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(groups), "ignored_scope": scope}
     try:
@@ -49,7 +45,7 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
             return nncf.quantize(model, data, **how)
     except Exception as error:  # NNCF raises whatever it met
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"NNCF cannot quantise this detector: {reason}.") from error
+        raise UserError(f"NNCF cannot quantise this network: {reason}.") from error
 
 
 def _judge(source: Source, settings: ExportSettings) -> Callable[[Any, Any], tuple[float, None]]:
@@ -76,11 +72,6 @@ def tail_of(model: Any) -> list[str]:
         if node.get_type_name() not in ("Convolution", "GroupConvolution"):
             waiting += [value.get_node() for value in node.input_values()]
     return list(found)
-
-
-def _images(group: Sequence[Tensor]) -> NDArray[np.float32]:
-    """Pictures as a call takes them: float32 [B, C, H, W] in 0..1."""
-    return np.stack([picture.numpy() for picture in group]).astype(np.float32) / np.float32(255)
 
 
 def _nncf() -> Any:

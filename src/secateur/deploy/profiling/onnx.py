@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ _ACTIVATIONS = {
     "Softplus", "Tanh",
 }  # fmt: skip
 # Mul too: SiLU is x times its sigmoid. An operation belongs to a layer where all that it reads comes from that layer.
-_DETECTOR, _DECODER = "detector.", "decoder"
-# In our own exports names go on as in the checkpoint behind the first, and the second computes boxes from maps.
+_INSIDE = re.compile(r"^(?:.*?\.)?(?:network|detector)\.")
+_DECODER = "decoder"
+# In our own exports names go on as in the checkpoint behind the first, and the second computes answers from outputs.
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Looked(Profiled):
         path = node.strip("/").rpartition("/")[0].replace("/", ".")
         if path in ("", _DECODER):
             return "(outputs)", "decode"
-        return path.rpartition(_DETECTOR)[2], kind
+        return _INSIDE.sub("", path), kind
 
 
 def known_part(event: str, names: Container[str]) -> str:
@@ -139,7 +141,7 @@ def _layer(node: Any, shapes: dict[str, list[int]], weights: dict[str, list[int]
     whole = node.input[1].removesuffix("_DequantizeLinear_Output")
     plain = whole.removesuffix(".weight")
     scope = node.name.strip("/").rpartition("/")[0].replace("/", ".")
-    name = plain.rpartition(_DETECTOR)[2] if plain != whole else scope or node.name
+    name = _INSIDE.sub("", plain) if plain != whole else scope or node.name
     work = _work(node, x, y, weight)
     graph.work[name] = graph.work[name].again(work) if name in graph.work else work
     return name

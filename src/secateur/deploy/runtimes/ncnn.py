@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.deploy.folder import read_metadata
-from secateur.deploy.layouts import Answer
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
+from secateur.families.outputs import Answer
 from secateur.silence import silenced
 
 PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
@@ -47,7 +47,7 @@ class NcnnPredictor(FilePredictor):
                 outputs = self.run(np.zeros(takes, np.float32))
         except ValueError:
             raise UserError(f"{path} is no detector that ncnn can run: it does not answer; export it anew.") from None
-        answer = Answer(metadata, 1, metadata.size, outputs)
+        answer = Answer(metadata.stated, 1, metadata.size, outputs)
         gives = [output.shape for output in outputs]
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads, answer=answer)
 
@@ -65,8 +65,9 @@ class NcnnPredictor(FilePredictor):
             if code or mat.empty():
                 raise ValueError(name)
             output = np.array(mat)  # a copy: the memory is the extractor's
-            maps = self._raw or (output.ndim == 3 and len(output) > 1)
-            found.append(output[None] if maps else output.reshape(1, -1, output.shape[-1]))
+            # ncnn has no side of the batch, but may keep one that an operator made.
+            batched = output.ndim == 3 and len(output) == 1 and not self._raw
+            found.append(output if batched else output[None])
         return found
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from secateur.deploy.layouts import Shape
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
+from secateur.families.outputs import Shape
 from secateur.machine import signal_stack_kept
 from secateur.silence import silenced, without_telemetry
 

@@ -13,20 +13,18 @@ import re
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from secateur.deploy.layouts import Answer
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
+from secateur.families.outputs import Answer, tensors_of
 from secateur.machine import use_threads
 from secateur.networks.formats.archive import refuse_bombs
 from secateur.silence import silenced
@@ -46,7 +44,7 @@ _ITEM_BYTES = {
 
 
 class TorchScriptPredictor(FilePredictor):
-    """A TorchScript program that detects."""
+    """A TorchScript program."""
 
     def __init__(
         self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
@@ -74,23 +72,14 @@ class TorchScriptPredictor(FilePredictor):
             gives=[(batch, *output.shape[1:]) for output in outputs],
             device=where,
             threads=granted,
-            answer=Answer(metadata, takes[0], (takes[2], takes[3]), outputs),
+            answer=Answer(metadata.stated, takes[0], (takes[2], takes[3]), outputs),
         )
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
         with torch.inference_mode():
             given = self._program(torch.from_numpy(images).to(self.device, self._dtype))
-            return [output.float().cpu().numpy() for output in _tensors(given)[: self.used]]
-
-
-def _tensors(given: Any) -> list[Tensor]:
-    """The outputs of a program, which may be in lists, in order."""
-    if isinstance(given, Mapping):
-        given = list(given.values())
-    if not isinstance(given, list | tuple):
-        return [given]
-    return [tensor for part in given for tensor in _tensors(part)]
+            return [output.float().cpu().numpy() for output in tensors_of(given)[: self.used]]
 
 
 def _open(path: Path, device: torch.device) -> tuple[Any, Any]:

@@ -16,10 +16,14 @@ from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import Tensors
+from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs
 from secateur.families.reading import Split
 from secateur.families.summary import Row
 from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.deploy.outputs import decoder_of, outputs_of
+from secateur.families.yolov5.deploy.own_format import write_own
+from secateur.families.yolov5.deploy.recognition import recognises
 from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.families.yolov5.distillation.imitate import ImitateHead, check_heads, head_layers
 from secateur.families.yolov5.formats.download import fetch, is_official
@@ -43,6 +47,7 @@ class YOLOv5Family(DetectionFamily):
     kind = YOLOv5.kind
     title = "YOLOv5"
     architecture = YOLOv5
+    opens = "YOLOv5 detectors that give rows of 5 + classes values before non-maximum suppression"
     fallback = True
     hyp = YOLOv5Hyp
     imitated = "raw"
@@ -97,6 +102,24 @@ class YOLOv5Family(DetectionFamily):
     def in_class_order(self, checkpoint: Checkpoint, tensors: Tensors, order: tuple[int, ...]) -> dict[str, Tensor]:
         """The class outputs of every anchor change places."""
         return in_class_order(checkpoint.architecture, tensors, order)
+
+    def outputs(self, network: nn.Module, form: Form) -> Outputs:
+        """Decoded rows, maps of the head, or boxes after suppression."""
+        assert isinstance(network, Detector)
+        return outputs_of(network, form)
+
+    def decoder(self, opened: Opened) -> Decoder | None:
+        """See `Family`."""
+        return decoder_of(opened)
+
+    def recognises(self, answer: Answer) -> Decoder | str:
+        """Rows of YOLOv5's own exports."""
+        return recognises(answer)
+
+    def write(self, network: nn.Module, file: Path, image_size: int) -> str:
+        """A `.pt` that unmodified YOLOv5 loads."""
+        assert isinstance(network, Detector)
+        return write_own(network, file, image_size)
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
         """See `Family`; a notice where anchors are still to be found by a training."""

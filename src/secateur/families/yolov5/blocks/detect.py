@@ -59,6 +59,8 @@ class Detect(nn.Module):
         Nearly all rows of an image are background: leaving them out before anything is computed is what makes decoding
         cheap beside a small network.
         """
+        if confidence < 0:
+            return list(self.decode(raw))  # every row, also one of NaN
         least = math.log(confidence / (1 - confidence)) if confidence > 0 else -math.inf
         found: list[list[Tensor]] = [[] for _ in range(len(raw[0]))]
         for y, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
