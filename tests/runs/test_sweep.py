@@ -25,6 +25,7 @@ from secateur.runs.folders import Place
 from secateur.runs.progress import Progress
 from secateur.runs.sweep import sweep
 from secateur.runs.sweep_options import SweepOptions, ratios_of
+from secateur.scores import Scores
 from secateur.training.settings import TrainSettings
 
 
@@ -114,6 +115,27 @@ def test_killed_again_and_again_it_ends_with_the_same_table(
         start(root)
     assert table_of(start(root)) == table_of(undisturbed)
     assert [folder.name for folder in root.iterdir()] == ["exp"]
+
+
+def test_an_unfinished_sweep_of_version_0_2_goes_on(
+    trained: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = sweep(options(trained, tiny_data, tmp_path / "undisturbed", percent="0.2,0.5"))
+    assert undisturbed["metrics"].keys() == {"P", "R", "mAP50", "mAP50-95"}
+    step, old = Progress.step, options(trained, tiny_data, tmp_path / "old", percent="0.2,0.5")
+
+    def killed(self: Progress, name: str, work: Any) -> Any:
+        result = step(self, name, work)
+        if name == "masked-20":
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "step", killed)
+        # That version remembered the values alone.
+        patch.setattr(Scores, "record", Scores.to_dict)
+        sweep(old)
+    assert table_of(sweep(old)) == table_of(undisturbed)
 
 
 @pytest.mark.parametrize(

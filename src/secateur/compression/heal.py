@@ -24,7 +24,7 @@ from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
-from secateur.training.results import HeldOutLoss, best_figures, fitness
+from secateur.scores import Scores
 from secateur.training.session import Course
 from secateur.training.settings import TrainSettings
 from secateur.training.state import Subject, has_state
@@ -124,19 +124,19 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         course=Course(labels=False, average_decay=0.98, average_ramp=20.0),
         subject=Subject(start.names, {"the images": split.signature()}, start.names),
     )
-    return unhealed(result, like, before) if result.best_fitness <= fitness(before) else result
+    return unhealed(result, like, before) if result.best_fitness <= before.fitness else result
 
 
-def unhealed(result: FitResult, start: Checkpoint, before: HeldOutLoss) -> FitResult:
+def unhealed(result: FitResult, start: Checkpoint, before: Scores) -> FitResult:
     """The result of a healing that found nothing better: what it started from is what is kept."""
     LOG.warning(
         "Healing found nothing nearer to the teacher than what it started from (held-out loss %.4f): that is kept; try "
         "a lower --heal-lr, or more images.",
-        before.loss,
+        before.value,
     )
     if rank_and_world()[0] == 0:
         save_checkpoint(start, result.best)
-    return dataclasses.replace(result, best_epoch=-1, metrics=best_figures(before))
+    return dataclasses.replace(result, best_epoch=-1, metrics=before.to_dict())
 
 
 def divided(split: Split, seed: int) -> tuple[Split, Split]:

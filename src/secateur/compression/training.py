@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from secateur.compression.measuring import evaluator, val_settings
 from secateur.data.batches import TrainBatches
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
-from secateur.evaluation.settings import ValSettings
 from secateur.families.context import Context, as_one_class, known_data
 from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import Family, family_of
@@ -212,6 +211,7 @@ def train_checkpoint(
     stage = Stage(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
     hooks = methods.hooks(start, settings, len(splits["train"]))
     terms, more = methods.distillation(start, network, settings, context.dense)
+    measure = evaluator(splits["val"], val_settings(context, single_cls=single))
     result = fit(
         network,
         batches,
@@ -220,7 +220,9 @@ def train_checkpoint(
         folder=folder,
         hooks=[*more, *hooks],
         terms=terms,
-        evaluate=evaluator(splits["val"], val_settings(context, single_cls=single)) if family.knows("evaluate") else None,
+        evaluate=evaluator(splits["val"], val_settings(context, single_cls=single))
+        if family.knows("evaluate")
+        else None,
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
         split=splits["train"],

@@ -110,7 +110,7 @@ class Source:
                 traced: Any = torch.jit.trace(network, example, strict=False, check_trace=False)
             except Exception as error:  # the tracer raises whatever it met
                 raise cannot(title, error) from error
-        return traced  # type: ignore[no-any-return]
+        return traced
 
     def metadata(self, settings: ExportSettings) -> Metadata:
         """What the file says of itself."""

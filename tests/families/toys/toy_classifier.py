@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,7 +58,7 @@ class SorterNetwork(nn.Module):
         self.architecture, self.names = architecture, dict(names)
         widths = [architecture.channels, *(architecture.width * factor for factor in (1, 2, 4))]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(*layers)
         self.hidden = nn.Linear(widths[-1], 4 * architecture.width)

@@ -93,7 +93,7 @@ class Opened(Profiled):
         self._folder = tempfile.TemporaryDirectory()  # goes with this object
         file = Path(self._folder.name) / "network.onnx"
         if family_of(network).knows("predictor"):
-            write(Source.of(network, (shape[2], shape[3])), file, ExportSettings())  # type: ignore[arg-type]
+            write(Source.of(network, (shape[2], shape[3])), file, ExportSettings())
         else:
             plain = copy.deepcopy(network).cpu().float().eval()
             with silenced(), torch.no_grad():
