@@ -20,7 +20,11 @@ LOG = logging.getLogger("secateur")
 
 
 def starting_point(
-    weights: str, cfg: str, names: Mapping[int, str], seed: int = 0, options: Mapping[str, Any] | None = None
+    weights: str | Checkpoint,
+    cfg: str,
+    names: Mapping[int, str],
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """The checkpoint that a training with these classes starts from.
 
@@ -29,7 +33,7 @@ def starting_point(
     is fresh. With both, the YAML must describe the network of the weights.
 
     Args:
-        weights: a checkpoint, or an official name; may be empty.
+        weights: a checkpoint, its file, or an official name; may be empty.
         cfg: a model YAML, or a name of the family; may be empty.
         names: class id -> name of the data set.
         seed: of the fresh weights.
@@ -46,7 +50,7 @@ def starting_point(
         if family is None:
             raise UserError(f"No family of networks knows the model file (--cfg) {cfg}.")
         return family.fresh(cfg, names, options or {})
-    checkpoint = load_checkpoint(weights, cfg)
+    checkpoint = load_checkpoint(weights, cfg) if isinstance(weights, str) else weights
     if cfg:
         checkpoint = family_of(checkpoint).configured(checkpoint, cfg, names)
     return for_classes(checkpoint, names)

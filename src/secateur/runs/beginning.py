@@ -56,5 +56,5 @@ def beginning(
     elif known is not None and one_class:
         data = known_data(known, data, weights)
     names = known.names if known is not None and one_class else data.names
-    start = starting_point(weights, cfg, names, seed, hyp)
+    start = starting_point(known or weights, cfg, names, seed, hyp)
     return Beginning(start, data, known is not None and knows_classes(known.names, names))
