@@ -50,7 +50,7 @@ def test_a_run_of_another_version_is_not_gone_on_with(tmp_path: Path, caplog: py
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     with Progress.open(tmp_path, "exp", KEY) as first:
-        first.finish()
+        first.finish({})
     with Progress.open(tmp_path, "exp", KEY) as second:
         assert second.folder != first.folder
 

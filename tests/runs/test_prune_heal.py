@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from commands_run import sentence
-from killing import killed_after
+from killing import Killed, killed_after
 from law_subjects import enliven
 from secateur.cli import main
 from secateur.compression import heal as healing
+from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
@@ -99,6 +100,66 @@ def test_rounds_that_an_error_ends_keep_what_they_have(
     main(command(weights, tiny_data))
     assert [folder.name for folder in Path("runs/prune").iterdir()] == ["exp"]
     assert Path("runs/prune/exp/pruned.safetensors").is_file()
+
+
+def test_a_kill_after_the_decision_does_not_repeat_it(
+    weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secateur.compression import channels
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    words = command(weights, tiny_data, "--data", str(tiny_data))
+    main([*words, "--project", "calm"])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(channels, "repair", die)
+        main([*words, "--project", "killed"])
+    with monkeypatch.context() as patch:
+        patch.setattr(channels, "decide", die)
+        main([*words, "--project", "killed"])
+    calm, killed = (Path(name) / "exp" for name in ("calm", "killed"))
+    assert sorted(file.name for file in killed.iterdir()) == sorted(file.name for file in calm.iterdir())
+    tables = [json.loads((folder / "summary.json").read_text())["table"] for folder in (calm, killed)]
+    rows = [[(row["stage"], row["metrics"], row["model"]) for row in table] for table in tables]
+    assert rows[0] == rows[1]
+    notes = [json.loads((folder / "progress.json").read_text())["steps"]["prune"]["notes"] for folder in (calm, killed)]
+    assert notes[0] == notes[1] and notes[0]["plan"]["flops"] > 0
+
+
+def test_a_failure_before_anything_is_made_leaves_nothing(
+    weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from secateur.compression import channels
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("Nothing can be decided.")
+
+    monkeypatch.setattr(channels, "decide", fail)
+    assert "Nothing can be decided" in sentence(capsys, *command(weights, tiny_data, "--data", str(tiny_data)))
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--weights is missing"),
+        (["--weights", "none.pt"], "There is no file none.pt"),
+        (["--weights", "whole.safetensors", "--data", "none.yaml"], "none.yaml"),
+        (["--weights", "whole.safetensors", "--images", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_missing_files_are_said_before_the_machine_is_timed(
+    words: list[str], said: str, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*_: Any) -> int:
+        raise AssertionError("the machine is timed")
+
+    monkeypatch.setattr("secateur.compression.speed.rounding.auto_round_to", timed)
+    auto = ["--flops", "0.5", "--round-to", "auto"]
+    assert said in sentence(capsys, "prune", *words, *auto)
+    with pytest.raises(AssertionError, match="is timed"):
+        main(["prune", "--weights", str(weights), "--criterion", "l2", *auto])
 
 
 def test_heal_finds_the_teacher_that_the_cut_noted(

@@ -96,8 +96,8 @@ def test_it_opens_with_what_it_will_do(
     assert "24 train, 8 val, 8 test images" in printed
 
 
-# One of each kind: a training, an evaluation, a decision, a cut, files for elsewhere.
-PARTS = ("train", "sparse", "plan", "repair", "finetune", "export")
+# One of each kind: a training, an evaluation, a cut, the last of its evaluations, files for elsewhere.
+PARTS = ("train", "row sparse", "prune", "row repair", "finetune", "export")
 
 
 def test_killed_after_each_part_it_ends_with_the_same_table(

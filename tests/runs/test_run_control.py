@@ -77,7 +77,8 @@ def test_the_control_is_one_more_row_and_the_result_is_still_the_pruned_detector
     assert narrow.history[0].settings["epochs"] == 3
     assert narrow.plan is None
     assert set(topology_of(narrow).widths) == {width for _, width in summary["control"]["widths"]}
-    assert json.loads((folder / "progress.json").read_text())["steps"]["control-training"]["epochs"] == 3
+    noted = json.loads((folder / "progress.json").read_text())["steps"]["control"]["notes"]
+    assert noted == {"control": json.loads(json.dumps(summary["control"]))}
 
 
 def test_killed_before_and_inside_the_control_it_ends_the_same(
@@ -91,10 +92,9 @@ def test_killed_before_and_inside_the_control_it_ends_the_same(
     original = Progress.step
 
     def step(self: Progress, name: str, work: Any) -> Any:
-        result = original(self, name, work)
-        if name == "control-widths":
+        if name == "control":
             raise Killed
-        return result
+        return original(self, name, work)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Progress, "step", step)

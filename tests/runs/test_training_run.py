@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from killing import killed_after
 from secateur.cli import main
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.architecture import topology_of
+from secateur.networks.checkpoint import Checkpoint
 
 METHODS = {
     "weights": ("train", "--target-sparsity 0.5 --pruning-pattern 4x1 --cooldown-epochs 1"),
@@ -49,6 +51,69 @@ def test_resumed_in_the_middle(
         for ours_of, theirs_of in ((ours.tensors, theirs.tensors), (ours.masks, theirs.masks)):
             assert ours_of.keys() == theirs_of.keys()
             assert all(torch.equal(ours_of[key], tensor) for key, tensor in theirs_of.items())
+
+
+def begun(weights: Path, data: Path, *words: str) -> None:
+    start = ["train", "--weights", str(weights), "--data", str(data), "--img", "64", "--workers", "0", "--amp", "off"]
+    main([*start, "--epochs", "2", "--batch", "8", "--nominal-batch", "8", *words])
+
+
+def test_the_same_command_continues_a_killed_training(
+    tiny_weights: Path, tiny_data: Path, own_folder: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "secateur")
+    begun(tiny_weights, tiny_data, "--project", "undisturbed")
+    with killed_after(1):  # before the first state: the folder is used again
+        begun(tiny_weights, tiny_data, "--project", "killed")
+    with killed_after(4):
+        begun(tiny_weights, tiny_data, "--project", "killed")
+    begun(tiny_weights, tiny_data, "--project", "killed", "--workers", "1")
+    assert caplog.text.count("Going on in killed/exp.") == 2
+    assert [folder.name for folder in Path("killed").iterdir()] == ["exp"]
+    ours, theirs = (load_checkpoint(f"{place}/exp/weights/last.safetensors") for place in ("killed", "undisturbed"))
+    assert ours.history[-1].settings | {"workers": 0} == theirs.history[-1].settings
+    assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
+    begun(tiny_weights, tiny_data, "--project", "killed")  # the one before is finished
+    assert sorted(folder.name for folder in Path("killed").iterdir()) == ["exp", "exp2"]
+
+
+def test_another_command_starts_a_training_of_its_own_and_says_what_differs(
+    tiny_weights: Path, tiny_data: Path, own_folder: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "secateur")
+    with killed_after(4):
+        begun(tiny_weights, tiny_data)
+    begun(tiny_weights, tiny_data, "--seed", "1", "--optimizer", "Adam")
+    assert "Starting afresh: runs/train/exp is unfinished, but --optimizer, --seed changed since." in caplog.text
+    main(["train", "--resume", "runs/train/exp"])
+    epochs = [json.loads(Path(f"runs/train/{name}/summary.json").read_text())["epochs"] for name in ("exp", "exp2")]
+    assert epochs == [2, 2]
+    assert json.loads(Path("runs/train/exp/progress.json").read_text())["finished"]
+
+
+def test_a_folder_of_an_earlier_version_that_has_no_key_resumes(
+    tiny_weights: Path, tiny_data: Path, own_folder: None
+) -> None:
+    with killed_after(4):
+        begun(tiny_weights, tiny_data)
+    Path("runs/train/exp/progress.json").unlink()
+    main(["train", "--resume", "runs/train/exp"])
+    assert json.loads(Path("runs/train/exp/summary.json").read_text())["epochs"] == 2
+
+
+def test_weights_are_read_once(
+    tiny_weights: Path, tiny_data: Path, own_folder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(path: str | Path, *more: str) -> Checkpoint:
+        read.append(str(path))
+        return load_checkpoint(path, *more)
+
+    for module in ("runs.beginning", "families.starting"):
+        monkeypatch.setattr(f"secateur.{module}.load_checkpoint", counted)
+    begun(tiny_weights, tiny_data, "--epochs", "1")
+    assert read == [str(tiny_weights)]
 
 
 def test_anchors_that_are_to_be_computed_are_so_without_the_check_and_after_a_kill(

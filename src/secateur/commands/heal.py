@@ -40,28 +40,12 @@ class HealOptions:
 def heal(options: HealOptions) -> Summary:
     """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
     from secateur.compression.heal import UNLABELLED
-    from secateur.compression.measuring import usable_size
-    from secateur.data.config import pictures
-    from secateur.families.context import Context, known_data
-    from secateur.families.family import family_of
-    from secateur.families.loading import load_checkpoint
     from secateur.families.teacher import teacher_file
-    from secateur.machine import pick_device
+    from secateur.networks.checkpoint import Checkpoint
     from secateur.runs.prune_run import prune_checkpoint
 
-    weights = require(options.weights, "--weights", "pruned.safetensors")
-    checkpoint = load_checkpoint(weights)
-    data = family_of(checkpoint).open_data(options.data) if options.data else None
-    if data is not None:
-        data = known_data(checkpoint, data, weights, otherwise=UNLABELLED)
-    teacher = options.teacher or teacher_file(checkpoint)
-    context = Context(
-        usable_size(checkpoint, options.image_size),
-        pick_device(options.device),
-        data,
-        options.batch_size,
-        options.workers,
-        options.seed,
-        pictures(options.images, checkpoint.names) if options.images else None,
-    )
-    return prune_checkpoint([Heal(options.healing, teacher)], weights, checkpoint, context, options.place, verb="heal")
+    def steps(checkpoint: Checkpoint) -> list[Heal]:
+        return [Heal(options.healing, options.teacher or teacher_file(checkpoint))]
+
+    require(options.weights, "--weights", "pruned.safetensors")
+    return prune_checkpoint("heal", options, steps, otherwise=UNLABELLED)

@@ -68,39 +68,41 @@ class PruneOptions:
 )
 def prune(options: PruneOptions) -> Summary:
     """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
-    from secateur.compression.measuring import usable_size
-    from secateur.data.config import pictures
-    from secateur.families.context import Context, known_data
-    from secateur.families.family import family_of
-    from secateur.families.loading import load_checkpoint
-    from secateur.machine import pick_device
     from secateur.runs.prune_run import prune_checkpoint
 
-    steps = steps_of(options)
-    weights = require(options.weights, "--weights", "best.pt")
-    checkpoint = load_checkpoint(weights)
-    data = family_of(checkpoint).open_data(options.data) if options.data else None
-    images = pictures(options.images, checkpoint.names) if options.images else None
-    if data is not None:
-        data = known_data(checkpoint, data, weights)
-    context = Context(
-        usable_size(checkpoint, options.image_size),
-        pick_device(options.device),
-        data,
-        options.batch_size,
-        options.workers,
-        options.seed,
-        images,
-    )
-    return prune_checkpoint(steps, weights, checkpoint, context, options.place)
+    require(options.weights, "--weights", "best.pt")
+    _refuse_contradictions(options)
+    return prune_checkpoint("prune", options, lambda checkpoint: _steps(options))
 
 
-def steps_of(options: PruneOptions) -> list[Step]:
-    """The steps that the options ask for.
+def _refuse_contradictions(options: PruneOptions) -> None:
+    """Looks at the options alone, before any file is read.
 
     Raises:
         UserError: nothing is to be removed at all, or options contradict each other.
     """
+    budgets, layers, search = ChannelSettings(options.budget).budgets, options.layers, options.search.search
+    costs = ", ".join(f"--{name}" for name in COSTS)
+    if options.one_shot.unstructured:
+        given = {"layers": layers.layers, "search": search, "heal": options.heal}
+        other = [f"--{name}" for name, value in given.items() if value]
+        if budgets or other:
+            words = ", ".join([costs, *other])
+            raise UserError(f"--unstructured zeroes weights and cuts nothing; give it without {words}.")
+    elif not budgets and not layers.layers:
+        examples = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
+        raise UserError(f"No budget is given: say {examples} (several: all are met), --layers 2 or --unstructured 0.3.")
+    if search and not budgets:
+        raise UserError(f"--search looks for widths within a budget; give one of {costs} with it.")
+    if layers.chains and not layers.layers:
+        raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
+
+
+def _steps(options: PruneOptions) -> list[Step]:
+    """The steps that the options ask for; with --round-to auto the machine may be timed for half a minute."""
+    if options.one_shot.unstructured:
+        return [ZeroWeights(dataclasses.replace(options.one_shot, exclude=options.guards.exclude))]
+    steps: list[Step] = [RemoveLayers(options.layers, options.repair)] if options.layers.layers else []
     channels = ChannelSettings(
         options.budget,
         options.score,
@@ -110,24 +112,7 @@ def steps_of(options: PruneOptions) -> list[Step]:
         search=options.search,
         latency=options.latency,
     )
-    budgets, layers, search = channels.budgets, options.layers, options.search.search
-    costs = ", ".join(f"--{name}" for name in COSTS)
-    if options.one_shot.unstructured:
-        given = {"layers": layers.layers, "search": search, "heal": options.heal}
-        other = [f"--{name}" for name, value in given.items() if value]
-        if budgets or other:
-            words = ", ".join([costs, *other])
-            raise UserError(f"--unstructured zeroes weights and cuts nothing; give it without {words}.")
-        return [ZeroWeights(dataclasses.replace(options.one_shot, exclude=options.guards.exclude))]
-    if not budgets and not layers.layers:
-        examples = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
-        raise UserError(f"No budget is given: say {examples} (several: all are met), --layers 2 or --unstructured 0.3.")
-    if search and not budgets:
-        raise UserError(f"--search looks for widths within a budget; give one of {costs} with it.")
-    if layers.chains and not layers.layers:
-        raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
-    steps: list[Step] = [RemoveLayers(layers, options.repair)] if layers.layers else []
-    steps += [Prune(_guarded(channels, options.guards))] if budgets else []
+    steps += [Prune(_guarded(channels, options.guards))] if channels.budgets else []
     return [*steps, Heal(options.healing)] if options.heal else steps
 
 

@@ -190,12 +190,7 @@ def dense_costs(
     dense = context.dense
     if dense is None or dense is checkpoint:
         return costs_of(graph, budgets, context.image_size)
-    names = " ".join(dict.fromkeys(budget.cost for budget in budgets))
-    costs: dict[str, float] = context.memory.step(
-        f"dense {names}",
-        lambda: costs_of(replace(trace(dense.build()), timing=graph.timing), budgets, context.image_size),
-    )
-    return costs
+    return costs_of(replace(trace(dense.build()), timing=graph.timing), budgets, context.image_size)
 
 
 def cliff_around(

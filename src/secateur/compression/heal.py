@@ -18,13 +18,13 @@ from secateur.families.context import Context
 from secateur.families.family import family_of
 from secateur.families.reading import Reading, Split
 from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
+from secateur.scores import Scores
 from secateur.sparsity.hold import HoldMasks
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
-from secateur.scores import Scores
 from secateur.training.session import Course
 from secateur.training.settings import TrainSettings
 from secateur.training.state import Subject, has_state

@@ -220,9 +220,7 @@ def train_checkpoint(
         folder=folder,
         hooks=[*more, *hooks],
         terms=terms,
-        evaluate=evaluator(splits["val"], val_settings(context, single_cls=single))
-        if family.knows("evaluate")
-        else None,
+        evaluate=measure if family.knows("evaluate") else None,
         resume=has_state(folder),
         like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
         split=splits["train"],

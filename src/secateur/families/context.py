@@ -1,9 +1,9 @@
-"""What every step computes with, in one object: data, image size, device, seed, the dense reference, and its memory."""
+"""What every step computes with, in one object: data, image size, device, seed, folder, and the dense reference."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -62,66 +62,6 @@ def known_data(detector: Named, data: Data, weights: str = "The detector", *, ot
     return data
 
 
-class Memory(Protocol):
-    """What a run has already done."""
-
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """The recorded result (plain JSON data) of a part of the work, or the result of doing it now."""
-
-
-class NoMemory:
-    """Does all work anew: for a step that is called by itself."""
-
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Does the work."""
-        return work()
-
-
-class Rows(Protocol):
-    """The table of a run: each row is a checkpoint that a step made, saved and measured."""
-
-    def add(
-        self,
-        context: Context,
-        name: str,
-        title: str,
-        make: Callable[[], Checkpoint],
-        *,
-        plots: bool = False,
-        beside: bool = False,
-    ) -> Checkpoint:
-        """The checkpoint that `make` gives, saved under `name`; what it measures is a row of that title.
-
-        Args:
-            plots: also draw the curves of its evaluation.
-            beside: it is no stage of the run's detector but another one to compare that with.
-        """
-
-    def beside(self) -> dict[str, Checkpoint]:
-        """The detectors beside the run's own so far, by the names of their rows."""
-
-
-class NoRows:
-    """No table: for a step that is called by itself."""
-
-    def add(
-        self,
-        context: Context,
-        name: str,
-        title: str,
-        make: Callable[[], Checkpoint],
-        *,
-        plots: bool = False,
-        beside: bool = False,
-    ) -> Checkpoint:
-        """Makes the checkpoint."""
-        return make()
-
-    def beside(self) -> dict[str, Checkpoint]:
-        """None."""
-        return {}
-
-
 @dataclass(frozen=True)
 class Context:
     """Where and with what a step works.
@@ -138,9 +78,7 @@ class Context:
         dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
         start: what the run starts from, before any training of its own; None takes `dense`.
         folder: where files go; None writes none.
-        own_folder: the folder belongs to this step alone, so its files need no folder of their own inside.
-        memory: remembers parts of the work across kills.
-        rows: takes the checkpoints that make rows of the table.
+        compared: files of checkpoints with which the run compares its own, by the names of their rows.
         first: no step has been done before this one.
         mark: part of file names that tells a repeated step from the first ("-2").
         title: name of the step's row.
@@ -157,9 +95,7 @@ class Context:
     dense: Checkpoint | None = None
     start: Checkpoint | None = None
     folder: Path | None = None
-    own_folder: bool = False
-    memory: Memory = field(default_factory=NoMemory)
-    rows: Rows = field(default_factory=NoRows)
+    compared: Mapping[str, Path] = field(default_factory=dict)
     first: bool = True
     mark: str = ""
     title: str = ""
@@ -207,4 +143,4 @@ class Context:
         """
         if self.folder is None:
             raise UserError("This step writes files: give it a folder.")
-        return self.folder if self.own_folder else self.folder / f"{name}{self.mark}"
+        return self.folder / f"{name}{self.mark}"

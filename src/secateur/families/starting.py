@@ -36,7 +36,7 @@ def family_to_start(weights: Checkpoint | None, cfg: str) -> Family:
 
 
 def starting_point(
-    weights: Checkpoint | str,
+    weights: str | Checkpoint,
     cfg: str,
     names: Mapping[int, str],
     seed: int = 0,

@@ -1,10 +1,9 @@
-"""Run folders: where they lie, what they are left with, and that nothing stays behind when a command fails."""
+"""Run folders: where they are, and what they are left with."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,17 +60,6 @@ def finish(folder: Path, summary: Summary) -> Summary:
     summary = {**summary, "folder": str(folder)}
     write_json(folder / "summary.json", summary)
     return summary
-
-
-@contextmanager
-def removed_on_failure(folder: Path, *unless: str) -> Iterator[None]:
-    """Removes a fresh run folder when nothing useful came into it: none of the files of the names `unless`."""
-    try:
-        yield
-    except Exception:
-        if not any((folder / name).exists() for name in unless):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def newest_run(root: Path, marker: str = "options.json") -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,23 @@ from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
 from secateur.networks.checkpoint import Checkpoint
-from secateur.runs.progress import LOG_FILE, Progress
+from secateur.runs.progress import Progress
 from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import Row, SavedRows, last_stage, note_latency
+from secateur.steps.step import Made, Outcome
 from secateur.training.distributed import rank_and_world
-from secateur.training.results import KEPT
 
 LOG = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a pipeline ends with: the rows of its table, the last detector, and what its parts noted."""
+    """What a pipeline ends with: rows of its table, the last detector, what steps noted by name, and files by row."""
 
     rows: list[Row]
     checkpoint: Checkpoint
-    parts: dict[str, Any]
+    notes: dict[str, Any]
+    files: dict[str, Path]
 
     @property
     def last(self) -> Row:
@@ -73,7 +74,7 @@ def do_steps(
     splits: Sequence[str] = ("val", "test"),
     first: str = "dense",
 ) -> Result:
-    """All steps in order, with `progress` as their memory.
+    """All steps in order; what they make is saved and measured, and `progress` remembers what is done.
 
     A first step that makes the dense detector (a training) stands for the first row; otherwise what the run starts
     from is measured first.
@@ -83,23 +84,24 @@ def do_steps(
         splits: on which every row is measured, as far as the data set has them.
         first: title of the row of what is started from.
     """
-    folder = progress.folder
-    alone = splits == ("val",)
-    rows = SavedRows(folder, splits, (lambda name: folder) if alone else lambda name: folder / "evaluation" / name)
-    context = dataclasses.replace(context, start=start, folder=folder, memory=progress, rows=rows)
+    alone, folder = splits == ("val",), progress.folder
+    rows = SavedRows(progress, splits, (lambda name: folder) if alone else lambda name: folder / "evaluation" / name)
+    context = dataclasses.replace(context, start=start, folder=folder)
     current = dense = start
     if not makes_dense(steps):
-        current = dense = rows.add(context, "dense", first, lambda: start, plots=not alone)
+        given = Outcome((Made(start, "dense", first, plots=not alone),))
+        current = dense = rows.after("start", context, lambda: given, start)
     for number, planned in enumerate(steps):
         LOG.info("[%d/%d] %s", number + 1, len(steps), planned.step.describe())
-        here = _placed(dataclasses.replace(context, dense=dense), planned, first=not rows.rows)
-        current = planned.step.run(current, here)
+        here = dataclasses.replace(context, dense=dense, compared=rows.compared)
+        here = _placed(here, planned, first=not rows.rows)
+        current = rows.after(planned.step.verb, here, functools.partial(planned.step.run, current, here), current)
         if current.single_cls:
             context = context.known_to(current)
         if number == 0 and makes_dense(steps):
             dense = current
-    note_latency(rows.rows, progress.parts.get("latency"))
-    return Result(rows.rows, current, progress.parts)
+    note_latency(rows.rows, rows.notes.get("latency"))
+    return Result(rows.rows, current, rows.notes, rows.files)
 
 
 def makes_dense(steps: Sequence[PlannedStep]) -> bool:
@@ -116,30 +118,3 @@ def _placed(context: Context, planned: PlannedStep, *, first: bool) -> Context:
         rounds=planned.rounds,
         first=first,
     )
-
-
-class _LogFile(logging.FileHandler):
-    """A log that cannot be written, on a full disk, stops nothing: what is worth keeping says so itself."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """No traceback on the terminal."""
-
-
-@contextmanager
-def log_file(folder: Path) -> Iterator[None]:
-    """What is said while the run goes on is also written into its folder, a resumed run behind what was there."""
-    handler = _LogFile(folder / LOG_FILE, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    loggers = (LOG, logging.getLogger(KEPT))
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-        handler.close()

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.compression.measuring import usable_size
 from secateur.compression.rounds import STATE as ROUNDS_STATE
-from secateur.compression.search import STATE as SEARCH_STATE
-from secateur.compression.training import can_be_trained
+from secateur.compression.training import can_be_trained, contents
+from secateur.data.config import pictures
 from secateur.errors import UserError
-from secateur.families.context import Context
+from secateur.families.context import Context, known_data
 from secateur.families.evidence import OR_IMAGES
 from secateur.families.family import family_of
+from secateur.families.loading import load_checkpoint
+from secateur.families.reading import Split
 from secateur.files import read_json
+from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.report.table import print_table
-from secateur.runs.folders import Place, Summary, finish, removed_on_failure
-from secateur.runs.pipeline import check_steps, do_steps, log_file, one_process
-from secateur.runs.progress import Progress, digest, file_digest
-from secateur.runs.recipes.resolve import PlannedStep, plain
+from secateur.runs.folders import Summary
+from secateur.runs.pipeline import check_steps, do_steps, one_process
+from secateur.runs.progress import Progress, key_of
+from secateur.runs.recipes.resolve import PlannedStep
 from secateur.steps.prune import Prune
 from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step
@@ -33,41 +37,53 @@ FIRST = {"prune": "dense", "heal": "before"}
 
 
 def prune_checkpoint(
-    steps: Sequence[Step], weights: str, start: Checkpoint, context: Context, place: Place, *, verb: str = "prune"
+    verb: str, options: Any, steps_for: Callable[[Checkpoint], Sequence[Step]], *, otherwise: str = ""
 ) -> Summary:
-    """Does the steps on a checkpoint in a resumable folder; leaves pruned.safetensors and the table.
+    """Does steps on a checkpoint in a resumable folder; leaves pruned.safetensors or healed.safetensors and the table.
 
     Args:
-        steps: in order.
-        weights: the file of `start`, noted in the history so that a distillation finds its teacher.
-        context: without a data set nothing is evaluated.
         verb: the command.
+        options: those of the command; without a data set nothing is evaluated.
+        steps_for: the steps, in order; asked once the files of the options are known to be good.
+        otherwise: what can be done instead of giving a data set of other classes, for the error.
 
     Raises:
         UserError: bad options or input, found before anything is written.
     """
     one_process(verb)
+    weights = options.weights
+    start = load_checkpoint(weights)
+    data = family_of(start).open_data(options.data) if options.data else None
+    context = Context(
+        usable_size(start, options.image_size),
+        pick_device(options.device),
+        None if data is None else known_data(start, data, weights, otherwise=otherwise),
+        options.batch_size,
+        options.workers,
+        options.seed,
+        pictures(options.images, start.names) if options.images else None,
+    )
+    steps = steps_for(start)
     planned = [PlannedStep(step, title=step.title) for step in steps]
     _check_blocks(steps, start, weights)
-    key = _key(planned, weights, start, context)
+    given = {name: getattr(options, name) for name in ("weights", "data", "images", "batch_size", "seed", "device")}
+    given["image_size"] = context.image_size
+    key = key_of(given, _contents(steps, start, context), (weights, options.data), planned)
     check_steps(planned, start, context)
-    with Progress.open(place.root(verb), place.name, key) as progress:
-        folder = progress.folder
-        # A budget out of reach leaves nothing behind; a search that was killed goes on in the folder in which it was.
-        with removed_on_failure(folder, SEARCH_STATE, ROUNDS_STATE), log_file(folder):
-            here, first = dataclasses.replace(context, dense=start), FIRST[verb]
-            result = do_steps(planned, start, here, progress, splits=("val",), first=first)
-            file = folder / f"{RESULTS[verb]}.safetensors"
-            made = result.checkpoint
-            save_checkpoint(_noting_weights(made, weights) if verb == "prune" else made, file)
-        _leave_only_the_result(file, result.parts)
+    with Progress.open(options.place.root(verb), options.place.name, key) as progress:
+        here = dataclasses.replace(context, dense=start)
+        result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
+        made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
+        save_checkpoint(_noting_weights(made, weights) if verb == "prune" else made, file)
         print_table(result.rows)
-        _say_what_was_cut(folder, steps)
+        _say_what_was_cut(progress.folder, steps)
         _say_what_is_next(file, made, context, steps)
         last = result.last
-        summary = {"command": verb, "weights": str(file), "table": result.rows}
-        done = finish(folder, summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
-        progress.finish()
+        summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
+        done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
+        # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
+        for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
+            left.unlink(missing_ok=True)
     return done
 
 
@@ -77,32 +93,20 @@ def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> Non
             raise UserError(f"{weights} has no bottlenecks that --layers could remove; give a channel budget instead.")
 
 
-def _key(steps: Sequence[PlannedStep], weights: str, start: Checkpoint, context: Context) -> dict[str, str]:
-    """All that the results depend on, by name."""
-    key = {
-        "--weights": f"{weights} {file_digest(Path(weights))}",
-        "--image-size": str(context.image_size),
-        "--batch-size": str(context.batch_size),
-        "--seed": str(context.seed),
-        "--device": str(context.device),
-        "the settings of the cut": digest([plain(planned) for planned in steps]),
-    }
-    files = dict.fromkeys(file for planned in steps for file in planned.step.files())
-    key |= {f"the file {file}": file_digest(Path(file)) for file in files}
-    # A cut asks what each channel does for the objects; zeroing and healing read no labels.
-    labels = any(isinstance(planned.step, Prune | RemoveLayers) for planned in steps)
+def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dict[str, str]:
+    """What the results depend on of images and labels, in words, and a digest of each."""
+    found: dict[str, Split] = {}
     family = family_of(start)
-    for name in ("train", "val") if context.data is not None else ():
-        assert context.data is not None
-        if name in context.data.splits:
+    # A cut asks what each channel does for the objects; zeroing and healing read no labels.
+    labels = any(isinstance(step, Prune | RemoveLayers) for step in steps)
+    for name in ("train", "val"):
+        if context.data is not None and name in context.data.splits:
             objects = name == "val" or (labels and context.images is None)
-            split = family.split(context.data, name, tell=True, objects=objects, otherwise=OR_IMAGES)
-            key[f"the {name} images or labels"] = split.signature()
-    if context.data is not None:
-        key["the class names"] = digest(sorted(context.data.names.items()))
+            found[name] = family.split(context.data, name, tell=True, objects=objects, otherwise=OR_IMAGES)
+    result = contents(found)
     if context.images is not None:
-        key["the pictures"] = family.split(context.images, "train", tell=True).signature()
-    return key
+        result["the images"] = family.split(context.images, "train", tell=True).signature()
+    return result
 
 
 def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
@@ -112,14 +116,6 @@ def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
     settings = {**history[place].settings, "weights": str(Path(weights).absolute())}
     history[place] = dataclasses.replace(history[place], settings=settings)
     return dataclasses.replace(checkpoint, history=tuple(history))
-
-
-def _leave_only_the_result(file: Path, parts: Mapping[str, Any]) -> None:
-    """Takes the checkpoints between the steps away: what is left is the one that was asked for."""
-    for name in parts:
-        if name != file.stem:
-            file.with_name(f"{name}.safetensors").unlink(missing_ok=True)
-    file.with_name(ROUNDS_STATE).unlink(missing_ok=True)
 
 
 def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:

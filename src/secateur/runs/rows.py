@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.pictures import draw_evaluation
+from secateur.runs.progress import Progress
 from secateur.sparsity.report import write_sparsity
+from secateur.steps.step import Made, Outcome
 
 LOG = logging.getLogger("secateur")
 
@@ -20,46 +22,70 @@ Row = dict[str, Any]
 
 
 class SavedRows:
-    """Rows whose checkpoints lie in the run's folder, measured on the splits that the data set has of those asked for.
+    """Rows whose checkpoints are in the run's folder, measured on the splits that the data set has of those asked for.
 
     Attributes:
-        folder: for the checkpoints.
+        progress: of the run, whose folder the checkpoints are in.
         splits: "val", and "test" where it is wanted too.
         reports: gives the folder for the curves and the zeros of a row.
         rows: what was noted so far, in order.
+        files: the checkpoints so far, by the names of their rows.
+        notes: what steps noted so far, by name.
     """
 
-    def __init__(self, folder: Path, splits: Sequence[str], reports: Callable[[str], Path]) -> None:
-        self.folder, self.splits, self.reports = folder, tuple(splits), reports
+    def __init__(self, progress: Progress, splits: Sequence[str], reports: Callable[[str], Path]) -> None:
+        self.progress, self.splits, self.reports = progress, tuple(splits), reports
         self.rows: list[Row] = []
+        self.files: dict[str, Path] = {}
+        self.notes: dict[str, Any] = {}
 
-    def add(
-        self,
-        context: Context,
-        name: str,
-        title: str,
-        make: Callable[[], Checkpoint],
-        *,
-        plots: bool = False,
-        beside: bool = False,
-    ) -> Checkpoint:
-        """Saves what `make` gives as NAME.safetensors, measures it, notes its row; a part of the run's memory."""
-        file = self.folder / f"{name}.safetensors"
+    @property
+    def compared(self) -> dict[str, Path]:
+        """The files of the rows that are no stages of the run's own detector."""
+        return {row["beside"]: self.files[row["beside"]] for row in self.rows if "beside" in row}
+
+    def after(self, part: str, context: Context, run: Callable[[], Outcome], current: Checkpoint) -> Checkpoint:
+        """Does a step, once, and saves and measures what it made.
+
+        Args:
+            part: its name.
+            context: that it works in; the mark of a repeated step tells its names from those of the first.
+            run: does it.
+            current: what it starts from.
+
+        Returns:
+            what the next step starts from.
+        """
+
+        def work() -> dict[str, Any]:
+            outcome = run()
+            return {"rows": [self._saved(made, context) for made in outcome.made], "notes": dict(outcome.notes)}
+
+        record = self.progress.step(f"{part}{context.mark}", work)
+        self.notes |= {f"{name}{context.mark}": note for name, note in record["notes"].items()}
+        for made in record["rows"]:
+            checkpoint = self._added(context, made)
+            current = current if made["compared"] else checkpoint
+        return current
+
+    def _saved(self, made: Made, context: Context) -> dict[str, Any]:
+        name = f"{made.name}{context.mark}"
+        save_checkpoint(made.checkpoint, self.progress.folder / f"{name}.safetensors")
+        return {"name": name, "title": made.title or context.title, "plots": made.plots, "compared": made.compared}
+
+    def _added(self, context: Context, made: Mapping[str, Any]) -> Checkpoint:
+        """The saved checkpoint, measured once for its row."""
+        name = made["name"]
+        file = self.files[name] = self.progress.folder / f"{name}.safetensors"
+        checkpoint = load_checkpoint(file)
 
         def work() -> Row:
-            checkpoint = make()
-            save_checkpoint(checkpoint, file)
             write_sparsity(self.reports(name), checkpoint)
-            row = self.measure(context, name, title, checkpoint, plots)
-            return row | {"beside": name} if beside else row
+            row = self.measure(context, name, made["title"], checkpoint, made["plots"])
+            return row | {"beside": name} if made["compared"] else row
 
-        self.rows.append(dict(context.memory.step(name, work)))
-        return load_checkpoint(file)
-
-    def beside(self) -> dict[str, Checkpoint]:
-        """The detectors of the rows that are no stages of the run's own, by name."""
-        names = [str(row["beside"]) for row in self.rows if "beside" in row]
-        return {name: load_checkpoint(self.folder / f"{name}.safetensors") for name in names}
+        self.rows.append(dict(self.progress.step(f"row {name}", work)))
+        return checkpoint
 
     def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> Row:
         """Scores where there is a data set, and the cost of the model."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from secateur.compression.measuring import usable_size
+from secateur.compression.training import contents
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
 from secateur.families.yolov5.control import known_epochs
-from secateur.files import write_json
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.costs import COSTS
@@ -19,10 +18,10 @@ from secateur.report.table import print_table, write_markdown
 from secateur.runs.beginning import beginning
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
-from secateur.runs.pipeline import Result, check_steps, do_steps, log_file, one_process
-from secateur.runs.progress import LOG_FILE, Progress, digest, file_digest
+from secateur.runs.pipeline import Result, check_steps, do_steps, one_process
+from secateur.runs.progress import LOG_FILE, Progress, key_of
 from secateur.runs.recipes.recipe import Recipe, load_recipe
-from secateur.runs.recipes.resolve import PlannedStep, plain, resolve, with_control
+from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
 from secateur.steps.measure import Measure
 from secateur.training.optimization.precision import choose_precision
 
@@ -46,60 +45,25 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     start, data, trained = begun.start, begun.data, begun.trained
     family = family_of(start)
     image_size = usable_size(start, options.image_size)
-    common = {
-        "image_size": image_size,
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "workers": options.workers,
-        "device": options.device,
-    }
+    common = {name: getattr(options, name) for name in ("batch_size", "seed", "workers", "device")}
+    common["image_size"] = image_size
     steps = resolve(recipe, options.overrides, common, trained=trained)
     if not any(isinstance(planned.step, Measure) for planned in steps):
         steps = (*steps, PlannedStep(Measure()))
     if options.control:
         before, images = known_epochs(start) if trained else 0, len(family.split(data, "train"))
         steps = with_control(steps, common, before=before, images=images, epochs=options.control_epochs)
-    context = Context(
-        image_size,
-        device,
-        data,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        seed=options.seed,
-    )
+    context = Context(image_size, device, data, options.batch_size, options.workers, options.seed)
     # Broken data is found now, not after an hour.
-    signatures = {name: family.split(data, name, tell=True).signature() for name in ("train", "val")}
+    found = contents({name: family.split(data, name, tell=True) for name in ("train", "val")})
     check_steps(steps, start, context)
     for line in opening(options, recipe, steps, start, context):
         print(line)
-    with (
-        Progress.open(root, options.place.name, run_key(options, steps, common, signatures)) as progress,
-        log_file(progress.folder),
-    ):
+    files = {"weights": options.weights, "data": options.data, "cfg": options.cfg}
+    key = key_of({**options.overrides, **common, **files}, found, files.values(), steps)
+    with Progress.open(root, options.place.name, key) as progress:
         print(f"folder   {progress.folder}")
-        result = do_steps(steps, start, context, progress)
-        summary = closing(progress, result, recipe)
-        progress.finish()
-    return summary
-
-
-def run_key(
-    options: RunOptions, steps: Sequence[PlannedStep], common: Mapping[str, Any], signatures: Mapping[str, str]
-) -> dict[str, str]:
-    """All that the results depend on, by name: options, steps, the data set, the content of every file that is named.
-
-    The number of processes that load images changes nothing.
-    """
-    key = {f"--{name.replace('_', '-')}": digest(value) for name, value in options.overrides.items()}
-    shared = {name: value for name, value in common.items() if name != "workers"}
-    key |= {f"--{name.replace('_', '-')}": digest(value) for name, value in shared.items()}
-    key |= {f"the {split} images or labels": value for split, value in signatures.items()}
-    for name, file in {"--weights": options.weights, "--data": options.data, "--cfg": options.cfg}.items():
-        key[name] = f"{file} {file_digest(Path(file))}" if file else ""
-    named = dict.fromkeys(file for planned in steps for file in planned.step.files() if file)
-    key |= {f"the file {file}": file_digest(Path(file)) for file in named if Path(file).is_file()}
-    key["the recipe"] = digest([plain(planned) for planned in steps])
-    return key
+        return closing(progress, do_steps(steps, start, context, progress), recipe)
 
 
 def opening(
@@ -135,9 +99,9 @@ def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
     save_checkpoint(result.checkpoint, folder / "final.safetensors")
-    plans = [name for name in result.parts if name.startswith("plan")]
-    exports = [result.parts[name] for name in result.parts if name.startswith("export")]
-    summary = {
+    plans = [note for name, note in result.notes.items() if name.startswith("plan")]
+    exports = [note for name, note in result.notes.items() if name.startswith("export")]
+    summary: Summary = {
         "command": "run",
         "recipe": recipe.name,
         "folder": str(folder),
@@ -145,12 +109,12 @@ def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
         "model": last["model"],
         "speed_ms": last["speed_ms"],
         "export": exports[-1] if exports else None,
-        "plan": result.parts[plans[-1]] if plans else None,
-        "control": result.parts.get("control-widths"),
+        "plan": plans[-1] if plans else None,
+        "control": result.notes.get("control"),
         "table": result.rows,
     }
-    write_json(folder / "summary.json", summary)
     write_markdown(folder / "summary.md", result.rows, f"Run {folder.name}, recipe {recipe.name}")
+    progress.finish(summary)
     print_table(result.rows)
     made = {
         "detector": folder / "final.safetensors",

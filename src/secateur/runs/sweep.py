@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from secateur.compression.channels import Decision, check_criterion, cut_channel
 from secateur.compression.measuring import describe, evaluate, usable_size
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.rounding import decided_guards
-from secateur.compression.training import train_checkpoint
+from secateur.compression.training import contents, train_checkpoint
 from secateur.data.images import check_image_channels
 from secateur.families.context import Context, known_data
 from secateur.families.family import family_of
@@ -35,9 +34,9 @@ from secateur.ranges import check_ranges
 from secateur.report.figures import plots_available
 from secateur.report.sweep_plots import plot_sweep
 from secateur.report.sweep_table import cliff_row, cliff_sentence, csv_text, equality_sentence, sweep_table
-from secateur.runs.folders import Summary, finish, require
-from secateur.runs.pipeline import log_file, one_process
-from secateur.runs.progress import Progress, digest, file_digest
+from secateur.runs.folders import Summary, require
+from secateur.runs.pipeline import one_process
+from secateur.runs.progress import Progress, key_of
 from secateur.runs.sweep_options import SweepOptions, ratios_of
 from secateur.scores import Scores
 from secateur.training.settings import TrainSettings
@@ -67,13 +66,8 @@ def sweep(options: SweepOptions) -> Summary:
     device = pick_device(options.device)
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=checkpoint)
     task = _checked(options, checkpoint, context)
-    with (
-        Progress.open(options.place.root("sweep"), options.place.name, _key(task)) as progress,
-        log_file(progress.folder),
-    ):
-        summary = Sweep(task, progress).run()
-        progress.finish()
-    return summary
+    with Progress.open(options.place.root("sweep"), options.place.name, _key(task)) as progress:
+        return Sweep(task, progress).run()
 
 
 @dataclass(frozen=True)
@@ -110,15 +104,15 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
         hyp=load_hyp(options.hyp),
     )
     graph = trace(checkpoint.build())
-    # Any scores show whether the guards and the excluded layers are possible ones.
-    guards = decided_guards(options.guards, LatencySettings())
-    allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
     data, trained = context.require_data("A sweep"), options.finetune_epochs > 0
     family = family_of(checkpoint)
     family.split(data, "val", tell=True)
     labels = trained or needs_gradients(options.score.criterion)
     if labels or options.repair:
         family.split(data, "train", tell=True, objects=labels)
+    # The last of the checks: --round-to auto may take half a minute. Any scores show whether the guards are possible.
+    guards = decided_guards(options.guards, LatencySettings())
+    allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
     return Task(options, ratios, checkpoint, context, graph, guards, training if trained else None)
 
 
@@ -131,15 +125,11 @@ def _key(task: Task) -> dict[str, str]:
     options, context = task.options, task.context
     record = dataclasses.asdict(options) | {"percent": task.ratios, "image_size": context.image_size}
     record["guards"] = dataclasses.asdict(task.guards)
-    key = {
-        f"--{name.replace('_', '-')}": digest(value)
-        for name, value in record.items()
-        if name not in {"place", "workers"}
-    }
-    key |= {f"the file {file}": file_digest(Path(file)) for file in (options.weights, options.data, options.hyp)}
+    del record["place"]
     data = context.require_data("A sweep")
     family, names = family_of(task.checkpoint), [name for name in ("train", "val") if name in data.splits]
-    return key | {f"the {name} images or labels": family.split(data, name, objects=False).signature() for name in names}
+    found = contents({name: family.split(data, name, objects=False) for name in names})
+    return key_of(record, found, (options.weights, options.data, options.hyp))
 
 
 class Sweep:
@@ -257,8 +247,7 @@ class Sweep:
         if options.cut and not options.repair:
             lines.append(equality_sentence(rows, judged_by[0]))
         print("\n".join(lines))
-        result = finish(
-            self.folder,
+        result = self.progress.finish(
             {
                 "command": "sweep",
                 "metrics": dense.to_dict(),
@@ -267,7 +256,7 @@ class Sweep:
                 "knee": knee,
                 "cliff": cliff_percent,
                 "table": rows,
-            },
+            }
         )
         print(f"Table and plot are in {self.folder}: sweep.csv, sweep.json, sweep.png.")
         return result

@@ -1,4 +1,4 @@
-"""A single training in a folder of its own: begun, resumed, and summed up as YOLOv5 does at the end."""
+"""A single training in a folder of its own: begun, continued, and summed up as YOLOv5 does at the end."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.measuring import describe, evaluate, usable_size, val_settings
-from secateur.compression.training import contents, train_checkpoint
+from secateur.compression.training import contents
 from secateur.errors import Interrupted, UserError, told
 from secateur.families.context import Context, as_one_class
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
 from secateur.families.reading import DataSet
-from secateur.files import no_empty_folders, read_json, usable_path, write_json
+from secateur.files import read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.pictures import draw_evaluation
 from secateur.runs.beginning import beginning
-from secateur.runs.folders import Place, Summary, finish, newest_run, removed_on_failure, require
-from secateur.runs.pipeline import log_file
-from secateur.runs.progress import run_lock
+from secateur.runs.folders import Place, Summary, newest_run, require
+from secateur.runs.progress import Progress, key_of
 from secateur.runs.recipes.configure import configured
 from secateur.sparsity.report import write_sparsity
 from secateur.steps.step import STEPS
 from secateur.steps.train import TrainingStep
-from secateur.training.distributed import once, rank_and_world
+from secateur.training.distributed import rank_and_world
 from secateur.training.loop import FitResult
 from secateur.training.settings import under_present_names
 from secateur.training.state import STATE_FILE, Subject, has_state, read_state
@@ -36,7 +35,7 @@ OPTIONS, START = "options.json", "start.safetensors"
 
 
 def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, place: Place) -> Summary:
-    """Starts a training in a fresh folder.
+    """Starts a training, or continues the one that the same command began.
 
     Args:
         step: the kind of training and its settings; an image size of 0 takes the one that the weights remember.
@@ -60,14 +59,20 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     if step.distillation.distill and not step.distillation.teacher and not begun.trained:
         raise UserError("--distill has no trained detector of these classes to imitate; give one as --teacher.")
     context = _context(step, data)
-    for split in ("train", "val"):
-        family_of(start).split(data, split, tell=True)
+    found = contents({name: family_of(start).split(data, name, tell=True) for name in ("train", "val")})
     step.check(start, context)
-    # Methods that do not fit the detector say so before the first epoch: then there is nothing to keep.
-    with no_empty_folders(place.root(step.verb)):
-        folder = _new_folder(step, data_file, start, place)
-        with removed_on_failure(folder, STATE_FILE), run_lock(folder):
-            return _trained(step, start, context, folder)
+    settings = _settings(step)
+    options = {name: value for group in settings.values() if isinstance(group, dict) for name, value in group.items()}
+    files = {"data": data_file, "weights": weights, "cfg": cfg, "hyp": step.hyp}
+    key = key_of(options | files, found, (*files.values(), *step.files()))
+    with Progress.open(place.root(step.verb), place.name, key, step.train.device) as progress:
+        folder = progress.folder
+        if (folder / OPTIONS).is_file():
+            start = load_checkpoint(folder / START)
+        elif rank_and_world()[0] == 0:
+            save_checkpoint(start, folder / START)
+            write_json(folder / OPTIONS, {"command": step.verb, "options": {"data": data_file, **settings}})
+        return _trained(step, start, context, progress)
 
 
 def resume_training(where: str, verb: str, place: Place, data_file: str = "") -> Summary:
@@ -90,11 +95,11 @@ def resume_training(where: str, verb: str, place: Place, data_file: str = "") ->
     data: DataSet = family_of(start).open_data(data_file or known_file)
     data = as_one_class(data) if step.train.single_cls else data
     _check_same(folder, step, start, data, moved=bool(data_file))
-    with run_lock(folder):
+    with Progress.resume(folder) as progress:
         if data_file and rank_and_world()[0] == 0:
             record = read_json(folder / OPTIONS)
             write_json(folder / OPTIONS, {**record, "options": {**record["options"], "data": data_file}})
-        return _trained(step, start, _context(step, data), folder)
+        return _trained(step, start, _context(step, data), progress)
 
 
 def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataSet, *, moved: bool) -> None:
@@ -125,15 +130,15 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataS
     Subject(names, contents(splits), start.names).check(folder, state)
 
 
-def _trained(step: TrainingStep, start: Checkpoint, context: Context, folder: Path) -> Summary:
-    with log_file(folder):
-        try:
-            result = train_checkpoint(start, context, step.settings(), folder, verb=step.verb, methods=step.methods())
-        except KeyboardInterrupt:
-            if not (folder / STATE_FILE).is_file():
-                raise
-            raise Interrupted(f"secateur {step.verb} --resume {folder}") from None
-        return _summary(step, folder, result, context)
+def _trained(step: TrainingStep, start: Checkpoint, context: Context, progress: Progress) -> Summary:
+    folder = progress.folder
+    try:
+        result = step.trained(start, context, folder)
+    except KeyboardInterrupt:
+        if not (folder / STATE_FILE).is_file():
+            raise
+        raise Interrupted(f"secateur {step.verb} --resume {folder}") from None
+    return _summary(step, progress, result, context)
 
 
 def _with(step: TrainingStep, **settings: Any) -> TrainingStep:
@@ -146,22 +151,15 @@ def _context(step: TrainingStep, data: DataSet) -> Context:
     return Context(train.image_size, device, data, train.batch_size, train.workers, train.seed)
 
 
-def _new_folder(step: TrainingStep, data_file: str, start: Checkpoint, place: Place) -> Path:
-    """A fresh run folder with all that --resume needs: the options and the checkpoint that the training starts from."""
-
-    def make() -> str:
-        settings = dataclasses.asdict(step)
-        settings["train"].pop("hyp")
-        with place.new(step.verb) as folder:
-            save_checkpoint(start, folder / START)
-            write_json(folder / OPTIONS, {"command": step.verb, "options": {"data": data_file, **settings}})
-        return str(folder)
-
-    return Path(once(make, step.train.device))
+def _settings(step: TrainingStep) -> dict[str, Any]:
+    """The settings of a step as plain data, by groups."""
+    settings = dataclasses.asdict(step)
+    settings["train"].pop("hyp")
+    return settings
 
 
 def restored(folder: Path) -> tuple[TrainingStep, str]:
-    """The step, and its data set, from what `_new_folder` wrote (groups of settings by name).
+    """The step, and its data set, from what `begin_training` wrote (groups of settings by name).
 
     Raises:
         UserError: the record is of another kind, or of a version with other settings.
@@ -188,18 +186,17 @@ def restored(folder: Path) -> tuple[TrainingStep, str]:
     return step, data_file
 
 
-def _summary(step: TrainingStep, folder: Path, result: FitResult, context: Context) -> Summary:
+def _summary(step: TrainingStep, progress: Progress, result: FitResult, context: Context) -> Summary:
     """Evaluates the best checkpoint with plots and writes summary.json; nothing in other processes than the first."""
     if rank_and_world()[0] != 0:
         return {}
     checkpoint = load_checkpoint(result.best)
     scores = evaluate(checkpoint, context, "val", val_settings(context, single_cls=step.train.single_cls, plots=True))
-    draw_evaluation(folder, scores)
+    draw_evaluation(progress.folder, scores)
     print(scores.table())
-    write_sparsity(folder, checkpoint)
+    write_sparsity(progress.folder, checkpoint)
     print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")
-    return finish(
-        folder,
+    return progress.finish(
         {
             "command": step.verb,
             "weights": str(result.best),
@@ -207,5 +204,5 @@ def _summary(step: TrainingStep, folder: Path, result: FitResult, context: Conte
             "best_epoch": result.best_epoch,
             "model": describe(checkpoint, context.image_size),
             **scores.summary(),
-        },
+        }
     )

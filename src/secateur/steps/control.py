@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from secateur.steps.step import Step, step
+from secateur.steps.step import Made, Outcome, Step, step
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -50,25 +50,16 @@ class Control(Step):
         self.settings()
         check_narrowing(checkpoint)
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
-        """One row, beside those of the run's detector, which is given back as it was."""
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
+        """One row, to compare with those of the run's detector, which stays as it was."""
         from secateur.compression.training import train_checkpoint
         from secateur.families.loading import load_checkpoint
-        from secateur.families.yolov5.control import Narrowing, narrow_start, narrow_widths
+        from secateur.families.yolov5.control import narrow_start, narrow_widths
 
         folder, dense = context.place(self.verb), context.dense or checkpoint
-        found = context.memory.step(
-            f"control-widths{context.mark}", lambda: narrow_widths(dense, checkpoint, context.image_size).to_dict()
-        )
-        narrowing = Narrowing.from_dict(found)
-
-        def train() -> dict[str, object]:
-            start = narrow_start(dense, context.start or dense, narrowing, self.train.seed)
-            result = train_checkpoint(start, context, self.settings(), folder, verb=self.verb)
-            return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
-
-        context.memory.step(f"control-training{context.mark}", train)
-        best = folder / "weights" / "best.safetensors"
+        narrowing = narrow_widths(dense, checkpoint, context.image_size)
+        start = narrow_start(dense, context.start or dense, narrowing, self.train.seed)
+        result = train_checkpoint(start, context, self.settings(), folder, verb=self.verb)
         title = f"{context.title or self.title}{narrowing.note()}"
-        context.rows.add(context, f"control{context.mark}", title, lambda: load_checkpoint(best), beside=True)
-        return checkpoint
+        made = Made(load_checkpoint(result.best), "control", title, compared=True)
+        return Outcome((made,), {"control": narrowing.to_dict()})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from secateur.deploy.settings import ExportSettings
 from secateur.ranges import ROUNDS
-from secateur.steps.step import Step, step
+from secateur.steps.step import Outcome, Step, step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +40,9 @@ class Export(Step):
         if self.export.precision == "int8":
             context.require_pictures("int8")
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """No row: the results are noted in the summary."""
-        context.memory.step("export" + context.mark, lambda: self._files(checkpoint, context))
-        return checkpoint
+        return Outcome(notes={"export": self._files(checkpoint, context)})
 
     def _files(self, checkpoint: Checkpoint, context: Context) -> dict[str, object]:
         """Writes every format; what is said of the first, and of each where there are several."""

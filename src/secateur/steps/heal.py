@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from secateur.distillation.settings import HealSettings
-from secateur.steps.step import Override, Step, step
+from secateur.steps.step import Made, Outcome, Override, Step, step
 
 if TYPE_CHECKING:
     from secateur.families.context import Context
@@ -51,18 +51,12 @@ class Heal(Step):
 
         check_healing(checkpoint, load_checkpoint(self.teacher) if self.teacher else None, context, self.teacher)
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Heals; goes on where an interrupted healing of the same folder was."""
         from secateur.compression.heal import heal
         from secateur.families.loading import load_checkpoint
 
         folder = context.place(self.verb)
         teacher = load_checkpoint(self.teacher) if self.teacher else context.dense or checkpoint
-
-        def work() -> dict[str, object]:
-            result = heal(checkpoint, teacher, context, self.heal, folder)
-            return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
-
-        context.memory.step(self.verb + context.mark, work)
-        file = folder / "weights" / "best.safetensors"
-        return context.rows.add(context, "healed" + context.mark, context.title, lambda: load_checkpoint(file))
+        result = heal(checkpoint, teacher, context, self.heal, folder)
+        return Outcome((Made(load_checkpoint(result.best), "healed"),))

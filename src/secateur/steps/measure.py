@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from secateur.ranges import ROUNDS, THREADS
-from secateur.steps.step import Step, step
+from secateur.steps.step import Outcome, Step, step
 
 if TYPE_CHECKING:
     from secateur.families.context import Context
@@ -26,13 +26,13 @@ class Measure(Step):
     threads: Annotated[int, THREADS] = 0
     """CPU threads (0: those that this process may use)."""
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """No row: the times are noted beside the rows of the detectors that were measured."""
         from secateur.compression.latency import latencies
+        from secateur.families.loading import load_checkpoint
 
-        timed = {"dense": context.dense or checkpoint, "final": checkpoint, **context.rows.beside()}
-        context.memory.step(
-            "latency" + context.mark,
-            lambda: latencies(timed, context.image_size, rounds=self.rounds, threads=self.threads),
+        timed = {"dense": context.dense or checkpoint, "final": checkpoint}
+        timed |= {name: load_checkpoint(file) for name, file in context.compared.items()}
+        return Outcome(
+            notes={"latency": latencies(timed, context.image_size, rounds=self.rounds, threads=self.threads)}
         )
-        return checkpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from secateur.compression.settings import ChannelSettings
 from secateur.pruning.costs import COSTS
 from secateur.pruning.settings import LayerSettings, RepairSettings
-from secateur.steps.step import Override, Step, step
+from secateur.steps.step import Made, Outcome, Override, Step, step
 
 if TYPE_CHECKING:
     from secateur.families.context import Context
@@ -96,37 +95,28 @@ class Prune(Step):
 
         check_channels(checkpoint, context, self.channels)
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Decides (with the cliff curve around the decision), cuts, repairs: two rows."""
         from secateur.compression.channels import Decision, cut_channels, decide, repair, repair_for
+        from secateur.files import read_json
 
         folder = context.place("cliff") if context.mark else context.place("")
-        made: list[Decision] = []
+        plan_file, cliff_file = folder / "plan.json", folder / "cliff.json"
         # What a repair measures serves the decision and the cut.
-        shared = functools.cache(lambda: repair_for(checkpoint, context, self.channels.repair))
-
-        def work() -> dict[str, Any]:
-            decision, curve = decide(checkpoint, context, self.channels, folder, shared())
+        shared = repair_for(checkpoint, context, self.channels.repair)
+        if plan_file.is_file():  # a kill came after the decision
+            decision = Decision.load(plan_file, checkpoint)
+        else:
+            decision, curve = decide(checkpoint, context, self.channels, folder, shared)
             decision.save(folder, curve)
-            made.append(decision)
-            after = decision.plan.after
             if curve is not None:
                 print(curve.table())
-            return {
-                "parameters": after.parameters,
-                "flops": after.flops,
-                "warning": curve.warning if curve else None,
-                "notes": list(decision.plan.notes),
-            }
-
-        context.memory.step("plan" + context.mark, work)
-        decision = made[0] if made else Decision.load(folder / "plan.json", checkpoint)
-        context.rows.add(
-            context, "cut" + context.mark, f"{context.title}, no repair", lambda: cut_channels(checkpoint, decision)
+        plan = decision.plan
+        warning = read_json(cliff_file)["warning"] if cliff_file.is_file() else None
+        note = {"parameters": plan.after.parameters, "flops": plan.after.flops, "warning": warning}
+        repaired = repair(checkpoint, decision, context, self.channels.repair, shared)
+        made = (
+            Made(cut_channels(checkpoint, decision), "cut", f"{context.title}, no repair"),
+            Made(repaired, "repair", f"{context.title} + repair"),
         )
-        return context.rows.add(
-            context,
-            "repair" + context.mark,
-            f"{context.title} + repair",
-            lambda: repair(checkpoint, decision, context, self.channels.repair, shared()),
-        )
+        return Outcome(made, {"plan": note | {"notes": list(plan.notes)}})

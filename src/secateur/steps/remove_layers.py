@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from secateur.errors import UserError
 from secateur.pruning.settings import LayerSettings, RepairSettings
-from secateur.steps.step import Step, step
+from secateur.steps.step import Made, Outcome, Step, step
 
 if TYPE_CHECKING:
     from secateur.families.context import Context
@@ -40,13 +40,8 @@ class RemoveLayers(Step):
             raise UserError("No layers are to go: say how many with --layers 2.")
         check_layers(checkpoint, context, self.layers)
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row."""
         from secateur.compression.layers import remove_layers
 
-        return context.rows.add(
-            context,
-            "layers" + context.mark,
-            context.title,
-            lambda: remove_layers(checkpoint, context, self.layers, self.repair)[0],
-        )
+        return Outcome((Made(remove_layers(checkpoint, context, self.layers, self.repair)[0], "layers"),))

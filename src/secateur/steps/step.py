@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.registry import Registry
@@ -38,6 +38,39 @@ class Override:
     replaces: tuple[str, ...] = ()
     purpose: str = ""
     word: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A checkpoint that a step made: it is saved, measured, and a row of the table.
+
+    Attributes:
+        checkpoint: what was made.
+        name: of its file, NAME.safetensors.
+        title: of its row; "" is that of the step.
+        plots: also draw the curves of its evaluation.
+        compared: it is no stage of the run's detector but another one to compare that with.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    title: str = ""
+    plots: bool = False
+    compared: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step did.
+
+    Attributes:
+        made: in order; the next step starts from the last one that is not just compared, or where there is none from
+            what this step started from.
+        notes: what the summary of the run says of it: plain JSON data by name.
+    """
+
+    made: tuple[Made, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Step:
@@ -104,8 +137,8 @@ class Step:
             UserError: what is wrong, in one sentence.
         """
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
-        """Does the work; what comes back is what the next step starts from."""
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
+        """Does the work. After a kill it is done again, so a long step continues from files in the context's folder."""
         raise NotImplementedError
 
 

@@ -11,13 +11,16 @@ from tyro.conf import Suppress
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.sparsity.settings import WeightSettings
-from secateur.steps.step import Override, Step, step
+from secateur.steps.step import Made, Outcome, Override, Step, step
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from secateur.compression.training import Methods
     from secateur.families.context import Context
     from secateur.networks.checkpoint import Checkpoint
+    from secateur.training.loop import FitResult
 
 CONDITIONS = ("always", "classes-differ")
 ZEROES = "zeroes weights while training"
@@ -106,24 +109,20 @@ class TrainingStep(Step):
         if teacher:
             family.check_teacher(checkpoint, load_checkpoint(teacher), teacher)
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
-        """Trains; goes on where an interrupted training of the same folder was."""
-        from secateur.compression.training import train_checkpoint
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
+        """One row: the best epoch, or the last average."""
         from secateur.families.loading import load_checkpoint
 
-        folder = context.place(self.verb)
-
-        def train() -> dict[str, object]:
-            result = train_checkpoint(
-                checkpoint, context, self.settings(), folder, verb=self.verb, methods=self.methods()
-            )
-            return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
-
-        context.memory.step(self.verb + context.mark, train)
-        file = folder / "weights" / f"{self.weights_file}.safetensors"
+        result = self.trained(checkpoint, context, context.place(self.verb))
+        best = self.weights_file == "best"
         name = "dense" if context.first and self.makes_dense else self.row_name
-        plots = self.weights_file == "best"
-        return context.rows.add(context, name + context.mark, context.title, lambda: load_checkpoint(file), plots=plots)
+        return Outcome((Made(load_checkpoint(result.best if best else result.last), name, plots=best),))
+
+    def trained(self, checkpoint: Checkpoint, context: Context, folder: Path) -> FitResult:
+        """Trains in a folder; an interrupted training of the same folder continues."""
+        from secateur.compression.training import train_checkpoint
+
+        return train_checkpoint(checkpoint, context, self.settings(), folder, verb=self.verb, methods=self.methods())
 
 
 @step("train", purpose="trains")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from secateur.sparsity.settings import OneShotSettings
-from secateur.steps.step import Override, Step, step
+from secateur.steps.step import Made, Outcome, Override, Step, step
 
 if TYPE_CHECKING:
     from secateur.families.context import Context
@@ -41,10 +41,8 @@ class ZeroWeights(Step):
 
         check_one_shot(self.one_shot)
 
-    def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
+    def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row, and the report of the zeros beside it."""
         from secateur.sparsity.one_shot import zero_weights
 
-        return context.rows.add(
-            context, "zeroed" + context.mark, context.title, lambda: zero_weights(checkpoint, self.one_shot)[0]
-        )
+        return Outcome((Made(zero_weights(checkpoint, self.one_shot)[0], "zeroed"),))
