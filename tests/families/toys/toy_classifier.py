@@ -217,7 +217,7 @@ class SorterFamily(Family):
     def own_labels(self, whole: nn.Module, seed: int) -> OwnClasses:
         return OwnClasses(whole, seed)
 
-    def evaluate(self, network: nn.Module, split: FolderSplit, settings: Any) -> Scores:
+    def evaluate(self, network: nn.Module, split: Any, settings: Any, **how: Any) -> Scores:
         """Top-1 of a network in evaluation mode."""
         right = 0
         device = next(network.parameters()).device
