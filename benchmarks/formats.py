@@ -44,8 +44,10 @@ def main() -> None:
     data = load_data_config(options.data)
     val, train = scan(data, "val", progress=False), scan(data, "train", progress=False)
     settings = ValSettings(image_size=options.img, workers=0, rectangular=False)
-    seen = [picture[None].float() / 255 for picture in calibration_pictures(val, (options.img, options.img))]
-    pictures = calibration_pictures(train, (options.img, options.img))
+    seen = [
+        picture[None].float() / 255 for picture in calibration_pictures(DetectionSplit(val), (options.img, options.img))
+    ]
+    pictures = calibration_pictures(DetectionSplit(train), (options.img, options.img))
     subjects: list[tuple[str, Detector, bool]] = [
         (Path(file).stem, load_checkpoint(file).build(), True) for file in options.weights
     ] + [(cfg, _untrained(cfg), False) for cfg in options.cfg]

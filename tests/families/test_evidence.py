@@ -23,6 +23,7 @@ from secateur.compression.measuring import usable_size
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import pictures
 from secateur.data.images import list_images
+from secateur.deploy.int8.pictures import calibration_pictures
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evidence import FamilyEvidence
@@ -336,3 +337,10 @@ def test_classes_are_compared_by_name(network: IconNetwork, data: IconData) -> N
     with pytest.raises(UserError, match=r"other classes than .*icons \(class 2 is 'red' there and 'pink' here\)"):
         FamilyEvidence(context(other), network).scored(network, 4, 0)
     assert family_of(network).kind == "icons"
+
+
+def test_int8_is_calibrated_on_images_spread_evenly(data: IconData) -> None:
+    split = IconFamily().split(data, "train")
+    images = calibration_pictures(split, (32, 32), 5)
+    assert len(images) == 5 and all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in images)
+    assert torch.equal(torch.stack(images), split.batch([0, 6, 12, 17, 23], Reading(32, 5)).images)

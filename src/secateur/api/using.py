@@ -41,7 +41,7 @@ from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.families.context import known_data
-from secateur.families.detection.split import DetectionSplit, index_of
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
@@ -188,8 +188,7 @@ def export(
     with described(images, detector.names, rgb=typed(export, "rgb", rgb, bool)) as config:
         split = family_of(detector).split(config, "train", objects=False) if config is not None else None
         channels = detector.architecture.channels
-        index = index_of(split, "int8") if split is not None else None
-        seen = calibration_pictures(index, sides, limit, channels=channels) if index is not None else []
+        seen = calibration_pictures(split, sides, limit, channels=channels) if split is not None else []
     write(detector.build(), path, size, settings, about=about(detector), pictures=seen)
     return Path(path)
 

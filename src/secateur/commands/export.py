@@ -87,7 +87,6 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.
     """
     from secateur.data.config import pictures
     from secateur.deploy.int8.pictures import calibration_pictures
-    from secateur.families.detection.split import index_of
     from secateur.families.family import family_of
 
     family = family_of(checkpoint)
@@ -97,9 +96,9 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.
         config = family.open_data(options.data)
     else:
         raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
-    index = index_of(family.split(config, "train", tell=True, objects=False), "int8")
+    split = family.split(config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
-    return calibration_pictures(index, sizes.sides_of(image_size), options.calibration, channels=channels)
+    return calibration_pictures(split, sizes.sides_of(image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:
@@ -109,8 +108,8 @@ def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None
     from secateur.families.family import family_of
 
     asked = options.measure or options.export.accuracy_drop > 0
-    if not asked or not options.data or options.export.precision != "int8":
-        return None
     family = family_of(checkpoint)
+    if not asked or not options.data or options.export.precision != "int8" or not family.knows("predictor"):
+        return None
     config = known_data(checkpoint, family.open_data(options.data), options.weights)
     return index_of(family.split(config, "val", tell=True), "int8")

@@ -65,21 +65,21 @@ class Export(Step):
     def _pictures(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
         from secateur.deploy.int8.pictures import calibration_pictures
-        from secateur.families.detection.split import index_of
         from secateur.families.family import family_of
 
         if self.export.precision != "int8":
             return []
         split = family_of(checkpoint).split(context.require_pictures("int8"), "train", objects=False)
         size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
-        return calibration_pictures(index_of(split, "int8"), size, self.calibration, channels=channels)
+        return calibration_pictures(split, size, self.calibration, channels=channels)
 
     def _measured_on(self, checkpoint: Checkpoint, context: Context) -> Index | None:
         """The images that int8 is measured on, where there are any."""
         from secateur.families.detection.split import index_of
         from secateur.families.family import family_of
 
-        known = context.data is not None and "val" in context.data.splits and self.export.precision == "int8"
-        if not known:
+        family = family_of(checkpoint)
+        known = context.data is not None and "val" in context.data.splits and family.knows("predictor")
+        if not known or self.export.precision != "int8":
             return None
-        return index_of(family_of(checkpoint).split(context.require_data("int8"), "val"), "int8")
+        return index_of(family.split(context.require_data("int8"), "val"), "int8")

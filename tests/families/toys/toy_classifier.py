@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.errors import UserError
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import FAMILIES, Family
 from secateur.families.reading import Reading
 from secateur.networks.tensors import set_tensors_
@@ -82,7 +83,7 @@ class SorterNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Folders:
-    """FOLDER/train/CLASS/*.png, FOLDER/val/CLASS/*.png; or a folder of images without labels."""
+    """FOLDER/train/CLASS/*.png, FOLDER/val/CLASS/*.png."""
 
     file: Path
     names: Mapping[int, str]
@@ -97,10 +98,8 @@ class Folders:
     @staticmethod
     def of(folder: Path) -> Folders:
         splits = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
-        if not splits:
-            if not any(folder.glob("*.png")):
-                raise UserError(f"{folder} has no folder train and no images.")
-            return Folders(folder, {}, {"train": folder}, labelled=False)
+        if not {"train", "val"} <= splits.keys():
+            raise UserError(f"{folder} has no folders train and val.")
         names = sorted(entry.name for entry in splits["train"].iterdir() if entry.is_dir())
         return Folders(folder, dict(enumerate(names)), splits)
 
@@ -196,16 +195,15 @@ class SorterFamily(Family):
         return Folders.of(Path(file))
 
     def split(
-        self, data: Folders, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
-    ) -> FolderSplit:
+        self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
+    ) -> FolderSplit | DetectionSplit:
+        """Images without labels (`--images`) are read as those of every family."""
+        if not isinstance(data, Folders):
+            return DetectionSplit.of(data, name, objects=False)
         if name not in data.splits:
             raise UserError(f"{data.file} has no '{name}' split; it has {', '.join(data.splits)}.")
-        found = [
-            (file, label)
-            for label, kind in data.names.items()
-            for file in sorted((data.splits[name] / kind).glob("*.png"))
-        ]
-        found = found or [(file, 0) for file in sorted(data.splits[name].glob("*.png"))]
+        folders = [(label, data.splits[name] / kind) for label, kind in data.names.items()]
+        found = [(file, label) for label, folder in folders for file in sorted(folder.glob("*.png"))]
         return FolderSplit(tuple(file for file, _ in found), tuple(label for _, label in found))
 
     def loss(self, network: nn.Module, settings: TrainSettings) -> CrossEntropy:

@@ -1,32 +1,32 @@
-"""Pictures to calibrate on: few, and of every class."""
+"""Images to calibrate on: few, and of every class where they have boxes."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from secateur.data.dataset import DetectionDataset
 from secateur.data.index import Index
 from secateur.errors import UserError
+from secateur.families.detection.split import DetectionSplit
+from secateur.families.reading import Reading, Split, evenly
 
 CALIBRATION = 128
 """Pictures that ranges of activations are taken from."""
 
 
 def calibration_pictures(
-    index: Index, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
+    split: Split, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
 ) -> list[Tensor]:
-    """Pictures of an index as a validation shows them: uint8 [C, H, W], letterboxed to height and width.
+    """Images of a split as a validation shows them: uint8 [C, H, W], of this height and width.
 
     Raises:
         UserError: there is none.
     """
-    if not len(index):
+    if not len(split):
         raise UserError("int8 is calibrated on pictures, and there is none; give others with --data or --images.")
-    side = size[0] if size[0] == size[1] else size
-    dataset = DetectionDataset(index.select(covering(index, count)), side, batch_size=1, channels=channels)
-    return [torch.from_numpy(dataset[number].image).permute(2, 0, 1).contiguous() for number in range(len(dataset))]
+    some = split.select(covering(split.index, count)) if isinstance(split, DetectionSplit) else evenly(split, count)
+    reading = Reading(size[0] if size[0] == size[1] else size, 1, channels=channels)
+    return [image.contiguous() for batch in some.ordered(reading) for image in batch.images]
 
 
 def covering(index: Index, count: int) -> list[int]:
