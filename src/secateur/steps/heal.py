@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -64,5 +65,10 @@ class Heal(Step):
             return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
 
         context.memory.step(self.verb + context.mark, work)
-        file = folder / "weights" / "best.safetensors"
-        return context.rows.add(context, "healed" + context.mark, context.title, lambda: load_checkpoint(file))
+
+        def healed() -> Checkpoint:
+            # The network of a plain module is in memory and in no file.
+            saved = load_checkpoint(folder / "weights" / "best.safetensors")
+            return dataclasses.replace(saved, architecture=checkpoint.architecture)
+
+        return context.rows.add(context, "healed" + context.mark, context.title, healed)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from secateur.data.config import load_data_config
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import FAMILIES, Family
 from secateur.networks.plain_module import PlainModule
 
@@ -12,6 +16,16 @@ class ModuleFamily(Family):
     kind = PlainModule.kind
     title = "plain module"
     architecture = PlainModule
+
+    def open_data(self, file: str) -> Any:
+        """A YOLO data.yaml, of which the images are read."""
+        return load_data_config(file)
+
+    def split(
+        self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
+    ) -> DetectionSplit:
+        """Images of a data.yaml or of a folder: what repairs read of a network of one image."""
+        return DetectionSplit.of(data, name, objects=objects, otherwise=otherwise, tell=tell)
 
 
 FAMILIES.register(ModuleFamily.kind)(ModuleFamily())
