@@ -199,7 +199,7 @@ from secateur.compression.settings import budget_options
 from secateur.deploy.exporters import EXPORTERS
 from secateur.families.family import FAMILIES
 from secateur.families.yolov5.blocks import BLOCKS
-from secateur.distillation.losses import DISTILLATIONS
+from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph.flow import OPERATORS
 from secateur.pruning.importance import CRITERIA

@@ -9,7 +9,6 @@ import pytest
 from torch import nn
 
 from secateur.cli import main
-from secateur.compression.heal import check_healing
 from secateur.compression.training import can_be_trained, check_trainable
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
@@ -17,7 +16,6 @@ from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
 from secateur.steps.finetune import Finetune
-from secateur.steps.heal import Heal
 
 
 @pytest.fixture
@@ -29,8 +27,6 @@ def plain() -> Checkpoint:
     ("done", "check"),
     [
         ("trained", lambda plain, context: Finetune().check(plain, context)),
-        ("healed", lambda plain, context: Heal().check(plain, context)),
-        ("healed", lambda plain, context: check_healing(plain, None, context)),
         ("trained", lambda plain, context: check_trainable(plain, "trained")),
     ],
 )

@@ -159,7 +159,9 @@ def healed(
 ) -> Checkpoint:
     """The best of a healing; without a folder nothing of it is kept."""
     with tempfile.TemporaryDirectory() as scratch:
-        return load_checkpoint(heal(start, teacher, context, settings, Path(folder or scratch)).best)
+        best = heal(start, teacher, context, settings, Path(folder or scratch)).best
+        # The network of a plain module is in memory and in no file.
+        return dataclasses.replace(load_checkpoint(best), architecture=start.architecture)
 
 
 def without_cliff(settings: ChannelSettings) -> ChannelSettings:

@@ -17,7 +17,7 @@ from secateur.training.distributed import sum_over_processes, total_over_process
 EPS = 1e-5
 FEW = 8
 """Values of a channel in a batch under which their spread says nothing."""
-FLOOR = 0.001
+FLOOR = 0.0001
 """Least variance of a channel, as a share of the mean variance of all channels of its tensor."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -59,4 +60,6 @@ class Heal(Step):
         folder = context.place(self.verb)
         teacher = load_checkpoint(self.teacher) if self.teacher else context.dense or checkpoint
         result = heal(checkpoint, teacher, context, self.heal, folder)
-        return Outcome((Made(load_checkpoint(result.best), "healed"),))
+        # The network of a plain module is in memory and in no file.
+        healed = dataclasses.replace(load_checkpoint(result.best), architecture=checkpoint.architecture)
+        return Outcome((Made(healed, "healed"),))

@@ -101,17 +101,21 @@ def fit(
                 run.log.message(time_line(time.monotonic() - started, run.epochs - run.epoch))
                 told = True
         session.accelerator.wait_for_everyone()
-        best_file, last_file = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
-        record = session.record
-        return FitResult(
-            best_file,
-            last_file,
-            record.best_epoch,
-            record.best_metrics,
-            epochs=run.epoch,
-            rows=tuple(run.log.rows),
-            best_fitness=record.best_fitness,
-        )
+        return result_of(session)
+
+
+def result_of(session: Session) -> FitResult:
+    """What has come of a training that has ended."""
+    run, record = session.run, session.record
+    return FitResult(
+        run.folder / "weights" / "best.safetensors",
+        run.folder / "weights" / "last.safetensors",
+        record.best_epoch,
+        record.best_metrics,
+        epochs=run.epoch,
+        rows=tuple(run.log.rows),
+        best_fitness=record.best_fitness,
+    )
 
 
 def train_epoch(session: Session, batches: Batches) -> None:

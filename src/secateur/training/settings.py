@@ -32,7 +32,7 @@ class TrainSettings:
     image_size: Annotated[
         int,
         arg(aliases=["--img", "--imgsz"], help_behavior_hint="(default: the size that the weights remember, else 640)"),
-        Between(32, PIXELS.most, also=0),
+        Between(1, PIXELS.most, also=0),
     ] = 0
     """Side of the training images in pixels."""
     nominal_batch: Annotated[int, Between(1, 65_536)] = NOMINAL_BATCH

@@ -91,7 +91,7 @@ def image_sides(inputs: tuple[Any, ...]) -> Sides | None:
 
 def strides_to_try(network: nn.Module) -> tuple[int, ...]:
     """What a network's image sides may be multiples of."""
-    return (int(max(network.strides)),) if isinstance(network, WithStrides) else _STRIDES
+    return (int(max(network.strides)),) if isinstance(network, WithStrides) and network.strides else _STRIDES
 
 
 def grey(shapes: tuple[Any, ...], network: nn.Module, factor: int = 1) -> tuple[Any, ...]:
