@@ -26,6 +26,7 @@ from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.plain_module import PlainModule
 from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
 Model = Checkpoint | nn.Module | str | Path
@@ -61,16 +62,16 @@ def checkpoint_of(model: Model) -> Checkpoint:
 
 
 def detector_of(function: Callable[..., Any], model: Model) -> Checkpoint:
-    """The checkpoint of a detector.
+    """The checkpoint of a network that belongs to a family.
 
     Raises:
         UserError: it is a plain module, which says nothing of boxes.
     """
     checkpoint = checkpoint_of(model)
-    if not checkpoint.strides:
+    if isinstance(checkpoint.architecture, PlainModule):
         raise UserError(
             f"{title_of(function)} needs a detector, and this is a {checkpoint.architecture}: "
-            "secateur.networks.architecture.DetectionNetwork lists what a detector offers."
+            "secateur.families.detection.network lists what a detector offers."
         )
     return checkpoint
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError
 from secateur.layers import is_attention, shape_pass
-from secateur.networks.architecture import DescribedNetwork, strides_of
+from secateur.networks.architecture import example_image, strides_of
 
 BYTES = 4  # of a value in fp32
 
@@ -97,8 +97,7 @@ def layer_work(network: nn.Module, image_size: int | tuple[int, int] = 640) -> d
     coarsest = int(max(strides_of(network), default=1))
     if height < 1 or width < 1 or height % coarsest or width % coarsest:
         raise UserError(f"The image size {height}x{width} is not a multiple of the coarsest stride {coarsest}.")
-    assert isinstance(network, DescribedNetwork)
-    example = network.example_inputs()[0]
+    example = example_image(network)
     images = torch.empty(1, example.shape[1], height, width, dtype=example.dtype, device="meta")
     work: dict[str, LayerWork] = {}
     hooks = []

@@ -312,7 +312,11 @@ def predictor_of(subject: Checkpoint | nn.Module, device: torch.device | None = 
         UserError: the family does not answer with boxes, unknown precision, or the network cannot be built.
     """
     family = family_of(subject)
-    family.require("predictor", "asked for boxes")
+    if not family.knows("predictor"):
+        raise UserError(
+            f"Networks of the family '{family.kind}' do not answer with boxes: the family has no `predictor` "
+            "(docs/extending.md)."
+        )
     network = subject.build() if isinstance(subject, Checkpoint) else subject
     predictor: Any = family.predictor(network if device is None else network.to(device), precision)
     if isinstance(subject, Checkpoint):

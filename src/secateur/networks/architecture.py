@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
@@ -110,9 +111,16 @@ def strides_of(network: nn.Module) -> tuple[float, ...]:
     return tuple(getattr(network, "strides", ()))
 
 
+def example_image(network: nn.Module) -> Tensor:
+    """One image [1, C, H, W] as a network reads it: its own example, or a small one in colour where it has none."""
+    own = getattr(network, "example_inputs", None)
+    image: Tensor = torch.zeros(1, 3, 64, 64) if own is None else own()[0]
+    return image
+
+
 def channels_of(network: nn.Module) -> int:
-    """Channels of the images that a network reads: those of a photo where it does not say."""
-    return int(network.example_inputs()[0].shape[1]) if isinstance(network, DescribedNetwork) else 3
+    """Channels of the images that a network reads."""
+    return int(example_image(network).shape[1])
 
 
 def fused(network: nn.Module) -> Any:

@@ -116,5 +116,6 @@ def _lines(
 
 
 def _legend(axis: Any) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8.5, borderaxespad=0, frameon=False)
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        axis.figure.legend(handles, labels, loc="outside right upper", fontsize=8.5, frameon=False)

@@ -14,7 +14,7 @@ from secateur.evaluation.nms import Candidates, best_boxes, non_max_suppression
 from secateur.evaluation.predictor import check_boxes, check_candidates
 from secateur.evaluation.settings import PRECISIONS, PREDICTION, NmsSettings
 from secateur.families.detection.network import check_detector, decides
-from secateur.networks.architecture import fused
+from secateur.networks.architecture import channels_of, fused
 
 logger = logging.getLogger("secateur")
 
@@ -45,7 +45,7 @@ class TorchPredictor:
         known: Any = network
         self.names = dict(known.names)
         self.nc, self.strides = int(known.nc), tuple(known.strides)
-        self.channels = int(known.example_inputs()[0].shape[1])
+        self.channels = channels_of(network)
         self.single_cls = False
         self.image_size: int | tuple[int, int] | None = None
         self.device = next(network.parameters()).device
