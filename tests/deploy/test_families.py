@@ -260,27 +260,36 @@ def test_the_check_sees_a_difference(family: str, tmp_path: Path) -> None:
         assert least <= check.output_error(Source.of(toy, SIZE), opened, [images(1)], ExportSettings()) <= most
 
 
+PICTURES = [
+    torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)) for i in range(4)
+]
+
+
 @pytest.mark.parametrize("family", NETWORKS)
-def test_int8_is_calibrated_on_prepared_images(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    pictures = [torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8, generator=generator) for _ in range(4)]
+def test_int8_is_calibrated_on_prepared_images(family: str, tmp_path: Path) -> None:
     toy = network(family)
-    [batch, *rest] = Source.of(toy, SIZE, pictures=pictures).calibration(3)
-    expected = FAMILIES[family].prepare(torch.stack(pictures[:3]))
-    np.testing.assert_array_equal(batch, expected.numpy())
-    assert [other.shape for other in rest] == [(3, 3, *SIZE)]
-    opened = written(toy, tmp_path, precision="int8", pictures=pictures)
-    monkeypatch.setattr(opened, "outputs", lambda given: [np.full((1, 1), np.nan, np.float32)])
-    error = check.seen_error(Source.of(toy, SIZE, pictures=pictures), opened, ExportSettings(precision="int8"))
-    assert error == float("inf")
+    [batch, rest] = Source.of(toy, SIZE, pictures=PICTURES).calibration(3)
+    prepared = FAMILIES[family].prepare(torch.stack(PICTURES[:3]))
+    np.testing.assert_array_equal(batch, prepared.numpy())
+    assert rest.shape == (3, 3, *SIZE)
+    assert written(toy, tmp_path, precision="int8", pictures=PICTURES).metadata.precision == "int8"
+
+
+@pytest.mark.parametrize(("factor", "error"), [(1.0, 0.0), (1.5, 0.5), (float("nan"), float("inf"))])
+def test_the_error_of_a_quantised_classifier_is_a_share_of_its_scores(
+    factor: float, error: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = network("toysorter")
+    opened, source = written(toy, tmp_path), Source.of(toy, SIZE, pictures=PICTURES)
+    outputs = opened.outputs
+    monkeypatch.setattr(opened, "outputs", lambda given: [factor * output for output in outputs(given)])
+    assert check.seen_error(source, opened, ExportSettings(precision="int8")) == pytest.approx(error, abs=1e-4)
 
 
 def test_a_file_of_a_family_that_is_not_there_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(network("toysorter"), tmp_path)
     monkeypatch.delitem(FAMILIES._methods, "toysorter")
-    with pytest.raises(
-        UserError, match=r"toy\.onnx holds a network of the family 'toysorter', which is not known"
-    ):
+    with pytest.raises(UserError, match=r"toy\.onnx holds a network of the family 'toysorter', which is not known"):
         open_predictor(tmp_path / "toy.onnx")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.evaluation.nms import Candidates
 from secateur.evaluation.suppressed import Suppressed
-from secateur.families.detection.network import Deciding
+from secateur.families.detection.network import decides
 from secateur.families.outputs import (
     DECODED,
     DETECTIONS,
@@ -74,7 +74,7 @@ def detector_outputs(network: nn.Module, form: Form) -> Outputs:
     """
     if form.kind == RAW:
         return own_outputs(network, replace(form, kind=DECODED))
-    if isinstance(network, Deciding):
+    if decides(network):
         return Outputs(Decided(network, form.half), {"task": "detect", _KEY: _FINAL})
     proposed = Proposed(network, form.half)
     if form.kind == DETECTIONS:
