@@ -133,8 +133,8 @@ def test_the_check_sees_a_difference(detector, lively, tmp_path) -> None:
     with torch.no_grad():
         other.head.m[0].bias += 0.1
     images = [torch.rand(1, 3, 64, 64)]
-    assert check.output_error(Source.of(other, (64, 64)), file, images) > 1e-3
-    assert check.output_error(Source.of(detector, (64, 64)), file, images) <= 1e-3
+    assert check.output_error(Source.of(other, (64, 64)), file, images, ExportSettings()) > 1e-3
+    assert check.output_error(Source.of(detector, (64, 64)), file, images, ExportSettings()) <= 1e-3
 
 
 @pytest.mark.parametrize("opset", [1, 8, 999])

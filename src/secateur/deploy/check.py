@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import Runtime
@@ -18,6 +20,7 @@ from secateur.errors import UserError
 from secateur.evaluation.latency import random_images
 from secateur.evaluation.nms import Candidates
 from secateur.evaluation.predictor import AnswerError, Predictor
+from secateur.families.loading import load_checkpoint
 from secateur.families.outputs import tensors_of
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.15}
@@ -33,6 +36,8 @@ class Final(NamedTuple):
     boxes: Tensor
 
 
+Opened = Predictor | nn.Module
+"""An exported file, or the network in a checkpoint."""
 Answer = Candidates | Final | Tensor
 Ask = Callable[[Tensor], Sequence[Answer]]
 """Prepared images [B, C, H, W] -> what is said of each image; or the output tensors for all of them."""
@@ -51,11 +56,11 @@ def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: 
         UserError: it cannot be run, or differs by more than its precision explains.
     """
     cpu = torch.device("cpu")
-    opened = runtime.open(twin, cpu, 0, "fp32")
+    opened = runtime.open(twin, cpu, 0, "fp32") if runtime.exported else load_checkpoint(twin).build()
     images = probes(3 if settings.dynamic else settings.batch_size, source.channels, source.size)
     int8 = settings.precision == "int8"
     try:
-        error = seen_error(source, opened) if int8 else output_error(source, opened, images)
+        error = seen_error(source, opened, settings) if int8 else output_error(source, opened, images, settings)
         if twin != file:
             error = max(error, detections_error(opened, runtime.open(file, cpu, 0, "fp32"), images, settings))
     except AnswerError:
@@ -73,7 +78,7 @@ def probes(batch: int, channels: int, size: tuple[int, int]) -> list[Tensor]:
     return [random_images(size, batch, channels), shapes]
 
 
-def output_error(source: Source, opened: Predictor, images: Sequence[Tensor]) -> float:
+def output_error(source: Source, opened: Opened, images: Sequence[Tensor], settings: ExportSettings) -> float:
     """The largest difference of what a file and its network answer.
 
     Args:
@@ -82,9 +87,8 @@ def output_error(source: Source, opened: Predictor, images: Sequence[Tensor]) ->
     Raises:
         UserError: the network itself answers with NaN or infinite values.
     """
-    ask_network, ask_file = _askers(source, opened)
     worst = 0.0
-    for batch in images:
+    for batch, (ask_network, ask_file) in itertools.product(images, _askers(source, opened, settings)):
         expected = ask_network(batch)
         if not all(bool(tensor.isfinite().all()) for answer in expected for tensor in tensors_of(answer)):
             raise UserError(
@@ -98,9 +102,9 @@ def output_error(source: Source, opened: Predictor, images: Sequence[Tensor]) ->
     return worst
 
 
-def detections_error(twin: Predictor, opened: Predictor, images: Sequence[Tensor], settings: ExportSettings) -> float:
+def detections_error(twin: Opened, opened: Predictor, images: Sequence[Tensor], settings: ExportSettings) -> float:
     """The largest difference between the boxes that stay of a file's candidates and those that the other file gives."""
-    assert isinstance(opened, FilePredictor)
+    assert isinstance(opened, FilePredictor) and isinstance(twin, FilePredictor)
     worst = 0.0
     for batch in images:
         expected = twin.predict(batch, settings.nms)
@@ -111,13 +115,13 @@ def detections_error(twin: Predictor, opened: Predictor, images: Sequence[Tensor
     return worst
 
 
-def seen_error(source: Source, opened: Predictor, most: int = 16) -> float:
+def seen_error(source: Source, opened: Opened, settings: ExportSettings, most: int = 16) -> float:
     """How far quantisation moves what a network says of the calibration pictures, in the mean.
 
     For a detector the difference of confidence, over what it sees there; 0 where it sees nothing. For other networks
     the length of the difference of an output by the length of the output. Infinite where an output is not finite.
     """
-    ask_network, ask_file = _askers(source, opened)
+    ask_network, ask_file = _askers(source, opened, settings)[-1]
     differences = [torch.zeros(0)]
     for picture in source.pictures[:most]:
         image = source.family.prepare(picture[None])
@@ -129,22 +133,40 @@ def seen_error(source: Source, opened: Predictor, most: int = 16) -> float:
     return float(moved.mean()) if len(moved) else 0.0
 
 
-def _askers(source: Source, opened: Predictor) -> tuple[Ask, Ask]:
-    """What asks the network, and what its file: for decoded answers where both have them, else for outputs."""
-    if source.family.knows("predictor") and (not isinstance(opened, FilePredictor) or opened.decoder is not None):
-        known = source.family.predictor(source.whole)
-
-        def ask(images: Tensor) -> list[Answer]:
-            try:
-                return _answers(known, images)
-            except AnswerError as error:
-                raise UserError(f"No file of this network can be checked. {error}") from error
-
-        return ask, lambda images: _answers(opened, images)
+def _askers(source: Source, opened: Opened, settings: ExportSettings) -> list[tuple[Ask, Ask]]:
+    """What asks the network, and what asks the file, for the same: output tensors, then decoded answers."""
+    whole = _tensors(source.whole)
+    if isinstance(opened, nn.Module):
+        return [(whole, _tensors(opened))]
     assert isinstance(opened, FilePredictor)
     outputs = opened.outputs
-    plain = torch.inference_mode()(lambda images: [tensor.float() for tensor in tensors_of(source.whole(images))])
-    return plain, lambda images: [torch.from_numpy(output) for output in outputs(images)]
+
+    def ask_file(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in outputs(images)]
+
+    if opened.decoder is None or not source.family.knows("predictor"):
+        return [(whole, ask_file)]
+    known = source.family.predictor(source.whole)
+
+    def ask(images: Tensor) -> list[Answer]:
+        try:
+            return _answers(known, images)
+        except AnswerError as error:
+            raise UserError(f"No file of this network can be checked. {error}") from error
+
+    kind = source.outputs(settings).judged_as or settings.output
+    held = _tensors(source.network(replace(settings, precision="fp32", output=kind)))
+    return [(held, ask_file), (ask, lambda images: _answers(opened, images))]
+
+
+def _tensors(network: nn.Module) -> Ask:
+    """What asks a network for its output tensors."""
+
+    def ask(images: Tensor) -> list[Tensor]:
+        with torch.inference_mode():
+            return [tensor.float() for tensor in tensors_of(network(images))]
+
+    return ask
 
 
 def _answers(predictor: Predictor, images: Tensor) -> list[Answer]:

@@ -17,7 +17,7 @@ from secateur.families.outputs import Answer, Decoder, Opened, Shape
 
 
 def own_decoder(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Shape]) -> Decoder | None:
-    """How an export of this package is read; None where its family takes the outputs as they are.
+    """How the outputs of an export of this package become answers; None where they are taken as they are.
 
     Args:
         takes: shape of its input, None for sides that are open.
@@ -27,18 +27,16 @@ def own_decoder(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Sh
         UserError: the family is not known here, or the outputs are not what the file says.
     """
     family, nc = family_named(metadata.family, path), len(metadata.names)
-    fits = len(takes) == 4 and bool(gives) and metadata.classes in (0, nc)
-    decoder = None
-    if fits and family.knows("decoder"):
-        opened = Opened(metadata.output, metadata.told, metadata.names, metadata.strides, takes, tuple(gives))
-        decoder = family.decoder(opened)
-        fits = decoder is not None
-    if not fits:
+    opened = Opened(metadata.output, metadata.told, metadata.names, metadata.strides, takes, tuple(gives))
+    try:
+        if len(takes) != 4 or not gives or metadata.classes not in (0, nc):
+            raise ValueError("other inputs, outputs or classes")
+        return family.decoder(opened)
+    except ValueError:
         raise UserError(
             f"{path} is not the export that its metadata describes ({metadata.output} output, {nc} classes): it maps "
             f"{sides(takes)} to {_listed(gives)}; export it anew."
-        )
-    return decoder
+        ) from None
 
 
 def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> Decoder:

@@ -7,14 +7,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from secateur.deploy.settings import OUTPUTS
 from secateur.errors import UserError
 from secateur.families.loading import FIRST_KIND
 from secateur.limits import MAX_CLASSES
-from secateur.yaml_files import parse_yaml
+from secateur.yaml_files import parse_yaml, read_yaml
 
+FILE = "metadata.yaml"
+"""What a folder of files for another runtime says of itself."""
 _LONGEST = 80
 """Characters that are kept of what a foreign file says."""
 
@@ -99,7 +104,7 @@ class Metadata:
     def of_yaml(text: str) -> Metadata:
         """What a `metadata.yaml` says, the inverse of `to_dict` in YAML; text that is no YAML says nothing."""
         try:
-            data = parse_yaml(text, "metadata.yaml")
+            data = parse_yaml(text, FILE)
         except UserError:
             return Metadata()
         # Aliases make a short file stand for a long text: names that are no plain values are not written out.
@@ -139,6 +144,29 @@ class Metadata:
             single_cls=known.get("single_cls") is True,
             told={key: value for key, value in known.items() if key not in usual.to_dict() and key != "single_cls"},
         )
+
+
+def write_metadata(folder: Path, metadata: Metadata) -> None:
+    """Puts the file into a folder."""
+    text = yaml.safe_dump(metadata.to_dict(), sort_keys=False, allow_unicode=True)
+    (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """What the file of a folder says, with the image size, which it has to tell.
+
+    Raises:
+        UserError: the file is missing or broken, or names no image size.
+    """
+    file = folder / FILE
+    try:
+        data = read_yaml(file)
+    except UserError as error:
+        raise UserError(f"{folder} has no {FILE} that can be read; export it anew.") from error
+    metadata = Metadata.read(data)
+    if metadata.size is None:
+        raise UserError(f"{file} does not tell the image size (imgsz); export it anew.")
+    return metadata
 
 
 def _value(value: Any) -> Any:

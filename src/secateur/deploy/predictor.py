@@ -114,19 +114,19 @@ class FilePredictor:
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*found, strict=True)]
 
     def infer(self, images: Tensor, confidence: float) -> Any:
-        """What the network proposes for images, as `boxes` reads it; see `Predictor`.
+        """What the network proposes for images, as `boxes` reads it (see `Predictor`); without a decoder the outputs.
 
         Raises:
-            UserError: the file does not take images of this size, or its outputs are none that can be read as answers.
-            AnswerError: what it answers cannot be boxes.
+            UserError: the file does not take images of this size.
+            AnswerError: what it answers cannot be boxes, or is not finite.
         """
-        if self.decoder is None:
-            raise UserError(f"{self.path} gives {len(self.gives)} tensors that are no boxes; read them with `outputs`.")
         outputs = [torch.from_numpy(output) for output in self.outputs(images)]
         for output in outputs:
             # A finite sum is one of finite values, and takes a fiftieth of the time of a look at each of them.
             if not math.isfinite(float(output.sum())):
                 self._check(torch.isfinite(output), NOT_FINITE)
+        if self.decoder is None:
+            return outputs
         found = self.decoder(outputs, (images.shape[2], images.shape[3]), confidence)
         if self.decoder.final:
             check_boxes(found, self.nc, str(self.path), _ADVICE)
@@ -137,9 +137,14 @@ class FilePredictor:
     def boxes(
         self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
     ) -> list[Tensor]:
-        """The boxes that stay; see `Predictor`."""
-        final = self.decoder is not None and self.decoder.final
-        return best_boxes(found, settings, classes) if final else non_max_suppression(found, settings, classes)
+        """The boxes that stay; see `Predictor`.
+
+        Raises:
+            UserError: the outputs of the file are no boxes.
+        """
+        if self.decoder is None:
+            raise UserError(f"{self.path} gives {len(self.gives)} tensors that are no boxes; read them with `outputs`.")
+        return (best_boxes if self.decoder.final else non_max_suppression)(found, settings, classes)
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
         """Boxes of each image; see `Predictor`."""

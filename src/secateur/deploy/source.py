@@ -31,6 +31,7 @@ class Source:
     Attributes:
         whole: the network, on the CPU, fp32, in evaluation mode; nobody else's.
         size: height and width of the images in pixels.
+        channels: of the images.
         about: what else the file says of it: lineage, licence.
         pictures: uint8 [C, H, W] of that size, to quantise on; none without.
         judge: metric of a predictor of that size, where the accuracy of int8 is to be held.
@@ -38,6 +39,7 @@ class Source:
 
     whole: nn.Module
     size: tuple[int, int]
+    channels: int
     about: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Tensor] = ()
     judge: Judge | None = None
@@ -50,19 +52,16 @@ class Source:
         about: Mapping[str, str] | None = None,
         pictures: Sequence[Tensor] = (),
         judge: Judge | None = None,
+        channels: int = 0,
     ) -> Source:
-        """A copy of a network, which is left as it is."""
-        return Source(copy.deepcopy(network).cpu().float().eval(), size, about or {}, pictures, judge)
+        """A copy of a network, which is left as it is; 0 channels are those that the network tells."""
+        whole = copy.deepcopy(network).cpu().float().eval()
+        return Source(whole, size, channels or channels_of(network), about or {}, pictures, judge)
 
     @property
     def family(self) -> Family:
         """The network's family."""
         return family_of(self.whole)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images."""
-        return channels_of(self.whole)
 
     def example(self, settings: ExportSettings) -> Tensor:
         """Black images float32 [B, C, H, W] as the file takes them."""

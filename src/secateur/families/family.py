@@ -339,9 +339,12 @@ class Family:
         return own_outputs(network, form)
 
     def decoder(self, opened: Opened) -> Decoder | None:
-        """How the outputs of a file of the family's are read; None where they are not what the file says. A family
-        without this verb takes the outputs of its files as they are."""
-        raise self.lacks("decoder")
+        """How the outputs of a file of the family's become answers; None takes them as they are.
+
+        Raises:
+            ValueError: they are not what the file says.
+        """
+        return None
 
     def recognises(self, answer: Answer) -> Decoder | str:
         """How a file of another program is read, by what it answers to black images.

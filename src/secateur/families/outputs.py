@@ -119,10 +119,15 @@ class FinalBoxes:
     final: bool = True
 
     @staticmethod
-    def of(opened: Opened) -> FinalBoxes | None:
-        """For a file; None where it does not give such boxes."""
-        fits = len(opened.gives[0]) == 3 and opened.gives[0][2] in (None, 6) and bool(opened.names)
-        return FinalBoxes(len(opened.names), opened.strides) if fits else None
+    def of(opened: Opened) -> FinalBoxes:
+        """For a file.
+
+        Raises:
+            ValueError: it does not give such boxes.
+        """
+        if len(opened.gives[0]) != 3 or opened.gives[0][2] not in (None, 6) or not opened.names:
+            raise ValueError("no final boxes")
+        return FinalBoxes(len(opened.names), opened.strides)
 
     def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> list[Tensor]:
         """See `Decoder`."""

@@ -179,7 +179,7 @@ def _model(one: Contestant) -> dict[str, Any]:
     """The `model` part of summaries."""
     gflops = one.flops / 1e9 if one.flops else None
     if one.checkpoint is not None:
-        return describe(one.checkpoint, int(max(one.checkpoint.strides))) | {"gflops": gflops}
+        return describe(one.checkpoint, int(max(one.checkpoint.strides, default=1))) | {"gflops": gflops}
     return {"parameters": None, "gflops": gflops, "sparsity": None, "file_mb": megabytes(one.file)}
 
 

@@ -150,7 +150,7 @@ def common_size(entries: Sequence[Subject], image_size: ImageSize) -> Sides:
     checkpoints = [entry.checkpoint for entry in entries if entry.checkpoint]
     wanted = [sides_of(usable_size(checkpoint, image_size)) for checkpoint in checkpoints]
     if image_size and not wanted:
-        strides = [int(max(entry.predictor.strides)) for entry in entries if entry.predictor]
+        strides = [int(max(entry.predictor.strides, default=1)) for entry in entries if entry.predictor]
         wanted = [sides_of(check_image_size(image_size, max(strides)))]
     # Sizes that are asked for differ by the strides alone, and remembered ones are squares.
     largest = max(wanted, default=(DEFAULT_SIZE, DEFAULT_SIZE))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
-from secateur.deploy.folder import write_metadata
+from secateur.deploy.metadata import write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.silence import silenced

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
-from secateur.deploy.folder import write_metadata
+from secateur.deploy.metadata import write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError

@@ -17,13 +17,25 @@ from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.int8.onnx import quantised
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.deploy.tensorrt import build_line
 from secateur.errors import UserError
 from secateur.families.outputs import tensors_of
 from secateur.silence import silenced
 
 INPUT = "images"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs
+# Operators of the default ONNX domain that TensorRT 10's parser takes, as its documentation lists them, among those
+# that detectors are made of.
+_NAMES = """
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
+    ConvTranspose CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor
+    Gather GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample HardSigmoid
+    HardSwish Identity If InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
+    Loop MatMul Max MaxPool Mean Min Mish Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or Pad Pow PRelu
+    QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape
+    Resize Round ScatterElements ScatterND Selu Shape Sigmoid Sign Size Slice Softmax Softplus SpaceToDepth Split Sqrt
+    Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+"""
+_TENSORRT = frozenset(_NAMES.split())
 
 
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:
@@ -51,7 +63,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             graph = quantised(graph, images, Path(folder), settings.opset)
     onnx.helper.set_model_props(graph, source.metadata(settings).to_text())
     onnx.save(graph, str(path))
-    return Written({"opset": version, "nodes": len(graph.graph.node)}, (build_line(graph, settings.precision),))
+    return Written({"opset": version, "nodes": len(graph.graph.node)}, (_build_line(graph, settings.precision),))
 
 
 def check_opset(settings: ExportSettings) -> None:
@@ -111,6 +123,22 @@ def _trace(
                 )
             except Exception:
                 raise cannot("ONNX", first) from first
+
+
+def _build_line(graph: Any, precision: str) -> str:
+    """A sentence with the `trtexec` command for an `onnx.ModelProto`; "{file}" stands for its file.
+
+    It says so where the graph has operators that TensorRT's parser does not take.
+    """
+    foreign = sorted(
+        {n.op_type for n in graph.graph.node if n.domain not in ("", "ai.onnx") or n.op_type not in _TENSORRT}
+    )
+    if foreign:
+        return f"TensorRT does not take the operators {', '.join(foreign)} of this file."
+    if precision == "int8":
+        return "TensorRT takes no uint8 activations: build its engine from the fp32 file, with --fp16 or --int8 there."
+    flag = " --fp16" if precision == "fp16" else ""
+    return f"TensorRT: trtexec --onnx={{file}} --saveEngine={{file}}.engine{flag}"
 
 
 EXPORTERS.register("onnx")(

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
-from secateur.deploy.folder import write_metadata
 from secateur.deploy.int8.openvino import quantised
-from secateur.deploy.metadata import Metadata
+from secateur.deploy.metadata import Metadata, write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.silence import silenced, without_telemetry

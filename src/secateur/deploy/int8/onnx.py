@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.deploy.int8.tail import tail_of
 from secateur.errors import UserError
 from secateur.silence import silenced, without_telemetry
 
@@ -61,6 +60,29 @@ def quantised(graph: Any, images: Iterator[NDArray[np.float32]], folder: Path, o
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"ONNX Runtime cannot quantise this network: {reason}.") from error
     return onnx.load(str(after))
+
+
+def tail_of(graph: Any, *, heads: bool) -> list[str]:
+    """Names of the nodes from the outputs back to the last convolutions.
+
+    Args:
+        graph: an `onnx.ModelProto` whose nodes have names.
+        heads: with these convolutions.
+    """
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    waiting = [output.name for output in graph.graph.output]
+    found: dict[str, None] = {}
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None or node.name in found:
+            continue
+        if node.op_type in ("Conv", "QLinearConv"):
+            if heads:
+                found[node.name] = None
+            continue
+        found[node.name] = None
+        waiting += list(node.input)
+    return list(found)
 
 
 def _reader(base: type[Any], name: str, images: Iterator[NDArray[np.float32]]) -> Any:

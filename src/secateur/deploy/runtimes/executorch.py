@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from secateur.deploy.folder import read_metadata
+from secateur.deploy.metadata import read_metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
@@ -20,7 +20,7 @@ FILE = "model.pte"
 
 
 class ExecuTorchPredictor(FilePredictor):
-    """A detector in ExecuTorch; its number of threads is one for the whole program."""
+    """A network in ExecuTorch; its number of threads is one for the whole program."""
 
     def __init__(
         self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
@@ -31,7 +31,7 @@ class ExecuTorchPredictor(FilePredictor):
         self._program, self._method = _open(path, threads)
         metadata, described = read_metadata(path), self._method.metadata
         if described.num_inputs() != 1:
-            raise UserError(f"{path} is no detector: it takes {described.num_inputs()} inputs.")
+            raise UserError(f"{path} is no network for images: it takes {described.num_inputs()} inputs.")
         takes = tuple(described.input_tensor_meta(0).sizes())
         gives = [tuple(described.output_tensor_meta(number).sizes()) for number in range(described.num_outputs())]
         where = on_cpu(path, device or torch.device("cpu"), "ExecuTorch")

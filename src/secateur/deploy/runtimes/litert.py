@@ -22,7 +22,7 @@ _LARGEST = 10_000_000
 
 
 class LiteRTPredictor(FilePredictor):
-    """A detector in LiteRT's interpreter."""
+    """A network in LiteRT's interpreter."""
 
     def __init__(
         self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from secateur.deploy.folder import read_metadata
+from secateur.deploy.metadata import read_metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
@@ -21,7 +21,7 @@ _MAGIC = "7767517"
 
 
 class NcnnPredictor(FilePredictor):
-    """A detector in ncnn on the CPU."""
+    """A network in ncnn on the CPU."""
 
     def __init__(
         self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
@@ -46,7 +46,7 @@ class NcnnPredictor(FilePredictor):
             with silenced():
                 outputs = self.run(np.zeros(takes, np.float32))
         except ValueError:
-            raise UserError(f"{path} is no detector that ncnn can run: it does not answer; export it anew.") from None
+            raise UserError(f"{path} is no network that ncnn can run: it does not answer; export it anew.") from None
         answer = Answer(metadata.stated, 1, metadata.size, outputs)
         gives = [output.shape for output in outputs]
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads, answer=answer)

@@ -20,7 +20,7 @@ logger = logging.getLogger("secateur")
 
 
 class OnnxPredictor(FilePredictor):
-    """A detector in ONNX Runtime, on the CPU, or on CUDA where ONNX Runtime has it."""
+    """A network in ONNX Runtime, on the CPU, or on CUDA where ONNX Runtime has it."""
 
     def __init__(
         self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
@@ -32,7 +32,7 @@ class OnnxPredictor(FilePredictor):
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1:
             what = f"{len(inputs)} inputs" if inputs else "no images"
-            raise UserError(f"{path} is no detector: it takes {what}; expected one input of images.")
+            raise UserError(f"{path} is no network for images: it takes {what}; expected one input of images.")
         self._input = str(inputs[0].name)
         self._dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map)

@@ -25,7 +25,7 @@ logger = logging.getLogger("secateur")
 
 
 class OpenVinoPredictor(FilePredictor):
-    """A detector in OpenVINO.
+    """A network in OpenVINO.
 
     It computes in fp32 unless `precision` says otherwise, whatever its weights are stored in: left to itself OpenVINO
     takes bf16 on CPUs that have it, which is not what the file holds, and moves boxes by pixels.
@@ -35,7 +35,7 @@ class OpenVinoPredictor(FilePredictor):
         """Takes an `openvino.CompiledModel`.
 
         Raises:
-            UserError: it is no detector.
+            UserError: it cannot be read.
         """
         inputs, outputs = compiled.inputs, compiled.outputs
         self._count = len(outputs)

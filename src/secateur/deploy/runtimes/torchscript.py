@@ -90,7 +90,7 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path} is not a TorchScript file that can be read: {error}") from None
     if word:
-        raise UserError(f"{path} is not opened: its program holds '{word}', which no detector needs.")
+        raise UserError(f"{path} is not opened: its program holds '{word}', which no network needs.")
     extra: dict[str, Any] = {CONFIG: ""}
     try:
         with silenced():

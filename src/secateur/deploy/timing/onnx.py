@@ -6,7 +6,6 @@ its input and output; the profile tells those nodes apart from the convolution.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import json
 import tempfile
@@ -16,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from secateur.deploy.exporters.onnx import write
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
-from secateur.families.family import family_of
 from secateur.pruning.latency import Pair, Signature
-from secateur.silence import silenced, without_telemetry
+from secateur.silence import without_telemetry
 
 _OPSET = 18
 _TYPES = {"tensor(float16)": np.float16}
@@ -87,17 +84,12 @@ class Profiled:
 
 
 class Opened(Profiled):
-    """A detector as it is exported, or another network as PyTorch writes it."""
+    """A network as it is exported."""
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory()  # goes with this object
         file = Path(self._folder.name) / "network.onnx"
-        if family_of(network).knows("predictor"):
-            write(Source.of(network, (shape[2], shape[3])), file, ExportSettings())
-        else:
-            plain = copy.deepcopy(network).cpu().float().eval()
-            with silenced(), torch.no_grad():
-                torch.onnx.export(plain, (torch.zeros(shape),), str(file), dynamo=False)
+        write(Source.of(network, (shape[2], shape[3]), channels=shape[1]), file, ExportSettings())
         super().__init__(file, threads)
 
 

@@ -36,14 +36,18 @@ def outputs_of(detector: Detector, form: Form) -> Outputs:
     return Outputs(Suppressed(Parted(decoded), form.nms, form.batch), told, judged_as=DECODED)
 
 
-def decoder_of(opened: Opened) -> Decoder | None:
-    """How the outputs of a file of this package are read; None where they are not what it says."""
+def decoder_of(opened: Opened) -> Decoder:
+    """How the outputs of a file of this package are read.
+
+    Raises:
+        ValueError: they are not what the file says.
+    """
     anchors, nc = anchors_of(opened.told.get("anchors")), len(opened.names)
     if opened.kind == DETECTIONS:
         return FinalBoxes.of(opened)
-    if opened.kind == RAW:
-        return Maps(nc, opened.strides, anchors) if _are_maps(opened, anchors) else None
-    return Rows(nc, opened.strides) if _are_rows(opened, anchors) else None
+    if not (_are_maps if opened.kind == RAW else _are_rows)(opened, anchors):
+        raise ValueError("no such rows or maps")
+    return Maps(nc, opened.strides, anchors) if opened.kind == RAW else Rows(nc, opened.strides)
 
 
 @dataclass(frozen=True)
