@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import UserError
-from secateur.runs.progress import Progress, run_lock
+from secateur.runs.progress import Progress, key_of, run_lock
 
 KEY = {"--flops": "0.5", "the recipe": "abc"}
 
@@ -39,10 +39,13 @@ def test_another_key_gets_a_new_folder_and_says_why(tmp_path: Path, caplog: pyte
     assert "exp is unfinished, but --flops changed since" in caplog.text
 
 
-def test_a_run_of_another_version_is_not_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("key", ['"0123"', '{"--flops": "0.5", "the recipe": "abc", "format": "2"}'])
+def test_a_run_of_another_version_is_not_gone_on_with(
+    key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "secateur")
     (tmp_path / "exp").mkdir()
-    (tmp_path / "exp" / "progress.json").write_text('{"key": "0123", "finished": false, "steps": {"dense": 1}}')
+    (tmp_path / "exp" / "progress.json").write_text(f'{{"key": {key}, "finished": false, "steps": {{"dense": 1}}}}')
     with Progress.open(tmp_path, "exp", KEY) as progress:
         assert progress.folder == tmp_path / "exp2"
     assert "it was begun by another version" in caplog.text
@@ -53,6 +56,25 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
         first.finish({})
     with Progress.open(tmp_path, "exp", KEY) as second:
         assert second.folder != first.folder
+
+
+@pytest.mark.parametrize(("part", "kept"), [("row dense", False), ("train", True)])
+def test_a_failure_keeps_a_folder_in_which_something_was_made(part: str, kept: bool, tmp_path: Path) -> None:
+    with pytest.raises(UserError), Progress.open(tmp_path / "runs", "exp", KEY) as progress:
+        logging.getLogger("secateur").warning("at work")
+        progress.step(part, lambda: 1)
+        raise UserError("It cannot be done.")
+    assert (tmp_path / "runs" / "exp" / "progress.json").exists() == (tmp_path / "runs").exists() == kept
+
+
+@pytest.mark.parametrize("name", ["train/state.pt", "rounds.json", "cliff-2/plan.json", "search.json"])
+def test_a_failure_keeps_the_state_of_a_long_step(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError), Progress.open(tmp_path, "exp", KEY) as progress:
+        file = progress.folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        raise UserError("It cannot be done.")
+    assert file.exists()
 
 
 def test_a_damaged_progress_file_is_left_alone(tmp_path: Path) -> None:
@@ -92,3 +114,16 @@ def test_a_training_folder_is_locked_too(tmp_path: Path) -> None:
         pass
     with run_lock(tmp_path):
         pass
+
+
+def test_the_key_names_what_a_user_gave(tmp_path: Path) -> None:
+    file = tmp_path / "best.pt"
+    file.write_bytes(b"1")
+    first, other = ({"batch_size": size, "workers": size, "seed": 0} for size in (8, 16))
+    before, same = (key_of(options, {"the train images or labels": "a"}, [str(file), ""]) for options in (first, first))
+    assert before == same
+    file.write_bytes(b"2")
+    after = key_of(other, {"the train images or labels": "b"}, [str(file), ""])
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"--batch-size", f"the file {file}", "the train images or labels"}
+    assert before.keys() == after.keys()
