@@ -1,4 +1,4 @@
-"""Ranges of numeric options: declared at the field, beside its default, and checked in one place."""
+"""What a field of options says besides its default: its range, checked in one place, and whether few users need it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import dataclasses
 import functools
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Final, TypeVar
 
 from secateur.errors import UserError
+
+T = TypeVar("T")
+
+ADVANCED: Final = object()
+Advanced = Annotated[T, ADVANCED]
+"""An option that --help leaves to --help-all: `absorb: Advanced[bool] = True`; or a whole group of them."""
 
 _LONGEST = 24  # characters of a value that a sentence repeats
 
