@@ -25,7 +25,7 @@ def test_every_word_is_documented_with_a_runnable_example() -> None:
     for name in secateur.__all__:
         assert ">>>" in (getattr(secateur, name).__doc__ or ""), name
     attempted = 0
-    for name in ("api.models", "api.cutting", "api.removing", "api.using", "pruning.evidence"):
+    for name in ("api.models", "api.listing", "api.cutting", "api.removing", "api.using", "pruning.evidence"):
         module = importlib.import_module(f"secateur.{name}")
         names = {word: getattr(secateur, word) for word in secateur.__all__} | {"Checkpoint": Checkpoint}
         result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE, extraglobs=names)

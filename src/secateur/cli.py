@@ -30,7 +30,7 @@ def usage() -> str:
     width = max(len(entry.name) for entry in commands)
     return "\n".join(
         [
-            "usage: secateur COMMAND [options]        (secateur COMMAND --help shows the usual options, --help-all every one)",
+            "usage: secateur COMMAND [options]        (secateur COMMAND --help: the usual ones; --help-all: every one)",
             "",
             "Makes trained YOLO detectors smaller and faster and keeps their accuracy.",
             "",
@@ -128,7 +128,7 @@ def _print_help(command: Command, arguments: Sequence[str]) -> NoReturn:
     finally:
         more = options_shown(command.options()) - options_shown(kind)
         if more:
-            print(f"{more} more options: secateur {command.name} {ALL}")
+            print(f"{more} more option{'s' if more > 1 else ''}: secateur {command.name} {ALL}")
     raise SystemExit(0)
 
 

@@ -50,17 +50,6 @@ def has(hint: Any, marker: Any) -> bool:
     return any(extra is marker for extra in getattr(hint, "__metadata__", ()))
 
 
-def is_advanced(kind: type[Any], name: str) -> bool:
-    """Whether only --help-all shows a setting of a dataclass, or of one of its groups."""
-    for entry, hint in _hinted(kind):
-        inner = _group(entry)
-        if entry.name == name:
-            return has(hint, ADVANCED)
-        if inner is not None and is_advanced(type(inner), name):
-            return True
-    return False
-
-
 def help_of(hint: Any, otherwise: str) -> str:
     """The help of a field: that in its hint, or the string under it, with the names of methods filled in."""
     own = [extra.help for extra in getattr(hint, "__metadata__", ()) if getattr(extra, "help", None)]

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from secateur.commands import Summary, command
 from secateur.pruning.costs import COSTS
-from secateur.ranges import COUNT
+from secateur.ranges import ADVANCED, COUNT, Advanced
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import Place
 from secateur.runs.options import RunOptions
@@ -18,6 +18,12 @@ from secateur.runs.recipes.resolve import override_options
 
 FROM_RECIPE = "(default: the recipe's)"
 ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
+
+ADVANCED_OPTIONS = {
+    "hyp", "optimizer", "amp", "teacher", "target_sparsity", "pruning_pattern", "pruning_frequency", "cooldown_epochs",
+    "sparse_epochs", "rate", "dense_epochs", "latency_table", "runtime", "threads",
+}  # fmt: skip
+"""Of those that replace settings of the recipe: what --help leaves to --help-all."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class Common:
     device: Device = "auto"
     control: bool = False
     """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
-    control_epochs: Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT] = 0
+    control_epochs: Advanced[
+        Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT]
+    ] = 0
 
 
 def options() -> type[Any]:
@@ -46,6 +54,7 @@ def options() -> type[Any]:
         kind: Any = tuple[str, ...] if override.kind is tuple else override.kind
         word = override.word or ("WORD ..." if override.kind is tuple else override.kind.__name__.upper())
         described = Annotated[kind | None, arg(help=override.help, metavar=word, help_behavior_hint=FROM_RECIPE)]
+        described = Annotated[described, ADVANCED] if override.option in ADVANCED_OPTIONS else described
         fields.append((override.option, described, field(default=None)))
     replacing = dataclasses.make_dataclass("Replacing", fields, frozen=True)
     replacing.__doc__ = "Instead of what the recipe says:"

@@ -27,9 +27,8 @@ class GammaPenalty(Hook):
 
     `subgradient` adds s * sign(gamma) to the final gradient; `proximal` shrinks gamma by lr * s after the step, which
     gives exact zeros and does not depend on Adam's normalisation. SGD's momentum m multiplies the sub-gradient's pull
-    by 1 / (1 - m); the proximal step has none, so its s is about that much larger. With `tied="group"` the channels of
-    a unit are pulled by the norm of their vector: together to zero, and once, not once a member. The shifts' penalty,
-    `beta` times s, does not follow the schedule; it is of no use when cutting absorbs offsets into consumers.
+    by 1 / (1 - m); the proximal step has none, so its s is about that much larger. The shifts'
+    penalty, `beta` times s, does not follow the schedule; it is of no use when cutting absorbs offsets into consumers.
 
     Args:
         settings: how strong, and how; the rate must be given.
@@ -64,12 +63,7 @@ class GammaPenalty(Hook):
             return
         scales = self.scales
         gammas = scales.vector(scales.gammas)
-        if self.settings.tied == "group":
-            norms = self._unit_norms(gammas)
-            direction = torch.where(norms > 0, gammas / norms, 0.0)
-        else:
-            direction = gammas.sign()
-        self._add(run, scales.gammas, direction * self._rates(run) * run.step_weight)
+        self._add(run, scales.gammas, gammas.sign() * self._rates(run) * run.step_weight)
         if self.settings.beta > 0:
             shifts = scales.vector(scales.betas)
             self._add(run, scales.betas, shifts.sign() * scales.prunable * (self._beta_rate(run) * run.step_weight))
@@ -79,14 +73,7 @@ class GammaPenalty(Hook):
         if self.settings.mode != "proximal":
             return
         scales, share = self.scales, run.learning_rate * run.step_weight
-        gammas = scales.vector(scales.gammas)
-        thresholds = self._rates(run) * share
-        if self.settings.tied == "group":
-            norms = self._unit_norms(gammas)
-            shrunk = torch.where(norms > thresholds, gammas * (1 - thresholds / norms), 0.0)
-            gammas = torch.where(scales.prunable, shrunk, gammas)
-        else:
-            gammas = soft_threshold(gammas, thresholds)
+        gammas = soft_threshold(scales.vector(scales.gammas), self._rates(run) * share)
         torch._foreach_copy_(scales.gammas, scales.split(gammas))
         if self.settings.beta > 0:
             shifts = soft_threshold(scales.vector(scales.betas), scales.prunable * (self._beta_rate(run) * share))
@@ -144,10 +131,6 @@ class GammaPenalty(Hook):
 
     def _rise(self, run: TrainingRun) -> float:
         return rise(self.settings.ramp, run.iteration, run.schedule.batches)
-
-    def _unit_norms(self, gammas: Tensor) -> Tensor:
-        """For each channel the Euclidean norm of its unit's scales, [channels]; 0 outside of units."""
-        return self.scales.to_channels(torch.linalg.vector_norm(self.scales.of_members(gammas), dim=1), 0.0)
 
     def _add(self, run: TrainingRun, parameters: Sequence[Tensor], pull: Tensor) -> None:
         """Adds a pull [channels] to the gradients; a norm that takes no part in the loss has none and stays."""
