@@ -78,6 +78,6 @@ def _hinted(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
 
 def _group(entry: dataclasses.Field[Any]) -> Any:
     """The options of a group, with their defaults; None for a field that is an option itself."""
-    made = entry.default_factory is not dataclasses.MISSING
-    default = entry.default_factory() if made else entry.default  # type: ignore[misc]
+    factory = entry.default_factory
+    default = entry.default if factory is dataclasses.MISSING else factory()
     return default if dataclasses.is_dataclass(default) and not isinstance(default, type) else None
