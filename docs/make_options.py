@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from secateur.help import field_texts, help_of
+from secateur.commands.help import field_texts, help_of
 
 PAGE = Path(__file__).resolve().with_name("options.md")
 HEAD = """\

@@ -17,7 +17,7 @@ LEVELS = {
     "pruning": 1, "evaluation": 1, "training": 1,
     "sparsity": 2, "distillation": 2, "families": 3,
     "deploy": 4, "report": 4, "prediction": 4,
-    "compression": 5, "steps": 6, "runs": 7, "commands": 8, "api": 8, "words": 8, "help": 8, "cli": 9,
+    "compression": 5, "steps": 6, "runs": 7, "commands": 8, "api": 8, "words": 8, "cli": 9,
 }  # fmt: skip
 PRIMITIVES = {"errors", "files", "registry", "machine", "layers", "silence", "limits", "terminal", "ranges", "sizes",
               "yaml_files"}  # fmt: skip

@@ -117,7 +117,7 @@ def _read(command: Command, kind: Any, words: Sequence[str]) -> Any:
 
 def _print_help(command: Command, arguments: Sequence[str]) -> NoReturn:
     """Prints the help of a command, or of the subcommand that the words before --help name, and ends."""
-    from secateur.help import options_shown, shown
+    from secateur.commands.help import options_shown, shown
 
     everything = ALL in arguments
     # Other options say nothing here; a subcommand of `secateur data` does.

@@ -1,9 +1,9 @@
-"""`secateur run`: a recipe in one resumable run. Which options it takes follows from the steps that there are."""
+"""`secateur run`: a recipe in one resumable run, whose options follow from the steps that there are; `secateur recipes`."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from tyro.conf import arg
@@ -52,3 +52,26 @@ def run(options: Any) -> Summary:
     values = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(RunOptions)}
     given = {name: value for name, value in dataclasses.asdict(options.overrides).items() if value is not None}
     return run_recipe(RunOptions(**{**values, "overrides": given}), options.place.root("run"))
+
+
+@dataclass(frozen=True)
+class RecipesOptions:
+    """List the recipes of `secateur run`, each with its source."""
+
+
+@command(
+    "recipes",
+    "list the recipes of `secateur run`",
+    lambda: RecipesOptions,
+    order=120,
+    computes=False,
+    json=lambda options: False,
+)
+def recipes(options: RecipesOptions) -> None:
+    """Prints a line a recipe."""
+    from secateur.runs.recipes.recipe import available
+
+    found = available()
+    width = max(len(recipe.name) for recipe in found)
+    for recipe in found:
+        print(f"{recipe.name:<{width}}  {recipe.summary} [{recipe.source}]")
