@@ -24,8 +24,8 @@ HEAD = """\
 
 Every option of every command, with its default. `python docs/make_options.py` makes this page from the code: change the
 options there, not here. `secateur COMMAND --help-all` shows the same, `--help` those that most users need. Options that
-several commands share are under [Shared options](#shared-options). In a recipe the same names are settings, with `_` for
-`-` ([formats.md](formats.md#recipes)).
+several commands share are under [Shared options](#shared-options). In a recipe the same names are settings, with `_`
+for `-` ([formats.md](formats.md#recipes)).
 """
 
 

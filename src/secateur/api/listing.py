@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from secateur.deploy.exporters import EXPORTERS
 from secateur.distillation.losses import DISTILLATIONS
 from secateur.families.family import FAMILIES
@@ -17,112 +19,33 @@ from secateur.sparsity.schedules import SPARSITY_SCHEDULES
 from secateur.steps.step import STEPS
 
 
-def list_criteria() -> list[str]:
-    """Criteria of channels, for `criterion`.
+def _listing(name: str, names: Iterable[str], example: str, what: str) -> Callable[[], list[str]]:
+    """A function that gives the names of a registry, with its docstring."""
 
-    >>> list_criteria()
-    ['fisher', 'gamma', 'gamma_kernel', 'l1', 'l2', 'random', 'taylor']
-    """
-    return list(CRITERIA)
+    def listing() -> list[str]:
+        return list(names)
 
-
-def list_layer_scores() -> list[str]:
-    """Scores of bottlenecks, for `layer_score`.
-
-    >>> list_layer_scores()
-    ['contribution', 'gamma', 'gamma_kernel', 'taylor']
-    """
-    return list(LAYER_SCORES)
+    listing.__name__ = listing.__qualname__ = name
+    listing.__doc__ = f"{what}\n\n>>> {example!r} in {name}()\nTrue\n"
+    return listing
 
 
-def list_costs() -> list[str]:
-    """What a budget can limit: `flops=0.5`, for example.
-
-    >>> list_costs()
-    ['flops', 'ms', 'params', 'percent']
-    """
-    return list(COSTS)
-
-
-def list_operators() -> list[str]:
-    """Operators through which the channel graph follows channels; any other one keeps all channels that it reads.
-
-    >>> "convolution" in list_operators()
-    True
-    """
-    return list(OPERATORS)
-
-
-def list_weight_criteria() -> list[str]:
-    """Criteria of weights that a training zeroes, for `pruning_criterion`.
-
-    >>> list_weight_criteria()
-    ['gradient', 'magnitude', 'snip', 'snip_momentum']
-    """
-    return list(WEIGHT_CRITERIA)
-
-
-def list_patterns() -> list[str]:
-    """Forms of the blocks in which weights are zeroed, for `pruning_pattern`: 4x1 is an NxM, 2:4 an N:M.
-
-    >>> list_patterns()
-    ['N:M', 'NxM']
-    """
-    return list(PATTERNS)
-
-
-def list_weight_schedules() -> list[str]:
-    """Courses of the share of zero weights, for `pruning_schedule`.
-
-    >>> list_weight_schedules()
-    ['cosine', 'cube', 'cubic', 'exp', 'linear', 'oneshot']
-    """
-    return list(SPARSITY_SCHEDULES)
-
-
-def list_schedules() -> list[str]:
-    """Courses of the penalty of a sparse training, for `schedule`.
-
-    >>> list_schedules()
-    ['constant', 'cosine', 'linear', 'local', 'step']
-    """
-    return list(RATES)
-
-
-def list_distillations() -> list[str]:
-    """What a student can imitate, for `distill`.
-
-    >>> "features" in list_distillations()
-    True
-    """
-    return list(DISTILLATIONS)
-
-
-def list_formats() -> list[str]:
-    """Formats of exported files, for `format`.
-
-    >>> "onnx" in list_formats()
-    True
-    """
-    return list(EXPORTERS)
-
-
-def list_families() -> list[str]:
-    """Families of networks that are known here.
-
-    >>> list_families()
-    ['module', 'yolov5']
-    """
-    return list(FAMILIES)
-
-
-def list_steps() -> list[str]:
-    """Verbs of recipes.
-
-    >>> "prune" in list_steps()
-    True
-    """
-    return list(STEPS)
+list_criteria = _listing("list_criteria", CRITERIA, "fisher", "Criteria of channels, for `criterion`.")
+list_layer_scores = _listing("list_layer_scores", LAYER_SCORES, "taylor", "Scores of bottlenecks, for `layer_score`.")
+list_costs = _listing("list_costs", COSTS, "flops", "What a budget limits: `flops=0.5`, for example.")
+list_operators = _listing("list_operators", OPERATORS, "linear", "Operators through which channels are followed.")
+list_patterns = _listing("list_patterns", PATTERNS, "NxM", "Forms of `pruning_pattern`: 4x1 is an NxM, 2:4 an N:M.")
+list_weight_criteria = _listing(
+    "list_weight_criteria", WEIGHT_CRITERIA, "snip", "Criteria of weights, for `pruning_criterion`."
+)
+list_weight_schedules = _listing(
+    "list_weight_schedules", SPARSITY_SCHEDULES, "cubic", "Courses of zeroing weights, for `pruning_schedule`."
+)
+list_schedules = _listing("list_schedules", RATES, "cosine", "Courses of the penalty on channels, for `schedule`.")
+list_distillations = _listing("list_distillations", DISTILLATIONS, "bce", "What a student can imitate, for `distill`.")
+list_formats = _listing("list_formats", EXPORTERS, "onnx", "Formats of exported files, for `format`.")
+list_families = _listing("list_families", FAMILIES, "yolov5", "Families of networks.")
+list_steps = _listing("list_steps", STEPS, "prune", "Verbs of recipes.")
 
 
 def list_recipes() -> list[str]:

@@ -1,4 +1,4 @@
-"""`secateur run`: a recipe in one resumable run, whose options follow from the steps that there are; `secateur recipes`."""
+"""`secateur run`: a recipe in one resumable run, its options those of the steps that there are; `secateur recipes`."""
 
 from __future__ import annotations
 

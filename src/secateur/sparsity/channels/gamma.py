@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur.errors import UserError
 from secateur.files import write_text
 from secateur.pruning.graph import Ids
-from secateur.sparsity.channels.distribution import NEAR_ZERO, as_csv, distribution
+from secateur.sparsity.channels.distribution import NEAR_ZERO, Distributions, as_csv, distribution
 from secateur.sparsity.channels.scales import Scales
 from secateur.sparsity.rates import RATES, factor_at, rise
 from secateur.sparsity.settings import SparsifySettings
@@ -45,7 +45,7 @@ class GammaPenalty(Hook):
             raise UserError("Option rate is 0, so the gamma penalty would do nothing; give it a rate above 0.")
         RATES[settings.schedule]  # an unknown one is refused now, not in the first step
         self.settings, self.norms = settings, dict(norms)
-        self._rows: list[dict[str, float]] = []
+        self._distributions = Distributions("gamma")
         self._told = False
 
     def start(self, run: TrainingRun) -> None:
@@ -83,22 +83,12 @@ class GammaPenalty(Hook):
     def epoch_end(self, run: TrainingRun) -> None:
         """Logs the distribution of the penalised scales, of the model and of its average."""
         scales = self.scales
-        row: dict[str, float] = {"epoch": run.epoch, "rate": float(self._rates(run).max())}
-        for name, gammas, betas in (
-            ("model", scales.gammas, scales.betas),
-            ("ema", scales.average_gammas, scales.average_betas),
-        ):
-            values = scales.sizes(gammas).cpu()
-            row |= {f"{name}/{key}": value for key, value in distribution(values).items()}
-            run.log.histogram(f"gamma/{name}", values)
-            if self.settings.beta > 0:
+        sizes = {"model": scales.sizes(scales.gammas).cpu(), "ema": scales.sizes(scales.average_gammas).cpu()}
+        row = self._distributions.add(run, float(self._rates(run).max()), sizes)
+        if self.settings.beta > 0:
+            for name, betas in (("model", scales.betas), ("ema", scales.average_betas)):
                 run.log.histogram(f"beta/{name}", scales.vector(betas)[scales.prunable])
-        for key, value in row.items():
-            if key != "epoch":
-                run.log.log(f"gamma/{key}", value)
-        self._rows.append(row)
         if run.is_main:
-            write_text(run.folder / "gamma.csv", as_csv(self._rows))
             write_text(run.folder / "gamma_layers.csv", as_csv(self._layers()))
         if run.epoch + 1 == run.epochs:
             shares = " and ".join(f"{row[f'ema/below_{limit:g}']:.1%} under {limit:g}" for limit in NEAR_ZERO)
@@ -110,11 +100,11 @@ class GammaPenalty(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of gamma.csv so far; rates are functions of where the training is."""
-        return {"rows": [dict(row) for row in self._rows]}
+        return self._distributions.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the rows."""
-        self._rows = [dict(row) for row in state["rows"]]
+        self._distributions.load_state_dict(state)
 
     def _rates(self, run: TrainingRun) -> Tensor:
         """s of each channel now, [channels]; zero where nothing can be pruned."""

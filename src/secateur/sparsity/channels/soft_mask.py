@@ -66,7 +66,7 @@ class SoftMask(Hook):
         gammas = scales.vector(scales.gammas).abs()
         threshold = self.settings.mask_alpha * float(gammas[scales.prunable].mean())
         weak_units = (scales.of_members(gammas).amax(dim=1) <= threshold) & scales.whole
-        weak = scales.to_channels(weak_units.float(), 0.0) > 0
+        weak = scales.to_channels(weak_units)
         for tensors in (scales.gammas, scales.betas, scales.average_gammas, scales.average_betas):
             torch._foreach_mul_(list(tensors), scales.split(torch.where(weak, factor, 1.0)))
         self._forget(run, scales.split(weak))
