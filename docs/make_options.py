@@ -237,11 +237,12 @@ def _as_setting(words: str) -> str:
 
 def _other_names() -> str:
     """The flags of YOLOv5 and of pruning systems, from the tables that the command line reads."""
-    from secateur.words import ANSWERS, OF_COMMAND, RENAMED, SPELT_OUT, SPELT_OUT_IN
+    from secateur.words import ANSWERS, GONE, OF_COMMAND, RENAMED, SPELT_OUT, SPELT_OUT_IN
 
     rows = [f"| `{there}` | `{here}` |" for there, here in RENAMED.items()]
     rows += [f"| `{there}` | `{' '.join(here)}` |" for there, here in SPELT_OUT.items()]
     rows += [f"| `{there}` | {_cell(text)} |" for there, text in ANSWERS.items()]
+    rows += [f"| `{there}` (removed) | {_cell(text)} |" for there, text in GONE.items()]
     several: dict[tuple[str, str], list[str]] = {}
     for command, words in SPELT_OUT_IN.items():
         for there, here in words.items():

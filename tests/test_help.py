@@ -96,6 +96,8 @@ def test_a_method_of_a_plugin_is_in_the_help_and_help_stays_light(tmp_path: Path
     code = "from secateur.cli import main; main(['finetune', '--help-all'])"
     shown = python(code, {PLUGINS: str(tmp_path / "mine.py")})
     assert "fairness, gradient, magnitude, snip or snip_momentum" in " ".join(shown.replace("│", " ").split())
+    listed = python("import secateur; print(secateur.list_weight_criteria())", {PLUGINS: str(tmp_path)})
+    assert listed == "['fairness', 'gradient', 'magnitude', 'snip', 'snip_momentum']\n"
     code = (
         "import sys\nfrom secateur.cli import main\ntry:\n    main(['run', '--help'])\n"
         "except SystemExit:\n    print('torch' in sys.modules)"
