@@ -31,6 +31,7 @@ from secateur.errors import UserError
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
 from secateur.families.detection.predictor import TorchPredictor
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

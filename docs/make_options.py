@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import os
 import re
 import sys
-import textwrap
 import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,14 +16,16 @@ from typing import Any
 
 import tyro
 
+from secateur.commands.help import field_texts, help_of
+
 PAGE = Path(__file__).resolve().with_name("options.md")
 HEAD = """\
 # Options
 
 Every option of every command, with its default. `python docs/make_options.py` makes this page from the code: change the
-options there, not here. `secateur COMMAND --help` shows the same. Options that several commands share stand once, under
-[Shared options](#shared-options). In a recipe the same names are settings, with `_` for `-`
-([formats.md](formats.md#recipes)).
+options there, not here. `secateur COMMAND --help-all` shows the same, `--help` those that most users need. Options that
+several commands share are under [Shared options](#shared-options). In a recipe the same names are settings, with `_`
+for `-` ([formats.md](formats.md#recipes)).
 """
 
 
@@ -95,14 +95,14 @@ def _groups(kind: type[Any]) -> Iterator[Group]:
 
 def _options(kind: type[Any], *, hidden: bool = False) -> Iterator[Option]:
     """The options that a dataclass has itself; with `hidden`, those instead that only recipes have."""
-    texts = _docstrings(kind)
+    texts = field_texts(kind)
     for entry in dataclasses.fields(kind):
         hint = typing.get_type_hints(kind, include_extras=True)[entry.name]
         suppressed = _marked(kind, entry.name, tyro.conf.Suppress)
         if dataclasses.is_dataclass(_default(entry)) or _subcommand_kinds(hint) or suppressed is not hidden:
             continue
         settings = [extra for extra in typing.get_args(hint)[1:] if hasattr(extra, "help_behavior_hint")]
-        text = next((extra.help for extra in settings if extra.help), None) or texts.get(entry.name, "")
+        text = help_of(hint, texts.get(entry.name, ""))
         told = next((extra.help_behavior_hint for extra in settings if extra.help_behavior_hint), "")
         default = told.removeprefix("(default: ").removesuffix(")") if told else _shown(_default(entry))
         aliases = [alias for extra in settings for alias in extra.aliases or ()]
@@ -150,21 +150,6 @@ def _shown(value: Any) -> str:
 def _marked(kind: type[Any], name: str, marker: Any) -> bool:
     hint = typing.get_type_hints(kind, include_extras=True)[name]
     return any(extra is marker for extra in typing.get_args(hint)[1:])
-
-
-def _docstrings(kind: type[Any]) -> dict[str, str]:
-    """The string under each field, of the class and those that it inherits from."""
-    found: dict[str, str] = {}
-    for ancestor in reversed(kind.__mro__[:-1]):
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
-        except (OSError, TypeError):  # made by make_dataclass: its help stands in the annotations
-            continue
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-                found[field.target.id] = str(ast.literal_eval(text.value))
-    return found
 
 
 def _sentence(kind: type[Any]) -> str:
@@ -252,11 +237,12 @@ def _as_setting(words: str) -> str:
 
 def _other_names() -> str:
     """The flags of YOLOv5 and of pruning systems, from the tables that the command line reads."""
-    from secateur.words import ANSWERS, OF_COMMAND, RENAMED, SPELT_OUT, SPELT_OUT_IN
+    from secateur.words import ANSWERS, GONE, OF_COMMAND, RENAMED, SPELT_OUT, SPELT_OUT_IN
 
     rows = [f"| `{there}` | `{here}` |" for there, here in RENAMED.items()]
     rows += [f"| `{there}` | `{' '.join(here)}` |" for there, here in SPELT_OUT.items()]
     rows += [f"| `{there}` | {_cell(text)} |" for there, text in ANSWERS.items()]
+    rows += [f"| `{there}` (removed) | {_cell(text)} |" for there, text in GONE.items()]
     several: dict[tuple[str, str], list[str]] = {}
     for command, words in SPELT_OUT_IN.items():
         for there, here in words.items():

@@ -15,6 +15,7 @@ import yaml
 
 from commands_run import pruning, sentence, training
 from secateur.cli import main
+from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
@@ -53,6 +54,11 @@ def first_label(data: Path) -> Path:
 )
 def test_words_of_other_systems(command: str, words: str, ours: str) -> None:
     assert understood(command, words.split()) == ours.split()
+
+
+def test_a_removed_option_says_what_to_do_instead() -> None:
+    with pytest.raises(UserError, match=r"^--mask-hard was removed: a hard mask is --mask-factor 0; leave it out\.$"):
+        understood("sparsify", ["--mask-hard", "2"])
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "secateur"
 LEVELS = {
-    "errors": 0, "files": 0, "registry": 0, "machine": 0, "layers": 0, "silence": 0,
-    "limits": 0, "ranges": 0, "scores": 0, "sizes": 0, "yaml_files": 0,
+    "errors": 0, "files": 0, "registry": 0, "machine": 0, "layers": 0,
+    "limits": 0, "terminal": 0, "ranges": 0, "scores": 0, "sizes": 0, "yaml_files": 0,
     "networks": 0, "data": 0,
     "pruning": 1, "evaluation": 1, "training": 1,
     "sparsity": 2, "distillation": 2, "families": 3,
@@ -20,7 +20,7 @@ LEVELS = {
     "compression": 5, "steps": 6, "runs": 7, "commands": 8, "api": 8, "words": 8, "cli": 9,
 }  # fmt: skip
 PRIMITIVES = {
-    "errors", "files", "registry", "machine", "layers", "silence", "limits", "ranges", "scores", "sizes", "yaml_files",
+    "errors", "files", "registry", "machine", "layers", "limits", "terminal", "ranges", "scores", "sizes", "yaml_files",
 }  # fmt: skip
 # pruning works on any network; what a checkpoint or a data set is, it does not know.
 FORBIDDEN = {"pruning": {"networks", "data"}}

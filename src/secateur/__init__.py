@@ -14,6 +14,19 @@ if TYPE_CHECKING:
         finetune,
         heal,
         latency,
+        list_costs,
+        list_criteria,
+        list_distillations,
+        list_families,
+        list_formats,
+        list_layer_scores,
+        list_operators,
+        list_patterns,
+        list_recipes,
+        list_schedules,
+        list_steps,
+        list_weight_criteria,
+        list_weight_schedules,
         load,
         mask,
         predict,
@@ -28,8 +41,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "load", "mask", "predict",
-    "prune", "remove", "repair", "save", "score", "shorten", "trace", "zero",
+    "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "list_costs",
+    "list_criteria", "list_distillations", "list_families", "list_formats", "list_layer_scores", "list_operators",
+    "list_patterns", "list_recipes", "list_schedules", "list_steps", "list_weight_criteria",
+    "list_weight_schedules", "load", "mask", "predict", "prune", "remove", "repair", "save", "score", "shorten",
+    "trace", "zero",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from secateur.commands import COMMANDS, Command
 from secateur.errors import Interrupted, PartlyDoneError, UserError, shown
@@ -19,6 +19,7 @@ from secateur.machine import use_threads
 from secateur.ranges import check_ranges
 from secateur.words import understood
 
+ALL = "--help-all"
 LONGEST = 300
 """Characters of a sentence that refuses something."""
 
@@ -29,7 +30,7 @@ def usage() -> str:
     width = max(len(entry.name) for entry in commands)
     return "\n".join(
         [
-            "usage: secateur COMMAND [options]        (secateur COMMAND --help shows the options)",
+            "usage: secateur COMMAND [options]        (secateur COMMAND --help: the usual ones; --help-all: every one)",
             "",
             "Makes trained YOLO detectors smaller and faster and keeps their accuracy.",
             "",
@@ -93,23 +94,42 @@ def parsed(command: Command, arguments: Sequence[str]) -> Any:
     Raises:
         UserError: a word that cannot be read, or one of theirs that has another name here, told in the sentence.
     """
-    import tyro
-
+    if {"-h", "--help", ALL} & set(arguments):
+        _print_help(command, arguments)
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            options = tyro.cli(
-                command.options(),
-                args=understood(command.name, arguments),
-                prog=f"secateur {command.name}",
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
+            options = _read(command, command.options(), understood(command.name, arguments))
     except SystemExit as end:
         if end.code in (0, None):
             raise
         raise UserError(f"{_sentence(told.getvalue())} See secateur {command.name} --help.") from None
     check_ranges(options)
     return options
+
+
+def _read(command: Command, kind: Any, words: Sequence[str]) -> Any:
+    import tyro
+
+    config = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(kind, args=words, prog=f"secateur {command.name}", config=config)
+
+
+def _print_help(command: Command, arguments: Sequence[str]) -> NoReturn:
+    """Prints the help of a command, or of the subcommand that the words before --help name, and ends."""
+    from secateur.commands.help import options_shown, shown
+
+    everything = ALL in arguments
+    # Other options say nothing here; a subcommand of `secateur data` does.
+    words = [*itertools.takewhile(lambda word: not word.startswith("-"), arguments), "--help"]
+    kind = shown(command.options(), everything=everything)
+    try:
+        _read(command, kind, words)
+    finally:
+        more = options_shown(command.options()) - options_shown(kind)
+        if more:
+            print(f"{more} more option{'s' if more > 1 else ''}: secateur {command.name} {ALL}")
+    raise SystemExit(0)
 
 
 def _sentence(box: str) -> str:

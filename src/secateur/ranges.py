@@ -1,4 +1,4 @@
-"""Ranges of numeric options: declared at the field, beside its default, and checked in one place."""
+"""What a field of options says besides its default: its range, checked in one place, and whether few users need it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import dataclasses
 import functools
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
+
+T = TypeVar("T")
+
+ADVANCED: Final = object()
+Advanced = Annotated[T, ADVANCED]
+"""An option that --help leaves to --help-all: `absorb: Advanced[bool] = True`; or a whole group of them."""
 
 _LONGEST = 24  # characters of a value that a sentence repeats
 
@@ -51,12 +57,16 @@ SEED = Between(0, 2**32 - 1)
 
 
 def check_ranges(settings: Any) -> None:
-    """Checks every number of a dataclass, and of the dataclasses in it, that has a range.
+    """Checks every number of a dataclass that has a range and every word that has choices, and those of its groups.
 
     Raises:
         UserError: one is outside; it names the option and what it takes.
     """
     kind: Any = type(settings)
+    for name, words in _choices(kind).items():
+        value = getattr(settings, name)
+        if value not in words:
+            raise UserError(f"{_flag(name)} is {shown(value)}; choose one of {', '.join(words)}.")
     for name, known in _ranges(kind).items():
         value = getattr(settings, name)
         for number in value if isinstance(value, tuple) else (value,):
@@ -113,3 +123,11 @@ def _ranges(kind: type[Any]) -> dict[str, Between]:
         if known:
             found[entry.name] = known[-1]
     return found
+
+
+@functools.cache
+def _choices(kind: type[Any]) -> dict[str, tuple[str, ...]]:
+    """The words that a dataclass's own fields take, by their names: those of their `Literal`."""
+    hints = typing.get_type_hints(kind)
+    literal = [entry.name for entry in dataclasses.fields(kind) if typing.get_origin(hints[entry.name]) is Literal]
+    return {name: typing.get_args(hints[name]) for name in literal}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from secateur.errors import UserError, shown
 
 PLUGINS = "SECATEUR_PLUGINS"
 
 T = TypeVar("T")
+_KINDS: dict[str, Registry[Any]] = {}  # every registry by its package
+_PLACE = re.compile(r"\{(secateur[\w.]+)\}")
 
 
 class Registry(Mapping[str, T]):
@@ -30,6 +34,7 @@ class Registry(Mapping[str, T]):
         self.kind, self.package = kind, package
         self._methods: dict[str, T] = {}
         self._searched = self._from_package = False
+        _KINDS[package] = self
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that gives a method its name. A user's method takes the place of one of the package, never the
@@ -66,6 +71,10 @@ class Registry(Mapping[str, T]):
         self._search()
         return name in self._methods
 
+    def registered(self) -> set[str]:
+        """The names that are registered so far; nothing is imported."""
+        return set(self._methods)
+
     def _search(self) -> None:
         if self._searched:
             return
@@ -78,6 +87,44 @@ class Registry(Mapping[str, T]):
             self._from_package = False
         load_plugins()
         self._searched = True
+
+
+def names_in(package: str) -> list[str]:
+    """The names that the registry of a package has, in order.
+
+    Help asks for them, and help must be fast: the package is read and not imported (its methods import PyTorch). The
+    user's plugins are imported.
+    """
+    load_plugins()
+    found = _KINDS[package].registered() if package in _KINDS else set()
+    specification = importlib.util.find_spec(package)
+    assert specification is not None and specification.submodule_search_locations is not None, package
+    for folder in specification.submodule_search_locations:
+        for file in Path(folder).glob("*.py"):
+            found.update(_registered_in(ast.parse(file.read_text(encoding="utf-8"))))
+    return sorted(found)
+
+
+def with_names(text: str) -> str:
+    """A text of help in which `{secateur.pruning.criteria}` becomes the names of that package: "gamma, l1 or l2"."""
+
+    def listed(place: re.Match[str]) -> str:
+        *others, last = names_in(place[1])
+        return f"{', '.join(others)} or {last}" if others else last
+
+    return _PLACE.sub(listed, text)
+
+
+def _registered_in(module: ast.Module) -> Iterator[str]:
+    """The names that the decorators at the top of a file register, as in `@criterion("l2")`."""
+    for statement in module.body:
+        calls = getattr(statement, "decorator_list", ())
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            calls = (statement.value.func,)  # EXPORTERS.register("onnx")(Exporter(...))
+        for call in calls:
+            match call:
+                case ast.Call(func=ast.Name() | ast.Attribute(attr="register"), args=[ast.Constant(str(name)), *_]):
+                    yield name
 
 
 def load_plugins() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from secateur.errors import UserError
 from secateur.sizes import read_size, square_as_one
+from secateur.sparsity.settings import REMOVED
 
 # Flags that are another name for an option of ours; those that stand in the help as aliases are not repeated here.
 RENAMED: Mapping[str, str] = {
@@ -73,6 +74,8 @@ _NOT_IN_DETECT: Mapping[str, str] = {
     "--data": "a detector knows the names of its classes; leave it out",
     "--save-csv": "take --save-json, which writes a line of JSON for each picture",
 }
+# Options that an earlier version had, under our own names.
+GONE: Mapping[str, str] = {f"--{name.replace('_', '-')}": text for name, (_, text) in REMOVED.items()}
 # Answers that hold for one command only.
 OF_COMMAND: Mapping[str, Mapping[str, str]] = {
     "predict": _NOT_IN_DETECT,
@@ -114,6 +117,8 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
         if flag in spelt_out and not equals:
             words += spelt_out[flag]
             continue
+        if flag in GONE:
+            raise UserError(f"{flag} was removed: {GONE[flag]}.")
         answer = OF_COMMAND.get(command, {}).get(flag) or ANSWERS.get(flag)
         if answer is not None:
             raise UserError(f"secateur {command} has no {flag}: {answer}.")

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 SIZE = (64, 96)
 ULTRALYTICS = {"description": "Ultralytics YOLOv8n model", "author": "Ultralytics", "stride": 32, "batch": 1}

@@ -20,7 +20,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.machine import granted_cpus
-from secateur.silence import without_telemetry
+from secateur.terminal import without_telemetry
 
 with without_telemetry():
     openvino = pytest.importorskip("openvino")

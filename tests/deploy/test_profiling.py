@@ -12,7 +12,7 @@ from secateur.deploy.profiling import PROFILERS, LayerTime, profiler_of
 from secateur.deploy.settings import ExportSettings
 from secateur.evaluation.cost import layer_work
 from secateur.families.loading import load_checkpoint
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 SIDES = (64, 64)
 

@@ -27,7 +27,7 @@ from secateur.evaluation.validate import validate
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.files import read_json
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")

@@ -12,11 +12,10 @@ from torch import Tensor
 from chain_subjects import chained, silenced
 from law_subjects import enliven, subject_named
 from secateur.errors import UserError
-from secateur.families.yolov5.chains import ChainBlock
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import parse_topology
 from secateur.networks.checkpoint import Checkpoint
-from secateur.pruning.depth import candidates, choose, members, removal_of, remove, select
+from secateur.pruning.depth import ChainBlock, candidates, choose, members, removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES, layer_scores
 from secateur.pruning.plan import Plan

@@ -16,7 +16,7 @@ from secateur.errors import UserError
 from secateur.pruning.allocation import costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.depth import candidates
-from secateur.pruning.depth.carving import carve
+from secateur.pruning.depth.selection import carve
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import Shorter, correct_, counterparts

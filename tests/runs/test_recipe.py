@@ -8,8 +8,11 @@ import pytest
 
 from hostile_yaml import HOSTILE, check_sentence
 from secateur.errors import UserError
+from secateur.runs.recipes.configure import configured
 from secateur.runs.recipes.recipe import available, load_recipe
 from secateur.runs.recipes.resolve import resolve
+from secateur.sparsity.settings import SparsifySettings
+from secateur.steps.sparsify import Sparsify
 
 
 def test_every_shipped_recipe_is_complete() -> None:
@@ -112,3 +115,10 @@ def test_settings_of_another_kind_are_refused(stage: str, tmp_path: Path) -> Non
     with pytest.raises(UserError) as caught:
         resolve(load_recipe(file), {}, {}, trained=True)
     check_sentence(caught.value)
+
+
+def test_removed_settings_pass_at_their_old_default_and_else_say_what_to_do() -> None:
+    kept = configured(Sparsify, {"rate": 0.5, "mask_hard": 0, "tied": "each"}, "exp/options.json")
+    assert kept == Sparsify(sparsify=SparsifySettings(rate=0.5))
+    with pytest.raises(UserError, match=r"^mine\.yaml: tied was removed: scales are penalised one by one; leave it"):
+        configured(Sparsify, {"tied": "group"}, "mine.yaml")

@@ -117,34 +117,6 @@ def test_local_schedule_relaxes_the_channels_that_are_largest_at_that_step(tmp_p
         torch.testing.assert_close(pull, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_tied_channels_are_pulled_by_the_norm_of_their_unit(tmp_path: Path) -> None:
-    norms = {"model.1.bn": np.arange(32), "model.0.bn": np.where(np.arange(16) < 8, np.arange(16), -1)}
-    before, after = watched(tmp_path, SparsifySettings(rate=1.0, schedule="constant", tied="group"), norms)
-    first, second = (before.old[0][name] for name in (GAMMAS, "model.1.bn.weight"))
-    length = (first[:8].square() + second[:8].square()).sqrt()
-    expected = torch.cat([second[:8] / length, second[8:].sign()]) * 8 / 64
-    difference = after.gradients[0]["model.1.bn.weight"] - before.gradients[0]["model.1.bn.weight"]
-    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-6)
-    difference = after.gradients[0][GAMMAS] - before.gradients[0][GAMMAS]
-    torch.testing.assert_close(difference, torch.cat([first[:8] / length, torch.zeros(8)]) * 8 / 64)
-
-
-def test_tied_channels_reach_zero_together(tmp_path: Path) -> None:
-    norms = {"model.1.bn": np.arange(32), "model.0.bn": np.where(np.arange(16) < 8, np.arange(16), -1)}
-    options = SparsifySettings(rate=830.0, mode="proximal", schedule="constant", tied="group")
-    before, after = watched(tmp_path, options, norms, epochs=1)
-    first, second = (before.weights[0][name] for name in (GAMMAS, "model.1.bn.weight"))
-    threshold = before.rates[0] * 830.0 * 8 / 64  # between the lengths of the units
-    length = (first[:8].square() + second[:8].square()).sqrt()
-    kept = length > threshold
-    assert 0 < kept.sum() < 8
-    torch.testing.assert_close(
-        after.weights[0][GAMMAS][:8], torch.where(kept, first[:8] * (1 - threshold / length), 0.0), rtol=1e-5, atol=1e-7
-    )
-    assert torch.equal(after.weights[0]["model.1.bn.weight"][:8] != 0, kept)
-    assert torch.equal(after.weights[0][GAMMAS][8:], first[8:])
-
-
 def test_proximal_step_shrinks_by_learning_rate_times_s_and_gives_exact_zeros(tmp_path: Path) -> None:
     # Hooks run in order: `before` sees the optimizer's new weights, `after` the shrunk ones.
     before, after = watched(tmp_path, SparsifySettings(rate=200.0, mode="proximal", schedule="constant", beta=0.5))
@@ -227,7 +199,7 @@ def test_frozen_norms_are_left_out_and_strange_names_refused(
     "options",
     [
         SparsifySettings(rate=0.5, schedule="local", ramp=1.5, beta=10.0),
-        SparsifySettings(rate=50.0, mode="proximal", tied="group"),
+        SparsifySettings(rate=50.0, mode="proximal"),
     ],
     ids=["local", "proximal"],
 )
@@ -244,13 +216,11 @@ def test_killed_training_resumes_to_the_undisturbed_result(tmp_path: Path, optio
         {"reach": 0.0},
         {"mode": "hard"},
         {"penalty": "all"},
-        {"tied": "or"},
         {"beta": -0.1},
         {"ramp": -1.0},
         {"conv_rate": 0.0, "penalty": "both"},
         {"mask_factor": 1.5},
         {"mask_period": 0},
-        {"mask_stop": 1},
     ],
     ids=str,
 )

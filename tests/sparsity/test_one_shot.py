@@ -36,7 +36,7 @@ def convolutions(checkpoint: Checkpoint) -> list[str]:
 def test_every_convolution_loses_the_smallest_of_its_weights(dense: Checkpoint) -> None:
     pruned, report = zero_weights(dense, OneShotSettings(unstructured=0.3))
     names = convolutions(dense)
-    assert set(pruned.masks) == set(names) and report.left_dense == ()
+    assert set(pruned.masks) == set(names) and all(layer.covered for layer in report.layers)
     for name in names:
         before, after = dense.tensors[name], pruned.tensors[name]
         gone = round(0.3 * before.numel())
@@ -79,7 +79,11 @@ def test_the_file_holds_zeros_and_masks(dense: Checkpoint, tmp_path: Path) -> No
 def test_global_scope_and_exclusions(dense: Checkpoint) -> None:
     settings = OneShotSettings(unstructured=0.4, scope="global", exclude=("model.0", "model.11"))
     pruned, report = zero_weights(dense, settings)
-    assert set(report.left_dense) == {"model.0.conv.weight", "model.11.m.0.weight", "model.11.m.1.weight"}
+    assert {layer.name for layer in report.layers if not layer.covered} == {
+        "model.0.conv.weight",
+        "model.11.m.0.weight",
+        "model.11.m.1.weight",
+    }
     assert report.over_covered == pytest.approx(0.4, abs=1e-4)
     shares = {round(float((~mask).float().mean()), 2) for mask in pruned.masks.values()}
     assert len(shares) > 2 and "model.0.conv.weight" not in pruned.masks
@@ -116,7 +120,7 @@ def test_masks_of_an_earlier_pruning_go_on_holding(dense: Checkpoint) -> None:
         ({"unstructured": 0.6, "pattern": "2:4"}, "--unstructured 0.6 is out of reach of the pattern 2:4"),
         ({"pattern": "4y1"}, "'4y1'"),
         ({"pattern": "7x1"}, "fits none"),
-        ({"scope": "block"}, "--scope block is unknown"),
+        ({"scope": "block"}, "--scope is 'block'; choose one of global, layer, local"),
         ({"exclude": ("model.77",)}, "model.77"),
     ],
 )

@@ -161,7 +161,7 @@ def test_an_automatic_rate_needs_sgd_or_the_proximal_step(tiny_weights: Path) ->
 
 def test_sparse_training_with_everything_on(tiny_weights: Path, tmp_path: Path) -> None:
     sparsify = SparsifySettings(
-        reach=0.5, penalty="both", mode="proximal", soft_mask=True, mask_start=0, mask_hard=1, mask_alpha=1.0
+        reach=0.5, penalty="both", mode="proximal", soft_mask=True, mask_start=0, mask_factor=0.0, mask_alpha=1.0
     )
     settings = dataclasses.replace(SETTINGS, epochs=2, hyp=Hyp(warmup_epochs=0))
     start = load_checkpoint(tiny_weights)

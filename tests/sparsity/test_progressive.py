@@ -21,7 +21,7 @@ def test_sub_steps_take_the_lowest_blocks_first_and_end_at_the_complete_masks() 
         old = {name: torch.ones_like(value, dtype=torch.bool) for name, value in random_scores.items()}
         keep = {name: pattern.reduce(value, "mean") > 0.4 for name, value in random_scores.items()}
         complete = {name: pattern.expand(keep[name], value, value) for name, value in random_scores.items()}
-        bites = intermediate_masks(old, complete, random_scores, pattern, 4, "mean")
+        bites = intermediate_masks(old, complete, random_scores, pattern, 4)
         gone = [sum(int((~mask).sum()) for mask in bite.values()) for bite in bites]
         largest = 16 if text == "channelx1" else 4
         assert gone == pytest.approx([gone[3] * q / 4 for q in (1, 2, 3, 4)], abs=largest)

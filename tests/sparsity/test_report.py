@@ -37,7 +37,7 @@ def test_ratios_of_single_weights() -> None:
     ]
     covered = sparsity_report(layers, {"0.weight"})
     assert covered.over_covered == 12 / 32 and covered.elementwise_over_matmul_gemm_conv == 12 / 64
-    assert covered.left_dense == ("2.weight",)
+    assert [layer.name for layer in covered.layers if not layer.covered] == ["2.weight"]
 
 
 def test_weights_that_have_grown_again_are_not_zeros() -> None:

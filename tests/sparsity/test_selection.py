@@ -53,23 +53,20 @@ PATTERN_TEXTS = ("1x1", "4x1", "2x4", "channelx1", "1xchannel", "2:4", "1:4")
     text=st.sampled_from(PATTERN_TEXTS),
     share=st.floats(0, 1),
     scope=st.sampled_from(("global", "layer", "local")),
-    reduction=st.sampled_from(("mean", "sum", "max")),
     ties=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_the_target_is_hit_up_to_one_block(
-    text: str, share: float, scope: str, reduction: str, ties: bool, seed: int
-) -> None:
+def test_the_target_is_hit_up_to_one_block(text: str, share: float, scope: str, ties: bool, seed: int) -> None:
     weights, pattern = some_weights(seed, ties=ties), parse_pattern(text)
     target = share * pattern.limit
-    masks = select(magnitudes(weights), weights, pattern, target, scope=scope, reduction=reduction)
+    masks = select(magnitudes(weights), weights, pattern, target, scope=scope)
     sizes, total = block_size(text, weights), sum(w.numel() for w in weights.values())
     if scope == "global":
         assert abs(zeros(masks) - target * total) <= max(sizes) / 2 + 1e-3
     else:
         for size, mask in zip(sizes, masks.values(), strict=True):
             assert abs(int((~mask).sum()) - target * mask.numel()) <= size / 2 + 1e-3
-    again = select(magnitudes(weights), weights, pattern, target, scope=scope, reduction=reduction)
+    again = select(magnitudes(weights), weights, pattern, target, scope=scope)
     assert all(torch.equal(masks[name], again[name]) for name in masks)
 
 

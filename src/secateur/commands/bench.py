@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from secateur import sizes
 from secateur.commands import Summary, command
-from secateur.ranges import BATCH, ROUNDS, THREADS
+from secateur.ranges import BATCH, ROUNDS, THREADS, Advanced
 from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish
 
@@ -33,7 +33,7 @@ class BenchOptions:
     here (default: onnx where it is installed, else torch). Exported files run as they are."""
     batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"]), BATCH] = (1,)
     """Images of a call; of several numbers each has a table."""
-    rounds: Annotated[int, ROUNDS] = 30
+    rounds: Advanced[Annotated[int, ROUNDS]] = 30
     """Measurements of each model."""
     threads: Annotated[int, THREADS] = 0
     """CPU threads (0: those that this process was granted). With fewer the process keeps to as many cores."""

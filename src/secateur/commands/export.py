@@ -10,7 +10,7 @@ from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
-from secateur.ranges import ROUNDS
+from secateur.ranges import ROUNDS, Advanced
 from secateur.runs.fields import Data, ImageSize, Pictures, Weights
 from secateur.runs.folders import Place, finish, require
 
@@ -26,14 +26,14 @@ class ExportOptions:
     """Write files for other runtimes and check that they give the detector's outputs."""
 
     weights: Weights = ""
-    cfg: str = ""
+    cfg: Advanced[str] = ""
     """Model YAML or name, for weights that are a state dict without their network."""
     image_size: ImageSize = 0
     data: Data = ""
     images: Pictures = ""
     calibration: Annotated[int, ROUNDS] = 128
     """Training images, or pictures, that int8 takes the ranges of activations from."""
-    measure: bool = True
+    measure: Advanced[bool] = True
     """With int8 and --data: measure detector and file on the val split."""
     export: ExportSettings = field(default_factory=ExportSettings)
     place: Place = field(default_factory=Place)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from secateur.commands import Summary, command
 from secateur.distillation.settings import HealSettings
+from secateur.ranges import Advanced
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
 from secateur.runs.folders import Place, require
 from secateur.steps.heal import Heal
@@ -21,7 +22,7 @@ class HealOptions:
     images: Pictures = ""
     data: Data = ""
     image_size: ImageSide = 0
-    batch_size: BatchSize = 16
+    batch_size: Advanced[BatchSize] = 16
     """Images in a batch of an evaluation on pictures that are held out."""
     workers: Workers = 2
     seed: Seed = 0

@@ -18,7 +18,7 @@ from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
-from secateur.ranges import BATCH, Between
+from secateur.ranges import BATCH, Advanced, Between
 from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import Place, finish, require
 
@@ -38,10 +38,10 @@ class PredictOptions:
     sources: Positional[tuple[str, ...]] = ()
     """Pictures, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - (a list from stdin)."""
     weights: Annotated[str, arg(help="A checkpoint, an official name such as yolov5n.pt, or an exported file.")] = ""
-    source: tuple[str, ...] = ()
+    source: Advanced[tuple[str, ...]] = ()
     """The same, as YOLOv5's detect.py names it."""
     image_size: ImageSize = 0
-    batch_size: Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)] = 0
+    batch_size: Advanced[Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)]] = 0
     """Pictures in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     device: Device = "auto"
     precision: str = "fp32"
@@ -51,9 +51,9 @@ class PredictOptions:
     jsonl: bool = False
     """Print a line of JSON for each picture or frame on standard output, as --save-json writes them to a file."""
     boxes: BoxSettings = field(default_factory=BoxSettings)
-    read: ReadSettings = field(default_factory=ReadSettings)
+    read: Advanced[ReadSettings] = field(default_factory=ReadSettings)
     write: WriteSettings = field(default_factory=WriteSettings)
-    draw: DrawSettings = field(default_factory=DrawSettings)
+    draw: Advanced[DrawSettings] = field(default_factory=DrawSettings)
     place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:

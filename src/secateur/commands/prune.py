@@ -19,6 +19,7 @@ from secateur.pruning.settings import (
     ScoreSettings,
     SearchSettings,
 )
+from secateur.ranges import Advanced
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
 from secateur.runs.folders import Place, require
 from secateur.sparsity.settings import OneShotSettings
@@ -38,7 +39,7 @@ class PruneOptions:
     data: Data = ""
     images: Pictures = ""
     image_size: ImageSide = 0
-    batch_size: BatchSize = 16
+    batch_size: Advanced[BatchSize] = 16
     """Images in a batch of training data (statistics, BatchNorm)."""
     workers: Workers = 2
     seed: Seed = 0
@@ -49,13 +50,13 @@ class PruneOptions:
     rounds: RoundSettings = field(default_factory=RoundSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
-    repair: RepairSettings = field(default_factory=RepairSettings)
+    repair: Advanced[RepairSettings] = field(default_factory=RepairSettings)
     layers: LayerSettings = field(default_factory=LayerSettings)
     one_shot: OneShotSettings = field(default_factory=OneShotSettings)
-    search: SearchSettings = field(default_factory=SearchSettings)
+    search: Advanced[SearchSettings] = field(default_factory=SearchSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
-    cliff: CliffSettings = field(default_factory=CliffSettings)
-    healing: HealSettings = field(default_factory=HealSettings)
+    cliff: Advanced[CliffSettings] = field(default_factory=CliffSettings)
+    healing: Advanced[HealSettings] = field(default_factory=HealSettings)
     place: Place = field(default_factory=Place)
 
 

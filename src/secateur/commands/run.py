@@ -1,4 +1,4 @@
-"""`secateur run`: a recipe in one resumable run. Which options it takes follows from the steps that there are."""
+"""`secateur run`: a recipe in one resumable run, its options those of the steps that there are; `secateur recipes`."""
 
 from __future__ import annotations
 
@@ -10,54 +10,36 @@ from tyro.conf import arg
 
 from secateur.commands import Summary, command
 from secateur.pruning.costs import COSTS
-from secateur.ranges import COUNT
-from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
-from secateur.runs.folders import Place
+from secateur.ranges import ADVANCED
 from secateur.runs.options import RunOptions
 from secateur.runs.recipes.resolve import override_options
 
 FROM_RECIPE = "(default: the recipe's)"
-ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
 
-
-@dataclass(frozen=True)
-class Common:
-    """A recipe in one resumable run: by default prune in rounds, repair, heal, fine-tune, export."""
-
-    data: Data = ""
-    weights: Weights = ""
-    cfg: Cfg = ""
-    recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "best"
-    image_size: ImageSide = 0
-    batch_size: BatchSize = 16
-    """Images in a training batch."""
-    workers: Workers = 2
-    seed: Seed = 0
-    device: Device = "auto"
-    control: bool = False
-    """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
-    control_epochs: Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT] = 0
+ADVANCED_OPTIONS = {
+    "hyp", "optimizer", "amp", "teacher", "target_sparsity", "pruning_pattern", "pruning_frequency", "cooldown_epochs",
+    "sparse_epochs", "rate", "dense_epochs", "latency_table", "runtime", "threads",
+}  # fmt: skip
+"""Of those that replace settings of the recipe: what --help leaves to --help-all."""
 
 
 def options() -> type[Any]:
-    """The dataclass of the command: common options, one group of those that replace settings of the recipe, place."""
+    """The dataclass of the command: `RunOptions`, with a group of options in place of a mapping for the overrides."""
     fields = []
     for override in sorted(override_options().values(), key=lambda override: override.option not in COSTS):
         kind: Any = tuple[str, ...] if override.kind is tuple else override.kind
         word = override.word or ("WORD ..." if override.kind is tuple else override.kind.__name__.upper())
-        described = Annotated[kind | None, arg(help=override.help, metavar=word, help_behavior_hint=FROM_RECIPE)]
+        described: Any = Annotated[kind | None, arg(help=override.help, metavar=word, help_behavior_hint=FROM_RECIPE)]
+        described = Annotated[described, ADVANCED] if override.option in ADVANCED_OPTIONS else described
         fields.append((override.option, described, field(default=None)))
     replacing = dataclasses.make_dataclass("Replacing", fields, frozen=True)
     replacing.__doc__ = "Instead of what the recipe says:"
     return dataclasses.make_dataclass(
         "RunCommandOptions",
-        [
-            ("recipe_settings", replacing, field(default_factory=replacing)),
-            ("place", Place, field(default_factory=Place)),
-        ],
-        bases=(Common,),
+        [("overrides", replacing, field(default_factory=replacing))],
+        bases=(RunOptions,),
         frozen=True,
-        namespace={"__doc__": Common.__doc__},
+        namespace={"__doc__": RunOptions.__doc__},
     )
 
 
@@ -67,20 +49,29 @@ def run(options: Any) -> Summary:
     """Runs the recipe, or goes on with it."""
     from secateur.runs.run import run_recipe
 
-    given = dataclasses.asdict(options.recipe_settings)
-    chosen = RunOptions(
-        data=options.data,
-        weights=options.weights,
-        cfg=options.cfg,
-        recipe=options.recipe,
-        overrides={name: value for name, value in given.items() if value is not None},
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        seed=options.seed,
-        control=options.control,
-        control_epochs=options.control_epochs,
-        device=options.device,
-        place=options.place,
-    )
-    return run_recipe(chosen, options.place.root("run"))
+    values = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(RunOptions)}
+    given = {name: value for name, value in dataclasses.asdict(options.overrides).items() if value is not None}
+    return run_recipe(RunOptions(**{**values, "overrides": given}), options.place.root("run"))
+
+
+@dataclass(frozen=True)
+class RecipesOptions:
+    """List the recipes of `secateur run`, each with its source."""
+
+
+@command(
+    "recipes",
+    "list the recipes of `secateur run`",
+    lambda: RecipesOptions,
+    order=120,
+    computes=False,
+    json=lambda options: False,
+)
+def recipes(options: RecipesOptions) -> None:
+    """Prints a line a recipe."""
+    from secateur.runs.recipes.recipe import available
+
+    found = available()
+    width = max(len(recipe.name) for recipe in found)
+    for recipe in found:
+        print(f"{recipe.name:<{width}}  {recipe.summary} [{recipe.source}]")

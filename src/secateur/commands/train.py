@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,91 +19,74 @@ from secateur.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainingOptions:
+    """What the three have in common; a field that the step has too is its setting."""
+
+    data: Data = ""
+    weights: Weights = ""
+    hyp: Hyp = "scratch-low"
+    resume: Resume = ""
+    train: TrainSettings = field(default_factory=TrainSettings)
+    distillation: DistillSettings = field(default_factory=DistillSettings)
+
+
+@dataclass(frozen=True)
+class TrainOptions(TrainingOptions):
     """Train a detector: from a checkpoint (any width), or from scratch with --cfg."""
 
-    data: Data = ""
-    weights: Weights = ""
     cfg: Cfg = ""
-    hyp: Hyp = "scratch-low"
-    resume: Resume = ""
-    train: TrainSettings = field(default_factory=TrainSettings)
     sparsity: WeightSettings = field(default_factory=WeightSettings)
-    distillation: DistillSettings = field(default_factory=DistillSettings)
     place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
-class SparsifyOptions:
+class SparsifyOptions(TrainingOptions):
     """Train with a penalty that drives the scales of dispensable channels to zero."""
 
-    data: Data = ""
-    weights: Weights = ""
-    hyp: Hyp = "scratch-low"
-    resume: Resume = ""
-    penalty: SparsifySettings = field(default_factory=SparsifySettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    distillation: DistillSettings = field(default_factory=DistillSettings)
+    sparsify: SparsifySettings = field(default_factory=SparsifySettings)
     place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
-class FinetuneOptions:
+class FinetuneOptions(TrainingOptions):
     """Train a pruned detector; its widths and the zeros of its weights are kept."""
 
-    data: Data = ""
-    weights: Weights = ""
-    hyp: Hyp = "scratch-low"
-    resume: Resume = ""
-    train: TrainSettings = field(default_factory=TrainSettings)
     sparsity: WeightSettings = field(default_factory=WeightSettings)
-    distillation: DistillSettings = field(default_factory=DistillSettings)
     place: Place = field(default_factory=Place)
 
 
 @command("train", "train a detector from weights or from scratch", lambda: TrainOptions, order=30)
 def train(options: TrainOptions) -> Summary:
     """Trains, or goes on with an interrupted training."""
-
-    def step() -> TrainingStep:
-        return Train(hyp=options.hyp, train=options.train, sparsity=options.sparsity, distillation=options.distillation)
-
-    return _begun_or_resumed("train", options, TrainOptions(), step, options.weights, options.cfg)
+    return _begun_or_resumed(Train, options, cfg=options.cfg)
 
 
 @command("sparsify", "train with a penalty that drives dispensable channels to zero", lambda: SparsifyOptions, order=40)
 def sparsify(options: SparsifyOptions) -> Summary:
     """Trains, or goes on with an interrupted training."""
-
-    def step() -> TrainingStep:
-        require(options.weights, "--weights", "best.pt")
-        return Sparsify(
-            hyp=options.hyp, train=options.train, distillation=options.distillation, sparsify=options.penalty
-        )
-
-    return _begun_or_resumed("sparsify", options, SparsifyOptions(), step, options.weights)
+    return _begun_or_resumed(Sparsify, options, example="best.pt")
 
 
 @command("finetune", "train a pruned detector; its shapes and its zeros are kept", lambda: FinetuneOptions, order=60)
 def finetune(options: FinetuneOptions) -> Summary:
     """Trains, or goes on with an interrupted training."""
-
-    def step() -> TrainingStep:
-        require(options.weights, "--weights", "cut.safetensors")
-        return Finetune(
-            hyp=options.hyp, train=options.train, sparsity=options.sparsity, distillation=options.distillation
-        )
-
-    return _begun_or_resumed("finetune", options, FinetuneOptions(), step, options.weights)
+    return _begun_or_resumed(Finetune, options, example="cut.safetensors")
 
 
-def _begun_or_resumed(
-    verb: str, options: Any, defaults: Any, step: Callable[[], TrainingStep], weights: str, cfg: str = ""
-) -> Summary:
-    """A new training of this kind, or with --resume the interrupted one, with no other option than --data."""
+def _begun_or_resumed(kind: type[TrainingStep], options: Any, cfg: str = "", example: str = "") -> Summary:
+    """A new training of this kind, or with --resume the interrupted one, with no other option than --data.
+
+    Args:
+        example: of the weights, without which it cannot begin; "": it can.
+    """
     from secateur.runs.training_run import begin_training, resume_training
 
     if options.resume:
-        refuse_beside_resume(options, defaults)
-        return resume_training(options.resume, verb, options.place, options.data)
-    return begin_training(step(), options.data, weights, cfg, options.place)
+        refuse_beside_resume(options, type(options)())
+        return resume_training(options.resume, kind.verb, options.place, options.data)
+    if example:
+        require(options.weights, "--weights", example)
+    given = {entry.name for entry in dataclasses.fields(options)}
+    names = [entry.name for entry in dataclasses.fields(kind) if entry.name in given]
+    step = kind(**{name: getattr(options, name) for name in names})
+    return begin_training(step, options.data, options.weights, cfg, options.place)

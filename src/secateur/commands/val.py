@@ -11,7 +11,7 @@ from tyro.conf import arg
 from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.evaluation.settings import NmsSettings, ValSettings
-from secateur.ranges import BATCH, Between
+from secateur.ranges import BATCH, Advanced, Between
 from secateur.runs.fields import Data, Device, ImageSize, Weights, Workers
 from secateur.runs.folders import Place, finish, require
 
@@ -36,13 +36,13 @@ class ValOptions:
     workers: Workers = 2
     precision: str = "fp32"
     """fp32, bf16 or fp16."""
-    single_cls: bool = False
+    single_cls: Advanced[bool] = False
     """Treat all classes as one."""
-    coco: bool = True
+    coco: Advanced[bool] = True
     """Print the twelve COCO AP/AR lines."""
-    save_json: bool = False
+    save_json: Advanced[bool] = False
     """Also write the detections as COCO JSON."""
-    coco91: bool = False
+    coco91: Advanced[bool] = False
     """Write COCO's own category ids (1 to 90) into that JSON, for its official evaluation."""
     plots: bool = True
     """Draw PR curves and the confusion matrix."""

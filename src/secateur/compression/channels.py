@@ -26,7 +26,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth import candidates, remove
-from secateur.pruning.depth.carving import without_removed_blocks
+from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients, score
 from secateur.pruning.plan import Plan

@@ -6,16 +6,13 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from secateur.errors import going_on_from
 from secateur.files import read_json, write_json
 from secateur.machine import return_memory
 from secateur.pruning.prune import Kept
 from secateur.pruning.rounds import State
+from secateur.terminal import bar
 
 STATE = "rounds.json"
 
@@ -32,7 +29,7 @@ def kept_in(folder: Path | None) -> Iterator[Kept]:
     """
     file = folder / STATE if folder is not None else None
     found = read_json(file) if file is not None and file.is_file() else None
-    with _bar() as progress:
+    with bar("rounds") as progress:
         task = progress.add_task("", total=None)
 
         def save(state: State, count: int) -> None:
@@ -44,9 +41,3 @@ def kept_in(folder: Path | None) -> Iterator[Kept]:
 
         with going_on_from(file):
             yield Kept(State.from_dict(found) if found is not None else None, save)
-
-
-def _bar() -> Progress:
-    columns: Any = (TextColumn("rounds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from secateur.compression.measuring import evaluator, val_settings
@@ -25,6 +23,7 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
 from secateur.pruning.search import search
 from secateur.pruning.surgery import cut
+from secateur.terminal import bar
 
 LOG = logging.getLogger("secateur")
 STATE = "search.json"
@@ -58,9 +57,7 @@ def search_plan(
     fitness = Fitness(network, graph, context, settings)
     file = folder / STATE if folder is not None else None
     state = read_json(file) if file is not None and file.is_file() else None
-    columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with bar("searching") as progress:
         task = progress.add_task("", total=settings.search.candidates)
 
         def save(state: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from secateur.pruning.settings import (
     ScoreSettings,
     SearchSettings,
 )
-from secateur.ranges import POSITIVE, SHARE, THREADS, Between, check_ranges
+from secateur.ranges import POSITIVE, SHARE, THREADS, Advanced, Between, check_ranges
 
 AUTO = "auto"
 RoundTo = Annotated[int | Literal["auto"], arg(metavar="INT/auto"), Between(0, 4096)]
@@ -49,9 +49,10 @@ class LatencySettings:
 
     latency_table: str = ""
     """Latency table: a file that `secateur latency` wrote, here or on the machine that the detector is for."""
-    runtime: str = ""
-    """What to time where no table is given: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
-    threads: Annotated[int, THREADS] = 0
+    runtime: Advanced[str] = ""
+    """What to time where no table is given: {secateur.deploy.timing} (default: onnx where it is
+    installed)."""
+    threads: Advanced[Annotated[int, THREADS]] = 0
     """CPU threads while timing (0: those that this process was granted)."""
 
     def __post_init__(self) -> None:
@@ -62,9 +63,9 @@ class LatencySettings:
 class GuardSettings:
     """What no budget may break. They hold for every layer of a group of tied channels."""
 
-    min_share: Annotated[float, SHARE] = Guards.min_share
+    min_share: Advanced[Annotated[float, SHARE]] = Guards.min_share
     """No group of tied channels keeps less than this share of its width."""
-    min_count: Annotated[int, POSITIVE] = Guards.min_count
+    min_count: Advanced[Annotated[int, POSITIVE]] = Guards.min_count
     """No layer keeps fewer channels than this."""
     round_to: RoundTo = Guards.round_to
     """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; auto: the one that this machine

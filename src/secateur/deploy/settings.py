@@ -7,7 +7,7 @@ from typing import Annotated
 
 from secateur.errors import UserError, shown
 from secateur.evaluation.settings import PREDICTION, NmsSettings
-from secateur.ranges import BATCH, SHARE, Between, check_ranges
+from secateur.ranges import BATCH, SHARE, Advanced, Between, check_ranges
 
 PRECISIONS = ("fp32", "fp16", "int8")
 OUTPUTS = ("decoded", "raw", "detections")
@@ -18,8 +18,8 @@ class ExportSettings:
     """Options of an export."""
 
     format: str = "onnx"
-    """Kind of file: onnx, openvino, torchscript, litert, ncnn, executorch, or yolov5 (a .pt that YOLOv5 itself loads);
-    several with commas between them."""
+    """Kind of file: {secateur.deploy.exporters}; several with commas between them. yolov5 is a .pt that YOLOv5 itself
+    loads."""
     precision: str = "fp32"
     """fp32, fp16, or int8 (quantised on your pictures)."""
     output: str = "decoded"
@@ -31,17 +31,17 @@ class ExportSettings:
     """Leave the number of images in a batch open."""
     any_size: bool = False
     """Leave the height and width of images open."""
-    simplify: bool = True
+    simplify: Advanced[bool] = True
     """Fold constants and drop needless operators (onnxslim)."""
-    opset: Annotated[int, Between(1, 1000)] = 17
+    opset: Advanced[Annotated[int, Between(1, 1000)]] = 17
     """Version of ONNX' operators."""
-    accuracy_drop: Annotated[float, SHARE] = 0.0
+    accuracy_drop: Advanced[Annotated[float, SHARE]] = 0.0
     """OpenVINO's int8 takes layers back to float until the mAP50-95 on val is at most this lower (0: never); slow."""
-    conf: Annotated[float, SHARE] = 0.25
+    conf: Advanced[Annotated[float, SHARE]] = 0.25
     """Lowest confidence of a box, for detections."""
-    iou: Annotated[float, SHARE] = 0.45
+    iou: Advanced[Annotated[float, SHARE]] = 0.45
     """Overlap at which a box is removed by a better one of its class, for detections."""
-    max_det: Annotated[int, Between(1, 100_000)] = 300
+    max_det: Advanced[Annotated[int, Between(1, 100_000)]] = 300
     """Most boxes of an image, for detections."""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from secateur.evaluation.predictor import Predictor
 from secateur.families.family import Family, family_of
 from secateur.families.outputs import DETECTIONS, Form, Outputs
 from secateur.networks.architecture import channels_of, names_of, strides_of
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 Judge = Callable[[Predictor], float]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from secateur.errors import UserError
-from secateur.ranges import FACTOR, POSITIVE, SHARE, Between, check_ranges
+from secateur.ranges import FACTOR, POSITIVE, SHARE, Advanced, Between, check_ranges
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,16 @@ class DistillSettings:
     """
 
     distill: str = ""
-    """What is imitated: bce, l2, kl, softmax (outputs), features, or several joined by + (bce+features)."""
+    """What is imitated: {secateur.distillation.losses}; or several joined by + (bce+features)."""
     teacher: str = ""
     """Checkpoint of the teacher (default: the dense detector that the student was cut from)."""
-    distill_weight: Annotated[float, FACTOR] = 1.0
+    distill_weight: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of the output terms."""
-    distill_feature_weight: Annotated[float, FACTOR] = 0.1
+    distill_feature_weight: Advanced[Annotated[float, FACTOR]] = 0.1
     """Factor of the feature term, whose value is in 0..4; at 0.1 it pulls about half as hard as the detection loss."""
-    distill_temperature: Annotated[float, FACTOR] = 0.0
+    distill_temperature: Advanced[Annotated[float, FACTOR]] = 0.0
     """Temperature of the scores; 0: that of the method (kl 20, softmax 3, bce 1; l2 has none)."""
-    distill_warmup: Annotated[float, FACTOR] = 0.0
+    distill_warmup: Advanced[Annotated[float, FACTOR]] = 0.0
     """Epochs over which the factors rise from 0."""
 
     def __post_init__(self) -> None:
@@ -54,9 +54,9 @@ class HealSettings:
     """Optimizer steps at most; it stops earlier where the loss on pictures held out no longer falls."""
     heal_lr: Annotated[float, SHARE] = 0.001
     """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine."""
-    heal_batch: Annotated[int, Between(2, 4096)] = 16
+    heal_batch: Advanced[Annotated[int, Between(2, 4096)]] = 16
     """Pictures a step."""
-    heal_features: Annotated[float, FACTOR] = 1.0
+    heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of what feeds the head, channel by channel, beside the head's answers (0: the answers alone)."""
 
     def __post_init__(self) -> None:

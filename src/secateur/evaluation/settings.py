@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from secateur.errors import UserError
-from secateur.ranges import BATCH, PIXELS, SHARE, WORKERS, Between, check_ranges
+from secateur.ranges import BATCH, PIXELS, SHARE, WORKERS, Advanced, Between, check_ranges
 from secateur.sizes import ImageSize
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -20,11 +20,11 @@ class NmsSettings:
     """Lowest confidence of a box."""
     iou: Annotated[float, SHARE] = 0.6
     """Overlap at which a box is removed by a better one of its class."""
-    max_det: Annotated[int, Between(1, 100_000)] = 300
+    max_det: Advanced[Annotated[int, Between(1, 100_000)]] = 300
     """Most boxes of an image."""
-    agnostic: bool = False
+    agnostic: Advanced[bool] = False
     """Boxes of different classes remove each other too."""
-    multi_label: bool = True
+    multi_label: Advanced[bool] = True
     """A box stays once for each class whose confidence suffices, not only for its best class."""
 
     def __post_init__(self) -> None:
@@ -67,5 +67,3 @@ class ValSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.order not in ("stable", "stock"):
-            raise UserError(f"Unknown order {self.order!r}; choose stable or stock.")

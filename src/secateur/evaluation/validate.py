@@ -13,8 +13,6 @@ from typing import overload
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from secateur.data.batches import EvaluationBatches
@@ -27,6 +25,7 @@ from secateur.evaluation.predictions import COCO91, save_predictions
 from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.sizes import ImageSize, Sides, in_words, sides_of
+from secateur.terminal import bar
 
 logger = logging.getLogger("secateur")
 
@@ -259,10 +258,6 @@ def _collect(found: list[tuple[int, Tensor]], single_cls: bool) -> Boxes:
 
 @contextmanager
 def _bar(total: int, show: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error that disappears when done."""
-    columns = (TextColumn("validating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # Where nobody watches, a bar would leave empty lines in a log.
-    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as progress:
+    with bar("validating", shown=show) as progress:
         task = progress.add_task("", total=total)
         yield lambda: progress.advance(task)

@@ -17,7 +17,7 @@ from secateur.files import atomic_write
 from secateur.prediction.media import Frame
 from secateur.prediction.pictures import write_picture
 from secateur.prediction.sources import Medium
-from secateur.silence import stderr_silenced
+from secateur.terminal import stderr_silenced
 
 _WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 

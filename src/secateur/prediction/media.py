@@ -18,7 +18,7 @@ from secateur.data.images import Image, ImageError, decode_image
 from secateur.prediction.settings import ReadSettings
 from secateur.prediction.sources import VIDEOS, Medium
 from secateur.prediction.streams import MediumError, capture
-from secateur.silence import stderr_silenced
+from secateur.terminal import stderr_silenced
 
 logger = logging.getLogger("secateur")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
+from secateur import terminal
 from secateur.prediction.media import Frame
 from secateur.prediction.sources import Medium
 
@@ -24,10 +24,7 @@ class _Rate(ProgressColumn):
 def bar(media: Sequence[Medium]) -> Iterator[Callable[[Frame | None], None]]:
     """A progress bar on standard error that disappears when done; gives what is told each frame, or None for a medium
     that was passed over."""
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # Where nobody watches, a bar would leave empty lines in a log.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with terminal.bar("predicting", MofNCompleteColumn(), _Rate(), TimeRemainingColumn()) as progress:
         total: float | None = None if any(medium.live for medium in media) else len(media)
         task = progress.add_task("", total=total)
 

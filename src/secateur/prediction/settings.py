@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from secateur.evaluation.settings import PREDICTION, NmsSettings
-from secateur.ranges import SHARE, Between, check_ranges
+from secateur.ranges import SHARE, Advanced, Between, check_ranges
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class BoxSettings:
     """Lowest confidence of a box."""
     iou: Annotated[float, SHARE] = PREDICTION.iou
     """Overlap at which a box is removed by a better one of its class."""
-    max_det: Annotated[int, Between(1, 100_000)] = PREDICTION.max_det
+    max_det: Advanced[Annotated[int, Between(1, 100_000)]] = PREDICTION.max_det
     """Most boxes of a picture."""
     classes: tuple[str, ...] = ()
     """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
-    agnostic: bool = False
+    agnostic: Advanced[bool] = False
     """Boxes of different classes remove each other too."""
 
     def __post_init__(self) -> None:

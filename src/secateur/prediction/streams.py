@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.data.images import Image
 from secateur.prediction.sources import Medium
-from secateur.silence import stderr_silenced
+from secateur.terminal import stderr_silenced
 
 _USUAL_RATE = 30.0  # frames a second, where a camera or file does not tell
 _FASTEST = 1000.0

@@ -10,7 +10,7 @@ import cv2
 
 from secateur.data.images import Image
 from secateur.errors import UserError
-from secateur.silence import stderr_silenced
+from secateur.terminal import stderr_silenced
 
 
 def window() -> Callable[[Image], None]:

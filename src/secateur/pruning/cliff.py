@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
-from secateur.pruning.depth.carving import carve
+from secateur.pruning.depth.selection import carve
 from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards

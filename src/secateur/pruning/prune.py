@@ -12,7 +12,7 @@ from secateur.machine import return_memory
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
-from secateur.pruning.depth.carving import without_removed_blocks
+from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.evidence import Evidence
 from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score

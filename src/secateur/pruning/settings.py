@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from secateur.errors import UserError
-from secateur.ranges import COUNT, POSITIVE, SHARE, Between, check_ranges, shortened
+from secateur.ranges import COUNT, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
 
 Tie = Literal["mean", "sum", "max", "min"]
 PerSaving = Literal["auto", "always", "never"]
@@ -15,11 +15,6 @@ SEARCHES = ("eagleeye",)
 MOST_ROUNDS = Between(1, 1000)
 ROUND_TO = 8
 """Widths are multiples of it where nothing else is said: what CPUs with AVX2 or NEON and GPUs like."""
-
-
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{option} {value} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}.")
 
 
 @dataclass(frozen=True)
@@ -58,19 +53,17 @@ class ScoreSettings:
     """How much a channel matters."""
 
     criterion: str = "fisher"
-    """Importance of a channel: fisher, taylor, gamma, gamma_kernel, l1, l2 or random."""
-    tie: Tie = "mean"
+    """Importance of a channel: {secateur.pruning.criteria}."""
+    tie: Advanced[Tie] = "mean"
     """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers wants it,
     as in SlimYOLOv3) or min (only if all want it)."""
-    per_saving: PerSaving = "auto"
+    per_saving: Advanced[PerSaving] = "auto"
     """Divide scores by what the removal of the channel saves of the budget's cost: always, never, or auto (where the
     criterion is a change of the loss: taylor and fisher)."""
-    statistics_images: Annotated[int, POSITIVE] = 256
+    statistics_images: Advanced[Annotated[int, POSITIVE]] = 256
     """Training images that criteria with gradients read (in rounds half as many, others in every round)."""
 
     def __post_init__(self) -> None:
-        _check_choice("--tie", self.tie, get_args(Tie))
-        _check_choice("--per-saving", self.per_saving, get_args(PerSaving))
         check_ranges(self)
 
 
@@ -81,7 +74,7 @@ class RoundSettings:
     rounds: str = "auto"
     """Rounds of scoring, cutting and correcting: auto (about 5 % of the present cost each), or a number; 1 decides
     everything by one look at the dense detector."""
-    depth: bool = True
+    depth: Advanced[bool] = True
     """In rounds, whole bottlenecks compete with channels: one goes where it loses less for what it saves."""
 
     def __post_init__(self) -> None:
@@ -115,7 +108,6 @@ class RepairSettings:
     them."""
 
     def __post_init__(self) -> None:
-        _check_choice("--norms", self.norms, get_args(Norms))
         check_ranges(self)
         if self.recalibrate_share == 0:
             raise UserError(f"--recalibrate-share is {self.recalibrate_share:g}; it must be over 0 and at most 1.")
@@ -161,17 +153,17 @@ class LayerSettings:
 
     layers: Annotated[int, Between(0, 10_000)] = 0
     """Bottlenecks to remove, lowest score first, before any channels."""
-    layer_score: str = "contribution"
-    """Score of a bottleneck x + F(x): contribution (||F(x)|| / ||x + F(x)|| on training images), gamma, gamma_kernel
-    (both of its last convolution) or taylor (change of the loss, from labelled images)."""
-    layer_images: Annotated[int, POSITIVE] = 256
+    layer_score: Advanced[str] = "contribution"
+    """Score of a bottleneck x + F(x): {secateur.pruning.layer_scores}. contribution is ||F(x)|| / ||x + F(x)|| on
+    training images, taylor the change of the loss on labelled ones; the others read the last convolution."""
+    layer_images: Advanced[Annotated[int, POSITIVE]] = 256
     """Training images that the score of a bottleneck reads, where it reads any."""
-    any_layer: bool = False
+    any_layer: Advanced[bool] = False
     """Bottlenecks without a residual sum may go too, where they keep the width (that removes a transform, not a
     correction)."""
-    min_bottlenecks: Annotated[int, Between(0, 10_000)] = 0
+    min_bottlenecks: Advanced[Annotated[int, Between(0, 10_000)]] = 0
     """A chain of bottlenecks keeps at least as many (0: it may vanish)."""
-    chains: bool = False
+    chains: Advanced[bool] = False
     """Remove whole chains: --layers counts chains, and all bottlenecks of a chain go together."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from secateur import sizes
-from secateur.ranges import BATCH, PIXELS, SEED, WORKERS
+from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Advanced
 
 REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
 Data = Annotated[str, arg(help="Data set: a data.yaml, or coco128.yaml and the like by name.")]
@@ -41,8 +41,8 @@ ImageSize = Annotated[
 ImageSide = Annotated[int, arg(aliases=_IMG, help="Image side in pixels.", help_behavior_hint=REMEMBERED), PIXELS]
 """Of commands that take squares alone."""
 BatchSize = Annotated[int, arg(aliases=["--batch"]), BATCH]
-Workers = Annotated[int, arg(help="Processes that load images."), WORKERS]
-Seed = Annotated[int, arg(help="Seed of everything random."), SEED]
+Workers = Advanced[Annotated[int, arg(help="Processes that load images."), WORKERS]]
+Seed = Advanced[Annotated[int, arg(help="Seed of everything random."), SEED]]
 Device = Annotated[
     str, arg(help="Where to compute: auto (a GPU where there is one), cpu, 0 (a GPU by its number), cuda:1 or mps.")
 ]

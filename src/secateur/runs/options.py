@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from tyro.conf import arg
+
+from secateur.ranges import COUNT, Advanced
+from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import Place
+
+ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """A recipe in one resumable run.
+    """A recipe in one resumable run: by default prune in rounds, repair, heal, fine-tune, export."""
 
-    Attributes:
-        overrides: options that replace settings of the recipe, by name (see `resolve.override_options`).
-        control: also train a narrow dense detector to compare the result with.
-        control_epochs: for how long; 0 is as long as all trainings of the detector together.
-    """
-
-    data: str = ""
-    weights: str = ""
-    cfg: str = ""
-    recipe: str = "best"
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    data: Data = ""
+    weights: Weights = ""
+    cfg: Cfg = ""
+    recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "best"
+    image_size: ImageSide = 0
+    batch_size: BatchSize = 16
+    """Images in a training batch."""
+    workers: Workers = 2
+    seed: Seed = 0
+    device: Device = "auto"
     control: bool = False
-    control_epochs: int = 0
-    image_size: int = 0
-    batch_size: int = 16
-    workers: int = 2
-    seed: int = 0
-    device: str = "auto"
+    """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
+    control_epochs: Advanced[
+        Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT]
+    ] = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Options that replace settings of the recipe, by name (see `resolve.override_options`)."""
     place: Place = field(default_factory=Place)

@@ -10,7 +10,7 @@ from typing import Annotated
 from secateur.compression.settings import GuardSettings
 from secateur.errors import UserError
 from secateur.pruning.settings import ScoreSettings
-from secateur.ranges import Between
+from secateur.ranges import Advanced, Between
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import Place
 
@@ -24,7 +24,7 @@ class SweepOptions:
     percent: str = "0.1,0.2,0.3,0.4,0.5"
     """Shares of the prunable channels to remove, between 0 and 1, with commas between them."""
     image_size: ImageSide = 0
-    batch_size: BatchSize = 16
+    batch_size: Advanced[BatchSize] = 16
     """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
     workers: Workers = 2
     seed: Seed = 0
@@ -35,7 +35,7 @@ class SweepOptions:
     """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
     finetune_epochs: Annotated[int, Between(0, 1_000_000)] = 0
     """Also fine-tune every cut and repaired detector for so many epochs (0: none)."""
-    hyp: str = "finetune"
+    hyp: Advanced[str] = "finetune"
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)

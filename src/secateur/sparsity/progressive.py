@@ -28,7 +28,6 @@ def intermediate_masks(
     scores: Mapping[str, Tensor],
     pattern: Pattern,
     count: int,
-    reduction: str,
 ) -> list[dict[str, Tensor]]:
     """The masks of `count` sub-steps from `old` to `complete`; the last one is `complete` itself.
 
@@ -40,10 +39,9 @@ def intermediate_masks(
         scores: element scores by which `complete` was chosen.
         pattern: how weights split into blocks.
         count: number of sub-steps.
-        reduction: score of a block from those of its weights.
     """
     newly = {name: gone_blocks(complete[name], pattern) & ~gone_blocks(old[name], pattern) for name in complete}
-    blocks = torch.cat([pattern.reduce(scores[name], reduction)[chosen] for name, chosen in newly.items()])
+    blocks = torch.cat([pattern.reduce(scores[name], "mean")[chosen] for name, chosen in newly.items()])
     order = torch.argsort(blocks, stable=True)
     turn = torch.empty_like(order)  # sub-step, from 1, at which each of these blocks goes
     turn[order] = torch.arange(len(order), device=order.device) * count // max(len(order), 1) + 1

@@ -81,11 +81,6 @@ class SparsityReport:
         return _share(sum(x.zeros for x in covered), sum(x.weights for x in covered))
 
     @property
-    def left_dense(self) -> tuple[str, ...]:
-        """Names of the weights that were not to be pruned: excluded, or not divisible by the pattern."""
-        return tuple(x.name for x in self.layers if not x.covered)
-
-    @property
     def _weights(self) -> int:
         return sum(x.weights for x in self.layers)
 

@@ -166,7 +166,6 @@ def select(
     scope: str = "global",
     minimum: float = 0.0,
     maximum: float = 1.0,
-    reduction: str = "mean",
 ) -> dict[str, Tensor]:
     """Masks under which the share `target` of the weights of all layers together is zero, up to one block.
 
@@ -182,13 +181,12 @@ def select(
         scope: "global": one threshold for all layers; "layer" (or "local"): every layer has the target.
         minimum: least share of zeros of each layer (to the next whole block); where it is above the target, the target.
         maximum: highest share of zeros of each layer, never exceeded.
-        reduction: mean, sum or max, over the scores of a block.
 
     Returns:
         name -> bool mask of the weight's shape, on its device; True: the weight stays.
 
     Raises:
-        UserError: an impossible target, an unknown scope or reduction, scores that are NaN.
+        UserError: an impossible target, an unknown scope, scores that are NaN.
     """
     if scope not in ("global", "layer", "local"):
         raise UserError(f"Unknown pruning scope '{scope}'; choose global or layer.")
@@ -196,8 +194,7 @@ def select(
     check_bounds(pattern, target, minimum, maximum)
     target = min(target, pattern.limit)
     split = [
-        _split(name, scores[name].detach(), weights[name].detach(), pattern, (minimum, maximum), reduction)
-        for name in weights
+        _split(name, scores[name].detach(), weights[name].detach(), pattern, (minimum, maximum)) for name in weights
     ]
     pruned = _over_all(split, target) if scope == "global" else [_within(layer, target) for layer in split]
     masks = {}
@@ -226,10 +223,8 @@ class _Split:
     most: int
 
 
-def _split(
-    name: str, scores: Tensor, weight: Tensor, pattern: Pattern, bounds: tuple[float, float], reduction: str
-) -> _Split:
-    blocks = pattern.reduce(scores, reduction)
+def _split(name: str, scores: Tensor, weight: Tensor, pattern: Pattern, bounds: tuple[float, float]) -> _Split:
+    blocks = pattern.reduce(scores, "mean")
     if blocks.isnan().any():
         raise UserError(f"The importance scores of {name} are not numbers (NaN): the training has diverged.")
     gone = pattern.reduce(weight.abs(), "max") == 0

@@ -251,7 +251,6 @@ class WeightPruning(Hook):
             scope=settings.pruning_scope,
             minimum=settings.min_sparsity * wanted / settings.target_sparsity,
             maximum=settings.max_sparsity,
-            reduction=settings.block_reduction,
         )
 
     def _enqueue(self, step: int, masks: Masks | None) -> None:
@@ -264,7 +263,7 @@ class WeightPruning(Hook):
             self._queue[step] = masks
             return
         old = {name: self._masks[name] for name in masks}
-        bites = intermediate_masks(old, masks, self.scores, self.pattern, count, self.settings.block_reduction)
+        bites = intermediate_masks(old, masks, self.scores, self.pattern, count)
         self._queue |= {step + number * gap: bite for number, bite in enumerate(bites)}
 
     def _put_on(self, run: TrainingRun, masks: Masks | None) -> None:

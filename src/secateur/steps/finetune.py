@@ -27,7 +27,7 @@ class Finetune(TrainingStep):
         Override(
             "distill",
             "distill",
-            "Loss with which fine-tuning imitates the dense detector: l2, kl, bce, features, bce+features.",
+            "What fine-tuning imitates of the dense detector: {secateur.distillation.losses}, or several joined by +.",
         ),
         Override("teacher", "teacher", "Teacher of the distillation, instead of the dense detector of the run."),
         *WEIGHT_OVERRIDES,

@@ -30,7 +30,7 @@ class _Overrides:
     def __get__(self, step: Prune | None, kind: type[Prune]) -> tuple[Override, ...]:
         return (
             *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
-            Override("criterion", "criterion", "Importance of a channel: fisher, taylor, gamma, l1, l2, ..."),
+            Override("criterion", "criterion", "Importance of a channel: {secateur.pruning.criteria}."),
             Override("rounds", "rounds", "Rounds of scoring, cutting and correcting: auto, or a number."),
             Override(
                 "round_to",

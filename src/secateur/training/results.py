@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from torch import Tensor
 
 from secateur.errors import UserError
 from secateur.files import write_text
 from secateur.scores import Scores
+from secateur.terminal import bar
 
 Row = dict[str, float]
 COLUMN_GROUPS = ("epoch", "train", "metrics", "val", "x")
@@ -138,12 +139,10 @@ class EpochBar:
     """The progress bar of one epoch, on the main process's terminal only."""
 
     def __init__(self, log: RunLog, epoch: int, epochs: int, total: int, done: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        hidden = not (log.is_main and log.console.is_terminal)
         self.title = f"{epoch + 1}/{epochs}"
-        self.progress = Progress(*columns, console=log.console, transient=True, disable=hidden, refresh_per_second=4)
+        self.progress = bar(console=log.console, shown=log.is_main, refresh=4)
         self.task: TaskID = self.progress.add_task(self.title, total=total, completed=done)
-        self.hidden = hidden
+        self.hidden = self.progress.disable
 
     def __enter__(self) -> EpochBar:
         self.progress.start()

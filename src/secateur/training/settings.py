@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress, arg
 
 from secateur.errors import UserError, shown
-from secateur.ranges import BATCH, COUNT, EPOCHS, PIXELS, SEED, SHARE, WORKERS, Between, check_ranges
+from secateur.ranges import BATCH, COUNT, EPOCHS, PIXELS, SEED, SHARE, WORKERS, Advanced, Between, check_ranges
 from secateur.training.hyp import Hyp
 
-REMEMBERED = "(default: the size that the weights remember, else 640)"
 NOMINAL_BATCH = 64  # images an optimizer step stands for; weight decay and penalties are quoted for it
 WAIT_MINUTES = 120.0  # longer than the first process validates or reads a data set while the others wait for it
 
@@ -35,48 +34,48 @@ class TrainSettings:
         Between(1, PIXELS.most, also=0),
     ] = 0
     """Side of the training images in pixels."""
-    nominal_batch: Annotated[int, Between(1, 65_536)] = NOMINAL_BATCH
+    nominal_batch: Advanced[Annotated[int, Between(1, 65_536)]] = NOMINAL_BATCH
     """Images an optimizer step is to sum up, by accumulation over smaller batches."""
     optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
     """SGD (with Nesterov momentum), Adam or AdamW, each with YOLOv5's three parameter groups."""
-    cos_lr: bool = False
+    cos_lr: Advanced[bool] = False
     """Learning rate falls as half a cosine instead of a line."""
-    label_smoothing: Annotated[float, SHARE] = 0.0
+    label_smoothing: Advanced[Annotated[float, SHARE]] = 0.0
     """Class targets are moved by half of it."""
     patience: Annotated[int, COUNT] = 100
     """Epochs without a better fitness before the training stops; 0 never stops."""
-    freeze: Annotated[tuple[int, ...], Between(0, 10_000)] = (0,)
+    freeze: Advanced[Annotated[tuple[int, ...], Between(0, 10_000)]] = (0,)
     """Blocks whose weights stay: one number, that many first blocks; several numbers, these blocks."""
-    multi_scale: bool = False
+    multi_scale: Advanced[bool] = False
     """Image size of each batch drawn from 0.5..1.5 of image_size."""
-    single_cls: bool = False
+    single_cls: Advanced[bool] = False
     """Train one class, called object, on the objects of all classes."""
-    rect: bool = False
+    rect: Advanced[bool] = False
     """Rectangular batches, without shuffling and mosaic."""
-    seed: Annotated[int, SEED] = 0
+    seed: Advanced[Annotated[int, SEED]] = 0
     """Seed of everything random."""
     workers: Annotated[int, WORKERS] = 2
     """Processes that load images (0: none besides the training's own)."""
-    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    amp: Advanced[Literal["auto", "off", "bf16", "fp16"]] = "auto"
     """Mixed precision: auto (what the device is fast in), off, bf16, or fp16 (CUDA only)."""
-    channels_last: bool = True
+    channels_last: Advanced[bool] = True
     """Keep images and weights in the memory layout that CPUs and tensor cores prefer."""
-    sync_bn: bool = True
+    sync_bn: Advanced[bool] = True
     """With several processes: BatchNorm over the batch of all of them."""
-    save_every_steps: Annotated[int, COUNT] = 0
+    save_every_steps: Advanced[Annotated[int, COUNT]] = 0
     """Also save the resumable state every so many optimizer steps."""
-    val_every: Annotated[int, COUNT] = 1
+    val_every: Advanced[Annotated[int, COUNT]] = 1
     """Epochs between evaluations; 0 evaluates after the last one only."""
-    autoanchor: bool = True
+    autoanchor: Advanced[bool] = True
     """Check the anchors against the boxes first, and evolve better ones where they reach too few. A model file with a
     number of anchors has them computed in any case."""
-    warmup_minimum: Annotated[int, COUNT] = 100
+    warmup_minimum: Advanced[Annotated[int, COUNT]] = 100
     """Shortest warm-up, in batches."""
-    tensorboard: bool = True
+    tensorboard: Advanced[bool] = True
     """Write TensorBoard's files where it is installed."""
     device: str = "auto"
     """Where to compute: auto (a GPU where there is one), cpu, 0, cuda:1 or mps; torchrun gives each process its GPU."""
-    wait_minutes: Annotated[float, Between(1, 100_000)] = WAIT_MINUTES
+    wait_minutes: Advanced[Annotated[float, Between(1, 100_000)]] = WAIT_MINUTES
     """With several processes: how long one waits for the others, while the first one validates, before it gives up."""
     hyp: Suppress[Hyp] = field(default_factory=Hyp)
     """Given by --hyp, so not an option itself."""
@@ -86,10 +85,6 @@ class TrainSettings:
             size = shown(self.image_size)
             raise UserError(f"Option image_size is {size}; training images are square: give one number, e.g. 640.")
         check_ranges(self)
-        choices = {"optimizer": ("SGD", "Adam", "AdamW"), "amp": ("auto", "off", "bf16", "fp16")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"Option {name} is {shown(getattr(self, name))}; choose one of {', '.join(allowed)}.")
         if self.label_smoothing == 1:
             raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must lie in 0..1, 1 excluded.")
         if not self.freeze:

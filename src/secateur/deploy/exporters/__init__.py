@@ -21,7 +21,7 @@ from secateur.evaluation.validate import check_image_size
 from secateur.files import atomic_folder, atomic_write
 from secateur.networks.architecture import strides_of
 from secateur.registry import Registry
-from secateur.silence import silenced, without_telemetry
+from secateur.terminal import silenced, without_telemetry
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.metadata import write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 FILE = "model.pte"
 _PARTITIONER = "executorch.backends.xnnpack.partition.xnnpack_partitioner"

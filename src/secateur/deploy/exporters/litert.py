@@ -17,7 +17,7 @@ import torch
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 METADATA = "metadata.json"
 

@@ -19,7 +19,7 @@ from secateur.deploy.metadata import write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 FILES = ("model.ncnn.param", "model.ncnn.bin")
 TIME_LIMIT = 900

@@ -19,7 +19,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError
 from secateur.families.outputs import tensors_of
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 INPUT = "images"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs

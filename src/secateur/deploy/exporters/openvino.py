@@ -15,7 +15,7 @@ from secateur.deploy.int8.openvino import quantised
 from secateur.deploy.metadata import Metadata, write_metadata
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.silence import silenced, without_telemetry
+from secateur.terminal import silenced, without_telemetry
 
 MODEL = "model.xml"
 COMPUTES = (

@@ -14,7 +14,7 @@ import torch
 from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:

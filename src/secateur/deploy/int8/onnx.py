@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.errors import UserError
-from secateur.silence import silenced, without_telemetry
+from secateur.terminal import silenced, without_telemetry
 
 NEWEST_OPSET = 20
 """ONNX Runtime quantises graphs up to this one."""

@@ -14,7 +14,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.machine import signal_stack_kept
-from secateur.silence import silenced, without_telemetry
+from secateur.terminal import silenced, without_telemetry
 
 
 def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:

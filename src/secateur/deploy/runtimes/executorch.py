@@ -14,7 +14,7 @@ from secateur.deploy.metadata import read_metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 FILE = "model.pte"
 

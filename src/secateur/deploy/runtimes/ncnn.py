@@ -14,7 +14,7 @@ from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.families.outputs import Answer
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 _MAGIC = "7767517"

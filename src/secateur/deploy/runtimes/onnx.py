@@ -14,7 +14,7 @@ from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
-from secateur.silence import without_telemetry
+from secateur.terminal import without_telemetry
 
 logger = logging.getLogger("secateur")
 

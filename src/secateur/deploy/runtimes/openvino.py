@@ -17,7 +17,7 @@ from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.families.outputs import Shape
 from secateur.machine import signal_stack_kept
-from secateur.silence import silenced, without_telemetry
+from secateur.terminal import silenced, without_telemetry
 
 # The lines of OpenVINO's source that its messages begin with.
 _PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:?\s*")

@@ -27,7 +27,7 @@ from secateur.errors import UserError
 from secateur.families.outputs import Answer, tensors_of
 from secateur.machine import use_threads
 from secateur.networks.formats.archive import refuse_bombs
-from secateur.silence import silenced
+from secateur.terminal import silenced
 
 CONFIG = "config.txt"
 USUAL_BATCH, USUAL_SIZE = 1, (640, 640)

@@ -22,7 +22,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
 from secateur.pruning.latency import Pair, Signature
-from secateur.silence import without_telemetry
+from secateur.terminal import without_telemetry
 
 _OPSET = 18
 _TYPES = {"tensor(float16)": np.float16}

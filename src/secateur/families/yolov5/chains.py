@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.families.yolov5.blocks import BLOCKS, Link, link_of
 from secateur.families.yolov5.topology import Block, Topology
+from secateur.pruning.depth.chains import ChainBlock
 
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 """Shapes [C, H, W] of input and output of blocks by name."""
-
-
-@dataclass(frozen=True)
-class ChainBlock:
-    """A block of a chain.
-
-    Attributes:
-        name: of the block, e.g. "model.4.m.1".
-        chain: name of the chain, e.g. "model.4.m".
-        index: place in the chain, from 0.
-        length: blocks of the chain.
-        residual: whether it adds its input to its output.
-        inputs: (channels, height, width) that it reads from a small image.
-        outputs: (channels, height, width) that it gives.
-        designed: whether the topology, before any cut, gives it one width; else its sums would be built otherwise.
-        ends: names of the convolutions, each with its batch norm, that end its branch.
-        collapses: whether the chain is a row of the topology ("model.4"): a row of one block is that block.
-    """
-
-    name: str
-    chain: str
-    index: int
-    length: int
-    residual: bool
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    designed: bool = True
-    ends: tuple[tuple[str, str], ...] = ()
-    collapses: bool = False
 
 
 def chain_blocks(topology: Topology, rows: nn.ModuleList, shapes: Shapes, designed: Shapes) -> tuple[ChainBlock, ...]:

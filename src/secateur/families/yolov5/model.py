@@ -15,12 +15,13 @@ from secateur.families.family import FAMILIES
 from secateur.families.yolov5.blocks import BLOCKS, Site
 from secateur.families.yolov5.blocks.convolutions import Conv
 from secateur.families.yolov5.blocks.detect import Detect
-from secateur.families.yolov5.chains import ChainBlock, block_shapes, chain_blocks, shorter_topology
+from secateur.families.yolov5.chains import block_shapes, chain_blocks, shorter_topology
 from secateur.families.yolov5.topology import Topology, numbers_of
 from secateur.layers import shape_pass
 from secateur.limits import MAX_PARAMETERS
 from secateur.networks.architecture import Architecture
 from secateur.networks.tensors import group_widths, set_tensors_
+from secateur.pruning.depth.chains import ChainBlock
 
 _PROBE_SIZE = 256  # px; a multiple of every stride that the family has
 _PLAIN = (bool, int, float, str, tuple, frozenset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -10,58 +11,33 @@ from torch import Tensor, nn
 from secateur.errors import UserError
 
 
-class ChainBlock(Protocol):
-    """A block of a chain, a run of like blocks each of which could go."""
+@dataclass(frozen=True)
+class ChainBlock:
+    """A block of a chain, a run of like blocks each of which could go.
 
-    @property
-    def name(self) -> str:
-        """Of the block, e.g. "model.4.m.1"."""
-        ...
+    Attributes:
+        name: of the block, e.g. "model.4.m.1".
+        chain: name of the chain, e.g. "model.4.m".
+        index: place in the chain, from 0.
+        length: blocks of the chain.
+        residual: whether it adds its input to its output.
+        inputs: (channels, height, width) that it reads from some image.
+        outputs: (channels, height, width) that it gives.
+        designed: whether the architecture, before any cut, gives it one width; else its sums would be built otherwise.
+        ends: names of the convolutions, each with its batch norm, that end its branch.
+        collapses: whether a block that is left alone in the chain takes the chain's name.
+    """
 
-    @property
-    def chain(self) -> str:
-        """Name of the chain, e.g. "model.4.m"."""
-        ...
-
-    @property
-    def index(self) -> int:
-        """Place in the chain, from 0."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """Blocks of the chain."""
-        ...
-
-    @property
-    def residual(self) -> bool:
-        """Whether it adds its input to its output."""
-        ...
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        """(channels, height, width) that it reads from some image."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """(channels, height, width) that it gives for it."""
-        ...
-
-    @property
-    def designed(self) -> bool:
-        """Whether the architecture, before any cut, gives it one width; else its sums would be built otherwise."""
-        ...
-
-    @property
-    def ends(self) -> tuple[tuple[str, str], ...]:
-        """Names of the convolutions, each with its batch norm, whose channels are the output of the block's branch."""
-        ...
-
-    @property
-    def collapses(self) -> bool:
-        """Whether a block that is left alone in the chain takes the chain's name."""
-        ...
+    name: str
+    chain: str
+    index: int
+    length: int
+    residual: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    designed: bool = True
+    ends: tuple[tuple[str, str], ...] = ()
+    collapses: bool = False
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Which bottlenecks of a network can go, which ones do, and the network without them.
+"""Which bottlenecks of a network can go, which ones do, and the network without them, or without all of a plan.
 
 A bottleneck x + F(x) is a correction of its input, so it can be taken out whole; chains may become empty. Channel
 pruning knows nothing of this: it traces the shorter network like any other.
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from secateur.errors import UserError
 from secateur.pruning.depth.chains import ChainBlock, chained
 from secateur.pruning.depth.means import match_means_
+from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.layer_scores import layer_scores
+from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
 from secateur.pruning.settings import LayerSettings
+from secateur.pruning.surgery import cut
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -163,6 +166,21 @@ def remove(network: Network, blocks: Iterable[str], images: Tensor | None = None
     if images is not None and removal.blocks:
         match_means_(smaller, network, removal.tensors({name: name for name, _ in network.named_modules()}), images)
     return smaller
+
+
+def without_removed_blocks(network: Network, plan: Plan) -> Network:
+    """A network without the blocks that the plan removes: itself where there are none."""
+    return remove(network, plan.removed_blocks) if plan.removed_blocks else network
+
+
+def carve(network: Network, plan: Plan, traced: Callable[[Network], ChannelGraph] = trace) -> Network:
+    """A new network without the blocks and channels that the plan removes; the old one is left alone.
+
+    Raises:
+        UserError: the plan is for another network.
+    """
+    shorter = without_removed_blocks(network, plan)
+    return cut(shorter, traced(shorter), plan)
 
 
 def _is_passable(block: ChainBlock) -> bool:

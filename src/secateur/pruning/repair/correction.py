@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.layers import evaluating
-from secateur.pruning.depth.carving import without_removed_blocks
+from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import RepairSettings

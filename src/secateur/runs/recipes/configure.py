@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from secateur.errors import UserError, shown
 from secateur.ranges import check_ranges
+from secateur.sparsity.settings import REMOVED
 from secateur.steps.step import Step
 
 _LARGEST = 2.0**53
@@ -24,6 +25,7 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     Raises:
         UserError: an unknown setting, or a value of another type than the setting's; it names the place.
     """
+    settings = _without_removed(settings, where)
     known = setting_names(kind())
     unknown = sorted(set(settings) - set(known))
     if unknown:
@@ -38,6 +40,18 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def _without_removed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings without those of earlier versions that have the default which they had.
+
+    Raises:
+        UserError: one has another value.
+    """
+    for name, (default, answer) in REMOVED.items():
+        if settings.get(name, default) != default:
+            raise UserError(f"{where}: {name} was removed: {answer}.")
+    return {name: value for name, value in settings.items() if name not in REMOVED}
 
 
 def setting_names(step: Any) -> list[str]:

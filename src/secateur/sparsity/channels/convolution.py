@@ -5,16 +5,15 @@ Li et al. 2017, "Pruning Filters for Efficient ConvNets", rank filters by their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.files import write_text
 from secateur.pruning.graph import Axis
-from secateur.sparsity.channels.distribution import as_csv, distribution
+from secateur.sparsity.channels.distribution import Distributions
 from secateur.sparsity.channels.gamma import soft_threshold
 from secateur.sparsity.rates import RATES, factor_at, rise
 from secateur.sparsity.settings import SparsifySettings
@@ -45,7 +44,7 @@ class ConvPenalty(Hook):
         self._averages: list[Tensor] = []
         self._dims: list[int] = []
         self._prunable: list[Tensor] = []  # bool [filters] each
-        self._rows: list[dict[str, float]] = []
+        self._distributions = Distributions("filters")
         self._told = False
 
     def start(self, run: TrainingRun) -> None:
@@ -104,17 +103,8 @@ class ConvPenalty(Hook):
     def epoch_end(self, run: TrainingRun) -> None:
         """Logs the distribution of the filters' mean |weight|, of the model and of its average."""
         rate = max(float(part.max()) for part in self._rates(run, 1.0))
-        row: dict[str, float] = {"epoch": run.epoch, "rate": rate}
-        for name, weights in (("model", self._weights), ("ema", self._averages)):
-            values = self._sizes(weights).cpu()
-            row |= {f"{name}/{key}": value for key, value in distribution(values).items()}
-            run.log.histogram(f"filters/{name}", values)
-        for key, value in row.items():
-            if key != "epoch":
-                run.log.log(f"filters/{key}", value)
-        self._rows.append(row)
-        if run.is_main:
-            write_text(run.folder / "filters.csv", as_csv(self._rows))
+        sizes = {"model": self._sizes(self._weights).cpu(), "ema": self._sizes(self._averages).cpu()}
+        self._distributions.add(run, rate, sizes)
 
     def may_stop(self, run: TrainingRun) -> bool:
         """The course of the sparsity runs over all epochs."""
@@ -122,13 +112,13 @@ class ConvPenalty(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of filters.csv so far; rates are functions of where the training is."""
-        return {"rows": [dict(row) for row in self._rows]}
+        return self._distributions.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the rows."""
-        self._rows = [dict(row) for row in state["rows"]]
+        self._distributions.load_state_dict(state)
 
-    def _sizes(self, weights: list[Any]) -> Tensor:
+    def _sizes(self, weights: Sequence[Tensor]) -> Tensor:
         """Mean |weight| of the filters that can be pruned, float32 [filters of all layers]."""
         sizes = []
         for weight, dim, prunable in zip(weights, self._dims, self._prunable, strict=True):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from secateur.files import write_text
+from secateur.training.run import TrainingRun
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NEAR_ZERO = (1e-2, 1e-3)
@@ -30,3 +34,42 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     return text.getvalue()
+
+
+class Distributions:
+    """The distribution after each epoch, of the model and of its average: rows of a CSV file and of the run's log.
+
+    Args:
+        name: of the file and in the log ("gamma").
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._rows: list[dict[str, float]] = []
+
+    def add(self, run: TrainingRun, rate: float, sizes: Mapping[str, Tensor]) -> dict[str, float]:
+        """Logs an epoch, and gives its row.
+
+        Args:
+            rate: highest rate of the penalty.
+            sizes: of what is penalised, float [n] on the CPU, of "model" and "ema".
+        """
+        row: dict[str, float] = {"epoch": run.epoch, "rate": rate}
+        for which, values in sizes.items():
+            row |= {f"{which}/{key}": value for key, value in distribution(values).items()}
+            run.log.histogram(f"{self.name}/{which}", values)
+        for key, value in row.items():
+            if key != "epoch":
+                run.log.log(f"{self.name}/{key}", value)
+        self._rows.append(row)
+        if run.is_main:
+            write_text(run.folder / f"{self.name}.csv", as_csv(self._rows))
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": [dict(row) for row in self._rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the rows."""
+        self._rows = [dict(row) for row in state["rows"]]

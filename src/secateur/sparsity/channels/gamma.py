@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur.errors import UserError
 from secateur.files import write_text
 from secateur.pruning.graph import Ids
-from secateur.sparsity.channels.distribution import NEAR_ZERO, as_csv, distribution
+from secateur.sparsity.channels.distribution import NEAR_ZERO, Distributions, as_csv, distribution
 from secateur.sparsity.channels.scales import Scales
 from secateur.sparsity.rates import RATES, factor_at, rise
 from secateur.sparsity.settings import SparsifySettings
@@ -27,9 +27,8 @@ class GammaPenalty(Hook):
 
     `subgradient` adds s * sign(gamma) to the final gradient; `proximal` shrinks gamma by lr * s after the step, which
     gives exact zeros and does not depend on Adam's normalisation. SGD's momentum m multiplies the sub-gradient's pull
-    by 1 / (1 - m); the proximal step has none, so its s is about that much larger. With `tied="group"` the channels of
-    a unit are pulled by the norm of their vector: together to zero, and once, not once a member. The shifts' penalty,
-    `beta` times s, does not follow the schedule; it is of no use when cutting absorbs offsets into consumers.
+    by 1 / (1 - m); the proximal step has none, so its s is about that much larger. The shifts'
+    penalty, `beta` times s, does not follow the schedule; it is of no use when cutting absorbs offsets into consumers.
 
     Args:
         settings: how strong, and how; the rate must be given.
@@ -46,7 +45,7 @@ class GammaPenalty(Hook):
             raise UserError("Option rate is 0, so the gamma penalty would do nothing; give it a rate above 0.")
         RATES[settings.schedule]  # an unknown one is refused now, not in the first step
         self.settings, self.norms = settings, dict(norms)
-        self._rows: list[dict[str, float]] = []
+        self._distributions = Distributions("gamma")
         self._told = False
 
     def start(self, run: TrainingRun) -> None:
@@ -64,12 +63,7 @@ class GammaPenalty(Hook):
             return
         scales = self.scales
         gammas = scales.vector(scales.gammas)
-        if self.settings.tied == "group":
-            norms = self._unit_norms(gammas)
-            direction = torch.where(norms > 0, gammas / norms, 0.0)
-        else:
-            direction = gammas.sign()
-        self._add(run, scales.gammas, direction * self._rates(run) * run.step_weight)
+        self._add(run, scales.gammas, gammas.sign() * self._rates(run) * run.step_weight)
         if self.settings.beta > 0:
             shifts = scales.vector(scales.betas)
             self._add(run, scales.betas, shifts.sign() * scales.prunable * (self._beta_rate(run) * run.step_weight))
@@ -79,14 +73,7 @@ class GammaPenalty(Hook):
         if self.settings.mode != "proximal":
             return
         scales, share = self.scales, run.learning_rate * run.step_weight
-        gammas = scales.vector(scales.gammas)
-        thresholds = self._rates(run) * share
-        if self.settings.tied == "group":
-            norms = self._unit_norms(gammas)
-            shrunk = torch.where(norms > thresholds, gammas * (1 - thresholds / norms), 0.0)
-            gammas = torch.where(scales.prunable, shrunk, gammas)
-        else:
-            gammas = soft_threshold(gammas, thresholds)
+        gammas = soft_threshold(scales.vector(scales.gammas), self._rates(run) * share)
         torch._foreach_copy_(scales.gammas, scales.split(gammas))
         if self.settings.beta > 0:
             shifts = soft_threshold(scales.vector(scales.betas), scales.prunable * (self._beta_rate(run) * share))
@@ -96,22 +83,12 @@ class GammaPenalty(Hook):
     def epoch_end(self, run: TrainingRun) -> None:
         """Logs the distribution of the penalised scales, of the model and of its average."""
         scales = self.scales
-        row: dict[str, float] = {"epoch": run.epoch, "rate": float(self._rates(run).max())}
-        for name, gammas, betas in (
-            ("model", scales.gammas, scales.betas),
-            ("ema", scales.average_gammas, scales.average_betas),
-        ):
-            values = scales.sizes(gammas).cpu()
-            row |= {f"{name}/{key}": value for key, value in distribution(values).items()}
-            run.log.histogram(f"gamma/{name}", values)
-            if self.settings.beta > 0:
+        sizes = {"model": scales.sizes(scales.gammas).cpu(), "ema": scales.sizes(scales.average_gammas).cpu()}
+        row = self._distributions.add(run, float(self._rates(run).max()), sizes)
+        if self.settings.beta > 0:
+            for name, betas in (("model", scales.betas), ("ema", scales.average_betas)):
                 run.log.histogram(f"beta/{name}", scales.vector(betas)[scales.prunable])
-        for key, value in row.items():
-            if key != "epoch":
-                run.log.log(f"gamma/{key}", value)
-        self._rows.append(row)
         if run.is_main:
-            write_text(run.folder / "gamma.csv", as_csv(self._rows))
             write_text(run.folder / "gamma_layers.csv", as_csv(self._layers()))
         if run.epoch + 1 == run.epochs:
             shares = " and ".join(f"{row[f'ema/below_{limit:g}']:.1%} under {limit:g}" for limit in NEAR_ZERO)
@@ -123,11 +100,11 @@ class GammaPenalty(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of gamma.csv so far; rates are functions of where the training is."""
-        return {"rows": [dict(row) for row in self._rows]}
+        return self._distributions.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the rows."""
-        self._rows = [dict(row) for row in state["rows"]]
+        self._distributions.load_state_dict(state)
 
     def _rates(self, run: TrainingRun) -> Tensor:
         """s of each channel now, [channels]; zero where nothing can be pruned."""
@@ -144,10 +121,6 @@ class GammaPenalty(Hook):
 
     def _rise(self, run: TrainingRun) -> float:
         return rise(self.settings.ramp, run.iteration, run.schedule.batches)
-
-    def _unit_norms(self, gammas: Tensor) -> Tensor:
-        """For each channel the Euclidean norm of its unit's scales, [channels]; 0 outside of units."""
-        return self.scales.to_channels(torch.linalg.vector_norm(self.scales.of_members(gammas), dim=1), 0.0)
 
     def _add(self, run: TrainingRun, parameters: Sequence[Tensor], pull: Tensor) -> None:
         """Adds a pull [channels] to the gradients; a norm that takes no part in the loss has none and stays."""

@@ -101,9 +101,9 @@ class Scales:
         """A vector [channels] as [units, most members of a unit], zero in unused places."""
         return torch.cat([vector, vector.new_zeros(1)])[self.members]
 
-    def to_channels(self, of_units: Tensor, fill: float) -> Tensor:
-        """A value for each unit as a vector [channels]; `fill` where no unit is."""
-        vector = of_units.new_full((len(self.prunable) + 1,), fill)
+    def to_channels(self, of_units: Tensor) -> Tensor:
+        """A value for each unit as a vector [channels]; zero where no unit is."""
+        vector = of_units.new_zeros(len(self.prunable) + 1)
         vector[self.members] = of_units[:, None].expand(self.members.shape)
         return vector[:-1]
 

@@ -17,20 +17,12 @@ from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 
 
-def factors(settings: SparsifySettings, epochs: int) -> dict[int, float]:
-    """The epochs (from 0) at whose end the mask acts in a training of `epochs`, and its factor there.
+def acts_in(settings: SparsifySettings, epochs: int) -> range:
+    """The epochs (from 0) at whose end the mask acts in a training of `epochs`.
 
-    A soft factor rests after the last epoch: nothing follows in which a channel that is needed could grow again. With
-    `mask_anneal` it comes down from 1 in equal steps, and is `mask_factor` at the last soft mask.
+    A soft one rests after the last epoch: nothing follows in which a channel that is needed could grow again.
     """
-    stop = epochs if settings.mask_stop < 0 else min(settings.mask_stop, epochs)
-    hard = max(stop - settings.mask_hard, settings.mask_start)
-    end = hard if settings.mask_factor == 0 else min(hard, epochs - 1)
-    soft = range(settings.mask_start, end, settings.mask_period)
-    chosen = dict.fromkeys(soft, settings.mask_factor)
-    if settings.mask_anneal:
-        chosen = {e: 1 + (settings.mask_factor - 1) * (i + 1) / len(soft) for i, e in enumerate(soft)}
-    return chosen | dict.fromkeys(range(hard, stop), 0.0)
+    return range(settings.mask_start, epochs if settings.mask_factor == 0 else epochs - 1, settings.mask_period)
 
 
 class SoftMask(Hook):
@@ -58,10 +50,8 @@ class SoftMask(Hook):
             UserError: a name that is no norm of the detector, or no channel that may be masked.
         """
         self.scales = Scales.find(run, self.norms, "The soft mask")
-        if not factors(self.settings, run.epochs):
-            run.log.message(
-                f"The soft mask never acts: --mask-start and --mask-stop leave none of {run.epochs} epochs."
-            )
+        if not acts_in(self.settings, run.epochs):
+            run.log.message(f"The soft mask never acts: --mask-start leaves none of {run.epochs} epochs.")
 
     def may_stop(self, run: TrainingRun) -> bool:
         """The course of the sparsity runs over all epochs."""
@@ -69,15 +59,14 @@ class SoftMask(Hook):
 
     @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
-        """Acts, in the epochs that `factors` names."""
-        factor = factors(self.settings, run.epochs).get(run.epoch)
-        if factor is None:
+        """Acts, in the epochs that `acts_in` names."""
+        if run.epoch not in acts_in(self.settings, run.epochs):
             return
-        scales = self.scales
+        scales, factor = self.scales, self.settings.mask_factor
         gammas = scales.vector(scales.gammas).abs()
         threshold = self.settings.mask_alpha * float(gammas[scales.prunable].mean())
         weak_units = (scales.of_members(gammas).amax(dim=1) <= threshold) & scales.whole
-        weak = scales.to_channels(weak_units.float(), 0.0) > 0
+        weak = scales.to_channels(weak_units)
         for tensors in (scales.gammas, scales.betas, scales.average_gammas, scales.average_betas):
             torch._foreach_mul_(list(tensors), scales.split(torch.where(weak, factor, 1.0)))
         self._forget(run, scales.split(weak))

@@ -53,6 +53,7 @@ class Pattern(Protocol):
 
 PATTERNS: Registry[Callable[[str], Pattern | None]] = Registry("pruning pattern", "secateur.sparsity.patterns")
 """Form of the text (as error messages show it) -> function that reads it."""
+pattern = PATTERNS.register
 
 
 def parse_pattern(text: str) -> Pattern:

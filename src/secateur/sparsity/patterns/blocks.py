@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from secateur.errors import UserError
-from secateur.sparsity.patterns import PATTERNS, from_matrix, pooled, to_matrix
+from secateur.sparsity.patterns import from_matrix, pattern, pooled, to_matrix
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Blocks:
         return self.rows or weight.shape[0], self.columns or weight.shape[1]
 
 
-@PATTERNS.register("NxM")
+@pattern("NxM")
 def blocks(text: str) -> Blocks | None:
     """Reads "NxM", either of them a number or `channel`.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UserError
-from secateur.sparsity.patterns import PATTERNS, from_matrix, pooled, to_matrix
+from secateur.sparsity.patterns import from_matrix, pattern, pooled, to_matrix
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class KeptOfGroup:
         return from_matrix(mask.reshape(weight.shape[0], -1), weight)
 
 
-@PATTERNS.register("N:M")
+@pattern("N:M")
 def kept_of_group(text: str) -> KeptOfGroup | None:
     """Reads "N:M".
 

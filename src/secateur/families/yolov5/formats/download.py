@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from secateur.errors import UserError
 from secateur.files import atomic_write
+from secateur.terminal import bar
 
 _DOWNLOADS = "https://github.com"
 _API = "https://api.github.com"
@@ -95,10 +95,7 @@ def _receive(answer: Any, target: Path, name: str) -> str:
     """Writes an answer to a file and returns its SHA-256."""
     digest = hashlib.sha256()
     total = int(answer.headers.get("Content-Length") or 0) or None
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar as progress, target.open("wb") as file:
+    with bar("{task.description}", DownloadColumn(), TransferSpeedColumn()) as progress, target.open("wb") as file:
         task = progress.add_task(name, total=total)
         while chunk := answer.read(_CHUNK):
             file.write(chunk)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from secateur.silence import without_telemetry
+from secateur.terminal import without_telemetry
 
 SWITCH = "ORT_DISABLE_TELEMETRY"
 

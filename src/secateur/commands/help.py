@@ -1,0 +1,83 @@
+"""What the help of a command shows: with --help the options that most users need, with --help-all every one."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+import typing
+from typing import Annotated, Any
+
+from tyro.conf import Suppress, arg
+
+from secateur.ranges import ADVANCED
+from secateur.registry import with_names
+
+
+def shown(kind: type[Any], *, everything: bool) -> type[Any]:
+    """The dataclass of a command as its help shows it: the names of methods filled in, advanced options hidden.
+
+    It is for printing help; words are parsed into `kind` itself, which takes every option.
+    """
+    texts = field_texts(kind)
+    annotations: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"__annotations__": annotations, "__doc__": kind.__doc__, "__module__": __name__}
+    for entry, hint in _hinted(kind):
+        inner = _group(entry)
+        hidden = has(hint, Suppress) or (has(hint, ADVANCED) and not everything)
+        if inner is not None and not hidden:
+            hint = shown(type(inner), everything=everything)
+            hidden = not options_shown(hint)
+            inner = hint(**{field.name: getattr(inner, field.name) for field in dataclasses.fields(inner)})
+        elif text := help_of(hint, texts.get(entry.name, "")):
+            hint = Annotated[hint, arg(help=text)]
+        if inner is not None:
+            namespace[entry.name] = dataclasses.field(default_factory=functools.partial(dataclasses.replace, inner))
+        annotations[entry.name] = Annotated[hint, Suppress] if hidden else hint
+    return dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), namespace))
+
+
+def options_shown(kind: type[Any]) -> int:
+    """How many options a dataclass has in its help, those of its groups among them."""
+    groups = [_group(entry) for entry, hint in _hinted(kind) if not has(hint, Suppress)]
+    return sum(1 if group is None else options_shown(type(group)) for group in groups)
+
+
+def has(hint: Any, marker: Any) -> bool:
+    """Whether the hint of a field carries a marker."""
+    return any(extra is marker for extra in getattr(hint, "__metadata__", ()))
+
+
+def help_of(hint: Any, otherwise: str) -> str:
+    """The help of a field: that in its hint, or the string under it, with the names of methods filled in."""
+    own = [extra.help for extra in getattr(hint, "__metadata__", ()) if getattr(extra, "help", None)]
+    return with_names(own[-1] if own else otherwise)
+
+
+def field_texts(kind: type[Any]) -> dict[str, str]:
+    """The string under each field, of the class and those that it inherits from."""
+    found: dict[str, str] = {}
+    for ancestor in reversed(kind.__mro__[:-1]):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
+        except (OSError, TypeError):  # made by make_dataclass: its help is in the annotations
+            continue
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    return found
+
+
+def _hinted(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [(entry, hints[entry.name]) for entry in dataclasses.fields(kind)]
+
+
+def _group(entry: dataclasses.Field[Any]) -> Any:
+    """The options of a group, with their defaults; None for a field that is an option itself."""
+    factory = entry.default_factory
+    default = entry.default if factory is dataclasses.MISSING else factory()
+    return default if dataclasses.is_dataclass(default) and not isinstance(default, type) else None
