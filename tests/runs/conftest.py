@@ -1,7 +1,7 @@
-"""Runs without plots and timings, with short cliff curves and searches: all take longer than the trainings.
+"""Runs without plots and timings, and with short searches: all take longer than the trainings.
 
-Plots are drawn in tests/report, latency is measured in tests/test_cli.py (`bench`), whole cliff curves and searches are
-tested in tests/pruning.
+Plots are drawn in tests/report, latency is measured in tests/test_cli.py (`bench`), whole searches are tested in
+tests/pruning.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from secateur.pruning.cliff import RUNGS, cliff
 from secateur.pruning.search import SearchResult, search
 from secateur.pruning.settings import SearchSettings
 
@@ -32,5 +31,4 @@ def _quick() -> Iterator[None]:
         patch.setattr("secateur.report.pictures.plots_available", lambda: False)
         patch.setattr("secateur.compression.latency.latencies", _no_latencies)
         patch.setattr("secateur.compression.search.search", _short_search)
-        patch.setitem(cliff.__kwdefaults__, "budgets", RUNGS[3::4])
         yield
