@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from secateur.data.synthetic import generate
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.pruning.cliff import RUNGS, cliff
 from tiny_network import TINY
 from working_folder import REPOSITORY, STARTED_IN, entries
 
@@ -30,13 +33,25 @@ if "PYTHONPATH" in os.environ:
 @pytest.fixture(scope="session", autouse=True)
 def _repository_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fixtures for several tests work in a temporary folder, with caches that the tests share; nothing new is left."""
+    # What imports made stays to the end: no collection of garbage has to look through it again.
+    gc.collect()
+    gc.freeze()
     before = entries(REPOSITORY)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("session"))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(os, "fsync", lambda _: None)  # no file of a test has to outlive a power cut
         yield
     left = sorted(str(entry) for entry in entries(REPOSITORY) - before)
     assert not left, f"tests left files in the repository: {', '.join(left)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_cliffs() -> Iterator[None]:
+    """Cliff curves of whole commands have two rungs: each is cut and measured. tests/pruning has the whole ladder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateur.compression.channels.cliff", partial(cliff, budgets=RUNGS[3::4]))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from torchvision.models import resnet18, resnet50
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -170,7 +171,7 @@ def test_what_cannot_go_is_named() -> None:
 @pytest.mark.parametrize("options", [{}, {"rounds": 3}, {"norms": "reestimate"}], ids=str)
 def test_the_checkpoint_of_a_plain_module_is_pruned(options: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = lively(resnet18())
+    network = lively(ResNet(BasicBlock, [1, 1, 1, 1]))
     checkpoint = Checkpoint.of(network)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():

@@ -205,10 +205,10 @@ def test_info_reads_any_checkpoint(capsys: pytest.CaptureFixture[str], tiny_weig
 def test_prune_then_prune_again_export_and_bench(
     capsys: pytest.CaptureFixture[str], tiny_weights: Path, tiny_data: Path
 ) -> None:
-    main([*pruning(tiny_weights, tiny_data, "--flops", "0.6", "--criterion", "taylor"), "--json"])
+    main([*pruning(tiny_weights, tiny_data, "--flops", "0.6", "--criterion", "taylor"), "--rounds", "2", "--json"])
     first = json.loads(capsys.readouterr().out)
     assert first["model"]["gflops"] == pytest.approx(0.6 * first["table"][0]["model"]["gflops"], rel=0.1)
-    main([*pruning(Path(first["weights"]), tiny_data, "--percent", "0.2"), "--json"])
+    main([*pruning(Path(first["weights"]), tiny_data, "--percent", "0.2"), "--rounds", "2", "--json"])
     second = json.loads(capsys.readouterr().out)
     assert second["model"]["parameters"] < first["model"]["parameters"]
     main(["export", "--weights", second["weights"], "--img", "64", "--json"])

@@ -67,7 +67,8 @@ def test_all_but_the_last_convolutions_are_int8(detector, pictures, tmp_path: Pa
     assert open_predictor(small.path).metadata.precision == "int8"  # type: ignore[attr-defined]
 
 
-def test_layers_go_back_to_float_until_the_judge_is_content(detector, pictures, tmp_path: Path) -> None:
+def test_layers_go_back_to_float_until_the_judge_is_content(lively, tiny_cfg, pictures, tmp_path: Path) -> None:
+    detector = lively(tiny_cfg)  # every layer that goes back costs a compilation and an evaluation
     image = pictures[0][None].float() / 255
     expected = expected_of(detector, image)[0, :, 4:]
     asked: list[float] = []
@@ -84,7 +85,7 @@ def test_layers_go_back_to_float_until_the_judge_is_content(detector, pictures, 
     result = export(detector, tmp_path / "b_openvino_model", 64, settings, pictures=pictures, judge=judge)
     assert len(asked) > 2 and signal_stack() == before
     small, rest = convolutions(result.path)
-    assert rest > 3 and small > 0
+    assert rest > convolutions(tmp_path / "a_openvino_model")[1] and small > 0
     assert judge(open_predictor(result.path)) > plain
 
 

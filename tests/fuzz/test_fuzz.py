@@ -19,7 +19,7 @@ from secateur.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cases are forked, under limits that Linux keeps")
 
-CASES = 300
+CASES = 100
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from law_subjects import Subject, subject_named
+from law_subjects import Subject, enliven, subject_named
 from secateur.errors import UserError
+from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.topology import Topology
 from secateur.pruning.allocation import costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.depth import candidates
@@ -47,8 +50,18 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
+def fine() -> Subject:
+    """One whose budgets are met to a percent."""
     return subject_named("yolov5n")
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_cfg: Path) -> Subject:
+    """A third of the layers of that one: every round traces its network anew."""
+    torch.manual_seed(0)
+    detector = Detector(Topology.from_yaml(tiny_cfg))
+    enliven(detector)
+    return Subject(detector.eval(), trace(detector), 64)
 
 
 def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guards(round_to=1), **changes: Any) -> Any:  # noqa: B008
@@ -59,19 +72,19 @@ def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guar
 
 
 @pytest.mark.parametrize("cost", ["flops", "params"])
-def test_the_budget_is_met_after_so_many_rounds(subject: Subject, cost: str) -> None:
-    told = Told(subject)
-    before = copy.deepcopy(subject.detector.state_dict())
-    plan, order = course(subject, told, Budget(cost, 0.8), rounds="auto").plan()
+def test_the_budget_is_met_after_so_many_rounds(fine: Subject, cost: str) -> None:
+    told = Told(fine)
+    before = copy.deepcopy(fine.detector.state_dict())
+    plan, order = course(fine, told, Budget(cost, 0.8), rounds="auto").plan()
     share = plan.after.flops / plan.before.flops if cost == "flops" else plan.after.parameters / plan.before.parameters
     assert 0.79 <= share <= 0.8
     assert [number for number, _, _ in told.asked] == list(range(5))  # 0.95^5 is just under 0.8
     sizes = [units for _, units, _ in told.asked]
-    assert sizes[0] == subject.graph.units and sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
-    assert order.shape == (subject.graph.units,)
-    kept = plan.keep(subject.graph)
+    assert sizes[0] == fine.graph.units and sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
+    assert order.shape == (fine.graph.units,)
+    kept = plan.keep(fine.graph)
     assert order[~kept].mean() < order[kept].mean()
-    assert all(torch.equal(before[name], tensor) for name, tensor in subject.detector.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in fine.detector.state_dict().items())
 
 
 def test_a_stopped_course_goes_on_to_the_same_plan(subject: Subject) -> None:
@@ -85,12 +98,12 @@ def test_a_stopped_course_goes_on_to_the_same_plan(subject: Subject) -> None:
     assert [number for number, _, _ in told.asked] == [2, 3]
 
 
-def test_widths_are_rounded_at_the_end_alone(subject: Subject) -> None:
-    told = Told(subject)
-    plan, _ = course(subject, told, Budget("flops", 0.6), guards=Guards(round_to=4)).plan()
+def test_widths_are_rounded_at_the_end_alone(fine: Subject) -> None:
+    told = Told(fine)
+    plan, _ = course(fine, told, Budget("flops", 0.6), guards=Guards(round_to=4)).plan()
     assert all(len(layer.kept) % 4 == 0 or len(layer.kept) == layer.total for layer in plan.layers)
     assert any(units % 4 for _, units, _ in told.asked)
-    assert sum(p.numel() for p in carve(subject.detector, plan).parameters()) == plan.after.parameters
+    assert sum(p.numel() for p in carve(fine.detector, plan).parameters()) == plan.after.parameters
 
 
 def test_a_worthless_block_goes_and_a_dear_one_stays(subject: Subject) -> None:

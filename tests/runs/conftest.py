@@ -1,18 +1,28 @@
-"""Runs without pictures and without timings: both take longer than the trainings of these networks.
+"""Runs without plots and timings, and with short searches: all take longer than the trainings.
 
-Pictures are drawn in tests/report, latency is measured in tests/test_cli.py (`bench`).
+Plots are drawn in tests/report, latency is measured in tests/test_cli.py (`bench`), whole searches are tested in
+tests/pruning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from secateur.pruning.search import SearchResult, search
+from secateur.pruning.settings import SearchSettings
+
 
 def _no_latencies(checkpoints: Mapping[str, Any], *_: Any, **__: Any) -> dict[str, float]:
     return dict.fromkeys(checkpoints, 1.0)
+
+
+def _short_search(*words: Any, **options: Any) -> SearchResult:
+    short = (replace(word, candidates=8) if isinstance(word, SearchSettings) else word for word in words)
+    return search(*short, **options)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,4 +30,5 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secateur.report.pictures.plots_available", lambda: False)
         patch.setattr("secateur.compression.latency.latencies", _no_latencies)
+        patch.setattr("secateur.compression.search.search", _short_search)
         yield

@@ -19,6 +19,8 @@ from secateur.runs.recipes.recipe import available
 from secateur.runs.run import run_recipe
 from secateur.training.session import Session
 
+# Of rounds and of healing a few steps are enough here; test_run.py runs as many rounds as the default says.
+FEW = {"rounds": "3", "heal_steps": 6}
 NAMES = sorted(recipe.name for recipe in available())
 # Those with a method of their own; test_run.py kills `slimming` in many places.
 KILLED = ("eagleeye", "intel", "pruned-yolo", "slimming-conv", "two-of-four", "unstructured")
@@ -30,6 +32,7 @@ def options(recipe: str, weights: Path, data: Path, size: int = 64, **overrides:
     given: dict[str, Any] = {"epochs": epochs, "dense_epochs": 0, "amp": "off"} | overrides
     # The demo's own budget is out of reach for so narrow a network.
     given |= {"flops": "0.6"} if recipe == "demo" else {}
+    given |= FEW if recipe in {"quick", "quick-int8", "best"} else {}
     return RunOptions(
         data=str(data), weights=str(weights), recipe=recipe, image_size=size, batch_size=8, workers=0, overrides=given
     )

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,22 +147,31 @@ def test_killed_inside_a_training_it_ends_with_the_same_weights(
     assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
 
 
-def test_two_equal_commands_at_once(tiny_weights: Path, tiny_data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "secateur", "run", "--weights", str(tiny_weights), "--data", str(tiny_data)]
+def test_two_equal_commands_at_once(
+    tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from secateur.cli import main
+
+    words = ["run", "--weights", str(tiny_weights), "--data", str(tiny_data)]
     recipe = tmp_path / "short.yaml"
-    recipe.write_text("stages: [{prune: {}}]")
-    command += ["--img", "64", "--batch", "8", "--workers", "0", "--flops", "0.6", "--recipe", str(recipe)]
-    command += ["--project", str(tmp_path / "runs")]
+    recipe.write_text("stages: [{prune: {rounds: 4, cliff: false}}]")
+    words += ["--img", "64", "--batch", "8", "--workers", "0", "--flops", "0.6", "--recipe", str(recipe)]
+    words += ["--project", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "secateur", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "runs" / "exp" / "progress.json").exists():
         assert first.poll() is None, first.communicate()[1]
-    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        time.sleep(0.05)
+    with pytest.raises(SystemExit) as second:  # this process; the first is at work until long after it
+        main(words)
+    assert first.poll() is None, "the first had ended before the second began"
     first.communicate()
     assert first.returncode == 0
-    assert second.returncode == 2
-    assert second.stderr.count("error: ") == 1
-    assert "Another process is at work on" in second.stderr
+    assert second.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("error: ") == 1
+    assert "Another process is at work on" in told
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["exp"]
     assert len(json.loads((tmp_path / "runs" / "exp" / "summary.json").read_text())["table"]) == 3
 
