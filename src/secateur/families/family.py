@@ -10,15 +10,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from secateur.distillation.imitate import Imitate
-from secateur.distillation.methods import METHODS
-from secateur.distillation.pairing import check_pair, fed_channels
-from secateur.distillation.settings import DistillSettings, HealSettings
 from secateur.errors import UserError, shown
 from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
+from secateur.families.teaching import Teaching
 from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
 from secateur.registry import PLUGINS, Registry
@@ -47,7 +44,7 @@ class NoHyp:
     """No hyper-parameters beyond those of every training."""
 
 
-class Family:
+class Family(Teaching):
     """One kind of networks. A subclass answers the verbs that it knows; `knows` tells which these are.
 
     A verb that a family does not answer raises a `UserError` that names the family and the verb, and the checks of
@@ -59,7 +56,6 @@ class Family:
         architecture: the plain data that builds a network of the family.
         hyp: frozen dataclass of the hyper-parameters that the family's loss and head read, with their defaults; it
             checks their ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
-        imitated: the method of `--distill` by which healing imitates answers.
         opens: files of other programs that `recognises` reads, in words: "YOLOX detectors"; "" for none.
         fallback: it reads the files that no other family recognises, for its sentences say best what they are.
     """
@@ -68,7 +64,6 @@ class Family:
     title: ClassVar[str]
     architecture: ClassVar[type[Architecture]]
     hyp: ClassVar[type[Any]] = NoHyp
-    imitated: ClassVar[str] = "outputs"
     opens: ClassVar[str] = ""
     fallback: ClassVar[bool] = False
 
@@ -235,84 +230,6 @@ class Family:
             UserError: there are no images, or their labels are of classes that the network lacks.
         """
         raise self.lacks("evaluate")
-
-    # What a student learns from a teacher
-
-    def head(self, network: nn.Module) -> tuple[str, ...]:
-        """Names of the layers (convolutions, linear) that make the answers: what feeds them is compared too."""
-        return ()
-
-    def check_teacher(self, student: Checkpoint, teacher: Checkpoint, name: str = "") -> None:
-        """Refuses a teacher whose answers cannot be compared with the student's.
-
-        Args:
-            name: of the teacher, for the message.
-
-        Raises:
-            UserError: naming what differs.
-        """
-        check_pair(student, teacher, name)
-
-    def check_distillation(self, settings: DistillSettings) -> None:
-        """Looks up the names of the methods (`--distill`).
-
-        Raises:
-            UserError: one is unknown.
-        """
-        for name in settings.methods:
-            if name not in METHODS:
-                known = ", ".join(METHODS)
-                raise UserError(f"Unknown distillation {shown(name)} of the family '{self.kind}'; choose of {known}.")
-
-    def distillation(
-        self,
-        settings: DistillSettings,
-        network: nn.Module,
-        start: Checkpoint,
-        teacher: Checkpoint,
-        train: TrainSettings,
-    ) -> Imitate:
-        """A loss term, and the hook that it needs, with which a network imitates its teacher while it trains.
-
-        Args:
-            network: the very one that is trained, made from `start`.
-
-        Raises:
-            UserError: an unknown method, or a teacher that does not fit the student.
-        """
-        self.check_distillation(settings)
-        self.check_teacher(start, teacher, settings.teacher)
-        methods, whole = [METHODS[name](settings) for name in settings.methods], teacher.build()
-        heads, channels = (self.head(network), self.head(whole)), tuple[Tensor, ...]()
-        if any(method.features for method in methods):
-            if not heads[0]:
-                raise UserError(
-                    f"The family '{self.kind}' names no head, so --distill features has nothing to compare."
-                )
-            channels = fed_channels(network, whole, heads, start.plan, teacher.plan)
-        return Imitate(settings, network, whole, methods, heads=heads, channels=channels)
-
-    def imitation(
-        self, settings: HealSettings, network: nn.Module, start: Checkpoint, teacher: Checkpoint, train: TrainSettings
-    ) -> Imitate:
-        """How a network learns, without labels, to answer as its teacher does; its `compare` measures it on images.
-
-        The answers by the method `imitated` (by default every output tensor, standardised by channel), and what feeds
-        the head where the family names it.
-        """
-        known = settings.heal_features > 0 and self.features_fit(network, start, teacher)
-        methods = f"{self.imitated}+features" if known else self.imitated
-        chosen = DistillSettings(methods, distill_feature_weight=settings.heal_features)
-        return self.distillation(chosen, network, start, teacher, train)
-
-    def features_fit(self, network: nn.Module, start: Checkpoint, teacher: Checkpoint) -> bool:
-        """Whether the channels that feed the heads of student and teacher can be told apart one by one."""
-        whole = teacher.build()
-        heads = self.head(network), self.head(whole)
-        try:
-            return bool(heads[0]) and bool(fed_channels(network, whole, heads, start.plan, teacher.plan))
-        except UserError:
-            return False
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> Predictor:
         """What answers images with boxes: a copy of the network as it is now, on its device.
