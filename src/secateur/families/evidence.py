@@ -25,7 +25,7 @@ from secateur.training.optimization.precision import choose_precision, full_prec
 from secateur.training.settings import TrainSettings
 
 OR_IMAGES = ", or give --images and no --data"
-"""What else to do where no image of a data set has an object."""
+"""What the user can do instead where no image of a data set has an object."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class FamilyEvidence:
         return family_of(self.whole)
 
     def example(self) -> tuple[Any, ...]:
-        """None: the network tells its own."""
+        """(): the network names its own, or takes one image."""
         return ()
 
     def scored(
@@ -133,7 +133,7 @@ class FamilyEvidence:
         context = self.context
         split = self.family.split(context.require_pictures("This step"), "train", objects=False)
         chosen = np.random.default_rng((context.seed, draw)).permutation(len(split))[:limit]
-        # A network that tells no strides sees square images: its maps may not fit together at other sides.
+        # A network without strides gets square images: its maps may not fit together at other sides.
         strides = self.whole.strides if isinstance(self.whole, WithStrides) else ()
         reading = self._reading(context.batch_size, rect=True, stride=int(max(strides, default=context.image_size)))
         for batch in split.select(np.sort(chosen).tolist()).ordered(reading):
