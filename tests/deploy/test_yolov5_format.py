@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from secateur.detector.formats import stock_writer
 from torch import Tensor, nn
 
 from law_subjects import NARROW, Subject, subject_named
@@ -21,6 +20,8 @@ from secateur.deploy.exporting import exported
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.architecture import topology_of
+from secateur.families.yolov5.formats import stock_writer
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint
@@ -182,4 +183,4 @@ def test_anchors_that_were_never_computed_are_told_once(tmp_path: Path, caplog: 
     exported(Checkpoint.of(Detector(narrow)), tmp_path / "fresh", 64, ExportSettings(format="yolov5"))
     assert caplog.text.count("The anchors are neutral: the model file asks for computed ones") == 1
     # The file holds these anchors as numbers, as YOLOv5's own do.
-    assert not load_checkpoint(tmp_path / "fresh.pt").topology.anchors_pending
+    assert not topology_of(load_checkpoint(tmp_path / "fresh.pt")).anchors_pending
