@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import secateur
 from export_formats import FORMATS
 from secateur.deploy import check
 from secateur.deploy.exporters import EXPORTERS, export
@@ -304,3 +306,10 @@ def test_a_file_whose_outputs_are_others_is_refused(family: str, tmp_path: Path)
     onnx.save(model, str(tmp_path / "toy.onnx"))
     with pytest.raises(UserError, match=r"not the export that its metadata describes \(decoded output, 1 classes\)"):
         open_predictor(tmp_path / "toy.onnx")
+
+
+def test_exporting_and_timing_know_no_family() -> None:
+    source = Path(secateur.__file__).parent
+    for file in [*(source / "deploy").rglob("*.py"), *(source / "compression" / "speed").rglob("*.py")]:
+        found = re.findall(r"anchor|objectness|families\.yolov5", file.read_text(), re.IGNORECASE)
+        assert not found, f"{file} says {found}"

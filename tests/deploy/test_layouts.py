@@ -263,3 +263,18 @@ def test_every_command_refuses_alike(
     with pytest.raises(SystemExit) as caught:
         main([command, *words[command]])
     assert caught.value.code == 2 and "the layout of YOLOv8 and later" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["decoded", "raw"])
+def test_files_of_the_first_versions_name_no_family(output: str, detector: Detector, tmp_path: Path) -> None:
+    import onnx
+
+    file = export(detector, tmp_path / "x.onnx", 64, ExportSettings(output=output)).path
+    model = onnx.load(str(file))
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told.pop("family") == "yolov5"
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, str(file))
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(answered(open_predictor(file), images), expected_of(detector, images), rtol=0, atol=1e-2)

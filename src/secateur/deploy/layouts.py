@@ -64,7 +64,7 @@ def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> 
 
 def opens() -> str:
     """Which files are read, for sentences."""
-    return " and ".join(["Secateur opens its own exports", *(f.opens for f in FAMILIES.values() if f.opens)])
+    return ", and ".join(["Secateur opens its own exports", *(f.opens for f in FAMILIES.values() if f.opens)])
 
 
 def sides(shape: Sequence[int | None]) -> str:
