@@ -13,6 +13,7 @@ import torch
 from killing import Killed, killed_after
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
+from secateur.families.yolov5.architecture import topology_of
 from secateur.networks.checkpoint import Stage, save_checkpoint
 from secateur.runs.options import RunOptions
 from secateur.runs.progress import Progress
@@ -75,7 +76,7 @@ def test_the_control_is_one_more_row_and_the_result_is_still_the_pruned_detector
     assert [stage.verb for stage in narrow.history] == ["control"]
     assert narrow.history[0].settings["epochs"] == 3
     assert narrow.plan is None
-    assert set(narrow.topology.widths) == {width for _, width in summary["control"]["widths"]}
+    assert set(topology_of(narrow).widths) == {width for _, width in summary["control"]["widths"]}
     noted = json.loads((folder / "progress.json").read_text())["steps"]["control"]["notes"]
     assert noted == {"control": json.loads(json.dumps(summary["control"]))}
 
