@@ -1,44 +1,13 @@
 """Secateur makes trained YOLO detectors smaller and faster and keeps their accuracy."""
 
+# The names are those of the API, which is imported when it is first used.
+# ruff: noqa: F403, F405
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur.api import (
-        Evidence,
-        allocate,
-        cut,
-        evaluate,
-        export,
-        finetune,
-        heal,
-        latency,
-        list_costs,
-        list_criteria,
-        list_distillations,
-        list_families,
-        list_formats,
-        list_layer_scores,
-        list_operators,
-        list_patterns,
-        list_recipes,
-        list_schedules,
-        list_steps,
-        list_weight_criteria,
-        list_weight_schedules,
-        load,
-        mask,
-        predict,
-        prune,
-        remove,
-        repair,
-        save,
-        score,
-        shorten,
-        trace,
-        zero,
-    )
+    from secateur.api import *
 
 __all__ = [
     "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "list_costs",

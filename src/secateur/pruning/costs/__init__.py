@@ -1,4 +1,4 @@
-"""What a budget limits: one file a cost; every file here is found by itself.
+"""What a budget limits: one class a cost; every file here is found by itself.
 
 A new cost is one file here, or one of the user's, with a function under the decorator `cost` that says what any choice
 of the units of a graph costs. Its name is also the option (`--name`) and the key in a recipe.
