@@ -27,6 +27,7 @@ from secateur.detector.topology import Topology
 from secateur.evaluation.predictor import TorchPredictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.report.figures import plots_available
 from tiny_network import TINY
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -68,6 +69,7 @@ def test_train_val_predict_prune_heal_finetune(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "PIECE", 2)
+    monkeypatch.setattr("secateur.report.pictures.plots_available", plots_available)
     images = tiny_data.parent / "images"
     data = ("--data", tiny_data, "--workers", "0")
     run(capsys, "train", "--cfg", cfg_of(1, tmp_path), *data, "--epochs", "1", "--batch-size", "8")
@@ -77,6 +79,7 @@ def test_train_val_predict_prune_heal_finetune(
     assert checkpoint.tensors["model.0.conv.weight"].shape[1] == 1
     batch = cv2.imread("runs/train/exp/train_batch.png")
     assert batch is not None and (np.ptp(batch, axis=2) == 0).mean() > 0.3, "images are drawn in a scale of colours"
+    assert Path("runs/train/exp/labels.png").is_file() and Path("runs/train/exp/results.png").is_file()
     table = run(capsys, "val", "--weights", trained, *data)["metrics"]
     assert 0 <= table["mAP50"] <= 1
     found = run(capsys, "predict", "--weights", trained, images / "val", "--conf", "0.001")
