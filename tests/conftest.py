@@ -47,9 +47,14 @@ def _repository_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _short_cliffs() -> Iterator[None]:
-    """Cliff curves of whole commands have two rungs: each is cut and measured. tests/pruning has the whole ladder."""
+def _bare_commands() -> Iterator[None]:
+    """Whole commands draw nothing, and their cliff curves have two rungs: both take longer than the rest of them.
+
+    Plots are drawn in tests/report and, by the commands themselves, in tests/test_cli_grey.py; tests/pruning has the
+    whole ladder.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateur.report.pictures.plots_available", lambda: False)
         patch.setattr("secateur.compression.channels.cliff", partial(cliff, budgets=RUNGS[3::4]))
         yield
 

@@ -18,7 +18,6 @@ from secateur.networks.checkpoint import Checkpoint
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples write into the current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("secateur.report.pictures.plots_available", lambda: False)
 
 
 def test_every_word_is_documented_with_a_runnable_example() -> None:

@@ -28,6 +28,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.report.figures import plots_available
 from tiny_network import TINY
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -69,6 +70,7 @@ def test_train_val_predict_prune_heal_finetune(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "PIECE", 2)
+    monkeypatch.setattr("secateur.report.pictures.plots_available", plots_available)
     images = tiny_data.parent / "images"
     data = ("--data", tiny_data, "--workers", "0")
     run(capsys, "train", "--cfg", cfg_of(1, tmp_path), *data, "--epochs", "1", "--batch-size", "8")
@@ -78,6 +80,7 @@ def test_train_val_predict_prune_heal_finetune(
     assert checkpoint.tensors["model.0.conv.weight"].shape[1] == 1
     batch = cv2.imread("runs/train/exp/train_batch.png")
     assert batch is not None and (np.ptp(batch, axis=2) == 0).mean() > 0.3, "images are drawn in a scale of colours"
+    assert Path("runs/train/exp/labels.png").is_file() and Path("runs/train/exp/results.png").is_file()
     table = run(capsys, "val", "--weights", trained, *data)["metrics"]
     assert 0 <= table["mAP50"] <= 1
     found = run(capsys, "predict", "--weights", trained, images / "val", "--conf", "0.001")

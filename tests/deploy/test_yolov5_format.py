@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from law_subjects import NARROW, Subject, subject_named
+from law_subjects import NARROW, Subject, detector_named, subject_named
 from secateur.deploy.exporters import export
 from secateur.deploy.exporting import exported
 from secateur.deploy.settings import ExportSettings
@@ -102,6 +103,7 @@ def written(detector: Any, folder: Path) -> Path:
     return export(detector, folder / "best.pt", 64, SETTINGS).path
 
 
+@cache
 def subjects() -> dict[str, Any]:
     """Dense, cut, cut twice, and without bottlenecks."""
     subject = subject_named("yolov5n")
@@ -138,9 +140,10 @@ def test_a_program_with_stocks_classes_gets_the_same_outputs(which: str, double:
 
 @pytest.mark.parametrize("name", list(NARROW))
 def test_our_reader_reads_it_back(name: str, tmp_path: Path) -> None:
-    detector = subject_named(name).detector.eval()
+    detector = detector_named(name)
     back = load_checkpoint(written(detector, tmp_path)).build().eval()
-    images = subject_named(name).images(1)
+    side = 2 * int(max(detector.strides))
+    images = torch.rand(1, detector.architecture.channels, side, side)
     with torch.no_grad():
         torch.testing.assert_close(back.predict(images), detector.predict(images), rtol=0, atol=1e-6)
     assert back.names == detector.names

@@ -119,7 +119,8 @@ def sizes_csv(epochs: int) -> str:
     return as_csv(rows)
 
 
-def test_a_sparse_training_leaves_pictures_of_what_it_shrank(tmp_path) -> None:
+def test_a_sparse_training_leaves_pictures_of_what_it_shrank(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("secateur.report.pictures.plots_available", plots_available)
     (tmp_path / "gamma.csv").write_text(sizes_csv(3))
     (tmp_path / "filters.csv").write_text(sizes_csv(1))
     draw_results(tmp_path)

@@ -1,7 +1,6 @@
-"""Runs without plots and timings, and with short searches: all take longer than the trainings.
+"""Runs without timings and with short searches: both take longer than the trainings of these networks.
 
-Plots are drawn in tests/report, latency is measured in tests/test_cli.py (`bench`), whole searches are tested in
-tests/pruning.
+Latency is measured in tests/test_cli.py (`bench`), whole searches are tested in tests/pruning.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ def _short_search(*words: Any, **options: Any) -> SearchResult:
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateur.report.pictures.plots_available", lambda: False)
         patch.setattr("secateur.compression.latency.latencies", _no_latencies)
         patch.setattr("secateur.compression.search.search", _short_search)
         yield
