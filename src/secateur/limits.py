@@ -4,10 +4,6 @@ from __future__ import annotations
 
 MAX_CLASSES = 100_000
 """Classes of a detector or a data set: five times those of ImageNet-21k, the largest set that people label."""
-MAX_ANCHORS = 100
-"""Anchors of a level; published detectors have 2 to 4, a search for good ones tries up to 15."""
-MAX_PIXELS = 1_000_000
-"""Side of an anchor in pixels; pictures of that side do not exist."""
 MAX_LEVELS = 32
 """Levels of a head; published detectors have 2 to 5."""
 MAX_BLOCKS = 5_000

@@ -28,7 +28,7 @@ from secateur.steps.step import STEPS
 from secateur.steps.train import TrainingStep
 from secateur.training.distributed import once, rank_and_world
 from secateur.training.loop import FitResult
-from secateur.training.settings import under_present_names
+from secateur.training.settings import flat, under_present_names
 from secateur.training.state import STATE_FILE, Subject, has_state, read_state
 
 LOG = logging.getLogger("secateur")
@@ -152,6 +152,7 @@ def _new_folder(step: TrainingStep, data_file: str, start: Checkpoint, place: Pl
     def make() -> str:
         settings = dataclasses.asdict(step)
         settings["train"].pop("hyp")
+        settings["train"] = flat(settings["train"])
         with place.new(step.verb) as folder:
             save_checkpoint(start, folder / START)
             write_json(folder / OPTIONS, {"command": step.verb, "options": {"data": data_file, **settings}})

@@ -126,7 +126,7 @@ class YOLOv5Family(Family):
         """AutoAnchor, where the training has labels; anchors that a model file leaves to be computed, always."""
         assert isinstance(network, Detector)
         pending = network.topology.anchors_pending
-        if isinstance(split, DetectionSplit) and (settings.autoanchor or pending):
+        if isinstance(split, DetectionSplit) and (settings.own.autoanchor or pending):
             ratio = settings.hyp.read(YOLOv5Hyp).anchor_t
             return [str(fit_anchors_(network, split.index, settings.image_size, ratio, settings.seed))]
         return [NEUTRAL_ANCHORS] if pending else []

@@ -14,19 +14,21 @@ from secateur.families.yolov5.activations import canonical_activation
 from secateur.families.yolov5.blocks import BLOCKS, BlockKind
 from secateur.files import usable_path
 from secateur.limits import (
-    MAX_ANCHORS,
     MAX_ARGUMENT,
     MAX_ARGUMENTS,
     MAX_BLOCKS,
     MAX_CLASSES,
     MAX_LEVELS,
     MAX_LINKS,
-    MAX_PIXELS,
     MAX_REPEATS,
 )
 from secateur.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
+MAX_ANCHORS = 100
+"""Anchors of a level; published detectors have 2 to 4, a search for good ones tries up to 15."""
+MAX_PIXELS = 1_000_000
+"""Side of an anchor in pixels; images of that side do not exist."""
 NEUTRAL_ANCHORS = (
     "The anchors are neutral: the model file asks for computed ones (anchors: a number), and no training on labelled "
     "images has computed them yet. Boxes will be poor until one has."

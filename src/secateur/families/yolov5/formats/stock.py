@@ -17,8 +17,8 @@ from secateur.families.yolov5.formats.agreement import record_at, refuse_other_a
 from secateur.families.yolov5.formats.forks import fork_kind, recognise, stock_rows
 from secateur.families.yolov5.formats.state_dict import find_state
 from secateur.families.yolov5.model import Detector
-from secateur.families.yolov5.topology import Block, Topology, parse_topology, refuse_impossible
-from secateur.limits import MAX_ANCHORS, MAX_LEVELS
+from secateur.families.yolov5.topology import MAX_ANCHORS, Block, Topology, parse_topology, refuse_impossible
+from secateur.limits import MAX_LEVELS
 from secateur.networks.formats.archive import refuse_expanded
 from secateur.networks.formats.pickled import read_records
 from secateur.networks.formats.records import EXPECTED, Record, plain, refuse_endless, refuse_repetition, tensors_of
