@@ -232,6 +232,17 @@ def train_checkpoint(
     return result
 
 
+def known_epochs(checkpoint: Checkpoint) -> int | None:
+    """Epochs that a network was trained for, as its history or its training notes say; None where they do not."""
+    stages = [stage.settings.get("epochs") for stage in checkpoint.history]
+    epochs = [value for value in stages if isinstance(value, int)]
+    if epochs:
+        return sum(epochs)
+    notes = checkpoint.training
+    known = notes.get("settings", notes).get("epochs")
+    return known if isinstance(known, int) and known > 0 else None
+
+
 def evaluator(family: Family, split: Split, settings: ValSettings) -> Callable[[nn.Module], Any] | None:
     """A function that measures networks on a split; None where the family cannot, so that the last epoch counts."""
     return (lambda network: family.evaluate(network, split, settings)) if family.knows("evaluate") else None

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.measuring import split_index, usable_size
+from secateur.compression.training import known_epochs
 from secateur.data.config import load_data_config
 from secateur.data.index import content_signature
 from secateur.errors import UserError
 from secateur.families.context import Context
-from secateur.families.yolov5.control import known_epochs
 from secateur.files import write_json
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint

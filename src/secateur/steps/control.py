@@ -44,31 +44,33 @@ class Control(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Data, hyper-parameters, and a network whose widths can be scaled."""
-        from secateur.families.yolov5.control import check_narrowing
+        from secateur.families.family import family_of
 
+        family = family_of(checkpoint)
+        family.require("narrow", "made narrow as a control")
+        family.check_narrow(checkpoint)
         context.require_data("A control")
         self.settings()
-        check_narrowing(checkpoint)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Checkpoint:
         """One row, beside those of the run's detector, which is given back as it was."""
         from secateur.compression.training import train_checkpoint
+        from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint
-        from secateur.families.yolov5.control import Narrowing, narrow_start, narrow_widths
 
         folder, dense = context.place(self.verb), context.dense or checkpoint
+        family = family_of(dense)
         found = context.memory.step(
-            f"control-widths{context.mark}", lambda: narrow_widths(dense, checkpoint, context.image_size).to_dict()
+            f"control-widths{context.mark}", lambda: family.narrowing(dense, checkpoint, context.image_size)
         )
-        narrowing = Narrowing.from_dict(found)
 
         def train() -> dict[str, object]:
-            start = narrow_start(dense, context.start or dense, narrowing, self.train.seed)
+            start = family.narrow(dense, context.start or dense, found, self.train.seed)
             result = train_checkpoint(start, context, self.settings(), folder, verb=self.verb)
             return {"best_epoch": result.best_epoch, "epochs": result.epochs, "metrics": result.metrics}
 
         context.memory.step(f"control-training{context.mark}", train)
         best = folder / "weights" / "best.safetensors"
-        title = f"{context.title or self.title}{narrowing.note()}"
+        title = f"{context.title or self.title}{found.get('note', '')}"
         context.rows.add(context, f"control{context.mark}", title, lambda: load_checkpoint(best), beside=True)
         return checkpoint

@@ -32,7 +32,7 @@ class OwnOptions(Protocol):
         """Options that an earlier version saved, under the names that they have now."""
 
 
-Kind = TypeVar("Kind", bound=type[OwnOptions])
+Kind = TypeVar("Kind", bound=type[Any])
 _DECLARED: dict[str, type[OwnOptions]] = {}
 
 

@@ -19,6 +19,7 @@ from secateur.families.reading import Split
 from secateur.families.summary import Row
 from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.control import Narrowing, check_narrowing, narrow_start, narrow_widths
 from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.families.yolov5.distillation.imitate import ImitateHead, check_heads, head_layers
 from secateur.families.yolov5.formats.download import fetch, is_official
@@ -159,6 +160,19 @@ class YOLOv5Family(Family):
         hyp = train.hyp.read(YOLOv5Hyp)
         plans = {"plan": start.plan, "teacher_plan": teacher.plan}
         return ImitateHead(settings, network, teacher.build(), hyp, train.image_size, name=settings.teacher, **plans)
+
+    def check_narrow(self, dense: Checkpoint) -> None:
+        """Blocks that can be made narrower."""
+        check_narrowing(dense)
+
+    def narrowing(self, dense: Checkpoint, final: Checkpoint, image_size: int) -> dict[str, Any]:
+        """One multiplier of all widths, as `width_multiple`."""
+        found = narrow_widths(dense, final, image_size)
+        return found.to_dict() | {"note": found.note()}
+
+    def narrow(self, dense: Checkpoint, start: Checkpoint, narrowing: Mapping[str, Any], seed: int) -> Checkpoint:
+        """The topology with these widths."""
+        return narrow_start(dense, start, Narrowing.from_dict(narrowing), seed)
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""
