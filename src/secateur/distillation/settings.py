@@ -18,7 +18,8 @@ class DistillSettings:
     """
 
     distill: str = ""
-    """What is imitated: bce, l2, kl, softmax (outputs), features, or several joined by + (bce+features)."""
+    """What is imitated: bce, l2, kl, softmax (outputs), features, or several joined by + (bce+features); networks of
+    another family than YOLOv5's: outputs, features."""
     teacher: str = ""
     """Checkpoint of the teacher (default: the dense detector that the student was cut from)."""
     distill_weight: Annotated[float, FACTOR] = 1.0
