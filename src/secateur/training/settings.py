@@ -95,7 +95,7 @@ class TrainSettings:
             raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, for the checkpoint; the options of families stand among the others."""
+        """Plain JSON data, for the checkpoint; with the options of families among the others."""
         return flat(asdict(self)) | {"freeze": list(self.freeze), "hyp": self.hyp.to_dict()}
 
 
