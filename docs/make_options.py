@@ -90,7 +90,16 @@ def _groups(kind: type[Any]) -> Iterator[Group]:
         inner = _default(entry)
         if dataclasses.is_dataclass(inner) and not _marked(kind, entry.name, tyro.conf.Suppress):
             title, text = _heading(type(inner))
-            yield Group(title, text, tuple(_options(type(inner))))
+            yield Group(title, text, tuple(_options_of_group(type(inner))))
+
+
+def _options_of_group(kind: type[Any]) -> Iterator[Option]:
+    """The options of a group, and of the groups in it."""
+    yield from _options(kind)
+    for entry in dataclasses.fields(kind):
+        inner = _default(entry)
+        if dataclasses.is_dataclass(inner) and not _marked(kind, entry.name, tyro.conf.Suppress):
+            yield from _options_of_group(type(inner))
 
 
 def _options(kind: type[Any], *, hidden: bool = False) -> Iterator[Option]:
@@ -237,9 +246,9 @@ def _as_setting(words: str) -> str:
 
 def _other_names() -> str:
     """The flags of YOLOv5 and of pruning systems, from the tables that the command line reads."""
-    from secateur.words import ANSWERS, GONE, OF_COMMAND, RENAMED, SPELT_OUT, SPELT_OUT_IN
+    from secateur.words import ANSWERS, GONE, OF_COMMAND, SPELT_OUT, SPELT_OUT_IN, renamed
 
-    rows = [f"| `{there}` | `{here}` |" for there, here in RENAMED.items()]
+    rows = [f"| `{there}` | `{here}` |" for there, here in renamed().items()]
     rows += [f"| `{there}` | `{' '.join(here)}` |" for there, here in SPELT_OUT.items()]
     rows += [f"| `{there}` | {_cell(text)} |" for there, text in ANSWERS.items()]
     rows += [f"| `{there}` (removed) | {_cell(text)} |" for there, text in GONE.items()]

@@ -8,6 +8,7 @@ from pathlib import Path
 from secateur.errors import UserError
 from secateur.sizes import read_size, square_as_one
 from secateur.sparsity.settings import REMOVED
+from secateur.training.own_options import declared
 
 # Flags that are another name for an option of ours; those that stand in the help as aliases are not repeated here.
 RENAMED: Mapping[str, str] = {
@@ -25,7 +26,6 @@ RENAMED: Mapping[str, str] = {
     "--dist-loss": "--distill",
     "--temperature": "--distill-temperature",
     "--teacher-weights": "--teacher",
-    "--noautoanchor": "--no-autoanchor",
     "--include": "--format",
 }
 # Flags that switch on what here is said with a value.
@@ -97,6 +97,11 @@ FILES = frozenset({"predict", "detect", "bench", "info"})
 AUTOMATIC = frozenset({"predict", "detect", "val"})
 
 
+def renamed() -> dict[str, str]:
+    """`RENAMED`, and the flags that families have other names for."""
+    return {**RENAMED, **{flag: ours for kind in declared() for flag, ours in kind.flags.items()}}
+
+
 def understood(command: str, arguments: Sequence[str]) -> list[str]:
     """The words under our names; a bare --resume is completed.
 
@@ -122,7 +127,7 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
         answer = OF_COMMAND.get(command, {}).get(flag) or ANSWERS.get(flag)
         if answer is not None:
             raise UserError(f"secateur {command} has no {flag}: {answer}.")
-        words.append(RENAMED.get(flag, flag) + equals + value)
+        words.append(renamed().get(flag, flag) + equals + value)
         following = arguments[position + 1] if position + 1 < len(arguments) else "--"
         if flag == "--resume" and not equals and following.startswith("--"):
             words.append("latest")

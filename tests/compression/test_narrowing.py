@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from law_subjects import NARROW, detector_named
+from secateur.compression.training import known_epochs
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.families.yolov5.architecture import topology_of
@@ -17,7 +18,6 @@ from secateur.families.yolov5.control import (
     TOLERANCE,
     Narrowing,
     check_narrowing,
-    known_epochs,
     narrow_start,
     narrow_widths,
 )

@@ -224,6 +224,7 @@ def _run(folder: Path, detector: Detector) -> None:
     """What a training keeps, to go on from it."""
     step = dataclasses.asdict(Train())
     step["train"].pop("hyp")
+    step["train"].pop("own")
     write_json(folder / "options.json", {"command": "train", "options": {"data": "data.yaml", **step}})
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.1, momentum=0.9)
     tensors = {"model": detector.state_dict(), "optimizer": optimizer.state_dict(), "generators": [random_state()]}

@@ -20,6 +20,7 @@ from secateur.errors import UserError
 from secateur.evaluation.metrics import Metrics
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
+from secateur.families.yolov5.train_options import YOLOv5TrainOptions
 from secateur.training.batchnorm import CrossProcessBatchNorm2d
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
@@ -176,9 +177,9 @@ def test_states_with_an_option_under_its_old_name_go_on(tmp_path: Path, kept: bo
     state = read_state(tmp_path)
     del state["settings"]["autoanchor"], state["settings"]["wait_minutes"]
     write_state(tmp_path, state | {"settings": state["settings"] | {"noautoanchor": kept}})
-    settings = replace(SETTINGS, autoanchor=not kept)
+    settings = replace(SETTINGS, own=YOLOv5TrainOptions(not kept))
     with pytest.raises(UserError, match=f"option autoanchor was {not kept} and is {kept} now"):
-        wrong = replace(settings, autoanchor=kept)
+        wrong = replace(settings, own=YOLOv5TrainOptions(kept))
         fit(toy_detector(), ToyBatches(), wrong, folder=tmp_path, hooks=[Die(None)], resume=True)
     assert fit(toy_detector(), ToyBatches(), settings, folder=tmp_path, hooks=[Die(None)], resume=True).epochs == 3
 

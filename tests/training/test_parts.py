@@ -26,6 +26,7 @@ from secateur.families.yolov5.architecture import topology_of
 from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
+from secateur.families.yolov5.train_options import YOLOv5TrainOptions
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
@@ -87,7 +88,7 @@ def test_exponents_without_a_dot_are_numbers_and_missing_files_are_named(tmp_pat
     [
         {"epochs": 0},
         {"batch_size": 0},
-        {"image_size": 16},
+        {"image_size": -16},
         {"optimizer": "Lion"},
         {"amp": "fp8"},
         {"label_smoothing": 1.0},
@@ -204,7 +205,7 @@ def test_a_number_of_anchors_means_computed_ones(name: str, check: bool, tmp_pat
     index = index_of(sizes)
     reached = best_possible_recall(box_sizes(index, 320), np.array(topology.anchors).reshape(-1, 2), 4.0)
     assert reached == 1
-    settings = replace(SETTINGS, epochs=1, batch_size=4, image_size=320, autoanchor=check)
+    settings = replace(SETTINGS, epochs=1, batch_size=4, image_size=320, own=YOLOv5TrainOptions(check))
     result = fit(detector, ToyBatches(count=1), settings, folder=tmp_path, split=DetectionSplit(index))
     anchors = detector.head.anchors
     assert not torch.equal(anchors, neutral) and anchors.shape == neutral.shape

@@ -53,6 +53,7 @@ from secateur.prediction.settings import BoxSettings
 from secateur.ranges import BATCH, ROUNDS, Between
 from secateur.sparsity.settings import WeightSettings
 from secateur.training.hyp import Hyp
+from secateur.training.own_options import all_own_options
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -88,10 +89,13 @@ def finetune(
     'finetune'
     """
     size = size_of(finetune, options.pop("image_size", 0), square=True)
-    training, weights, distill = settings_of(finetune, options, TrainSettings, WeightSettings, DistillSettings)
+    kinds = (TrainSettings, all_own_options(), WeightSettings, DistillSettings)
+    training, own, weights, distill = settings_of(finetune, options, *kinds)
     start = detector_of(finetune, checkpoint)
     size = usable_size(start, size)
-    settings = dataclasses.replace(training, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size)
+    settings = dataclasses.replace(
+        training, own=own, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size
+    )
     dense = None if teacher is None else detector_of(finetune, teacher)
     methods = Methods(weights=weights, distill=distill)
     methods.check(settings, family_of(start))

@@ -176,7 +176,6 @@ def train_settings(settings: HealSettings, context: Context, images: int) -> Tra
         patience=PATIENCE,
         seed=context.seed,
         workers=context.workers,
-        autoanchor=False,
         warmup_minimum=min(WARMUP_STEPS, settings.heal_steps),
         hyp=hyp,
     )

@@ -229,3 +229,14 @@ def train_checkpoint(
     if rank == 0:
         draw_results(folder, result.best_epoch)
     return result
+
+
+def known_epochs(checkpoint: Checkpoint) -> int | None:
+    """Epochs that a network was trained for, as its history or its training notes say; None where they do not."""
+    stages = [stage.settings.get("epochs") for stage in checkpoint.history]
+    epochs = [value for value in stages if isinstance(value, int)]
+    if epochs:
+        return sum(epochs)
+    notes = checkpoint.training
+    known = notes.get("settings", notes).get("epochs")
+    return known if isinstance(known, int) and known > 0 else None

@@ -18,7 +18,8 @@ class DistillSettings:
     """
 
     distill: str = ""
-    """What is imitated: {secateur.distillation.losses}; or several joined by + (bce+features)."""
+    """What is imitated: {secateur.families.yolov5.distillation}; or several joined by + (bce+features). Networks of
+    other families than YOLOv5: outputs, features."""
     teacher: str = ""
     """Checkpoint of the teacher (default: the dense detector that the student was cut from)."""
     distill_weight: Advanced[Annotated[float, FACTOR]] = 1.0

@@ -286,6 +286,31 @@ class Family(Teaching):
         """
         raise self.lacks("write")
 
+    # The control
+
+    def check_narrow(self, dense: Checkpoint) -> None:
+        """Refuses a network whose widths cannot be scaled.
+
+        Raises:
+            UserError: saying why.
+        """
+        raise self.lacks("narrow")
+
+    def narrowing(self, dense: Checkpoint, final: Checkpoint, image_size: int) -> dict[str, Any]:
+        """How the widths of the dense network are scaled to the FLOPs of the final one, as plain JSON data.
+
+        Its "note" is what the title of a row adds, "" where the FLOPs are as good as equal.
+        """
+        raise self.lacks("narrow")
+
+    def narrow(self, dense: Checkpoint, start: Checkpoint, narrowing: Mapping[str, Any], seed: int) -> Checkpoint:
+        """The narrow network before its training (`--control`).
+
+        Args:
+            start: what the run started from; its tensors are taken where they fit.
+        """
+        raise self.lacks("narrow")
+
     # Descriptions
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Any, ...]:

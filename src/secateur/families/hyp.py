@@ -18,7 +18,7 @@ def load_hyp(name_or_path: str | Path) -> Hyp:
     """Reads a ready-made set (`scratch-low`, `scratch-med`, `scratch-high`, `finetune`) or a YAML file of these keys.
 
     YOLOv5's own names of the sets (`hyp.scratch-low.yaml`) are understood too. Keys that are left out keep the value
-    of `scratch-low`. A key of another family than the network's is read over.
+    of `scratch-low`. A key of another family than the network's is ignored.
 
     Raises:
         UserError: no such file, not a mapping, a key that no family knows, a value that is no number or out of range.

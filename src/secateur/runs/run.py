@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from secateur.compression.measuring import usable_size
-from secateur.compression.training import contents
+from secateur.compression.training import contents, known_epochs
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
-from secateur.families.yolov5.control import known_epochs
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.costs import COSTS

@@ -27,7 +27,7 @@ from secateur.steps.step import STEPS
 from secateur.steps.train import TrainingStep
 from secateur.training.distributed import rank_and_world
 from secateur.training.loop import FitResult
-from secateur.training.settings import under_present_names
+from secateur.training.settings import flat, under_present_names
 from secateur.training.state import STATE_FILE, Subject, has_state, read_state
 
 LOG = logging.getLogger("secateur")
@@ -155,6 +155,7 @@ def _settings(step: TrainingStep) -> dict[str, Any]:
     """The settings of a step as plain data, by groups."""
     settings = dataclasses.asdict(step)
     settings["train"].pop("hyp")
+    settings["train"] = flat(settings["train"])
     return settings
 
 

@@ -44,22 +44,25 @@ class Control(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Data, hyper-parameters, and a network whose widths can be scaled."""
-        from secateur.families.yolov5.control import check_narrowing
+        from secateur.families.family import family_of
 
+        family = family_of(checkpoint)
+        family.require("narrow", "made narrow as a control")
+        family.check_narrow(checkpoint)
         context.require_data("A control")
         self.settings()
-        check_narrowing(checkpoint)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row, to compare with those of the run's detector, which stays as it was."""
         from secateur.compression.training import train_checkpoint
+        from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint
-        from secateur.families.yolov5.control import narrow_start, narrow_widths
 
         folder, dense = context.place(self.verb), context.dense or checkpoint
-        narrowing = narrow_widths(dense, checkpoint, context.image_size)
-        start = narrow_start(dense, context.start or dense, narrowing, self.train.seed)
+        family = family_of(dense)
+        found = family.narrowing(dense, checkpoint, context.image_size)
+        start = family.narrow(dense, context.start or dense, found, self.train.seed)
         result = train_checkpoint(start, context, self.settings(), folder, verb=self.verb)
-        title = f"{context.title or self.title}{narrowing.note()}"
+        title = f"{context.title or self.title}{found.get('note', '')}"
         made = Made(load_checkpoint(result.best), "control", title, compared=True)
-        return Outcome((made,), {"control": narrowing.to_dict()})
+        return Outcome((made,), {"control": found})

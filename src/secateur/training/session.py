@@ -207,7 +207,10 @@ class Session:
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
-        _same_options(under_present_names(state["settings"]), self.settings.to_dict())
+        now = self.settings.to_dict()
+        if not self.labels:  # what families do with labels before the first step plays no part
+            now = {name: value for name, value in now.items() if not hasattr(self.settings.own, name)}
+        _same_options(under_present_names(state["settings"]), now)
         if self.subject is not None:
             self.subject.check(self.run.folder, state)
         self.record = Record(**state["record"])

@@ -11,6 +11,7 @@ from tyro.conf import Suppress, arg
 from secateur.errors import UserError, shown
 from secateur.ranges import BATCH, COUNT, EPOCHS, PIXELS, SEED, SHARE, WORKERS, Advanced, Between, check_ranges
 from secateur.training.hyp import Hyp
+from secateur.training.own_options import declared, no_own_options
 
 NOMINAL_BATCH = 64  # images an optimizer step stands for; weight decay and penalties are quoted for it
 WAIT_MINUTES = 120.0  # longer than the first process validates or reads a data set while the others wait for it
@@ -66,9 +67,6 @@ class TrainSettings:
     """Also save the resumable state every so many optimizer steps."""
     val_every: Advanced[Annotated[int, COUNT]] = 1
     """Epochs between evaluations; 0 evaluates after the last one only."""
-    autoanchor: Advanced[bool] = True
-    """Check the anchors against the boxes first, and evolve better ones where they reach too few. A model file with a
-    number of anchors has them computed in any case."""
     warmup_minimum: Advanced[Annotated[int, COUNT]] = 100
     """Shortest warm-up, in batches."""
     tensorboard: Advanced[bool] = True
@@ -77,6 +75,7 @@ class TrainSettings:
     """Where to compute: auto (a GPU where there is one), cpu, 0, cuda:1 or mps; torchrun gives each process its GPU."""
     wait_minutes: Advanced[Annotated[float, Between(1, 100_000)]] = WAIT_MINUTES
     """With several processes: how long one waits for the others, while the first one validates, before it gives up."""
+    own: Any = field(default_factory=no_own_options)
     hyp: Suppress[Hyp] = field(default_factory=Hyp)
     """Given by --hyp, so not an option itself."""
 
@@ -91,13 +90,19 @@ class TrainSettings:
             raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, for the checkpoint."""
-        return asdict(self) | {"freeze": list(self.freeze), "hyp": self.hyp.to_dict()}
+        """Plain JSON data, for the checkpoint; with the options of families among the others."""
+        return flat(asdict(self)) | {"freeze": list(self.freeze), "hyp": self.hyp.to_dict()}
+
+
+def flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Training options as plain data, those of families among the others."""
+    own = options.pop("own")
+    return options | own
 
 
 def under_present_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """Training options that an earlier version saved, under the names that they have now."""
     result = dict(options)
-    if "noautoanchor" in result:
-        result["autoanchor"] = not result.pop("noautoanchor")
+    for kind in declared():
+        result = kind.under_present_names(result)
     return result

@@ -73,7 +73,7 @@ class Narrowing:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Narrowing:
         """The inverse of `to_dict`."""
-        fields = {name: value for name, value in data.items() if name != "share"}
+        fields = {name: value for name, value in data.items() if name not in ("share", "note")}
         return cls(**fields | {"widths": {int(a): int(b) for a, b in data["widths"]}})
 
     def __str__(self) -> str:
@@ -82,17 +82,6 @@ class Narrowing:
             f"{self.multiplier:.3f} of the dense widths, in multiples of {self.multiple} ({pairs}): "
             f"{100 * self.share:.1f} % of the FLOPs"
         )
-
-
-def known_epochs(checkpoint: Checkpoint) -> int | None:
-    """Epochs that a detector was trained for, as its history or its training notes say; None where they do not."""
-    stages = [stage.settings.get("epochs") for stage in checkpoint.history]
-    epochs = [value for value in stages if isinstance(value, int)]
-    if epochs:
-        return sum(epochs)
-    notes = checkpoint.training
-    known = notes.get("settings", notes).get("epochs")
-    return known if isinstance(known, int) and known > 0 else None
 
 
 def check_narrowing(dense: Checkpoint) -> None:

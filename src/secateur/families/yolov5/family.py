@@ -21,6 +21,7 @@ from secateur.families.reading import Split
 from secateur.families.summary import Row
 from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
+from secateur.families.yolov5.control import Narrowing, check_narrowing, narrow_start, narrow_widths
 from secateur.families.yolov5.deploy.outputs import decoder_of, outputs_of
 from secateur.families.yolov5.deploy.own_format import write_own
 from secateur.families.yolov5.deploy.recognition import recognises
@@ -148,7 +149,7 @@ class YOLOv5Family(DetectionFamily):
         """AutoAnchor, where the training has labels; anchors that a model file leaves to be computed, always."""
         assert isinstance(network, Detector)
         pending = network.topology.anchors_pending
-        if isinstance(split, DetectionSplit) and (settings.autoanchor or pending):
+        if isinstance(split, DetectionSplit) and (settings.own.autoanchor or pending):
             ratio = settings.hyp.read(YOLOv5Hyp).anchor_t
             return [str(fit_anchors_(network, split.index, settings.image_size, ratio, settings.seed))]
         return [NEUTRAL_ANCHORS] if pending else []
@@ -181,6 +182,19 @@ class YOLOv5Family(DetectionFamily):
         hyp = train.hyp.read(YOLOv5Hyp)
         plans = {"plan": start.plan, "teacher_plan": teacher.plan}
         return ImitateHead(settings, network, teacher.build(), hyp, train.image_size, name=settings.teacher, **plans)
+
+    def check_narrow(self, dense: Checkpoint) -> None:
+        """Blocks that can be made narrower."""
+        check_narrowing(dense)
+
+    def narrowing(self, dense: Checkpoint, final: Checkpoint, image_size: int) -> dict[str, Any]:
+        """One multiplier of all widths, as `width_multiple`."""
+        found = narrow_widths(dense, final, image_size)
+        return found.to_dict() | {"note": found.note()}
+
+    def narrow(self, dense: Checkpoint, start: Checkpoint, narrowing: Mapping[str, Any], seed: int) -> Checkpoint:
+        """The topology with these widths."""
+        return narrow_start(dense, start, Narrowing.from_dict(narrowing), seed)
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
         """One a block of the topology."""

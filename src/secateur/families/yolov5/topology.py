@@ -29,6 +29,10 @@ MAX_ANCHORS = 100
 MAX_PIXELS = 1_000_000
 """Side of an anchor in pixels; no image has such a side."""
 CONFIGS = Path(__file__).parent / "configs"
+MAX_ANCHORS = 100
+"""Anchors of a level; published detectors have 2 to 4, a search for good ones tries up to 15."""
+MAX_PIXELS = 1_000_000
+"""Side of an anchor in pixels; images of that side do not exist."""
 NEUTRAL_ANCHORS = (
     "The anchors are neutral: the model file asks for computed ones (anchors: a number), and no training on labelled "
     "images has computed them yet. Boxes will be poor until one has."
