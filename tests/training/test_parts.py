@@ -17,7 +17,7 @@ from torch import nn
 
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
-from secateur.families.detection.predictor import TorchPredictor
+from secateur.families.family import predictor_of
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
 from secateur.families.yolov5.model import Detector
@@ -221,10 +221,10 @@ def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
     save_checkpoint(checkpoint, tmp_path / "fresh.safetensors")
     assert load_checkpoint(tmp_path / "fresh.safetensors").topology.anchors_pending
     told = "The anchors are neutral: the model file asks for computed ones"
-    TorchPredictor(checkpoint.build())
+    predictor_of(checkpoint)
     assert caplog.text.count(told) == 1
     fit_anchors_(detector, index_of([(20, 20), (50, 50)]), 320, 4.0)
-    TorchPredictor(detector)
+    predictor_of(detector)
     assert caplog.text.count(told) == 1
 
 
