@@ -17,8 +17,8 @@ from torch import nn
 from secateur.data.index import Counts, Index
 from secateur.errors import UserError
 from secateur.evaluation.metrics import ClassMetrics, Metrics
-from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit
+from secateur.families.family import predictor_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.anchors import best_possible_recall, box_sizes, fit_anchors_
@@ -229,10 +229,10 @@ def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
     save_checkpoint(checkpoint, tmp_path / "fresh.safetensors")
     assert topology_of(load_checkpoint(tmp_path / "fresh.safetensors")).anchors_pending
     told = "The anchors are neutral: the model file asks for computed ones"
-    TorchPredictor(checkpoint.build())
+    predictor_of(checkpoint)
     assert caplog.text.count(told) == 1
     fit_anchors_(detector, index_of([(20, 20), (50, 50)]), 320, 4.0)
-    TorchPredictor(detector)
+    predictor_of(detector)
     assert caplog.text.count(told) == 1
 
 
