@@ -234,16 +234,24 @@ def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
     "call",
     [
         lambda checkpoint: secateur.predict(checkpoint, np.zeros((32, 32, 3), np.uint8)),
-        lambda checkpoint: secateur.export(checkpoint, "plain.onnx"),
         lambda checkpoint: secateur.evaluate(checkpoint, "coco128.yaml"),
         lambda checkpoint: secateur.finetune(checkpoint, "coco128.yaml", "tuned"),
         lambda checkpoint: secateur.shorten(checkpoint, 1),
     ],
-    ids=["predict", "export", "evaluate", "finetune", "shorten"],
+    ids=["predict", "evaluate", "finetune", "shorten"],
 )
 def test_a_plain_module_is_no_detector(call: Any) -> None:
     with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, and this is a Sequential \(plain module\)"):
         call(Checkpoint.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+
+
+def test_the_file_of_a_plain_module_gives_its_outputs(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6))
+    file = secateur.export(network, tmp_path / "plain.torchscript", image_size=40)
+    images = torch.rand(1, 3, 40, 40)
+    with torch.no_grad():
+        [found] = torch.jit.load(str(file))(images)
+        torch.testing.assert_close(found, network.eval()(images))
 
 
 @pytest.mark.parametrize("norms", ["paired", "reestimate"])

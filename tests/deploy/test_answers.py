@@ -66,7 +66,7 @@ EACH = pytest.mark.parametrize(("sick", "fault"), FAULTS.items(), indirect=["sic
 def test_a_predictor_says_which_image(sick: Path, fault: str) -> None:
     predictor = open_predictor(sick)
     dark, bright = torch.zeros(1, 3, *SIZE), torch.ones(1, 3, *SIZE)
-    assert len(predictor.infer(dark, 0.5)[0]) > 3
+    assert len(predictor.infer(dark, 0.5)[0].boxes) > 3
     with pytest.raises(AnswerError, match=f"sick.onnx gives {fault}; export it anew") as caught:
         predictor.infer(torch.cat((dark, dark, bright)), 0.5)
     assert caught.value.image == 2

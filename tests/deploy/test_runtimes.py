@@ -140,7 +140,7 @@ QUANTISING = """
 import contextlib, onnx
 from secateur.deploy.int8.onnx import quantised
 with contextlib.suppress(Exception):
-    quantised(onnx.load(file), [], 1, None, 17)
+    quantised(onnx.load(file), iter([]), None, 17)
 """
 
 

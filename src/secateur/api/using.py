@@ -18,6 +18,7 @@ from secateur.api.arguments import (
     Device,
     Model,
     Size,
+    checkpoint_of,
     context_of,
     detector_of,
     predictable,
@@ -163,7 +164,7 @@ def export(
     calibration: int = 128,
     **options: Any,
 ) -> Path:
-    """Writes a file for another runtime, after its outputs were compared with the detector's.
+    """Writes a file for another runtime, after its outputs were compared with the network's.
 
     Args:
         checkpoint: or the file of one, or a detector.
@@ -186,7 +187,7 @@ def export(
     """
     options["format"] = format_of(path, options.get("format", ""))
     [settings] = settings_of(export, options, ExportSettings)
-    detector = detector_of(export, checkpoint)
+    detector = checkpoint_of(checkpoint)
     size: Any = usable_size(detector, size_of(export, image_size))
     limit, sides = number(export, "calibration", calibration, ROUNDS), (size, size) if isinstance(size, int) else size
     with described(images, detector.names, rgb=typed(export, "rgb", rgb, bool)) as config:

@@ -75,8 +75,8 @@ def export(options: ExportOptions) -> Summary:
 
 def _nearness(error: float, precision: str) -> str:
     if precision == "int8":
-        return f"scores of what is seen within {error:.3f} of the detector's in the mean"
-    return f"outputs within {error:.1e} of the detector's"
+        return f"scores of what is seen within {error:.3f} of the network's in the mean"
+    return f"outputs within {error:.1e} of the network's"
 
 
 def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.ImageSize) -> list[Tensor]:

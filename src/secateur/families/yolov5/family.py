@@ -118,8 +118,10 @@ class YOLOv5Family(DetectionFamily):
         return recognises(answer)
 
     def write(self, network: nn.Module, file: Path, image_size: int) -> str:
-        """A `.pt` that unmodified YOLOv5 loads."""
+        """A `.pt` that unmodified YOLOv5 loads; a notice where anchors are still to be found by a training."""
         assert isinstance(network, Detector)
+        if network.topology.anchors_pending:
+            logger.warning(NEUTRAL_ANCHORS)
         return write_own(network, file, image_size)
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
