@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,17 @@ def test_imports_go_down(module: str) -> None:
         below = LEVELS[other] < LEVELS[part] or other in PRIMITIVES
         assert below, f"{part} (level {LEVELS[part]}) imports {other} (level {LEVELS[other]})"
         assert other not in FORBIDDEN.get(part, set())
+
+
+def test_one_family_is_known_in_its_folder_alone() -> None:
+    """Everything else asks the family of a network; the registry finds the folder by itself."""
+    own = SOURCE / "families" / "yolov5"
+    for module, file in MODULES.items():
+        if own in file.parents:
+            continue
+        assert not re.search("anchor|objectness", file.read_text(), re.IGNORECASE), module
+        named = {name for name in imports_of(file) if name.startswith("secateur.families.yolov5")}
+        assert not named, f"{module} imports {', '.join(named)}"
 
 
 def test_no_file_imports_another_that_imports_it_back() -> None:
