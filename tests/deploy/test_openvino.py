@@ -133,7 +133,7 @@ def test_a_model_that_is_no_detector_is_refused(tmp_path) -> None:
     port = openvino.opset13.parameter([1, 3, 8, 8])
     openvino.save_model(openvino.Model([openvino.opset13.relu(port)], [port]), tmp_path / "a.xml")
     with pytest.raises(
-        UserError, match="not a YOLOv5 detector: it maps 1 x 3 x 8 x 8 to 1 x 3 x 8 x 8, maps of the head that are not"
+        UserError, match="no file that Secateur reads: it maps 1 x 3 x 8 x 8 to 1 x 3 x 8 x 8, maps of the head that"
     ):
         open_predictor(tmp_path / "a.xml")
 

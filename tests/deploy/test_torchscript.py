@@ -153,7 +153,7 @@ def test_other_files_are_refused(tmp_path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Flatten()), str(tmp_path / "b.torchscript"))
     with pytest.raises(
         UserError,
-        match=r"b\.torchscript is not a YOLOv5 detector: it maps .* to 1 x 1228800, one value a class",
+        match=r"b\.torchscript is no file that Secateur reads: it maps .* to 1 x 1228800, one value a class",
     ):
         open_predictor(tmp_path / "b.torchscript")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "c.torchscript"))
