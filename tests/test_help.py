@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from secateur.distillation.losses import DISTILLATIONS
 
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
 from secateur.deploy.exporters import EXPORTERS
 from secateur.deploy.timing import STOPWATCHES
+from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.pruning.importance import CRITERIA
 from secateur.pruning.layer_scores import LAYER_SCORES
 from secateur.registry import PLUGINS, Registry, names_in, with_names

@@ -31,7 +31,10 @@ from secateur.compression.settings import ChannelSettings, GuardSettings, Latenc
 from secateur.compression.speed.rounding import decided_guards
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
+from secateur.families.context import Context
 from secateur.families.family import family_of
+from secateur.families.module.evidence_split import EvidenceImages
+from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import allocation, importance, surgery
 from secateur.pruning import graph as graphs
@@ -314,12 +317,13 @@ def heal(
     device: Device = "auto",
     **options: Any,
 ) -> Checkpoint:
-    """Trains a cut detector for minutes, without labels, to answer as the whole one does.
+    """Trains a cut network for minutes, without labels, to answer as the whole one does.
 
     Args:
         checkpoint: or the file of one, or a network.
-        teacher: the detector that it was cut from, or its file.
-        images: as `prune` takes them.
+        teacher: the network that it was cut from, or its file.
+        images: as `prune` takes them; or `secateur.Evidence`, whose inputs a module of the user's is called with
+            (4,096 at most; its loss is not read).
         rgb: arrays among the images hold RGB.
         data: a data.yaml whose training images are read where no others are given.
         folder: for weights, results and the resumable state; called again with the same folder it goes on where it was.
@@ -329,6 +333,11 @@ def heal(
     """
     [settings] = settings_of(heal, options, HealSettings)
     start, whole = checkpoint_of(checkpoint), checkpoint_of(teacher)
+    if isinstance(images, LoaderEvidence):
+        side = int(images.example()[0].shape[-1])
+        place, size = pick_device(device), usable_size(start, image_size or side)
+        seen = Context(size, place, None, batch_size=batch_size, workers=0, seed=seed, images=EvidenceImages(images))
+        return healed(start, whole, seen, settings, str(folder))
     with context_of(
         heal, start, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
         device=device,

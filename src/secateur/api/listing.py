@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from secateur.deploy.exporters import EXPORTERS
-from secateur.distillation.losses import DISTILLATIONS
 from secateur.families.family import FAMILIES
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph.flow import OPERATORS
@@ -42,10 +41,18 @@ list_weight_schedules = _listing(
     "list_weight_schedules", SPARSITY_SCHEDULES, "cubic", "Courses of zeroing weights, for `pruning_schedule`."
 )
 list_schedules = _listing("list_schedules", RATES, "cosine", "Courses of the penalty on channels, for `schedule`.")
-list_distillations = _listing("list_distillations", DISTILLATIONS, "bce", "What a student can imitate, for `distill`.")
 list_formats = _listing("list_formats", EXPORTERS, "onnx", "Formats of exported files, for `format`.")
 list_families = _listing("list_families", FAMILIES, "yolov5", "Families of networks.")
 list_steps = _listing("list_steps", STEPS, "prune", "Verbs of recipes.")
+
+
+def list_distillations(family: str = "yolov5") -> list[str]:
+    """What a student of a family can imitate, for `distill`.
+
+    >>> "bce" in list_distillations(), list_distillations("module")
+    (True, ['outputs', 'features'])
+    """
+    return list(FAMILIES[family].distillations())
 
 
 def list_recipes() -> list[str]:

@@ -202,4 +202,4 @@ def plain(split: Split, start: Checkpoint, context: Context) -> Iterator[Tensor]
     reading = Reading(context.image_size, context.batch_size, seed=context.seed, channels=channels)
     for batch in split.ordered(reading):
         images = prepare(batch.images.to(context.device, non_blocking=True))
-        yield images.contiguous(memory_format=torch.channels_last)
+        yield images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images

@@ -176,8 +176,8 @@ class Family(Teaching):
         raise self.lacks("split")
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, C, H, W] -> what the network is called with, float32: by default 0..1."""
-        return images.float().div_(255)
+        """Images uint8 [B, C, H, W] -> what the network is called with, float32: by default 0..1; floats stay."""
+        return images if images.is_floating_point() else images.float().div_(255)
 
     # The task
 

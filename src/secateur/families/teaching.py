@@ -41,6 +41,10 @@ class Teaching:
         """
         check_pair(student, teacher, name)
 
+    def distillations(self) -> tuple[str, ...]:
+        """Names of the methods of `--distill` that networks of the family know."""
+        return tuple(METHODS)
+
     def check_distillation(self, settings: DistillSettings) -> None:
         """Looks up the names of the methods (`--distill`).
 
@@ -48,9 +52,9 @@ class Teaching:
             UserError: one is unknown.
         """
         for name in settings.methods:
-            if name not in METHODS:
-                known = ", ".join(METHODS)
-                raise UserError(f"Unknown distillation {shown(name)} of the family '{self.kind}'; choose of {known}.")
+            if name not in self.distillations():
+                known = ", ".join(self.distillations())
+                raise UserError(f"Unknown distillation {shown(name)}; choose one of {known}.")
 
     def distillation(
         self,

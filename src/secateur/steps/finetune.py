@@ -27,7 +27,8 @@ class Finetune(TrainingStep):
         Override(
             "distill",
             "distill",
-            "What fine-tuning imitates of the dense detector: {secateur.distillation.losses}, or several joined by +.",
+            "What fine-tuning imitates of the dense network: {secateur.families.yolov5.distillation}, or several "
+            "joined by +.",
         ),
         Override("teacher", "teacher", "Teacher of the distillation, instead of the dense detector of the run."),
         *WEIGHT_OVERRIDES,

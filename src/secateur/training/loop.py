@@ -167,7 +167,7 @@ def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
     settings, device = session.settings, session.device
     session.check_targets(batch.targets)
     images = batch.images.to(device, non_blocking=True)
-    if settings.channels_last:
+    if settings.channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     images = session.task.prepare(images).to(session.parameters[0].dtype)
     if settings.multi_scale:

@@ -7,6 +7,7 @@ from typing import Any
 from secateur.data.config import load_data_config
 from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import FAMILIES, Family
+from secateur.families.module.evidence_split import EvidenceImages, EvidenceSplit
 from secateur.networks.plain_module import PlainModule
 
 
@@ -23,8 +24,10 @@ class ModuleFamily(Family):
 
     def split(
         self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
-    ) -> DetectionSplit:
-        """Images of a data.yaml or of a folder: what repairs read of a network of one image."""
+    ) -> DetectionSplit | EvidenceSplit:
+        """The inputs of an evidence, or images of a data.yaml or of a folder for a network of one image."""
+        if isinstance(data, EvidenceImages):
+            return EvidenceSplit.of(data.evidence)
         return DetectionSplit.of(data, name, objects=objects, otherwise=otherwise, tell=tell)
 
 

@@ -166,10 +166,9 @@ class YOLOv5Family(DetectionFamily):
         check_pair(student, teacher, name)  # before anything is built of another family's
         check_heads(student.build(), teacher.build(), name)
 
-    def check_distillation(self, settings: DistillSettings) -> None:
-        """The losses of this head."""
-        for name in settings.methods:
-            DISTILLATIONS[name]
+    def distillations(self) -> tuple[str, ...]:
+        """The losses of this head, and of what feeds it."""
+        return tuple(DISTILLATIONS)
 
     def distillation(
         self,
