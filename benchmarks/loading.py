@@ -24,7 +24,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 CHILD = """
 import sys, time
 import torch
-from secateur.networks.checkpoint import load_checkpoint
+from secateur.families.loading import load_checkpoint
 torch.set_num_threads(1)
 print("ready", flush=True)
 for line in sys.stdin:

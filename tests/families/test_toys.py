@@ -158,6 +158,13 @@ def test_it_is_fine_tuned_exported_and_checked(toy: Toy, capsys: pytest.CaptureF
     found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     if toy.kind == "sorter":
         np.testing.assert_allclose(found[0], expected.numpy(), atol=1e-4)
+        return
+    run("val", "--weights", str(file), "--data", toy.data, "--name", "file")
+    run("val", "--weights", "runs/prune/p/pruned.safetensors", "--data", toy.data, "--name", "network", "--no-rect")
+    of_file, of_network = (
+        json.loads(Path(f"runs/val/{name}/summary.json").read_text())["metrics"] for name in ("file", "network")
+    )
+    assert of_file["mAP50"] == pytest.approx(of_network["mAP50"], abs=0.02)
 
 
 def test_a_recipe_ends_in_its_table(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from secateur.data.config import load_data_config
 from secateur.evaluation.settings import ValSettings
+from secateur.families.detection.outputs import detector_decoder, detector_outputs
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit, index_of
 from secateur.families.family import Family, OwnLabels
+from secateur.families.outputs import Decoder, Form, Opened, Outputs
 from secateur.families.reading import Split
 
 
@@ -63,3 +65,11 @@ class DetectionFamily(Family):
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
         """See `TorchPredictor`."""
         return TorchPredictor(network, precision)
+
+    def outputs(self, network: nn.Module, form: Form) -> Outputs:
+        """Every candidate with its scores, or final boxes; see `detector_outputs`."""
+        return detector_outputs(network, form)
+
+    def decoder(self, opened: Opened) -> Decoder | None:
+        """The inverse of `outputs`."""
+        return detector_decoder(opened)
