@@ -16,7 +16,9 @@ import torch
 
 import secateur
 from secateur.cli import main
-from secateur.families.family import FAMILIES, family_of
+from secateur.data.images import read_image
+from secateur.deploy.runtimes import open_predictor
+from secateur.families.family import FAMILIES, family_of, predictor_of
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.registry import PLUGINS, load_plugins
@@ -148,7 +150,9 @@ def test_it_is_fine_tuned_exported_and_checked(toy: Toy, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     differs = float(re.search(r"outputs within (\S+) of", said)[1])  # type: ignore[index]
     assert differs < 1e-3
-    images = torch.rand(1, 3, toy.size, toy.size)
+    images = (
+        torch.from_numpy(read_image(str(sorted(Path(toy.images).iterdir())[0]))).permute(2, 0, 1)[None].flip(1) / 255
+    )
     with torch.no_grad():
         expected: Any = small.build()(images)
     import onnxruntime
@@ -159,11 +163,11 @@ def test_it_is_fine_tuned_exported_and_checked(toy: Toy, capsys: pytest.CaptureF
     if toy.kind == "sorter":
         np.testing.assert_allclose(found[0], expected.numpy(), atol=1e-4)
         return
+    answers = [predictor.predict(images) for predictor in (open_predictor(file), predictor_of(small))]
+    assert len(answers[0][0]) > 0
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-3, rtol=1e-4)
     run("val", "--weights", str(file), "--data", toy.data, "--name", "file")
-    run("val", "--weights", "runs/prune/p/pruned.safetensors", "--data", toy.data, "--name", "network")
-    summaries = [json.loads(Path(f"runs/val/{name}/summary.json").read_text()) for name in ("file", "network")]
-    of_file, of_network = (summary["metrics"] for summary in summaries)
-    assert of_file["mAP50"] == pytest.approx(of_network["mAP50"], abs=0.02)
+    assert json.loads(Path("runs/val/file/summary.json").read_text())["metrics"]["mAP50"] > 0.1
 
 
 def test_a_recipe_ends_in_its_table(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
