@@ -30,7 +30,7 @@ def shown(kind: type[Any], *, everything: bool) -> type[Any]:
         if inner is not None and not hidden:
             hint = shown(type(inner), everything=everything)
             hidden = not options_shown(hint)
-            inner = hint(**{field.name: getattr(inner, field.name) for field in dataclasses.fields(inner)})
+            inner = _shown_as(hint, inner)
         elif text := help_of(hint, texts.get(entry.name, "")):
             hint = Annotated[hint, arg(help=text)]
         if inner is not None:
@@ -69,6 +69,14 @@ def field_texts(kind: type[Any]) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
                 found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
     return found
+
+
+def _shown_as(kind: type[Any], options: Any) -> Any:
+    """Options as an instance of the dataclass that `shown` made of theirs, and so the groups inside."""
+    values = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(options)}
+    groups = {entry.name: group for entry in dataclasses.fields(kind) if (group := _group(entry)) is not None}
+    inside = {name: _shown_as(type(group), values[name]) for name, group in groups.items()}
+    return kind(**{**values, **inside})
 
 
 def _hinted(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
