@@ -107,8 +107,8 @@ def test_outputs_that_cannot_be_compared_are_one_sentence(images: Tensor) -> Non
 def test_what_is_held_out_is_measured_by_the_outputs(images: Tensor) -> None:
     student, teacher = Nested(1).eval(), Nested(2)
     measure = HeldOut(teacher, imitate(student, teacher, features=True).compare, batches(images))
-    assert measure(teacher.eval()).loss == pytest.approx(0, abs=1e-8)
-    assert measure(student).loss > 0.1
+    assert measure(teacher.eval()).value == pytest.approx(0, abs=1e-8)
+    assert measure(student).value > 0.1
 
 
 def batches(images: Tensor) -> Iterator[Tensor]:

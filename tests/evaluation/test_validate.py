@@ -283,7 +283,7 @@ def test_batches_fit_the_cache() -> None:
         ({"image_size": -1}, "--image-size"),
         ({"image_size": (640, 10_000)}, "--image-size is 10000"),
         ({"workers": -1}, "workers"),
-        ({"order": "random"}, "stable or stock"),
+        ({"order": "random"}, "stable, stock"),
     ],
 )
 def test_senseless_options_are_refused(changes, words) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "detector")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "families" / "yolov5")]
 
 # Children are forked: one of them would wait for ever for threads that only its parent has.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from secateur.data.images import Image
 from secateur.evaluation.nms import Candidates
-from secateur.families.detection.predictor import TorchPredictor
-from secateur.families.family import Family
 from secateur.networks.tensors import set_tensors_
 
 CELL = 8
@@ -111,13 +109,10 @@ def cells(raw: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((corner, corner + CELL), 1), raw.float().flatten(2).transpose(1, 2).sigmoid()
 
 
-class CellFamily(Family):
-    """Its only verb: boxes."""
+class CellFamily(DetectionFamily):
+    """What every family of detectors answers."""
 
     kind, title, architecture = Cells.kind, "cells", Cells
-
-    def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
-        return TorchPredictor(network, precision)
 
 
 class QueryFamily(CellFamily):
