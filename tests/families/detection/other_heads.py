@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from secateur.data.images import Image
 from secateur.evaluation.nms import Candidates
+from secateur.families.detection.family import DetectionFamily
 from secateur.networks.tensors import set_tensors_
 
 CELL = 8
