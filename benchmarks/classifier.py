@@ -36,10 +36,10 @@ def crops(data: Path, split: str, side: int) -> tuple[Tensor, Tensor]:
     """Images float32 [N, 3, side, side] in 0..1 of every box of a split, and their classes [N]."""
     index = scan(load_data_config(data), split, progress=False)
     images, labels = [], []
-    for file, boxes in zip(index.files, index.labels, strict=True):
+    for number, file in enumerate(index.files):
         picture = read_image(file)
         height, width = picture.shape[:2]
-        for label, x, y, w, h in boxes[:, :5]:
+        for label, x, y, w, h in index.labels_of(number).tolist():
             half = max(w * width, h * height) * (0.5 + MARGIN)
             left, top = int(max(x * width - half, 0)), int(max(y * height - half, 0))
             part = picture[top : int(y * height + half) + 1, left : int(x * width + half) + 1]
