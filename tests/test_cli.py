@@ -48,6 +48,7 @@ def first_label(data: Path) -> Path:
         ("sparsify", "--bn_sparsity 1e-3", "--rate 1e-3"),
         ("sparsify", "--sparsity_rate 1e-3", "--rate 1e-3"),
         ("export", "--include onnx", "--format onnx"),
+        ("prune", "--recalibrate 8 --recalibrate-share=1", "--correction-images 8 --correction-share=1"),
         ("val", "--half --conf-thres 0.1", "--precision fp16 --conf 0.1"),
         ("train", "--noautoanchor --noval --adam", "--no-autoanchor --val-every 0 --optimizer Adam"),
     ],

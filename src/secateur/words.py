@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from secateur.errors import UserError
+from secateur.pruning.settings import FORMER_NAMES
 from secateur.sizes import read_size, square_as_one
 from secateur.sparsity.settings import REMOVED
 from secateur.training.own_options import declared
 
-# Flags that are another name for an option of ours; those that stand in the help as aliases are not repeated here.
+# Flags that are another name for an option of ours; aliases that the help lists are not repeated.
 RENAMED: Mapping[str, str] = {
     "--img": "--image-size",
     "--imgsz": "--image-size",
@@ -27,6 +28,7 @@ RENAMED: Mapping[str, str] = {
     "--temperature": "--distill-temperature",
     "--teacher-weights": "--teacher",
     "--include": "--format",
+    **{f"--{former.replace('_', '-')}": f"--{ours.replace('_', '-')}" for former, ours in FORMER_NAMES.items()},
 }
 # Flags that switch on what here is said with a value.
 SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}

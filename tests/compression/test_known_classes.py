@@ -34,7 +34,7 @@ def call_score(checkpoint: Checkpoint, data: Path) -> object:
 
 
 def call_prune(checkpoint: Checkpoint, data: Path) -> object:
-    options = {"round_to": 1, "rounds": "1", "statistics_images": 8, "recalibrate": 8}
+    options = {"round_to": 1, "rounds": "1", "statistics_images": 8, "correction_images": 8}
     return secateur.prune(checkpoint, data, image_size=64, params=0.8, **options)
 
 

@@ -59,7 +59,7 @@ def settings(**changes: Any) -> ChannelSettings:
         score=ScoreSettings(criterion="fisher", statistics_images=16),
         rounds=RoundSettings(**changes),
         guards=Guards(round_to=1),
-        repair=RepairSettings(recalibrate=16),
+        repair=RepairSettings(correction_images=16),
         cliff=CliffSettings(cliff=False),
     )
 
@@ -81,7 +81,7 @@ def test_rounds_meet_the_budget(
     assert curve is None
     plan = decision.plan
     assert 0.55 <= plan.after.flops / plan.before.flops <= 0.6
-    small = repair(whole, decision, context, RepairSettings(recalibrate=16))
+    small = repair(whole, decision, context, RepairSettings(correction_images=16))
     assert sum(p.numel() for p in small.build().parameters()) == plan.after.parameters
     again = calm if labels else decide(whole, context, settings())[0]
     assert again.plan == plan

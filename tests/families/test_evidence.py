@@ -281,7 +281,7 @@ def test_it_is_pruned_in_rounds(network: IconNetwork, data: IconData, labels: bo
         ScoreSettings(criterion="fisher", statistics_images=12),
         RoundSettings(rounds="2"),
         Guards(round_to=1),
-        RepairSettings(recalibrate=12),
+        RepairSettings(correction_images=12),
         32,
     )
     evidence = FamilyEvidence.of(context(data, labels), network)
@@ -299,7 +299,7 @@ def test_a_checkpoint_of_it_is_planned_and_cut(network: IconNetwork, data: IconD
         ScoreSettings(criterion="fisher", statistics_images=12),
         RoundSettings(rounds="1"),
         Guards(round_to=1),
-        RepairSettings(recalibrate=12),
+        RepairSettings(correction_images=12),
         CliffSettings(cliff=False),
     )
     decision, curve = decide(checkpoint, context(data), wanted)

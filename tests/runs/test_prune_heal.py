@@ -44,7 +44,8 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(weights: Path, images: Path, *more: str) -> list[str]:
     start = ["prune", "--weights", str(weights), "--images", str(images), "--img", "64", "--workers", "0"]
-    few = ["--statistics-images", "8", "--recalibrate", "8", "--rounds", "2", "--heal-batch", "8", "--heal-steps", "8"]
+    few = ["--statistics-images", "8", "--correction-images", "8", "--rounds", "2"]
+    few += ["--heal-batch", "8", "--heal-steps", "8"]
     return [*start, "--flops", "0.8", "--round-to", "1", *few, *more]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.compression.latency_table import traced
 from secateur.compression.measuring import evaluator, val_settings
-from secateur.compression.repair import refresh_norms_, repair_of
+from secateur.compression.repair import reestimate_norms_, repair_of
 from secateur.compression.rounds import kept_in
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
@@ -211,7 +211,7 @@ def cliff_around(
 
     def corrected(smaller: nn.Module, rung: Plan) -> nn.Module:
         shorter = None if rung.removed_blocks else (whole, graph)
-        repair(smaller, rung, shorter, min(settings.repair.recalibrate, CLIFF_CORRECTION))
+        repair(smaller, rung, shorter, min(settings.repair.correction_images, CLIFF_CORRECTION))
         return smaller
 
     return cliff(
@@ -261,7 +261,7 @@ def repair(
     shorter = without_removed_blocks(shared.whole, decision.plan)
     smaller = cut_and_repaired(shorter, decision.graph, decision.plan, shared)
     if not shared.possible:
-        refresh_norms_(smaller, context, settings)
+        reestimate_norms_(smaller, context, settings)
     return _finished(checkpoint, smaller, decision, repaired=True)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.compression.channels import cost_of, since_the_first
 from secateur.compression.measuring import usable_size
-from secateur.compression.repair import refresh_norms_, repair_of
+from secateur.compression.repair import reestimate_norms_, repair_of
 from secateur.families.context import Context
 from secateur.families.evidence import FamilyEvidence, check_gradients
 from secateur.networks.checkpoint import Checkpoint, Stage
@@ -61,7 +61,7 @@ def remove_layers(
     if repairing.possible:
         repairing(smaller, plan)
     else:
-        refresh_norms_(smaller, context, repair)
+        reestimate_norms_(smaller, context, repair)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
     return _shorter(checkpoint, smaller, plan, described), choice.blocks
 

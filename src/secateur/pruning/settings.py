@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from secateur.errors import UserError
 from secateur.ranges import COUNT, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
@@ -15,6 +16,21 @@ SEARCHES = ("eagleeye",)
 MOST_ROUNDS = Between(1, 1000)
 ROUND_TO = 8
 """Widths are multiples of it where nothing else is said: what CPUs with AVX2 or NEON and GPUs like."""
+FORMER_NAMES: Mapping[str, str] = {"recalibrate": "correction_images", "recalibrate_share": "correction_share"}
+"""Options of 0.2 under their present names; the command line, recipes and Python understand both for one version."""
+
+
+def under_present_options(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The options under the names that they have now, where those are among the known ones.
+
+    Raises:
+        UserError: one is given under both names.
+    """
+    former = {name: FORMER_NAMES[name] for name in options if FORMER_NAMES.get(name) in known}
+    for name, present in former.items():
+        if present in options:
+            raise UserError(f"{name} is the former name of {present}; give only {present}.")
+    return {former.get(name, name): value for name, value in options.items()}
 
 
 @dataclass(frozen=True)
@@ -92,25 +108,26 @@ class RoundSettings:
 
 @dataclass(frozen=True)
 class RepairSettings:
-    """What is mended after a cut, without labels."""
+    """How a cut is repaired, without labels."""
 
     norms: Norms = "paired"
-    """BatchNorm statistics after a cut: paired (moved by what the cut changed on the same images, beside the whole
-    detector) or reestimate (towards those of augmented images, as EagleEye does)."""
-    recalibrate: Annotated[int, COUNT] = 256
-    """Training images, without labels, that the norms are mended on (0: not at all; between rounds half as many)."""
-    recalibrate_share: Annotated[float, SHARE] = 0.5
-    """How far the statistics move: 1 all the way, as EagleEye does; half way is safer."""
+    """BatchNorm statistics after a cut: paired (moved by what the cut changed, measured on the same images in the whole
+    network) or reestimate (towards those of augmented images, as EagleEye does)."""
+    correction_images: Annotated[int, COUNT] = 256
+    """Unlabelled training images that batch-norm statistics are corrected on (0: none; between rounds half as many)."""
+    correction_share: Annotated[float, SHARE] = 0.5
+    """How far the statistics move: 1 is all the way, as in EagleEye; half way is safer."""
     reconstruct: bool = True
-    """With --norms paired: layers that lost inputs get weights that answer best with those that are left."""
+    """With --norms paired: layers that lost inputs get the weights whose outputs come closest to the former ones,
+    given the inputs that are left."""
     absorb: bool = True
     """With --norms reestimate, or without images: move the constants of removed channels into the layers that read
     them."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.recalibrate_share == 0:
-            raise UserError(f"--recalibrate-share is {self.recalibrate_share:g}; it must be over 0 and at most 1.")
+        if self.correction_share == 0:
+            raise UserError(f"--correction-share is {self.correction_share:g}; it must be over 0 and at most 1.")
 
 
 @dataclass(frozen=True)
