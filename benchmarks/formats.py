@@ -24,7 +24,7 @@ from torch import Tensor
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.int8.calibration import calibration_images
 from secateur.deploy.runtimes import RUNTIMES, open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -46,9 +46,9 @@ def main() -> None:
     val, train = scan(data, "val", progress=False), scan(data, "train", progress=False)
     settings = ValSettings(image_size=options.img, workers=0, rectangular=False)
     seen = [
-        picture[None].float() / 255 for picture in calibration_pictures(DetectionSplit(val), (options.img, options.img))
+        picture[None].float() / 255 for picture in calibration_images(DetectionSplit(val), (options.img, options.img))
     ]
-    pictures = calibration_pictures(DetectionSplit(train), (options.img, options.img))
+    pictures = calibration_images(DetectionSplit(train), (options.img, options.img))
     subjects: list[tuple[str, Detector, bool]] = [
         (Path(file).stem, load_checkpoint(file).build(), True) for file in options.weights
     ] + [(cfg, _untrained(cfg), False) for cfg in options.cfg]

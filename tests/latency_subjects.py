@@ -27,11 +27,11 @@ def widest(graph: ChannelGraph, size: ImageSize) -> dict[Signature, tuple[int, i
     """By signature at an image size, the widths of the widest layer."""
     assert graph.image_size is not None
     found: dict[Signature, tuple[int, int]] = {}
-    for stage in graph.stages:
-        signature = stage.signature.scaled(graph.image_size, sides_of(size))
+    for operation in graph.operations:
+        signature = operation.signature.scaled(graph.image_size, sides_of(size))
         known = found.get(signature, (0, 0))
-        reads = len(stage.reads) if signature.reads_matter else 0
-        found[signature] = max(known[0], reads), max(known[1], len(stage.emits))
+        reads = len(operation.reads) if signature.reads_matter else 0
+        found[signature] = max(known[0], reads), max(known[1], len(operation.emits))
     return found
 
 
@@ -69,8 +69,12 @@ def network(model: nn.Module, shape: tuple[int, ...], threads: int) -> Clock:
     graph = trace(model)
     assert graph.image_size is not None
     total = sum(
-        law(stage.signature.scaled(graph.image_size, (shape[2], shape[3])), len(stage.reads), len(stage.emits))
-        for stage in graph.stages
+        law(
+            operation.signature.scaled(graph.image_size, (shape[2], shape[3])),
+            len(operation.reads),
+            len(operation.emits),
+        )
+        for operation in graph.operations
     )
     return Clock([SLOPE * total + OFFSET])
 

@@ -20,7 +20,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.words import understood
+from secateur.flags import understood
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -70,7 +70,7 @@ def test_train_val_predict_prune_heal_finetune(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "PIECE", 2)
-    monkeypatch.setattr("secateur.report.pictures.plots_available", plots_available)
+    monkeypatch.setattr("secateur.report.run_folder_plots.plots_available", plots_available)
     images = tiny_data.parent / "images"
     data = ("--data", tiny_data, "--workers", "0")
     run(capsys, "train", "--cfg", cfg_of(1, tmp_path), *data, "--epochs", "1", "--batch-size", "8")

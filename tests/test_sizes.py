@@ -19,7 +19,7 @@ from secateur.evaluation.cost import count
 from secateur.families.loading import load_checkpoint
 from secateur.sizes import ImageSize, as_data, in_words, read_size, sides_of
 from secateur.training.settings import TrainSettings
-from secateur.words import SQUARES, understood
+from secateur.flags import SQUARES, understood
 
 FORMS = ("{}x{}", "{}X{}", "{}×{}", "{}*{}", "{},{}", "{}, {}", "{} {}", " {} x {} ", "[{}, {}]", "({},{})")
 SQUARE = ("prune", "heal", "run", "sweep", "train", "sparsify", "finetune")

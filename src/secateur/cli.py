@@ -17,7 +17,7 @@ from secateur.commands import COMMANDS, Command
 from secateur.errors import Interrupted, PartlyDoneError, UserError, shown
 from secateur.machine import use_threads
 from secateur.ranges import check_ranges
-from secateur.words import understood
+from secateur.flags import understood
 
 ALL = "--help-all"
 LONGEST = 300

@@ -19,7 +19,7 @@ from law_subjects import enliven
 from secateur.compression import rounds
 from secateur.compression.channels import Decision, decide, repair
 from secateur.compression.settings import ChannelSettings, budget_options
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import load_data_config, unlabelled_images
 from secateur.errors import UserError
 from secateur.families import evidence as evidence_module
 from secateur.families.context import Context
@@ -76,7 +76,7 @@ def test_rounds_meet_the_budget(
     whole: Checkpoint, context: Context, tiny_data: Path, labels: bool, calm: Decision
 ) -> None:
     if not labels:
-        context = dataclasses.replace(context, data=None, images=pictures(tiny_data, whole.names))
+        context = dataclasses.replace(context, data=None, unlabelled=unlabelled_images(tiny_data, whole.names))
     decision, curve = decide(whole, context, settings())
     assert curve is None
     plan = decision.plan
@@ -179,7 +179,7 @@ def black(tmp_path: Path) -> Iterator[Path]:
 
 def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black: Path) -> None:
     blind = load_checkpoint(tiny_weights)
-    context = Context(64, batch_size=8, workers=0, images=pictures(black, blind.names))
+    context = Context(64, batch_size=8, workers=0, unlabelled=unlabelled_images(black, blind.names))
     with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 images"):
         decide(blind, context, settings())
 

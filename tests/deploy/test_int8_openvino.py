@@ -13,7 +13,7 @@ from torch import Tensor
 from export_formats import answered, expected_of
 from secateur.data.config import load_data_config
 from secateur.deploy.exporters import check_export, export
-from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.int8.calibration import calibration_images
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -29,7 +29,7 @@ INT8 = {"format": "openvino", "precision": "int8"}
 
 @pytest.fixture(scope="module")
 def pictures(tiny_data: Path) -> list[Tensor]:
-    return calibration_pictures(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 8)
+    return calibration_images(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 8)
 
 
 def convolutions(folder: Path) -> tuple[int, int]:

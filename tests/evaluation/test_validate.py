@@ -25,7 +25,7 @@ from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
-from secateur.prediction.predicting import Asker
+from secateur.prediction.predicting import BoxFinder
 from secateur.prediction.settings import BoxSettings
 
 FAST = ValSettings(image_size=96, workers=0)
@@ -159,7 +159,7 @@ def test_a_prediction_at_height_and_width_finds_what_a_validation_finds(index, t
     settings = dataclasses.replace(FAST, image_size=size, nms=boxes.nms(), save_json=True)
     validate(predictor, index, settings, folder=tmp_path, progress=False)
     measured = json.loads((tmp_path / "predictions.json").read_text())
-    found = Asker(predictor, size, boxes, batch_size=4).boxes([read_image(file) for file in index.files])
+    found = BoxFinder(predictor, size, boxes, batch_size=4).boxes([read_image(file) for file in index.files])
     rows = [
         [image, int(row[5]), round(row[4], 5), round(row[0], 3), round(row[1], 3)]
         for image, of_image in enumerate(found)

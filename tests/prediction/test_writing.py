@@ -19,7 +19,7 @@ from secateur.prediction.detections import to_detections
 from secateur.prediction.drawing import Drawing
 from secateur.prediction.labels import json_line, write_labels
 from secateur.prediction.media import Frame
-from secateur.prediction.pictures import write_picture
+from secateur.prediction.image_files import write_image
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings, WriteSettings
 from secateur.prediction.sources import Medium
@@ -221,4 +221,4 @@ def test_each_writer_gets_every_prediction(tmp_path: Path) -> None:
 
 def test_a_picture_too_large_for_its_format_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"long\.jpg: 70000 x 1 pixels"):
-        write_picture(tmp_path / "long.jpg", np.zeros((1, 70000, 3), np.uint8))
+        write_image(tmp_path / "long.jpg", np.zeros((1, 70000, 3), np.uint8))

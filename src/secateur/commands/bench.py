@@ -11,7 +11,7 @@ from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.ranges import BATCH, ROUNDS, THREADS, Advanced
 from secateur.runs.fields import Device, ImageSize
-from secateur.runs.folders import Place, finish
+from secateur.runs.folders import OutputOptions, finish
 
 if TYPE_CHECKING:
     from secateur.compression.speed.comparison import Block, Result
@@ -42,17 +42,17 @@ class BenchOptions:
     """Of checkpoints in PyTorch: fp32, bf16, or on a GPU fp16."""
     layers: bool = False
     """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files beside each other."""
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("bench", "measure detectors side by side on this machine", lambda: BenchOptions, order=110)
 def bench(options: BenchOptions) -> Summary:
     """Times all files in turns and prints a table for each batch size."""
     from secateur.compression.speed.comparison import compare_files
-    from secateur.compression.speed.contestants import Asked
+    from secateur.compression.speed.timed import BenchSettings
     from secateur.machine import cpu_threads, pick_device, processor
 
-    asked = Asked(
+    asked = BenchSettings(
         options.runtime,
         options.image_size,
         options.batch_size,

@@ -8,7 +8,7 @@ from typing import Annotated
 from secateur.commands import Summary, command
 from secateur.ranges import Between
 from secateur.runs.fields import Device, Seed
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 from secateur.runs.options import RunOptions
 
 
@@ -22,7 +22,7 @@ class DemoOptions:
     """Image side in pixels."""
     seed: Seed = 0
     device: Device = "auto"
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("demo", "generate a data set and take a small detector through the whole run: needs nothing else",

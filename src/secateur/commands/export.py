@@ -12,7 +12,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.ranges import ROUNDS, Advanced
 from secateur.runs.fields import Data, ImageSize, Pictures, Weights
-from secateur.runs.folders import Place, finish, require
+from secateur.runs.folders import OutputOptions, finish, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,13 +36,13 @@ class ExportOptions:
     measure: Advanced[bool] = True
     """With int8 and --data: measure detector and file on the val split."""
     export: ExportSettings = field(default_factory=ExportSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("export", "write files for other runtimes and check their outputs", lambda: ExportOptions, order=100)
 def export(options: ExportOptions) -> Summary:
     """Writes a file of each format into a fresh folder."""
-    from secateur.compression.measuring import describe, usable_size
+    from secateur.compression.evaluation import describe, usable_size
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.deploy.int8.accuracy import int8_costs
@@ -85,20 +85,20 @@ def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.
     Raises:
         UserError: none are given, or there are none where they should be.
     """
-    from secateur.data.config import pictures
-    from secateur.deploy.int8.pictures import calibration_pictures
+    from secateur.data.config import unlabelled_images
+    from secateur.deploy.int8.calibration import calibration_images
     from secateur.families.family import family_of
 
     family = family_of(checkpoint)
     if options.images:
-        config = pictures(options.images, checkpoint.names)
+        config = unlabelled_images(options.images, checkpoint.names)
     elif options.data:
         config = family.open_data(options.data)
     else:
         raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
     split = family.split(config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
-    return calibration_pictures(split, sizes.sides_of(image_size), options.calibration, channels=channels)
+    return calibration_images(split, sizes.sides_of(image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:

@@ -8,7 +8,7 @@ from secateur.commands import Summary, command
 from secateur.distillation.settings import HealSettings
 from secateur.ranges import Advanced
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
-from secateur.runs.folders import Place, require
+from secateur.runs.folders import OutputOptions, require
 from secateur.steps.heal import Heal
 
 
@@ -28,7 +28,7 @@ class HealOptions:
     seed: Seed = 0
     device: Device = "auto"
     healing: HealSettings = field(default_factory=HealSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command(

@@ -31,7 +31,7 @@ class InfoOptions:
          order=90, computes=False, json=lambda options: options.json)  # fmt: skip
 def info(options: InfoOptions) -> Summary:
     """Prints the summary; writes nothing."""
-    from secateur.compression.measuring import describe, size_of, usable_size
+    from secateur.compression.evaluation import describe, size_of, usable_size
     from secateur.evaluation.cost import layer_flops
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
@@ -49,8 +49,8 @@ def info(options: InfoOptions) -> Summary:
         print(f"warning: the weights hold {told(flaw)}: nothing can be computed with them")
     if options.layers:
         print(described.table())
-    for stage in checkpoint.history:
-        print(f"history: {stage.verb}{_figures(stage.metrics)}{_figures(stage.cost)}")
+    for entry in checkpoint.history:
+        print(f"history: {entry.verb}{_figures(entry.metrics)}{_figures(entry.cost)}")
     return {
         "command": "info",
         "file": options.file,
@@ -58,7 +58,7 @@ def info(options: InfoOptions) -> Summary:
         "strides": list(checkpoint.strides),
         "flaw": flaw or None,
         "model": {**described.to_dict(), **model},
-        "history": [dataclasses.asdict(stage) for stage in checkpoint.history],
+        "history": [dataclasses.asdict(entry) for entry in checkpoint.history],
     }
 
 

@@ -20,10 +20,10 @@ from secateur.errors import PartlyDoneError, UserError
 from secateur.prediction.settings import BoxSettings, DrawSettings, ReadSettings, WriteSettings
 from secateur.ranges import BATCH, Advanced, Between
 from secateur.runs.fields import Device, ImageSize
-from secateur.runs.folders import Place, finish, require
+from secateur.runs.folders import OutputOptions, finish, require
 
 if TYPE_CHECKING:
-    from secateur.prediction.predicting import Asker, Prediction
+    from secateur.prediction.predicting import BoxFinder, Prediction
     from secateur.prediction.sources import Medium
 
 logger = logging.getLogger("secateur")
@@ -54,7 +54,7 @@ class PredictOptions:
     read: Advanced[ReadSettings] = field(default_factory=ReadSettings)
     write: WriteSettings = field(default_factory=WriteSettings)
     draw: Advanced[DrawSettings] = field(default_factory=DrawSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
     def __post_init__(self) -> None:
         if self.jsonl and self.place.json:
@@ -76,16 +76,16 @@ def predict(options: PredictOptions) -> Summary:
     media = find_media(words, sys.stdin)
     if not media:
         raise UserError("The list of pictures is empty; give one path or URL a line.")
-    asker, image_size = _asker(options, weights)
+    finder, image_size = _asker(options, weights)
     with contextlib.ExitStack() as stack:
-        told = _Tally(asker.predictor.names)
+        told = _Tally(finder.predictor.names)
         # What was written before a failure is kept.
         place = options.place.new("predict", lambda: told.read > 0)
         folder = stack.enter_context(place) if options.write.anything() else None
         lines = sys.stdout if options.jsonl else None
         if lines is not None:  # and nothing else
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        _run(options, asker, media, folder, lines, told)
+        _run(options, finder, media, folder, lines, told)
         if not told.read:
             raise UserError(told.nothing())
         print(told.line())
@@ -99,28 +99,33 @@ def predict(options: PredictOptions) -> Summary:
     return summary
 
 
-def _asker(options: PredictOptions, weights: str) -> tuple[Asker, sizes.ImageSize]:
+def _asker(options: PredictOptions, weights: str) -> tuple[BoxFinder, sizes.ImageSize]:
     """The opened weights with what the options want to know, and the size of their images."""
-    from secateur.compression.measuring import open_detector
+    from secateur.compression.evaluation import open_detector
     from secateur.evaluation.validate import auto_batch_size
     from secateur.machine import pick_device
-    from secateur.prediction.predicting import Asker
+    from secateur.prediction.predicting import BoxFinder
 
     device = pick_device(options.device)
     predictor, size = open_detector(weights, device, options.precision, options.image_size)
     batch_size = options.batch_size or auto_batch_size(size, predictor.device)
-    return Asker(predictor, size, options.boxes, batch_size), size
+    return BoxFinder(predictor, size, options.boxes, batch_size), size
 
 
 def _run(
-    options: PredictOptions, asker: Asker, media: list[Medium], folder: Path | None, lines: TextIO | None, told: _Tally
+    options: PredictOptions,
+    finder: BoxFinder,
+    media: list[Medium],
+    folder: Path | None,
+    lines: TextIO | None,
+    told: _Tally,
 ) -> None:
     """Reads, asks and writes, one batch after the other; a live stream ends with Ctrl-C."""
     from secateur.prediction.media import read_media
     from secateur.prediction.progress import bar
     from secateur.prediction.writing import opened_writers
 
-    names = asker.predictor.names
+    names = finder.predictor.names
     with (
         opened_writers(folder, names, options.write, options.draw, lines=lines, view=options.view) as writers,
         bar(media) as advance,
@@ -134,7 +139,7 @@ def _run(
 
         live = False
         try:
-            for prediction in asker.predictions(read_media(media, options.read, skipped)):
+            for prediction in finder.predictions(read_media(media, options.read, skipped)):
                 live = prediction.frame.medium.live
                 for write in writers:
                     write(prediction)

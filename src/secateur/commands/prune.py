@@ -21,7 +21,7 @@ from secateur.pruning.settings import (
 )
 from secateur.ranges import Advanced
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
-from secateur.runs.folders import Place, require
+from secateur.runs.folders import OutputOptions, require
 from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.heal import Heal
 from secateur.steps.prune import Prune
@@ -57,7 +57,7 @@ class PruneOptions:
     latency: LatencySettings = field(default_factory=LatencySettings)
     cliff: Advanced[CliffSettings] = field(default_factory=CliffSettings)
     healing: Advanced[HealSettings] = field(default_factory=HealSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command(

@@ -28,7 +28,7 @@ def repair_of(
 
 def reestimate_norms_(network: nn.Module, context: Context, settings: RepairSettings) -> None:
     """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
-    if not settings.correction_images or context.pictures is None:
+    if not settings.correction_images or context.image_source is None:
         return
     # The statistics stand for what the training showed, so the images are augmented as there.
     count = max(settings.correction_images // context.batch_size, 1)
@@ -38,5 +38,5 @@ def reestimate_norms_(network: nn.Module, context: Context, settings: RepairSett
 
 def _can_be_scored(whole: nn.Module, context: Context) -> bool:
     """Whether the loss of the context's images can be had: from labels, or from what the network itself believes."""
-    family, data = family_of(whole), context.pictures
+    family, data = family_of(whole), context.image_source
     return family.knows("loss") and data is not None and (data.labelled or family.knows("own_labels"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.compression.measuring import evaluator, val_settings
+from secateur.compression.evaluation import evaluator, val_settings
 from secateur.compression.settings import ChannelSettings
 from secateur.errors import going_on_from
 from secateur.families.context import Context

@@ -60,7 +60,7 @@ def load_data_config(path: str | Path) -> DataConfig:
     return DataConfig(file=file, root=root, splits=splits, names=_names(file, data), kpt_shape=_kpt_shape(file, data))
 
 
-def pictures(source: str | Path, names: Mapping[int, str]) -> DataConfig:
+def unlabelled_images(source: str | Path, names: Mapping[int, str]) -> DataConfig:
     """A data set without labels: its one split is "train", and label files that lie beside the pictures are not read.
 
     Args:

@@ -67,7 +67,7 @@ def about(checkpoint: Checkpoint) -> dict[str, str]:
 
     told = {"producer": f"Secateur {__version__}"}
     if checkpoint.history:
-        told["lineage"] = " > ".join(stage.verb for stage in checkpoint.history)
+        told["lineage"] = " > ".join(entry.verb for entry in checkpoint.history)
     licence = checkpoint.training.get("license")
     if isinstance(licence, str):
         told["license"] = licence

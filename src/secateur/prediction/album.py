@@ -15,7 +15,7 @@ from secateur.data.images import Image
 from secateur.errors import UserError
 from secateur.files import atomic_write
 from secateur.prediction.media import Frame
-from secateur.prediction.pictures import write_picture
+from secateur.prediction.image_files import write_image
 from secateur.prediction.sources import Medium
 from secateur.terminal import stderr_silenced
 
@@ -39,7 +39,7 @@ class Album(AbstractContextManager["Album"]):
         """Writes a picture, or adds a frame to the video of its medium."""
         if frame.number is None:
             suffix = PurePath(str(frame.medium)).suffix.lower()
-            write_picture(self._folder / f"{frame.stem}{suffix if suffix in _WRITTEN else '.jpg'}", drawn)
+            write_image(self._folder / f"{frame.stem}{suffix if suffix in _WRITTEN else '.jpg'}", drawn)
             return
         if frame.medium is not self._medium:
             self._begin(frame, drawn)

@@ -90,7 +90,7 @@ def _frames(medium: Medium, settings: ReadSettings) -> Iterator[Frame]:
         logger.warning("%s: breaks off, only the first %d of its %d frames can be read.", medium, last, video.total)
 
 
-def read_picture(file: str) -> Image:
+def read_image(file: str) -> Image:
     """The picture of a file: BGR uint8 [H, W, 3], turned as a viewer shows it.
 
     Raises:

@@ -33,7 +33,7 @@ class Prediction:
     boxes: Tensor
 
 
-class Asker:
+class BoxFinder:
     """A predictor with the size, batch and thresholds of the questions."""
 
     def __init__(

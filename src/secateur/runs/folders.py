@@ -16,7 +16,7 @@ Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputOptions:
     """Where a command writes."""
 
     project: str = ""

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from secateur.ranges import COUNT, Advanced
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 
 ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
 
@@ -36,4 +36,4 @@ class RunOptions:
     ] = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Options that replace settings of the recipe, by name (see `resolve.override_options`)."""
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateur.compression.measuring import usable_size
+from secateur.compression.evaluation import usable_size
 from secateur.compression.training import contents, known_epochs
 from secateur.errors import UserError
 from secateur.families.context import Context

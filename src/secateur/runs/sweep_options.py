@@ -12,7 +12,7 @@ from secateur.errors import UserError
 from secateur.pruning.settings import ScoreSettings
 from secateur.ranges import Advanced, Between
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, Weights, Workers
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SweepOptions:
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 def ratios_of(percent: str | float | Iterable[float]) -> tuple[float, ...]:

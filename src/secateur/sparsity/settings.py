@@ -36,7 +36,7 @@ class SparsifySettings:
     reach: Advanced[Annotated[float, FACTOR]] = 0.15
     """With --rate 0: how far the penalty alone would move a scale, in units of the median scale."""
     schedule: str = "linear"
-    """Course of s: {secateur.sparsity.rates}. linear falls to 0.1 s, cosine to 0.2 s, step to 0.01 s at half-way, local
+    """Schedule of s: {secateur.sparsity.rates}. linear falls to 0.1 s, cosine to 0.2 s, step to 0.01 s half-way; local
     does so for the 15 % largest scales."""
     ramp: Advanced[Annotated[float, FACTOR]] = 0.0
     """Epochs over which s rises from 0 at the start."""
@@ -81,7 +81,7 @@ class WeightSettings:
     pruning_criterion: Advanced[str] = "snip_momentum"
     """Importance of a weight: {secateur.sparsity.criteria}."""
     pruning_schedule: Advanced[str] = "exp"
-    """Course of the sparsity: {secateur.sparsity.schedules}; cubic is that of Zhu and Gupta, cube Intel's."""
+    """Schedule of the sparsity: {secateur.sparsity.schedules}; cubic is that of Zhu and Gupta, cube Intel's."""
     pruning_scope: Advanced[Literal["global", "layer", "local"]] = "global"
     """global (one threshold for all layers) or layer (or local: each layer has the target)."""
     pruning_start: Advanced[Annotated[float, Between(0, 1e6, also=-1)]] = -1.0

@@ -38,7 +38,7 @@ class Export(Step):
         for settings in self.export.each():
             check_export(settings)
         if self.export.precision == "int8":
-            context.require_pictures("int8")
+            context.require_images("int8")
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """No row: the results are noted in the summary."""
@@ -49,7 +49,11 @@ class Export(Step):
         from secateur.deploy.exporting import exported
         from secateur.deploy.int8.accuracy import int8_costs
 
-        stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(checkpoint, context), []
+        stem, pictures, files = (
+            context.place("") / f"final{context.name_suffix}",
+            self._pictures(checkpoint, context),
+            [],
+        )
         measured_on = self._measured_on(checkpoint, context)
         for settings in self.export.each():
             written = exported(checkpoint, stem, context.image_size, settings, pictures, measured_on)
@@ -64,14 +68,14 @@ class Export(Step):
 
     def _pictures(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
-        from secateur.deploy.int8.pictures import calibration_pictures
+        from secateur.deploy.int8.calibration import calibration_images
         from secateur.families.family import family_of
 
         if self.export.precision != "int8":
             return []
-        split = family_of(checkpoint).split(context.require_pictures("int8"), "train", objects=False)
+        split = family_of(checkpoint).split(context.require_images("int8"), "train", objects=False)
         size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
-        return calibration_pictures(split, size, self.calibration, channels=channels)
+        return calibration_images(split, size, self.calibration, channels=channels)
 
     def _measured_on(self, checkpoint: Checkpoint, context: Context) -> Index | None:
         """The images that int8 is measured on, where there are any."""

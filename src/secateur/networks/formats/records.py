@@ -129,7 +129,7 @@ def tensors_of(record: Record, prefix: str = "") -> Iterator[tuple[str, torch.Te
         yield from tensors_of(module, f"{prefix}{name}.")
 
 
-def plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """Numbers, strings and containers as JSON data; paths as text, anything else left out as None.
 
     Raises:

@@ -8,7 +8,7 @@ from secateur.pruning.latency.table import (
     LatencyTable,
     Pair,
     Signature,
-    Stage,
+    TracedOperation,
 )
 
-__all__ = ["LEAST_R2", "Entry", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "Stage"]
+__all__ = ["LEAST_R2", "Entry", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "TracedOperation"]

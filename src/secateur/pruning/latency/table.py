@@ -1,8 +1,8 @@
 """Latency tables: milliseconds of every kind of layer at a grid of widths, on one machine in one runtime; plain data.
 
 A runtime works on channels in blocks of the SIMD width, so time over width is a staircase. A table holds it at some
-widths for every `Signature` that a network has, and `ms = slope x (sum over the stages) + offset`, fitted to whole
-networks: what the stages do not tell (decoding, reordering, the walk from layer to layer) is in `offset`.
+widths for every `Signature` that a network has, and `ms = slope x (sum over the operations) + offset`, fitted to whole
+networks: what the operations do not tell (decoding, reordering, the walk from layer to layer) is in `offset`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Signature:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class TracedOperation:
     """One operation of a traced network, as a latency table sees it.
 
     Attributes:

@@ -24,13 +24,13 @@ class PlannedStep:
 
     Attributes:
         step: the step with its settings.
-        mark: "" for the first step of its verb, "-2" for the second, ...: part of the names of its files.
+        name_suffix: "" for the first step of its verb, "-2" for the second, ...: part of the names of its files.
         title: of its row in the table.
         round, rounds: where it stands in a repetition.
     """
 
     step: Step
-    mark: str = ""
+    name_suffix: str = ""
     title: str = ""
     round: int = 1
     rounds: int = 1
@@ -66,10 +66,10 @@ def resolve(
         if step is None:
             continue
         counts[entry.verb] += 1
-        mark = f"-{counts[entry.verb]}" if counts[entry.verb] > 1 else ""
+        suffix = f"-{counts[entry.verb]}" if counts[entry.verb] > 1 else ""
         title = entry.title or step.title
-        numbered = f"{title} ({counts[entry.verb]})" if mark and title else title
-        planned.append(PlannedStep(step, mark, numbered, entry.round, entry.rounds))
+        numbered = f"{title} ({counts[entry.verb]})" if suffix and title else title
+        planned.append(PlannedStep(step, suffix, numbered, entry.round, entry.rounds))
     _refuse_idle(recipe, overrides, taken)
     if not planned:
         raise UserError(f"Nothing is left of the recipe {recipe.name}: every step of it was left out.")
@@ -170,7 +170,7 @@ def with_control(
     return (*planned[:end], PlannedStep(control, title=control.title), *planned[end:])
 
 
-def plain(planned: PlannedStep) -> dict[str, Any]:
+def settings_of_step(planned: PlannedStep) -> dict[str, Any]:
     """The step as plain data, without what changes nothing: the number of processes that load images."""
     data = dataclasses.asdict(planned) | {"verb": planned.step.verb}
     settings = data["step"]

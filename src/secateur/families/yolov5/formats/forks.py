@@ -95,7 +95,7 @@ def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
     return fitted
 
 
-def stock_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, Any]:
+def upstream_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, Any]:
     """A model.yaml whose rows name blocks as stock does; forks leave the classes themselves in it.
 
     Args:

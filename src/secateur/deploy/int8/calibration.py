@@ -14,7 +14,7 @@ CALIBRATION = 128
 """Pictures that ranges of activations are taken from."""
 
 
-def calibration_pictures(
+def calibration_images(
     split: Split, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
 ) -> list[Tensor]:
     """Images of a split as a validation shows them: uint8 [C, H, W], of this height and width.

@@ -11,7 +11,7 @@ from secateur.errors import UserError
 from secateur.files import atomic_write
 
 
-def write_picture(file: Path, pixels: Image) -> None:
+def write_image(file: Path, pixels: Image) -> None:
     """Writes BGR pixels as the kind of picture that the suffix names.
 
     Raises:

@@ -32,7 +32,7 @@ KNOWN = frozenset(_COMMON)
 """Classes of stock's `models.common` (v7.0)."""
 
 
-def write_stock(detector: Detector, path: Path, image_size: int, dtype: torch.dtype = torch.float32) -> None:
+def write_upstream(detector: Detector, path: Path, image_size: int, dtype: torch.dtype = torch.float32) -> None:
     """Writes a checkpoint that stock's `attempt_load` reads.
 
     Args:
