@@ -66,7 +66,7 @@ ANSWERS: Mapping[str, str] = {
     "--notest": "evaluate rarely with --val-every 0",
     "--augment": "there is no test-time augmentation here; leave it out",
     "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val and bench",
-    "--noplots": "pictures are drawn where matplotlib is installed; leave it out",
+    "--noplots": "plots are drawn where matplotlib is installed; leave it out",
     "--verbose": "the table of all classes is always printed; leave it out",
 }
 _NOT_IN_DETECT: Mapping[str, str] = {
@@ -74,7 +74,7 @@ _NOT_IN_DETECT: Mapping[str, str] = {
     "--update": "weights are never changed by a prediction; leave it out",
     "--dnn": "ONNX files run in ONNX Runtime; leave it out",
     "--data": "a detector knows the names of its classes; leave it out",
-    "--save-csv": "take --save-json, which writes a line of JSON for each picture",
+    "--save-csv": "take --save-json, which writes a line of JSON for each image",
 }
 # Options that an earlier version had, under our own names.
 GONE: Mapping[str, str] = {f"--{name.replace('_', '-')}": text for name, (_, text) in REMOVED.items()}

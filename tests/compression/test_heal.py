@@ -47,7 +47,7 @@ def context(tiny_data: Path) -> Context:
 def whole(tiny_weights: Path) -> Checkpoint:
     checkpoint = load_checkpoint(tiny_weights)
     detector = checkpoint.build()
-    enliven(detector)  # fresh weights answer the same to every picture
+    enliven(detector)  # fresh weights answer the same to every image
     return Checkpoint.of(detector, like=checkpoint)
 
 

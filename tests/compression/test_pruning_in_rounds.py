@@ -1,4 +1,4 @@
-"""Rounds on a detector with pictures: with labels, without, interrupted, and pictures of another world."""
+"""Rounds on a detector with images: with labels, without, interrupted, and images of another world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures alone: whatever names them, labels beside them are not read and nothing is written next to them."""
+"""Images alone: whatever names them, labels beside them are not read and nothing is written next to them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ BROKEN_LABEL = "7 0.5 0.5 0.2\nnot a label"
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
-    """Pictures at two depths, one with a label file beside it that would be refused, and other files among them."""
+    """Images at two depths, one with a label file beside it that would be refused, and other files among them."""
     folder = tmp_path / "shots"
     (folder / "deep" / "er").mkdir(parents=True)
     for number, name in enumerate(("b.png", "a.jpg", "deep/c.png", "deep/er/d.png")):
         cv2.imwrite(str(folder / name), smooth_image(48, 64, number))
     (folder / "a.txt").write_text(BROKEN_LABEL)
-    (folder / "readme.md").write_text("no picture")
+    (folder / "readme.md").write_text("no image")
     return folder
 
 
@@ -69,7 +69,7 @@ def test_a_folder_is_searched_to_any_depth_and_left_as_it_was(shots: Path) -> No
 def test_patterns_lists_and_single_pictures(shots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(f"{shots}/*.png") == ["b.png"]
     assert found(f"{shots}/**/*.png") == ["b.png", "c.png", "d.png"]
-    assert found(f"{shots}/*") == ["a.jpg", "b.png", "c.png", "d.png"]  # what is no picture is passed over
+    assert found(f"{shots}/*") == ["a.jpg", "b.png", "c.png", "d.png"]  # what is no image is passed over
     assert found(f"{shots}/**") == ["a.jpg", "b.png", "c.png", "d.png"]  # each once, though folders match too
     assert found(shots / "deep" / "c.png") == ["c.png"]
     (shots / "some.txt").write_text("deep/c.png\n./b.png\n")
@@ -118,14 +118,14 @@ def test_a_scan_is_remembered_until_a_picture_changes(shots: Path, monkeypatch: 
 
 
 def test_mistakes_are_told_in_one_sentence(shots: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere does not exist; give a folder of pictures"):
+    with pytest.raises(UserError, match=r"nowhere does not exist; give a folder of images"):
         unlabelled_images(tmp_path / "nowhere", NAMES)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"There are no pictures in .*empty;"):
+    with pytest.raises(UserError, match=r"There are no images in .*empty;"):
         taken(tmp_path / "empty")
     with pytest.raises(UserError, match=r"Nothing matches the pattern .*\*\.bmp"):
         taken(f"{shots}/*.bmp")
-    with pytest.raises(UserError, match=r"There are no pictures in .*\*\.md"):
+    with pytest.raises(UserError, match=r"There are no images in .*\*\.md"):
         taken(f"{shots}/*.md")
     with pytest.raises(UserError, match=r"readme\.md is neither a folder"):
         taken(shots / "readme.md")
@@ -140,8 +140,8 @@ def test_unreadable_pictures_are_counted_and_refused_when_none_is_left(
     (shots / "deep" / "c.png").write_bytes(b"\x00\x01" * 100)
     index = DetectionSplit.of(unlabelled_images(shots, NAMES), "train", tell=True).index
     assert (len(index), index.counts.corrupt) == (2, 2)
-    assert "train: 2 pictures, labels not read, 2 left out" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"None of the 1 pictures in .*b\.png can be used; for example .*zero bytes"):
+    assert "train: 2 images, labels not read, 2 left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"None of the 1 images in .*b\.png can be used; for example .*zero bytes"):
         taken(shots / "b.png")
 
 

@@ -81,7 +81,7 @@ def test_the_metrics_are_those_of_the_detector(lively, tiny_cfg, tmp_path, kind:
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    with torch.no_grad():  # the statistics of noise, so that what is in the picture reaches the head
+    with torch.no_grad():  # the statistics of noise, so that what is in the image reaches the head
         detector.train()(torch.rand(16, 3, 64, 64))
     (tmp_path / "images").mkdir()
     for i in range(8):  # of noise: on plain areas boxes tie, and rounding would decide which one is kept

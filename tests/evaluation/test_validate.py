@@ -33,7 +33,7 @@ FAST = ValSettings(image_size=96, workers=0)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory) -> Index:
-    """Twelve pictures of several shapes, each with a bright rectangle that is its object."""
+    """Twelve images of several shapes, each with a bright rectangle that is its object."""
     root = tmp_path_factory.mktemp("set")
     (root / "images/val").mkdir(parents=True)
     (root / "labels/val").mkdir(parents=True)
@@ -83,9 +83,9 @@ class Told:
 
 
 class Oracle(Told):
-    """A predictor that answers with the objects of the pictures above: their blue is full, nowhere else it is.
+    """A predictor that answers with the objects of the images above: their blue is full, nowhere else it is.
 
-    With `doubt` it moves and weakens them by the picture's number, their red, and adds boxes that are nothing; no two
+    With `doubt` it moves and weakens them by the image's number, their red, and adds boxes that are nothing; no two
     scores of a class are equal, so that no order decides.
     """
 
@@ -179,7 +179,7 @@ def test_golden_metrics(index) -> None:
 
 
 class Recorder(Oracle):
-    """Finds nothing, and notes which pictures it saw by their darkest value."""
+    """Finds nothing, and notes which images it saw by their darkest value."""
 
     def __init__(self) -> None:
         super().__init__()

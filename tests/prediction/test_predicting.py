@@ -1,4 +1,4 @@
-"""Boxes come back in the pixels of each picture, whatever its shape, its companions and the predictor's size."""
+"""Boxes come back in the pixels of each image, whatever its shape, its companions and the predictor's size."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_numbers_that_make_no_sense() -> None:
 
 
 def test_resizing_is_bilinear() -> None:
-    """As in YOLOv5's prediction, also where a picture becomes smaller."""
+    """As in YOLOv5's prediction, also where an image becomes smaller."""
     seen: list[Tensor] = []
 
     class Looking(BrightRectangles):

@@ -1,4 +1,4 @@
-"""What is written: label files, lines of JSON, crops, drawn pictures and videos."""
+"""What is written: label files, lines of JSON, crops, drawn images and videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every picture is written, for few and many classes and for the empty cases."""
+"""Every image is written, for few and many classes and for the empty cases."""
 
 from __future__ import annotations
 

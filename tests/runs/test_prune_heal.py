@@ -1,4 +1,4 @@
-"""`secateur prune --images --heal` and `secateur heal`: pictures and nothing else, gone on with after a kill."""
+"""`secateur prune --images --heal` and `secateur heal`: images and nothing else, gone on with after a kill."""
 
 from __future__ import annotations
 

@@ -329,7 +329,7 @@ def heal(
         folder: for weights, results and the resumable state; called again with the same folder it goes on where it was.
         options: the fields of `HealSettings`.
 
-    >>> healed = heal("pruned.safetensors", "best.pt", "pictures/")  # doctest: +SKIP
+    >>> healed = heal("pruned.safetensors", "best.pt", "images/")  # doctest: +SKIP
     """
     [settings] = settings_of(heal, options, HealSettings)
     start, whole = checkpoint_of(checkpoint), checkpoint_of(teacher)

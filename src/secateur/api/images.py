@@ -121,8 +121,8 @@ def _names_several(name: str | Path) -> bool:
 def _files(name: str) -> list[str]:
     """The image files of a folder, a pattern or a list."""
     media = find_media([str(usable_path(name, expand=True))])
-    images = [medium.address for medium in media if medium.kind == "picture"]
-    others = [medium for medium in media if medium.kind != "picture"]
+    images = [medium.address for medium in media if medium.kind == "image"]
+    others = [medium for medium in media if medium.kind != "image"]
     if not images:
         raise UserError(f"There are no images in {name}; the command `secateur predict` reads videos and streams.")
     if others:

@@ -133,7 +133,7 @@ def evaluate(
     >>> from secateur.data.synthetic import generate
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
-    >>> data = generate("pictures", images=(4, 4, 4), size=64, classes=3)
+    >>> data = generate("images", images=(4, 4, 4), size=64, classes=3)
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> 0 <= evaluate(checkpoint, data, image_size=64, workers=0).mAP50 <= 1
     True
@@ -194,7 +194,7 @@ def export(
         split = family_of(detector).split(config, "train", objects=False) if config is not None else None
         channels = detector.architecture.channels
         seen = calibration_images(split, sides, limit, channels=channels) if split is not None else []
-    write(detector.build(), path, size, settings, about=about(detector), pictures=seen)
+    write(detector.build(), path, size, settings, about=about(detector), images=seen)
     return Path(path)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from secateur.commands import Summary, command
 from secateur.distillation.settings import HealSettings
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, UnlabelledImages, Seed, Weights, Workers
 from secateur.runs.folders import OutputOptions, require
 from secateur.steps.heal import Heal
 
@@ -19,11 +19,11 @@ class HealOptions:
     weights: Weights = ""
     teacher: str = ""
     """The whole detector (default: the one that the checkpoint says it was cut from)."""
-    images: Pictures = ""
+    images: UnlabelledImages = ""
     data: Data = ""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images in a batch of an evaluation on pictures that are held out."""
+    """Images in a batch of an evaluation on images that are held out."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"

@@ -1,4 +1,4 @@
-"""`secateur predict`, also `secateur detect`: boxes in pictures, videos and streams."""
+"""`secateur predict`, also `secateur detect`: boxes in images, videos and streams."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _SHOWN = 8  # classes in the last line
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Find objects in pictures, videos, webcams and streams: pictures with boxes, label files, crops, lines of JSON."""
+    """Find objects in images, videos, webcams and streams: images with boxes, label files, crops, lines of JSON."""
 
     sources: Positional[tuple[str, ...]] = ()
-    """Pictures, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - (a list from stdin)."""
+    """Images, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - (a list from stdin)."""
     weights: Annotated[str, arg(help="A checkpoint, an official name such as yolov5n.pt, or an exported file.")] = ""
     source: Advanced[tuple[str, ...]] = ()
     """The same, as YOLOv5's detect.py names it."""
     image_size: ImageSize = 0
     batch_size: Advanced[Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)]] = 0
-    """Pictures in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
+    """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
     device: Device = "auto"
     precision: str = "fp32"
     """fp32, bf16 or fp16, of a checkpoint; an exported file has its own."""
     view: bool = False
-    """Show every picture in a window, where OpenCV has windows."""
+    """Show every image in a window, where OpenCV has windows."""
     jsonl: bool = False
-    """Print a line of JSON for each picture or frame on standard output, as --save-json writes them to a file."""
+    """Print a line of JSON for each image or frame on standard output, as --save-json writes them to a file."""
     boxes: BoxSettings = field(default_factory=BoxSettings)
     read: Advanced[ReadSettings] = field(default_factory=ReadSettings)
     write: WriteSettings = field(default_factory=WriteSettings)
@@ -62,7 +62,7 @@ class PredictOptions:
 
 
 @command("detect", "the same as predict, under YOLOv5's name", lambda: PredictOptions, order=96)
-@command("predict", "find objects in pictures, videos, webcams and streams", lambda: PredictOptions, order=95)
+@command("predict", "find objects in images, videos, webcams and streams", lambda: PredictOptions, order=95)
 def predict(options: PredictOptions) -> Summary:
     """Asks for boxes in everything that the sources name; what is written goes into a fresh folder."""
     from secateur.prediction.sources import find_media
@@ -71,11 +71,11 @@ def predict(options: PredictOptions) -> Summary:
     weights = require(options.weights, "--weights", "best.pt")
     words = (*options.sources, *options.source)
     if not words:
-        raise UserError(f"secateur predict needs something to look at: secateur predict --weights {weights} pictures/.")
+        raise UserError(f"secateur predict needs something to look at: secateur predict --weights {weights} images/.")
     check_drawing(options.write, options.view)
     media = find_media(words, sys.stdin)
     if not media:
-        raise UserError("The list of pictures is empty; give one path or URL a line.")
+        raise UserError("The list of images is empty; give one path or URL a line.")
     finder, image_size = _asker(options, weights)
     with contextlib.ExitStack() as stack:
         told = _Tally(finder.predictor.names)
@@ -154,18 +154,18 @@ class _Tally:
     """What was read and found, for the last lines and the summary."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
-        self.pictures = self.frames = 0
+        self.images = self.frames = 0
         self.unreadable: list[str] = []
         self._names, self._boxes = names, Counter[int]()
         self._start = time.perf_counter()
 
     @property
     def read(self) -> int:
-        """Pictures and frames."""
-        return self.pictures + self.frames
+        """Images and frames."""
+        return self.images + self.frames
 
     def add(self, prediction: Prediction) -> None:
-        self.pictures += prediction.frame.number is None
+        self.images += prediction.frame.number is None
         self.frames += prediction.frame.number is not None
         self._boxes.update(prediction.boxes[:, 5].int().tolist())
 
@@ -179,8 +179,8 @@ class _Tally:
         return f"None of the {len(self.unreadable)} sources can be read; the first is {self.unreadable[0]}"
 
     def line(self) -> str:
-        """299 pictures, 1 unreadable; 12 boxes: 8 person, 4 dog; 31.2 a second."""
-        counts = ((self.pictures, "pictures"), (self.frames, "frames"), (len(self.unreadable), "unreadable"))
+        """299 images, 1 unreadable; 12 boxes: 8 person, 4 dog; 31.2 a second."""
+        counts = ((self.images, "images"), (self.frames, "frames"), (len(self.unreadable), "unreadable"))
         read = ", ".join(f"{count} {what}" for count, what in counts if count)
         found = ", ".join(f"{count} {self._name(number)}" for number, count in self._boxes.most_common(_SHOWN))
         more = len(self._boxes) - _SHOWN
@@ -190,7 +190,7 @@ class _Tally:
 
     def to_dict(self) -> Summary:
         return {
-            "pictures": self.pictures,
+            "pictures": self.images,
             "frames": self.frames,
             "unreadable": self.unreadable,
             "boxes": {self._name(number): count for number, count in self._boxes.most_common()},

@@ -20,7 +20,7 @@ from secateur.pruning.settings import (
     SearchSettings,
 )
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, UnlabelledImages, Seed, Weights, Workers
 from secateur.runs.folders import OutputOptions, require
 from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.heal import Heal
@@ -37,7 +37,7 @@ class PruneOptions:
 
     weights: Weights = ""
     data: Data = ""
-    images: Pictures = ""
+    images: UnlabelledImages = ""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
     """Images in a batch of training data (statistics, BatchNorm)."""

@@ -58,7 +58,7 @@ class Decision:
         return Decision.of(Plan.from_dict(read_json(file)), checkpoint.build())
 
     def save(self, folder: Path, curve: Cliff | None) -> None:
-        """Writes plan.json, and cliff.json with its picture."""
+        """Writes plan.json, and cliff.json with its plot."""
         if curve is not None:
             write_json(folder / "cliff.json", curve.to_dict())
             draw_cliff(folder, curve)

@@ -116,15 +116,15 @@ def detections_error(twin: Opened, opened: Predictor, images: Sequence[Tensor], 
 
 
 def seen_error(source: Source, opened: Opened, settings: ExportSettings, most: int = 16) -> float:
-    """How far quantisation moves what a network says of the calibration pictures, in the mean.
+    """How far quantisation moves what a network says of the calibration images, in the mean.
 
     For a detector the difference of confidence, over what it sees there; 0 where it sees nothing. For other networks
     the length of the difference of an output by the length of the output. Infinite where an output is not finite.
     """
     ask_network, ask_file = _askers(source, opened, settings)[-1]
     differences = [torch.zeros(0)]
-    for picture in source.pictures[:most]:
-        image = source.family.prepare(picture[None])
+    for pixels in source.images[:most]:
+        image = source.family.prepare(pixels[None])
         for before, after in zip(ask_network(image), ask_file(image), strict=True):
             if not math.isfinite(_apart(after, before)):
                 return float("inf")

@@ -21,7 +21,7 @@ class ExportSettings:
     """Kind of file: {secateur.deploy.exporters}; several with commas between them. yolov5 is a .pt that YOLOv5 itself
     loads."""
     precision: str = "fp32"
-    """fp32, fp16, or int8 (quantised on your pictures)."""
+    """fp32, fp16, or int8 (quantised on your images)."""
     output: str = "decoded"
     """decoded (what the network answers: of a detector every box with its scores), raw (what its last layers give), or
     detections (boxes after suppression, inside the file)."""

@@ -52,11 +52,11 @@ class HealSettings:
     """Minutes of training without labels, in which a cut detector learns to answer as the whole one does."""
 
     heal_steps: Annotated[int, POSITIVE] = 400
-    """Optimizer steps at most; it stops earlier where the loss on pictures held out no longer falls."""
+    """Optimizer steps at most; it stops earlier where the loss on images held out no longer falls."""
     heal_lr: Annotated[float, SHARE] = 0.001
     """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096)]] = 16
-    """Pictures a step."""
+    """Images a step."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of what feeds the head, channel by channel, beside the head's answers (0: the answers alone)."""
 

@@ -33,7 +33,7 @@ class NmsSettings:
             raise UserError("--conf is 1, and no box is that sure; give a number below 1.")
 
 
-# What a person wants to see in a picture: YOLOv5's settings of detect.py.
+# What a person wants to see in an image: YOLOv5's settings of detect.py.
 PREDICTION = NmsSettings(conf=0.25, iou=0.45, max_det=1000, multi_label=False)
 
 

@@ -1,4 +1,4 @@
-"""Writes pictures and videos with the boxes drawn."""
+"""Writes images and videos with the boxes drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Album(AbstractContextManager["Album"]):
-    """A folder of drawn pictures and videos; a video is finished when the next medium begins or the album is closed."""
+    """A folder of drawn images and videos; a video is finished when the next medium begins or the album is closed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -36,7 +36,7 @@ class Album(AbstractContextManager["Album"]):
         self._open.__exit__(*failure)
 
     def add(self, frame: Frame, drawn: Image) -> None:
-        """Writes a picture, or adds a frame to the video of its medium."""
+        """Writes an image, or adds a frame to the video of its medium."""
         if frame.number is None:
             suffix = PurePath(str(frame.medium)).suffix.lower()
             write_image(self._folder / f"{frame.stem}{suffix if suffix in _WRITTEN else '.jpg'}", drawn)

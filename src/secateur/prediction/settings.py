@@ -18,7 +18,7 @@ class BoxSettings:
     iou: Annotated[float, SHARE] = PREDICTION.iou
     """Overlap at which a box is removed by a better one of its class."""
     max_det: Advanced[Annotated[int, Between(1, 100_000)]] = PREDICTION.max_det
-    """Most boxes of a picture."""
+    """Most boxes of an image."""
     classes: tuple[str, ...] = ()
     """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
     agnostic: Advanced[bool] = False
@@ -54,7 +54,7 @@ class DrawSettings:
     """How boxes are drawn."""
 
     line_thickness: Annotated[int, Between(0, 1000)] = 0
-    """Pixels of the lines (0: by the size of the picture)."""
+    """Pixels of the lines (0: by the size of the image)."""
     hide_labels: bool = False
     """Draw boxes without their names."""
     hide_conf: bool = False
@@ -69,15 +69,15 @@ class WriteSettings:
     """What is written."""
 
     save: bool = True
-    """Pictures and videos with the boxes drawn."""
+    """Images and videos with the boxes drawn."""
     save_txt: bool = False
-    """A label file in YOLO's format for each picture or frame in which something is found."""
+    """A label file in YOLO's format for each image or frame in which something is found."""
     save_conf: bool = False
     """The confidence as a sixth column of these files."""
     save_crop: bool = False
-    """What is in each box, as a picture of its own."""
+    """What is in each box, as an image of its own."""
     save_json: bool = False
-    """predictions.jsonl: a line of JSON for each picture or frame."""
+    """predictions.jsonl: a line of JSON for each image or frame."""
 
     def anything(self) -> bool:
         """Whether a folder is needed."""

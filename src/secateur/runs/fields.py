@@ -12,9 +12,9 @@ from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Advanced
 
 REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
 Data = Annotated[str, arg(help="Data set: a data.yaml, or coco128.yaml and the like by name.")]
-Pictures = Annotated[
+UnlabelledImages = Annotated[
     str,
-    arg(help="Pictures without labels, instead of the training images: a folder, pattern, .txt list or data.yaml."),
+    arg(help="Images without labels, instead of the training images: a folder, pattern, .txt list or data.yaml."),
 ]
 Weights = Annotated[
     str, arg(help="Checkpoint: .safetensors, stock YOLOv5 .pt, or an official name such as yolov5n.pt.")

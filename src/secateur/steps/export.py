@@ -23,7 +23,7 @@ class Export(Step):
     """Write a file for another runtime and compare its outputs with the detector's."""
 
     calibration: Annotated[int, ROUNDS] = 128
-    """Training images, or pictures, that int8 takes the ranges of activations from."""
+    """Training images, or images, that int8 takes the ranges of activations from."""
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def describe(self) -> str:
@@ -32,7 +32,7 @@ class Export(Step):
         return f"export ({self.export.format}{precision})"
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """The formats by name, whether what writes them is installed, and pictures for int8."""
+        """The formats by name, whether what writes them is installed, and images for int8."""
         from secateur.deploy.exporters import check_export
 
         for settings in self.export.each():
@@ -49,14 +49,14 @@ class Export(Step):
         from secateur.deploy.exporting import exported
         from secateur.deploy.int8.accuracy import int8_costs
 
-        stem, pictures, files = (
+        stem, images, files = (
             context.place("") / f"final{context.name_suffix}",
-            self._pictures(checkpoint, context),
+            self._images_to_quantise_on(checkpoint, context),
             [],
         )
         measured_on = self._measured_on(checkpoint, context)
         for settings in self.export.each():
-            written = exported(checkpoint, stem, context.image_size, settings, pictures, measured_on)
+            written = exported(checkpoint, stem, context.image_size, settings, images, measured_on)
             for note in written.notes:
                 print(note)
             files.append({"format": settings.format, **written.to_dict()})
@@ -66,7 +66,7 @@ class Export(Step):
             files = [{**entry, "accuracy": costs[str(entry["format"])]} for entry in files]
         return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
-    def _pictures(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
+    def _images_to_quantise_on(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
         from secateur.deploy.int8.calibration import calibration_images
         from secateur.families.family import family_of
