@@ -56,7 +56,7 @@ def test_pictures_are_batched_by_their_shape_and_keep_their_order() -> None:
         for k, shape in enumerate([(90, 160), (160, 90), (90, 160), (120, 120), (90, 160)])
     ]
     predictor = BrightRectangles()
-    frames = [Frame(Medium("picture", str(k), str(k)), pixels) for k, pixels in enumerate(pictures)]
+    frames = [Frame(Medium("image", str(k), str(k)), pixels) for k, pixels in enumerate(pictures)]
     found = list(BoxFinder(predictor, 160, batch_size=4).predictions(frames))
     assert predictor.shapes == [(2, 3, 96, 160), (1, 3, 160, 96), (1, 3, 160, 160), (1, 3, 96, 160)]
     assert [prediction.frame for prediction in found] == frames

@@ -29,7 +29,7 @@ from secateur.prediction.writing import opened_writers
 NAMES = {0: "red", 1: "green/leaf"}
 PIXELS = picture(100, 200, (RED, (20, 10, 60, 50)), (GREEN, (120, 40, 200, 100)))
 BOXES = torch.tensor([[20, 10, 60, 50, 0.875, 0], [120, 40, 200, 100, 0.5, 1]], dtype=torch.float32)
-SHOT = Medium("picture", "in/shot.png", "shot")
+SHOT = Medium("image", "in/shot.png", "shot")
 CLIP = Medium("video", "in/clip.mov", "clip")
 
 
@@ -185,7 +185,7 @@ def test_an_album_has_pictures_and_videos(tmp_path: Path) -> None:
     other = Medium("stream", "rtsp://x/y", "y")
     with Album(tmp_path) as album:
         album.add(Frame(SHOT, PIXELS), PIXELS)
-        album.add(Frame(Medium("picture", "a.dng", "a"), PIXELS), PIXELS)
+        album.add(Frame(Medium("image", "a.dng", "a"), PIXELS), PIXELS)
         for number in range(1, 6):
             album.add(Frame(CLIP, PIXELS, number, 12.5), PIXELS)
         assert not (tmp_path / "clip.mp4").exists()  # nothing half-written has the name

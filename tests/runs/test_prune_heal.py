@@ -184,7 +184,7 @@ def test_what_cannot_be_meant_is_one_sentence(
     weights: Path, tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert "picture" in sentence(capsys, *command(weights, tmp_path / "empty"))
+    assert "images" in sentence(capsys, *command(weights, tmp_path / "empty"))
     assert "does not exist" in sentence(capsys, *command(weights, tmp_path / "nowhere"))
     assert "sees nothing" in sentence(capsys, *command(tiny_weights, tiny_data))
     assert "Healing reads images" in sentence(

@@ -21,18 +21,18 @@ ITS_SIZE = "(default: the size that exported files take, else the one that check
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure detectors side by side on this machine: interleaved calls, medians, speed beside FLOPs, and the reasons
-    where a smaller one is not faster."""
+    """Compare the speed of detectors on this machine: interleaved calls, medians, speed against FLOPs, and why a
+    smaller one is not faster."""
 
     files: Positional[tuple[str, ...]] = ()
     """Checkpoints (.safetensors, .pt) and exported files (.onnx, ...); the first one on each runtime is what the others
     there are compared with."""
     image_size: Annotated[ImageSize, arg(help_behavior_hint=ITS_SIZE)] = 0
     runtime: tuple[str, ...] = ()
-    """What runs the checkpoints, several at will: torch, onnx, or any other format of `secateur export` that can be run
+    """What runs the checkpoints, one or several: torch, onnx, or any other format of `secateur export` that can be run
     here (default: onnx where it is installed, else torch). Exported files run as they are."""
     batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"]), BATCH] = (1,)
-    """Images of a call; of several numbers each has a table."""
+    """Images per call; several numbers give a table each."""
     rounds: Advanced[Annotated[int, ROUNDS]] = 30
     """Measurements of each model."""
     threads: Annotated[int, THREADS] = 0
@@ -41,7 +41,7 @@ class BenchOptions:
     precision: str = "fp32"
     """Of checkpoints in PyTorch: fp32, bf16, or on a GPU fp16."""
     layers: bool = False
-    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files beside each other."""
+    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files in one table."""
     place: OutputOptions = field(default_factory=OutputOptions)
 
 

@@ -14,7 +14,7 @@ from secateur.runs.options import RunOptions
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Generate a data set, train a small detector on it and take it through the whole run: needs nothing else."""
+    """Generate a data set, train a small detector on it and take it through a whole run; needs no files."""
 
     images: Annotated[int, Between(32, 1_000_000)] = 240
     """Training images to draw."""

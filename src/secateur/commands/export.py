@@ -32,7 +32,7 @@ class ExportOptions:
     data: Data = ""
     images: UnlabelledImages = ""
     calibration: Annotated[int, ROUNDS] = 128
-    """Training images, or images, that int8 takes the ranges of activations from."""
+    """Images from which int8 takes the ranges of activations."""
     measure: Advanced[bool] = True
     """With int8 and --data: measure detector and file on the val split."""
     export: ExportSettings = field(default_factory=ExportSettings)

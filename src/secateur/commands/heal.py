@@ -14,7 +14,7 @@ from secateur.steps.heal import Heal
 
 @dataclass(frozen=True)
 class HealOptions:
-    """Train a cut detector without labels, for minutes, to answer as the whole one does."""
+    """Train a cut detector for minutes, without labels, to reproduce the outputs of the whole one."""
 
     weights: Weights = ""
     teacher: str = ""
@@ -23,7 +23,7 @@ class HealOptions:
     data: Data = ""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images in a batch of an evaluation on images that are held out."""
+    """Images per batch when evaluating on held-out images."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"

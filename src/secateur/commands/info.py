@@ -24,7 +24,7 @@ class InfoOptions:
     layers: bool = False
     """Also print a table of all blocks."""
     json: bool = False
-    """Print JSON alone."""
+    """Print only JSON."""
 
 
 @command("info", "summary of a checkpoint: layers, parameters, GFLOPs, sparsity, history", lambda: InfoOptions,

@@ -47,7 +47,7 @@ class PredictOptions:
     precision: str = "fp32"
     """fp32, bf16 or fp16, of a checkpoint; an exported file has its own."""
     view: bool = False
-    """Show every image in a window, where OpenCV has windows."""
+    """Show each image in a window, if this OpenCV has windows."""
     jsonl: bool = False
     """Print a line of JSON for each image or frame on standard output, as --save-json writes them to a file."""
     boxes: BoxSettings = field(default_factory=BoxSettings)

@@ -46,7 +46,7 @@ class PruneOptions:
     device: Device = "auto"
     budget: Any = field(default_factory=no_budgets)
     heal: bool = False
-    """Then train for some minutes to answer as the whole detector does; needs no labels."""
+    """Afterwards train for some minutes to reproduce the whole detector's outputs; needs no labels."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)

@@ -11,7 +11,7 @@ from secateur.ranges import SHARE, Advanced, Between, check_ranges
 
 @dataclass(frozen=True)
 class BoxSettings:
-    """Which boxes stay."""
+    """Which boxes are kept."""
 
     conf: Annotated[float, SHARE] = PREDICTION.conf
     """Lowest confidence of a box."""
@@ -20,7 +20,7 @@ class BoxSettings:
     max_det: Advanced[Annotated[int, Between(1, 100_000)]] = PREDICTION.max_det
     """Most boxes of an image."""
     classes: tuple[str, ...] = ()
-    """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
+    """Keep boxes of these classes only: ids or names, as in --classes 0 2 or --classes person."""
     agnostic: Advanced[bool] = False
     """Boxes of different classes remove each other too."""
 
@@ -41,9 +41,9 @@ class ReadSettings:
     """How videos and streams are read."""
 
     vid_stride: Annotated[int, Between(1, 1_000_000)] = 1
-    """Take one frame of so many of videos and streams."""
+    """Read every N-th frame of videos and streams."""
     timeout: Annotated[float, Between(0.001, 86_400)] = 10.0
-    """Seconds to wait for the answer of a URL."""
+    """Seconds to wait for a URL to answer."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -69,15 +69,15 @@ class WriteSettings:
     """What is written."""
 
     save: bool = True
-    """Images and videos with the boxes drawn."""
+    """Save images and videos with the boxes drawn."""
     save_txt: bool = False
-    """A label file in YOLO's format for each image or frame in which something is found."""
+    """Write a label file in YOLO's format for each image or frame with a detection."""
     save_conf: bool = False
-    """The confidence as a sixth column of these files."""
+    """Add the confidence to these files as a sixth column."""
     save_crop: bool = False
-    """What is in each box, as an image of its own."""
+    """Save the content of each box as an image."""
     save_json: bool = False
-    """predictions.jsonl: a line of JSON for each image or frame."""
+    """Write predictions.jsonl: a line of JSON for each image or frame."""
 
     def anything(self) -> bool:
         """Whether a folder is needed."""

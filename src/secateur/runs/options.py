@@ -30,7 +30,7 @@ class RunOptions:
     seed: Seed = 0
     device: Device = "auto"
     control: bool = False
-    """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
+    """Add a row to compare with: the dense detector narrowed to the FLOPs of the last row and trained as long."""
     control_epochs: Advanced[
         Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT]
     ] = 0

@@ -23,7 +23,7 @@ class Export(Step):
     """Write a file for another runtime and compare its outputs with the detector's."""
 
     calibration: Annotated[int, ROUNDS] = 128
-    """Training images, or images, that int8 takes the ranges of activations from."""
+    """Images from which int8 takes the ranges of activations."""
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def describe(self) -> str:

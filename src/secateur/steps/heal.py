@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @step("heal", purpose="heals")
 @dataclass(frozen=True)
 class Heal(Step):
-    """Minutes of training without labels: the cut detector learns to answer as the whole one does."""
+    """Train for minutes without labels: the cut detector learns the outputs of the whole one."""
 
     heal: HealSettings = field(default_factory=HealSettings)
     teacher: str = ""

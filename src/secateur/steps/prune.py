@@ -35,7 +35,7 @@ class _Overrides:
             Override(
                 "round_to",
                 "round_to",
-                "Kept widths are multiples of this number; auto: the one this machine likes.",
+                "Kept widths are multiples of this number; auto: benchmark this machine once and take the fastest.",
                 int | Literal["auto"],
                 word="INT/auto",
             ),

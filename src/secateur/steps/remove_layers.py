@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @step("remove_layers", purpose="removes layers")
 @dataclass(frozen=True)
 class RemoveLayers(Step):
-    """Remove whole bottlenecks, least important first; what they added on average is absorbed."""
+    """Remove whole bottlenecks, least important first; their mean output is absorbed by the layers that follow."""
 
     layers: LayerSettings = field(default_factory=LayerSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
