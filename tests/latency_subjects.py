@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.deploy.timing import Stopwatch
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
 from secateur.sizes import ImageSize, sides_of
 
 BLOCK = 8
@@ -42,7 +42,7 @@ def table_of(graph: ChannelGraph, size: ImageSize = 64, block: int = BLOCK) -> L
         rows = tuple(min(n, reads) for n in range(block, reads + block, block)) or (0,)
         columns = tuple(min(n, emits) for n in range(block, emits + block, block))
         times = tuple(tuple(law(signature, row, column, block) for column in columns) for row in rows)
-        entries.append(Entry(signature, rows, columns, times))
+        entries.append(TimedSignature(signature, rows, columns, times))
     return LatencyTable("a machine", "a runtime 1.0", 2, size, block, tuple(entries), 1.0, SLOPE, OFFSET, 0.99)
 
 

@@ -18,7 +18,7 @@ from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
 from secateur.sizes import ImageSize
@@ -197,7 +197,7 @@ def test_a_broken_table_is_one_sentence(
     ],
 )
 def test_broken_times_are_one_sentence(graph: ChannelGraph, entry: dict[str, object], sentence: str) -> None:
-    good = Entry(Signature("add", (8, 8)), (0,), (8, 16), ((1.0, 2.0),))
+    good = TimedSignature(Signature("add", (8, 8)), (0,), (8, 16), ((1.0, 2.0),))
     assert graph.timing is not None
     broken = dataclasses.replace(graph.timing, entries=(dataclasses.replace(good, **entry),))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=sentence):
@@ -206,6 +206,6 @@ def test_broken_times_are_one_sentence(graph: ChannelGraph, entry: dict[str, obj
 
 
 def test_disturbed_times_are_made_monotone() -> None:
-    entry = Entry(Signature("conv", (8, 8)), (8, 16), (8, 16, 24), ((1.0, 5.0, 3.0), (2.0, 2.5, 4.0)))
+    entry = TimedSignature(Signature("conv", (8, 8)), (8, 16), (8, 16, 24), ((1.0, 5.0, 3.0), (2.0, 2.5, 4.0)))
     assert entry.monotone.tolist() == [[1.0, 2.5, 3.0], [2.0, 2.5, 4.0]]
     assert entry.at(np.array([8, 12, 99]), np.array([8, 20])).tolist() == [[1, 2.75], [1.5, 3], [2, 3.25]]

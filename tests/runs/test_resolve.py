@@ -10,7 +10,7 @@ import pytest
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
 from secateur.runs.recipes.configure import configured
-from secateur.runs.recipes.recipe import Entry, Recipe, load_recipe
+from secateur.runs.recipes.recipe import RecipeEntry, Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, override_options, resolve
 from secateur.steps.prune import Prune
 from secateur.steps.step import STEPS
@@ -30,7 +30,7 @@ def verbs(steps: tuple[PlannedStep, ...]) -> list[str]:
 
 def only(verb: str, settings: dict[str, Any], **overrides: Any) -> Any:
     """The one step that an entry becomes."""
-    entries = tuple(Entry(name, own) for name, own in STEPS[verb].expand(settings))
+    entries = tuple(RecipeEntry(name, own) for name, own in STEPS[verb].expand(settings))
     (planned,) = resolved(Recipe("mine", "", "", entries), **overrides)
     return planned.step
 

@@ -14,7 +14,7 @@ from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import OutputOptions, finish
 
 if TYPE_CHECKING:
-    from secateur.compression.speed.comparison import Block, Result
+    from secateur.compression.speed.comparison import BatchComparison, SpeedComparison
 
 ITS_SIZE = "(default: the size that exported files take, else the one that checkpoints remember, else 640)"
 
@@ -87,7 +87,7 @@ def bench(options: BenchOptions) -> Summary:
         return finish(folder, summary)
 
 
-def _show(block: Block, *, layers: bool) -> None:
+def _show(block: BatchComparison, *, layers: bool) -> None:
     from secateur.compression.speed.table import bench_table, layer_table, layer_tables
 
     print(bench_table(block.rows))
@@ -103,7 +103,7 @@ def _show(block: Block, *, layers: bool) -> None:
             print(layer_tables(block.layers[first], found, block.machine))
 
 
-def _entries(block: Block) -> list[dict[str, Any]]:
+def _entries(block: BatchComparison) -> list[dict[str, Any]]:
     """The rows of the summary's table."""
     return [
         {"file": row.name, "model": model, "faster": row.ratio, "batch": block.batch, **row.to_dict()}
@@ -120,7 +120,7 @@ def _speed(table: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _layers(result: Result) -> list[dict[str, Any]]:
+def _layers(result: SpeedComparison) -> list[dict[str, Any]]:
     """The layers of every file that was looked into."""
     from secateur.compression.speed.table import layers_to_dict
 

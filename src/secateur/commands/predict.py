@@ -76,7 +76,7 @@ def predict(options: PredictOptions) -> Summary:
     media = find_media(words, sys.stdin)
     if not media:
         raise UserError("The list of images is empty; give one path or URL a line.")
-    finder, image_size = _asker(options, weights)
+    finder, image_size = _box_finder(options, weights)
     with contextlib.ExitStack() as stack:
         told = _Tally(finder.predictor.names)
         # What was written before a failure is kept.
@@ -99,7 +99,7 @@ def predict(options: PredictOptions) -> Summary:
     return summary
 
 
-def _asker(options: PredictOptions, weights: str) -> tuple[BoxFinder, sizes.ImageSize]:
+def _box_finder(options: PredictOptions, weights: str) -> tuple[BoxFinder, sizes.ImageSize]:
     """The opened weights with what the options want to know, and the size of their images."""
     from secateur.compression.evaluation import open_detector
     from secateur.evaluation.validate import auto_batch_size

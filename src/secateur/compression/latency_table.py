@@ -28,7 +28,7 @@ from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
-from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
@@ -112,7 +112,7 @@ def measure(
     with timing_bar("timing layers", MOST_TURNS * (len(layers) + CUTS + 1)) as advance:
         times = dict(zip(layers, settle(timings, done=advance), strict=True))
         entries = tuple(
-            Entry(signature, reads, emits, tuple(tuple(times[signature, reads, width]) for width in reads))
+            TimedSignature(signature, reads, emits, tuple(tuple(times[signature, reads, width]) for width in reads))
             for signature, (reads, emits) in grids.items()
         )
         table = LatencyTable(processor(), stopwatch.name, threads, image_size, block, entries)

@@ -25,7 +25,7 @@ LOG = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)
-class Result:
+class PipelineResult:
     """What a pipeline ends with: rows of its table, the last detector, what steps noted by name, and files by row."""
 
     rows: list[RunRow]
@@ -73,7 +73,7 @@ def do_steps(
     progress: Progress,
     splits: Sequence[str] = ("val", "test"),
     first: str = "dense",
-) -> Result:
+) -> PipelineResult:
     """All steps in order; what they make is saved and measured, and `progress` remembers what is done.
 
     A first step that makes the dense detector (a training) stands for the first row; otherwise what the run starts
@@ -101,7 +101,7 @@ def do_steps(
         if number == 0 and makes_dense(steps):
             dense = current
     note_latency(rows.rows, rows.notes.get("latency"))
-    return Result(rows.rows, current, rows.notes, rows.files)
+    return PipelineResult(rows.rows, current, rows.notes, rows.files)
 
 
 def makes_dense(steps: Sequence[PlannedStep]) -> bool:

@@ -71,7 +71,7 @@ def sweep(options: SweepOptions) -> Summary:
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """What a sweep measures, checked."""
 
     options: SweepOptions
@@ -88,7 +88,7 @@ class Task:
         return self.options.cut or self.options.repair
 
 
-def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> Task:
+def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> SweepTask:
     """Checks options and data without writing anything."""
     check_image_channels(checkpoint.architecture.channels)
     ratios = ratios_of(options.percent)
@@ -113,14 +113,14 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     # The last of the checks: --round-to auto may take half a minute. Any scores show whether the guards are possible.
     guards = decided_guards(options.guards, LatencySettings())
     allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
-    return Task(options, ratios, checkpoint, context, graph, guards, training if trained else None)
+    return SweepTask(options, ratios, checkpoint, context, graph, guards, training if trained else None)
 
 
 def _budget(ratio: float) -> Budget:
     return Budget("percent", ratio, share=True)
 
 
-def _key(task: Task) -> dict[str, str]:
+def _key(task: SweepTask) -> dict[str, str]:
     """All that the results depend on, by name."""
     options, context = task.options, task.context
     record = dataclasses.asdict(options) | {"percent": task.ratios, "image_size": context.image_size}
@@ -135,7 +135,7 @@ def _key(task: Task) -> dict[str, str]:
 class Sweep:
     """One sweep: each evaluation and each training is a part that is done once."""
 
-    def __init__(self, task: Task, progress: Progress) -> None:
+    def __init__(self, task: SweepTask, progress: Progress) -> None:
         self.task = task
         self.progress = progress
         self.folder = progress.folder

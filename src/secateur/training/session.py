@@ -38,7 +38,7 @@ CLIP = 10.0  # largest gradient norm, as YOLOv5
 
 
 @dataclass
-class Record:
+class TrainingRecord:
     """The best epoch so far, and whether the training has ended."""
 
     best_fitness: float = -1.0
@@ -102,7 +102,7 @@ class Session:
     hooks: tuple[Hook, ...]
     parameters: list[nn.Parameter]
     meter: LossMeter
-    record: Record = field(default_factory=Record)
+    record: TrainingRecord = field(default_factory=TrainingRecord)
     identity: TrainingIdentity | None = None
     labels: bool = True
 
@@ -213,7 +213,7 @@ class Session:
         _same_options(under_present_names(state["settings"]), now)
         if self.identity is not None:
             self.identity.check(self.run.folder, state)
-        self.record = Record(**state["record"])
+        self.record = TrainingRecord(**state["record"])
         self.run.log.restore(state["rows"])
         counters = state["run"]
         self.run.epoch, self.run.batch, self.run.step = counters["epoch"], counters["batch"], counters["step"]

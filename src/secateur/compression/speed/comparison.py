@@ -35,7 +35,7 @@ WARMUP = 3
 
 
 @dataclass(frozen=True)
-class Block:
+class BatchComparison:
     """What was measured at one batch size.
 
     Attributes:
@@ -58,15 +58,15 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Result:
+class SpeedComparison:
     """A comparison at one image size."""
 
     sides: Sides
     runtimes: tuple[str, ...]
-    blocks: tuple[Block, ...] = field(default_factory=tuple)
+    blocks: tuple[BatchComparison, ...] = field(default_factory=tuple)
 
 
-def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool = False) -> Result:
+def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool = False) -> SpeedComparison:
     """Times all files in turns, once for each batch size.
 
     Args:
@@ -89,7 +89,7 @@ def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool
         for batch in dict.fromkeys(settings.batches):
             machine = Machine(channels, balance, batch)
             blocks.append(_block(entries, settings, sides, machine, layers))
-    return Result(sides, settings.runtimes, tuple(blocks))
+    return SpeedComparison(sides, settings.runtimes, tuple(blocks))
 
 
 def _check(settings: BenchSettings, layers: bool) -> None:
@@ -114,7 +114,7 @@ def _check(settings: BenchSettings, layers: bool) -> None:
 
 def _block(
     entries: Sequence[BenchFile], settings: BenchSettings, sides: Sides, machine: Machine, layers: bool
-) -> Block:
+) -> BatchComparison:
     with tempfile.TemporaryDirectory() as folder:
         found = timed_networks(entries, settings, sides, machine.images, Path(folder))
         firsts = [next(i for i, one in enumerate(found) if one.runtime == other.runtime) for other in found]
@@ -128,7 +128,7 @@ def _block(
         wanted = range(len(found)) if layers else sorted({*slow, *(firsts[i] for i in slow)})
         profiles = _profiles(found, wanted, settings)
     reasons = tuple(_reason(found[i], rows[i], machine, profiles.get(i), profiles.get(firsts[i])) for i in slow)
-    return Block(machine.images, rows, models, reasons, profiles, tuple(firsts), machine)
+    return BatchComparison(machine.images, rows, models, reasons, profiles, tuple(firsts), machine)
 
 
 def _measured(found: Sequence[TimedNetwork], firsts: Sequence[int], settings: BenchSettings) -> Comparison:

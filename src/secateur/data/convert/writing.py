@@ -11,7 +11,7 @@ from typing import Literal
 
 import yaml
 
-from secateur.data.convert.frames import Annotated, Frame, find_frames
+from secateur.data.convert.frames import Annotated, LabelledImage, find_frames
 from secateur.errors import UserError
 from secateur.files import write_text
 
@@ -56,7 +56,7 @@ def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Pla
     return boxes, problems
 
 
-def _row(number: int, corners: tuple[float, float, float, float], frame: Frame) -> LabelRow | None:
+def _row(number: int, corners: tuple[float, float, float, float], frame: LabelledImage) -> LabelRow | None:
     """Pixel corners, clipped to the image, as a label row; None if nothing is left."""
     x0, x1 = (min(max(x, 0.0), frame.width) / frame.width for x in corners[::2])
     y0, y1 = (min(max(y, 0.0), frame.height) / frame.height for y in corners[1::2])

@@ -58,7 +58,7 @@ class YOLOv5Family(DetectionFamily):
         return file.suffix in {".pt", ".pth"}
 
     def read(self, file: Path, cfg: str | Path = "") -> Checkpoint:
-        """A `.pt` of stock YOLOv5 or of a fork; with `cfg` also a bare state dict."""
+        """A `.pt` of upstream YOLOv5 or of a fork; with `cfg` also a bare state dict."""
         if cfg and (state := read_state(file)) is not None:
             return Checkpoint.of(network_of(file, state, cfg))
         upstream = read_upstream(file)

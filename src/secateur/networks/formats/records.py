@@ -85,7 +85,7 @@ _NAMES = {
 
 
 def known_names(blocks: Iterable[str]) -> list[str]:
-    """Full names of the classes of stock YOLOv5 and of libraries that may occur in a file."""
+    """Full names of the classes of upstream YOLOv5 and of libraries that may occur in a file."""
     named = [f"{module}.{name}" for module, names in _NAMES.items() for name in names.split()]
     return named + [f"{module}.{name}" for module in _BLOCK_MODULES for name in blocks]
 

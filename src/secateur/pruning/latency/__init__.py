@@ -2,7 +2,7 @@
 
 from secateur.pruning.latency.table import (
     LEAST_R2,
-    Entry,
+    TimedSignature,
     Floats,
     Ids,
     LatencyTable,
@@ -11,4 +11,4 @@ from secateur.pruning.latency.table import (
     TracedOperation,
 )
 
-__all__ = ["LEAST_R2", "Entry", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "TracedOperation"]
+__all__ = ["LEAST_R2", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "TimedSignature", "TracedOperation"]

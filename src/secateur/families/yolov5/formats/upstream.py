@@ -37,7 +37,7 @@ _BN_EPS = 1e-3
 
 @dataclass(frozen=True)
 class UpstreamCheckpoint:
-    """What is kept of a stock file."""
+    """What is kept of an upstream file."""
 
     topology: Topology
     tensors: dict[str, Tensor]
@@ -48,7 +48,7 @@ class UpstreamCheckpoint:
 
 
 def read_upstream(path: Path) -> UpstreamCheckpoint:
-    """Reads a stock `.pt`; EMA weights are preferred, and the layers decide where they disagree with the YAML inside.
+    """Reads an upstream `.pt`; EMA weights are preferred, and the layers decide where the YAML inside disagrees.
 
     Raises:
         UserError: one sentence that says what the file is and what is expected.
