@@ -164,7 +164,7 @@ def test_the_size_is_that_of_exported_files(
         (["{}", "--layers", "--precision", "bf16", "--runtime", "torch"], "--layers times layers in fp32"),
         (["nothing.safetensors"], "nothing.safetensors"),
         (["nothing.onnx"], "There is no file nothing.onnx"),
-        (["table.xlsx"], "Nothing here runs table.xlsx"),
+        (["table.xlsx"], "Cannot open table.xlsx: no runtime"),
         (["{}", "--device", "gpu"], "Unknown device 'gpu'"),
     ],
 )

@@ -166,4 +166,4 @@ def _how_to_go_on(arguments: Sequence[str], interruption: KeyboardInterrupt) -> 
         return f"interrupted; to go on:  {interruption.line}"
     if arguments and arguments[0] in COMMANDS and COMMANDS[arguments[0]].continues:
         return f"interrupted; the same command goes on where it was:  {line}"
-    return f"interrupted; nothing is left to go on with, start again:  {line}"
+    return f"interrupted, and no progress was saved; run the command again:  {line}"

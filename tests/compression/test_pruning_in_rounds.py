@@ -123,7 +123,7 @@ def test_a_state_of_other_rounds_is_refused_by_its_name(
     decide(whole, context, settings(rounds="2"), tmp_path)
     file = tmp_path / rounds.STATE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(UserError, match=rf"Cannot go on from .*rounds\.json: .*{words}.* Remove it to begin anew"):
+    with pytest.raises(UserError, match=rf"Cannot continue from .*rounds\.json: .*{words}.* Remove it to start again"):
         decide(whole, context, settings(rounds="2"), tmp_path)
 
 

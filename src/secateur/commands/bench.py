@@ -45,7 +45,7 @@ class BenchOptions:
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("bench", "measure detectors side by side on this machine", lambda: BenchOptions, order=110)
+@command("bench", "compare the speed of detectors on this machine", lambda: BenchOptions, order=110)
 def bench(options: BenchOptions) -> Summary:
     """Times all files in turns and prints a table for each batch size."""
     from secateur.compression.speed.comparison import compare_files

@@ -25,7 +25,7 @@ class DemoOptions:
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("demo", "generate a data set and take a small detector through the whole run: needs nothing else",
+@command("demo", "generate a data set and take a small detector through a whole run; needs no files",
          lambda: DemoOptions, order=10, continues=True)  # fmt: skip
 def demo(options: DemoOptions) -> Summary:
     """Generates the images once (a killed demo goes on with them), then runs the recipe `demo` from scratch.

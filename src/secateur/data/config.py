@@ -121,7 +121,7 @@ def _root(file: Path, path: Any) -> Path:
             "with another path: in it."
         )
     raise UserError(
-        f"Data file {file} has path: {shown(path)}, but no such folder is beside the file or in {Path.cwd()}; "
+        f"Data file {file} has path: {shown(path)}, but there is no such folder next to the file or in {Path.cwd()}; "
         "correct it."
     )
 

@@ -125,7 +125,7 @@ class WeightSettings:
             )
         if target > 0 and not low <= target <= high:
             raise UserError(
-                f"Option target_sparsity is {target}; it must lie between min_sparsity ({low}) and max_sparsity "
+                f"Option target_sparsity is {target}; it must be between min_sparsity ({low}) and max_sparsity "
                 f"({high})."
             )
 

@@ -37,7 +37,7 @@ class RemoveLayers(Step):
         from secateur.compression.layers import check_layers
 
         if self.layers.layers < 1:
-            raise UserError("No layers are to go: say how many with --layers 2.")
+            raise UserError("Nothing to remove: set --layers to at least 1.")
         check_layers(checkpoint, context, self.layers)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:

@@ -87,7 +87,7 @@ class TrainSettings:
             raise UserError(f"Option image_size is {size}; training images are square: give one number, e.g. 640.")
         check_ranges(self)
         if self.label_smoothing == 1:
-            raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must lie in 0..1, 1 excluded.")
+            raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1.")
         if not self.freeze:
             raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
 

@@ -88,7 +88,7 @@ def _entries(file: Path, item: Any) -> list[RecipeEntry]:
         raise UserError(f"{file}: repeat needs rounds from 1 to 100 and a list of stages, not {shown(rounds)}.")
     once = [entry for inner in settings["stages"] for entry in _entries(file, inner)]
     if any(entry.rounds > 1 for entry in once):
-        raise UserError(f"{file}: a repetition cannot stand inside another.")
+        raise UserError(f"{file}: a repetition cannot contain another.")
     return [dataclasses.replace(entry, round=i, rounds=rounds) for i in range(1, rounds + 1) for entry in once]
 
 
