@@ -37,12 +37,12 @@ def crops(data: Path, split: str, side: int) -> tuple[Tensor, Tensor]:
     index = scan(load_data_config(data), split, progress=False)
     images, labels = [], []
     for number, file in enumerate(index.files):
-        picture = read_image(file)
-        height, width = picture.shape[:2]
+        whole = read_image(file)
+        height, width = whole.shape[:2]
         for label, x, y, w, h in index.labels_of(number).tolist():
             half = max(w * width, h * height) * (0.5 + MARGIN)
             left, top = int(max(x * width - half, 0)), int(max(y * height - half, 0))
-            part = picture[top : int(y * height + half) + 1, left : int(x * width + half) + 1]
+            part = whole[top : int(y * height + half) + 1, left : int(x * width + half) + 1]
             images.append(letterboxed(np.ascontiguousarray(part), side)[0])
             labels.append(int(label))
     pixels = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())

@@ -1,12 +1,12 @@
-"""Do exported files give what the detector gives? Every installed format and precision, on real pictures.
+"""Do exported files give what the detector gives? Every installed format and precision, on real images.
 
     python benchmarks/formats.py --weights yolov5n.pt [cut.safetensors ...] --data data.yaml [--img 320]
         [--cfg yolov5s6 yolov3-tiny] [--formats onnx openvino] [--json out.json]
 
-Of each file: megabytes, the largest differences of its boxes (px) and scores on pictures of the val split from
+Of each file: megabytes, the largest differences of its boxes (px) and scores on images of the val split from
 PyTorch's, and, for trained weights, mAP50-95 beside PyTorch's on the same square images. `--cfg` adds untrained
 networks, whose outputs alone are compared. A last line compares the boxes of the ONNX file with the suppression inside,
-picture by picture, with ours.
+image by image, with ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.int8.calibration import calibration_images
 from secateur.deploy.runtimes import RUNTIMES, open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -45,10 +45,8 @@ def main() -> None:
     data = load_data_config(options.data)
     val, train = scan(data, "val", progress=False), scan(data, "train", progress=False)
     settings = ValSettings(image_size=options.img, workers=0, rectangular=False)
-    seen = [
-        picture[None].float() / 255 for picture in calibration_pictures(DetectionSplit(val), (options.img, options.img))
-    ]
-    pictures = calibration_pictures(DetectionSplit(train), (options.img, options.img))
+    seen = [image[None].float() / 255 for image in calibration_images(DetectionSplit(val), (options.img, options.img))]
+    images = calibration_images(DetectionSplit(train), (options.img, options.img))
     subjects: list[tuple[str, Detector, bool]] = [
         (Path(file).stem, load_checkpoint(file).build(), True) for file in options.weights
     ] + [(cfg, _untrained(cfg), False) for cfg in options.cfg]
@@ -59,7 +57,7 @@ def main() -> None:
         print(f"{name}: PyTorch mAP50-95 {whole:.4f}" if whole is not None else f"{name}: untrained", flush=True)
         for form, precision in _kinds(options.formats):
             made = ExportSettings(format=form, precision=precision)
-            row = _row(name, detector, made, options.img, seen, pictures)
+            row = _row(name, detector, made, options.img, seen, images)
             if whole is not None and "file" in row:
                 found = validate(open_predictor(row.pop("file")), val, settings, progress=False).mAP50_95
                 row |= {"mAP50-95": found, "change": found - whole}
@@ -80,14 +78,14 @@ def _kinds(formats: list[str]) -> list[tuple[str, str]]:
 
 
 def _row(
-    name: str, detector: Detector, made: ExportSettings, side: int, seen: list[Tensor], pictures: list[Tensor]
+    name: str, detector: Detector, made: ExportSettings, side: int, seen: list[Tensor], images: list[Tensor]
 ) -> dict[str, Any]:
-    """Writes a file and compares it on the pictures."""
+    """Writes a file and compares it on the images."""
     row: dict[str, Any] = {"name": name, "format": made.format, "precision": made.precision}
     folder = Path(tempfile.mkdtemp())
     file = folder / f"file{EXPORTERS[made.format].suffix}"
     try:
-        written = export(detector, file, side, made, pictures=pictures if made.precision == "int8" else ())
+        written = export(detector, file, side, made, images=images if made.precision == "int8" else ())
     except UserError as error:
         return {**row, "error": str(error)}
     predictor, twin = open_predictor(file), detector.fused()
@@ -102,7 +100,7 @@ def _row(
 
 
 def _suppressed(name: str, detector: Detector, side: int, seen: list[Tensor]) -> dict[str, Any]:
-    """Pictures on which the file with the suppression inside gives our boxes, within 0.01 px and 0.0001."""
+    """Images on which the file with the suppression inside gives our boxes, within 0.01 px and 0.0001."""
     made = ExportSettings(output="detections")
     file = Path(tempfile.mkdtemp()) / "file.onnx"
     predictor, twin = open_predictor(export(detector, file, side, made).path), TorchPredictor(detector)

@@ -23,7 +23,7 @@ import torch
 from secateur.compression.latency_table import latency_table
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.comparison import compare_files
-from secateur.compression.speed.contestants import Asked, check_runtimes
+from secateur.compression.speed.timed import BenchSettings, check_runtimes
 from secateur.compression.speed.rounding import auto_round_to
 from secateur.compression.speed.table import bench_table
 from secateur.errors import UserError
@@ -65,7 +65,7 @@ def experiment(
         for name, checkpoint in detectors(start, size, multiple, options).items():
             files.append(str(Path(folder) / f"{name}.safetensors"))
             save_checkpoint(checkpoint, files[-1])
-        asked = Asked(runtimes, size, tuple(options.batches), options.rounds, options.threads)
+        asked = BenchSettings(runtimes, size, tuple(options.batches), options.rounds, options.threads)
         result = compare_files(files, asked)
     found = []
     for block in result.blocks:

@@ -28,9 +28,9 @@ from typing import Any
 
 from secateur.compression.channels import Decision, decide, repair
 from secateur.compression.heal import heal
-from secateur.compression.measuring import evaluate, usable_size
+from secateur.compression.evaluation import evaluate, usable_size
 from secateur.compression.settings import ChannelSettings, budget_options
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import load_data_config, unlabelled_images
 from secateur.distillation.settings import HealSettings
 from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
@@ -55,7 +55,7 @@ def main() -> None:
     whole, data = load_checkpoint(options.weights), load_data_config(options.data)
     context = Context(usable_size(whole, options.img), data=data, workers=options.workers)
     if options.labels == "none":
-        context = replace(context, images=pictures(options.images or options.data, whole.names))
+        context = replace(context, unlabelled=unlabelled_images(options.images or options.data, whole.names))
     rows = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     known = {(row["way"], row["share"], row["seed"]) for row in rows}
     if ("dense", 1.0, 0) not in known:

@@ -4,8 +4,8 @@ The usual way is written out below: decode, resize to the image size, paste four
 warp and crop it, HSV gains, flip. Both draw from the same distributions, with the default augmentation of YOLOv5's hyp
 files (scale 0.5, translate 0.1, HSV, left-right flip). Four questions, a row each:
 
-    warp      images decoded and resized beforehand; the picture only (canvas + warp against composed tiles)
-    sample    images in memory; whole samples (picture, boxes, HSV, flip) as __getitem__ gives them
+    warp      images decoded and resized beforehand; the image only (canvas + warp against composed tiles)
+    sample    images in memory; whole samples (image, boxes, HSV, flip) as __getitem__ gives them
     disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8
               where an image is that much larger than the image size; the usual way decodes in full
     training  the first epoch, each with its defaults: the usual loader reads every tile from disk, ours keeps images
@@ -112,7 +112,7 @@ def boxes(rows: Image, view: Image, gain: float, side: int) -> Image:
 
 
 def warp_pair(index: Index, side: int) -> tuple[Callable[[int], object], Callable[[int], object]]:
-    """Picture n by either way, from the same kept images, the same tiles, the same view."""
+    """Image n by either way, from the same kept images, the same tiles, the same view."""
     reader = DoubleCanvas(index, side, keep=True)
     for i in range(len(index)):
         reader.read(i)
@@ -180,7 +180,7 @@ def measure(ways: tuple[Callable[[int], object], ...], rounds: int, samples: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data.yaml; without it 1280-pixel pictures are generated")
+    parser.add_argument("--data", type=Path, help="a data.yaml; without it 1280-pixel images are generated")
     parser.add_argument("--split", default="train")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=7)

@@ -246,7 +246,7 @@ def _as_setting(words: str) -> str:
 
 def _other_names() -> str:
     """The flags of YOLOv5 and of pruning systems, from the tables that the command line reads."""
-    from secateur.words import ANSWERS, GONE, OF_COMMAND, SPELT_OUT, SPELT_OUT_IN, renamed
+    from secateur.flags import ANSWERS, GONE, OF_COMMAND, SPELT_OUT, SPELT_OUT_IN, renamed
 
     rows = [f"| `{there}` | `{here}` |" for there, here in renamed().items()]
     rows += [f"| `{there}` | `{' '.join(here)}` |" for there, here in SPELT_OUT.items()]

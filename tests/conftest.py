@@ -54,7 +54,7 @@ def _bare_commands() -> Iterator[None]:
     whole ladder.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateur.report.pictures.plots_available", lambda: False)
+        patch.setattr("secateur.report.run_folder_plots.plots_available", lambda: False)
         patch.setattr("secateur.compression.channels.cliff", partial(cliff, budgets=RUNGS[3::4]))
         yield
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.deploy.timing import Stopwatch
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
 from secateur.sizes import ImageSize, sides_of
 
 BLOCK = 8
@@ -27,11 +27,11 @@ def widest(graph: ChannelGraph, size: ImageSize) -> dict[Signature, tuple[int, i
     """By signature at an image size, the widths of the widest layer."""
     assert graph.image_size is not None
     found: dict[Signature, tuple[int, int]] = {}
-    for stage in graph.stages:
-        signature = stage.signature.scaled(graph.image_size, sides_of(size))
+    for operation in graph.operations:
+        signature = operation.signature.scaled(graph.image_size, sides_of(size))
         known = found.get(signature, (0, 0))
-        reads = len(stage.reads) if signature.reads_matter else 0
-        found[signature] = max(known[0], reads), max(known[1], len(stage.emits))
+        reads = len(operation.reads) if signature.reads_matter else 0
+        found[signature] = max(known[0], reads), max(known[1], len(operation.emits))
     return found
 
 
@@ -42,7 +42,7 @@ def table_of(graph: ChannelGraph, size: ImageSize = 64, block: int = BLOCK) -> L
         rows = tuple(min(n, reads) for n in range(block, reads + block, block)) or (0,)
         columns = tuple(min(n, emits) for n in range(block, emits + block, block))
         times = tuple(tuple(law(signature, row, column, block) for column in columns) for row in rows)
-        entries.append(Entry(signature, rows, columns, times))
+        entries.append(TimedSignature(signature, rows, columns, times))
     return LatencyTable("a machine", "a runtime 1.0", 2, size, block, tuple(entries), 1.0, SLOPE, OFFSET, 0.99)
 
 
@@ -69,8 +69,12 @@ def network(model: nn.Module, shape: tuple[int, ...], threads: int) -> Clock:
     graph = trace(model)
     assert graph.image_size is not None
     total = sum(
-        law(stage.signature.scaled(graph.image_size, (shape[2], shape[3])), len(stage.reads), len(stage.emits))
-        for stage in graph.stages
+        law(
+            operation.signature.scaled(graph.image_size, (shape[2], shape[3])),
+            len(operation.reads),
+            len(operation.emits),
+        )
+        for operation in graph.operations
     )
     return Clock([SLOPE * total + OFFSET])
 

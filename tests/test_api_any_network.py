@@ -264,7 +264,7 @@ def test_a_plain_modules_norms_are_corrected_on_images(norms: str) -> None:
     images = [generator.integers(0, 256, (50, 70, 3), np.uint8) for _ in range(8)]
     plain, corrected = (
         secateur.prune(
-            network, criterion="l2", params=0.5, round_to=1, norms=norms, recalibrate=8, batch_size=4, **given
+            network, criterion="l2", params=0.5, round_to=1, norms=norms, correction_images=8, batch_size=4, **given
         )
         for given in ({}, {"images": images})
     )

@@ -20,7 +20,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.words import understood
+from secateur.flags import understood
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -48,6 +48,7 @@ def first_label(data: Path) -> Path:
         ("sparsify", "--bn_sparsity 1e-3", "--rate 1e-3"),
         ("sparsify", "--sparsity_rate 1e-3", "--rate 1e-3"),
         ("export", "--include onnx", "--format onnx"),
+        ("prune", "--recalibrate 8 --recalibrate-share=1", "--correction-images 8 --correction-share=1"),
         ("val", "--half --conf-thres 0.1", "--precision fp16 --conf 0.1"),
         ("train", "--noautoanchor --noval --adam", "--no-autoanchor --val-every 0 --optimizer Adam"),
     ],

@@ -13,14 +13,14 @@ import torch
 from commands_run import sentence
 from secateur.cli import main
 from secateur.compression.speed import comparison
-from secateur.compression.speed.contestants import Asked
+from secateur.compression.speed.timed import BenchSettings
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.evaluation import latency
 from secateur.evaluation.cost import count
 from secateur.families.loading import load_checkpoint
-from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
@@ -39,7 +39,7 @@ def small_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) 
     detector = load_checkpoint(tiny_weights).build()
     graph = trace(detector)
     plan = allocate(graph, score("l2", graph, collect(detector, graph)), Budget("flops", 0.5), Guards(round_to=1))
-    history = (Stage(verb="finetune", metrics={"mAP50-95": 0.5}),)
+    history = (HistoryEntry(verb="finetune", metrics={"mAP50-95": 0.5}),)
     file = tmp_path_factory.mktemp("small") / "small.safetensors"
     save_checkpoint(dataclasses.replace(Checkpoint.of(cut(detector, graph, plan)), history=history), file)
     return file
@@ -164,7 +164,7 @@ def test_the_size_is_that_of_exported_files(
         (["{}", "--layers", "--precision", "bf16", "--runtime", "torch"], "--layers times layers in fp32"),
         (["nothing.safetensors"], "nothing.safetensors"),
         (["nothing.onnx"], "There is no file nothing.onnx"),
-        (["table.xlsx"], "Nothing here runs table.xlsx"),
+        (["table.xlsx"], "Cannot open table.xlsx: no runtime"),
         (["{}", "--device", "gpu"], "Unknown device 'gpu'"),
     ],
 )
@@ -184,9 +184,9 @@ def test_a_runtime_that_is_not_installed(
 
 def test_devices_that_are_not_timed() -> None:
     with pytest.raises(UserError, match="Nothing is timed on mps: give --device cpu or cuda"):
-        comparison.compare_files(["any.pt"], Asked(device=torch.device("mps")))
+        comparison.compare_files(["any.pt"], BenchSettings(device=torch.device("mps")))
     with pytest.raises(UserError, match="--layers times layers on the CPU"):
-        comparison.compare_files(["any.pt"], Asked(device=torch.device("cuda")), layers=True)
+        comparison.compare_files(["any.pt"], BenchSettings(device=torch.device("cuda")), layers=True)
 
 
 def test_a_runtime_without_the_device(

@@ -70,7 +70,7 @@ def test_train_val_predict_prune_heal_finetune(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(healing, "PIECE", 2)
-    monkeypatch.setattr("secateur.report.pictures.plots_available", plots_available)
+    monkeypatch.setattr("secateur.report.run_folder_plots.plots_available", plots_available)
     images = tiny_data.parent / "images"
     data = ("--data", tiny_data, "--workers", "0")
     run(capsys, "train", "--cfg", cfg_of(1, tmp_path), *data, "--epochs", "1", "--batch-size", "8")
@@ -85,7 +85,7 @@ def test_train_val_predict_prune_heal_finetune(
     assert 0 <= table["mAP50"] <= 1
     found = run(capsys, "predict", "--weights", trained, images / "val", "--conf", "0.001")
     assert found["pictures"] == 8 and not found["unreadable"] and sum(found["boxes"].values()) > 0
-    few = ("--statistics-images", "8", "--recalibrate", "8", "--rounds", "2", "--round-to", "1", "--no-cliff")
+    few = ("--statistics-images", "8", "--correction-images", "8", "--rounds", "2", "--round-to", "1", "--no-cliff")
     run(capsys, "prune", "--weights", trained, *data, "--flops", "0.8", *few)
     cut = Path("runs/prune/exp/pruned.safetensors")
     small = load_checkpoint(cut)
@@ -109,7 +109,7 @@ def test_train_val_predict_prune_heal_finetune(
     ],
 )
 def test_other_ways_of_pruning(grey: Path, words: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = ("--data", tiny_data, "--workers", "0", "--recalibrate", "8")
+    data = ("--data", tiny_data, "--workers", "0", "--correction-images", "8")
     run(capsys, "prune", "--weights", grey, *data, *words.split())
     assert load_checkpoint("runs/prune/exp/pruned.safetensors").architecture.channels == 1
 
@@ -144,7 +144,7 @@ def test_a_recipe_with_a_grey_detector(
     recipe = tmp_path / "short.yaml"
     stages = [
         {"train": {"epochs": 1}},
-        {"prune": {"flops": "0.8", "criterion": "l2", "round_to": 1, "recalibrate": 8, "cliff": False}},
+        {"prune": {"flops": "0.8", "criterion": "l2", "round_to": 1, "correction_images": 8, "cliff": False}},
         {"export": {"format": "onnx", "precision": "int8", "calibration": 4}},
     ]
     recipe.write_text(yaml.safe_dump({"name": "short", "summary": "all of it", "stages": stages}))

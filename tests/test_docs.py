@@ -120,9 +120,9 @@ def test_the_snippets_of_the_readme_end_in_a_detector(
     for there, here in {
         "best.pt": "best.safetensors",
         "data.yaml": str(tiny_data),
-        "picture.jpg": str(picture),
+        "image.jpg": str(picture),
         "epochs=100": "epochs=1, workers=0",
-        "heal=True": "heal=True, heal_steps=2, heal_batch=4, rounds='2', statistics_images=8, recalibrate=8",
+        "heal=True": "heal=True, heal_steps=2, heal_batch=4, rounds='2', statistics_images=8, correction_images=8",
         "image_size=640": "image_size=64",
     }.items():
         assert there in code

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from commands_run import sentence
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import load_data_config, unlabelled_images
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.files import OLD, atomic_folder, fresh_run, usable_path, write_text
@@ -89,7 +89,7 @@ def test_paths_inside_a_data_file(key: str, bad: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The path "):
         scan(load_data_config(file), "train")
     with pytest.raises(UserError):
-        scan(pictures(file, {0: "a"}), "train")
+        scan(unlabelled_images(file, {0: "a"}), "train")
     with pytest.raises(UserError, match="The path "):
         load_checkpoint(LONG)
 

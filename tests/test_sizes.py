@@ -19,7 +19,7 @@ from secateur.evaluation.cost import count
 from secateur.families.loading import load_checkpoint
 from secateur.sizes import ImageSize, as_data, in_words, read_size, sides_of
 from secateur.training.settings import TrainSettings
-from secateur.words import SQUARES, understood
+from secateur.flags import SQUARES, understood
 
 FORMS = ("{}x{}", "{}X{}", "{}×{}", "{}*{}", "{},{}", "{}, {}", "{} {}", " {} x {} ", "[{}, {}]", "({},{})")
 SQUARE = ("prune", "heal", "run", "sweep", "train", "sparsify", "finetune")
@@ -188,4 +188,4 @@ def test_one_size_from_export_to_bench(
     told = sentence_of(capsys, "bench", str(tiny_weights), str(file), "--img", "96")
     assert told.endswith("takes images of 64 x 96 px only, not 96: leave --img out, or export it for that size.")
     summary("val", "--weights", str(file), *on[:-5], "--img", "96", "64")
-    assert "Image size 96 x 64: this file takes images of 64 x 96 pixels alone." in caplog.text
+    assert "Image size 96 x 64: this file takes images of 64 x 96 pixels only." in caplog.text

@@ -17,7 +17,7 @@ from secateur.commands import COMMANDS, Command
 from secateur.errors import Interrupted, PartlyDoneError, UserError, shown
 from secateur.machine import use_threads
 from secateur.ranges import check_ranges
-from secateur.words import understood
+from secateur.flags import understood
 
 ALL = "--help-all"
 LONGEST = 300
@@ -166,4 +166,4 @@ def _how_to_go_on(arguments: Sequence[str], interruption: KeyboardInterrupt) -> 
         return f"interrupted; to go on:  {interruption.line}"
     if arguments and arguments[0] in COMMANDS and COMMANDS[arguments[0]].continues:
         return f"interrupted; the same command goes on where it was:  {line}"
-    return f"interrupted; nothing is left to go on with, start again:  {line}"
+    return f"interrupted, and no progress was saved; run the command again:  {line}"

@@ -29,7 +29,7 @@ def going_on_from(file: Path | None) -> Iterator[None]:
     try:
         yield
     except StateError as error:
-        raise UserError(f"Cannot go on from {file}: {error} Remove it to begin anew.") from error
+        raise UserError(f"Cannot continue from {file}: {error} Remove it to start again.") from error
 
 
 class PartlyDoneError(Exception):

@@ -147,7 +147,7 @@ def _measure(node: Node, sizes: dict[int, tuple[int, int]], above: set[int]) -> 
     above.remove(id(node))
     values, levels = 1 + sum(part[0] for part in parts), 1 + max((part[1] for part in parts), default=0)
     if values > MAX_YAML_VALUES:
-        raise _RefusedError(f"it stands for more than {MAX_YAML_VALUES:,} values", line)
+        raise _RefusedError(f"it expands to more than {MAX_YAML_VALUES:,} values", line)
     if levels > MAX_YAML_DEPTH:
         raise _RefusedError(f"it is nested more than {MAX_YAML_DEPTH} levels deep", line)
     sizes[id(node)] = values, levels

@@ -135,7 +135,7 @@ def test_images_of_any_kind_are_what_a_cut_is_corrected_on(
     for number, file in enumerate(images[:4]):
         cv2.imwrite(str(tmp_path / f"{number}.png"), read_image(str(file)))
     files = sorted(tmp_path.glob("*.png"))
-    options = {"criterion": "l2", "params": 0.6, "round_to": 1, "image_size": 64, "recalibrate": 4}
+    options = {"criterion": "l2", "params": 0.6, "round_to": 1, "image_size": 64, "correction_images": 4}
     whole = secateur.prune(tiny_weights, images=tmp_path, **options)
     assert not same(whole, secateur.prune(tiny_weights, **options))
     for kind, source in image_forms(files).items():
@@ -173,7 +173,7 @@ def test_an_empty_list_of_images_is_said(tiny_weights: Path) -> None:
 
 
 def test_images_in_memory_leave_no_files_behind(tiny_weights: Path, images: list[Path], tmp_path: Path) -> None:
-    options = {"criterion": "l2", "params": 0.6, "round_to": 1, "image_size": 64, "recalibrate": 2}
+    options = {"criterion": "l2", "params": 0.6, "round_to": 1, "image_size": 64, "correction_images": 2}
     arrays = [read_image(str(file)) for file in images[:2]]
     caches = []
     for _ in range(2):
@@ -255,9 +255,8 @@ def test_numbers_of_other_keywords_are_checked(tiny_weights: Path) -> None:
 
 
 def test_rounds_may_be_a_number(tiny_weights: Path, tiny_data: Path) -> None:
-    small = secateur.prune(
-        tiny_weights, tiny_data, rounds=1, params=0.7, round_to=1, image_size=64, statistics_images=4, recalibrate=4
-    )
+    few = {"statistics_images": 4, "correction_images": 4}
+    small = secateur.prune(tiny_weights, tiny_data, rounds=1, params=0.7, round_to=1, image_size=64, **few)
     assert small.plan["after"]["parameters"] <= 0.71 * small.plan["before"]["parameters"]
 
 
@@ -289,7 +288,7 @@ def test_a_plan_may_count_another_shape(tiny_weights: Path) -> None:
 
 @pytest.mark.parametrize("heal", [1, np.True_])
 def test_heal_may_be_any_truth(heal: Any, tiny_weights: Path, images: list[Path], tmp_path: Path) -> None:
-    options = {"criterion": "l2", "params": 0.8, "round_to": 1, "image_size": 64, "recalibrate": 2}
+    options = {"criterion": "l2", "params": 0.8, "round_to": 1, "image_size": 64, "correction_images": 2}
     small = secateur.prune(tiny_weights, images=images, heal=heal, heal_steps=1, heal_batch=2, **options)
     assert small.history[-1].verb == "heal"
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}

@@ -34,10 +34,10 @@ def given(kind: type[Any], **values: Any) -> Any:
         (RoundSettings, "rounds", np.int64(3), "3"),
         (RoundSettings, "depth", 0, False),
         (RoundSettings, "depth", np.bool_(True), True),
-        (RepairSettings, "recalibrate", np.int32(8), 8),
-        (RepairSettings, "recalibrate", 8.0, 8),
-        (RepairSettings, "recalibrate_share", 1, 1.0),
-        (RepairSettings, "recalibrate_share", torch.tensor(0.5), 0.5),
+        (RepairSettings, "correction_images", np.int32(8), 8),
+        (RepairSettings, "correction_images", 8.0, 8),
+        (RepairSettings, "correction_share", 1, 1.0),
+        (RepairSettings, "correction_share", torch.tensor(0.5), 0.5),
         (GuardSettings, "round_to", "auto", "auto"),
         (GuardSettings, "round_to", np.int64(16), 16),
         (GuardSettings, "exclude", "model.0", ("model.0",)),
@@ -64,10 +64,10 @@ def test_a_value_gets_the_type_of_its_field(kind: type[Any], name: str, value: A
         (RoundSettings, "rounds", None, r"rounds is None \(NoneType\); it must be text"),
         (RoundSettings, "depth", "no", r"depth is 'no' \(str\); it must be True or False"),
         (RoundSettings, "depth", 2, r"depth is 2 \(int\); it must be True or False"),
-        (RepairSettings, "recalibrate", "8", r"recalibrate is '8' \(str\); it must be a whole number"),
-        (RepairSettings, "recalibrate", 8.5, r"recalibrate is 8.5 \(float\); it must be a whole number"),
-        (RepairSettings, "recalibrate", True, r"recalibrate is True \(bool\); it must be a whole number"),
-        (RepairSettings, "recalibrate_share", "half", r"recalibrate_share is 'half' \(str\); it must be a number"),
+        (RepairSettings, "correction_images", "8", r"correction_images is '8' \(str\); it must be a whole number"),
+        (RepairSettings, "correction_images", 8.5, r"correction_images is 8.5 \(float\); it must be a whole number"),
+        (RepairSettings, "correction_images", True, r"correction_images is True \(bool\); it must be a whole number"),
+        (RepairSettings, "correction_share", "half", r"correction_share is 'half' \(str\); it must be a number"),
         (GuardSettings, "round_to", "8", r"round_to is '8' \(str\); it must be a whole number or 'auto'"),
         (GuardSettings, "exclude", {"a": 1}, "it must be text, or a list of such values"),
         (ScoreSettings, "tie", "most", r"tie is 'most' \(str\); it must be 'mean' or 'sum' or 'max' or 'min'"),
@@ -110,7 +110,7 @@ def cut_of(model: Checkpoint) -> tuple[Any, Any]:
         ("prune", "imgsz", None),
         ("prune", "batchsize", "batch_size"),
         ("heal", "steps", "heal_steps"),
-        ("repair", "recalibrat", "recalibrate"),
+        ("repair", "correction_image", "correction_images"),
         ("shorten", "layerscore", "layer_score"),
         ("zero", "patterns", "pattern"),
         ("finetune", "epoch", "epochs"),
@@ -155,3 +155,13 @@ def test_types_of_all_settings_are_known_to_the_sentences() -> None:
         for entry in dataclasses.fields(kind):
             with pytest.raises((TypeError, UserError)):
                 given(kind, **{entry.name: object()})
+
+
+def test_former_names_of_options_are_understood() -> None:
+    assert given(RepairSettings, recalibrate=8, recalibrate_share=1) == RepairSettings(
+        correction_images=8, correction_share=1.0
+    )
+    with pytest.raises(UserError, match=r"^recalibrate is the former name of correction_images; give only"):
+        given(RepairSettings, recalibrate=8, correction_images=8)
+    with pytest.raises(TypeError, match=r"has no option 'recalibrate'"):
+        given(TrainSettings, recalibrate=8)

@@ -13,7 +13,7 @@ from law_subjects import enliven
 from secateur.compression import heal as healing
 from secateur.compression.channels import Decision, cut_channels
 from secateur.compression.heal import Pieces, batches_of, divided, heal, train_settings
-from secateur.data.config import pictures
+from secateur.data.config import unlabelled_images
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
@@ -39,15 +39,15 @@ STEPS = HealSettings(heal_steps=12, heal_batch=8, heal_lr=0.003)
 
 @pytest.fixture
 def context(tiny_data: Path) -> Context:
-    images = pictures(tiny_data, {0: "disc", 1: "square", 2: "triangle"})
-    return Context(64, batch_size=8, workers=0, images=images)
+    images = unlabelled_images(tiny_data, {0: "disc", 1: "square", 2: "triangle"})
+    return Context(64, batch_size=8, workers=0, unlabelled=images)
 
 
 @pytest.fixture
 def whole(tiny_weights: Path) -> Checkpoint:
     checkpoint = load_checkpoint(tiny_weights)
     detector = checkpoint.build()
-    enliven(detector)  # fresh weights answer the same to every picture
+    enliven(detector)  # fresh weights answer the same to every image
     return Checkpoint.of(detector, like=checkpoint)
 
 
@@ -68,11 +68,11 @@ def distance(student: Checkpoint, teacher: Checkpoint, context: Context) -> floa
     _, held_out = divided(split_of(context), context.seed)
     network = student.build()
     imitate = FAMILIES["yolov5"].imitation(STEPS, network, student, teacher, TrainSettings(image_size=64))
-    return HeldOut(teacher.build(), imitate.compare, healing.plain(held_out, student, context))(network).value
+    return HeldOut(teacher.build(), imitate.compare, healing.plain_images(held_out, student, context))(network).value
 
 
 def split_of(context: Context) -> Split:
-    return FAMILIES["yolov5"].split(context.images, "train", objects=False)
+    return FAMILIES["yolov5"].split(context.unlabelled, "train", objects=False)
 
 
 def test_the_answers_come_nearer_to_the_teachers(
@@ -142,7 +142,7 @@ def test_pieces_are_the_same_stream_from_any_point(small: Checkpoint, context: C
 
 
 def test_images_are_divided_without_overlap(context: Context) -> None:
-    split = FAMILIES["yolov5"].split(context.images, "train", objects=False)
+    split = FAMILIES["yolov5"].split(context.unlabelled, "train", objects=False)
     learn, out = (set(part.index.files) for part in divided(split, 3))  # type: ignore[attr-defined]
     assert len(out) == 8 and not learn & out
     assert learn | out == set(split.index.files)  # type: ignore[attr-defined]
@@ -157,7 +157,7 @@ def test_what_cannot_teach_is_refused(small: Checkpoint, whole: Checkpoint, cont
     with pytest.raises(UserError, match="is of the family 'module' and the student of 'yolov5'"):
         heal(small, Checkpoint.of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))), context, STEPS, tmp_path)
     with pytest.raises(UserError, match="Healing reads images"):
-        heal(small, whole, dataclasses.replace(context, images=None), STEPS, tmp_path)
+        heal(small, whole, dataclasses.replace(context, unlabelled=None), STEPS, tmp_path)
 
 
 def test_a_teacher_that_the_student_was_not_cut_from_teaches_by_its_answers(

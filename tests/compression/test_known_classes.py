@@ -19,10 +19,10 @@ from secateur.families.context import Context, as_one_class, known_data
 from secateur.families.evidence import FamilyEvidence
 from secateur.families.loading import load_checkpoint
 from secateur.families.starting import for_classes
-from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-ONE = Stage("train", {"single_cls": True})
+ONE = HistoryEntry("train", {"single_cls": True})
 
 
 def call_evaluate(checkpoint: Checkpoint, data: Path) -> object:
@@ -34,7 +34,7 @@ def call_score(checkpoint: Checkpoint, data: Path) -> object:
 
 
 def call_prune(checkpoint: Checkpoint, data: Path) -> object:
-    options = {"round_to": 1, "rounds": "1", "statistics_images": 8, "recalibrate": 8}
+    options = {"round_to": 1, "rounds": "1", "statistics_images": 8, "correction_images": 8}
     return secateur.prune(checkpoint, data, image_size=64, params=0.8, **options)
 
 
@@ -129,7 +129,7 @@ def test_networks_are_asked_too(tiny_weights: Path, tiny_data: Path) -> None:
 def test_all_objects_are_of_the_one_class_of_a_detector_that_was_trained_so(
     tiny_weights: Path, tiny_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    single = replace(for_classes(load_checkpoint(tiny_weights), {0: "object"}), history=(ONE, Stage("prune")))
+    single = replace(for_classes(load_checkpoint(tiny_weights), {0: "object"}), history=(ONE, HistoryEntry("prune")))
     data = load_data_config(tiny_data)
     with caplog.at_level("INFO", "secateur"):
         known = known_data(single, data, "best.pt")
@@ -146,6 +146,10 @@ def test_all_objects_are_of_the_one_class_of_a_detector_that_was_trained_so(
 
 def test_one_class_alone_is_no_sign_of_such_a_training(tiny_weights: Path, tiny_data: Path) -> None:
     person = for_classes(load_checkpoint(tiny_weights), {0: "person"})
-    for history in ((), (Stage("train", {"single_cls": False}),), (ONE, Stage("finetune", {"single_cls": False}))):
+    for history in (
+        (),
+        (HistoryEntry("train", {"single_cls": False}),),
+        (ONE, HistoryEntry("finetune", {"single_cls": False})),
+    ):
         with pytest.raises(UserError, match="knows 1 classes"):
             call_evaluate(replace(person, history=history), tiny_data)

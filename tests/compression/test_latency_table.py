@@ -124,7 +124,7 @@ def test_grids_end_at_the_widest_layer(tiny: Checkpoint) -> None:
     table = measure(tiny.build(), graph, 64, FAKE, 2)
     first = next(entry for entry in table.entries if entry.signature.kernel == (6, 6))
     assert (first.reads, first.emits) == ((3,), (8,)), "what an image has is no multiple of a block"
-    widest = max(len(stage.emits) for stage in graph.stages)
+    widest = max(len(operation.emits) for operation in graph.operations)
     assert max(entry.emits[-1] for entry in table.entries) == widest
     assert all(len(entry.ms) == len(entry.reads) for entry in table.entries)
 

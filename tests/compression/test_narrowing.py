@@ -23,7 +23,7 @@ from secateur.families.yolov5.control import (
 )
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
-from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.networks.plain_module import PlainModule
 
 
@@ -123,7 +123,11 @@ def test_epochs_are_known_from_history_or_from_training_notes() -> None:
     assert known_epochs(dataclasses.replace(checkpoint, training={"epochs": 300})) == 300
     ours = dataclasses.replace(checkpoint, training={"settings": {"epochs": 40}, "epoch": 12})
     assert known_epochs(ours) == 40
-    stages = (Stage("train", {"epochs": 30}), Stage("prune", {"criterion": "l1"}), Stage("finetune", {"epochs": 10}))
+    stages = (
+        HistoryEntry("train", {"epochs": 30}),
+        HistoryEntry("prune", {"criterion": "l1"}),
+        HistoryEntry("finetune", {"epochs": 10}),
+    )
     assert known_epochs(dataclasses.replace(ours, history=stages)) == 40
 
 

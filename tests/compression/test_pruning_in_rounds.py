@@ -1,4 +1,4 @@
-"""Rounds on a detector with pictures: with labels, without, interrupted, and pictures of another world."""
+"""Rounds on a detector with images: with labels, without, interrupted, and images of another world."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from law_subjects import enliven
 from secateur.compression import rounds
 from secateur.compression.channels import Decision, decide, repair
 from secateur.compression.settings import ChannelSettings, budget_options
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import load_data_config, unlabelled_images
 from secateur.errors import UserError
 from secateur.families import evidence as evidence_module
 from secateur.families.context import Context
@@ -59,7 +59,7 @@ def settings(**changes: Any) -> ChannelSettings:
         score=ScoreSettings(criterion="fisher", statistics_images=16),
         rounds=RoundSettings(**changes),
         guards=Guards(round_to=1),
-        repair=RepairSettings(recalibrate=16),
+        repair=RepairSettings(correction_images=16),
         cliff=CliffSettings(cliff=False),
     )
 
@@ -76,12 +76,12 @@ def test_rounds_meet_the_budget(
     whole: Checkpoint, context: Context, tiny_data: Path, labels: bool, calm: Decision
 ) -> None:
     if not labels:
-        context = dataclasses.replace(context, data=None, images=pictures(tiny_data, whole.names))
+        context = dataclasses.replace(context, data=None, unlabelled=unlabelled_images(tiny_data, whole.names))
     decision, curve = decide(whole, context, settings())
     assert curve is None
     plan = decision.plan
     assert 0.55 <= plan.after.flops / plan.before.flops <= 0.6
-    small = repair(whole, decision, context, RepairSettings(recalibrate=16))
+    small = repair(whole, decision, context, RepairSettings(correction_images=16))
     assert sum(p.numel() for p in small.build().parameters()) == plan.after.parameters
     again = calm if labels else decide(whole, context, settings())[0]
     assert again.plan == plan
@@ -123,7 +123,7 @@ def test_a_state_of_other_rounds_is_refused_by_its_name(
     decide(whole, context, settings(rounds="2"), tmp_path)
     file = tmp_path / rounds.STATE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(UserError, match=rf"Cannot go on from .*rounds\.json: .*{words}.* Remove it to begin anew"):
+    with pytest.raises(UserError, match=rf"Cannot continue from .*rounds\.json: .*{words}.* Remove it to start again"):
         decide(whole, context, settings(rounds="2"), tmp_path)
 
 
@@ -179,7 +179,7 @@ def black(tmp_path: Path) -> Iterator[Path]:
 
 def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black: Path) -> None:
     blind = load_checkpoint(tiny_weights)
-    context = Context(64, batch_size=8, workers=0, images=pictures(black, blind.names))
+    context = Context(64, batch_size=8, workers=0, unlabelled=unlabelled_images(black, blind.names))
     with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 images"):
         decide(blind, context, settings())
 

@@ -19,7 +19,7 @@ def test_a_network_without_norms_is_not_run_and_that_is_said(caplog: pytest.LogC
     network.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     images = [np.zeros((40, 40, 3), np.uint8)] * 8
     with caplog.at_level(logging.INFO, "secateur"):
-        smaller = secateur.prune(network, criterion="l2", params=0.5, round_to=1, recalibrate=8, images=images)
+        smaller = secateur.prune(network, criterion="l2", params=0.5, round_to=1, correction_images=8, images=images)
     assert smaller.tensors["2.weight"].numel() < network[2].weight.numel()
     said = [record.getMessage() for record in caplog.records if "batch norm" in record.getMessage()]
     assert said == ["The network has no batch norm whose statistics could be corrected: nothing is repaired."]

@@ -20,8 +20,8 @@ from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.latency import Signature
 from secateur.pruning.settings import Guards
-from secateur.runs.recipes.recipe import Entry, Recipe
-from secateur.runs.recipes.resolve import plain, resolve
+from secateur.runs.recipes.recipe import RecipeEntry, Recipe
+from secateur.runs.recipes.resolve import resolve, settings_of_step
 from secateur.steps.step import STEPS
 
 WIDTHS = [width for some in rounding.WIDTHS.values() for width in some]
@@ -94,9 +94,9 @@ def test_guards_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
 
 def resolved(settings: dict[str, Any], **overrides: Any) -> dict[str, Any]:
     """The settings of a cut as a run records them."""
-    recipe = Recipe("mine", "", "", tuple(Entry(name, own) for name, own in STEPS["prune"].expand(settings)))
+    recipe = Recipe("mine", "", "", tuple(RecipeEntry(name, own) for name, own in STEPS["prune"].expand(settings)))
     (planned,) = resolve(recipe, overrides, {}, trained=True)
-    return plain(planned)["step"]["channels"]["guards"]
+    return settings_of_step(planned)["step"]["channels"]["guards"]
 
 
 def test_a_run_records_the_number(timed: list[int]) -> None:

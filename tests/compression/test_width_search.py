@@ -27,7 +27,7 @@ from secateur.pruning.surgery import cut
 def settings(round_to: int = 1, **changes: Any) -> ChannelSettings:
     return ChannelSettings(
         guards=Guards(round_to=round_to, **changes),
-        repair=RepairSettings(recalibrate=16),
+        repair=RepairSettings(correction_images=16),
         search=SearchSettings(search="eagleeye", candidates=6, search_images=8),
     )
 
@@ -103,10 +103,10 @@ def test_a_candidate_is_repaired_and_ranked_on_training_images(
     keep = np.ones(graph.units, dtype=bool)
     keep[graph.spaces[0].units[::2]] = False
     plan = Plan.of(graph, keep, 64)
-    for recalibrate, moved in ((16, True), (0, False)):
-        repair = RepairSettings(recalibrate=recalibrate, absorb=False)
+    for correction_images, moved in ((16, True), (0, False)):
+        repair = RepairSettings(correction_images=correction_images, absorb=False)
         fitness = Fitness(detector, graph, context(tiny_data), dataclasses.replace(settings(), repair=repair))
-        assert len(fitness.images) == recalibrate // 8
+        assert len(fitness.images) == correction_images // 8
         assert 0 <= fitness(plan) <= 1
         means = {k: v for k, v in seen["detector"].state_dict().items() if "running_mean" in k}
         plain = cut(detector, graph, plan).state_dict()

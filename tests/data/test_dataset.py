@@ -31,7 +31,7 @@ def index(make_data: MakeData) -> Index:
 
 @pytest.fixture
 def block(tmp_path: Path) -> Index:
-    """One picture with a white block on black, its label exactly the block."""
+    """One image with a white block on black, its label exactly the block."""
     image = np.zeros((80, 120, 3), np.uint8)
     image[20:50, 30:90] = 255
     (tmp_path / "images").mkdir()

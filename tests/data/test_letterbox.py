@@ -17,7 +17,7 @@ SIDES = st.integers(1, 5000)
     ("shape", "size", "stride", "expected"),
     [
         ((1080, 810), 640, 32, (640, 480)),
-        ((720, 1280), 640, 32, (384, 640)),  # 360 rows of picture
+        ((720, 1280), 640, 32, (384, 640)),  # 360 rows of image
         ((720, 1280), 640, 0, (640, 640)),
         ((480, 640), (256, 512), 0, (256, 512)),
         ((10, 10), 640, 32, (640, 640)),
@@ -63,7 +63,7 @@ def test_boxes_come_back(
 
 
 def test_the_whole_picture_is_the_whole_of_its_place() -> None:
-    """The corners of a narrow picture too, where rounding to whole pixels is a large part of a side."""
+    """The corners of a narrow image too, where rounding to whole pixels is a large part of a side."""
     _, fit = letterboxed(np.zeros((4, 999, 3), np.uint8), 320, 32)
     assert fit.ratio == (1 / 4, 320 / 999)
     whole = torch.tensor([[0.0, fit.pad[0], 320.0, fit.pad[0] + 1.0, 1.0, 0.0]])

@@ -38,7 +38,7 @@ def test_composed_equals_double_canvas(name: str, seed: int) -> None:
     tiles = mosaic_tiles(range(4), SIZES, centre, SIDE)
     picture = compose(tiles, images.__getitem__, view, (SIDE, SIDE))
     difference = np.abs(picture.astype(int) - expected.astype(int))
-    # Where tiles meet, the canvas blends two pixels that the composed picture keeps apart.
+    # Where tiles meet, the canvas blends two pixels that the composed image keeps apart.
     assert difference.mean() < 1.0
     assert np.median(difference) <= 1
     boxes = warp_boxes(before[:, 1:], [np.zeros((0, 2), np.float32)] * len(before), view, (SIDE, SIDE))

@@ -1,4 +1,4 @@
-"""Pictures alone: whatever names them, labels beside them are not read and nothing is written next to them."""
+"""Images alone: whatever names them, labels beside them are not read and nothing is written next to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pictures import MakeData, smooth_image
 import secateur.data.index as index_module
 from secateur.data.augment import Augmentation
 from secateur.data.batches import train_batches
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import load_data_config, unlabelled_images
 from secateur.data.dataset import DetectionDataset
 from secateur.data.index import Index, content_signature
 from secateur.errors import UserError
@@ -25,18 +25,18 @@ BROKEN_LABEL = "7 0.5 0.5 0.2\nnot a label"
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
-    """Pictures at two depths, one with a label file beside it that would be refused, and other files among them."""
+    """Images at two depths, one with a label file beside it that would be refused, and other files among them."""
     folder = tmp_path / "shots"
     (folder / "deep" / "er").mkdir(parents=True)
     for number, name in enumerate(("b.png", "a.jpg", "deep/c.png", "deep/er/d.png")):
         cv2.imwrite(str(folder / name), smooth_image(48, 64, number))
     (folder / "a.txt").write_text(BROKEN_LABEL)
-    (folder / "readme.md").write_text("no picture")
+    (folder / "readme.md").write_text("no image")
     return folder
 
 
 def taken(source: str | Path) -> Index:
-    return DetectionSplit.of(pictures(source, NAMES), "train").index
+    return DetectionSplit.of(unlabelled_images(source, NAMES), "train").index
 
 
 def found(source: str | Path) -> list[str]:
@@ -49,7 +49,7 @@ def listing(folder: Path) -> set[Path]:
 
 def test_a_folder_is_searched_to_any_depth_and_left_as_it_was(shots: Path) -> None:
     before = listing(shots)
-    config = pictures(shots, NAMES)
+    config = unlabelled_images(shots, NAMES)
     assert list(config.splits) == ["train"]
     assert config.names == NAMES
     assert not config.labelled
@@ -69,7 +69,7 @@ def test_a_folder_is_searched_to_any_depth_and_left_as_it_was(shots: Path) -> No
 def test_patterns_lists_and_single_pictures(shots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(f"{shots}/*.png") == ["b.png"]
     assert found(f"{shots}/**/*.png") == ["b.png", "c.png", "d.png"]
-    assert found(f"{shots}/*") == ["a.jpg", "b.png", "c.png", "d.png"]  # what is no picture is passed over
+    assert found(f"{shots}/*") == ["a.jpg", "b.png", "c.png", "d.png"]  # what is no image is passed over
     assert found(f"{shots}/**") == ["a.jpg", "b.png", "c.png", "d.png"]  # each once, though folders match too
     assert found(shots / "deep" / "c.png") == ["c.png"]
     (shots / "some.txt").write_text("deep/c.png\n./b.png\n")
@@ -96,10 +96,10 @@ def test_of_a_data_file_the_training_pictures_are_taken_and_nothing_else(make_da
     assert len(DetectionSplit.of(load_data_config(file), "train").index.labels) == 1
     assert len(taken(file).labels) == 0
     file.write_text("train: images/train\n")  # the names are the detector's
-    assert pictures(file, NAMES).names == NAMES
+    assert unlabelled_images(file, NAMES).names == NAMES
     file.write_text("val: images/train\nnames: [a]")
     with pytest.raises(UserError, match="names no images under train:"):
-        pictures(file, NAMES)
+        unlabelled_images(file, NAMES)
 
 
 def test_a_scan_is_remembered_until_a_picture_changes(shots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,19 +118,19 @@ def test_a_scan_is_remembered_until_a_picture_changes(shots: Path, monkeypatch: 
 
 
 def test_mistakes_are_told_in_one_sentence(shots: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere does not exist; give a folder of pictures"):
-        pictures(tmp_path / "nowhere", NAMES)
+    with pytest.raises(UserError, match=r"nowhere does not exist; give a folder of images"):
+        unlabelled_images(tmp_path / "nowhere", NAMES)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"There are no pictures in .*empty;"):
+    with pytest.raises(UserError, match=r"There are no images in .*empty;"):
         taken(tmp_path / "empty")
     with pytest.raises(UserError, match=r"Nothing matches the pattern .*\*\.bmp"):
         taken(f"{shots}/*.bmp")
-    with pytest.raises(UserError, match=r"There are no pictures in .*\*\.md"):
+    with pytest.raises(UserError, match=r"There are no images in .*\*\.md"):
         taken(f"{shots}/*.md")
     with pytest.raises(UserError, match=r"readme\.md is neither a folder"):
         taken(shots / "readme.md")
     with pytest.raises(UserError, match="has no 'val' split"):
-        DetectionSplit.of(pictures(shots, NAMES), "val")
+        DetectionSplit.of(unlabelled_images(shots, NAMES), "val")
 
 
 def test_unreadable_pictures_are_counted_and_refused_when_none_is_left(
@@ -138,10 +138,10 @@ def test_unreadable_pictures_are_counted_and_refused_when_none_is_left(
 ) -> None:
     (shots / "b.png").write_bytes(b"")
     (shots / "deep" / "c.png").write_bytes(b"\x00\x01" * 100)
-    index = DetectionSplit.of(pictures(shots, NAMES), "train", tell=True).index
+    index = DetectionSplit.of(unlabelled_images(shots, NAMES), "train", tell=True).index
     assert (len(index), index.counts.corrupt) == (2, 2)
-    assert "train: 2 pictures, labels not read, 2 left out" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"None of the 1 pictures in .*b\.png can be used; for example .*zero bytes"):
+    assert "train: 2 images, labels not read, 2 left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"None of the 1 images in .*b\.png can be used; for example .*zero bytes"):
         taken(shots / "b.png")
 
 

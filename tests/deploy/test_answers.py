@@ -27,7 +27,7 @@ from secateur.evaluation.predictor import AnswerError
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
 from secateur.families.yolov5.model import Detector
-from secateur.prediction.predicting import Asker
+from secateur.prediction.predicting import BoxFinder
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -100,11 +100,11 @@ def test_a_validation_names_the_file_and_the_image(sick: Path, fault: str, pictu
 
 @EACH
 def test_arrays_are_named_by_their_number(sick: Path, fault: str) -> None:
-    asker = Asker(open_predictor(sick), SIZE, batch_size=4)
+    finder = BoxFinder(open_predictor(sick), SIZE, batch_size=4)
     dark, bright = (np.full((*SIZE, 3), grey, np.uint8) for grey in (0, 255))
-    assert len(asker.boxes([dark])) == 1
+    assert len(finder.boxes([dark])) == 1
     with pytest.raises(UserError, match=f"sick.onnx gives {fault} for image 2; "):
-        asker.boxes([dark, bright, dark])
+        finder.boxes([dark, bright, dark])
 
 
 @pytest.mark.parametrize("sick", ["all NaN"], indirect=True)

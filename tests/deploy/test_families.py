@@ -190,9 +190,9 @@ def images(count: int = 2) -> Tensor:
 
 
 def written(toy: nn.Module, folder: Path, kind: str = "onnx", **settings: Any) -> FilePredictor:
-    pictures = settings.pop("pictures", ())
+    seen = settings.pop("images", ())
     file = folder / f"toy{EXPORTERS[kind].suffix}"
-    result = export(toy, file, SIZE, ExportSettings(format=kind, **settings), pictures=pictures)
+    result = export(toy, file, SIZE, ExportSettings(format=kind, **settings), images=seen)
     assert result.max_error <= check.TOLERANCE[result.precision]
     opened = open_predictor(file)
     assert isinstance(opened, FilePredictor)
@@ -270,11 +270,11 @@ PICTURES = [
 @pytest.mark.parametrize("family", NETWORKS)
 def test_int8_is_calibrated_on_prepared_images(family: str, tmp_path: Path) -> None:
     toy = network(family)
-    [batch, rest] = Source.of(toy, SIZE, pictures=PICTURES).calibration(3)
+    [batch, rest] = Source.of(toy, SIZE, images=PICTURES).calibration(3)
     prepared = FAMILIES[family].prepare(torch.stack(PICTURES[:3]))
     np.testing.assert_array_equal(batch, prepared.numpy())
     assert rest.shape == (3, 3, *SIZE)
-    assert written(toy, tmp_path, precision="int8", pictures=PICTURES).metadata.precision == "int8"
+    assert written(toy, tmp_path, precision="int8", images=PICTURES).metadata.precision == "int8"
 
 
 @pytest.mark.parametrize(("factor", "error"), [(1.0, 0.0), (1.5, 0.5), (float("nan"), float("inf"))])
@@ -282,7 +282,7 @@ def test_the_error_of_a_quantised_classifier_is_a_share_of_its_scores(
     factor: float, error: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = network("toysorter")
-    opened, source = written(toy, tmp_path), Source.of(toy, SIZE, pictures=PICTURES)
+    opened, source = written(toy, tmp_path), Source.of(toy, SIZE, images=PICTURES)
     outputs = opened.outputs
     monkeypatch.setattr(opened, "outputs", lambda given: [factor * output for output in outputs(given)])
     assert check.seen_error(source, opened, ExportSettings(precision="int8")) == pytest.approx(error, abs=1e-4)

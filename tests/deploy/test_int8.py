@@ -1,4 +1,4 @@
-"""int8: pictures of every class, a float tail, and what it costs."""
+"""int8: images of every class, a float tail, and what it costs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from secateur.data.index import Counts, Index, scan
 from secateur.deploy.exporters import export
 from secateur.deploy.int8.accuracy import cost_rows, cost_table
 from secateur.deploy.int8.onnx import tail_of
-from secateur.deploy.int8.pictures import calibration_pictures, covering
+from secateur.deploy.int8.calibration import calibration_images, covering
 from secateur.deploy.profiling import PROFILERS
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
@@ -34,7 +34,7 @@ pytest.importorskip("onnxruntime")
 
 
 def labelled(classes: list[list[int]]) -> Index:
-    """An index of pictures that have these classes in them."""
+    """An index of images that have these classes in them."""
     rows = [[label, 0.5, 0.5, 0.1, 0.1] for labels in classes for label in labels]
     offsets = np.cumsum([0, *(len(labels) for labels in classes)])
     files = tuple(f"{number}.jpg" for number in range(len(classes)))
@@ -66,17 +66,17 @@ def test_every_class_is_seen_where_there_is_room(classes: list[list[int]], count
 
 def test_pictures_are_those_of_a_validation(tiny_data: Path) -> None:
     index = scan(load_data_config(tiny_data), "train", progress=False)
-    pictures = calibration_pictures(DetectionSplit(index), (64, 64), 3)
+    pictures = calibration_images(DetectionSplit(index), (64, 64), 3)
     assert [picture.shape for picture in pictures] == [(3, 64, 64)] * 3
     assert all(picture.dtype == torch.uint8 and picture.max() > picture.min() for picture in pictures)
     with pytest.raises(UserError, match="there is none"):
-        calibration_pictures(DetectionSplit(index.select([])), (64, 64))
+        calibration_images(DetectionSplit(index.select([])), (64, 64))
 
 
 def test_the_tail_stays_in_float_and_scores_survive(detector, tiny_data: Path, tmp_path: Path) -> None:
-    pictures = calibration_pictures(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 8)
+    pictures = calibration_images(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 8)
     whole = export(detector, tmp_path / "a.onnx", 64)
-    small = export(detector, tmp_path / "b.onnx", 64, ExportSettings(precision="int8"), pictures=pictures)
+    small = export(detector, tmp_path / "b.onnx", 64, ExportSettings(precision="int8"), images=pictures)
     assert small.precision == "int8" and small.file_mb < 0.55 * whole.file_mb and small.max_error < 0.15
     graph = onnx.load(str(small.path))
     makers = {output: node for node in graph.graph.node for output in node.output}
@@ -92,9 +92,9 @@ def test_the_tail_stays_in_float_and_scores_survive(detector, tiny_data: Path, t
 
 
 def test_opsets_that_cannot_be_quantised_are_said(detector, tiny_data: Path, tmp_path: Path) -> None:
-    pictures = calibration_pictures(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 2)
+    pictures = calibration_images(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 2)
     with pytest.raises(UserError, match="opset of at most 20, not 21"):
-        export(detector, tmp_path / "a.onnx", 64, ExportSettings(precision="int8", opset=21), pictures=pictures)
+        export(detector, tmp_path / "a.onnx", 64, ExportSettings(precision="int8", opset=21), images=pictures)
     assert list(tmp_path.iterdir()) == []
 
 

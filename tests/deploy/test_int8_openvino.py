@@ -13,7 +13,7 @@ from torch import Tensor
 from export_formats import answered, expected_of
 from secateur.data.config import load_data_config
 from secateur.deploy.exporters import check_export, export
-from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.int8.calibration import calibration_images
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
@@ -29,7 +29,7 @@ INT8 = {"format": "openvino", "precision": "int8"}
 
 @pytest.fixture(scope="module")
 def pictures(tiny_data: Path) -> list[Tensor]:
-    return calibration_pictures(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 8)
+    return calibration_images(DetectionSplit.of(load_data_config(tiny_data), "train"), (64, 64), 8)
 
 
 def convolutions(folder: Path) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def signal_stack() -> bytes:
 
 def test_all_but_the_last_convolutions_are_int8(detector, pictures, tmp_path: Path) -> None:
     whole = export(detector, tmp_path / "a_openvino_model", 64, ExportSettings(format="openvino"))
-    small = export(detector, tmp_path / "b_openvino_model", 64, ExportSettings(**INT8), pictures=pictures)
+    small = export(detector, tmp_path / "b_openvino_model", 64, ExportSettings(**INT8), images=pictures)
     assert small.file_mb < 0.55 * whole.file_mb and small.max_error < 0.15
     assert convolutions(small.path) == (57, 3) and convolutions(whole.path) == (0, 60)
     assert open_predictor(small.path).metadata.precision == "int8"  # type: ignore[attr-defined]
@@ -77,12 +77,12 @@ def test_layers_go_back_to_float_until_the_judge_is_content(lively, tiny_cfg, pi
         asked.append(1 - float((answered(predictor, image)[0][:, 4:] - expected).abs().mean()))
         return asked[-1]
 
-    export(detector, tmp_path / "a_openvino_model", 64, ExportSettings(**INT8), pictures=pictures)
+    export(detector, tmp_path / "a_openvino_model", 64, ExportSettings(**INT8), images=pictures)
     plain = judge(open_predictor(tmp_path / "a_openvino_model"))
     asked.clear()
     settings = ExportSettings(**INT8, accuracy_drop=(1 - plain) / 2)
     before = signal_stack()
-    result = export(detector, tmp_path / "b_openvino_model", 64, settings, pictures=pictures, judge=judge)
+    result = export(detector, tmp_path / "b_openvino_model", 64, settings, images=pictures, judge=judge)
     assert len(asked) > 2 and signal_stack() == before
     small, rest = convolutions(result.path)
     assert rest > convolutions(tmp_path / "a_openvino_model")[1] and small > 0
@@ -97,12 +97,12 @@ def test_what_the_drop_is_for_is_said_before_any_work(settings: dict) -> None:
 
 def test_what_the_drop_needs_is_said(detector, pictures, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--accuracy-drop needs --data with a val split"):
-        export(detector, tmp_path / "a", 64, ExportSettings(**INT8, accuracy_drop=0.01), pictures=pictures)
+        export(detector, tmp_path / "a", 64, ExportSettings(**INT8, accuracy_drop=0.01), images=pictures)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_nncf_it_is_one_sentence(detector, pictures, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "nncf", None)
     with pytest.raises(UserError, match=r"nncf: pip install 'secateur\[openvino\]'"):
-        export(detector, tmp_path / "a_openvino_model", 64, ExportSettings(**INT8), pictures=pictures)
+        export(detector, tmp_path / "a_openvino_model", 64, ExportSettings(**INT8), images=pictures)
     assert list(tmp_path.iterdir()) == []

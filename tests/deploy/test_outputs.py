@@ -29,7 +29,7 @@ SIZE = (64, 96)
 
 @pytest.fixture(scope="module")
 def seeing(lively: Callable[..., Detector]) -> Detector:
-    """A detector that is sure of a part of its boxes, whatever the picture, and never as sure of two of them."""
+    """A detector that is sure of a part of its boxes, whatever the image, and never as sure of two of them."""
     detector = lively("yolov5n").eval()
     with torch.no_grad():
         for convolution in detector.head.m:
@@ -110,7 +110,7 @@ def test_half_precision_halves_the_file_and_keeps_the_pixels(seeing, tmp_path: P
         (ExportSettings(format="yolov5", precision="fp16"), "YOLOv5 files have no precision fp16; choose fp32"),
         (ExportSettings(format="yolov5", output="raw"), "YOLOv5 files have no output raw; choose decoded"),
         (ExportSettings(format="yolov5", any_size=True), "leave --any-size out"),
-        (ExportSettings(precision="int8"), "calibrated on pictures"),
+        (ExportSettings(precision="int8"), "calibrated on images"),
         (ExportSettings(output="detections", dynamic=True), "leave --dynamic out"),
     ],
 )

@@ -81,7 +81,7 @@ def test_the_metrics_are_those_of_the_detector(lively, tiny_cfg, tmp_path, kind:
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    with torch.no_grad():  # the statistics of noise, so that what is in the picture reaches the head
+    with torch.no_grad():  # the statistics of noise, so that what is in the image reaches the head
         detector.train()(torch.rand(16, 3, 64, 64))
     (tmp_path / "images").mkdir()
     for i in range(8):  # of noise: on plain areas boxes tie, and rounding would decide which one is kept
@@ -107,7 +107,7 @@ def test_another_size_than_the_file_takes_is_told(files, tiny_data, caplog) -> N
     index = scan(load_data_config(tiny_data), "val", progress=False)
     settings = ValSettings(image_size=640, workers=0)
     assert validate(open_predictor(files["any"]), index, settings, progress=False).shape[2:] == (64, 96)
-    assert "takes images of 64 x 96 pixels alone" in caplog.text
+    assert "takes images of 64 x 96 pixels only" in caplog.text
     with pytest.raises(UserError, match="takes images of shape 1 x 3 x 64 x 96, not 1 x 3 x 64 x 64"):
         open_predictor(files["one"]).infer(torch.zeros(1, 3, 64, 64), 0.1)
 
@@ -175,7 +175,9 @@ def test_files_that_are_no_models_are_refused(tmp_path) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"not a model")
     with pytest.raises(UserError, match="not an ONNX model"):
         open_predictor(tmp_path / "junk.onnx")
-    with pytest.raises(UserError, match=r"Nothing here runs .*best.engine; files that can be run end in .*\.onnx"):
+    with pytest.raises(
+        UserError, match=r"Cannot open .*best.engine: no runtime for this file type; supported are .*\.onnx"
+    ):
         open_predictor(tmp_path / "best.engine")
     assert ".onnx" in RUNTIMES
 

@@ -22,7 +22,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.architecture import topology_of
-from secateur.families.yolov5.formats import stock_writer
+from secateur.families.yolov5.formats import upstream_writer
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.networks.checkpoint import Checkpoint
@@ -163,7 +163,7 @@ def test_half_precision_where_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_block_that_stock_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock_writer, "KNOWN", frozenset({"Conv"}))
+    monkeypatch.setattr(upstream_writer, "KNOWN", frozenset({"Conv"}))
     with pytest.raises(UserError, match=r"YOLOv5 has no block (C3|Bottleneck)"):
         written(subject_named("yolov5n").detector, tmp_path)
     assert not list(tmp_path.iterdir())

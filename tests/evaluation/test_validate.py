@@ -25,7 +25,7 @@ from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
-from secateur.prediction.predicting import Asker
+from secateur.prediction.predicting import BoxFinder
 from secateur.prediction.settings import BoxSettings
 
 FAST = ValSettings(image_size=96, workers=0)
@@ -33,7 +33,7 @@ FAST = ValSettings(image_size=96, workers=0)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory) -> Index:
-    """Twelve pictures of several shapes, each with a bright rectangle that is its object."""
+    """Twelve images of several shapes, each with a bright rectangle that is its object."""
     root = tmp_path_factory.mktemp("set")
     (root / "images/val").mkdir(parents=True)
     (root / "labels/val").mkdir(parents=True)
@@ -83,9 +83,9 @@ class Told:
 
 
 class Oracle(Told):
-    """A predictor that answers with the objects of the pictures above: their blue is full, nowhere else it is.
+    """A predictor that answers with the objects of the images above: their blue is full, nowhere else it is.
 
-    With `doubt` it moves and weakens them by the picture's number, their red, and adds boxes that are nothing; no two
+    With `doubt` it moves and weakens them by the image's number, their red, and adds boxes that are nothing; no two
     scores of a class are equal, so that no order decides.
     """
 
@@ -159,7 +159,7 @@ def test_a_prediction_at_height_and_width_finds_what_a_validation_finds(index, t
     settings = dataclasses.replace(FAST, image_size=size, nms=boxes.nms(), save_json=True)
     validate(predictor, index, settings, folder=tmp_path, progress=False)
     measured = json.loads((tmp_path / "predictions.json").read_text())
-    found = Asker(predictor, size, boxes, batch_size=4).boxes([read_image(file) for file in index.files])
+    found = BoxFinder(predictor, size, boxes, batch_size=4).boxes([read_image(file) for file in index.files])
     rows = [
         [image, int(row[5]), round(row[4], 5), round(row[0], 3), round(row[1], 3)]
         for image, of_image in enumerate(found)
@@ -179,7 +179,7 @@ def test_golden_metrics(index) -> None:
 
 
 class Recorder(Oracle):
-    """Finds nothing, and notes which pictures it saw by their darkest value."""
+    """Finds nothing, and notes which images it saw by their darkest value."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from law_subjects import enliven
 from secateur.compression.channels import check_channels, decide, repair_for
 from secateur.compression.layers import check_layers
-from secateur.compression.measuring import usable_size
+from secateur.compression.evaluation import usable_size
 from secateur.compression.settings import ChannelSettings, budget_options
-from secateur.data.config import pictures
+from secateur.data.config import unlabelled_images
 from secateur.data.images import list_images
-from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.int8.calibration import calibration_images
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evidence import FamilyEvidence
@@ -234,8 +234,8 @@ def network() -> IconNetwork:
 def context(data: IconData, labels: bool = True) -> Context:
     if labels:
         return Context(32, data=data, batch_size=6, seed=1)
-    seen = pictures(data.splits["train"], NAMES)
-    return Context(32, batch_size=6, seed=1, images=seen)
+    seen = unlabelled_images(data.splits["train"], NAMES)
+    return Context(32, batch_size=6, seed=1, unlabelled=seen)
 
 
 def test_batches_come_from_the_family_with_the_targets_that_its_loss_reads(
@@ -257,7 +257,7 @@ def test_batches_come_from_the_family_with_the_targets_that_its_loss_reads(
 
 def test_images_are_prepared_as_the_family_does(network: IconNetwork, data: IconData) -> None:
     evidence = FamilyEvidence(context(data), network)
-    for images in (evidence.images(8, 0), evidence.plain(8), evidence.augmented(8)):
+    for images in (evidence.images(8, 0), evidence.unaugmented(8), evidence.augmented(8)):
         first = next(iter(images))
         assert first.shape[1:] == (3, 32, 32) and -2 <= float(first.min()) < -1 < 1 < float(first.max()) <= 2
     assert sum(len(images) for images in evidence.images(8, 0)) == 8
@@ -281,7 +281,7 @@ def test_it_is_pruned_in_rounds(network: IconNetwork, data: IconData, labels: bo
         ScoreSettings(criterion="fisher", statistics_images=12),
         RoundSettings(rounds="2"),
         Guards(round_to=1),
-        RepairSettings(recalibrate=12),
+        RepairSettings(correction_images=12),
         32,
     )
     evidence = FamilyEvidence.of(context(data, labels), network)
@@ -299,7 +299,7 @@ def test_a_checkpoint_of_it_is_planned_and_cut(network: IconNetwork, data: IconD
         ScoreSettings(criterion="fisher", statistics_images=12),
         RoundSettings(rounds="1"),
         Guards(round_to=1),
-        RepairSettings(recalibrate=12),
+        RepairSettings(correction_images=12),
         CliffSettings(cliff=False),
     )
     decision, curve = decide(checkpoint, context(data), wanted)
@@ -341,6 +341,6 @@ def test_classes_are_compared_by_name(network: IconNetwork, data: IconData) -> N
 
 def test_int8_is_calibrated_on_images_spread_evenly(data: IconData) -> None:
     split = IconFamily().split(data, "train")
-    images = calibration_pictures(split, (32, 32), 5)
+    images = calibration_images(split, (32, 32), 5)
     assert len(images) == 5 and all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in images)
     assert torch.equal(torch.stack(images), split.batch([0, 6, 12, 17, 23], Reading(32, 5)).images)

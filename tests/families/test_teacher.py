@@ -16,7 +16,7 @@ from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.family import family_of
 from secateur.families.teacher import find_teacher
-from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.surgery import cut
 from secateur.training.settings import TrainSettings
@@ -34,7 +34,10 @@ def subject() -> Subject:
 def pruned(weights: str) -> Checkpoint:
     plan = subject().random_plan(1)
     smaller = cut(subject().detector, subject().graph, plan)
-    history = (Stage("train", {"weights": "other.pt"}), Stage("prune", {"weights": weights} if weights else {}))
+    history = (
+        HistoryEntry("train", {"weights": "other.pt"}),
+        HistoryEntry("prune", {"weights": weights} if weights else {}),
+    )
     return replace(Checkpoint.of(smaller), plan=plan.to_dict(), history=history)
 
 

@@ -92,7 +92,7 @@ def run(*arguments: str) -> None:
 
 def pruned(toy: Toy, name: str, *options: str) -> Checkpoint:
     run("prune", "--weights", toy.weights, "--flops", "0.6", "--rounds", "2", "--statistics-images", "16",
-        "--recalibrate", "16", "--name", name, *options)  # fmt: skip
+        "--correction-images", "16", "--name", name, *options)  # fmt: skip
     return load_checkpoint(f"runs/prune/{name}/pruned.safetensors")
 
 
@@ -173,7 +173,7 @@ def test_it_is_fine_tuned_exported_and_checked(toy: Toy, capsys: pytest.CaptureF
 def test_a_recipe_ends_in_its_table(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     Path("short.yaml").write_text(
         "name: short\nsummary: cut and heal\nstages:\n"
-        "  - prune: {flops: 0.6, rounds: 2, statistics_images: 16, recalibrate: 16}\n"
+        "  - prune: {flops: 0.6, rounds: 2, statistics_images: 16, correction_images: 16}\n"
         "  - heal: {heal_steps: 20, heal_batch: 8}\n  - finetune: {epochs: 1}\n"
     )
     run("run", "--recipe", "short.yaml", "--weights", toy.weights, "--data", toy.data)

@@ -13,7 +13,7 @@ from law_subjects import Subject
 from secateur.compression import heal as healing
 from secateur.compression.channels import Decision, cut_channels
 from secateur.compression.heal import heal
-from secateur.data.config import pictures
+from secateur.data.config import unlabelled_images
 from secateur.distillation.settings import HealSettings
 from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
@@ -32,7 +32,7 @@ def test_a_healed_network_is_a_cut_one(
     # A grouped convolution of which one group is left would be an ordinary one, so half of each layer stays.
     small = cut_channels(whole, Decision(subject.random_plan(3, 0.5), subject.graph))
     names = dict(subject.detector.names)
-    context = Context(subject.size, batch_size=4, workers=0, images=pictures(tiny_data, names))
+    context = Context(subject.size, batch_size=4, workers=0, unlabelled=unlabelled_images(tiny_data, names))
     settings = HealSettings(heal_steps=2, heal_batch=4, heal_lr=1e-4)
     # The best may be what it started from; the last has been trained.
     healed = load_checkpoint(heal(small, whole, context, settings, tmp_path / "heal").last)

@@ -1,4 +1,4 @@
-"""A predictor whose answers are known, and pictures for it: red, green and white rectangles on black."""
+"""A predictor whose answers are known, and images for it: red, green and white rectangles on black."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading: pictures, videos, addresses; what cannot be read is told with its reason."""
+"""Reading: images, videos, addresses; what cannot be read is told with its reason."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_pictures_and_videos_behind_addresses(tmp_path: Path, server: str, video
     assert [frame.number for frame in frames] == [None, *range(1, FRAMES + 1)]
     assert (frames[0].pixels == picture(20, 30, (RED, (0, 0, 9, 9)))).all()
     assert skipped == [
-        f"http://{server}/page.html: is neither a picture nor a video but text/html",
+        f"http://{server}/page.html: is neither an image nor a video but text/html",
         f"http://{server}/gone.jpg: is refused by the server (404 File not found)",
     ]
 

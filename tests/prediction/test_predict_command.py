@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from commands_run import sentence
 from secateur.cli import main
-from secateur.compression import measuring
+from secateur.compression import evaluation
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
 from secateur.families.yolov5.model import Detector
@@ -32,12 +32,12 @@ Run = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def _bright(own_folder: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights called bright.pt are opened as the predictor whose answers are known."""
-    real = measuring.open_detector
+    real = evaluation.open_detector
 
     def opened(model: Any, *arguments: Any) -> Any:
         return (BrightRectangles(), 320) if model == "bright.pt" else real(model, *arguments)
 
-    monkeypatch.setattr(measuring, "open_detector", opened)
+    monkeypatch.setattr(evaluation, "open_detector", opened)
 
 
 def run(*words: str, code: int = 0, command: str = "predict") -> None:
@@ -65,7 +65,7 @@ def test_three_hundred_pictures_with_one_corrupt(
     Path("many/123.png").write_bytes(whole[: len(whole) // 2])
     run("many", "--img", "64", "--nosave", "--save-txt", "--save-json", "--batch-size", "8", code=1)
     told = capfd.readouterr()
-    assert "299 pictures, 1 unreadable; 299 boxes: 299 red" in told.out
+    assert "299 images, 1 unreadable; 299 boxes: 299 red" in told.out
     assert [record.getMessage() for record in caplog.records] == ["many/123.png: is not an image or is damaged."]
     assert told.err == "1 of 300 sources cannot be read.\n"
     assert [Path(row["file"]).stem for row in lines()] == [f"{n:03}" for n in range(300) if n != 123]
@@ -106,7 +106,7 @@ def test_a_video_keeps_its_rate_and_its_detections(command: str, video: Path) ->
 
 
 def test_pictures_of_every_kind() -> None:
-    """Boxes in pixels of the picture as a viewer shows it."""
+    """Boxes in pixels of the image as a viewer shows it."""
     bgr = picture(60, 100, (RED, (10, 20, 40, 50)))
     rgb, grey = bgr[..., ::-1], picture(60, 100, ((255, 255, 255), (10, 20, 40, 50)))[..., 0]
     Path("in").mkdir()
@@ -150,7 +150,7 @@ def test_sources_by_pattern_list_and_standard_input(
     told = capsys.readouterr()
     rows = [json.loads(line) for line in told.out.splitlines()]
     assert [row["file"] for row in rows] == ["a.png", "b.png", "c.png"]
-    assert "3 pictures, 1 unreadable" in told.err and "lost.png: does not exist." in caplog.text
+    assert "3 images, 1 unreadable" in told.err and "lost.png: does not exist." in caplog.text
 
 
 def test_options_of_detect_py() -> None:
@@ -201,7 +201,7 @@ def test_a_stream_ends_with_ctrl_c_and_keeps_its_video(monkeypatch: pytest.Monke
         (["predict"], "Option --weights is missing"),
         (["predict", "--weights", "bright.pt"], "secateur predict needs something to look at"),
         (["predict", "--weights", "gone.pt", "a.png"], "gone.pt"),
-        (["predict", "--weights", "bright.pt", "gone.png"], "There is no picture, video or folder gone.png"),
+        (["predict", "--weights", "bright.pt", "gone.png"], "There is no image, video or folder gone.png"),
         (["predict", "--weights", "bright.pt", "broken.png"], "broken.png: is not an image or is damaged."),
         (["predict", "--weights", "bright.pt", "broken.png", "empty.mp4"], "None of the 2 sources can be read; the"),
         (["predict", "--weights", "bright.pt", "empty.mp4"], "empty.mp4: the file is empty (zero bytes)."),

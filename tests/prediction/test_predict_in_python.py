@@ -60,7 +60,7 @@ def test_what_cannot_be_a_picture_is_one_sentence(tmp_path: Path) -> None:
         secateur.predict(BrightRectangles(), ["gone.jpg"])
     with pytest.raises(UserError, match=r"BGR array uint8 \[H, W, 3\] .* or a grey one \[H, W\], not float32 \[4, 4\]"):
         secateur.predict(BrightRectangles(), np.zeros((4, 4), np.float32))
-    with pytest.raises(UserError, match="Nothing here runs"):
+    with pytest.raises(UserError, match="no runtime for this file type"):
         secateur.predict(tmp_path / "text.jpg", SCENE)
 
 
@@ -68,7 +68,7 @@ def test_a_predictor_of_one_size_says_so(caplog: pytest.LogCaptureFixture) -> No
     predictor = BrightRectangles((96, 160))
     secateur.predict(predictor, SCENE, image_size=640)
     assert predictor.shapes == [(1, 3, 96, 160)]
-    assert "takes images of 96 x 160 pixels alone" in caplog.text
+    assert "takes images of 96 x 160 pixels only" in caplog.text
 
 
 def test_without_supervision_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Boxes come back in the pixels of each picture, whatever its shape, its companions and the predictor's size."""
+"""Boxes come back in the pixels of each image, whatever its shape, its companions and the predictor's size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateur.data.images import Image
 from secateur.errors import UserError
 from secateur.evaluation.nms import Candidates
 from secateur.prediction.media import Frame
-from secateur.prediction.predicting import Asker, class_ids
+from secateur.prediction.predicting import BoxFinder, class_ids
 from secateur.prediction.settings import BoxSettings
 from secateur.prediction.sources import Medium
 
@@ -39,14 +39,14 @@ def test_boxes_are_where_the_objects_are(height: int, width: int, image_size: in
         (WHITE, (width // 2, height // 8, width * 7 // 8, height // 3)),
     ]
     pixels = picture(height, width, *objects)
-    boxes = Asker(BrightRectangles(image_size), image_size or 256).boxes([pixels])[0]
+    boxes = BoxFinder(BrightRectangles(image_size), image_size or 256).boxes([pixels])[0]
     assert boxes.dtype is torch.float32
     assert_found(boxes, pixels, *objects, side=128 if image_size == (128, 256) else 256)
 
 
 def test_a_picture_of_ten_pixels() -> None:
     pixels = picture(10, 10, (RED, (2, 3, 7, 9)))
-    assert_found(Asker(BrightRectangles(), 64).boxes([pixels])[0], pixels, (RED, (2, 3, 7, 9)), side=64)
+    assert_found(BoxFinder(BrightRectangles(), 64).boxes([pixels])[0], pixels, (RED, (2, 3, 7, 9)), side=64)
 
 
 def test_pictures_are_batched_by_their_shape_and_keep_their_order() -> None:
@@ -56,11 +56,11 @@ def test_pictures_are_batched_by_their_shape_and_keep_their_order() -> None:
         for k, shape in enumerate([(90, 160), (160, 90), (90, 160), (120, 120), (90, 160)])
     ]
     predictor = BrightRectangles()
-    frames = [Frame(Medium("picture", str(k), str(k)), pixels) for k, pixels in enumerate(pictures)]
-    found = list(Asker(predictor, 160, batch_size=4).predictions(frames))
+    frames = [Frame(Medium("image", str(k), str(k)), pixels) for k, pixels in enumerate(pictures)]
+    found = list(BoxFinder(predictor, 160, batch_size=4).predictions(frames))
     assert predictor.shapes == [(2, 3, 96, 160), (1, 3, 160, 96), (1, 3, 160, 160), (1, 3, 96, 160)]
     assert [prediction.frame for prediction in found] == frames
-    alone = Asker(BrightRectangles(), 160)
+    alone = BoxFinder(BrightRectangles(), 160)
     for prediction, pixels in zip(found, pictures, strict=True):
         assert torch.equal(prediction.boxes, alone.boxes([pixels])[0])
         assert len(prediction.boxes) == 1
@@ -68,7 +68,7 @@ def test_pictures_are_batched_by_their_shape_and_keep_their_order() -> None:
 
 def test_a_predictor_of_one_size_gets_images_of_that_size() -> None:
     predictor = BrightRectangles((96, 128))
-    Asker(predictor, (96, 128), batch_size=2).boxes([picture(30, 300), picture(300, 30)])
+    BoxFinder(predictor, (96, 128), batch_size=2).boxes([picture(30, 300), picture(300, 30)])
     assert predictor.shapes == [(2, 3, 96, 128)]
 
 
@@ -76,26 +76,26 @@ def test_a_predictor_of_one_size_gets_images_of_that_size() -> None:
 def test_two_numbers_are_the_size_of_every_image(size: tuple[int, int]) -> None:
     """Where one number is the longest side and the other follows."""
     predictor, pictures = BrightRectangles(), [picture(30, 300), picture(300, 30)]
-    Asker(predictor, size, batch_size=2).boxes(pictures)
+    BoxFinder(predictor, size, batch_size=2).boxes(pictures)
     assert predictor.shapes == [(2, 3, *size)]
-    Asker(predictor, 128, batch_size=2).boxes(pictures)
+    BoxFinder(predictor, 128, batch_size=2).boxes(pictures)
     assert predictor.shapes[1:] == [(1, 3, 32, 128), (1, 3, 128, 32)]
 
 
 def test_a_camera_is_not_waited_for() -> None:
     predictor = BrightRectangles()
     frames = [Frame(Medium("camera", "0", "webcam0"), picture(64, 64), number) for number in (1, 2)]
-    assert len(list(Asker(predictor, 64, batch_size=8).predictions(frames))) == 2
+    assert len(list(BoxFinder(predictor, 64, batch_size=8).predictions(frames))) == 2
     assert predictor.shapes == [(1, 3, 64, 64)] * 2
 
 
 def test_thresholds() -> None:
     pixels = picture(64, 64, (RED, (0, 0, 30, 30)), (GREEN, (40, 40, 50, 50)), (RED, (40, 0, 45, 9)))
-    confidences = Asker(BrightRectangles(), 64).boxes([pixels])[0][:, 4].tolist()
+    confidences = BoxFinder(BrightRectangles(), 64).boxes([pixels])[0][:, 4].tolist()
     assert confidences == sorted(confidences, reverse=True) and len(confidences) == 3
     sure = BoxSettings(conf=confidences[1])
-    assert len(Asker(BrightRectangles(), 64, sure).boxes([pixels])[0]) == 1
-    assert len(Asker(BrightRectangles(), 64, BoxSettings(max_det=2)).boxes([pixels])[0]) == 2
+    assert len(BoxFinder(BrightRectangles(), 64, sure).boxes([pixels])[0]) == 1
+    assert len(BoxFinder(BrightRectangles(), 64, BoxSettings(max_det=2)).boxes([pixels])[0]) == 2
 
 
 class Overlapping(BrightRectangles):
@@ -108,8 +108,8 @@ class Overlapping(BrightRectangles):
 
 def test_classes_that_are_not_wanted_take_nothing_from_others() -> None:
     def classes(**settings: object) -> list[int]:
-        asker = Asker(Overlapping(), 64, BoxSettings(**settings))  # type: ignore[arg-type]
-        return [int(number) for number in asker.boxes([picture(64, 64)])[0][:, 5]]
+        finder = BoxFinder(Overlapping(), 64, BoxSettings(**settings))  # type: ignore[arg-type]
+        return [int(number) for number in finder.boxes([picture(64, 64)])[0][:, 5]]
 
     assert classes() == [0, 1]
     assert classes(agnostic=True) == [0]
@@ -129,13 +129,13 @@ def test_classes_by_id_and_name() -> None:
 
 def test_numbers_that_make_no_sense() -> None:
     with pytest.raises(UserError, match="batch_size"):
-        Asker(BrightRectangles(), 64, batch_size=0)
+        BoxFinder(BrightRectangles(), 64, batch_size=0)
     with pytest.raises(UserError, match="conf"):
         BoxSettings(conf=1.5)
 
 
 def test_resizing_is_bilinear() -> None:
-    """As in YOLOv5's prediction, also where a picture becomes smaller."""
+    """As in YOLOv5's prediction, also where an image becomes smaller."""
     seen: list[Tensor] = []
 
     class Looking(BrightRectangles):
@@ -144,7 +144,7 @@ def test_resizing_is_bilinear() -> None:
             return [Candidates(torch.zeros(0, 4), torch.zeros(0, 3)) for _ in images]
 
     pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), np.uint8)
-    Asker(Looking(), 64).boxes([pixels])
+    BoxFinder(Looking(), 64).boxes([pixels])
     expected = cv2.resize(pixels, (64, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
     assert np.allclose(seen[0][0].permute(1, 2, 0).numpy() * 255, expected)
 
@@ -167,7 +167,7 @@ def test_a_grey_predictor_is_shown_one_channel_of_colour_images(image_size: int 
     objects = [(RED, (8, 8, 40, 40)), (GREEN, (56, 8, 96, 40)), (WHITE, (104, 8, 150, 40))]
     pixels = picture(128, 256, *objects)
     before = pixels.copy()
-    boxes = Asker(BrightGrey(image_size), 256).boxes([pixels])[0]
+    boxes = BoxFinder(BrightGrey(image_size), 256).boxes([pixels])[0]
     assert_found(boxes, pixels, *objects, side=256)
     assert (pixels == before).all()
 
@@ -176,4 +176,4 @@ def test_a_predictor_of_four_channels_is_refused() -> None:
     predictor = BrightRectangles()
     predictor.channels = 4
     with pytest.raises(UserError, match="takes images of 4 channels, and Secateur reads images of 1"):
-        Asker(predictor, 64)
+        BoxFinder(predictor, 64)

@@ -66,8 +66,8 @@ def test_pictures_that_are_not_read_are_named(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("word", "kind"),
     [
-        ("in/b.jpg", "picture"),
-        ("in/notes.md", "picture"),
+        ("in/b.jpg", "image"),
+        ("in/notes.md", "image"),
         ("in/clip.mp4", "video"),
         ("0", "camera"),
         ("rtsp://cam/1", "stream"),
@@ -80,17 +80,17 @@ def test_kinds(word: str, kind: str) -> None:
 
 def test_a_file_named_like_a_webcam_is_the_file() -> None:
     Path("0").touch()
-    assert find_media(["0"]) == [Medium("picture", "0", "0")]
+    assert find_media(["0"]) == [Medium("image", "0", "0")]
 
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("gone.jpg", "There is no picture, video or folder gone.jpg"),
-        ("empty", "There are no pictures or videos in the folder empty"),
+        ("gone.jpg", "There is no image, video or folder gone.jpg"),
+        ("empty", "There are no images or videos in the folder empty"),
         ("*.jpg", "Nothing matches the pattern"),
-        ("empty/*", "The pattern empty/\\* matches no pictures"),
-        ("12345", "There is no picture, video or folder 12345"),
+        ("empty/*", "The pattern empty/\\* matches no images"),
+        ("12345", "There is no image, video or folder 12345"),
         ("ftp://x.org/a.jpg", "Nothing here reads ftp://"),
         ("http://[x/a.jpg", "is not an address"),
     ],
@@ -103,7 +103,7 @@ def test_words_that_name_nothing(word: str, sentence: str) -> None:
 def test_nothing_that_is_written_overwrites_another() -> None:
     stems = {medium.address: medium.stem for medium in find_media(["in", "in/b.jpg", "0"])}
     assert stems["in/a.PNG"] == "a" and stems["in/deep/a.jpg"] == "a-2"
-    # The frames of clip.mp4 are called clip_1, clip_2, ..., and a picture clip_7 is there too.
+    # The frames of clip.mp4 are called clip_1, clip_2, ..., and an image clip_7 is there too.
     assert stems["in/clip.mp4"] == "clip" and stems["in/clip_7.jpg"] == "clip_7-2"
     assert [medium.stem for medium in find_media(["in/b.jpg"] * 3)] == ["b", "b-2", "b-3"]
 

@@ -1,4 +1,4 @@
-"""What is written: label files, lines of JSON, crops, drawn pictures and videos."""
+"""What is written: label files, lines of JSON, crops, drawn images and videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.prediction.detections import to_detections
 from secateur.prediction.drawing import Drawing
 from secateur.prediction.labels import json_line, write_labels
 from secateur.prediction.media import Frame
-from secateur.prediction.pictures import write_picture
+from secateur.prediction.image_files import write_image
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings, WriteSettings
 from secateur.prediction.sources import Medium
@@ -29,7 +29,7 @@ from secateur.prediction.writing import opened_writers
 NAMES = {0: "red", 1: "green/leaf"}
 PIXELS = picture(100, 200, (RED, (20, 10, 60, 50)), (GREEN, (120, 40, 200, 100)))
 BOXES = torch.tensor([[20, 10, 60, 50, 0.875, 0], [120, 40, 200, 100, 0.5, 1]], dtype=torch.float32)
-SHOT = Medium("picture", "in/shot.png", "shot")
+SHOT = Medium("image", "in/shot.png", "shot")
 CLIP = Medium("video", "in/clip.mov", "clip")
 
 
@@ -185,7 +185,7 @@ def test_an_album_has_pictures_and_videos(tmp_path: Path) -> None:
     other = Medium("stream", "rtsp://x/y", "y")
     with Album(tmp_path) as album:
         album.add(Frame(SHOT, PIXELS), PIXELS)
-        album.add(Frame(Medium("picture", "a.dng", "a"), PIXELS), PIXELS)
+        album.add(Frame(Medium("image", "a.dng", "a"), PIXELS), PIXELS)
         for number in range(1, 6):
             album.add(Frame(CLIP, PIXELS, number, 12.5), PIXELS)
         assert not (tmp_path / "clip.mp4").exists()  # nothing half-written has the name
@@ -221,4 +221,4 @@ def test_each_writer_gets_every_prediction(tmp_path: Path) -> None:
 
 def test_a_picture_too_large_for_its_format_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"long\.jpg: 70000 x 1 pixels"):
-        write_picture(tmp_path / "long.jpg", np.zeros((1, 70000, 3), np.uint8))
+        write_image(tmp_path / "long.jpg", np.zeros((1, 70000, 3), np.uint8))

@@ -18,7 +18,7 @@ from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
 from secateur.sizes import ImageSize
@@ -37,13 +37,13 @@ def graph() -> ChannelGraph:
 
 
 def test_stages_of_a_network(graph: ChannelGraph) -> None:
-    kinds = {stage.weight or stage.signature.kind: stage for stage in graph.stages}
+    kinds = {operation.weight or operation.signature.kind: operation for operation in graph.operations}
     a, b, c = (kinds[f"layers.{name}.conv.weight"] for name in "abc")
     assert a.signature == Signature("conv", (64, 64), (3, 3), padding=(1, 1), activation="silu")
     assert (b.signature.stride, b.signature.scaled((64, 64), (320, 320)).map) == ((2, 2), (320, 320))
     assert (c.signature.per_group, c.signature.map, c.signature.reads_matter) == ((1, 1), (32, 32), False)
     assert len(kinds["concat"].emits) == 64 and not len(kinds["concat"].reads)
-    assert [len(stage.reads) for stage in (a, b, c)] == [8, 64, 32]
+    assert [len(operation.reads) for operation in (a, b, c)] == [8, 64, 32]
 
 
 def test_the_price_is_that_of_the_cut_network(graph: ChannelGraph) -> None:
@@ -51,7 +51,9 @@ def test_the_price_is_that_of_the_cut_network(graph: ChannelGraph) -> None:
     plan = allocate(graph, np.random.default_rng(0).random(graph.units), Budget("flops", 0.4), Guards(round_to=1))
     smaller = trace(cut(network(), graph, plan))
     for keep, traced in ((graph.everything(), graph), (plan.keep(graph), smaller)):
-        expected = sum(law(stage.signature, len(stage.reads), len(stage.emits)) for stage in traced.stages)
+        expected = sum(
+            law(operation.signature, len(operation.reads), len(operation.emits)) for operation in traced.operations
+        )
         assert cost.price(keep) == pytest.approx(SLOPE * expected + OFFSET)
     again = dataclasses.replace(smaller, timing=graph.timing)
     assert COSTS["ms"].of(again, 64).price(again.everything()) == pytest.approx(cost.price(plan.keep(graph)))
@@ -89,7 +91,7 @@ def test_savings_are_slopes_though_the_price_is_a_staircase(graph: ChannelGraph)
 def test_what_a_module_costs(graph: ChannelGraph) -> None:
     cost = COSTS["ms"].of(graph, 64)
     inside = sum(cost.inside(name) for name in ("stem", "layers", "last"))
-    concat = next(stage for stage in graph.stages if stage.signature.kind == "concat")
+    concat = next(operation for operation in graph.operations if operation.signature.kind == "concat")
     everything = cost.price(graph.everything()) - OFFSET - SLOPE * law(concat.signature, 0, 64)
     assert inside == pytest.approx(everything)
     assert cost.inside("layers.a") == cost.inside("layers.a.conv") > 0 == cost.inside("layers.ab")
@@ -149,7 +151,8 @@ def test_tables_are_plain_data(graph: ChannelGraph, tmp_path: Path, size: ImageS
 def test_a_table_for_height_and_width(graph: ChannelGraph, size: tuple[int, int]) -> None:
     timed = dataclasses.replace(graph, timing=table_of(graph, size))
     expected = sum(
-        law(stage.signature.scaled((64, 64), size), len(stage.reads), len(stage.emits)) for stage in graph.stages
+        law(operation.signature.scaled((64, 64), size), len(operation.reads), len(operation.emits))
+        for operation in graph.operations
     )
     # Scores come from squares of the longer side.
     for asked in (size, 96, None):
@@ -194,7 +197,7 @@ def test_a_broken_table_is_one_sentence(
     ],
 )
 def test_broken_times_are_one_sentence(graph: ChannelGraph, entry: dict[str, object], sentence: str) -> None:
-    good = Entry(Signature("add", (8, 8)), (0,), (8, 16), ((1.0, 2.0),))
+    good = TimedSignature(Signature("add", (8, 8)), (0,), (8, 16), ((1.0, 2.0),))
     assert graph.timing is not None
     broken = dataclasses.replace(graph.timing, entries=(dataclasses.replace(good, **entry),))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=sentence):
@@ -203,6 +206,6 @@ def test_broken_times_are_one_sentence(graph: ChannelGraph, entry: dict[str, obj
 
 
 def test_disturbed_times_are_made_monotone() -> None:
-    entry = Entry(Signature("conv", (8, 8)), (8, 16), (8, 16, 24), ((1.0, 5.0, 3.0), (2.0, 2.5, 4.0)))
+    entry = TimedSignature(Signature("conv", (8, 8)), (8, 16), (8, 16, 24), ((1.0, 5.0, 3.0), (2.0, 2.5, 4.0)))
     assert entry.monotone.tolist() == [[1.0, 2.5, 3.0], [2.0, 2.5, 4.0]]
     assert entry.at(np.array([8, 12, 99]), np.array([8, 20])).tolist() == [[1, 2.75], [1.5, 3], [2, 3.25]]

@@ -22,7 +22,7 @@ from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, Sco
 
 SMALL = {
     "score": ScoreSettings(statistics_images=16),
-    "repair": RepairSettings(recalibrate=16),
+    "repair": RepairSettings(correction_images=16),
     "guards": Guards(round_to=1),
 }
 
@@ -94,7 +94,7 @@ def test_a_cut_is_repaired_against_the_whole_network(batches: list[tuple[Tensor,
     budgets = (Budget("flops", 0.6),)
     with_repair, without = (
         prune(network, evidence, PruneSettings(budgets, rounds=RoundSettings("1"), score=SMALL["score"], repair=how))
-        for how in (RepairSettings(recalibrate=32), RepairSettings(recalibrate=0, absorb=False))
+        for how in (RepairSettings(correction_images=32), RepairSettings(correction_images=0, absorb=False))
     )
     assert with_repair.plan == without.plan
     assert accuracy_of(with_repair.network, network, batches) > accuracy_of(without.network, network, batches) + 0.1
@@ -103,7 +103,7 @@ def test_a_cut_is_repaired_against_the_whole_network(batches: list[tuple[Tensor,
 def test_five_lines_prune_a_network(batches: list[tuple[Tensor, Tensor]]) -> None:
     network = enliven(Classifier())
     evidence = secateur.Evidence(batches=batches, loss=loss)
-    small = secateur.prune(network, evidence, flops=0.5, statistics_images=16, recalibrate=16, round_to=2)
+    small = secateur.prune(network, evidence, flops=0.5, statistics_images=16, correction_images=16, round_to=2)
     assert small.plan.after.flops <= 0.5 * small.plan.before.flops
     assert small.network(batches[0][0]).shape == (8, 4)
     graph = secateur.trace(network, batches[0][0][:1])

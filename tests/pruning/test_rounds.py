@@ -40,13 +40,13 @@ class Told:
         scores = np.random.default_rng(number).uniform(0.1, 1, graph.units)
         return Statistics({}, scores, scores, 1, dict.fromkeys(blocks, self.blocks))
 
-    def mend(self, network: Any, plan: Plan, shorter: Shorter, number: int) -> None:
+    def repair(self, network: Any, plan: Plan, shorter: Shorter, number: int) -> None:
         whole = self.subject.detector
         correct_(network, whole, counterparts(whole, plan, shorter), [self.subject.images()])
 
     @cached_property
     def sources(self) -> Sources[Any]:
-        return Sources(trace, self.gather, self.mend)
+        return Sources(trace, self.gather, self.repair)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every picture is written, for few and many classes and for the empty cases."""
+"""Every image is written, for few and many classes and for the empty cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secateur.report import figures
 from secateur.report.curve_plots import plot_evaluation
 from secateur.report.data_plots import plot_batch, plot_labels
 from secateur.report.figures import plots_available
-from secateur.report.pictures import draw_results
+from secateur.report.run_folder_plots import draw_results
 from secateur.report.run_plots import plot_cliff, plot_results, plot_sizes, read_results
 from secateur.sparsity.channels.distribution import as_csv, distribution
 
@@ -120,7 +120,7 @@ def sizes_csv(epochs: int) -> str:
 
 
 def test_a_sparse_training_leaves_pictures_of_what_it_shrank(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("secateur.report.pictures.plots_available", plots_available)
+    monkeypatch.setattr("secateur.report.run_folder_plots.plots_available", plots_available)
     (tmp_path / "gamma.csv").write_text(sizes_csv(3))
     (tmp_path / "filters.csv").write_text(sizes_csv(1))
     draw_results(tmp_path)

@@ -1,4 +1,4 @@
-"""The picture of a sweep is written, with all columns, with few, and for a single row."""
+"""The image of a sweep is written, with all columns, with few, and for a single row."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from secateur.report.table import Row, columns_of, print_table, to_markdown, to_rich, write_markdown
+from secateur.report.table import TableRow, columns_of, print_table, to_markdown, to_rich, write_markdown
 
 JUDGED_BY = ("mAP50", "mAP50-95")
 
@@ -19,9 +19,9 @@ def detection(*values: float) -> dict[str, float]:
 
 
 ROWS = [
-    Row("dense", detection(0.8, 0.85, 0.8361, 0.505), JUDGED_BY, 1_772_695, 4.2, 3.9, 12.34),
-    Row("cut | no repair", {"mAP50": 0.0}, JUDGED_BY, 800_000),
-    Row("finetuned", detection(0.8, 0.85, 0.8412, 0.495), JUDGED_BY, 800_000, 2.1, 1.9, 7.0, sparsity=0.5),
+    TableRow("dense", detection(0.8, 0.85, 0.8361, 0.505), JUDGED_BY, 1_772_695, 4.2, 3.9, 12.34),
+    TableRow("cut | no repair", {"mAP50": 0.0}, JUDGED_BY, 800_000),
+    TableRow("finetuned", detection(0.8, 0.85, 0.8412, 0.495), JUDGED_BY, 800_000, 2.1, 1.9, 7.0, sparsity=0.5),
 ]
 RECORDS: list[dict[str, Any]] = [
     {
@@ -52,7 +52,10 @@ def test_columns_round_show_what_is_missing_and_the_change_against_the_first_row
 def test_columns_without_figures_are_left_out() -> None:
     names = [name for name, *_ in columns_of(ROWS[:1])]
     assert "change" not in names and "Zeros\n(%)" not in names and "P" in names
-    assert [name for name, *_ in columns_of([Row("cut", parameters=1, sparsity=0.001)])] == ["Stage", "Params\n(M)"]
+    assert [name for name, *_ in columns_of([TableRow("cut", parameters=1, sparsity=0.001)])] == [
+        "Stage",
+        "Params\n(M)",
+    ]
 
 
 def test_markdown_has_a_line_a_row_and_aligned_columns() -> None:
@@ -89,8 +92,10 @@ def test_tables_from_records_and_both_splits(tmp_path: Path, capsys: pytest.Capt
 
 def test_rows_of_version_0_2_and_new_ones_give_the_same_table() -> None:
     new = [record | {"judged_by": list(JUDGED_BY)} for record in RECORDS]
-    assert columns_of([Row.of(record) for record in RECORDS]) == columns_of([Row.of(record) for record in new])
-    names = [name for name, *_ in columns_of([Row.of(record) for record in RECORDS])]
+    assert columns_of([TableRow.of(record) for record in RECORDS]) == columns_of(
+        [TableRow.of(record) for record in new]
+    )
+    names = [name for name, *_ in columns_of([TableRow.of(record) for record in RECORDS])]
     assert names[:7] == ["Stage", "P", "R", "mAP50", "change", "mAP50-95", "change"]
 
 
@@ -103,7 +108,7 @@ def test_a_table_of_a_classifier(tmp_path: Path) -> None:
         }
         for stage, value in (("dense", 0.9), ("cut", 0.6))
     ]  # fmt: skip
-    columns = columns_of([Row.of(record) for record in records])
+    columns = columns_of([TableRow.of(record) for record in records])
     assert columns[1:4] == [["top-1", "0.900", "0.600"], ["change", "", "-0.300"], ["top-5", "1.000", "1.000"]]
     write_markdown(tmp_path / "table.md", records, "Run")
     lines = (tmp_path / "table.md").read_text().splitlines()

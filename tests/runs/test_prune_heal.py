@@ -1,4 +1,4 @@
-"""`secateur prune --images --heal` and `secateur heal`: pictures and nothing else, gone on with after a kill."""
+"""`secateur prune --images --heal` and `secateur heal`: images and nothing else, gone on with after a kill."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(weights: Path, images: Path, *more: str) -> list[str]:
     start = ["prune", "--weights", str(weights), "--images", str(images), "--img", "64", "--workers", "0"]
-    few = ["--statistics-images", "8", "--recalibrate", "8", "--rounds", "2", "--heal-batch", "8", "--heal-steps", "8"]
+    few = ["--statistics-images", "8", "--correction-images", "8", "--rounds", "2"]
+    few += ["--heal-batch", "8", "--heal-steps", "8"]
     return [*start, "--flops", "0.8", "--round-to", "1", *few, *more]
 
 
@@ -183,7 +184,7 @@ def test_what_cannot_be_meant_is_one_sentence(
     weights: Path, tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert "picture" in sentence(capsys, *command(weights, tmp_path / "empty"))
+    assert "images" in sentence(capsys, *command(weights, tmp_path / "empty"))
     assert "does not exist" in sentence(capsys, *command(weights, tmp_path / "nowhere"))
     assert "sees nothing" in sentence(capsys, *command(tiny_weights, tiny_data))
     assert "Healing reads images" in sentence(

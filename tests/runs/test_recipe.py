@@ -12,6 +12,7 @@ from secateur.runs.recipes.configure import configured
 from secateur.runs.recipes.recipe import available, load_recipe
 from secateur.runs.recipes.resolve import resolve
 from secateur.sparsity.settings import SparsifySettings
+from secateur.steps.prune import Prune
 from secateur.steps.sparsify import Sparsify
 
 
@@ -52,7 +53,7 @@ def test_a_repetition_is_unrolled(tmp_path: Path) -> None:
         ("stages: [", "not valid YAML"),
         ("stages: [{repeat: {rounds: 2}}]", "a repetition is written"),
         ("stages: [{repeat: {rounds: 0, stages: []}}]", "rounds from 1 to 100"),
-        ("stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]", "inside another"),
+        ("stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]", "cannot contain another"),
     ],
 )
 def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -122,3 +123,11 @@ def test_removed_settings_pass_at_their_old_default_and_else_say_what_to_do() ->
     assert kept == Sparsify(sparsify=SparsifySettings(rate=0.5))
     with pytest.raises(UserError, match=r"^mine\.yaml: tied was removed: scales are penalised one by one; leave it"):
         configured(Sparsify, {"tied": "group"}, "mine.yaml")
+
+
+def test_settings_under_former_names_are_understood() -> None:
+    written = configured(Prune, {"percent": "0.3", "recalibrate": 8}, "mine.yaml")
+    assert written == configured(Prune, {"percent": "0.3", "correction_images": 8}, "mine.yaml")
+    assert written.channels.repair.correction_images == 8
+    with pytest.raises(UserError, match=r"^mine\.yaml: recalibrate is the former name of correction_images"):
+        configured(Prune, {"recalibrate": 8, "correction_images": 8}, "mine.yaml")

@@ -10,7 +10,7 @@ import pytest
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
 from secateur.runs.recipes.configure import configured
-from secateur.runs.recipes.recipe import Entry, Recipe, load_recipe
+from secateur.runs.recipes.recipe import RecipeEntry, Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, override_options, resolve
 from secateur.steps.prune import Prune
 from secateur.steps.step import STEPS
@@ -30,7 +30,7 @@ def verbs(steps: tuple[PlannedStep, ...]) -> list[str]:
 
 def only(verb: str, settings: dict[str, Any], **overrides: Any) -> Any:
     """The one step that an entry becomes."""
-    entries = tuple(Entry(name, own) for name, own in STEPS[verb].expand(settings))
+    entries = tuple(RecipeEntry(name, own) for name, own in STEPS[verb].expand(settings))
     (planned,) = resolved(Recipe("mine", "", "", entries), **overrides)
     return planned.step
 
@@ -40,7 +40,7 @@ def test_weights_that_know_the_classes_are_not_trained_again() -> None:
     steps = resolved("slimming", trained=False, epochs=2)
     assert verbs(steps)[0] == "train"
     assert [planned.step.train.epochs for planned in steps if isinstance(planned.step, Train)] == [2]
-    # Asked for by name it is done all the same; zero epochs leave a training out.
+    # BenchSettings for by name it is done all the same; zero epochs leave a training out.
     assert verbs(resolved("slimming", dense_epochs=3))[0] == "train"
     assert "sparsify" not in verbs(resolved("slimming", sparse_epochs=0))
 
@@ -92,7 +92,7 @@ def test_excluded_layers_of_weight_pruning() -> None:
 def test_a_repeated_step_is_marked() -> None:
     steps = resolved("pruned-yolo", epochs=2)
     cuts = [planned for planned in steps if planned.step.verb == "prune"]
-    assert [(cut.mark, cut.title, cut.round, cut.rounds) for cut in cuts] == [
+    assert [(cut.name_suffix, cut.title, cut.round, cut.rounds) for cut in cuts] == [
         ("", "cut", 1, 3), ("-2", "cut (2)", 2, 3), ("-3", "cut (3)", 3, 3),
     ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from killing import Killed, killed_after
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.architecture import topology_of
-from secateur.networks.checkpoint import Stage, save_checkpoint
+from secateur.networks.checkpoint import HistoryEntry, save_checkpoint
 from secateur.runs.options import RunOptions
 from secateur.runs.progress import Progress
 from secateur.runs.recipes.recipe import load_recipe
@@ -37,7 +37,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights that say that they were trained for two epochs."""
     file = tmp_path_factory.mktemp("trained") / "trained.safetensors"
-    save_checkpoint(dataclasses.replace(load_checkpoint(tiny_weights), history=(Stage("train", {"epochs": 2}),)), file)
+    save_checkpoint(
+        dataclasses.replace(load_checkpoint(tiny_weights), history=(HistoryEntry("train", {"epochs": 2}),)), file
+    )
     return file
 
 

@@ -21,7 +21,7 @@ from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.settings import Guards, ScoreSettings
 from secateur.report.sweep_table import cliff_row
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 from secateur.runs.progress import Progress
 from secateur.runs.sweep import sweep
 from secateur.runs.sweep_options import SweepOptions, ratios_of
@@ -45,7 +45,7 @@ def trained(tiny_weights: Path, tiny_data: Path, tmp_path_factory: pytest.TempPa
 def options(weights: Path, data: Path, root: Path, **changes: Any) -> SweepOptions:
     settings: dict[str, Any] = {
         "weights": str(weights), "data": str(data), "percent": "0.1,0.3,0.6", "image_size": 64, "batch_size": 8,
-        "workers": 0, "place": Place(project=str(root)), "guards": Guards(round_to=1),
+        "workers": 0, "place": OutputOptions(project=str(root)), "guards": Guards(round_to=1),
         "score": ScoreSettings(criterion="gamma"),
     }  # fmt: skip
     return dataclasses.replace(SweepOptions(**settings), **changes)

@@ -103,7 +103,7 @@ def test_a_window_without_steps_is_refused() -> None:
     [
         ({"target_sparsity": -0.1}, "--target-sparsity is -0.1"),
         ({"target_sparsity": 1.0}, "target_sparsity is 1.0"),
-        ({"target_sparsity": 0.99}, "target_sparsity is 0.99; it must lie between .* max_sparsity"),
+        ({"target_sparsity": 0.99}, "target_sparsity is 0.99; it must be between .* max_sparsity"),
         ({"target_sparsity": 0.2, "min_sparsity": 0.3}, r"min_sparsity \(0.3\)"),
         ({"target_sparsity": "8e-1"}, "--target-sparsity is the text '8e-1'.*YAML"),
         ({"max_sparsity": 1.5}, "--max-sparsity is 1.5"),

@@ -257,7 +257,7 @@ def test_patience_stops_a_training_that_gets_no_better(tmp_path: Path) -> None:
     assert (result.epochs, result.best_epoch, result.metrics["mAP50-95"]) == (3, 0, 0.5)
 
 
-class Course(Hook):
+class TrainingKind(Hook):
     """A method whose course runs over all epochs."""
 
     def may_stop(self, run: TrainingRun) -> bool:
@@ -273,7 +273,7 @@ def test_a_course_over_all_epochs_is_not_cut_short(tmp_path: Path) -> None:
         ToyBatches(count=2),
         settings,
         folder=tmp_path,
-        hooks=[Course()],
+        hooks=[TrainingKind()],
         evaluate=lambda _: toy_metrics(0, 0, 0, next(figures)),
     )
     assert (result.epochs, result.best_epoch) == (3, 0)

@@ -13,7 +13,7 @@ from secateur.runs.recipes.configure import configured
 from secateur.steps.train import Train
 from secateur.training.own_options import all_own_options, declared
 from secateur.training.settings import TrainSettings
-from secateur.words import understood
+from secateur.flags import understood
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def test_a_plug_in_adds_its_own_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from secateur.training.settings import TrainSettings; import dataclasses; "
         "own = TrainSettings().own; print(own.sigma, own.autoanchor, 'torch' in sys.modules); "
-        "from secateur.words import understood; print(understood('train', ['--sig', '0.2'])); "
+        "from secateur.flags import understood; print(understood('train', ['--sig', '0.2'])); "
         "from secateur.ranges import check_ranges; check_ranges(dataclasses.replace(own, sigma=2.0))"
     )
     environment = {**os.environ, "SECATEUR_PLUGINS": str(file)}

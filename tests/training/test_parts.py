@@ -60,7 +60,7 @@ def test_ready_made_hyper_parameters() -> None:
         ("lr0: fast\n", "lr0 is 'fast'; it must be a number"),
         ("lr0: true\n", "lr0 is True"),
         ("mosaic: 1.5\n", "mosaic is 1.5"),
-        ("momentum: 1\n", "momentum is 1.0; it must lie below 1"),
+        ("momentum: 1\n", "momentum is 1.0; it must be below 1"),
         ("lr0: -1\n", "lr0 is -1.0"),
         ("anchor_t: 1\n", "anchor_t is 1.0"),
         ("- 1\n", "no hyper-parameters"),

@@ -15,7 +15,7 @@ from torch import nn
 from secateur.api.images import Source, described
 from secateur.api.options import number, title_of, typed
 from secateur.compression.heal import heal
-from secateur.compression.measuring import usable_size
+from secateur.compression.evaluation import usable_size
 from secateur.compression.settings import ChannelSettings
 from secateur.deploy.runtimes import is_exported, runtime_of
 from secateur.distillation.settings import HealSettings
@@ -146,7 +146,7 @@ def context_of(
     loaded = data_of(data, family_of(checkpoint)) if data is not None else None
     place = pick_device(device)
     with described(images, checkpoint.names, rgb=typed(function, "rgb", rgb, bool)) as seen:
-        yield Context(size, place, loaded, batch_size=batch_size, workers=0, seed=seed, images=seen)
+        yield Context(size, place, loaded, batch_size=batch_size, workers=0, seed=seed, unlabelled=seen)
 
 
 def workers_of(function: Callable[..., Any], workers: int) -> int:

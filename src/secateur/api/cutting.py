@@ -26,7 +26,7 @@ from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.compression import channels as cutting
 from secateur.compression.latency_table import latency_table
-from secateur.compression.measuring import usable_size
+from secateur.compression.evaluation import usable_size
 from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.compression.speed.rounding import decided_guards
 from secateur.distillation.settings import HealSettings
@@ -155,7 +155,7 @@ def score(
         score, checkpoint, data, images=seen, rgb=rgb, image_size=image_size, device=device
     ) as given:  # fmt: skip
         context = given.known_to(checkpoint)
-        if context.pictures is None:
+        if context.image_source is None:
             raise UserError(f"The criterion {criterion} reads images: give images= or data=, or criterion='l2'.")
         return cutting.score_channels(checkpoint.build().to(context.device), graph, context, settings)
 
@@ -329,14 +329,16 @@ def heal(
         folder: for weights, results and the resumable state; called again with the same folder it goes on where it was.
         options: the fields of `HealSettings`.
 
-    >>> healed = heal("pruned.safetensors", "best.pt", "pictures/")  # doctest: +SKIP
+    >>> healed = heal("pruned.safetensors", "best.pt", "images/")  # doctest: +SKIP
     """
     [settings] = settings_of(heal, options, HealSettings)
     start, whole = checkpoint_of(checkpoint), checkpoint_of(teacher)
     if isinstance(images, LoaderEvidence):
         side = int(images.example()[0].shape[-1])
         place, size = pick_device(device), usable_size(start, image_size or side)
-        seen = Context(size, place, None, batch_size=batch_size, workers=0, seed=seed, images=EvidenceImages(images))
+        seen = Context(
+            size, place, None, batch_size=batch_size, workers=0, seed=seed, unlabelled=EvidenceImages(images)
+        )
         return healed(start, whole, seen, settings, str(folder))
     with context_of(
         heal, start, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,

@@ -16,11 +16,11 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from secateur.data.config import DataConfig, pictures
+from secateur.data.config import DataConfig, unlabelled_images
 from secateur.data.images import Image, ImageError
 from secateur.errors import UserError, shown
 from secateur.files import usable_path
-from secateur.prediction.media import read_picture
+from secateur.prediction.media import read_image
 from secateur.prediction.sources import find_media
 from secateur.prediction.streams import MediumError
 
@@ -71,7 +71,7 @@ def described(source: Source, names: Mapping[int, str], *, rgb: bool = False) ->
         yield None
         return
     if isinstance(source, str | Path):
-        yield pictures(source, names)
+        yield unlabelled_images(source, names)
         return
     with tempfile.TemporaryDirectory() as scratch:
         places: list[Path] = []
@@ -93,7 +93,7 @@ def described(source: Source, names: Mapping[int, str], *, rgb: bool = False) ->
 def _places(part: str | Path, names: Mapping[int, str]) -> tuple[Path, ...]:
     if Path(part).suffix.lower() in {".yaml", ".yml"}:
         raise UserError(f"{part} is in a list of images; give a data.yaml by itself.")
-    return pictures(part, names).splits["train"]
+    return unlabelled_images(part, names).splits["train"]
 
 
 def _flat(source: Source, *, whole_names: bool = False) -> Iterator[Any]:
@@ -121,8 +121,8 @@ def _names_several(name: str | Path) -> bool:
 def _files(name: str) -> list[str]:
     """The image files of a folder, a pattern or a list."""
     media = find_media([str(usable_path(name, expand=True))])
-    images = [medium.address for medium in media if medium.kind == "picture"]
-    others = [medium for medium in media if medium.kind != "picture"]
+    images = [medium.address for medium in media if medium.kind == "image"]
+    others = [medium for medium in media if medium.kind != "image"]
     if not images:
         raise UserError(f"There are no images in {name}; the command `secateur predict` reads videos and streams.")
     if others:
@@ -134,7 +134,7 @@ def _read(file: str) -> Image:
     if "://" in file:
         raise UserError(f"{file} is an address; the command `secateur predict` reads addresses.")
     try:
-        return read_picture(str(usable_path(file, expand=True)))
+        return read_image(str(usable_path(file, expand=True)))
     except (ImageError, MediumError) as reason:
         raise UserError(f"{file}: {reason}.") from None
 

@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = "") -> Any:
-    """Reads a checkpoint: ours, a stock YOLOv5 `.pt`, or an official name; nothing in the file is executed.
+    """Reads a checkpoint: ours, an upstream YOLOv5 `.pt`, or an official name; nothing in the file is executed.
 
     Args:
         network: for a file that `save` made of a plain `nn.Module`: the same network before it was cut. What comes

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from secateur.errors import UserError, shown
+from secateur.pruning.settings import under_present_options
 from secateur.ranges import Between, shortened
 
 _SCALARS = (str, Path, int, float, np.generic, torch.device)
@@ -39,6 +40,7 @@ def settings_of(function: Callable[..., Any], options: dict[str, Any], *kinds: t
         UserError: a number out of range, or a name that is not known.
     """
     known = [entry.name for kind in kinds for entry in dataclasses.fields(kind)]
+    options = under_present_options(options, known)
     refuse_unknown(function, options, known)
     found = []
     for kind in kinds:

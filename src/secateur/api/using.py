@@ -27,13 +27,13 @@ from secateur.api.arguments import (
 )
 from secateur.api.images import Source, described, each_image, is_one
 from secateur.api.options import number, settings_of, typed
-from secateur.compression.measuring import evaluate as measure
-from secateur.compression.measuring import open_detector, usable_size, val_settings
+from secateur.compression.evaluation import evaluate as measure
+from secateur.compression.evaluation import open_detector, usable_size, val_settings
 from secateur.compression.training import Methods, train_checkpoint
 from secateur.data.config import DataConfig, load_data_config
 from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about, format_of
-from secateur.deploy.int8.pictures import calibration_pictures
+from secateur.deploy.int8.calibration import calibration_images
 from secateur.deploy.settings import ExportSettings
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
@@ -49,7 +49,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.prediction.detections import check_supervision, to_detections
-from secateur.prediction.predicting import Asker
+from secateur.prediction.predicting import BoxFinder
 from secateur.prediction.settings import BoxSettings
 from secateur.ranges import BATCH, ROUNDS, Between
 from secateur.sparsity.settings import WeightSettings
@@ -133,7 +133,7 @@ def evaluate(
     >>> from secateur.data.synthetic import generate
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
-    >>> data = generate("pictures", images=(4, 4, 4), size=64, classes=3)
+    >>> data = generate("images", images=(4, 4, 4), size=64, classes=3)
     >>> checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
     >>> 0 <= evaluate(checkpoint, data, image_size=64, workers=0).mAP50 <= 1
     True
@@ -193,8 +193,8 @@ def export(
     with described(images, detector.names, rgb=typed(export, "rgb", rgb, bool)) as config:
         split = family_of(detector).split(config, "train", objects=False) if config is not None else None
         channels = detector.architecture.channels
-        seen = calibration_pictures(split, sides, limit, channels=channels) if split is not None else []
-    write(detector.build(), path, size, settings, about=about(detector), pictures=seen)
+        seen = calibration_images(split, sides, limit, channels=channels) if split is not None else []
+    write(detector.build(), path, size, settings, about=about(detector), images=seen)
     return Path(path)
 
 
@@ -276,11 +276,11 @@ def predict(
     if wanted is not None:
         settings = dataclasses.replace(settings, classes=wanted)
     count = asked_at_once or auto_batch_size(size if isinstance(size, int) else max(size), predictor.device)
-    asker = Asker(predictor, size, settings, count)
+    finder = BoxFinder(predictor, size, settings, count)
     waiting = each_image(images, rgb=typed(predict, "rgb", rgb, bool))
     found: list[Detections] = []
     while batch := list(islice(waiting, count)):
-        found += [to_detections(rows, predictor.names) for rows in asker.boxes(batch)]
+        found += [to_detections(rows, predictor.names) for rows in finder.boxes(batch)]
     return found[0] if is_one(images) else found
 
 

@@ -11,28 +11,28 @@ from secateur import sizes
 from secateur.commands import Summary, command
 from secateur.ranges import BATCH, ROUNDS, THREADS, Advanced
 from secateur.runs.fields import Device, ImageSize
-from secateur.runs.folders import Place, finish
+from secateur.runs.folders import OutputOptions, finish
 
 if TYPE_CHECKING:
-    from secateur.compression.speed.comparison import Block, Result
+    from secateur.compression.speed.comparison import BatchComparison, SpeedComparison
 
 ITS_SIZE = "(default: the size that exported files take, else the one that checkpoints remember, else 640)"
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure detectors side by side on this machine: interleaved calls, medians, speed beside FLOPs, and the reasons
-    where a smaller one is not faster."""
+    """Compare the speed of detectors on this machine: interleaved calls, medians, speed against FLOPs, and why a
+    smaller one is not faster."""
 
     files: Positional[tuple[str, ...]] = ()
     """Checkpoints (.safetensors, .pt) and exported files (.onnx, ...); the first one on each runtime is what the others
     there are compared with."""
     image_size: Annotated[ImageSize, arg(help_behavior_hint=ITS_SIZE)] = 0
     runtime: tuple[str, ...] = ()
-    """What runs the checkpoints, several at will: torch, onnx, or any other format of `secateur export` that can be run
+    """What runs the checkpoints, one or several: torch, onnx, or any other format of `secateur export` that can be run
     here (default: onnx where it is installed, else torch). Exported files run as they are."""
     batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"]), BATCH] = (1,)
-    """Images of a call; of several numbers each has a table."""
+    """Images per call; several numbers give a table each."""
     rounds: Advanced[Annotated[int, ROUNDS]] = 30
     """Measurements of each model."""
     threads: Annotated[int, THREADS] = 0
@@ -41,18 +41,18 @@ class BenchOptions:
     precision: str = "fp32"
     """Of checkpoints in PyTorch: fp32, bf16, or on a GPU fp16."""
     layers: bool = False
-    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files beside each other."""
-    place: Place = field(default_factory=Place)
+    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files in one table."""
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("bench", "measure detectors side by side on this machine", lambda: BenchOptions, order=110)
+@command("bench", "compare the speed of detectors on this machine", lambda: BenchOptions, order=110)
 def bench(options: BenchOptions) -> Summary:
     """Times all files in turns and prints a table for each batch size."""
     from secateur.compression.speed.comparison import compare_files
-    from secateur.compression.speed.contestants import Asked
+    from secateur.compression.speed.timed import BenchSettings
     from secateur.machine import cpu_threads, pick_device, processor
 
-    asked = Asked(
+    asked = BenchSettings(
         options.runtime,
         options.image_size,
         options.batch_size,
@@ -87,7 +87,7 @@ def bench(options: BenchOptions) -> Summary:
         return finish(folder, summary)
 
 
-def _show(block: Block, *, layers: bool) -> None:
+def _show(block: BatchComparison, *, layers: bool) -> None:
     from secateur.compression.speed.table import bench_table, layer_table, layer_tables
 
     print(bench_table(block.rows))
@@ -103,7 +103,7 @@ def _show(block: Block, *, layers: bool) -> None:
             print(layer_tables(block.layers[first], found, block.machine))
 
 
-def _entries(block: Block) -> list[dict[str, Any]]:
+def _entries(block: BatchComparison) -> list[dict[str, Any]]:
     """The rows of the summary's table."""
     return [
         {"file": row.name, "model": model, "faster": row.ratio, "batch": block.batch, **row.to_dict()}
@@ -120,7 +120,7 @@ def _speed(table: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _layers(result: Result) -> list[dict[str, Any]]:
+def _layers(result: SpeedComparison) -> list[dict[str, Any]]:
     """The layers of every file that was looked into."""
     from secateur.compression.speed.table import layers_to_dict
 

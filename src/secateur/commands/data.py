@@ -14,7 +14,7 @@ from secateur.ranges import Between
 
 @dataclass(frozen=True)
 class Check:
-    """Check every image and label of every split and say what was found."""
+    """Check every image and label of every split and report the findings."""
 
     file: Positional[str]
     """The data.yaml."""

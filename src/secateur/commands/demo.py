@@ -8,13 +8,13 @@ from typing import Annotated
 from secateur.commands import Summary, command
 from secateur.ranges import Between
 from secateur.runs.fields import Device, Seed
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 from secateur.runs.options import RunOptions
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Generate a data set, train a small detector on it and take it through the whole run: needs nothing else."""
+    """Generate a data set, train a small detector on it and take it through a whole run; needs no files."""
 
     images: Annotated[int, Between(32, 1_000_000)] = 240
     """Training images to draw."""
@@ -22,10 +22,10 @@ class DemoOptions:
     """Image side in pixels."""
     seed: Seed = 0
     device: Device = "auto"
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("demo", "generate a data set and take a small detector through the whole run: needs nothing else",
+@command("demo", "generate a data set and take a small detector through a whole run; needs no files",
          lambda: DemoOptions, order=10, continues=True)  # fmt: skip
 def demo(options: DemoOptions) -> Summary:
     """Generates the images once (a killed demo goes on with them), then runs the recipe `demo` from scratch.

@@ -11,8 +11,8 @@ from secateur.commands import Summary, command
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.ranges import ROUNDS, Advanced
-from secateur.runs.fields import Data, ImageSize, Pictures, Weights
-from secateur.runs.folders import Place, finish, require
+from secateur.runs.fields import Data, ImageSize, UnlabelledImages, Weights
+from secateur.runs.folders import OutputOptions, finish, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,19 +30,19 @@ class ExportOptions:
     """Model YAML or name, for weights that are a state dict without their network."""
     image_size: ImageSize = 0
     data: Data = ""
-    images: Pictures = ""
+    images: UnlabelledImages = ""
     calibration: Annotated[int, ROUNDS] = 128
-    """Training images, or pictures, that int8 takes the ranges of activations from."""
+    """Images from which int8 takes the ranges of activations."""
     measure: Advanced[bool] = True
     """With int8 and --data: measure detector and file on the val split."""
     export: ExportSettings = field(default_factory=ExportSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("export", "write files for other runtimes and check their outputs", lambda: ExportOptions, order=100)
 def export(options: ExportOptions) -> Summary:
     """Writes a file of each format into a fresh folder."""
-    from secateur.compression.measuring import describe, usable_size
+    from secateur.compression.evaluation import describe, usable_size
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.deploy.int8.accuracy import int8_costs
@@ -54,13 +54,13 @@ def export(options: ExportOptions) -> Summary:
         check_export(settings)
     checkpoint = load_checkpoint(weights, options.cfg)
     image_size = usable_size(checkpoint, options.image_size)
-    pictures = _pictures(options, checkpoint, image_size) if options.export.precision == "int8" else []
+    images = _images_to_quantise_on(options, checkpoint, image_size) if options.export.precision == "int8" else []
     measured_on = _measured_on(options, checkpoint)
     written = []
     with options.place.new("export") as folder:
         for settings in each:
             stem = folder / Path(weights).stem
-            result = exported(checkpoint, stem, image_size, settings, pictures, measured_on)
+            result = exported(checkpoint, stem, image_size, settings, images, measured_on)
             print(f"{result.path}: {result.file_mb:.2f} MB, {_nearness(result.max_error, settings.precision)}")
             for note in result.notes:
                 print(note)
@@ -79,26 +79,26 @@ def _nearness(error: float, precision: str) -> str:
     return f"outputs within {error:.1e} of the network's"
 
 
-def _pictures(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.ImageSize) -> list[Tensor]:
+def _images_to_quantise_on(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.ImageSize) -> list[Tensor]:
     """Those that int8 is calibrated on.
 
     Raises:
         UserError: none are given, or there are none where they should be.
     """
-    from secateur.data.config import pictures
-    from secateur.deploy.int8.pictures import calibration_pictures
+    from secateur.data.config import unlabelled_images
+    from secateur.deploy.int8.calibration import calibration_images
     from secateur.families.family import family_of
 
     family = family_of(checkpoint)
     if options.images:
-        config = pictures(options.images, checkpoint.names)
+        config = unlabelled_images(options.images, checkpoint.names)
     elif options.data:
         config = family.open_data(options.data)
     else:
-        raise UserError("int8 is calibrated on pictures of yours: give --data data.yaml or --images pictures/.")
+        raise UserError("int8 is calibrated on images of yours: give --data data.yaml or --images images/.")
     split = family.split(config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
-    return calibration_pictures(split, sizes.sides_of(image_size), options.calibration, channels=channels)
+    return calibration_images(split, sizes.sides_of(image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:

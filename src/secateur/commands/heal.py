@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 from secateur.commands import Summary, command
 from secateur.distillation.settings import HealSettings
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
-from secateur.runs.folders import Place, require
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, UnlabelledImages, Seed, Weights, Workers
+from secateur.runs.folders import OutputOptions, require
 from secateur.steps.heal import Heal
 
 
 @dataclass(frozen=True)
 class HealOptions:
-    """Train a cut detector without labels, for minutes, to answer as the whole one does."""
+    """Train a cut detector for minutes, without labels, to reproduce the outputs of the whole one."""
 
     weights: Weights = ""
     teacher: str = ""
     """The whole detector (default: the one that the checkpoint says it was cut from)."""
-    images: Pictures = ""
+    images: UnlabelledImages = ""
     data: Data = ""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images in a batch of an evaluation on pictures that are held out."""
+    """Images per batch when evaluating on held-out images."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
     healing: HealSettings = field(default_factory=HealSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command(

@@ -24,14 +24,14 @@ class InfoOptions:
     layers: bool = False
     """Also print a table of all blocks."""
     json: bool = False
-    """Print JSON alone."""
+    """Print only JSON."""
 
 
 @command("info", "summary of a checkpoint: layers, parameters, GFLOPs, sparsity, history", lambda: InfoOptions,
          order=90, computes=False, json=lambda options: options.json)  # fmt: skip
 def info(options: InfoOptions) -> Summary:
     """Prints the summary; writes nothing."""
-    from secateur.compression.measuring import describe, size_of, usable_size
+    from secateur.compression.evaluation import describe, size_of, usable_size
     from secateur.evaluation.cost import layer_flops
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
@@ -49,8 +49,8 @@ def info(options: InfoOptions) -> Summary:
         print(f"warning: the weights hold {told(flaw)}: nothing can be computed with them")
     if options.layers:
         print(described.table())
-    for stage in checkpoint.history:
-        print(f"history: {stage.verb}{_figures(stage.metrics)}{_figures(stage.cost)}")
+    for entry in checkpoint.history:
+        print(f"history: {entry.verb}{_figures(entry.metrics)}{_figures(entry.cost)}")
     return {
         "command": "info",
         "file": options.file,
@@ -58,7 +58,7 @@ def info(options: InfoOptions) -> Summary:
         "strides": list(checkpoint.strides),
         "flaw": flaw or None,
         "model": {**described.to_dict(), **model},
-        "history": [dataclasses.asdict(stage) for stage in checkpoint.history],
+        "history": [dataclasses.asdict(entry) for entry in checkpoint.history],
     }
 
 

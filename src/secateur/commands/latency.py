@@ -13,7 +13,7 @@ from secateur.errors import UserError
 from secateur.files import usable_path
 from secateur.ranges import THREADS
 from secateur.runs.fields import ImageSize, Weights
-from secateur.runs.folders import Place, finish, require
+from secateur.runs.folders import OutputOptions, finish, require
 
 if TYPE_CHECKING:
     from secateur.pruning.latency.table import LatencyTable
@@ -31,14 +31,14 @@ class LatencyOptions:
     """CPU threads (0: those that this process was granted)."""
     out: str = ""
     """File to write the table to (default: latency.json in the run folder)."""
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("latency", "measure the latency table that budgets in milliseconds read", lambda: LatencyOptions, order=115)
 def latency(options: LatencyOptions) -> Summary:
     """Measures afresh; what is measured is also what `--ms` uses here from now on."""
     from secateur.compression.latency_table import latency_table
-    from secateur.compression.measuring import usable_size
+    from secateur.compression.evaluation import usable_size
     from secateur.families.loading import load_checkpoint
 
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)

@@ -20,8 +20,8 @@ from secateur.pruning.settings import (
     SearchSettings,
 )
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Pictures, Seed, Weights, Workers
-from secateur.runs.folders import Place, require
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, UnlabelledImages, Seed, Weights, Workers
+from secateur.runs.folders import OutputOptions, require
 from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.heal import Heal
 from secateur.steps.prune import Prune
@@ -37,7 +37,7 @@ class PruneOptions:
 
     weights: Weights = ""
     data: Data = ""
-    images: Pictures = ""
+    images: UnlabelledImages = ""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
     """Images in a batch of training data (statistics, BatchNorm)."""
@@ -46,7 +46,7 @@ class PruneOptions:
     device: Device = "auto"
     budget: Any = field(default_factory=no_budgets)
     heal: bool = False
-    """Then train for some minutes to answer as the whole detector does; needs no labels."""
+    """Afterwards train for some minutes to reproduce the whole detector's outputs; needs no labels."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
@@ -57,7 +57,7 @@ class PruneOptions:
     latency: LatencySettings = field(default_factory=LatencySettings)
     cliff: Advanced[CliffSettings] = field(default_factory=CliffSettings)
     healing: Advanced[HealSettings] = field(default_factory=HealSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command(

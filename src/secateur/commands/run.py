@@ -43,7 +43,7 @@ def options() -> type[Any]:
     )
 
 
-@command("run", "a recipe in one resumable run: train, sparsify, prune, repair, fine-tune, export", options, order=20,
+@command("run", "run a recipe, resumable: prune in rounds, repair, heal, fine-tune, export", options, order=20,
          continues=True)  # fmt: skip
 def run(options: Any) -> Summary:
     """Runs the recipe, or goes on with it."""

@@ -9,7 +9,7 @@ from typing import Any
 from secateur.commands import Summary, command
 from secateur.distillation.settings import DistillSettings
 from secateur.runs.fields import Cfg, Data, Hyp, Resume, Weights
-from secateur.runs.folders import Place, require
+from secateur.runs.folders import OutputOptions, require
 from secateur.runs.only_resume import refuse_beside_resume
 from secateur.sparsity.settings import SparsifySettings, WeightSettings
 from secateur.steps.finetune import Finetune
@@ -36,7 +36,7 @@ class TrainOptions(TrainingOptions):
 
     cfg: Cfg = ""
     sparsity: WeightSettings = field(default_factory=WeightSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SparsifyOptions(TrainingOptions):
     """Train with a penalty that drives the scales of dispensable channels to zero."""
 
     sparsify: SparsifySettings = field(default_factory=SparsifySettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FinetuneOptions(TrainingOptions):
     """Train a pruned detector; its widths and the zeros of its weights are kept."""
 
     sparsity: WeightSettings = field(default_factory=WeightSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("train", "train a detector from weights or from scratch", lambda: TrainOptions, order=30)

@@ -13,7 +13,7 @@ from secateur.commands import Summary, command
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.ranges import BATCH, Advanced, Between
 from secateur.runs.fields import Data, Device, ImageSize, Weights, Workers
-from secateur.runs.folders import Place, finish, require
+from secateur.runs.folders import OutputOptions, finish, require
 
 if TYPE_CHECKING:
     from secateur.evaluation.predictor import Predictor
@@ -47,13 +47,13 @@ class ValOptions:
     plots: bool = True
     """Draw PR curves and the confusion matrix."""
     nms: NmsSettings = field(default_factory=NmsSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed", lambda: ValOptions, order=80)
 def val(options: ValOptions) -> Summary:
     """Evaluates one file; the summary goes into a fresh folder."""
-    from secateur.report.pictures import draw_evaluation
+    from secateur.report.run_folder_plots import draw_evaluation
 
     weights = require(options.weights, "--weights", "best.pt")
     data_file = require(options.data, "--data", "data.yaml")
@@ -124,7 +124,7 @@ def data_for(subject: Checkpoint | Predictor, file: str, options: ValOptions) ->
 
 def opened(options: ValOptions, weights: str) -> tuple[Checkpoint | Predictor, sizes.ImageSize, dict[str, Any], str]:
     """The checkpoint, or what predicts; the image size in pixels, the `model` part of the summary, the model's line."""
-    from secateur.compression.measuring import DEFAULT_SIZE, describe, size_of, usable_size
+    from secateur.compression.evaluation import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
     from secateur.evaluation.cost import layer_flops
     from secateur.families.loading import load_checkpoint

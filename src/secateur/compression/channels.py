@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from secateur.compression.latency_table import traced
-from secateur.compression.measuring import evaluator, val_settings
-from secateur.compression.repair import refresh_norms_, repair_of
+from secateur.compression.evaluation import evaluator, val_settings
+from secateur.compression.repair import reestimate_norms_, repair_of
 from secateur.compression.rounds import kept_in
 from secateur.compression.search import search_plan
 from secateur.compression.settings import ChannelSettings
@@ -20,7 +20,7 @@ from secateur.families.context import Context
 from secateur.families.evidence import FamilyEvidence, check_gradients
 from secateur.families.family import family_of
 from secateur.files import read_json, write_json
-from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, cliff
@@ -34,7 +34,7 @@ from secateur.pruning.prune import SCORING, PruneSettings, cut_and_repaired, gat
 from secateur.pruning.repair import Repair
 from secateur.pruning.settings import RepairSettings, ScoreSettings
 from secateur.pruning.surgery import cut, cut_masks
-from secateur.report.pictures import draw_cliff
+from secateur.report.run_folder_plots import draw_cliff
 
 CLIFF_CORRECTION = 64
 """Most images on which a rung of the cliff curve is corrected: every rung pays for them."""
@@ -58,7 +58,7 @@ class Decision:
         return Decision.of(Plan.from_dict(read_json(file)), checkpoint.build())
 
     def save(self, folder: Path, curve: Cliff | None) -> None:
-        """Writes plan.json, and cliff.json with its picture."""
+        """Writes plan.json, and cliff.json with its plot."""
         if curve is not None:
             write_json(folder / "cliff.json", curve.to_dict())
             draw_cliff(folder, curve)
@@ -75,7 +75,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     context.known_to(checkpoint)
     check_criterion(checkpoint, context, settings.score)
     # A later cut starts from a smaller network, of which only a bound is known yet.
-    first = context.rounds == 1 and not context.mark
+    first = context.rounds == 1 and not context.name_suffix
     if first or settings.guards.exclude:
         graph = traced_for(checkpoint, checkpoint.build(), context, settings)
         order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
@@ -111,7 +111,7 @@ def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: Channel
         return
     network = checkpoint.build()
     reference = costs_of(trace(network), budgets, context.image_size)
-    cuts = int(context.mark.removeprefix("-") or 1)
+    cuts = int(context.name_suffix.removeprefix("-") or 1)
     graph = trace(remove(network, [block.name for block in candidates(network, any_layer=True)]))
     allocate(
         graph,
@@ -211,7 +211,7 @@ def cliff_around(
 
     def corrected(smaller: nn.Module, rung: Plan) -> nn.Module:
         shorter = None if rung.removed_blocks else (whole, graph)
-        repair(smaller, rung, shorter, min(settings.repair.recalibrate, CLIFF_CORRECTION))
+        repair(smaller, rung, shorter, min(settings.repair.correction_images, CLIFF_CORRECTION))
         return smaller
 
     return cliff(
@@ -261,12 +261,12 @@ def repair(
     shorter = without_removed_blocks(shared.whole, decision.plan)
     smaller = cut_and_repaired(shorter, decision.graph, decision.plan, shared)
     if not shared.possible:
-        refresh_norms_(smaller, context, settings)
+        reestimate_norms_(smaller, context, settings)
     return _finished(checkpoint, smaller, decision, repaired=True)
 
 
 def _finished(checkpoint: Checkpoint, smaller: nn.Module, decision: Decision, *, repaired: bool) -> Checkpoint:
-    """The checkpoint of the cut network: this stage in its history, the way from the first network in `plan`."""
+    """The checkpoint of the cut network: this entry in its history, the way from the first network in `plan`."""
     plan = decision.plan
     settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
     if plan.removed_blocks:
@@ -275,7 +275,7 @@ def _finished(checkpoint: Checkpoint, smaller: nn.Module, decision: Decision, *,
         smaller,
         like=checkpoint,
         plan=since_the_first(checkpoint, plan).to_dict(),
-        history=(*checkpoint.history, Stage(verb="prune", settings=settings, cost=cost_of(plan))),
+        history=(*checkpoint.history, HistoryEntry(verb="prune", settings=settings, cost=cost_of(plan))),
         masks=cut_masks(plan.removal.tensors(checkpoint.masks), decision.graph, plan),
         image_size=plan.image_size,
     )

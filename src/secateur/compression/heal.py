@@ -17,7 +17,7 @@ from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
 from secateur.families.reading import Reading, Split
-from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoint
 from secateur.scores import Scores
 from secateur.sparsity.hold import HoldMasks
 from secateur.training.batches import Batches, BatchLike
@@ -25,9 +25,9 @@ from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
-from secateur.training.session import Course
+from secateur.training.session import TrainingKind
 from secateur.training.settings import TrainSettings
-from secateur.training.state import Subject, has_state
+from secateur.training.state import TrainingIdentity, has_state
 
 LOG = logging.getLogger("secateur")
 PIECE = 20
@@ -75,7 +75,7 @@ def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Cont
     family = family_of(student)
     family.require("split", "healed")
     context = context.known_to(student, otherwise=UNLABELLED)
-    divided(family.split(context.require_pictures("Healing"), "train", objects=False), context.seed)
+    divided(family.split(context.require_images("Healing"), "train", objects=False), context.seed)
     if teacher is not None:
         family.check_teacher(student, teacher, name)
 
@@ -97,18 +97,18 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     """
     family = family_of(start)
     family.require("split", "healed")
-    data = context.known_to(start, otherwise=UNLABELLED).require_pictures("Healing")
+    data = context.known_to(start, otherwise=UNLABELLED).require_images("Healing")
     family.check_teacher(start, teacher)
     network, whole = start.build(), teacher.build()
     split = family.split(data, "train", objects=False)
     learned, held_out = divided(split, context.seed)
     train = train_settings(settings, context, len(learned))
     train = dataclasses.replace(train, hyp=train.hyp.completed(family.hyp))
-    stage = Stage(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
+    entry = HistoryEntry(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
     imitate = family.imitation(settings, network, start, teacher, train)
     hooks: list[Hook] = [imitate, *([HoldMasks(start.masks)] if start.masks else [])]
-    measure = HeldOut(whole.to(context.device), imitate.compare, plain(held_out, start, context))
-    like = dataclasses.replace(start, history=(*start.history, stage), image_size=context.image_size)
+    measure = HeldOut(whole.to(context.device), imitate.compare, plain_images(held_out, start, context))
+    like = dataclasses.replace(start, history=(*start.history, entry), image_size=context.image_size)
     before = measure(start.build().to(context.device).eval())
     result = fit(
         network,
@@ -121,8 +121,8 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         evaluate=measure,
         resume=has_state(folder),
         like=like,
-        course=Course(labels=False, average_decay=0.98, average_ramp=20.0),
-        subject=Subject(start.names, {"the images": split.signature()}, start.names),
+        kind=TrainingKind(labels=False, average_decay=0.98, average_ramp=20.0),
+        identity=TrainingIdentity(start.names, {"the images": split.signature()}, start.names),
     )
     return unhealed(result, like, before) if result.best_fitness <= before.fitness else result
 
@@ -196,7 +196,7 @@ def batches_of(split: Split, train: TrainSettings, start: Checkpoint, context: C
     )
 
 
-def plain(split: Split, start: Checkpoint, context: Context) -> Iterator[Tensor]:
+def plain_images(split: Split, start: Checkpoint, context: Context) -> Iterator[Tensor]:
     """The images of a split as they are, prepared, in batches [B, C, H, W] on the device."""
     prepare, channels = family_of(start).prepare, start.architecture.channels
     reading = Reading(context.image_size, context.batch_size, seed=context.seed, channels=channels)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.speed.contestants import TORCH, default_runtime
+from secateur.compression.speed.timed import TORCH, default_runtime
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings

@@ -28,7 +28,7 @@ from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
-from secateur.pruning.latency import Entry, LatencyTable, Signature
+from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
@@ -104,7 +104,7 @@ def measure(
     block = simd_channels()
     sides = sides_of(image_size)
     grids = _grids(
-        [(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.stages], block
+        [(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.operations], block
     )
     logger.info("Measuring the latency of this network's layers in %s: a minute or two.", stopwatch.name)
     layers = [(signature, reads, width) for signature, (reads, _) in grids.items() for width in reads]
@@ -112,7 +112,7 @@ def measure(
     with timing_bar("timing layers", MOST_TURNS * (len(layers) + CUTS + 1)) as advance:
         times = dict(zip(layers, settle(timings, done=advance), strict=True))
         entries = tuple(
-            Entry(signature, reads, emits, tuple(tuple(times[signature, reads, width]) for width in reads))
+            TimedSignature(signature, reads, emits, tuple(tuple(times[signature, reads, width]) for width in reads))
             for signature, (reads, emits) in grids.items()
         )
         table = LatencyTable(processor(), stopwatch.name, threads, image_size, block, entries)
@@ -141,11 +141,11 @@ def stopwatch_of(name: str) -> Stopwatch:
 
 
 def _grids(
-    stages: Sequence[tuple[Signature, int, int]], block: int
+    operations: Sequence[tuple[Signature, int, int]], block: int
 ) -> dict[Signature, tuple[tuple[int, ...], tuple[int, ...]]]:
     """For each signature the widths to be read and emitted, up to the widest layer that has it."""
     widest: dict[Signature, tuple[int, int]] = {}
-    for signature, reads, emits in stages:
+    for signature, reads, emits in operations:
         known = widest.get(signature, (0, 0))
         widest[signature] = max(known[0], reads), max(known[1], emits)
     return {
@@ -188,10 +188,11 @@ def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
 
 def _cache_file(graph: ChannelGraph, image_size: ImageSize, runtime: str, threads: int) -> Path:
     """Where the table of this machine, runtime and network lies."""
-    stages = [
-        (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits)) for s in graph.stages
+    operations = [
+        (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits))
+        for s in graph.operations
     ]
-    key = [processor(), runtime, threads, image_size, graph.image_size, stages]
+    key = [processor(), runtime, threads, image_size, graph.image_size, operations]
     return cache_file(f"{runtime} {in_words(image_size)}px {threads} threads", key)
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from secateur.compression.channels import cost_of, since_the_first
-from secateur.compression.measuring import usable_size
-from secateur.compression.repair import refresh_norms_, repair_of
+from secateur.compression.evaluation import usable_size
+from secateur.compression.repair import reestimate_norms_, repair_of
 from secateur.families.context import Context
 from secateur.families.evidence import FamilyEvidence, check_gradients
-from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.pruning.depth import removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES
@@ -47,8 +47,8 @@ def remove_layers(
     LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
     removal = removal_of(whole, choice.blocks)
     repairing = repair_of(whole, context, repair, checkpoint.masks)
-    absorbed = repair.absorb and not repairing.possible and context.pictures is not None
-    images = torch.cat(list(FamilyEvidence(context, whole).plain(ABSORB_IMAGES))) if absorbed else None
+    absorbed = repair.absorb and not repairing.possible and context.image_source is not None
+    images = torch.cat(list(FamilyEvidence(context, whole).unaugmented(ABSORB_IMAGES))) if absorbed else None
     smaller = remove(whole, choice.blocks, images)
     plan = Plan.of_removal(
         trace(whole),
@@ -61,7 +61,7 @@ def remove_layers(
     if repairing.possible:
         repairing(smaller, plan)
     else:
-        refresh_norms_(smaller, context, repair)
+        reestimate_norms_(smaller, context, repair)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
     return _shorter(checkpoint, smaller, plan, described), choice.blocks
 
@@ -85,7 +85,7 @@ def _shorter(checkpoint: Checkpoint, smaller: nn.Module, plan: Plan, described: 
         smaller,
         like=checkpoint,
         plan=since_the_first(checkpoint, plan).to_dict(),
-        history=(*checkpoint.history, Stage(verb="prune", settings=described, cost=cost_of(plan))),
+        history=(*checkpoint.history, HistoryEntry(verb="prune", settings=described, cost=cost_of(plan))),
         masks=plan.removal.tensors(checkpoint.masks),
         image_size=plan.image_size,
     )
@@ -101,7 +101,7 @@ def check_layers(checkpoint: Checkpoint, context: Context, settings: LayerSettin
     if reads == "labels":
         check_gradients(checkpoint, context, reader, "choose --layer-score contribution or gamma")
     elif reads == "images":
-        context.require_pictures(reader)
+        context.require_images(reader)
 
 
 def _evidence(whole: nn.Module, context: Context, settings: LayerSettings) -> tuple[Iterable[Any] | None, Any]:
@@ -110,5 +110,5 @@ def _evidence(whole: nn.Module, context: Context, settings: LayerSettings) -> tu
     if reads == "labels":
         return evidence.scored(whole, settings.layer_images, 0)
     if reads == "images":
-        return evidence.plain(settings.layer_images), None
+        return evidence.unaugmented(settings.layer_images), None
     return None, None

@@ -26,17 +26,17 @@ def repair_of(
     return Repair(whole, evidence, settings, masked, has_loss=_can_be_scored(whole, context))
 
 
-def refresh_norms_(network: nn.Module, context: Context, settings: RepairSettings) -> None:
+def reestimate_norms_(network: nn.Module, context: Context, settings: RepairSettings) -> None:
     """Moves the BatchNorm statistics towards those of augmented training images, without labels."""
-    if not settings.recalibrate or context.pictures is None:
+    if not settings.correction_images or context.image_source is None:
         return
     # The statistics stand for what the training showed, so the images are augmented as there.
-    count = max(settings.recalibrate // context.batch_size, 1)
-    images = FamilyEvidence(context, network).augmented(settings.recalibrate)
-    reestimate_batchnorm_(network, images, count, share=settings.recalibrate_share)
+    count = max(settings.correction_images // context.batch_size, 1)
+    images = FamilyEvidence(context, network).augmented(settings.correction_images)
+    reestimate_batchnorm_(network, images, count, share=settings.correction_share)
 
 
 def _can_be_scored(whole: nn.Module, context: Context) -> bool:
     """Whether the loss of the context's images can be had: from labels, or from what the network itself believes."""
-    family, data = family_of(whole), context.pictures
+    family, data = family_of(whole), context.image_source
     return family.knows("loss") and data is not None and (data.labelled or family.knows("own_labels"))

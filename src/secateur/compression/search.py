@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.compression.measuring import evaluator, val_settings
+from secateur.compression.evaluation import evaluator, val_settings
 from secateur.compression.settings import ChannelSettings
 from secateur.errors import going_on_from
 from secateur.families.context import Context
@@ -104,14 +104,14 @@ class Fitness:
         split = family_of(network).split(data, "train")
         limit = min(settings.search.search_images, len(split)) or None
         self.evaluate = evaluator(split, val_settings(context, workers=0, single_cls=data.one_class), limit)
-        count = min(self.repair.recalibrate, CALIBRATION_IMAGES)
+        count = min(self.repair.correction_images, CALIBRATION_IMAGES)
         self.images = list(_calibration_images(FamilyEvidence(context, network), count))
 
     def __call__(self, plan: Plan) -> float:
         """Cuts, repairs, measures; the network itself stays as it is."""
         whole = absorb_offsets(self.network, self.graph, plan) if self.repair.absorb else self.network
         smaller = cut(whole, self.graph, plan)
-        reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.recalibrate_share)
+        reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.correction_share)
         scores = self.evaluate(smaller)
         self.figure = scores.judged_by[0]
         return float(scores.merit(self.figure))

@@ -34,7 +34,7 @@ def budget_options() -> type[Any]:
     """
     fields = [(kind.name, Annotated[str, arg(help=kind.help)], field(default="")) for kind in COSTS.values()]
     options = dataclasses.make_dataclass("BudgetOptions", fields, frozen=True)
-    options.__doc__ = "How small the detector is to become; with several budgets all are met."
+    options.__doc__ = "How small the detector becomes; of several budgets all are met."
     return options
 
 
@@ -45,10 +45,10 @@ def no_budgets() -> Any:
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """Where milliseconds come from, for --ms: a table that is measured here once, or a file from another machine."""
+    """Where --ms takes milliseconds from: a table measured once on this machine, or a file from another machine."""
 
     latency_table: str = ""
-    """Latency table: a file that `secateur latency` wrote, here or on the machine that the detector is for."""
+    """Latency table: a file that `secateur latency` wrote, on this machine or on the one that will run the detector."""
     runtime: Advanced[str] = ""
     """What to time where no table is given: {secateur.deploy.timing} (default: onnx where it is
     installed)."""
@@ -61,16 +61,16 @@ class LatencySettings:
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """What no budget may break. They hold for every layer of a group of tied channels."""
+    """Limits that every budget respects. They hold for each layer of a group of tied channels."""
 
     min_share: Advanced[Annotated[float, SHARE]] = Guards.min_share
     """No group of tied channels keeps less than this share of its width."""
     min_count: Advanced[Annotated[int, POSITIVE]] = Guards.min_count
     """No layer keeps fewer channels than this."""
     round_to: RoundTo = Guards.round_to
-    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; auto: the one that this machine
-    likes, by timing it once; 0: 8, or with --ms the block of the latency table); a layer that keeps all its channels
-    keeps their number."""
+    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; auto: benchmark this machine once
+    and take the fastest; 0: 8, or with --ms the latency table's block); a layer that keeps all its channels keeps
+    their number."""
     exclude: tuple[str, ...] = Guards.exclude
     """Layers that keep all channels, as patterns of their names or of modules around them (model.0.*)."""
 
@@ -82,7 +82,7 @@ class GuardSettings:
 
 @dataclass(frozen=True)
 class ChannelSettings:
-    """Channels to cut: the budget, the score that ranks them, what no budget may break, and the repair."""
+    """Channels to cut: the budget, the score that ranks them, limits that every budget respects, and the repair."""
 
     budget: Any = field(default_factory=no_budgets)
     score: ScoreSettings = field(default_factory=ScoreSettings)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.compression.measuring import evaluator, val_settings
+from secateur.compression.evaluation import evaluator, val_settings
 from secateur.data.batches import TrainBatches
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
@@ -20,8 +20,8 @@ from secateur.families.family import Family, family_of
 from secateur.families.reading import DataSet, Reading, Split
 from secateur.families.starting import for_classes, keeps_its_head
 from secateur.families.teacher import find_teacher, note_other_names
-from secateur.networks.checkpoint import Checkpoint, Stage
-from secateur.report.pictures import draw_data, draw_results
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
+from secateur.report.run_folder_plots import draw_data, draw_results
 from secateur.sparsity.hold import HoldMasks
 from secateur.sparsity.penalties import check_penalties, penalty_hooks
 from secateur.sparsity.settings import SparsifySettings, WeightSettings
@@ -32,7 +32,7 @@ from secateur.training.hooks import Hook
 from secateur.training.loop import FitResult, fit
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
-from secateur.training.state import Subject, has_state
+from secateur.training.state import TrainingIdentity, has_state
 from secateur.training.task import check_strides, largest_stride
 
 
@@ -189,7 +189,7 @@ def train_checkpoint(
 
     Args:
         context: the data set, and the dense detector that teaches where no other teacher is named.
-        verb: name of the stage in the checkpoint's history.
+        verb: name of the entry in the checkpoint's history.
         methods: what acts besides the plain loop.
 
     Raises:
@@ -208,7 +208,7 @@ def train_checkpoint(
     shown = splits["train"]
     if rank == 0 and isinstance(shown, DetectionSplit) and isinstance(batches, TrainBatches):
         draw_data(folder, shown.index, batches, dict(data.names))
-    stage = Stage(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
+    entry = HistoryEntry(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
     hooks = methods.hooks(start, settings, len(splits["train"]))
     terms, more = methods.distillation(start, network, settings, context.dense)
     measure = evaluator(splits["val"], val_settings(context, single_cls=single))
@@ -222,9 +222,9 @@ def train_checkpoint(
         terms=terms,
         evaluate=measure if family.knows("evaluate") else None,
         resume=has_state(folder),
-        like=dataclasses.replace(start, history=(*start.history, stage), image_size=settings.image_size),
+        like=dataclasses.replace(start, history=(*start.history, entry), image_size=settings.image_size),
         split=splits["train"],
-        subject=Subject(start.names, contents(splits), given.names),
+        identity=TrainingIdentity(start.names, contents(splits), given.names),
     )
     if rank == 0:
         draw_results(folder, result.best_epoch)
@@ -233,8 +233,8 @@ def train_checkpoint(
 
 def known_epochs(checkpoint: Checkpoint) -> int | None:
     """Epochs that a network was trained for, as its history or its training notes say; None where they do not."""
-    stages = [stage.settings.get("epochs") for stage in checkpoint.history]
-    epochs = [value for value in stages if isinstance(value, int)]
+    entries = [entry.settings.get("epochs") for entry in checkpoint.history]
+    epochs = [value for value in entries if isinstance(value, int)]
     if epochs:
         return sum(epochs)
     notes = checkpoint.training

@@ -1,4 +1,4 @@
-"""Reads `data.yaml`: where the images of each split lie and what the classes are called; or takes pictures alone."""
+"""Reads `data.yaml`: where the images of each split lie and what the classes are called; or takes images alone."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def load_data_config(path: str | Path) -> DataConfig:
     return DataConfig(file=file, root=root, splits=splits, names=_names(file, data), kpt_shape=_kpt_shape(file, data))
 
 
-def pictures(source: str | Path, names: Mapping[int, str]) -> DataConfig:
-    """A data set without labels: its one split is "train", and label files that lie beside the pictures are not read.
+def unlabelled_images(source: str | Path, names: Mapping[int, str]) -> DataConfig:
+    """A data set without labels: its one split is "train", and label files that lie beside the images are not read.
 
     Args:
         source: a folder (searched to any depth), a pattern ("shots/*.jpg", "shots/**/*.png"), a `.txt` list (its lines
-            relative to the current folder, or to the list's), one picture, or a data.yaml, of which the `train` split
+            relative to the current folder, or to the list's), one image, or a data.yaml, of which the `train` split
             is taken and nothing else.
         names: class id -> name, as the detector knows them.
 
     Raises:
         UserError: the source does not exist, or it is a data.yaml that is broken or has no `train`. That there is no
-            picture in it is said by `scan`.
+            image in it is said by `scan`.
     """
     place = Path(os.path.abspath(usable_path(source, expand=True)))  # noqa: PTH100  (as above: links stay)
     if place.suffix.lower() in {".yaml", ".yml"}:
         file, data = _read(source)
         if not data.get("train"):
-            raise UserError(f"Data file {file} names no images under train:; give the folder of the pictures instead.")
+            raise UserError(f"Data file {file} names no images under train:; give the folder of the images instead.")
         root = _root(file, data.get("path"))
         sources = _sources(file, root, "train", data["train"])
         return DataConfig(file=file, root=root, splits={"train": sources}, names=dict(names), labelled=False)
     if not place.exists() and not glob.has_magic(str(place)):
-        raise UserError(f"{source} does not exist; give a folder of pictures, a pattern, a .txt list or a data.yaml.")
+        raise UserError(f"{source} does not exist; give a folder of images, a pattern, a .txt list or a data.yaml.")
     root = place if place.is_dir() else Path.cwd()
     return DataConfig(file=place, root=root, splits={"train": (place,)}, names=dict(names), labelled=False)
 
@@ -121,7 +121,7 @@ def _root(file: Path, path: Any) -> Path:
             "with another path: in it."
         )
     raise UserError(
-        f"Data file {file} has path: {shown(path)}, but no such folder is beside the file or in {Path.cwd()}; "
+        f"Data file {file} has path: {shown(path)}, but there is no such folder next to the file or in {Path.cwd()}; "
         "correct it."
     )
 

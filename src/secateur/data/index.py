@@ -105,8 +105,8 @@ def scan(
 ) -> Index:
     """Checks a split, or takes the result of an earlier check if no file has changed since (by size and time).
 
-    The cache lies beside the label folder or, where that cannot be written, in the user's cache folder; that of
-    pictures without labels lies only there. Broken images and labels are left out and named in `problems`; with
+    The cache is next to the label folder or, where that cannot be written, in the user's cache folder; that of
+    images without labels is only there. Broken images and labels are left out and named in `problems`; with
     `progress` a bar is shown on stderr and, with `tell`, what was found.
 
     Args:
@@ -123,7 +123,7 @@ def scan(
     places = ", ".join(str(source) for source in config.splits[split])
     if not files:
         if not config.labelled:
-            raise UserError(f"There are no pictures in {places}; their names end in .jpg, .png, .bmp, .tif or .webp.")
+            raise UserError(f"There are no images in {places}; their names end in .jpg, .png, .bmp, .tif or .webp.")
         raise UserError(f"The data set is empty: there are no images in {places} (split {split} of {config.file}).")
     labels = find_label_files(files, config.splits[split]) if config.labelled else LabelFiles((None,) * len(files))
     signature = _signature(files, labels, config)
@@ -141,7 +141,7 @@ def scan(
     if not len(index):
         reason = index.problems[0] if index.problems else "no image can be used"
         if not config.labelled:
-            raise UserError(f"None of the {len(files)} pictures in {places} can be used; for example {reason}.")
+            raise UserError(f"None of the {len(files)} images in {places} can be used; for example {reason}.")
         raise UserError(f"The data set has no usable image in {places} (split {split}); for example {reason}.")
     if single_cls:
         rows = index.labels.copy()
@@ -299,7 +299,7 @@ def _say(index: Index, split: str, labelled: bool, console: Console) -> None:
         background = counts.missing + counts.empty
         parts += [f"{background} without objects"] if background else []
     else:
-        parts = [f"{len(index)} pictures, labels not read"]
+        parts = [f"{len(index)} images, labels not read"]
     parts += [f"{counts.corrupt} left out"] if counts.corrupt else []
     console.print(f"{split}: {', '.join(parts)}", markup=False)
     for remark in (few_objects(index) if labelled else None, *index.remarks):
@@ -337,7 +337,7 @@ def _cache_files(files: list[str], labels: LabelFiles, split: str, config: DataC
     kind = "" if config.labelled else "\0pictures"
     key = hashlib.blake2b(f"{config.file}\0{split}{kind}".encode(errors="surrogateescape"), digest_size=8).hexdigest()
     places = [home / "secateur" / "index" / f"{folder.name}-{split}-{key}.npz"]
-    # Beside labels a cache is where it is looked for; a folder of somebody's pictures is left as it is.
+    # Next to labels a cache is expected; a folder of images only is left unchanged.
     if any(labels.paths) and os.access(folder.parent, os.W_OK):
         places.insert(0, folder.parent / f"{folder.name}.{split}.secateur.npz")
     return places

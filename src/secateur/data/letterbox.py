@@ -1,4 +1,4 @@
-"""Pictures of any shape as the images that a network takes, and boxes back in the pictures' pixels."""
+"""Fits images of any shape to the input of a network, and maps boxes back to the pixels of the image."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from secateur.data.mosaic import GRAY
 
 @dataclass(frozen=True)
 class Fit:
-    """Where a picture lies in its image: `pixel * ratio + pad` is the place in the image.
+    """How an image was fitted: `pixel * ratio + pad` is the place in the network's input.
 
     Attributes:
-        shape: height and width of the picture.
-        ratio: factors downwards and to the right; they differ by the rounding to whole pixels, which is much where a
-            picture is narrow.
-        pad: top and left border in pixels of the image.
+        shape: height and width of the image.
+        ratio: factors downwards and to the right; they differ by the rounding to whole pixels, which is much where an
+            image is narrow.
+        pad: top and left border in pixels of the input.
     """
 
     shape: tuple[int, int]
@@ -29,13 +29,13 @@ class Fit:
 
 
 def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0, *, channels: int = 3) -> tuple[Image, Fit]:
-    """The picture, its aspect kept, in the middle of a grey image.
+    """The image, its aspect kept, in the middle of a grey canvas.
 
     Args:
         pixels: BGR uint8 [H, W, 3].
-        size: px of the square, or height and width, into which the picture is fitted.
+        size: px of the square, or height and width, into which the image is fitted.
         stride: 0 fills all of `size`; otherwise the border goes to the next multiple of the stride only, so that a wide
-            picture becomes a wide image.
+            image becomes a wide input.
         channels: 3, or 1 for a network that reads grey.
 
     Returns:
@@ -56,7 +56,7 @@ def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0, *, 
 
 
 def to_original(boxes: Tensor, fit: Fit) -> Tensor:
-    """Rows [n, 6] (x1, y1, x2, y2, ...) from pixels of the image to those of the picture, clipped to it."""
+    """Rows [n, 6] (x1, y1, x2, y2, ...) from pixels of the input to those of the image, clipped to it."""
     moved = boxes.clone()
     height, width = fit.shape
     moved[:, 0:4:2] = ((moved[:, 0:4:2] - fit.pad[1]) / fit.ratio[1]).clamp_(0, width)

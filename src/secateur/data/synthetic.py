@@ -66,7 +66,7 @@ def generate(
 
     One to six objects an image, of `classes` shapes (3 to 6), with random size, rotation, stretch, shading, overlap and
     blur, in a jittered colour that hints at the class, over gradients, noise and stripes with scribbles that are none.
-    `size` is the long side in pixels; the same arguments draw the same pictures.
+    `size` is the long side in pixels; the same arguments draw the same images.
 
     Raises:
         UserError: an argument is out of range or the folder cannot be written.
@@ -94,7 +94,7 @@ def generate(
 
 
 def draw(rng: np.random.Generator, size: int, classes: int) -> tuple[Image, NDArray[np.float64]]:
-    """One picture: BGR uint8 [H,W,3] with long side `size`, and its rows [k,5] (class, xywh normalised)."""
+    """One image: BGR uint8 [H,W,3] with long side `size`, and its rows [k,5] (class, xywh normalised)."""
     short = int(size * rng.choice([0.75, 1.0]))
     height, width = (size, short) if rng.random() < 0.3 else (short, size)
     image = _background(rng, height, width)

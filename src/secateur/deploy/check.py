@@ -88,7 +88,7 @@ def output_error(source: Source, opened: Opened, images: Sequence[Tensor], setti
         UserError: the network itself answers with NaN or infinite values.
     """
     worst = 0.0
-    for batch, (ask_network, ask_file) in itertools.product(images, _askers(source, opened, settings)):
+    for batch, (ask_network, ask_file) in itertools.product(images, _questions(source, opened, settings)):
         expected = ask_network(batch)
         if not all(bool(tensor.isfinite().all()) for answer in expected for tensor in tensors_of(answer)):
             raise UserError(
@@ -116,15 +116,15 @@ def detections_error(twin: Opened, opened: Predictor, images: Sequence[Tensor], 
 
 
 def seen_error(source: Source, opened: Opened, settings: ExportSettings, most: int = 16) -> float:
-    """How far quantisation moves what a network says of the calibration pictures, in the mean.
+    """How far quantisation moves what a network says of the calibration images, in the mean.
 
     For a detector the difference of confidence, over what it sees there; 0 where it sees nothing. For other networks
     the length of the difference of an output by the length of the output. Infinite where an output is not finite.
     """
-    ask_network, ask_file = _askers(source, opened, settings)[-1]
+    ask_network, ask_file = _questions(source, opened, settings)[-1]
     differences = [torch.zeros(0)]
-    for picture in source.pictures[:most]:
-        image = source.family.prepare(picture[None])
+    for pixels in source.images[:most]:
+        image = source.family.prepare(pixels[None])
         for before, after in zip(ask_network(image), ask_file(image), strict=True):
             if not math.isfinite(_apart(after, before)):
                 return float("inf")
@@ -133,7 +133,7 @@ def seen_error(source: Source, opened: Opened, settings: ExportSettings, most: i
     return float(moved.mean()) if len(moved) else 0.0
 
 
-def _askers(source: Source, opened: Opened, settings: ExportSettings) -> list[tuple[Ask, Ask]]:
+def _questions(source: Source, opened: Opened, settings: ExportSettings) -> list[tuple[Ask, Ask]]:
     """What asks the network, and what asks the file, for the same: output tensors, then decoded answers."""
     whole = _tensors(source.whole)
     if isinstance(opened, nn.Module):

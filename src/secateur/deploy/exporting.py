@@ -21,14 +21,14 @@ def exported(
     stem: Path,
     image_size: ImageSize,
     settings: ExportSettings,
-    pictures: Sequence[Tensor] = (),
+    images: Sequence[Tensor] = (),
     judged_on: Index | None = None,
 ) -> Exported:
     """Writes one format; the file is the stem with the ending of its format.
 
     Args:
         image_size: side, or height and width, of the input in pixels.
-        pictures: uint8 [C, H, W] of the image size, for int8.
+        images: uint8 [C, H, W] of the image size, for int8.
         judged_on: labelled images by whose mAP50-95 `accuracy_drop` is held.
 
     Raises:
@@ -36,9 +36,7 @@ def exported(
     """
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
     judge = judge_on(judged_on, image_size) if judged_on is not None else None
-    return export(
-        checkpoint.build(), file, image_size, settings, about=about(checkpoint), pictures=pictures, judge=judge
-    )
+    return export(checkpoint.build(), file, image_size, settings, about=about(checkpoint), images=images, judge=judge)
 
 
 def format_of(path: str | Path, named: str = "") -> str:
@@ -67,7 +65,7 @@ def about(checkpoint: Checkpoint) -> dict[str, str]:
 
     told = {"producer": f"Secateur {__version__}"}
     if checkpoint.history:
-        told["lineage"] = " > ".join(stage.verb for stage in checkpoint.history)
+        told["lineage"] = " > ".join(entry.verb for entry in checkpoint.history)
     licence = checkpoint.training.get("license")
     if isinstance(licence, str):
         told["license"] = licence

@@ -18,13 +18,13 @@ class ExportSettings:
     """Options of an export."""
 
     format: str = "onnx"
-    """Kind of file: {secateur.deploy.exporters}; several with commas between them. yolov5 is a .pt that YOLOv5 itself
+    """Kind of file: {secateur.deploy.exporters}; several separated by commas. yolov5 is a .pt that YOLOv5 itself
     loads."""
     precision: str = "fp32"
-    """fp32, fp16, or int8 (quantised on your pictures)."""
+    """fp32, fp16, or int8 (quantised on your images)."""
     output: str = "decoded"
-    """decoded (what the network answers: of a detector every box with its scores), raw (what its last layers give), or
-    detections (boxes after suppression, inside the file)."""
+    """decoded (the network's answers: for a detector every box with its scores), raw (the outputs of its last layers),
+    or detections (boxes after suppression inside the file)."""
     batch_size: Annotated[int, BATCH] = 1
     """Images in a batch."""
     dynamic: bool = False
@@ -36,7 +36,7 @@ class ExportSettings:
     opset: Advanced[Annotated[int, Between(1, 1000)]] = 17
     """Version of ONNX' operators."""
     accuracy_drop: Advanced[Annotated[float, SHARE]] = 0.0
-    """OpenVINO's int8 takes layers back to float until the mAP50-95 on val is at most this lower (0: never); slow."""
+    """OpenVINO's int8 returns layers to float until mAP50-95 on val drops by at most this (0: never); slow."""
     conf: Advanced[Annotated[float, SHARE]] = 0.25
     """Lowest confidence of a box, for detections."""
     iou: Advanced[Annotated[float, SHARE]] = 0.45

@@ -33,7 +33,7 @@ class Source:
         size: height and width of the images in pixels.
         channels: of the images.
         about: what else the file says of it: lineage, licence.
-        pictures: uint8 [C, H, W] of that size, to quantise on; none without.
+        images: uint8 [C, H, W] of that size, to quantise on; none without.
         judge: metric of a predictor of that size, where the accuracy of int8 is to be held.
     """
 
@@ -41,7 +41,7 @@ class Source:
     size: tuple[int, int]
     channels: int
     about: Mapping[str, str] = field(default_factory=dict)
-    pictures: Sequence[Tensor] = ()
+    images: Sequence[Tensor] = ()
     judge: Judge | None = None
     _made: dict[Form, Outputs] = field(default_factory=dict, compare=False, repr=False)
 
@@ -50,13 +50,13 @@ class Source:
         network: nn.Module,
         size: tuple[int, int],
         about: Mapping[str, str] | None = None,
-        pictures: Sequence[Tensor] = (),
+        images: Sequence[Tensor] = (),
         judge: Judge | None = None,
         channels: int = 0,
     ) -> Source:
         """A copy of a network, which is left as it is; 0 channels are those that the network tells."""
         whole = copy.deepcopy(network).cpu().float().eval()
-        return Source(whole, size, channels or channels_of(network), about or {}, pictures, judge)
+        return Source(whole, size, channels or channels_of(network), about or {}, images, judge)
 
     @property
     def family(self) -> Family:
@@ -68,9 +68,9 @@ class Source:
         return torch.zeros(settings.batch_size, self.channels, *self.size)
 
     def calibration(self, batch: int) -> Iterator[NDArray[np.float32]]:
-        """The pictures as a call takes them: prepared [batch, C, H, W]; the first ones fill a last batch up."""
-        for start in range(0, len(self.pictures), batch):
-            chosen = [self.pictures[(start + place) % len(self.pictures)] for place in range(batch)]
+        """The images as a call takes them: prepared [batch, C, H, W]; the first ones fill a last batch up."""
+        for start in range(0, len(self.images), batch):
+            chosen = [self.images[(start + place) % len(self.images)] for place in range(batch)]
             yield self.family.prepare(torch.stack(chosen)).numpy()
 
     def outputs(self, settings: ExportSettings) -> Outputs:

@@ -25,7 +25,8 @@ class DistillSettings:
     distill_weight: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of the output terms."""
     distill_feature_weight: Advanced[Annotated[float, FACTOR]] = 0.1
-    """Factor of the feature term, whose value is in 0..4; at 0.1 it pulls about half as hard as the detection loss."""
+    """Factor of the feature term, whose value is in 0..4; at 0.1 its gradient is about half that of the detection
+    loss."""
     distill_temperature: Advanced[Annotated[float, FACTOR]] = 0.0
     """Temperature of the scores; 0: that of the method (kl 20, softmax 3, bce 1; l2 has none)."""
     distill_warmup: Advanced[Annotated[float, FACTOR]] = 0.0
@@ -49,16 +50,16 @@ class DistillSettings:
 
 @dataclass(frozen=True)
 class HealSettings:
-    """Minutes of training without labels, in which a cut detector learns to answer as the whole one does."""
+    """Minutes of training without labels that teach a cut detector the outputs of the whole one."""
 
     heal_steps: Annotated[int, POSITIVE] = 400
-    """Optimizer steps at most; it stops earlier where the loss on pictures held out no longer falls."""
+    """Optimizer steps at most; it stops earlier when the loss on held-out images no longer falls."""
     heal_lr: Annotated[float, SHARE] = 0.001
     """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096)]] = 16
-    """Pictures a step."""
+    """Images per step."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
-    """Factor of what feeds the head, channel by channel, beside the head's answers (0: the answers alone)."""
+    """Factor of the loss on the channels that feed the head, added to that on the head's outputs (0: outputs only)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -17,7 +17,7 @@ BYTES = 4  # of a value in fp32
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """Price of one network.
 
     Attributes:
@@ -72,23 +72,23 @@ def kind_of(kernel: Sequence[int], stride: Sequence[int], *, grouped: bool = Fal
     return f"{word} {'x'.join(map(str, kernel))}" + (f"/{step}" if step > 1 else "")
 
 
-def count(network: nn.Module, image_size: int | tuple[int, int] = 640) -> Cost:
+def count(network: nn.Module, image_size: int | tuple[int, int] = 640) -> NetworkCost:
     """Parameters, and FLOPs for an image of `image_size` px (one side, or height and width).
 
     Raises:
         UserError: the size is not a multiple of the coarsest stride.
     """
     parameters = sum(p.numel() for p in network.parameters())
-    return Cost(parameters, sum(layer_flops(network, image_size).values()))
+    return NetworkCost(parameters, sum(layer_flops(network, image_size).values()))
 
 
 def layer_flops(network: nn.Module, image_size: int | tuple[int, int] = 640) -> dict[str, int]:
-    """FLOPs of every convolution and linear layer by its module name (none inside an attention, see `Cost`)."""
+    """FLOPs of every convolution and linear layer by its module name (none inside an attention, see `NetworkCost`)."""
     return {name: work.flops for name, work in layer_work(network, image_size).items()}
 
 
 def layer_work(network: nn.Module, image_size: int | tuple[int, int] = 640) -> dict[str, LayerWork]:
-    """What every convolution and linear layer does, by its module name (none inside an attention, see `Cost`).
+    """What every convolution and linear layer does, by its module name (none inside an attention, see `NetworkCost`).
 
     Raises:
         UserError: the size is not a multiple of the coarsest stride.

@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class NmsSettings:
-    """Which boxes stay. The defaults are those of a validation, which wants the whole precision-recall curve."""
+    """Which boxes are kept. The defaults suit validation, which needs the whole precision-recall curve."""
 
     conf: Annotated[float, SHARE] = 0.001
     """Lowest confidence of a box."""
@@ -25,7 +25,7 @@ class NmsSettings:
     agnostic: Advanced[bool] = False
     """Boxes of different classes remove each other too."""
     multi_label: Advanced[bool] = True
-    """A box stays once for each class whose confidence suffices, not only for its best class."""
+    """Keep a box once for each class whose confidence suffices, not only for its best class."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -33,7 +33,7 @@ class NmsSettings:
             raise UserError("--conf is 1, and no box is that sure; give a number below 1.")
 
 
-# What a person wants to see in a picture: YOLOv5's settings of detect.py.
+# What a person wants to see in an image: YOLOv5's settings of detect.py.
 PREDICTION = NmsSettings(conf=0.25, iou=0.45, max_det=1000, multi_label=False)
 
 

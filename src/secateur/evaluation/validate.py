@@ -215,7 +215,7 @@ def _input_size(settings: ValSettings, predictor: Predictor, stride: int) -> Ima
         return check_image_size(settings.image_size or _USUAL_SIZE, stride)
     if settings.image_size not in (0, only, only if isinstance(only, int) else max(only)):
         given = in_words(settings.image_size)
-        logger.warning("Image size %s: this file takes images of %d x %d pixels alone.", given, *sides_of(only))
+        logger.warning("Image size %s: this file takes images of %d x %d pixels only.", given, *sides_of(only))
     return only
 
 

@@ -73,14 +73,14 @@ class Context:
         batch_size: images in a batch of training data.
         workers: processes that load images.
         seed: of everything random.
-        images: pictures without labels that scores, corrections and healing read instead of the data set's training
+        unlabelled: images without labels that scores, corrections and healing read instead of the data set's training
             images; None where those are to be read.
         dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
         start: what the run starts from, before any training of its own; None takes `dense`.
         folder: where files go; None writes none.
         compared: files of checkpoints with which the run compares its own, by the names of their rows.
         first: no step has been done before this one.
-        mark: part of file names that tells a repeated step from the first ("-2").
+        name_suffix: part of file names that tells a repeated step from the first ("-2").
         title: name of the step's row.
         round, rounds: where the step stands in a repetition, from 1.
     """
@@ -91,31 +91,31 @@ class Context:
     batch_size: int = 16
     workers: int = 2
     seed: int = 0
-    images: DataSet | None = None
+    unlabelled: DataSet | None = None
     dense: Checkpoint | None = None
     start: Checkpoint | None = None
     folder: Path | None = None
     compared: Mapping[str, Path] = field(default_factory=dict)
     first: bool = True
-    mark: str = ""
+    name_suffix: str = ""
     title: str = ""
     round: int = 1
     rounds: int = 1
 
     @property
-    def pictures(self) -> DataSet | None:
-        """What closed-form steps and healing read: the pictures without labels, else the data set."""
-        return self.data if self.images is None else self.images
+    def image_source(self) -> DataSet | None:
+        """What closed-form steps and healing read: the images without labels, else the data set."""
+        return self.data if self.unlabelled is None else self.unlabelled
 
-    def require_pictures(self, reader: str) -> DataSet:
-        """The pictures, or the sentence that says who needs some.
+    def require_images(self, reader: str) -> DataSet:
+        """What `image_source` gives, or the sentence that says who needs images.
 
         Raises:
-            UserError: neither pictures nor a data set are given.
+            UserError: neither images nor a data set are given.
         """
-        if self.pictures is None:
-            raise UserError(f"{reader} reads images: give pictures (--images FOLDER) or a data set (--data data.yaml).")
-        return self.pictures
+        if self.image_source is None:
+            raise UserError(f"{reader} reads images: give some (--images FOLDER) or a data set (--data data.yaml).")
+        return self.image_source
 
     def require_data(self, reader: str) -> DataSet:
         """The data set, or the sentence that says who needs one.
@@ -143,4 +143,4 @@ class Context:
         """
         if self.folder is None:
             raise UserError("This step writes files: give it a folder.")
-        return self.folder / f"{name}{self.mark}"
+        return self.folder / f"{name}{self.name_suffix}"

@@ -49,7 +49,7 @@ def check_gradients(subject: Checkpoint | nn.Module, context: Context, reader: s
     """
     family = family_of(subject)
     family.require("loss", "scored by gradients", instead)
-    data = context.require_pictures(reader)
+    data = context.require_images(reader)
     if not data.labelled:
         family.require("own_labels", "scored by gradients on images without labels", f"give --data, {instead}")
 
@@ -68,7 +68,7 @@ class FamilyEvidence:
     @staticmethod
     def of(context: Context, whole: nn.Module) -> FamilyEvidence | None:
         """None where the context has no images."""
-        return None if context.pictures is None else FamilyEvidence(context, whole)
+        return None if context.image_source is None else FamilyEvidence(context, whole)
 
     @property
     def family(self) -> Family:
@@ -89,7 +89,7 @@ class FamilyEvidence:
                 or sees nothing on images without labels (only where that is demanded).
         """
         loss = self.loss(network)
-        data = self.context.require_pictures("This step")
+        data = self.context.require_images("This step")
         if not data.one_class and isinstance(network, Named):
             known_data(network, data)
         batches = self.batches(limit, objects=True).epoch(draw)
@@ -131,7 +131,7 @@ class FamilyEvidence:
     def images(self, limit: int, draw: int) -> Iterator[Tensor]:
         """Prepared training images [B, C, H, W], those of like shape together: nearly without grey borders."""
         context = self.context
-        split = self.family.split(context.require_pictures("This step"), "train", objects=False)
+        split = self.family.split(context.require_images("This step"), "train", objects=False)
         chosen = np.random.default_rng((context.seed, draw)).permutation(len(split))[:limit]
         # A network without strides gets square images: its maps may not fit together at other sides.
         strides = self.whole.strides if isinstance(self.whole, WithStrides) else ()
@@ -139,7 +139,7 @@ class FamilyEvidence:
         for batch in split.select(np.sort(chosen).tolist()).ordered(reading):
             yield self.prepared(batch)
 
-    def plain(self, limit: int) -> Iterator[Tensor]:
+    def unaugmented(self, limit: int) -> Iterator[Tensor]:
         """Prepared training images [B, C, H, W], not augmented, `limit` of them at most (rounded up to whole
         batches)."""
         size = min(self.context.batch_size, limit)
@@ -162,7 +162,7 @@ class FamilyEvidence:
         Raises:
             UserError: there is no data set, or no training split; or objects are asked for and it has none.
         """
-        data = self.context.require_pictures("This step")
+        data = self.context.require_images("This step")
         split = self.family.split(data, "train", objects=objects, otherwise=OR_IMAGES)
         size = min(self.context.batch_size, limit, len(split))
         return split.shuffled(self._reading(size, augmentation=augmentation))

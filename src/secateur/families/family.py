@@ -165,7 +165,8 @@ class Family(Teaching):
         """The checked images of a split of a data set.
 
         Args:
-            data: what `open_data` gave; or images without labels, a `DataConfig` that `data.config.pictures` made.
+            data: what `open_data` gave; or images without labels, a `DataConfig` that `unlabelled_images`
+                of `data.config` made.
             objects: a labelled split on which nothing is to be seen is an error.
             otherwise: what can be done instead, for that error.
             tell: print on stderr what was found.
@@ -314,7 +315,7 @@ class Family(Teaching):
     # Descriptions
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Any, ...]:
-        """Rows of `secateur info --layers` (`families.summary.Row`).
+        """Rows of `secateur info --layers` (`families.summary.BlockRow`).
 
         Args:
             flops: FLOPs by module name, where they were counted.

@@ -11,7 +11,7 @@ from secateur.errors import UserError, shown, told
 from secateur.families.family import FAMILIES, family_of
 from secateur.files import usable_path
 from secateur.limits import MAX_ARGUMENT, MAX_CLASSES
-from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.networks.formats.container import is_container, read_container
 from secateur.networks.formats.records import EXPECTED
 from secateur.networks.soundness import flaw_of
@@ -75,8 +75,8 @@ def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
             f"registers it in the environment variable {PLUGINS}."
         )
     try:
-        history = tuple(_stage(stage) for stage in data["history"])
-        sizes = [stage.settings.get("image_size") for stage in history]
+        history = tuple(_history_entry(entry) for entry in data["history"])
+        sizes = [entry.settings.get("image_size") for entry in history]
         known = [data["image_size"]] if "image_size" in data else [size for size in sizes if isinstance(size, int)]
         fields: dict[str, Any] = {
             "architecture": FAMILIES[kind].architecture.from_dict(data["topology"]),
@@ -92,14 +92,14 @@ def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _stage(data: Mapping[str, Any]) -> Stage:
-    """A stage of the history, whose parts are dicts."""
-    stage = Stage(**data)
-    if not isinstance(stage.verb, str) or not all(
-        isinstance(part, dict) for part in (stage.settings, stage.metrics, stage.cost)
+def _history_entry(data: Mapping[str, Any]) -> HistoryEntry:
+    """An entry of the history, whose parts are dicts."""
+    entry = HistoryEntry(**data)
+    if not isinstance(entry.verb, str) or not all(
+        isinstance(part, dict) for part in (entry.settings, entry.metrics, entry.cost)
     ):
-        raise ValueError("a stage of its history is none")
-    return stage
+        raise ValueError("an entry of its history is damaged")
+    return entry
 
 
 def _checked(path: Path, checkpoint: Checkpoint) -> Checkpoint:

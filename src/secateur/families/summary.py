@@ -14,7 +14,7 @@ from secateur.sizes import ImageSize, as_data, in_words
 
 
 @dataclass(frozen=True)
-class Row:
+class BlockRow:
     """One block: where it reads, how often it repeats, what it is, and what it costs."""
 
     index: int
@@ -47,7 +47,7 @@ class Summary:
     gradients: int
     flops: int | None
     sparsity: float
-    rows: tuple[Row, ...]
+    rows: tuple[BlockRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON data, without the rows."""

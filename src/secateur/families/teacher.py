@@ -36,7 +36,7 @@ def teacher_file(start: Checkpoint) -> str:
     Raises:
         UserError: no file is noted, or it is not there.
     """
-    files = [stage.settings.get("weights") for stage in start.history if stage.verb == "prune"]
+    files = [entry.settings.get("weights") for entry in start.history if entry.verb == "prune"]
     if not files or not files[-1]:
         raise UserError("The checkpoint does not say which network it was pruned from; give that one as --teacher.")
     if not Path(files[-1]).is_file():

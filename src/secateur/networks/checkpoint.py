@@ -24,7 +24,7 @@ from secateur.networks.tensors import set_tensors_
 
 
 @dataclass(frozen=True)
-class Stage:
+class HistoryEntry:
     """One step of a detector's history: the verb, its settings, what was measured, and what the detector cost after."""
 
     verb: str
@@ -45,7 +45,7 @@ class Checkpoint:
         masks: tensor name -> mask of the same shape, for weights that are to stay zero.
         training: training arguments and state, JSON data.
         plan: what was cut, as the pruning package writes it.
-        history: stages from the first to the last.
+        history: entries from the first to the last.
         image_size: px of the images that it was trained or pruned for; None where nobody said.
     """
 
@@ -56,7 +56,7 @@ class Checkpoint:
     masks: dict[str, Tensor] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] | None = None
-    history: tuple[Stage, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     image_size: int | None = None
 
     @staticmethod
@@ -91,9 +91,9 @@ class Checkpoint:
     @property
     def single_cls(self) -> bool:
         """Whether it has one class in place of all classes of the data set that it was trained on (--single-cls)."""
-        stages = [stage.settings for stage in self.history if "single_cls" in stage.settings]
+        entries = [entry.settings for entry in self.history if "single_cls" in entry.settings]
         notes = self.training.get("settings", self.training)
-        last = stages[-1] if stages else notes if isinstance(notes, Mapping) else {}
+        last = entries[-1] if entries else notes if isinstance(notes, Mapping) else {}
         return self.nc == 1 and last.get("single_cls") is True
 
     def build(self) -> Any:
@@ -152,8 +152,8 @@ class Checkpoint:
             + (f", for images of {self.image_size} px" if self.image_size else ""),
         ]
         if self.history:
-            verbs = [stage.verb for stage in self.history]
-            earlier = f"{len(verbs) - 8} stages, " if len(verbs) > 8 else ""
+            verbs = [entry.verb for entry in self.history]
+            earlier = f"{len(verbs) - 8} entries, " if len(verbs) > 8 else ""
             lines.append(f"  history: {earlier}{', '.join(verbs[-8:])}")
         return "\n".join(lines)
 
@@ -205,7 +205,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "strides": list(checkpoint.strides),
         "training": checkpoint.training,
         "plan": checkpoint.plan,
-        "history": [asdict(stage) for stage in checkpoint.history],
+        "history": [asdict(entry) for entry in checkpoint.history],
         "image_size": checkpoint.image_size,
     }
     tensors = {k: _own(v) for k, v in checkpoint.tensors.items()}

@@ -1,4 +1,4 @@
-"""Writes pictures and videos with the boxes drawn."""
+"""Writes images and videos with the boxes drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.data.images import Image
 from secateur.errors import UserError
 from secateur.files import atomic_write
 from secateur.prediction.media import Frame
-from secateur.prediction.pictures import write_picture
+from secateur.prediction.image_files import write_image
 from secateur.prediction.sources import Medium
 from secateur.terminal import stderr_silenced
 
@@ -23,7 +23,7 @@ _WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Album(AbstractContextManager["Album"]):
-    """A folder of drawn pictures and videos; a video is finished when the next medium begins or the album is closed."""
+    """A folder of drawn images and videos; a video is finished when the next medium begins or the album is closed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -36,10 +36,10 @@ class Album(AbstractContextManager["Album"]):
         self._open.__exit__(*failure)
 
     def add(self, frame: Frame, drawn: Image) -> None:
-        """Writes a picture, or adds a frame to the video of its medium."""
+        """Writes an image, or adds a frame to the video of its medium."""
         if frame.number is None:
             suffix = PurePath(str(frame.medium)).suffix.lower()
-            write_picture(self._folder / f"{frame.stem}{suffix if suffix in _WRITTEN else '.jpg'}", drawn)
+            write_image(self._folder / f"{frame.stem}{suffix if suffix in _WRITTEN else '.jpg'}", drawn)
             return
         if frame.medium is not self._medium:
             self._begin(frame, drawn)

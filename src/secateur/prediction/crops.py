@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from secateur.errors import told
-from secateur.prediction.pictures import write_picture
+from secateur.prediction.image_files import write_image
 from secateur.prediction.predicting import Prediction
 
 LOG = logging.getLogger("secateur")
@@ -50,7 +50,7 @@ def write_crops(folder: Path, prediction: Prediction, folders: Mapping[int, str]
         # A box thinner than a pixel at the edge still shows the last one.
         crop = frame.pixels[min(top, frame.pixels.shape[0] - 1) : max(math.ceil(y2), top + 1)]
         crop = crop[:, min(left, frame.pixels.shape[1] - 1) : max(math.ceil(x2), left + 1)]
-        write_picture(folder / folders.get(int(number), str(int(number))) / f"{frame.stem}-{place}.jpg", crop)
+        write_image(folder / folders.get(int(number), str(int(number))) / f"{frame.stem}-{place}.jpg", crop)
 
 
 def _folder_name(name: str) -> str:

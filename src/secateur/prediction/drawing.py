@@ -1,4 +1,4 @@
-"""Draws boxes and their names into pictures, by supervision: a colour for each class."""
+"""Draws boxes and their names into images, by supervision: a colour for each class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Drawing:
         self._names, self._settings = names, settings
 
     def __call__(self, prediction: Prediction) -> Image:
-        """A copy of the picture with its boxes: BGR uint8 [H, W, 3]."""
+        """A copy of the image with its boxes: BGR uint8 [H, W, 3]."""
         pixels = prediction.frame.pixels.copy()
         if not len(prediction.boxes):
             return pixels

@@ -16,7 +16,7 @@ def write_labels(folder: Path, prediction: Prediction, *, confidence: bool) -> N
 
     Args:
         folder: of the label files.
-        prediction: of one picture.
+        prediction: of one image.
         confidence: add it as a sixth column.
     """
     if not len(prediction.boxes):

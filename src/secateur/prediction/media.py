@@ -1,4 +1,4 @@
-"""Reads media one picture or frame at a time; what cannot be read is told and passed over."""
+"""Reads media one image or frame at a time; what cannot be read is told and passed over."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from secateur.terminal import stderr_silenced
 
 logger = logging.getLogger("secateur")
 
-_LARGEST = 1 << 28  # bytes of a picture behind a URL
+_LARGEST = 1 << 28  # bytes of an image behind a URL
 _NEARLY = 0.95  # of the frames that a file announces: some only guess their number
 _NOT_MEDIA = ("text/", "application/json", "application/xml")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, or one picture of a video.
+    """An image, or one image of a video.
 
     Attributes:
         medium: where it comes from.
         pixels: BGR uint8 [H, W, 3], turned as a viewer shows it.
-        number: place among the frames of its video, from 1; None for a picture.
-        rate: frames a second of which it is one, after frames were left out; 0 for a picture.
+        number: place among the frames of its video, from 1; None for an image.
+        rate: frames a second of which it is one, after frames were left out; 0 for an image.
         total: frames of its video that will come, as far as the file tells; 0 for one that is not known.
     """
 
@@ -47,7 +47,7 @@ class Frame:
 
     @property
     def stem(self) -> str:
-        """The name, without suffix, of what is written about this picture alone."""
+        """The name, without suffix, of what is written about this image alone."""
         return self.medium.stem if self.number is None else f"{self.medium.stem}_{self.number}"
 
     def __str__(self) -> str:
@@ -73,13 +73,13 @@ def read_media(
 
 
 def _frames(medium: Medium, settings: ReadSettings) -> Iterator[Frame]:
-    if medium.kind == "picture":
-        yield Frame(medium, _picture(_content(medium.address)))
+    if medium.kind == "image":
+        yield Frame(medium, _decoded(_content(medium.address)))
         return
     if medium.kind == "web":
         content = _fetched(medium.address, settings.timeout)
         if content is not None:
-            yield Frame(medium, _picture(content))
+            yield Frame(medium, _decoded(content))
             return
     with capture(medium, settings.timeout) as video:
         stride, last = settings.vid_stride, 0
@@ -90,16 +90,16 @@ def _frames(medium: Medium, settings: ReadSettings) -> Iterator[Frame]:
         logger.warning("%s: breaks off, only the first %d of its %d frames can be read.", medium, last, video.total)
 
 
-def read_picture(file: str) -> Image:
-    """The picture of a file: BGR uint8 [H, W, 3], turned as a viewer shows it.
+def read_image(file: str) -> Image:
+    """The image of a file: BGR uint8 [H, W, 3], turned as a viewer shows it.
 
     Raises:
         ImageError, MediumError: it cannot be read, with the reason.
     """
-    return _picture(_content(file))
+    return _decoded(_content(file))
 
 
-def _picture(content: bytes) -> Image:
+def _decoded(content: bytes) -> Image:
     with stderr_silenced():  # libpng and libjpeg print what they find wrong
         return decode_image(np.frombuffer(content, np.uint8))
 
@@ -116,7 +116,7 @@ def _content(file: str) -> bytes:
 
 
 def _fetched(url: str, timeout: float) -> bytes | None:
-    """The picture behind an address; None where it is a video or a stream.
+    """The image behind an address; None where it is a video or a stream.
 
     Raises:
         MediumError: no answer in time, an error, or something else than media.
@@ -126,7 +126,7 @@ def _fetched(url: str, timeout: float) -> bytes | None:
             kind = answer.headers.get_content_type()
             suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.lower()
             if kind.startswith(_NOT_MEDIA):
-                raise MediumError(f"is neither a picture nor a video but {kind}")
+                raise MediumError(f"is neither an image nor a video but {kind}")
             if suffix in VIDEOS or kind.startswith(("video/", "multipart/")):
                 return None
             content: bytes = answer.read(_LARGEST + 1)

@@ -1,4 +1,4 @@
-"""Boxes in pictures: batches of frames through a predictor, the results in the pixels of each picture."""
+"""Boxes in images: batches of frames through a predictor, the results in the pixels of each image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Prediction:
     """What was found in a frame.
 
     Attributes:
-        frame: the picture.
+        frame: the image.
         boxes: float32 [n, 6]: x1, y1, x2, y2 in its pixels, confidence, class; best first.
     """
 
@@ -33,7 +33,7 @@ class Prediction:
     boxes: Tensor
 
 
-class Asker:
+class BoxFinder:
     """A predictor with the size, batch and thresholds of the questions."""
 
     def __init__(
@@ -43,14 +43,14 @@ class Asker:
         settings: BoxSettings | None = None,
         batch_size: int = 1,
     ) -> None:
-        """Takes what holds for all pictures.
+        """Takes what holds for all images.
 
         Args:
             predictor: what is asked.
             image_size: px; one number where the predictor takes any size is the longest side of its images, whose other
-                side follows the picture; otherwise it is the side, or height and width, of every image.
+                side follows the image; otherwise it is the side, or height and width, of every image.
             settings: which boxes stay.
-            batch_size: most pictures that are asked for at once.
+            batch_size: most images in a batch.
 
         Raises:
             UserError: unknown classes, no usable batch size, or a predictor that takes neither grey nor colour images.
@@ -65,8 +65,8 @@ class Asker:
         self._stride = int(max(predictor.strides)) if follows else 0
         self._classes = class_ids(settings.classes, predictor.names) if settings.classes else None
 
-    def boxes(self, pictures: Sequence[Image], names: Sequence[object] = ()) -> list[Tensor]:
-        """Boxes float32 [n, 6] on CPU of each picture BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
+    def boxes(self, images: Sequence[Image], names: Sequence[object] = ()) -> list[Tensor]:
+        """Boxes float32 [n, 6] on CPU of each image BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
         class; best first.
 
         Args:
@@ -76,11 +76,11 @@ class Asker:
             UserError: an exported file answers an image with what cannot be boxes.
         """
         channels = self.predictor.channels
-        fitted = [letterboxed(picture, self._size, self._stride, channels=channels) for picture in pictures]
-        # Images of a batch share a shape; a group is what of these pictures has the same.
+        fitted = [letterboxed(image, self._size, self._stride, channels=channels) for image in images]
+        # Inputs of a batch share a shape; a group holds the images whose inputs have the same.
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for position, (image, _) in enumerate(fitted):
-            groups[image.shape].append(position)
+        for position, (pixels, _) in enumerate(fitted):
+            groups[pixels.shape].append(position)
         found: dict[int, Tensor] = {}
         for positions in groups.values():
             try:
@@ -90,7 +90,7 @@ class Asker:
                 raise error.named(names[wrong] if names else f"image {wrong + 1}") from None
             for position, boxes in zip(positions, kept, strict=True):
                 found[position] = to_original(boxes.cpu(), fitted[position][1])
-        return [found[position] for position in range(len(pictures))]
+        return [found[position] for position in range(len(images))]
 
     def predictions(self, frames: Iterable[Frame]) -> Iterator[Prediction]:
         """What is found in each frame, in their order; a batch of them is in memory at a time."""

@@ -1,4 +1,4 @@
-"""The bar of a prediction: pictures done, how many a second, time left."""
+"""The bar of a prediction: images done, how many a second, time left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secateur.prediction.sources import Medium
 
 
 class _Rate(ProgressColumn):
-    """Pictures a second."""
+    """Images a second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} /s" if task.speed else "")

@@ -11,16 +11,16 @@ from secateur.ranges import SHARE, Advanced, Between, check_ranges
 
 @dataclass(frozen=True)
 class BoxSettings:
-    """Which boxes stay."""
+    """Which boxes are kept."""
 
     conf: Annotated[float, SHARE] = PREDICTION.conf
     """Lowest confidence of a box."""
     iou: Annotated[float, SHARE] = PREDICTION.iou
     """Overlap at which a box is removed by a better one of its class."""
     max_det: Advanced[Annotated[int, Between(1, 100_000)]] = PREDICTION.max_det
-    """Most boxes of a picture."""
+    """Most boxes of an image."""
     classes: tuple[str, ...] = ()
-    """Keep boxes of these classes alone: ids or names, as in --classes 0 2 or --classes person."""
+    """Keep boxes of these classes only: ids or names, as in --classes 0 2 or --classes person."""
     agnostic: Advanced[bool] = False
     """Boxes of different classes remove each other too."""
 
@@ -41,9 +41,9 @@ class ReadSettings:
     """How videos and streams are read."""
 
     vid_stride: Annotated[int, Between(1, 1_000_000)] = 1
-    """Take one frame of so many of videos and streams."""
+    """Read every N-th frame of videos and streams."""
     timeout: Annotated[float, Between(0.001, 86_400)] = 10.0
-    """Seconds to wait for the answer of a URL."""
+    """Seconds to wait for a URL to answer."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -54,7 +54,7 @@ class DrawSettings:
     """How boxes are drawn."""
 
     line_thickness: Annotated[int, Between(0, 1000)] = 0
-    """Pixels of the lines (0: by the size of the picture)."""
+    """Pixels of the lines (0: by the size of the image)."""
     hide_labels: bool = False
     """Draw boxes without their names."""
     hide_conf: bool = False
@@ -69,15 +69,15 @@ class WriteSettings:
     """What is written."""
 
     save: bool = True
-    """Pictures and videos with the boxes drawn."""
+    """Save images and videos with the boxes drawn."""
     save_txt: bool = False
-    """A label file in YOLO's format for each picture or frame in which something is found."""
+    """Write a label file in YOLO's format for each image or frame with a detection."""
     save_conf: bool = False
-    """The confidence as a sixth column of these files."""
+    """Add the confidence to these files as a sixth column."""
     save_crop: bool = False
-    """What is in each box, as a picture of its own."""
+    """Save the content of each box as an image."""
     save_json: bool = False
-    """predictions.jsonl: a line of JSON for each picture or frame."""
+    """Write predictions.jsonl: a line of JSON for each image or frame."""
 
     def anything(self) -> bool:
         """Whether a folder is needed."""

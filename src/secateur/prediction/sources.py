@@ -1,4 +1,4 @@
-"""What a user names as a source: pictures, videos, folders, patterns, lists, webcams, addresses."""
+"""What a user names as a source: images, videos, folders, patterns, lists, webcams, addresses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ VIDEOS = frozenset({
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm",
     ".wmv",
 })  # fmt: skip
-PICTURES = SUFFIXES | {".avif", ".jp2", ".pgm", ".ppm"}
+IMAGES = SUFFIXES | {".avif", ".jp2", ".pgm", ".ppm"}
 STDIN = "-"
 _STREAMED = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "mms")
 
-Kind = Literal["picture", "video", "web", "stream", "camera"]
+Kind = Literal["image", "video", "web", "stream", "camera"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Medium:
     """One thing to read.
 
     Attributes:
-        kind: a picture file, a video file, a picture or video behind http, a stream, a webcam.
+        kind: an image file, a video file, an image or video behind http, a stream, a webcam.
         address: path, URL or the number of the webcam.
         stem: the name, without suffix, of what is written about it; no two media of a list share it.
     """
@@ -77,7 +77,7 @@ def _media_of(word: str, stdin: Iterable[str]) -> Iterator[Medium]:
         return
     path = usable_path(word)
     if path.is_dir():
-        yield from _each(files_in(path, PICTURES | VIDEOS), f"There are no pictures or videos in the folder {word}.")
+        yield from _each(files_in(path, IMAGES | VIDEOS), f"There are no images or videos in the folder {word}.")
     elif path.is_file() and path.suffix.lower() == ".txt":
         yield from _listed(_lines(path), path.parent)
     elif path.exists():
@@ -85,10 +85,10 @@ def _media_of(word: str, stdin: Iterable[str]) -> Iterator[Medium]:
     elif word.isdecimal() and len(word) < 4:
         yield Medium("camera", word, f"webcam{word}")
     elif glob.has_magic(word):
-        found = files_matching(path, PICTURES | VIDEOS)
-        yield from _each(found, f"The pattern {word} matches no pictures or videos.")
+        found = files_matching(path, IMAGES | VIDEOS)
+        yield from _each(found, f"The pattern {word} matches no images or videos.")
     else:
-        raise UserError(f"There is no picture, video or folder {word}; correct the path.")
+        raise UserError(f"There is no image, video or folder {word}; correct the path.")
 
 
 def _each(files: list[str], nothing: str) -> Iterator[Medium]:
@@ -128,7 +128,7 @@ def _in_file(name: str) -> Medium:
     path = Path(name)
     # The names of what is written are UTF-8 even where the name of the file is not.
     stem = path.stem.encode("utf-8", "replace").decode()
-    return Medium("video" if path.suffix.lower() in VIDEOS else "picture", name, stem)
+    return Medium("video" if path.suffix.lower() in VIDEOS else "image", name, stem)
 
 
 def _at_url(url: str) -> Medium:
@@ -147,14 +147,14 @@ def _at_url(url: str) -> Medium:
 def _with_own_stems(media: list[Medium]) -> list[Medium]:
     """The same with different stems, so that a.jpg, a.png and b/a.jpg do not overwrite what is written of each other.
 
-    Frames of a video `clip` are called clip_1, clip_2, ...: a picture of such a name gets another one too.
+    Frames of a video `clip` are called clip_1, clip_2, ...: an image of such a name gets another one too.
     """
-    moving = {medium.stem for medium in media if medium.kind != "picture"}
+    moving = {medium.stem for medium in media if medium.kind != "image"}
     taken: set[str] = set()
     named = []
     for medium in media:
         stem, number = medium.stem, 1
-        while stem in taken or (medium.kind == "picture" and _like_a_frame(stem, moving)):
+        while stem in taken or (medium.kind == "image" and _like_a_frame(stem, moving)):
             number += 1
             stem = f"{medium.stem}-{number}"
         taken.add(stem)

@@ -1,4 +1,4 @@
-"""Shows pictures in a window, where OpenCV and the machine have any."""
+"""Shows images in a window, where OpenCV and the machine have any."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def check_drawing(settings: WriteSettings, view: bool) -> None:
         UserError: supervision is not installed.
     """
     if settings.save or view:
-        check_supervision("Drawing", ", or leave the pictures out with --nosave")
+        check_supervision("Drawing", ", or leave the images out with --nosave")
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def opened_writers(
         settings: what is written.
         draw: how boxes are drawn.
         lines: where lines of JSON are printed.
-        view: show every picture in a window.
+        view: show every image in a window.
     """
     with ExitStack() as stack:
         writers: list[Writer] = []

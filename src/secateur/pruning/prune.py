@@ -207,7 +207,7 @@ def _sources(
     repair: Repair[Network],
 ) -> Sources[Network]:
     """What rounds ask for: half as many images as one look reads, others in every round."""
-    repaired = -(-settings.repair.recalibrate // 2)
+    repaired = -(-settings.repair.correction_images // 2)
     limit = -(-settings.score.statistics_images // 2)
     example = evidence.example() if evidence is not None else ()
 
@@ -215,10 +215,10 @@ def _sources(
         return_memory()
         return gathered(network, graph, evidence, settings.score, limit, SCORING + number, blocks)
 
-    def mend(network: Network, plan: Plan, shorter: Shorter, number: int) -> None:
+    def repair_round(network: Network, plan: Plan, shorter: Shorter, number: int) -> None:
         repair.repair_(network, plan, shorter, repaired, CORRECTING + number)
 
     def traced(part: Network) -> ChannelGraph:
         return graph if part is network else replace(trace(part, *example), timing=graph.timing)
 
-    return Sources(traced, gather, mend)
+    return Sources(traced, gather, repair_round)

@@ -45,13 +45,13 @@ class Sources(Generic[Network]):
         trace: the graph of a network, with whatever a cost needs attached.
         gather: statistics of a network, given its graph, blocks to score and the number of the round; other images in
             every round.
-        mend: mends in place what a plan left of the whole network, given the whole network without the removed blocks
-            and its graph, and the number of the round.
+        repair: repairs in place what a plan left of the whole network, given the whole network without the removed
+            blocks and its graph, and the number of the round.
     """
 
     trace: Callable[[Network], ChannelGraph]
     gather: Callable[[Network, ChannelGraph, Sequence[str], int], Statistics]
-    mend: Callable[[Network, Plan, Shorter, int], None]
+    repair: Callable[[Network, Plan, Shorter, int], None]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Rounds(Generic[Network]):
         shorter, before = self.without(state.plan.removed_blocks)
         network = cut(shorter, before, state.plan)
         if state.round:
-            self.sources.mend(network, state.plan, (shorter, before), state.round)
+            self.sources.repair(network, state.plan, (shorter, before), state.round)
         now = self.sources.trace(network)
         blocks = self.blocks_of(network, now)
         statistics = self.sources.gather(network, now, blocks, state.round)

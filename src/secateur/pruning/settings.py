@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from secateur.errors import UserError
 from secateur.ranges import COUNT, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
@@ -15,11 +16,26 @@ SEARCHES = ("eagleeye",)
 MOST_ROUNDS = Between(1, 1000)
 ROUND_TO = 8
 """Widths are multiples of it where nothing else is said: what CPUs with AVX2 or NEON and GPUs like."""
+FORMER_NAMES: Mapping[str, str] = {"recalibrate": "correction_images", "recalibrate_share": "correction_share"}
+"""Options of 0.2 under their present names; the command line, recipes and Python understand both for one version."""
+
+
+def under_present_options(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The options under the names that they have now, where those are among the known ones.
+
+    Raises:
+        UserError: one is given under both names.
+    """
+    former = {name: FORMER_NAMES[name] for name in options if FORMER_NAMES.get(name) in known}
+    for name, present in former.items():
+        if present in options:
+            raise UserError(f"{name} is the former name of {present}; give only {present}.")
+    return {former.get(name, name): value for name, value in options.items()}
 
 
 @dataclass(frozen=True)
 class Guards:
-    """What no budget may break. They hold for every layer of a group of tied channels.
+    """Limits that every budget respects. They hold for each layer of a group of tied channels.
 
     Attributes:
         min_share: no group of tied channels keeps less than this share of its width.
@@ -55,13 +71,13 @@ class ScoreSettings:
     criterion: str = "fisher"
     """Importance of a channel: {secateur.pruning.criteria}."""
     tie: Advanced[Tie] = "mean"
-    """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers wants it,
-    as in SlimYOLOv3) or min (only if all want it)."""
+    """Score of channels that are tied by residual sums: mean, sum, max (a channel stays if any of its layers needs it,
+    as in SlimYOLOv3) or min (only if all need it)."""
     per_saving: Advanced[PerSaving] = "auto"
-    """Divide scores by what the removal of the channel saves of the budget's cost: always, never, or auto (where the
+    """Divide scores by the cost that removing the channel saves: always, never, or auto (where the
     criterion is a change of the loss: taylor and fisher)."""
     statistics_images: Advanced[Annotated[int, POSITIVE]] = 256
-    """Training images that criteria with gradients read (in rounds half as many, others in every round)."""
+    """Training images that gradient criteria read (in rounds half as many, different ones in each round)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -69,13 +85,14 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """How often what is left is scored again."""
+    """How often the remaining channels are scored again."""
 
     rounds: str = "auto"
     """Rounds of scoring, cutting and correcting: auto (about 5 % of the present cost each), or a number; 1 decides
-    everything by one look at the dense detector."""
+    everything from one scoring of the dense detector."""
     depth: Advanced[bool] = True
-    """In rounds, whole bottlenecks compete with channels: one goes where it loses less for what it saves."""
+    """In rounds, also remove whole bottlenecks where that loses less accuracy for the cost it saves than channels
+    do."""
 
     def __post_init__(self) -> None:
         number = int(self.rounds) if self.rounds.isdecimal() and len(self.rounds) < 6 else 0
@@ -92,25 +109,26 @@ class RoundSettings:
 
 @dataclass(frozen=True)
 class RepairSettings:
-    """What is mended after a cut, without labels."""
+    """How a cut is repaired, without labels."""
 
     norms: Norms = "paired"
-    """BatchNorm statistics after a cut: paired (moved by what the cut changed on the same images, beside the whole
-    detector) or reestimate (towards those of augmented images, as EagleEye does)."""
-    recalibrate: Annotated[int, COUNT] = 256
-    """Training images, without labels, that the norms are mended on (0: not at all; between rounds half as many)."""
-    recalibrate_share: Annotated[float, SHARE] = 0.5
-    """How far the statistics move: 1 all the way, as EagleEye does; half way is safer."""
+    """BatchNorm statistics after a cut: paired (moved by what the cut changed, measured on the same images in the whole
+    network) or reestimate (towards those of augmented images, as EagleEye does)."""
+    correction_images: Annotated[int, COUNT] = 256
+    """Unlabelled training images that batch-norm statistics are corrected on (0: none; between rounds half as many)."""
+    correction_share: Annotated[float, SHARE] = 0.5
+    """How far the statistics move: 1 is all the way, as in EagleEye; half way is safer."""
     reconstruct: bool = True
-    """With --norms paired: layers that lost inputs get weights that answer best with those that are left."""
+    """With --norms paired: layers that lost inputs get the weights whose outputs come closest to the former ones,
+    given the inputs that are left."""
     absorb: bool = True
     """With --norms reestimate, or without images: move the constants of removed channels into the layers that read
     them."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.recalibrate_share == 0:
-            raise UserError(f"--recalibrate-share is {self.recalibrate_share:g}; it must be over 0 and at most 1.")
+        if self.correction_share == 0:
+            raise UserError(f"--correction-share is {self.correction_share:g}; it must be over 0 and at most 1.")
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,7 @@ class SearchSettings:
     search_images: Annotated[int, COUNT] = 64
     """Training images on which the search ranks allocations, so that validation stays unseen (0: all)."""
     tolerance: Annotated[float, SHARE] = 0.02
-    """An allocation of the search may miss the budget by this share of the dense model."""
+    """Share of the dense model's cost by which an allocation of the search may miss the budget."""
 
     def __post_init__(self) -> None:
         if self.search not in ("", *SEARCHES):
@@ -149,7 +167,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """Which blocks leave their chains."""
+    """Which blocks are removed."""
 
     layers: Annotated[int, Between(0, 10_000)] = 0
     """Bottlenecks to remove, lowest score first, before any channels."""
@@ -157,12 +175,12 @@ class LayerSettings:
     """Score of a bottleneck x + F(x): {secateur.pruning.layer_scores}. contribution is ||F(x)|| / ||x + F(x)|| on
     training images, taylor the change of the loss on labelled ones; the others read the last convolution."""
     layer_images: Advanced[Annotated[int, POSITIVE]] = 256
-    """Training images that the score of a bottleneck reads, where it reads any."""
+    """Training images that the score of a bottleneck reads, if it reads any."""
     any_layer: Advanced[bool] = False
-    """Bottlenecks without a residual sum may go too, where they keep the width (that removes a transform, not a
-    correction)."""
+    """Also consider bottlenecks without a shortcut if input and output widths match. Removing one costs more
+    accuracy."""
     min_bottlenecks: Advanced[Annotated[int, Between(0, 10_000)]] = 0
-    """A chain of bottlenecks keeps at least as many (0: it may vanish)."""
+    """Fewest bottlenecks that a chain keeps (0: it may vanish)."""
     chains: Advanced[bool] = False
     """Remove whole chains: --layers counts chains, and all bottlenecks of a chain go together."""
 

@@ -56,14 +56,14 @@ def plot_confusion(matrix: NDArray[np.int64], names: Sequence[str], path: str | 
     Args:
         matrix: [nc + 1, nc + 1] counts, rows predicted, columns true, background last.
         names: names of the nc classes.
-        path: picture to write.
+        path: file to write.
     """
     shares = matrix / np.maximum(matrix.sum(axis=0, keepdims=True), 1)
     count = len(names)
     labels = [short(name) for name in names] + ["background"]
     side = min(18.0, max(6.0, 3 + 0.19 * (count + 1), 2.5 + 0.75 * min(count + 1, 12)))
     figure, (axis,) = new_figure(side * 1.1, side)
-    picture = axis.imshow(np.where(shares < 0.005, np.nan, shares), cmap="Blues", vmin=0, vmax=1)
+    heat_map = axis.imshow(np.where(shares < 0.005, np.nan, shares), cmap="Blues", vmin=0, vmax=1)
     size = 10 if count <= 12 else max(4.0, 30 * side / (count + 1) / 1.6)
     axis.set_xticks(range(count + 1), labels, rotation=0 if count <= 4 else 90, fontsize=min(size, 10))
     axis.set_yticks(range(count + 1), labels, fontsize=min(size, 10))
@@ -80,7 +80,7 @@ def plot_confusion(matrix: NDArray[np.int64], names: Sequence[str], path: str | 
         axis.set_yticks(np.arange(count + 2) - 0.5, minor=True)
         axis.grid(True, which="minor", color="#eef0f2", linewidth=0.3)
         axis.tick_params(which="minor", length=0)
-    figure.colorbar(picture, ax=axis, shrink=0.7)
+    figure.colorbar(heat_map, ax=axis, shrink=0.7)
     return save_figure(figure, path)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from secateur.report.figures import ACCENT, INK, class_colour, new_figure, save_figure, short
 
 _OUTLINES = 500  # boxes drawn over each other
-_SIDE = 1600  # pixels of the picture of a batch
+_SIDE = 1600  # pixels of the plot of a batch
 
 
 def plot_labels(labels: NDArray[np.floating[Any]], names: Mapping[int, str], path: str | Path) -> Path:
@@ -22,7 +22,7 @@ def plot_labels(labels: NDArray[np.floating[Any]], names: Mapping[int, str], pat
     Args:
         labels: [n, 5], class, x, y, width, height; boxes relative to the image.
         names: class names by id.
-        path: picture to write.
+        path: file to write.
     """
     figure, axes = new_figure(12 if len(names) <= 30 else 18, 10, 2, 2)
     _bars(axes[0], labels[:, 0].astype(int), names)
@@ -90,7 +90,7 @@ def plot_batch(
         images: uint8 [B, 3, H, W] RGB, or [B, 1, H, W] grey.
         targets: [T, 6], image in the batch, class, x, y, width, height; boxes relative to the network image.
         names: class names by id.
-        path: picture to write.
+        path: file to write.
         most: images drawn at most.
     """
     images = images[:most]

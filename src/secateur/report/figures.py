@@ -72,7 +72,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
-    """Writes a figure as the kind of picture that the suffix names, and returns the path.
+    """Writes a figure as the kind of file that the suffix names, and returns the path.
 
     Raises:
         UserError: the file cannot be written.

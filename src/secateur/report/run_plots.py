@@ -21,7 +21,7 @@ def plot_results(csv_file: str | Path, path: str | Path, *, best_epoch: int = -1
 
     Args:
         csv_file: header and a row an epoch; blanks around names and values do not matter.
-        path: picture to write.
+        path: file to write.
         best_epoch: is marked, as it is counted in the column `epoch`; -1 marks none.
 
     Raises:
@@ -93,7 +93,7 @@ def plot_cliff(
     Args:
         ratios: shares, 0 to 1.
         curves: values at each ratio by name.
-        path: picture to write.
+        path: file to write.
         chosen: ratio of the plan.
         knee: ratio where accuracy starts to fall steeply.
         x_label: what the ratio counts.
@@ -130,7 +130,7 @@ def plot_sizes(csv_file: str | Path, path: str | Path, *, what: str) -> Path:
     Args:
         csv_file: gamma.csv or filters.csv: `epoch`, `rate`, and for `ema/` (the average, which is what gets pruned)
             the quantiles q05 to q95 and the shares below_...
-        path: picture to write.
+        path: file to write.
         what: is measured, for the axis.
 
     Raises:

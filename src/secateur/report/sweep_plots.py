@@ -1,4 +1,4 @@
-"""The picture of a sweep: accuracy and cost against the share of channels removed, with the cliff between them."""
+"""The plot of a sweep: accuracy and cost against the share of channels removed, with the cliff between them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plot_sweep(
             and where they were measured the figures as `cut_NAME` and `tuned_NAME`. What is None or missing is not
             drawn.
         judged_by: names of one or two figures, the coarse one first (`Scores.judged_by`).
-        path: picture to write.
+        path: file to write.
         knee: removed share after which accuracy falls steeply.
     """
     removed = _column(rows, "removed")

@@ -7,18 +7,18 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
+SweepRow = Mapping[str, Any]
 EQUAL = 0.001
 """Largest difference of the coarse figure at which the cut network counts as equal to the masked one."""
 
 
-def cliff_row(rows: Sequence[Row], knee: float | None) -> int | None:
+def cliff_row(rows: Sequence[SweepRow], knee: float | None) -> int | None:
     """Number of the last row before accuracy falls steeply; None where it falls nowhere (or is nought everywhere)."""
     number = next((i for i, row in enumerate(rows) if row["removed"] == knee), None)
     return number if number is not None and rows[-1]["removed"] > rows[number]["removed"] else None
 
 
-def csv_text(rows: Sequence[Row]) -> str:
+def csv_text(rows: Sequence[SweepRow]) -> str:
     """The table as CSV; the dense row has no values in the columns of cut and fine-tuned detectors."""
     names = list(rows[-1])
     text = io.StringIO()
@@ -28,7 +28,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def sweep_table(rows: Sequence[Row], judged_by: Sequence[str], cliff: int | None) -> str:
+def sweep_table(rows: Sequence[SweepRow], judged_by: Sequence[str], cliff: int | None) -> str:
     """The table as text: one line a percent, the cliff marked, clamped ones with what really goes.
 
     Args:
@@ -55,7 +55,7 @@ def sweep_table(rows: Sequence[Row], judged_by: Sequence[str], cliff: int | None
     return "\n".join(lines)
 
 
-def cliff_sentence(rows: Sequence[Row], knee: float | None, cliff: int | None) -> str:
+def cliff_sentence(rows: Sequence[SweepRow], knee: float | None, cliff: int | None) -> str:
     if knee is None:
         return "The dense detector detects nothing on the val split, so there is no cliff to find."
     if cliff is None:
@@ -63,7 +63,7 @@ def cliff_sentence(rows: Sequence[Row], knee: float | None, cliff: int | None) -
     return f"The cliff: past {rows[cliff]['removed']:.1%} of channels accuracy falls steeply."
 
 
-def equality_sentence(rows: Sequence[Row], figure: str) -> str:
+def equality_sentence(rows: Sequence[SweepRow], figure: str) -> str:
     """Whether the cut detectors do what the masked ones do, by one figure."""
     cut = f"cut_{figure}"
     largest = max(abs(row[cut] - row[figure]) for row in rows if cut in row)

@@ -21,7 +21,7 @@ WIDE = 140  # characters of a line where nobody's window limits it
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One stage; None where a value was not measured.
 
     Attributes:
@@ -45,7 +45,7 @@ class Row:
     sparsity: float | None = None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], split: str = "metrics") -> Row:
+    def of(cls, record: Mapping[str, Any], split: str = "metrics") -> TableRow:
         """The row of a stage's record, whose scores are under `split`: "metrics" (the val split) or "test"."""
         metrics, model = record.get(split) or {}, record["model"]
         return cls(
@@ -73,12 +73,12 @@ class Column:
     """
 
     name: str
-    value: Callable[[Row], float | None]
+    value: Callable[[TableRow], float | None]
     digits: int
     change: bool = False
     least: float = 0.0
 
-    def texts(self, rows: Sequence[Row]) -> list[str]:
+    def texts(self, rows: Sequence[TableRow]) -> list[str]:
         """A text a row; "-" stands for what is missing. Empty when no row has a figure worth showing."""
         values = [self.value(row) for row in rows]
         if self.change:
@@ -101,7 +101,7 @@ COSTS = (
 )
 
 
-def score_columns(rows: Sequence[Row]) -> list[Column]:
+def score_columns(rows: Sequence[TableRow]) -> list[Column]:
     """A column a value of the evaluations, and beside those that judge their change."""
     columns, judged_by = [], {name for row in rows for name in row.judged_by}
     for name in dict.fromkeys(name for row in rows for name in row.scores):
@@ -110,11 +110,11 @@ def score_columns(rows: Sequence[Row]) -> list[Column]:
     return columns
 
 
-def _score(row: Row, name: str) -> float | None:
+def _score(row: TableRow, name: str) -> float | None:
     return row.scores.get(name)
 
 
-def columns_of(rows: Sequence[Row]) -> list[list[str]]:
+def columns_of(rows: Sequence[TableRow]) -> list[list[str]]:
     """Columns of texts, each with its heading on top: the stages, and the figures that at least one row has."""
     found = [["Stage", *(row.stage for row in rows)]]
     for column in (*score_columns(rows), *COSTS):
@@ -124,7 +124,7 @@ def columns_of(rows: Sequence[Row]) -> list[list[str]]:
     return found
 
 
-def to_rich(rows: Sequence[Row], title: str | None = None) -> Table:
+def to_rich(rows: Sequence[TableRow], title: str | None = None) -> Table:
     """The table for the terminal."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     columns = columns_of(rows)
@@ -135,7 +135,7 @@ def to_rich(rows: Sequence[Row], title: str | None = None) -> Table:
     return table
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[TableRow]) -> str:
     """The table as Markdown, its columns padded so that the source reads well too."""
     padded = []
     for number, texts in enumerate(columns_of(rows)):
@@ -151,16 +151,16 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
     """Prints the table of the stages' records: of the val split, and of the test split where there is one."""
     console = Console(width=None if Console().is_terminal else WIDE)
     tested = any(record.get("test") for record in records)
-    console.print(to_rich([Row.of(record) for record in records], "Validation split" if tested else None))
+    console.print(to_rich([TableRow.of(record) for record in records], "Validation split" if tested else None))
     if tested:
-        console.print(to_rich([Row.of(record, "test") for record in records], "Test split"))
+        console.print(to_rich([TableRow.of(record, "test") for record in records], "Test split"))
 
 
 def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
     """Writes the same as Markdown, followed by the classes of the last record that stands beside no other."""
-    parts = [f"# {title}", "## Validation split", to_markdown([Row.of(record) for record in records])]
+    parts = [f"# {title}", "## Validation split", to_markdown([TableRow.of(record) for record in records])]
     if any(record.get("test") for record in records):
-        parts += ["## Test split", to_markdown([Row.of(record, "test") for record in records])]
+        parts += ["## Test split", to_markdown([TableRow.of(record, "test") for record in records])]
     last = [record for record in records if "beside" not in record][-1]
     classes = last.get("per_class") or []
     if classes:

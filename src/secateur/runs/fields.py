@@ -12,13 +12,11 @@ from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Advanced
 
 REMEMBERED = "(default: the size that the checkpoint remembers, else 640)"
 Data = Annotated[str, arg(help="Data set: a data.yaml, or coco128.yaml and the like by name.")]
-Pictures = Annotated[
+UnlabelledImages = Annotated[
     str,
-    arg(help="Pictures without labels, instead of the training images: a folder, pattern, .txt list or data.yaml."),
+    arg(help="Images without labels, instead of the training images: a folder, pattern, .txt list or data.yaml."),
 ]
-Weights = Annotated[
-    str, arg(help="Checkpoint: .safetensors, stock YOLOv5 .pt, or an official name such as yolov5n.pt.")
-]
+Weights = Annotated[str, arg(help="Checkpoint: .safetensors, YOLOv5 .pt, or an official name such as yolov5n.pt.")]
 _IMG = ["--img", "--imgsz"]
 # Of two numbers the command line makes one word, 384x640, before options are read (words.py).
 ImageSize = Annotated[
@@ -49,5 +47,5 @@ Device = Annotated[
 Hyp = Annotated[str, arg(help="Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file.")]
 Cfg = Annotated[str, arg(help="Model YAML or name (yolov5s, yolov3-tiny, ...), for training from scratch.")]
 Resume = Annotated[
-    str, arg(help="Go on with an interrupted run: its folder, or nothing for the newest.", metavar="[FOLDER]")
+    str, arg(help="Continue an interrupted run: its folder, or nothing for the newest.", metavar="[FOLDER]")
 ]

@@ -16,7 +16,7 @@ Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputOptions:
     """Where a command writes."""
 
     project: str = ""
@@ -24,7 +24,7 @@ class Place:
     name: str = "exp"
     """Name of the run folder; exp, exp2, exp3, ... so that nothing is overwritten."""
     json: bool = False
-    """Print the summary alone, as JSON, on standard output."""
+    """Print only the summary, as JSON, on standard output."""
 
     def root(self, command: str) -> Path:
         """Folder that holds the runs of a command.

@@ -26,8 +26,8 @@ def refuse_beside_resume(options: Any, defaults: Any) -> None:
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UserError(
-            f"--resume goes on with the options of the interrupted run, so {flags} cannot be given with it: leave that "
-            "out, or start a new run without --resume."
+            f"--resume continues with the options of the interrupted run, so {flags} cannot be given with it: leave "
+            "that out, or start a new run without --resume."
         )
 
 

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from secateur.ranges import COUNT, Advanced
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 
 ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
 
@@ -30,10 +30,10 @@ class RunOptions:
     seed: Seed = 0
     device: Device = "auto"
     control: bool = False
-    """One more row to compare with: the dense detector made narrow to the FLOPs of the last row, trained as long."""
+    """Add a row to compare with: the dense detector narrowed to the FLOPs of the last row and trained as long."""
     control_epochs: Advanced[
         Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT]
     ] = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Options that replace settings of the recipe, by name (see `resolve.override_options`)."""
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)

@@ -17,7 +17,7 @@ from secateur.families.family import family_of
 from secateur.networks.checkpoint import Checkpoint
 from secateur.runs.progress import Progress
 from secateur.runs.recipes.resolve import PlannedStep
-from secateur.runs.rows import Row, SavedRows, last_stage, note_latency
+from secateur.runs.rows import RunRow, SavedRows, last_stage, note_latency
 from secateur.steps.step import Made, Outcome
 from secateur.training.distributed import rank_and_world
 
@@ -25,16 +25,16 @@ LOG = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)
-class Result:
+class PipelineResult:
     """What a pipeline ends with: rows of its table, the last detector, what steps noted by name, and files by row."""
 
-    rows: list[Row]
+    rows: list[RunRow]
     checkpoint: Checkpoint
     notes: dict[str, Any]
     files: dict[str, Path]
 
     @property
-    def last(self) -> Row:
+    def last(self) -> RunRow:
         """The row of `checkpoint`."""
         return last_stage(self.rows)
 
@@ -58,7 +58,7 @@ def check_steps(steps: Sequence[PlannedStep], start: Checkpoint, context: Contex
     Raises:
         UserError: as a step says it.
     """
-    if context.pictures is not None:
+    if context.image_source is not None:
         check_image_channels(start.architecture.channels)
     if context.data is not None and context.data.labelled:
         family_of(start).require("evaluate", "evaluated", "give images without labels (--images) and no --data")
@@ -73,7 +73,7 @@ def do_steps(
     progress: Progress,
     splits: Sequence[str] = ("val", "test"),
     first: str = "dense",
-) -> Result:
+) -> PipelineResult:
     """All steps in order; what they make is saved and measured, and `progress` remembers what is done.
 
     A first step that makes the dense detector (a training) stands for the first row; otherwise what the run starts
@@ -101,7 +101,7 @@ def do_steps(
         if number == 0 and makes_dense(steps):
             dense = current
     note_latency(rows.rows, rows.notes.get("latency"))
-    return Result(rows.rows, current, rows.notes, rows.files)
+    return PipelineResult(rows.rows, current, rows.notes, rows.files)
 
 
 def makes_dense(steps: Sequence[PlannedStep]) -> bool:
@@ -112,7 +112,7 @@ def makes_dense(steps: Sequence[PlannedStep]) -> bool:
 def _placed(context: Context, planned: PlannedStep, *, first: bool) -> Context:
     return dataclasses.replace(
         context,
-        mark=planned.mark,
+        name_suffix=planned.name_suffix,
         title=planned.title,
         round=planned.round,
         rounds=planned.rounds,

@@ -19,7 +19,7 @@ from secateur.compression.search import STATE as SEARCH
 from secateur.errors import UserError
 from secateur.files import fresh_run, no_empty_folders, read_json, usable_path, write_json
 from secateur.runs.folders import Summary, finish
-from secateur.runs.recipes.resolve import PlannedStep, plain
+from secateur.runs.recipes.resolve import PlannedStep, settings_of_step
 from secateur.training.distributed import once, rank_and_world
 from secateur.training.results import KEPT
 from secateur.training.state import STATE_FILE
@@ -58,7 +58,9 @@ def key_of(
     key = {f"--{name.replace('_', '-')}": digest(value) for name, value in options.items() if name != "workers"}
     named = dict.fromkeys([*files, *(file for planned in steps for file in planned.step.files())])
     key |= {f"the file {file}": file_digest(Path(file)) for file in named if file}
-    return key | dict(contents) | {"the settings of its steps": digest([plain(planned) for planned in steps])}
+    return (
+        key | dict(contents) | {"the settings of its steps": digest([settings_of_step(planned) for planned in steps])}
+    )
 
 
 class Progress:

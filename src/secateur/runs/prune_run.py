@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import usable_size
+from secateur.compression.evaluation import usable_size
 from secateur.compression.rounds import STATE as ROUNDS_STATE
 from secateur.compression.training import can_be_trained, contents
-from secateur.data.config import pictures
+from secateur.data.config import unlabelled_images
 from secateur.errors import UserError
 from secateur.families.context import Context, known_data
 from secateur.families.evidence import OR_IMAGES
@@ -61,7 +61,7 @@ def prune_checkpoint(
         options.batch_size,
         options.workers,
         options.seed,
-        pictures(options.images, start.names) if options.images else None,
+        unlabelled_images(options.images, start.names) if options.images else None,
     )
     steps = steps_for(start)
     planned = [PlannedStep(step, title=step.title) for step in steps]
@@ -101,18 +101,18 @@ def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dic
     labels = any(isinstance(step, Prune | RemoveLayers) for step in steps)
     for name in ("train", "val"):
         if context.data is not None and name in context.data.splits:
-            objects = name == "val" or (labels and context.images is None)
+            objects = name == "val" or (labels and context.unlabelled is None)
             found[name] = family.split(context.data, name, tell=True, objects=objects, otherwise=OR_IMAGES)
     result = contents(found)
-    if context.images is not None:
-        result["the images"] = family.split(context.images, "train", tell=True).signature()
+    if context.unlabelled is not None:
+        result["the images"] = family.split(context.unlabelled, "train", tell=True).signature()
     return result
 
 
 def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
     """The checkpoint whose last cut names the file that it was made from."""
     history = list(checkpoint.history)
-    place = max(place for place, stage in enumerate(history) if stage.verb == "prune")
+    place = max(place for place, entry in enumerate(history) if entry.verb == "prune")
     settings = {**history[place].settings, "weights": str(Path(weights).absolute())}
     history[place] = dataclasses.replace(history[place], settings=settings)
     return dataclasses.replace(checkpoint, history=tuple(history))

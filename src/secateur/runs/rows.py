@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import describe, evaluate, val_settings
+from secateur.compression.evaluation import describe, evaluate, val_settings
 from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.report.pictures import draw_evaluation
+from secateur.report.run_folder_plots import draw_evaluation
 from secateur.runs.progress import Progress
 from secateur.sparsity.report import write_sparsity
 from secateur.steps.step import Made, Outcome
 
 LOG = logging.getLogger("secateur")
 
-Row = dict[str, Any]
+RunRow = dict[str, Any]
 
 
 class SavedRows:
@@ -35,7 +35,7 @@ class SavedRows:
 
     def __init__(self, progress: Progress, splits: Sequence[str], reports: Callable[[str], Path]) -> None:
         self.progress, self.splits, self.reports = progress, tuple(splits), reports
-        self.rows: list[Row] = []
+        self.rows: list[RunRow] = []
         self.files: dict[str, Path] = {}
         self.notes: dict[str, Any] = {}
 
@@ -61,15 +61,15 @@ class SavedRows:
             outcome = run()
             return {"rows": [self._saved(made, context) for made in outcome.made], "notes": dict(outcome.notes)}
 
-        record = self.progress.step(f"{part}{context.mark}", work)
-        self.notes |= {f"{name}{context.mark}": note for name, note in record["notes"].items()}
+        record = self.progress.step(f"{part}{context.name_suffix}", work)
+        self.notes |= {f"{name}{context.name_suffix}": note for name, note in record["notes"].items()}
         for made in record["rows"]:
             checkpoint = self._added(context, made)
             current = current if made["compared"] else checkpoint
         return current
 
     def _saved(self, made: Made, context: Context) -> dict[str, Any]:
-        name = f"{made.name}{context.mark}"
+        name = f"{made.name}{context.name_suffix}"
         save_checkpoint(made.checkpoint, self.progress.folder / f"{name}.safetensors")
         return {"name": name, "title": made.title or context.title, "plots": made.plots, "compared": made.compared}
 
@@ -79,7 +79,7 @@ class SavedRows:
         file = self.files[name] = self.progress.folder / f"{name}.safetensors"
         checkpoint = load_checkpoint(file)
 
-        def work() -> Row:
+        def work() -> RunRow:
             write_sparsity(self.reports(name), checkpoint)
             row = self.measure(context, name, made["title"], checkpoint, made["plots"])
             return row | {"beside": name} if made["compared"] else row
@@ -87,9 +87,9 @@ class SavedRows:
         self.rows.append(dict(self.progress.step(f"row {name}", work)))
         return checkpoint
 
-    def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> Row:
+    def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> RunRow:
         """Scores where there is a data set, and the cost of the model."""
-        row: Row = {"stage": title, "model": describe(checkpoint, context.image_size)}
+        row: RunRow = {"stage": title, "model": describe(checkpoint, context.image_size)}
         row |= {"metrics": None, "test": None, "per_class": [], "speed_ms": {}}
         if context.data is None or not context.data.labelled:
             return row
@@ -103,12 +103,12 @@ class SavedRows:
         return row | scores.summary() | {"judged_by": list(scores.judged_by), "test": test}
 
 
-def last_stage(rows: Sequence[Row]) -> Row:
+def last_stage(rows: Sequence[RunRow]) -> RunRow:
     """The row of the detector that the run ends with; those beside it do not count."""
     return next(row for row in reversed(rows) if "beside" not in row)
 
 
-def note_latency(rows: Sequence[Row], times: dict[str, float] | None) -> None:
+def note_latency(rows: Sequence[RunRow], times: dict[str, float] | None) -> None:
     """Puts the times of "dense" and "final" beside the rows that have their shapes; widths in between are not timed.
 
     Detectors beside the run's own have times of their own.

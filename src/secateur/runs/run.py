@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateur.compression.measuring import usable_size
+from secateur.compression.evaluation import usable_size
 from secateur.compression.training import contents, known_epochs
 from secateur.errors import UserError
 from secateur.families.context import Context
@@ -17,7 +17,7 @@ from secateur.report.table import print_table, write_markdown
 from secateur.runs.beginning import beginning
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
-from secateur.runs.pipeline import Result, check_steps, do_steps, one_process
+from secateur.runs.pipeline import PipelineResult, check_steps, do_steps, one_process
 from secateur.runs.progress import LOG_FILE, Progress, key_of
 from secateur.runs.recipes.recipe import Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
@@ -94,7 +94,7 @@ def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep
     return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
 
 
-def closing(progress: Progress, result: Result, recipe: Recipe) -> Summary:
+def closing(progress: Progress, result: PipelineResult, recipe: Recipe) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
     save_checkpoint(result.checkpoint, folder / "final.safetensors")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from secateur.compression.channels import Decision, check_criterion, cut_channels, repair, score_channels
-from secateur.compression.measuring import describe, evaluate, usable_size
+from secateur.compression.evaluation import describe, evaluate, usable_size
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.rounding import decided_guards
 from secateur.compression.training import contents, train_checkpoint
@@ -43,7 +43,7 @@ from secateur.training.settings import TrainSettings
 
 LOG = logging.getLogger("secateur")
 
-Row = dict[str, Any]
+SweepRow = dict[str, Any]
 
 
 def sweep(options: SweepOptions) -> Summary:
@@ -71,7 +71,7 @@ def sweep(options: SweepOptions) -> Summary:
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """What a sweep measures, checked."""
 
     options: SweepOptions
@@ -88,7 +88,7 @@ class Task:
         return self.options.cut or self.options.repair
 
 
-def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> Task:
+def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) -> SweepTask:
     """Checks options and data without writing anything."""
     check_image_channels(checkpoint.architecture.channels)
     ratios = ratios_of(options.percent)
@@ -113,14 +113,14 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     # The last of the checks: --round-to auto may take half a minute. Any scores show whether the guards are possible.
     guards = decided_guards(options.guards, LatencySettings())
     allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
-    return Task(options, ratios, checkpoint, context, graph, guards, training if trained else None)
+    return SweepTask(options, ratios, checkpoint, context, graph, guards, training if trained else None)
 
 
 def _budget(ratio: float) -> Budget:
     return Budget("percent", ratio, share=True)
 
 
-def _key(task: Task) -> dict[str, str]:
+def _key(task: SweepTask) -> dict[str, str]:
     """All that the results depend on, by name."""
     options, context = task.options, task.context
     record = dataclasses.asdict(options) | {"percent": task.ratios, "image_size": context.image_size}
@@ -135,7 +135,7 @@ def _key(task: Task) -> dict[str, str]:
 class Sweep:
     """One sweep: each evaluation and each training is a part that is done once."""
 
-    def __init__(self, task: Task, progress: Progress) -> None:
+    def __init__(self, task: SweepTask, progress: Progress) -> None:
         self.task = task
         self.progress = progress
         self.folder = progress.folder
@@ -150,7 +150,7 @@ class Sweep:
             rows.append(self.row(ratio, plan))
         return self.summary(rows, knee_of(self.points))
 
-    def dense(self) -> Row:
+    def dense(self) -> SweepRow:
         """The row of the detector as it came."""
         model = self.progress.step("model", lambda: describe(self.task.checkpoint, self.task.context.image_size))
         scores = self.measure("dense", self.task.checkpoint)
@@ -180,7 +180,7 @@ class Sweep:
 
         return [Plan.from_dict(data) for data in self.progress.step("plans", work)]
 
-    def row(self, ratio: float, plan: Plan) -> Row:
+    def row(self, ratio: float, plan: Plan) -> SweepRow:
         """One percent: masked, and on request cut and fine-tuned."""
         task, percent = self.task, f"{100 * ratio:g}"
         silenced = Checkpoint.of(mask(task.checkpoint.build(), task.graph, plan), like=task.checkpoint)
@@ -215,10 +215,10 @@ class Sweep:
         trained = self.progress.step(f"finetune-{percent}", train)
         return self.measure(f"tuned-{percent}", load_checkpoint(folder / trained["best"]))
 
-    def point(self, percent: float, removed: float, scores: Scores, parameters: int, gflops: float) -> Row:
+    def point(self, percent: float, removed: float, scores: Scores, parameters: int, gflops: float) -> SweepRow:
         """The row of a masked detector, which is also a point of the curve whose knee is the cliff."""
         self.points.append(Point(removed, scores, parameters, int(1e9 * gflops)))
-        row: Row = {"percent": percent, "removed": removed}
+        row: SweepRow = {"percent": percent, "removed": removed}
         return row | _judging(scores) | {"parameters": parameters, "gflops": gflops}
 
     def measure(self, step: str, checkpoint: Checkpoint) -> Scores:
@@ -226,7 +226,7 @@ class Sweep:
         record = self.progress.step(step, lambda: evaluate(checkpoint, self.task.context).record())
         return Scores.from_record(record)
 
-    def summary(self, rows: list[Row], knee: float | None) -> dict[str, Any]:
+    def summary(self, rows: list[SweepRow], knee: float | None) -> dict[str, Any]:
         """Writes the files and prints the table."""
         cliff, dense = cliff_row(rows, knee), self.points[0].scores
         judged_by = dense.judged_by
@@ -262,6 +262,6 @@ class Sweep:
         return result
 
 
-def _judging(scores: Scores, prefix: str = "") -> Row:
+def _judging(scores: Scores, prefix: str = "") -> SweepRow:
     """The figures that judge, as columns."""
     return {f"{prefix}{name}": scores.values[name] for name in scores.judged_by}

@@ -12,17 +12,17 @@ from secateur.errors import UserError
 from secateur.pruning.settings import ScoreSettings
 from secateur.ranges import Advanced, Between
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, Weights, Workers
-from secateur.runs.folders import Place
+from secateur.runs.folders import OutputOptions
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Table of accuracy and cost against the share of channels that goes: where is the cliff?"""
+    """Show accuracy and cost against the share of removed channels: where is the cliff?"""
 
     weights: Weights = ""
     data: Data = ""
     percent: str = "0.1,0.2,0.3,0.4,0.5"
-    """Shares of the prunable channels to remove, between 0 and 1, with commas between them."""
+    """Shares of the prunable channels to remove, between 0 and 1, separated by commas."""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
     """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
@@ -30,16 +30,16 @@ class SweepOptions:
     seed: Seed = 0
     device: Device = "auto"
     cut: bool = False
-    """Also evaluate the detector that is really cut, and say whether it equals the masked one."""
+    """Also evaluate the detector after the cut, and report whether it equals the masked one."""
     repair: bool = False
     """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
     finetune_epochs: Annotated[int, Between(0, 1_000_000)] = 0
-    """Also fine-tune every cut and repaired detector for so many epochs (0: none)."""
+    """Also fine-tune every cut and repaired detector for this many epochs (0: none)."""
     hyp: Advanced[str] = "finetune"
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
-    place: Place = field(default_factory=Place)
+    place: OutputOptions = field(default_factory=OutputOptions)
 
 
 def ratios_of(percent: str | float | Iterable[float]) -> tuple[float, ...]:

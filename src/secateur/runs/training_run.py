@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import describe, evaluate, usable_size, val_settings
+from secateur.compression.evaluation import describe, evaluate, usable_size, val_settings
 from secateur.compression.training import contents
 from secateur.errors import Interrupted, UserError, told
 from secateur.families.context import Context, as_one_class
@@ -17,9 +17,9 @@ from secateur.families.reading import DataSet
 from secateur.files import read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.report.pictures import draw_evaluation
+from secateur.report.run_folder_plots import draw_evaluation
 from secateur.runs.beginning import beginning
-from secateur.runs.folders import Place, Summary, newest_run, require
+from secateur.runs.folders import OutputOptions, Summary, newest_run, require
 from secateur.runs.progress import Progress, key_of
 from secateur.runs.recipes.configure import configured
 from secateur.sparsity.report import write_sparsity
@@ -28,13 +28,13 @@ from secateur.steps.train import TrainingStep
 from secateur.training.distributed import rank_and_world
 from secateur.training.loop import FitResult
 from secateur.training.settings import flat, under_present_names
-from secateur.training.state import STATE_FILE, Subject, has_state, read_state
+from secateur.training.state import STATE_FILE, TrainingIdentity, has_state, read_state
 
 LOG = logging.getLogger("secateur")
 OPTIONS, START = "options.json", "start.safetensors"
 
 
-def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, place: Place) -> Summary:
+def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, place: OutputOptions) -> Summary:
     """Starts a training, or continues the one that the same command began.
 
     Args:
@@ -75,7 +75,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
         return _trained(step, start, context, progress)
 
 
-def resume_training(where: str, verb: str, place: Place, data_file: str = "") -> Summary:
+def resume_training(where: str, verb: str, place: OutputOptions, data_file: str = "") -> Summary:
     """Goes on with an interrupted training: same options, same state, same data.
 
     Args:
@@ -114,7 +114,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataS
             "start a new training."
         )
     names = start.names if step.train.single_cls else data.names
-    Subject(names, {}, start.names).check(folder, {})
+    TrainingIdentity(names, {}, start.names).check(folder, {})
     try:
         splits = {name: family_of(start).split(data, name) for name in ("train", "val")}
     except UserError as error:
@@ -127,7 +127,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataS
     state = read_state(folder)
     if "subject" not in state:
         LOG.warning("An earlier version began this training: whether --data is the same data set cannot be compared")
-    Subject(names, contents(splits), start.names).check(folder, state)
+    TrainingIdentity(names, contents(splits), start.names).check(folder, state)
 
 
 def _trained(step: TrainingStep, start: Checkpoint, context: Context, progress: Progress) -> Summary:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import UserError
-from secateur.networks.checkpoint import Checkpoint, Stage
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.report import SparsityReport, sparsity_report
 from secateur.sparsity.selection import beside, check_bounds, check_target, present_sparsity, prunable_layers, select
@@ -27,7 +27,7 @@ def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Che
 
     Returns:
         The checkpoint with zeros, with masks (bool, True: the weight stays) that hold them in later training, and with
-        the stage in its history; masks that it came with go on holding their zeros. And the count of zeros.
+        the entry of its history; masks that it came with go on holding their zeros. And the count of zeros.
 
     Raises:
         UserError: a share outside 0..1, beyond the pattern or under the present share of zeros; an unknown pattern or
@@ -47,7 +47,7 @@ def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Che
         checkpoint, tensors={**checkpoint.tensors, **zeroed}, masks={**checkpoint.masks, **masks}
     )
     report = sparsity_report(pruned.build(), names, pattern)
-    history = (*checkpoint.history, _stage(settings, pattern.name, report))
+    history = (*checkpoint.history, _history_entry(settings, pattern.name, report))
     return dataclasses.replace(pruned, history=history), report
 
 
@@ -64,7 +64,7 @@ def check_one_shot(settings: OneShotSettings) -> Pattern:
     return pattern
 
 
-def _stage(settings: OneShotSettings, pattern: str, report: SparsityReport) -> Stage:
+def _history_entry(settings: OneShotSettings, pattern: str, report: SparsityReport) -> HistoryEntry:
     options: dict[str, Any] = {
         "unstructured": settings.unstructured,
         "pattern": pattern,
@@ -76,4 +76,4 @@ def _stage(settings: OneShotSettings, pattern: str, report: SparsityReport) -> S
         "sparsity": report.elementwise_over_all,
         "over_covered": report.over_covered,
     }
-    return Stage(verb="prune", settings=options, cost=cost)
+    return HistoryEntry(verb="prune", settings=options, cost=cost)

@@ -59,7 +59,7 @@ def penalty_hooks(start: Checkpoint, sparsify: SparsifySettings, settings: Train
             ]
         )
         rate = automatic_rate(scales, sparsify, settings, images)
-        LOG.info("Sparsity rate %.3g: the penalty alone would move a scale by %.2f medians", rate, sparsify.reach)
+        LOG.info("Sparsity rate %.3g: the penalty by itself would move a scale by %.2f medians", rate, sparsify.reach)
         sparsify = dataclasses.replace(sparsify, rate=rate)
     # The mask comes first, so that an epoch's figures are those of what is saved.
     hooks: list[Hook] = [SoftMask(sparsify, norms)] if sparsify.soft_mask else []

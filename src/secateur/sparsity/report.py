@@ -152,7 +152,7 @@ def report_of(checkpoint: Checkpoint) -> SparsityReport | None:
     if not checkpoint.masks:
         return None
     # The pattern of the last weight pruning: its blocks are what the third ratio counts.
-    words = [stage.settings.get("pruning_pattern") or stage.settings.get("pattern") for stage in checkpoint.history]
+    words = [entry.settings.get("pruning_pattern") or entry.settings.get("pattern") for entry in checkpoint.history]
     names = [word for word in words if word]
     return sparsity_report(checkpoint.build(), list(checkpoint.masks), parse_pattern(names[-1] if names else "1x1"))
 

@@ -105,11 +105,11 @@ def check_bounds(
         UserError: naming the numbers.
     """
     if not 0 <= target <= 1:
-        raise UserError(f"{option} is {target:g}; it is a share of the weights and must lie between 0 and 1.")
+        raise UserError(f"{option} is {target:g}; it is a share of the weights and must be between 0 and 1.")
     if not 0 <= minimum <= maximum <= 1:
         raise UserError(
             f"A layer is to have a share of zeros from {minimum:g} (--min-sparsity) to {maximum:g} (--max-sparsity); "
-            "both must lie between 0 and 1, the minimum under the maximum."
+            "both must be between 0 and 1, the minimum under the maximum."
         )
     if target > pattern.limit + _SLACK:
         raise UserError(

@@ -32,11 +32,11 @@ class SparsifySettings:
     """
 
     rate: Annotated[float, FACTOR] = 0.0
-    """Penalty factor s at the nominal batch of 64; 0: such that it suits the length of the training (see --reach)."""
+    """Penalty factor s at the nominal batch of 64; 0: chosen by the length of the training (see --reach)."""
     reach: Advanced[Annotated[float, FACTOR]] = 0.15
-    """With --rate 0: how far the penalty alone would move a scale, in units of the median scale."""
+    """With --rate 0: how far the penalty by itself would move a scale, in units of the median scale."""
     schedule: str = "linear"
-    """Course of s: {secateur.sparsity.rates}. linear falls to 0.1 s, cosine to 0.2 s, step to 0.01 s at half-way, local
+    """Schedule of s: {secateur.sparsity.rates}. linear falls to 0.1 s, cosine to 0.2 s, step to 0.01 s half-way; local
     does so for the 15 % largest scales."""
     ramp: Advanced[Annotated[float, FACTOR]] = 0.0
     """Epochs over which s rises from 0 at the start."""
@@ -49,13 +49,13 @@ class SparsifySettings:
     beta: Advanced[Annotated[float, FACTOR]] = 0.0
     """Penalty on the BatchNorm shifts, as a multiple of --rate (the slimming scripts used 10)."""
     exclude: tuple[str, ...] = ()
-    """Layers without penalty, as patterns of their names (model.0.*): those that a later cut is to leave alone."""
+    """Layers without penalty, as patterns of their names (model.0.*): those that a later cut keeps whole."""
     soft_mask: bool = False
     """Every --mask-period epochs, scale down channels whose scale is under a threshold (Pruned-YOLO)."""
     mask_alpha: Advanced[Annotated[float, FACTOR]] = 0.2
     """Threshold of the soft mask, in units of the mean scale of all channels."""
     mask_factor: Advanced[Annotated[float, SHARE]] = 0.1
-    """What the soft mask multiplies scales and shifts with; 0 is a hard mask."""
+    """Factor by which the soft mask multiplies scales and shifts; 0 is a hard mask."""
     mask_period: Advanced[Annotated[int, POSITIVE]] = 2
     """Epochs between two soft masks."""
     mask_start: Advanced[Annotated[int, COUNT]] = 1
@@ -71,7 +71,7 @@ class SparsifySettings:
 
 @dataclass(frozen=True)
 class WeightSettings:
-    """Weights that training drives to exact zeros, alone or in blocks (Intel Neural Compressor's methods)."""
+    """Weights that training drives to exact zeros, one by one or in blocks (Intel Neural Compressor's methods)."""
 
     target_sparsity: Annotated[float, SHARE] = 0.0
     """Share of the weights to be zero at the end; 0 switches weight pruning off."""
@@ -81,15 +81,15 @@ class WeightSettings:
     pruning_criterion: Advanced[str] = "snip_momentum"
     """Importance of a weight: {secateur.sparsity.criteria}."""
     pruning_schedule: Advanced[str] = "exp"
-    """Course of the sparsity: {secateur.sparsity.schedules}; cubic is that of Zhu and Gupta, cube Intel's."""
+    """Schedule of the sparsity: {secateur.sparsity.schedules}; cubic is that of Zhu and Gupta, cube Intel's."""
     pruning_scope: Advanced[Literal["global", "layer", "local"]] = "global"
     """global (one threshold for all layers) or layer (or local: each layer has the target)."""
     pruning_start: Advanced[Annotated[float, Between(0, 1e6, also=-1)]] = -1.0
-    """Epoch at which the first weights go; -1: after the warm-up."""
+    """Epoch at which the first weights are zeroed; -1: after the warm-up."""
     pruning_frequency: Advanced[Annotated[int, Between(1, 10_000_000, also=-1)]] = -1
-    """Optimizer steps between two prunings; -1: such that there are about 40 of them."""
+    """Optimizer steps between two prunings; -1: about 40 prunings in all."""
     cooldown_epochs: Advanced[Annotated[int, Between(0, 10_000_000, also=-1)]] = -1
-    """Last epochs, in which the zeros stay where they are; -1: half of what follows the start of the pruning."""
+    """Last epochs, in which the zeros no longer change; -1: half of the epochs after the first pruning."""
     min_sparsity: Advanced[Annotated[float, SHARE]] = 0.0
     """Every layer has at least this share of zeros at the end."""
     max_sparsity: Advanced[Annotated[float, SHARE]] = 0.98
@@ -99,7 +99,7 @@ class WeightSettings:
     progressive: Advanced[bool] = False
     """Spread each pruning over (up to) four smaller ones, the least important blocks first."""
     lock_zeros: Advanced[bool] = False
-    """Keep the zeros that the weights came with, and make no others."""
+    """Keep the zeros that the weights already have, and add none."""
     group_lasso: Advanced[Annotated[float, FACTOR]] = 0.0
     """Factor of the group lasso on the blocks until the target is reached (0: off), times the root of the block's size;
     NxM patterns only."""
@@ -125,7 +125,7 @@ class WeightSettings:
             )
         if target > 0 and not low <= target <= high:
             raise UserError(
-                f"Option target_sparsity is {target}; it must lie between min_sparsity ({low}) and max_sparsity "
+                f"Option target_sparsity is {target}; it must be between min_sparsity ({low}) and max_sparsity "
                 f"({high})."
             )
 

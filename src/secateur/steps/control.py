@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @step("control", purpose="trains a control")
 @dataclass(frozen=True)
 class Control(Step):
-    """Make the dense detector narrow to the FLOPs of the present one and train that: a row to compare with."""
+    """Narrow the dense detector to the FLOPs of the present one and train it, as a row to compare with."""
 
     hyp: str = "scratch-low"
     """Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""

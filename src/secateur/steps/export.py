@@ -23,7 +23,7 @@ class Export(Step):
     """Write a file for another runtime and compare its outputs with the detector's."""
 
     calibration: Annotated[int, ROUNDS] = 128
-    """Training images, or pictures, that int8 takes the ranges of activations from."""
+    """Images from which int8 takes the ranges of activations."""
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def describe(self) -> str:
@@ -32,13 +32,13 @@ class Export(Step):
         return f"export ({self.export.format}{precision})"
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """The formats by name, whether what writes them is installed, and pictures for int8."""
+        """The formats by name, whether what writes them is installed, and images for int8."""
         from secateur.deploy.exporters import check_export
 
         for settings in self.export.each():
             check_export(settings)
         if self.export.precision == "int8":
-            context.require_pictures("int8")
+            context.require_images("int8")
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """No row: the results are noted in the summary."""
@@ -49,10 +49,14 @@ class Export(Step):
         from secateur.deploy.exporting import exported
         from secateur.deploy.int8.accuracy import int8_costs
 
-        stem, pictures, files = context.place("") / f"final{context.mark}", self._pictures(checkpoint, context), []
+        stem, images, files = (
+            context.place("") / f"final{context.name_suffix}",
+            self._images_to_quantise_on(checkpoint, context),
+            [],
+        )
         measured_on = self._measured_on(checkpoint, context)
         for settings in self.export.each():
-            written = exported(checkpoint, stem, context.image_size, settings, pictures, measured_on)
+            written = exported(checkpoint, stem, context.image_size, settings, images, measured_on)
             for note in written.notes:
                 print(note)
             files.append({"format": settings.format, **written.to_dict()})
@@ -62,16 +66,16 @@ class Export(Step):
             files = [{**entry, "accuracy": costs[str(entry["format"])]} for entry in files]
         return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
-    def _pictures(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
+    def _images_to_quantise_on(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
-        from secateur.deploy.int8.pictures import calibration_pictures
+        from secateur.deploy.int8.calibration import calibration_images
         from secateur.families.family import family_of
 
         if self.export.precision != "int8":
             return []
-        split = family_of(checkpoint).split(context.require_pictures("int8"), "train", objects=False)
+        split = family_of(checkpoint).split(context.require_images("int8"), "train", objects=False)
         size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
-        return calibration_pictures(split, size, self.calibration, channels=channels)
+        return calibration_images(split, size, self.calibration, channels=channels)
 
     def _measured_on(self, checkpoint: Checkpoint, context: Context) -> Index | None:
         """The images that int8 is measured on, where there are any."""

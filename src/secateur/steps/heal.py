@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @step("heal", purpose="heals")
 @dataclass(frozen=True)
 class Heal(Step):
-    """Minutes of training without labels: the cut detector learns to answer as the whole one does."""
+    """Train for minutes without labels: the cut detector learns the outputs of the whole one."""
 
     heal: HealSettings = field(default_factory=HealSettings)
     teacher: str = ""
@@ -34,7 +34,7 @@ class Heal(Step):
         return "healed"
 
     def passes(self, images: int) -> int:
-        """What its steps are in passes through the pictures."""
+        """What its steps are in passes through the images."""
         return -(-self.heal.heal_steps * self.heal.heal_batch // max(images, 1))
 
     def describe(self) -> str:
@@ -46,7 +46,7 @@ class Heal(Step):
         return (self.teacher,)
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """Pictures, enough of them, and a teacher that fits."""
+        """Images, enough of them, and a teacher that fits."""
         from secateur.compression.heal import check_healing
         from secateur.families.loading import load_checkpoint
 

@@ -35,7 +35,7 @@ class _Overrides:
             Override(
                 "round_to",
                 "round_to",
-                "Kept widths are multiples of this number; auto: the one this machine likes.",
+                "Kept widths are multiples of this number; auto: benchmark this machine once and take the fastest.",
                 int | Literal["auto"],
                 word="INT/auto",
             ),
@@ -100,7 +100,7 @@ class Prune(Step):
         from secateur.compression.channels import Decision, cut_channels, decide, repair, repair_for
         from secateur.files import read_json
 
-        folder = context.place("cliff") if context.mark else context.place("")
+        folder = context.place("cliff") if context.name_suffix else context.place("")
         plan_file, cliff_file = folder / "plan.json", folder / "cliff.json"
         # What a repair measures serves the decision and the cut.
         shared = repair_for(checkpoint, context, self.channels.repair)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @step("remove_layers", purpose="removes layers")
 @dataclass(frozen=True)
 class RemoveLayers(Step):
-    """Remove whole bottlenecks, least important first; what they added on average is absorbed."""
+    """Remove whole bottlenecks, least important first; their mean output is absorbed by the layers that follow."""
 
     layers: LayerSettings = field(default_factory=LayerSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
@@ -37,7 +37,7 @@ class RemoveLayers(Step):
         from secateur.compression.layers import check_layers
 
         if self.layers.layers < 1:
-            raise UserError("No layers are to go: say how many with --layers 2.")
+            raise UserError("Nothing to remove: set --layers to at least 1.")
         check_layers(checkpoint, context, self.layers)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:

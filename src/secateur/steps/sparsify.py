@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @step("sparsify", purpose="trains sparsely")
 @dataclass(frozen=True)
 class Sparsify(TrainingStep):
-    """Train with a penalty on channels; the last average counts, for the best epoch may be the least sparse."""
+    """Train with a penalty on channels; the last averaged weights are kept, as the best epoch may be the least
+    sparse."""
 
     sparsify: SparsifySettings = field(default_factory=SparsifySettings)
 

@@ -43,7 +43,7 @@ WEIGHT_OVERRIDES = (
         purpose=ZEROES,
     ),
     Override(
-        "cooldown_epochs", "cooldown_epochs", "Last epochs, in which zeros stay where they are.", int, purpose=ZEROES
+        "cooldown_epochs", "cooldown_epochs", "Last epochs, in which the zeros no longer change.", int, purpose=ZEROES
     ),
     Override(
         "exclude",
@@ -128,7 +128,7 @@ class TrainingStep(Step):
 @step("train", purpose="trains")
 @dataclass(frozen=True)
 class Train(TrainingStep):
-    """Train on the data; the best epoch counts."""
+    """Train on the data and keep the best epoch."""
 
     sparsity: WeightSettings = field(default_factory=WeightSettings)
     when: Suppress[str] = "always"

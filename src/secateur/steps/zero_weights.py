@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @step("zero_weights", purpose="zeroes weights at once")
 @dataclass(frozen=True)
 class ZeroWeights(Step):
-    """Zero the smallest weights of every convolution, without training; later training holds the zeros."""
+    """Zero the smallest weights of every convolution, without training; later trainings keep the zeros."""
 
     one_shot: OneShotSettings = field(default_factory=OneShotSettings)
 

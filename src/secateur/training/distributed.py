@@ -48,8 +48,8 @@ def join_processes(device: torch.device, wait_minutes: float = WAIT_MINUTES) -> 
     state = PartialState(cpu=not several or device.type != "cuda", timeout=timedelta(minutes=wait_minutes))
     if several and state.device.type != device.type:
         raise UserError(
-            f"The processes of this program talk on the {state.device.type}, but {device} is to train; choose the same "
-            "--device for all trainings, cpu or CUDA GPUs."
+            f"This process group was initialised for {state.device.type}, but the training was requested on {device}; "
+            "choose the same --device for all trainings, cpu or CUDA GPUs."
         )
     if several and device.type == "cuda":
         torch.cuda.set_device(device)  # Accelerate takes the GPUs in their order, the user may have named others

@@ -102,7 +102,7 @@ def check_hyper_parameters(
             raise UserError(f"Hyper-parameter {name} is {values[name]}; it must be from 0 to 1.")
     for name in below_one:
         if values[name] >= 1:
-            raise UserError(f"Hyper-parameter {name} is {values[name]}; it must lie below 1.")
+            raise UserError(f"Hyper-parameter {name} is {values[name]}; it must be below 1.")
     for name in positive:
         if values[name] == 0:
             raise UserError(f"Hyper-parameter {name} is 0; it must be positive.")

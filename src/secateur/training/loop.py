@@ -21,10 +21,10 @@ from secateur.training.batches import Batches, BatchLike
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.optimization.optimizer import set_rates
-from secateur.training.results import EpochBar, Row, duration, make_row
-from secateur.training.session import Course, Session, open_session
+from secateur.training.results import EpochBar, EpochRow, duration, make_row
+from secateur.training.session import TrainingKind, Session, open_session
 from secateur.training.settings import TrainSettings
-from secateur.training.state import Subject, sealed_randomness
+from secateur.training.state import TrainingIdentity, sealed_randomness
 from secateur.training.task import Task, largest_stride
 
 
@@ -37,7 +37,7 @@ class FitResult:
     best_epoch: int
     metrics: dict[str, float]
     epochs: int  # that were trained; fewer than asked for when it stopped early
-    rows: tuple[Row, ...]
+    rows: tuple[EpochRow, ...]
     best_fitness: float = -1.0  # of the best epoch; under 0 where nothing was evaluated
 
 
@@ -54,8 +54,8 @@ def fit(
     resume: bool = False,
     like: Checkpoint | None = None,
     split: Any = None,
-    course: Course = Course(),  # noqa: B008 (frozen)
-    subject: Subject | None = None,
+    kind: TrainingKind = TrainingKind(),  # noqa: B008 (frozen)
+    identity: TrainingIdentity | None = None,
 ) -> FitResult:
     """Trains `network` in place; its moving average is what is evaluated and saved.
 
@@ -71,14 +71,14 @@ def fit(
         resume: go on from state.pt; bit for bit on one CPU process. A finished training returns at once.
         like: checkpoint whose history, plan and training notes the new ones continue.
         split: the training images, for `Task.begin_training`.
-        course: what sets this kind of training apart.
-        subject: what is learned, which must be the same when the training resumes; without it nothing is compared.
+        kind: what sets this kind of training apart.
+        identity: what is learned, which must be the same when the training resumes; without it nothing is compared.
 
     Raises:
         UserError: bad options, nothing to resume, other classes or data than before, a label of a class that the
             network does not have, a full disk, a diverged loss.
     """
-    with open_session(network, batches, settings, task, folder, hooks, terms, split, course, subject) as session:
+    with open_session(network, batches, settings, task, folder, hooks, terms, split, kind, identity) as session:
         run, told = session.run, False
         if resume:
             session.restore()
@@ -196,7 +196,7 @@ def evaluate_average(session: Session, evaluate: Callable[[nn.Module], Scores] |
         return evaluate(run.ema.network)
 
 
-def write_checkpoints(session: Session, like: Checkpoint | None, row: Row, best: bool) -> None:
+def write_checkpoints(session: Session, like: Checkpoint | None, row: EpochRow, best: bool) -> None:
     """Writes weights/last, and weights/best when this epoch is the best so far."""
     if not session.run.is_main:
         return
@@ -217,7 +217,7 @@ def time_line(seconds: float, epochs: int) -> str:
     return f"An epoch takes {duration(seconds)}: about {duration(seconds * epochs)} left."
 
 
-def epoch_line(row: Row, epochs: int, scores: Scores | None) -> str:
+def epoch_line(row: EpochRow, epochs: int, scores: Scores | None) -> str:
     """One epoch in one line."""
     words = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
     for name, value in row.items():

@@ -20,7 +20,7 @@ from secateur.files import write_text
 from secateur.scores import Scores
 from secateur.terminal import bar
 
-Row = dict[str, float]
+EpochRow = dict[str, float]
 COLUMN_GROUPS = ("epoch", "train", "metrics", "val", "x")
 
 KEPT = "secateur.kept"
@@ -49,8 +49,8 @@ class RunLog:
         self.folder, self.accelerator = folder, accelerator
         self.is_main = accelerator.is_main_process
         self.console = Console(stderr=True, quiet=not self.is_main)
-        self.rows: list[Row] = []
-        self._scalars: Row = {}
+        self.rows: list[EpochRow] = []
+        self._scalars: EpochRow = {}
         self._step = 0
         if accelerator.log_with and self.is_main:
             accelerator.init_trackers("tensorboard")
@@ -79,7 +79,7 @@ class RunLog:
         """Figures that follow belong to this epoch."""
         self._step, self._scalars = epoch, {}
 
-    def end(self, row: Row) -> None:
+    def end(self, row: EpochRow) -> None:
         """Closes the epoch: its row goes into results.csv, all figures to the trackers."""
         self.rows.append(row)
         if not self.is_main:
@@ -128,9 +128,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rates: list[float]) -> Row:
+def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rates: list[float]) -> EpochRow:
     """One epoch under the names of its columns; one that was not evaluated has no scores."""
-    row: Row = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
+    row: EpochRow = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
     row |= scores.to_columns() if scores is not None else {}
     return row | {f"x/lr{i}": rate for i, rate in enumerate(rates)}
 

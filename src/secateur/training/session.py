@@ -29,7 +29,7 @@ from secateur.training.optimization.schedules import Schedule
 from secateur.training.results import LossMeter, RunLog, diverged
 from secateur.training.run import TrainingRun
 from secateur.training.settings import TrainSettings, under_present_names
-from secateur.training.state import Subject, random_state, read_state, set_random_state, write_state
+from secateur.training.state import TrainingIdentity, random_state, read_state, set_random_state, write_state
 from secateur.training.task import Task, check_strides
 
 # Options that may change between a kill and the resumption without changing what is computed.
@@ -38,7 +38,7 @@ CLIP = 10.0  # largest gradient norm, as YOLOv5
 
 
 @dataclass
-class Record:
+class TrainingRecord:
     """The best epoch so far, and whether the training has ended."""
 
     best_fitness: float = -1.0
@@ -74,7 +74,7 @@ class Forward(nn.Module):
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingKind:
     """What sets one kind of training apart from another, beyond hooks, terms and options.
 
     Attributes:
@@ -102,8 +102,8 @@ class Session:
     hooks: tuple[Hook, ...]
     parameters: list[nn.Parameter]
     meter: LossMeter
-    record: Record = field(default_factory=Record)
-    subject: Subject | None = None
+    record: TrainingRecord = field(default_factory=TrainingRecord)
+    identity: TrainingIdentity | None = None
     labels: bool = True
 
     def check_targets(self, targets: Tensor) -> None:
@@ -155,7 +155,7 @@ class Session:
         best = ready and self.record.update(self.run.epoch, scores)
         patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
         stop = patience > 0 and self.record.best_fitness >= 0 and waited >= patience
-        # Sparse training loses accuracy before its course ends; what it is for comes last.
+        # Sparse training loses accuracy before its kind ends; what it is for comes last.
         stop = stop and all(hook.may_stop(self.run) for hook in self.hooks)
         if stop and self.run.epoch + 1 < self.run.epochs:
             self.run.log.message(f"No better epoch since {self.record.best_epoch + 1}: stopping (patience {patience}).")
@@ -177,8 +177,8 @@ class Session:
             "rows": self.run.log.rows,
             "run": {"epoch": self.run.epoch, "batch": self.run.batch, "step": self.run.step},
         }
-        if self.subject is not None:
-            state["subject"] = self.subject.to_dict()
+        if self.identity is not None:
+            state["subject"] = self.identity.to_dict()
         if not self.record.finished:
             scaler = self.precision.scaler
             state |= {
@@ -211,9 +211,9 @@ class Session:
         if not self.labels:  # what families do with labels before the first step plays no part
             now = {name: value for name, value in now.items() if not hasattr(self.settings.own, name)}
         _same_options(under_present_names(state["settings"]), now)
-        if self.subject is not None:
-            self.subject.check(self.run.folder, state)
-        self.record = Record(**state["record"])
+        if self.identity is not None:
+            self.identity.check(self.run.folder, state)
+        self.record = TrainingRecord(**state["record"])
         self.run.log.restore(state["rows"])
         counters = state["run"]
         self.run.epoch, self.run.batch, self.run.step = counters["epoch"], counters["batch"], counters["step"]
@@ -246,8 +246,8 @@ def open_session(
     hooks: Sequence[Hook],
     terms: Sequence[Term],
     split: Any,
-    course: Course,
-    subject: Subject | None = None,
+    kind: TrainingKind,
+    identity: TrainingIdentity | None = None,
 ) -> Iterator[Session]:
     """Makes everything ready for the first step and, at the end, gives the network back as a plain module."""
     device, (_, world) = pick_device(settings.device), rank_and_world()
@@ -267,7 +267,7 @@ def open_session(
     network.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
     for line in task.begin_training(network, split, settings):
         log.message(line)
-    ema = Ema(network, course.average_decay, course.average_ramp)
+    ema = Ema(network, kind.average_decay, kind.average_ramp)
     for parameter in frozen:
         parameter.requires_grad_(False)
     schedule = Schedule.of(settings, len(batches))
@@ -282,13 +282,13 @@ def open_session(
         device=device,
         precision=precision,
         model=share_gradients(Forward(network, precision), device),
-        objective=Objective([task.loss(network, settings), *terms] if course.labels else terms),
+        objective=Objective([task.loss(network, settings), *terms] if kind.labels else terms),
         run=run,
         hooks=(*hooks, ema),
         parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
         meter=LossMeter(device),
-        subject=subject,
-        labels=course.labels,
+        identity=identity,
+        labels=kind.labels,
     )
     try:
         for hook in session.hooks:

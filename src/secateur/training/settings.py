@@ -28,7 +28,7 @@ class TrainSettings:
     epochs: Annotated[int, EPOCHS] = 100
     """Passes over the training images."""
     batch_size: Annotated[int, arg(aliases=["--batch"]), BATCH] = 16
-    """Images a batch, over all processes."""
+    """Images per batch, over all processes."""
     image_size: Annotated[
         int,
         arg(aliases=["--img", "--imgsz"], help_behavior_hint="(default: the size that the weights remember, else 640)"),
@@ -36,19 +36,20 @@ class TrainSettings:
     ] = 0
     """Side of the training images in pixels."""
     nominal_batch: Advanced[Annotated[int, Between(1, 65_536)]] = NOMINAL_BATCH
-    """Images an optimizer step is to sum up, by accumulation over smaller batches."""
+    """Images per optimizer step, accumulated over smaller batches."""
     optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
     """SGD (with Nesterov momentum), Adam or AdamW, each with YOLOv5's three parameter groups."""
     cos_lr: Advanced[bool] = False
-    """Learning rate falls as half a cosine instead of a line."""
+    """Lower the learning rate along half a cosine instead of a line."""
     label_smoothing: Advanced[Annotated[float, SHARE]] = 0.0
     """Class targets are moved by half of it."""
     patience: Annotated[int, COUNT] = 100
     """Epochs without a better fitness before the training stops; 0 never stops."""
     freeze: Advanced[Annotated[tuple[int, ...], Between(0, 10_000)]] = (0,)
-    """Blocks whose weights stay: one number, that many first blocks; several numbers, these blocks."""
+    """Blocks whose weights are frozen: one number freezes that many first blocks, several numbers freeze these
+    blocks."""
     multi_scale: Advanced[bool] = False
-    """Image size of each batch drawn from 0.5..1.5 of image_size."""
+    """Draw the image size of each batch from 0.5 to 1.5 times --image-size."""
     single_cls: Advanced[bool] = False
     """Train one class, called object, on the objects of all classes."""
     rect: Advanced[bool] = False
@@ -56,7 +57,7 @@ class TrainSettings:
     seed: Advanced[Annotated[int, SEED]] = 0
     """Seed of everything random."""
     workers: Annotated[int, WORKERS] = 2
-    """Processes that load images (0: none besides the training's own)."""
+    """Processes that load images (0: the training process loads them itself)."""
     amp: Advanced[Literal["auto", "off", "bf16", "fp16"]] = "auto"
     """Mixed precision: auto (what the device is fast in), off, bf16, or fp16 (CUDA only)."""
     channels_last: Advanced[bool] = True
@@ -64,7 +65,7 @@ class TrainSettings:
     sync_bn: Advanced[bool] = True
     """With several processes: BatchNorm over the batch of all of them."""
     save_every_steps: Advanced[Annotated[int, COUNT]] = 0
-    """Also save the resumable state every so many optimizer steps."""
+    """Also save the resumable state every this many optimizer steps."""
     val_every: Advanced[Annotated[int, COUNT]] = 1
     """Epochs between evaluations; 0 evaluates after the last one only."""
     warmup_minimum: Advanced[Annotated[int, COUNT]] = 100
@@ -74,7 +75,8 @@ class TrainSettings:
     device: str = "auto"
     """Where to compute: auto (a GPU where there is one), cpu, 0, cuda:1 or mps; torchrun gives each process its GPU."""
     wait_minutes: Advanced[Annotated[float, Between(1, 100_000)]] = WAIT_MINUTES
-    """With several processes: how long one waits for the others, while the first one validates, before it gives up."""
+    """With several processes: minutes that a process waits for the others, for example while the first one
+    validates."""
     own: Any = field(default_factory=no_own_options)
     hyp: Suppress[Hyp] = field(default_factory=Hyp)
     """Given by --hyp, so not an option itself."""
@@ -85,7 +87,7 @@ class TrainSettings:
             raise UserError(f"Option image_size is {size}; training images are square: give one number, e.g. 640.")
         check_ranges(self)
         if self.label_smoothing == 1:
-            raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must lie in 0..1, 1 excluded.")
+            raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1.")
         if not self.freeze:
             raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
 

@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainingIdentity:
     """What a training learns, which must be the same when it resumes.
 
     Attributes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.data.config import load_data_config, pictures
+from secateur.data.config import load_data_config, unlabelled_images
 from secateur.data.index import content_signature
 from secateur.errors import UserError
 from secateur.families.context import as_one_class
@@ -78,7 +78,7 @@ def test_all_objects_are_of_one_class(tiny_data: Path) -> None:
 
 def test_what_cannot_be_read_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no 'test' split; it has train"):
-        DetectionSplit.of(pictures(tiny_data.parent / "images" / "train", {}), "test")
+        DetectionSplit.of(unlabelled_images(tiny_data.parent / "images" / "train", {}), "test")
     shutil.copytree(tiny_data.parent, tmp_path / "set")
     shutil.rmtree(tmp_path / "set" / "labels")
     bare = load_data_config(tmp_path / "set" / "data.yaml")

@@ -36,7 +36,7 @@ def lively() -> Callable[..., Detector]:
 
 
 @pytest.fixture
-def write_stock(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def write_upstream(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Writes a detector in the layout of a YOLOv5 checkpoint, with what differs between releases as options."""
     before = set(sys.modules)
 

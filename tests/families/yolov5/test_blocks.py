@@ -147,7 +147,7 @@ def with_squeeze(width: int = 16) -> Topology:
     return parse_topology(config, "m.yaml")
 
 
-def test_a_kind_of_block_is_one_file(squeeze: Path, write_stock: Callable[..., Path]) -> None:
+def test_a_kind_of_block_is_one_file(squeeze: Path, write_upstream: Callable[..., Path]) -> None:
     detector = enliven(Detector(with_squeeze()))
     x = torch.rand(1, 3, 32, 32)
     # A network that this block stands in is built, narrowed, and read from a file in YOLOv5's layout.
@@ -156,7 +156,7 @@ def test_a_kind_of_block_is_one_file(squeeze: Path, write_stock: Callable[..., P
     wide.set_tensors(small.state_dict())
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(wide(x), small(x), strict=True))
-        read = load_checkpoint(write_stock(detector, half=False)).build()
+        read = load_checkpoint(write_upstream(detector, half=False)).build()
         assert torch.equal(read.predict(x), detector.predict(x))
     link = link_of(detector.model[1][1])
     assert link is not None
@@ -164,7 +164,7 @@ def test_a_kind_of_block_is_one_file(squeeze: Path, write_stock: Callable[..., P
     assert link_of(detector.model[0]) is None
     for change in (2, 3):
         detector.model[1][1].scale = change
-        path = write_stock(detector, half=False)
+        path = write_upstream(detector, half=False)
         if change == 2:
             load_checkpoint(path)
         else:

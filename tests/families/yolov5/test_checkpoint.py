@@ -19,7 +19,7 @@ from secateur.families.yolov5.architecture import YOLOv5, topology_of
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.start import check_topology
 from secateur.families.yolov5.topology import Topology
-from secateur.networks.checkpoint import Checkpoint, Stage, save_checkpoint
+from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoint
 
 Lively = Callable[..., Detector]
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -32,13 +32,13 @@ def full(lively: Lively) -> Checkpoint:
     detector.names = {0: "Katze", 1: "犬"}
     name = "model.2.cv1.conv.weight"
     mask = detector.state_dict()[name] > 0
-    stage = Stage("prune", {"flops": 0.5, "exclude": ["a"]}, {"mAP50": 0.75}, {"parameters": 3})
+    stage = HistoryEntry("prune", {"flops": 0.5, "exclude": ["a"]}, {"mAP50": 0.75}, {"parameters": 3})
     return Checkpoint.of(
         detector,
         masks={name: mask},
         training={"epochs": 3},
         plan={"keep": [1, 2]},
-        history=(stage, Stage("fit")),
+        history=(stage, HistoryEntry("fit")),
         image_size=96,
     )
 
@@ -212,7 +212,7 @@ def test_files_of_before_are_read(full: Checkpoint, tmp_path: Path) -> None:
     """They name no architecture and no image size, but their stages tell which one was used last."""
     path = tmp_path / "a.safetensors"
     settings = [{"image_size": 64}, {"image_size": 320}, {"epochs": 3}]
-    save_checkpoint(replace(full, history=tuple(Stage("finetune", s) for s in settings)), path)
+    save_checkpoint(replace(full, history=tuple(HistoryEntry("finetune", s) for s in settings)), path)
 
     def age(data: dict[str, Any]) -> None:
         del data["architecture"], data["image_size"]

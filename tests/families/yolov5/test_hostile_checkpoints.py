@@ -83,22 +83,22 @@ def test_a_zip_bomb_is_named(hostile_folder: Path) -> None:
     refused(hostile_folder / "bomb.pt", "bomb.pt", "unpacks to")
 
 
-def test_an_archive_that_was_compressed_is_read(tmp_path: Path, write_stock: Any) -> None:
+def test_an_archive_that_was_compressed_is_read(tmp_path: Path, write_upstream: Any) -> None:
     import zipfile
 
-    with zipfile.ZipFile(write_stock(tiny())) as whole, zipfile.ZipFile(tmp_path / "z.pt", "w", 8) as packed:
+    with zipfile.ZipFile(write_upstream(tiny())) as whole, zipfile.ZipFile(tmp_path / "z.pt", "w", 8) as packed:
         for name in whole.namelist():
             packed.writestr(name, whole.read(name))
     expected, found = load_checkpoint(tmp_path / "stock.pt"), load_checkpoint(tmp_path / "z.pt")
     assert all(torch.equal(value, found.tensors[name]) for name, value in expected.tensors.items())
 
 
-def test_older_streams_are_read(write_stock: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_older_streams_are_read(write_upstream: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     detector = tiny()
-    expected = load_checkpoint(write_stock(detector))
+    expected = load_checkpoint(write_upstream(detector))
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda *args: save(*args, _use_new_zipfile_serialization=False))
-    found = load_checkpoint(write_stock(detector))
+    found = load_checkpoint(write_upstream(detector))
     assert not (tmp_path / "stock.pt").read_bytes().startswith(b"PK")
     assert expected.tensors.keys() == found.tensors.keys()
     for name, value in expected.tensors.items():
@@ -163,10 +163,10 @@ def _shared(depth: int) -> list[Any]:
     ],
     ids=["nc", "nc text", "nc lists", "anchors", "huge anchors", "expanded", "stride lists", "stride text"],
 )
-def test_stock_files_that_declare_too_much(change: Callable[[Detector], None], write_stock: Any) -> None:
+def test_stock_files_that_declare_too_much(change: Callable[[Detector], None], write_upstream: Any) -> None:
     detector = tiny()
     change(detector)
-    refused(write_stock(detector, half=False, names=["a"]), "stock.pt")
+    refused(write_upstream(detector, half=False, names=["a"]), "stock.pt")
 
 
 def test_modules_that_contain_themselves_are_refused() -> None:
@@ -198,13 +198,13 @@ YAML_INSIDE: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", YAML_INSIDE)
-def test_stock_files_with_a_hostile_yaml_inside(name: str, write_stock: Any) -> None:
-    refused(write_stock(tiny(), yaml=YAML_INSIDE[name]()), "stock.pt")
+def test_stock_files_with_a_hostile_yaml_inside(name: str, write_upstream: Any) -> None:
+    refused(write_upstream(tiny(), yaml=YAML_INSIDE[name]()), "stock.pt")
 
 
-def test_settings_that_repeat_without_end_are_refused(write_stock: Any) -> None:
-    refused(write_stock(tiny(), date=_shared(40)), "stock.pt")
-    refused(write_stock(tiny(), names=_shared(40)), "stock.pt")
+def test_settings_that_repeat_without_end_are_refused(write_upstream: Any) -> None:
+    refused(write_upstream(tiny(), date=_shared(40)), "stock.pt")
+    refused(write_upstream(tiny(), names=_shared(40)), "stock.pt")
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -345,10 +345,10 @@ def test_large_weights_are_no_broken_ones(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "x.safetensors").nc == 1
 
 
-def test_stock_files_with_broken_weights_are_named(write_stock: Any) -> None:
+def test_stock_files_with_broken_weights_are_named(write_upstream: Any) -> None:
     detector = tiny()
     detector.model[0].conv.weight.data[0, 0, 0, 0] = float("nan")
-    refused(write_stock(detector), "NaN in model.0.conv.weight")
+    refused(write_upstream(detector), "NaN in model.0.conv.weight")
 
 
 def test_info_shows_broken_weights_and_others_refuse(

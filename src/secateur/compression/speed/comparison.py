@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.measuring import describe, size_of
+from secateur.compression.evaluation import describe, size_of
 from secateur.compression.speed.balance import machine_balance
 from secateur.compression.speed.bar import timing_bar
-from secateur.compression.speed.contestants import (
-    Asked,
-    Contestant,
-    Subject,
+from secateur.compression.speed.timed import (
+    BenchSettings,
+    TimedNetwork,
+    BenchFile,
     check_runtimes,
     common_size,
-    contestants,
-    subjects,
+    timed_networks,
+    bench_files,
 )
 from secateur.compression.speed.reasons import Machine, alike, excess, not_faster, sentence, shares
 from secateur.compression.speed.table import BenchRow
@@ -35,7 +35,7 @@ WARMUP = 3
 
 
 @dataclass(frozen=True)
-class Block:
+class BatchComparison:
     """What was measured at one batch size.
 
     Attributes:
@@ -58,63 +58,67 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Result:
+class SpeedComparison:
     """A comparison at one image size."""
 
     sides: Sides
     runtimes: tuple[str, ...]
-    blocks: tuple[Block, ...] = field(default_factory=tuple)
+    blocks: tuple[BatchComparison, ...] = field(default_factory=tuple)
 
 
-def compare_files(files: Sequence[str], asked: Asked, *, layers: bool = False) -> Result:
+def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool = False) -> SpeedComparison:
     """Times all files in turns, once for each batch size.
 
     Args:
         files: checkpoints and exported files; the first one on each runtime is what others there are compared with.
-        asked: how.
+        settings: how.
         layers: look into every file, not only into those that are smaller but not faster.
 
     Raises:
         UserError: a file or an option that cannot be used.
     """
-    _check(asked, layers)
-    asked = replace(asked, runtimes=check_runtimes(asked.runtimes))
+    _check(settings, layers)
+    settings = replace(settings, runtimes=check_runtimes(settings.runtimes))
     # What is opened while the process is pinned has its threads where they are timed.
-    with pinned(asked.threads if asked.device.type == "cpu" else 0):
-        entries = subjects(files, asked)
-        sides = common_size(entries, asked.image_size)
-        balance = machine_balance(asked.threads, asked.device)
-        channels = simd_channels() if asked.device.type == "cpu" else ROUND_TO
+    with pinned(settings.threads if settings.device.type == "cpu" else 0):
+        entries = bench_files(files, settings)
+        sides = common_size(entries, settings.image_size)
+        balance = machine_balance(settings.threads, settings.device)
+        channels = simd_channels() if settings.device.type == "cpu" else ROUND_TO
         blocks = []
-        for batch in dict.fromkeys(asked.batches):
+        for batch in dict.fromkeys(settings.batches):
             machine = Machine(channels, balance, batch)
-            blocks.append(_block(entries, asked, sides, machine, layers))
-    return Result(sides, asked.runtimes, tuple(blocks))
+            blocks.append(_block(entries, settings, sides, machine, layers))
+    return SpeedComparison(sides, settings.runtimes, tuple(blocks))
 
 
-def _check(asked: Asked, layers: bool) -> None:
-    if asked.rounds < 1:
-        raise UserError(f"--rounds {asked.rounds} must be at least 1.")
-    if not asked.batches or min(asked.batches) < 1:
-        raise UserError(f"--batch-size {min(asked.batches, default=0)} must be at least 1.")
-    others = [name for name in asked.runtimes if name != "torch"]
-    if asked.precision != "fp32" and (others or not asked.runtimes):
-        raise UserError(f"--precision {asked.precision} is for checkpoints in PyTorch: give --runtime torch with it.")
-    if asked.precision == "fp16" and asked.device.type == "cpu":
+def _check(settings: BenchSettings, layers: bool) -> None:
+    if settings.rounds < 1:
+        raise UserError(f"--rounds {settings.rounds} must be at least 1.")
+    if not settings.batches or min(settings.batches) < 1:
+        raise UserError(f"--batch-size {min(settings.batches, default=0)} must be at least 1.")
+    others = [name for name in settings.runtimes if name != "torch"]
+    if settings.precision != "fp32" and (others or not settings.runtimes):
+        raise UserError(
+            f"--precision {settings.precision} is for checkpoints in PyTorch: give --runtime torch with it."
+        )
+    if settings.precision == "fp16" and settings.device.type == "cpu":
         raise UserError("--precision fp16 needs a GPU: give --device cuda, or bf16.")
-    if asked.device.type not in ("cpu", "cuda"):
-        raise UserError(f"Nothing is timed on {asked.device.type}: give --device cpu or cuda.")
-    if layers and asked.device.type != "cpu":
+    if settings.device.type not in ("cpu", "cuda"):
+        raise UserError(f"Nothing is timed on {settings.device.type}: give --device cpu or cuda.")
+    if layers and settings.device.type != "cpu":
         raise UserError("--layers times layers on the CPU: give --device cpu.")
-    if layers and asked.precision != "fp32":
+    if layers and settings.precision != "fp32":
         raise UserError("--layers times layers in fp32: leave --precision out.")
 
 
-def _block(entries: Sequence[Subject], asked: Asked, sides: Sides, machine: Machine, layers: bool) -> Block:
+def _block(
+    entries: Sequence[BenchFile], settings: BenchSettings, sides: Sides, machine: Machine, layers: bool
+) -> BatchComparison:
     with tempfile.TemporaryDirectory() as folder:
-        found = contestants(entries, asked, sides, machine.images, Path(folder))
+        found = timed_networks(entries, settings, sides, machine.images, Path(folder))
         firsts = [next(i for i, one in enumerate(found) if one.runtime == other.runtime) for other in found]
-        measured = _measured(found, firsts, asked)
+        measured = _measured(found, firsts, settings)
         models = tuple(_model(one) for one in found)
         rows = tuple(
             _row(one, found[first], measured, model, machine.images)
@@ -122,30 +126,32 @@ def _block(entries: Sequence[Subject], asked: Asked, sides: Sides, machine: Mach
         )
         slow = [i for i, row in enumerate(rows) if not_faster(row.flops_ratio, row.ratio)]
         wanted = range(len(found)) if layers else sorted({*slow, *(firsts[i] for i in slow)})
-        profiles = _profiles(found, wanted, asked)
+        profiles = _profiles(found, wanted, settings)
     reasons = tuple(_reason(found[i], rows[i], machine, profiles.get(i), profiles.get(firsts[i])) for i in slow)
-    return Block(machine.images, rows, models, reasons, profiles, tuple(firsts), machine)
+    return BatchComparison(machine.images, rows, models, reasons, profiles, tuple(firsts), machine)
 
 
-def _measured(found: Sequence[Contestant], firsts: Sequence[int], asked: Asked) -> Comparison:
-    with timing_bar("timing", (asked.rounds + WARMUP) * len(found)) as advance:
+def _measured(found: Sequence[TimedNetwork], firsts: Sequence[int], settings: BenchSettings) -> Comparison:
+    with timing_bar("timing", (settings.rounds + WARMUP) * len(found)) as advance:
         return compare(
             {one.key: one.call for one in found},
-            runs=asked.rounds,
+            runs=settings.rounds,
             warmup=WARMUP,
-            threads=asked.threads,
+            threads=settings.threads,
             images={one.key: one.images for one in found},
             baselines={one.key: found[first].key for one, first in zip(found, firsts, strict=True)},
             done=advance,
         )
 
 
-def _profiles(found: Sequence[Contestant], wanted: Sequence[int], asked: Asked) -> dict[int, list[LayerTime]]:
+def _profiles(
+    found: Sequence[TimedNetwork], wanted: Sequence[int], settings: BenchSettings
+) -> dict[int, list[LayerTime]]:
     """The layers of those whose runtime tells them, timed in turns."""
-    if asked.device.type != "cpu" or asked.precision != "fp32":
+    if settings.device.type != "cpu" or settings.precision != "fp32":
         return {}
     opened = {
-        place: profiler.open(found[place].file, found[place].shape, asked.threads)
+        place: profiler.open(found[place].file, found[place].shape, settings.threads)
         for place in wanted
         if (profiler := profiler_of(found[place].file)) is not None and found[place].work
     }
@@ -154,11 +160,13 @@ def _profiles(found: Sequence[Contestant], wanted: Sequence[int], asked: Asked) 
     return {place: profiling.layers() for place, profiling in opened.items()}
 
 
-def _row(one: Contestant, first: Contestant, measured: Comparison, model: Mapping[str, Any], batch: int) -> BenchRow:
-    stages = one.checkpoint.history if one.checkpoint else ()
-    # The last value that a stage notes is the figure that counts.
+def _row(
+    one: TimedNetwork, first: TimedNetwork, measured: Comparison, model: Mapping[str, Any], batch: int
+) -> BenchRow:
+    entries = one.checkpoint.history if one.checkpoint else ()
+    # The last value that an entry notes is the figure that counts.
     figure, accuracy = next(
-        (list(stage.metrics.items())[-1] for stage in reversed(stages) if stage.metrics), ("", None)
+        (list(entry.metrics.items())[-1] for entry in reversed(entries) if entry.metrics), ("", None)
     )
     return BenchRow(
         one.name,
@@ -175,7 +183,7 @@ def _row(one: Contestant, first: Contestant, measured: Comparison, model: Mappin
     )
 
 
-def _model(one: Contestant) -> dict[str, Any]:
+def _model(one: TimedNetwork) -> dict[str, Any]:
     """The `model` part of summaries."""
     gflops = one.flops / 1e9 if one.flops else None
     if one.checkpoint is not None:
@@ -184,7 +192,7 @@ def _model(one: Contestant) -> dict[str, Any]:
 
 
 def _reason(
-    one: Contestant,
+    one: TimedNetwork,
     row: BenchRow,
     machine: Machine,
     own: Sequence[LayerTime] | None,

@@ -27,7 +27,7 @@ class BenchRow:
         parameters: number of trainable values.
         gflops: billions of operations for one image.
         file_mb: size in megabytes (10^6 bytes): of a file that was exported, or of a checkpoint's tensors in fp16.
-        accuracy: the figure that counts, of the last stage of its history that noted one.
+        accuracy: the figure that counts, of the last entry of its history that noted one.
         figure: name of that.
         note: what is to be said of it, such as a batch of its own.
     """

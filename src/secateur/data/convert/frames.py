@@ -53,7 +53,7 @@ class Annotated:
 
 
 @dataclass(frozen=True)
-class Frame:
+class LabelledImage:
     """The image that boxes are in the pixels of.
 
     Attributes:
@@ -96,7 +96,7 @@ class _Read:
     orientation: int
 
 
-def find_frames(images: Sequence[Annotated]) -> tuple[list[Frame], list[str]]:
+def find_frames(images: Sequence[Annotated]) -> tuple[list[LabelledImage], list[str]]:
     """The frame of each image, and a remark for every stated size that is not that of the image as it is read.
 
     Boxes count in the pixels of the image as it is read, but for two cases. Where the stated size is that of the
@@ -107,7 +107,7 @@ def find_frames(images: Sequence[Annotated]) -> tuple[list[Frame], list[str]]:
     are none, boxes count in the image as it is read, with a remark.
     """
     read, problems = _read_all(images)
-    frames = [Frame(*(known.size if known else image.size)) for image, known in zip(images, read, strict=True)]
+    frames = [LabelledImage(*(known.size if known else image.size)) for image, known in zip(images, read, strict=True)]
     known = [(i, image, found) for i, (image, found) in enumerate(zip(images, read, strict=True)) if found]
     differing = [(i, image, found) for i, image, found in known if image.size != found.size]
     turned = [entry for entry in differing if _is_turned(entry[1], entry[2])]
@@ -115,7 +115,7 @@ def find_frames(images: Sequence[Annotated]) -> tuple[list[Frame], list[str]]:
     as_stored = not _prefer_first([(image, found.size, image.size) for _, image, found in turned])
     for i, image, found in turned:
         if as_stored:
-            frames[i] = Frame(*image.size, found.orientation)
+            frames[i] = LabelledImage(*image.size, found.orientation)
         what = "turned with it" if as_stored else "already those of the turned image"
         problems.append(
             f"{image.source}: {_told(image.size)} is stated, and {_told(found.size)} after its EXIF turn; its boxes "
@@ -124,7 +124,7 @@ def find_frames(images: Sequence[Annotated]) -> tuple[list[Frame], list[str]]:
     as_stated = _prefer_first([(image, image.size, found.size) for _, image, found in scaled])
     for i, image, found in scaled:
         if as_stated:
-            frames[i] = Frame(*image.size)
+            frames[i] = LabelledImage(*image.size)
         what = "stated size, as some reach out of the images" if as_stated else "image"
         problems.append(
             f"{image.source}: {_told(image.size)} is stated, and the image has {_told(found.size)}; its boxes are "
@@ -135,7 +135,7 @@ def find_frames(images: Sequence[Annotated]) -> tuple[list[Frame], list[str]]:
     shown = [entry for entry in hidden if entry[2].orientation in _EXCHANGED and entry[2].size[0] != entry[2].size[1]]
     for i, image, found in hidden if not shown and (as_stored or not turned) else ():
         if turned:
-            frames[i] = Frame(*image.size, found.orientation)
+            frames[i] = LabelledImage(*image.size, found.orientation)
         what = "turned with it, like those of other images" if turned else "taken for those of the turned image"
         problems.append(f"{image.source}: its EXIF data turn it, which its size does not show; its boxes are {what}")
     return frames, problems

@@ -11,12 +11,12 @@ from typing import Literal
 
 import yaml
 
-from secateur.data.convert.frames import Annotated, Frame, find_frames
+from secateur.data.convert.frames import Annotated, LabelledImage, find_frames
 from secateur.errors import UserError
 from secateur.files import write_text
 
 Placing = Literal["link", "copy"]
-Row = tuple[int, float, float, float, float]  # class, xywh normalised
+LabelRow = tuple[int, float, float, float, float]  # class, xywh normalised
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Pla
     frames, problems = find_frames(images)
     boxes = 0
     for image, frame in zip(images, frames, strict=True):
-        rows: list[Row] = []
+        rows: list[LabelRow] = []
         for box in image.boxes:
             row = _row(box.number, box.corners, frame)
             if row is None:
@@ -56,7 +56,7 @@ def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Pla
     return boxes, problems
 
 
-def _row(number: int, corners: tuple[float, float, float, float], frame: Frame) -> Row | None:
+def _row(number: int, corners: tuple[float, float, float, float], frame: LabelledImage) -> LabelRow | None:
     """Pixel corners, clipped to the image, as a label row; None if nothing is left."""
     x0, x1 = (min(max(x, 0.0), frame.width) / frame.width for x in corners[::2])
     y0, y1 = (min(max(y, 0.0), frame.height) / frame.height for y in corners[1::2])
@@ -66,7 +66,7 @@ def _row(number: int, corners: tuple[float, float, float, float], frame: Frame) 
     return number, (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
 
 
-def _place(source: Path, out: Path, split: str, name: str, rows: Iterable[Row], placing: Placing) -> None:
+def _place(source: Path, out: Path, split: str, name: str, rows: Iterable[LabelRow], placing: Placing) -> None:
     """Puts an image (as a link or a copy) and its label file into the new data set."""
     relative = Path(name).with_suffix(source.suffix)
     image = out / "images" / split / relative

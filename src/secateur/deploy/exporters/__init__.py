@@ -145,7 +145,7 @@ def export(
     settings: ExportSettings | None = None,
     *,
     about: Mapping[str, str] | None = None,
-    pictures: Sequence[Tensor] = (),
+    images: Sequence[Tensor] = (),
     judge: Judge | None = None,
 ) -> Exported:
     """Writes a network as a file for another runtime; the file appears only when it gives the network's outputs.
@@ -156,7 +156,7 @@ def export(
         image_size: side, or height and width, of the input in pixels; rounded up to multiples of the largest stride.
         settings: format and its options; None takes the defaults.
         about: what else the file says of itself: lineage, licence.
-        pictures: uint8 [C, H, W] of the image size, on which int8 is calibrated.
+        images: uint8 [C, H, W] of the image size, on which int8 is calibrated.
         judge: metric of a predictor of that size, for `accuracy_drop`.
 
     Raises:
@@ -167,12 +167,12 @@ def export(
     exporter = check_export(settings)
     if settings.accuracy_drop and judge is None:
         raise UserError("--accuracy-drop needs --data with a val split to measure on.")
-    if settings.precision == "int8" and not pictures:
-        raise UserError("int8 is calibrated on pictures of yours: give some with --data or --images.")
+    if settings.precision == "int8" and not images:
+        raise UserError("int8 is calibrated on images of yours: give some with --data or --images.")
     stride = int(max(strides_of(network), default=1))
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     size = check_image_size(height, stride), check_image_size(width, stride)
-    source = Source.of(network, size, about, pictures, judge)
+    source = Source.of(network, size, about, images, judge)
     with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
         written = exporter.write(source, temporary, settings)
         with _twin(exporter, source, temporary, settings) as twin:

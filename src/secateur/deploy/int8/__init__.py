@@ -1,1 +1,1 @@
-"""Post-training quantisation: pictures to calibrate on, int8 graphs, and what it costs in accuracy."""
+"""Post-training quantisation: images to calibrate on, int8 graphs, and what it costs in accuracy."""

@@ -24,7 +24,7 @@ NEWEST_OPSET = 20
 def quantised(graph: Any, images: Iterator[NDArray[np.float32]], folder: Path, opset: int) -> Any:
     """The graph with QDQ nodes.
 
-    The range of an activation is the mean over pictures of the least and the largest value: a single bright speck must
+    The range of an activation is the mean over images of the least and the largest value: a single bright speck must
     not make the steps coarse for all (measured on yolov5n: .341 mAP50-95 of .340, where the extremes leave .329).
 
     Args:

@@ -25,7 +25,7 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
 
     Args:
         model: an `openvino.Model` with one input of images.
-        source: with pictures to calibrate on.
+        source: with images to calibrate on.
 
     Raises:
         UserError: NNCF is not installed, or fails.

@@ -41,7 +41,7 @@ def runtime_of(path: str | Path) -> Runtime:
     name = Path(path).name.lower()
     ending = next((ending for ending in RUNTIMES if name.endswith(ending)), None)
     if ending is None:
-        raise UserError(f"Nothing here runs {path}; files that can be run end in {', '.join(RUNTIMES)}.")
+        raise UserError(f"Cannot open {path}: no runtime for this file type; supported are {', '.join(RUNTIMES)}.")
     return RUNTIMES[ending]
 
 

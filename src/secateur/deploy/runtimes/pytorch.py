@@ -1,4 +1,4 @@
-"""PyTorch: checkpoints, ours and stock YOLOv5's."""
+"""PyTorch: checkpoints, ours and upstream YOLOv5's."""
 
 from __future__ import annotations
 

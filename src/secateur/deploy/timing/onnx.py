@@ -83,7 +83,7 @@ class Profiled:
         return [sum(ms for name, ms in nodes.items() if part in name) for part in self.parts]
 
 
-class Opened(Profiled):
+class ProfiledNetwork(Profiled):
     """A network as it is exported."""
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], threads: int) -> None:
@@ -222,4 +222,4 @@ def _runtime() -> Any:
         return importlib.import_module("onnxruntime")
 
 
-STOPWATCHES.register("onnx")(Stopwatch("ONNX Runtime", "onnx", _version, layers, Opened))
+STOPWATCHES.register("onnx")(Stopwatch("ONNX Runtime", "onnx", _version, layers, ProfiledNetwork))

@@ -18,7 +18,7 @@ from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import Tensors
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs
 from secateur.families.reading import Split
-from secateur.families.summary import Row
+from secateur.families.summary import BlockRow
 from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.control import Narrowing, check_narrowing, narrow_start, narrow_widths
@@ -29,7 +29,7 @@ from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.families.yolov5.distillation.imitate import ImitateHead, check_heads, head_layers
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
-from secateur.families.yolov5.formats.stock import read_stock
+from secateur.families.yolov5.formats.upstream import read_upstream
 from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
@@ -58,17 +58,17 @@ class YOLOv5Family(DetectionFamily):
         return file.suffix in {".pt", ".pth"}
 
     def read(self, file: Path, cfg: str | Path = "") -> Checkpoint:
-        """A `.pt` of stock YOLOv5 or of a fork; with `cfg` also a bare state dict."""
+        """A `.pt` of upstream YOLOv5 or of a fork; with `cfg` also a bare state dict."""
         if cfg and (state := read_state(file)) is not None:
             return Checkpoint.of(network_of(file, state, cfg))
-        stock = read_stock(file)
+        upstream = read_upstream(file)
         return Checkpoint(
-            YOLOv5(stock.topology),
-            {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in stock.tensors.items()},
-            stock.names,
-            stock.strides,
-            training=stock.training,
-            image_size=stock.image_size,
+            YOLOv5(upstream.topology),
+            {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in upstream.tensors.items()},
+            upstream.names,
+            upstream.strides,
+            training=upstream.training,
+            image_size=upstream.image_size,
         )
 
     def fetch(self, file: Path) -> bool:
@@ -197,7 +197,7 @@ class YOLOv5Family(DetectionFamily):
         """The topology with these widths."""
         return narrow_start(dense, start, Narrowing.from_dict(narrowing), seed)
 
-    def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
+    def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[BlockRow, ...]:
         """One a block of the topology."""
         assert isinstance(network, Detector)
         return block_rows(network, flops)

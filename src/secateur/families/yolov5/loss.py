@@ -118,7 +118,7 @@ class DetectionLoss:
         """Loss of raw logits [B, na, ny, nx, no] per level for targets [T, 6] (image, class, x, y, w, h; 0..1).
 
         Returns:
-            The scalar to differentiate (times the total batch size, as stock) and the parts `box`, `obj`, `cls`
+            The scalar to differentiate (times the total batch size, as upstream) and the parts `box`, `obj`, `cls`
             (detached, gains applied, not times the batch size; with several processes: this one's share of the sum).
         """
         raw = [full_precision(level) for level in raw]

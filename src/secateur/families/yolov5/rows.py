@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.families.summary import Row
+from secateur.families.summary import BlockRow
 from secateur.families.yolov5.model import Detector
 
 
-def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[Row, ...]:
+def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[BlockRow, ...]:
     """A row a block of a detector, with its FLOPs where they were counted."""
     widths = block_widths(detector)
     rows = []
@@ -21,7 +21,7 @@ def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[Row
         if flops is not None:
             own = sum(n for name, n in flops.items() if name == prefix or name.startswith(f"{prefix}."))
         count = sum(p.numel() for p in detector.model[i].parameters())
-        rows.append(Row(i, block.sources, block.repeats, block.kind, block.args, widths[i], count, own))
+        rows.append(BlockRow(i, block.sources, block.repeats, block.kind, block.args, widths[i], count, own))
     return tuple(rows)
 
 

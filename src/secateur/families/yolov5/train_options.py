@@ -16,8 +16,8 @@ class YOLOv5TrainOptions:
     """What precedes the first step of a YOLOv5 training."""
 
     autoanchor: Advanced[bool] = True
-    """Check the anchors against the boxes first, and evolve better ones where they reach too few. A model file with a
-    number of anchors has them computed in any case."""
+    """Check the anchors against the boxes first, and evolve better ones if they match too few. A model file that gives
+    only a number of anchors always has them computed."""
 
     flags: ClassVar[Mapping[str, str]] = {"--noautoanchor": "--no-autoanchor"}
 

@@ -31,13 +31,13 @@ def read_records(path: Path, blocks: Collection[str], others: Callable[[str], st
         UserError: one sentence that says what the file is instead.
     """
     zipped = _refuse_by_content(path)
-    stock = {*known_names(blocks), *INERT}
+    upstream = {*known_names(blocks), *INERT}
 
     @cache
     def known(name: str) -> Any:
         if name in MAKERS or name in STORAGES:
             return MAKERS.get(name) or STORAGES[name]
-        kind = name if name in stock else others(name)
+        kind = name if name in upstream else others(name)
         return kind and type(name.rpartition(".")[2], (Record,), {"__slots__": (), "origin": kind})
 
     return _read(path, zipped, known)

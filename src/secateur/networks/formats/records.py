@@ -85,7 +85,7 @@ _NAMES = {
 
 
 def known_names(blocks: Iterable[str]) -> list[str]:
-    """Full names of the classes of stock YOLOv5 and of libraries that may occur in a file."""
+    """Full names of the classes of upstream YOLOv5 and of libraries that may occur in a file."""
     named = [f"{module}.{name}" for module, names in _NAMES.items() for name in names.split()]
     return named + [f"{module}.{name}" for module in _BLOCK_MODULES for name in blocks]
 
@@ -129,7 +129,7 @@ def tensors_of(record: Record, prefix: str = "") -> Iterator[tuple[str, torch.Te
         yield from tensors_of(module, f"{prefix}{name}.")
 
 
-def plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """Numbers, strings and containers as JSON data; paths as text, anything else left out as None.
 
     Raises:

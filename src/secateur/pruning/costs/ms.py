@@ -42,7 +42,7 @@ class Milliseconds:
                 "A budget in milliseconds needs a network that takes one image, and a latency table with its graph: "
                 "dataclasses.replace(graph, timing=secateur.latency(model))."
             )
-        return Staircase(table, self.graph.stages, self.graph.units, traced)
+        return Staircase(table, self.graph.operations, self.graph.units, traced)
 
 
 @cost(

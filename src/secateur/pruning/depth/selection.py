@@ -66,7 +66,7 @@ def select(
     Args:
         network: one that tells its chains (`Chained`).
         settings: what to remove.
-        batches: what the score reads, on the network's device: see `layer_scores.Evidence`.
+        batches: what the score reads, on the network's device: see `layer_scores.LayerEvidence`.
         loss: as there.
 
     Raises:

@@ -13,15 +13,15 @@ from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels
 from secateur.pruning.graph.flow import Cause, Flow, Ids, Number
 from secateur.pruning.graph.inputs import Call, image_sides, mapped
 from secateur.pruning.graph.pricing import Axis, Pricing, Work
-from secateur.pruning.graph.stages import in_units
+from secateur.pruning.graph.operations import in_units
 from secateur.pruning.graph.trial import Trial
-from secateur.pruning.latency import Stage
+from secateur.pruning.latency import TracedOperation
 
 
 def assembled(
     network: nn.Module,
     flow: Flow,
-    stages: list[Stage],
+    operations: list[TracedOperation],
     work: list[Work],
     call: Call,
 ) -> ChannelGraph:
@@ -56,7 +56,7 @@ def assembled(
         inputs=mapped(call.inputs, lambda tensor: torch.empty_like(tensor, device="meta")),
         image_size=image_sides(call.inputs),
         pricing=Pricing(network, axes, work),
-        stages=tuple(in_units(stage, unit) for stage in stages),
+        operations=tuple(in_units(operation, unit) for operation in operations),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.pruning.graph.flow import Ids, Number
 from secateur.pruning.graph.pricing import Axis, Bools, ImageSize, Price, Pricing, Sides
-from secateur.pruning.latency import LatencyTable, Stage
+from secateur.pruning.latency import LatencyTable, TracedOperation
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class ChannelGraph:
         inputs: the example inputs, on the meta device: shapes without values.
         image_size: height and width of the image that was traced; None for a network with other inputs.
         pricing: what any choice of units costs.
-        stages: the operations, as a latency table sees them.
+        operations: the operations, as a latency table sees them.
         timing: the latency table that budgets in milliseconds read; `dataclasses.replace` attaches one.
     """
 
@@ -144,7 +144,7 @@ class ChannelGraph:
     inputs: tuple[Any, ...]
     image_size: Sides | None
     pricing: Pricing = field(repr=False)
-    stages: tuple[Stage, ...] = field(default=(), repr=False)
+    operations: tuple[TracedOperation, ...] = field(default=(), repr=False)
     timing: LatencyTable | None = field(default=None, repr=False)
 
     def price(self, keep: Bools | Tensor | None = None, image_size: ImageSize = None) -> Price:

@@ -47,7 +47,7 @@ class Axis:
 
 
 @dataclass(frozen=True, eq=False)
-class Term:
+class CostTerm:
     """`coefficient` x kept entries of axis vector `first` x kept entries of `second` (vector 0 counts 1)."""
 
     coefficient: int
@@ -71,11 +71,11 @@ class Pricing:
 
         self._names = [name for name, _ in network.named_parameters()]
 
-        def term(tensor: str, elements: int) -> Term:
+        def term(tensor: str, elements: int) -> CostTerm:
             indices = of_tensor.get(tensor, [])
             for index in indices:
                 elements //= len(vectors[index])
-            return Term(elements, *[*indices, 0, 0][:2])
+            return CostTerm(elements, *[*indices, 0, 0][:2])
 
         self._entries = np.concatenate(vectors)
         self._starts = np.cumsum([0] + [len(vector) for vector in vectors[:-1]])
@@ -203,7 +203,7 @@ def _inside(module: str, names: list[str], amounts: Ids) -> int:
     )
 
 
-def _columns(terms: list[Term]) -> Ids:
+def _columns(terms: list[CostTerm]) -> Ids:
     rows = [(term.coefficient, term.first, term.second) for term in terms]
     return np.array(rows, dtype=np.int64).reshape(-1, 3).T
 

@@ -22,9 +22,9 @@ from secateur.pruning.graph.channels import ChannelGraph
 from secateur.pruning.graph.flow import Cause, Fixed, Flow, Operation
 from secateur.pruning.graph.inputs import Call, everything, example_inputs_of, image_sides, strides_to_try
 from secateur.pruning.graph.pricing import Sides, Work
-from secateur.pruning.graph.stages import stage_of
+from secateur.pruning.graph.operations import operation_of
 from secateur.pruning.graph.unchanged import unchanged
-from secateur.pruning.latency import Stage
+from secateur.pruning.latency import TracedOperation
 
 Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
 
@@ -79,7 +79,7 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
         network.eval()
         inputs = example_inputs_of(network, example_inputs)
         call, sides = Call(inputs, answers), image_sides(inputs)
-        flow, stages = _flow(network, call)
+        flow, operations = _flow(network, call)
         uncounted = {
             f"{name}.{tensor}"
             for name, module in network.named_modules()
@@ -88,11 +88,11 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
         }
         counted = [operation for operation in flow.operations if operation.weight not in uncounted]
         work = _work(network, counted, inputs[0], sides) if sides else [Work(operation) for operation in counted]
-    return assembled(network, flow, stages, work, call)
+    return assembled(network, flow, operations, work, call)
 
 
-def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[Stage]]:
-    """Exports the network and sends ids through the graph; the stages that it comes past have ids for units."""
+def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[TracedOperation]]:
+    """Exports the network and sends ids through the graph; the operations that it comes past have ids for units."""
     try:
         with warnings.catch_warnings():  # all that is assigned is undone
             warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
@@ -108,21 +108,21 @@ def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[Stage]]:
     nodes = list(program.graph.nodes)
     parameters = {node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names}
     flow = Flow(parameters, dict(network.named_modules()))
-    stages: list[Stage] = []
+    operations: list[TracedOperation] = []
     for node in nodes:
         if node.op == "placeholder" and node.name in signature.user_inputs:
             flow.values[node] = Fixed(Cause("the network's input"))
         elif node.op == "call_function":
             flow.visit(node)
-            stage = stage_of(flow, node)
-            stages += [] if stage is None else [stage]
+            operation = operation_of(flow, node)
+            operations += [] if operation is None else [operation]
         elif node.op == "output":
             flow.freeze_all(_answering(program, call), Cause("the network's output"))
     for (tensor, _), ids in flow.axes.items():
         if tensor in flow.touched:
             cause = flow.touched[tensor]
             flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
-    return flow, stages
+    return flow, operations
 
 
 def _answering(program: torch.export.ExportedProgram, call: Call) -> list[Node]:

@@ -2,13 +2,13 @@
 
 from secateur.pruning.latency.table import (
     LEAST_R2,
-    Entry,
+    TimedSignature,
     Floats,
     Ids,
     LatencyTable,
     Pair,
     Signature,
-    Stage,
+    TracedOperation,
 )
 
-__all__ = ["LEAST_R2", "Entry", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "Stage"]
+__all__ = ["LEAST_R2", "Floats", "Ids", "LatencyTable", "Pair", "Signature", "TimedSignature", "TracedOperation"]

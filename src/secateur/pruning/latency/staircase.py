@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.pruning.latency.table import Floats, Ids, LatencyTable, Pair, Stage
+from secateur.pruning.latency.table import Floats, Ids, LatencyTable, Pair, TracedOperation
 from secateur.sizes import sides_of
 
 Bools = NDArray[np.bool_]
@@ -16,52 +16,54 @@ _NONE: Ids = np.array([-1], dtype=np.int64)
 
 
 class Staircase:
-    """The times of the stages of one network at every number of blocks.
+    """The times of the operations of one network at every number of blocks.
 
     A width costs what the next multiple of the block costs, so the price of a network falls in steps; it never rises
     when a unit goes.
     """
 
-    def __init__(self, table: LatencyTable, stages: Sequence[Stage], units: int, traced: Pair) -> None:
+    def __init__(self, table: LatencyTable, operations: Sequence[TracedOperation], units: int, traced: Pair) -> None:
         """Raises UserError where the table is for another network or image size.
 
         Args:
             table: of the network, or of the wider one that it was cut from.
-            stages: of the traced network.
+            operations: of the traced network.
             units: how many it has.
             traced: height and width of the image that was traced.
         """
-        self.table, self.stages, self.units = table, stages, units
+        self.table, self.operations, self.units = table, operations, units
         sides = sides_of(table.image_size)
         vectors: list[Ids] = []
-        times, self._shapes = [], np.empty((len(stages), 2), dtype=np.int64)
-        for number, stage in enumerate(stages):
-            signature = stage.signature.scaled(traced, sides)
-            reads = stage.reads if signature.reads_matter else _NONE
-            entry = table.require(signature, len(stage.reads) if signature.reads_matter else 0, len(stage.emits))
-            vectors += [reads, stage.emits]
-            grid = [np.arange(1, -(-len(ids) // table.block) + 1) * table.block for ids in (reads, stage.emits)]
+        times, self._shapes = [], np.empty((len(operations), 2), dtype=np.int64)
+        for number, operation in enumerate(operations):
+            signature = operation.signature.scaled(traced, sides)
+            reads = operation.reads if signature.reads_matter else _NONE
+            entry = table.require(
+                signature, len(operation.reads) if signature.reads_matter else 0, len(operation.emits)
+            )
+            vectors += [reads, operation.emits]
+            grid = [np.arange(1, -(-len(ids) // table.block) + 1) * table.block for ids in (reads, operation.emits)]
             self._shapes[number] = len(grid[0]), len(grid[1])
             times.append(entry.at(*grid).ravel())
         self._entries = np.concatenate(vectors or [_NONE])
         self._starts = np.cumsum([0] + [len(vector) for vector in vectors[:-1]])
         self._times = np.concatenate(times or [np.zeros(1)])
-        self._bases = np.cumsum([0] + [len(part) for part in times[:-1]])[: len(stages)]
+        self._bases = np.cumsum([0] + [len(part) for part in times[:-1]])[: len(operations)]
 
     def price(self, keep: Bools) -> float:
         """Milliseconds of the network that keeps these units, [units] bool."""
-        return self.table.slope * float(self.per_stage(keep).sum()) + self.table.offset
+        return self.table.slope * float(self.per_operation(keep).sum()) + self.table.offset
 
-    def per_stage(self, keep: Bools) -> Floats:
-        """What every stage takes by the table alone, [stages], in milliseconds before the fit to whole networks."""
+    def per_operation(self, keep: Bools) -> Floats:
+        """Milliseconds of every operation by the table only, [operations], before the fit to whole networks."""
         blocks = self._blocks(self._counts(keep))
         return self._at(blocks[:, 0], blocks[:, 1])
 
     def inside(self, module: str) -> float:
-        """Milliseconds of the stages inside a module, in the network as it is."""
-        inside = np.array([stage.lies_inside(module) for stage in self.stages], dtype=bool)
+        """Milliseconds of the operations inside a module, in the network as it is."""
+        inside = np.array([operation.lies_inside(module) for operation in self.operations], dtype=bool)
         everything = np.ones(self.units, dtype=bool)
-        return self.table.slope * float(self.per_stage(everything)[inside].sum())
+        return self.table.slope * float(self.per_operation(everything)[inside].sum())
 
     def savings(self) -> Floats:
         """What one unit stands for on the way to half the width of its layers, [units], in milliseconds.
@@ -82,13 +84,13 @@ class Staircase:
         return self.table.slope * saved.astype(np.float64)
 
     def _at(self, reads: Ids, emits: Ids) -> Floats:
-        """Times of all stages at numbers of blocks, [stages]."""
+        """Times of all operations at numbers of blocks, [operations]."""
         found: Floats = self._times[self._bases + (reads - 1) * self._shapes[:, 1] + emits - 1]
         return found
 
     def _counts(self, keep: Bools) -> Ids:
-        """Kept channels that every stage reads and emits, [stages, 2]; frozen ones read the value at the end."""
-        if not self.stages:
+        """Kept channels that each operation reads and emits, [operations, 2]; frozen ones read the value at the end."""
+        if not self.operations:
             return np.zeros((0, 2), dtype=np.int64)
         kept = np.append(keep, True)[self._entries].astype(np.int64)
         return np.maximum(np.add.reduceat(kept, self._starts), 1).reshape(-1, 2)

@@ -1,8 +1,8 @@
 """Latency tables: milliseconds of every kind of layer at a grid of widths, on one machine in one runtime; plain data.
 
 A runtime works on channels in blocks of the SIMD width, so time over width is a staircase. A table holds it at some
-widths for every `Signature` that a network has, and `ms = slope x (sum over the stages) + offset`, fitted to whole
-networks: what the stages do not tell (decoding, reordering, the walk from layer to layer) is in `offset`.
+widths for every `Signature` that a network has, and `ms = slope x (sum over the operations) + offset`, fitted to whole
+networks: what the operations do not tell (decoding, reordering, the walk from layer to layer) is in `offset`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Signature:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class TracedOperation:
     """One operation of a traced network, as a latency table sees it.
 
     Attributes:
@@ -90,7 +90,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TimedSignature:
     """The measured times of one signature.
 
     Attributes:
@@ -140,18 +140,18 @@ class LatencyTable:
     threads: int
     image_size: ImageSize
     block: int
-    entries: tuple[Entry, ...]
+    entries: tuple[TimedSignature, ...]
     dense: float = 0.0
     slope: float = 1.0
     offset: float = 0.0
     r2: float = 1.0
 
     @cached_property
-    def by_signature(self) -> dict[Signature, Entry]:
+    def by_signature(self) -> dict[Signature, TimedSignature]:
         """The entries by what they are of."""
         return {entry.signature: entry for entry in self.entries}
 
-    def require(self, signature: Signature, reads: int, emits: int) -> Entry:
+    def require(self, signature: Signature, reads: int, emits: int) -> TimedSignature:
         """The entry of a layer of these widths.
 
         Raises:
@@ -217,12 +217,12 @@ class LatencyTable:
         return LatencyTable.from_dict(read_json(path), str(path))
 
 
-def _entry(data: Mapping[str, Any]) -> Entry:
+def _entry(data: Mapping[str, Any]) -> TimedSignature:
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in data["signature"].items()
     }
     times = tuple(tuple(float(value) for value in row) for row in data["ms"])
-    return Entry(Signature(**known), tuple(map(int, data["reads"])), tuple(map(int, data["emits"])), times)
+    return TimedSignature(Signature(**known), tuple(map(int, data["reads"])), tuple(map(int, data["emits"])), times)
 
 
 def _size(value: Any) -> Any:

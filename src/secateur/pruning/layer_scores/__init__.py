@@ -19,13 +19,13 @@ from secateur.errors import UserError
 from secateur.layers import evaluating
 from secateur.registry import Registry
 
-__all__ = ["LAYER_SCORES", "Evidence", "LayerScore", "layer_score", "layer_scores", "observed"]
+__all__ = ["LAYER_SCORES", "LayerEvidence", "LayerScore", "layer_score", "layer_scores", "observed"]
 
 Reads = Literal["weights", "images", "labels"]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LayerEvidence:
     """What a score may read besides the weights.
 
     Attributes:
@@ -38,7 +38,7 @@ class Evidence:
     loss: Callable[[Any, Any], Tensor] | None = None
 
 
-Measure = Callable[[nn.Module, Mapping[str, nn.Module], Evidence], dict[str, float]]
+Measure = Callable[[nn.Module, Mapping[str, nn.Module], LayerEvidence], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def layer_scores(
     Args:
         blocks: names of blocks whose input and output have one shape ("model.4.m.0").
         method: a name in `LAYER_SCORES`.
-        batches: see `Evidence`.
-        loss: see `Evidence`.
+        batches: see `LayerEvidence`.
+        loss: see `LayerEvidence`.
         limit: batches at most.
 
     Raises:
@@ -91,7 +91,7 @@ def layer_scores(
         raise UserError(f"The layer score {method} reads images; give some or choose gamma.")
     if score.reads == "labels" and loss is None:
         raise UserError(f"The layer score {method} reads labelled images; give them or choose contribution or gamma.")
-    evidence = Evidence(None if batches is None else islice(batches, limit), loss)
+    evidence = LayerEvidence(None if batches is None else islice(batches, limit), loss)
     with evaluating(network):
         values = score.measure(network, modules, evidence)
     broken = [name for name, value in values.items() if not math.isfinite(value)]

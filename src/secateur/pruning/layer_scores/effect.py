@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.pruning.layer_scores import Evidence, layer_score, observed
+from secateur.pruning.layer_scores import LayerEvidence, layer_score, observed
 
 
 @layer_score("contribution", reads="images")
-def contribution(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
+def contribution(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
     """Mean over the images of ||y - x|| / ||y||: of ||F(x)|| / ||x + F(x)|| for a residual block."""
     sums = dict.fromkeys(blocks, 0.0)
     images = 0
@@ -32,7 +32,7 @@ def contribution(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: 
 
 
 @layer_score("taylor", reads="labels")
-def taylor(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
+def taylor(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
     """Mean over the images of |<dloss/dy, y - x>|: the first-order change of the loss when y becomes x.
 
     The inner product runs over the whole feature map of one image, so parts of opposite sign cancel before the absolute

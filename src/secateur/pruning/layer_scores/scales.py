@@ -10,17 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.errors import UserError
 from secateur.pruning.depth.chains import chained
-from secateur.pruning.layer_scores import Evidence, layer_score
+from secateur.pruning.layer_scores import LayerEvidence, layer_score
 
 
 @layer_score("gamma", reads="weights")
-def gamma(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
+def gamma(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
     """Mean |gamma| of the last batch norm of the block, as the shortcuts of YOLOv3 were ranked for removal."""
     return _means(network, blocks, lambda weight, scales: scales)
 
 
 @layer_score("gamma_kernel", reads="weights")
-def gamma_kernel(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: Evidence) -> dict[str, float]:
+def gamma_kernel(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
     """Mean over the channels of the last convolution of 10 x mean |weight| x |gamma|: Pruned-YOLO's layer score
     (https://doi.org/10.1007/978-3-030-86380-7_4)."""
     return _means(network, blocks, lambda weight, scales: 10 * weight.abs().flatten(1).mean(1) * scales)

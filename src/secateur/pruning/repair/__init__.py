@@ -1,4 +1,4 @@
-"""What is mended after a cut without training: constants, statistics of norms, weights of layers that lost inputs."""
+"""Repairs a cut without training: constants, statistics of norms, weights of layers that lost inputs."""
 
 from secateur.pruning.repair.correction import Shorter, correct_, counterparts
 from secateur.pruning.repair.norms import absorb_offsets, reestimate_batchnorm_

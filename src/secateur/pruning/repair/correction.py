@@ -73,7 +73,7 @@ def correct_(
     pairs: Mapping[str, Counterpart],
     images: Iterable[Tensor],
     *,
-    share: float = RepairSettings.recalibrate_share,
+    share: float = RepairSettings.correction_share,
 ) -> int:
     """Corrects the statistics of all norms of `smaller` against `whole`.
 

@@ -66,7 +66,7 @@ def reestimate_batchnorm_(
     images: Iterable[Tensor],
     limit: int | None = None,
     *,
-    share: float = RepairSettings.recalibrate_share,
+    share: float = RepairSettings.correction_share,
 ) -> int:
     """Moves the running statistics of all batch norms by `share` towards the average over batches [B, C, H, W] in 0..1.
 

@@ -49,7 +49,7 @@ class Repair(Generic[Network]):
     def possible(self) -> bool:
         """Whether it is wanted and there are images."""
         settings = self.settings
-        return settings.norms == "paired" and settings.recalibrate > 0 and self.evidence is not None
+        return settings.norms == "paired" and settings.correction_images > 0 and self.evidence is not None
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
@@ -57,7 +57,7 @@ class Repair(Generic[Network]):
         if not (self.possible and self.settings.reconstruct and self.has_loss):
             return {}
         assert self.evidence is not None
-        half = -(-self.settings.recalibrate // 2)
+        half = -(-self.settings.correction_images // 2)
         batches, loss = self.evidence.scored(self.whole, half, READING, demanding=False)
         return_memory()
         return moments_of_inputs(self.whole, batches, loss, self.masked)
@@ -69,7 +69,7 @@ class Repair(Generic[Network]):
             limit: as there; None: what the settings say.
         """
         if self.possible:
-            self.repair_(smaller, plan, shorter, self.settings.recalibrate if limit is None else limit)
+            self.repair_(smaller, plan, shorter, self.settings.correction_images if limit is None else limit)
 
     def repair_(self, smaller: Network, plan: Plan, shorter: Shorter | None, limit: int, draw: int = 0) -> None:
         """Weights of layers that lost inputs, then statistics of norms, against the whole network.
@@ -88,7 +88,7 @@ class Repair(Generic[Network]):
         elif self.evidence is not None and limit:
             device = device_of(self.whole)
             images = (batch.to(device) for batch in self.evidence.images(limit, draw))
-            correct_(smaller, self.whole, pairs, images, share=self.settings.recalibrate_share)
+            correct_(smaller, self.whole, pairs, images, share=self.settings.correction_share)
 
     def say_no_norms(self) -> None:
         """Says once that there is nothing to correct."""

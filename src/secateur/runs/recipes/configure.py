@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from secateur.errors import UserError, shown
+from secateur.pruning.settings import under_present_options
 from secateur.ranges import check_ranges
 from secateur.sparsity.settings import REMOVED
 from secateur.steps.step import Step
@@ -25,8 +26,8 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     Raises:
         UserError: an unknown setting, or a value of another type than the setting's; it names the place.
     """
-    settings = _without_removed(settings, where)
     known = setting_names(kind())
+    settings = _under_present_names(_without_removed(settings, where), known, where)
     unknown = sorted(set(settings) - set(known))
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=6, cutoff=0)
@@ -52,6 +53,13 @@ def _without_removed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         if settings.get(name, default) != default:
             raise UserError(f"{where}: {name} was removed: {answer}.")
     return {name: value for name, value in settings.items() if name not in REMOVED}
+
+
+def _under_present_names(settings: Mapping[str, Any], known: Collection[str], where: str) -> dict[str, Any]:
+    try:
+        return under_present_options(settings, known)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def setting_names(step: Any) -> list[str]:

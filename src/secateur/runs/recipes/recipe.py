@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecipeEntry:
     """One step of a recipe, not yet put together with the options of the command line.
 
     Attributes:
@@ -41,7 +41,7 @@ class Recipe:
     name: str
     summary: str
     source: str
-    entries: tuple[Entry, ...]
+    entries: tuple[RecipeEntry, ...]
 
 
 def available() -> list[Recipe]:
@@ -73,7 +73,7 @@ def load_recipe(name: str | Path) -> Recipe:
     )
 
 
-def _entries(file: Path, item: Any) -> list[Entry]:
+def _entries(file: Path, item: Any) -> list[RecipeEntry]:
     """The steps that an item stands for: one or several, or those of a repetition, round after round."""
     if not isinstance(item, dict) or len(item) != 1:
         raise UserError(f"{file}: each stage is one verb with its settings, such as '- prune: {{criterion: gamma}}'.")
@@ -88,11 +88,11 @@ def _entries(file: Path, item: Any) -> list[Entry]:
         raise UserError(f"{file}: repeat needs rounds from 1 to 100 and a list of stages, not {shown(rounds)}.")
     once = [entry for inner in settings["stages"] for entry in _entries(file, inner)]
     if any(entry.rounds > 1 for entry in once):
-        raise UserError(f"{file}: a repetition cannot stand inside another.")
+        raise UserError(f"{file}: a repetition cannot contain another.")
     return [dataclasses.replace(entry, round=i, rounds=rounds) for i in range(1, rounds + 1) for entry in once]
 
 
-def _step(file: Path, verb: Any, settings: Any) -> list[Entry]:
+def _step(file: Path, verb: Any, settings: Any) -> list[RecipeEntry]:
     if not isinstance(verb, str) or verb not in STEPS:
         raise UserError(f"{file}: unknown stage {shown(verb)}; choose from {', '.join(STEPS)} and repeat.")
     if not isinstance(settings, dict | None):
@@ -104,5 +104,5 @@ def _step(file: Path, verb: Any, settings: Any) -> list[Entry]:
         title = own.pop("title", "")
         if not isinstance(title, str | int | float):
             raise UserError(f"{file}, stage {verb}: its title must be a word, not {shown(title)}.")
-        entries.append(Entry(name, own, str(title)))
+        entries.append(RecipeEntry(name, own, str(title)))
     return entries

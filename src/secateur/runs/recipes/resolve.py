@@ -11,7 +11,7 @@ from typing import Any
 from secateur.compression.settings import AUTO, LatencySettings
 from secateur.errors import UserError
 from secateur.runs.recipes.configure import configured, setting_names
-from secateur.runs.recipes.recipe import Entry, Recipe
+from secateur.runs.recipes.recipe import RecipeEntry, Recipe
 from secateur.steps.control import Control
 from secateur.steps.measure import Measure
 from secateur.steps.step import STEPS, Override, Step
@@ -24,13 +24,13 @@ class PlannedStep:
 
     Attributes:
         step: the step with its settings.
-        mark: "" for the first step of its verb, "-2" for the second, ...: part of the names of its files.
+        name_suffix: "" for the first step of its verb, "-2" for the second, ...: part of the names of its files.
         title: of its row in the table.
         round, rounds: where it stands in a repetition.
     """
 
     step: Step
-    mark: str = ""
+    name_suffix: str = ""
     title: str = ""
     round: int = 1
     rounds: int = 1
@@ -66,10 +66,10 @@ def resolve(
         if step is None:
             continue
         counts[entry.verb] += 1
-        mark = f"-{counts[entry.verb]}" if counts[entry.verb] > 1 else ""
+        suffix = f"-{counts[entry.verb]}" if counts[entry.verb] > 1 else ""
         title = entry.title or step.title
-        numbered = f"{title} ({counts[entry.verb]})" if mark and title else title
-        planned.append(PlannedStep(step, mark, numbered, entry.round, entry.rounds))
+        numbered = f"{title} ({counts[entry.verb]})" if suffix and title else title
+        planned.append(PlannedStep(step, suffix, numbered, entry.round, entry.rounds))
     _refuse_idle(recipe, overrides, taken)
     if not planned:
         raise UserError(f"Nothing is left of the recipe {recipe.name}: every step of it was left out.")
@@ -78,7 +78,7 @@ def resolve(
 
 def _step(
     recipe: Recipe,
-    entry: Entry,
+    entry: RecipeEntry,
     overrides: Mapping[str, Any],
     common: Mapping[str, Any],
     taken: set[str],
@@ -170,7 +170,7 @@ def with_control(
     return (*planned[:end], PlannedStep(control, title=control.title), *planned[end:])
 
 
-def plain(planned: PlannedStep) -> dict[str, Any]:
+def settings_of_step(planned: PlannedStep) -> dict[str, Any]:
     """The step as plain data, without what changes nothing: the number of processes that load images."""
     data = dataclasses.asdict(planned) | {"verb": planned.step.verb}
     settings = data["step"]

@@ -16,7 +16,7 @@ from secateur.training.run import TrainingRun
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NEAR_ZERO = (1e-2, 1e-3)
 
-Row = Mapping[str, float] | Mapping[str, float | str]
+SizeRow = Mapping[str, float] | Mapping[str, float | str]
 
 
 def distribution(values: Tensor) -> dict[str, float]:
@@ -26,7 +26,7 @@ def distribution(values: Tensor) -> dict[str, float]:
     return result | {f"below_{limit:g}": float((values < limit).float().mean()) for limit in NEAR_ZERO}
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[SizeRow]) -> str:
     """Rows with the same keys as CSV; six digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -136,7 +136,7 @@ def repeated(module: Callable[..., nn.Module]) -> Builder:
     return build
 
 
-def plain(module: Callable[..., nn.Module]) -> Builder:
+def of_same_width(module: Callable[..., nn.Module]) -> Builder:
     """Modules `module(*args)` that keep the width."""
 
     def build(site: Site) -> tuple[nn.Module, int]:

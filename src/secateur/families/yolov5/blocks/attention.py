@@ -16,7 +16,7 @@ from secateur.families.yolov5.blocks.cross_stage import C3
 class Attention(nn.Module):
     """Multi-head attention in plain operations; tensors are named and laid out as in `nn.MultiheadAttention`."""
 
-    # Its options that no stock block uses, by its names for them.
+    # Its options that no upstream block uses, by its names for them.
     batch_first, add_zero_attn = False, False
 
     def __init__(self, width: int, heads: int) -> None:

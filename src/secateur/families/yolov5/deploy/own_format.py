@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from secateur.families.yolov5.formats.stock_writer import write_stock
+from secateur.families.yolov5.formats.upstream_writer import write_upstream
 from secateur.families.yolov5.model import Detector
 
 CANNOT_TRAIN = (
@@ -22,7 +22,7 @@ def write_own(detector: Detector, file: Path, image_size: int) -> str:
     Returns:
         what to know of the file of a cut detector; "" for others.
     """
-    write_stock(detector, file, image_size, torch.float16 if _fits_half(detector) else torch.float32)
+    write_upstream(detector, file, image_size, torch.float16 if _fits_half(detector) else torch.float32)
     return CANNOT_TRAIN if _is_cut(detector) else ""
 
 

@@ -23,15 +23,15 @@ _PLACES = ("models", "pruned", "yolo", "common", "modules", "nets", "utils_prune
 
 
 def fork_kind(name: str, blocks: Collection[str]) -> str | None:
-    """The kind as which a class that is none of stock's is read; None for one that cannot be a block.
+    """The kind as which a class that is none of upstream's is read; None for one that cannot be a block.
 
-    A class is read as a block if it is called after a block or a model of stock's, perhaps with `Pruned` or `Prune` in
-    its name. A class of another name, in a place where forks keep their layers, keeps that name, to be told by its
+    A class is read as a block if it is called after a block or a model of upstream, perhaps with `Pruned` or `Prune`
+    in its name. A class of another name, in a place where forks keep their layers, keeps that name, to be told by its
     structure. Whatever a file names, nothing of it is imported or called.
 
     Args:
         name: module and class.
-        blocks: class names of stock's blocks.
+        blocks: class names of upstream's blocks.
     """
     place, _, label = name.rpartition(".")
     stem = _stem(label)
@@ -49,9 +49,9 @@ class Shape:
     """How the children of a block look, in the order in which they are made.
 
     Attributes:
-        kind: stock's name of the block.
+        kind: upstream's name of the block.
         children: of each child what it is.
-        names: stock's names of them.
+        names: upstream's names of them.
     """
 
     kind: str
@@ -70,7 +70,7 @@ _PLAIN = {"Conv2d": "conv2d", "BatchNorm2d": "norm", "SyncBatchNorm": "norm", "M
 
 
 def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
-    """Gives unknown blocks inside a model the kind whose structure they have, and their children stock's names.
+    """Gives unknown blocks inside a model the kind whose structure they have, and their children upstream's names.
 
     Returns:
         Class name -> kind, of those.
@@ -95,8 +95,8 @@ def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
     return fitted
 
 
-def stock_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, Any]:
-    """A model.yaml whose rows name blocks as stock does; forks leave the classes themselves in it.
+def upstream_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, Any]:
+    """A model.yaml whose rows name blocks as upstream does; forks leave the classes themselves in it.
 
     Args:
         fitted: of `recognise`.
@@ -105,11 +105,11 @@ def stock_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, A
     for part in ("backbone", "head"):
         lines = config.get(part)
         if isinstance(lines, list):
-            rows[part] = [_stock_row(row, fitted) for row in lines]
+            rows[part] = [_upstream_row(row, fitted) for row in lines]
     return {**config, **rows}
 
 
-def _stock_row(row: Any, fitted: Mapping[str, str]) -> Any:
+def _upstream_row(row: Any, fitted: Mapping[str, str]) -> Any:
     if not isinstance(row, list) or len(row) < 3:
         return row
     name = row[2]

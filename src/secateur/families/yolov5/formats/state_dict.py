@@ -1,4 +1,4 @@
-"""Bare state dicts: tensors under stock's names, without the network that they are of."""
+"""Bare state dicts: tensors under upstream's names, without the network that they are of."""
 
 from __future__ import annotations
 

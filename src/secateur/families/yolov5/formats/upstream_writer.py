@@ -1,8 +1,8 @@
 """Writes a detector as a `.pt` of YOLOv5 itself: its classes by name, of which no code is needed here.
 
-What stock's modules keep as attributes is public knowledge: a file is the tree of modules with them. One file suits
+What upstream's modules keep as attributes is public knowledge: a file is the tree of modules with them. One file suits
 v6.0 to v7.0: `models.yolo.Model` is a name in all of them, names as a list are read by all, and grids as lists of
-tensors too. The channel counts that stock's classes compute with come from the tensors, so cut widths hold.
+tensors too. The channel counts that upstream's classes compute with come from the tensors, so cut widths hold.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _COMMON = (
     *("TransformerLayer", "TransformerBlock"),
 )
 KNOWN = frozenset(_COMMON)
-"""Classes of stock's `models.common` (v7.0)."""
+"""Classes of upstream's `models.common` (v7.0)."""
 
 
-def write_stock(detector: Detector, path: Path, image_size: int, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a checkpoint that stock's `attempt_load` reads.
+def write_upstream(detector: Detector, path: Path, image_size: int, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a checkpoint that upstream's `attempt_load` reads.
 
     Args:
         detector: on the CPU.
         path: the file.
         image_size: px of its images, noted among the options of a training.
-        dtype: of weights; stock's own final files hold float16.
+        dtype: of weights; upstream's own final files hold float16.
 
     Raises:
-        UserError: it has a block that stock lacks.
+        UserError: it has a block that upstream lacks.
     """
     content = {
         "epoch": -1,
@@ -86,7 +86,7 @@ class _Pickler(_PurePython):  # type: ignore[misc]
 
 
 def _model(detector: Detector, dtype: torch.dtype) -> Any:
-    """Stock's model: its layers with their places, and what is read of it by name."""
+    """Upstream's model: its layers with their places, and what is read of it by name."""
     layers = nn.Sequential()
     used: set[int] = set()
     for number, (block, absolute) in enumerate(zip(detector.model, detector.topology.absolute_sources(), strict=True)):
@@ -117,7 +117,7 @@ def _model(detector: Detector, dtype: torch.dtype) -> Any:
 
 
 def _twin(module: nn.Module, detector: Detector, dtype: torch.dtype) -> Any:
-    """The module as stock has it."""
+    """The module as upstream has it."""
     if isinstance(module, Attention):
         return _attention(module, dtype)
     children = {
@@ -159,7 +159,7 @@ def _like(module: nn.Module, dtype: torch.dtype, children: dict[str, Any]) -> di
 
 
 def _cast(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Stock's files hold nothing that is differentiated."""
+    """Upstream's files hold nothing that is differentiated."""
     if value is None:
         return None
     tensor = value.detach().clone().contiguous()
@@ -168,7 +168,7 @@ def _cast(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None
 
 
 def _attention(module: Attention, dtype: torch.dtype) -> Any:
-    """PyTorch's own attention, which stock uses."""
+    """PyTorch's own attention, which upstream uses."""
     width = module.out_proj.in_features
     other = nn.MultiheadAttention(width, module.num_heads)
     other.load_state_dict(module.state_dict())

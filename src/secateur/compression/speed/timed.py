@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from secateur.compression.measuring import DEFAULT_SIZE, usable_size
+from secateur.compression.evaluation import DEFAULT_SIZE, usable_size
 from secateur.deploy.exporters import EXPORTERS, check_export, export
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.profiling import profiler_of
@@ -29,7 +29,7 @@ TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchSettings:
     """How a comparison is measured.
 
     Attributes:
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchFile:
     """A file that was named: a checkpoint, or an exported file that is open already."""
 
     name: str
@@ -61,7 +61,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class TimedNetwork:
     """One detector on one runtime, ready to be timed.
 
     Attributes:
@@ -122,7 +122,7 @@ def check_runtimes(runtimes: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(runtimes)) or (default_runtime(),)
 
 
-def subjects(files: Sequence[str], asked: Asked) -> list[Subject]:
+def bench_files(files: Sequence[str], settings: BenchSettings) -> list[BenchFile]:
     """Reads checkpoints and opens exported files, each once.
 
     Raises:
@@ -133,13 +133,13 @@ def subjects(files: Sequence[str], asked: Asked) -> list[Subject]:
     found = []
     for name in dict.fromkeys(files):
         if runtime_of(name).exported:
-            found.append(Subject(name, predictor=_opened(Path(name), asked)))
+            found.append(BenchFile(name, predictor=_opened(Path(name), settings)))
         else:
-            found.append(Subject(name, load_checkpoint(name)))
+            found.append(BenchFile(name, load_checkpoint(name)))
     return found
 
 
-def common_size(entries: Sequence[Subject], image_size: ImageSize) -> Sides:
+def common_size(entries: Sequence[BenchFile], image_size: ImageSize) -> Sides:
     """Height and width of the images: those that were asked for, else the ones that exported files take, else the
     largest that the checkpoints remember.
 
@@ -169,7 +169,9 @@ def common_size(entries: Sequence[Subject], image_size: ImageSize) -> Sides:
     return next(iter(fixed.values()), largest)
 
 
-def contestants(entries: Sequence[Subject], asked: Asked, sides: Sides, batch: int, folder: Path) -> list[Contestant]:
+def timed_networks(
+    entries: Sequence[BenchFile], settings: BenchSettings, sides: Sides, batch: int, folder: Path
+) -> list[TimedNetwork]:
     """Opens all that is timed together: every checkpoint on every runtime, every exported file on its own.
 
     A file that takes one number of images only is timed with that many.
@@ -187,8 +189,8 @@ def contestants(entries: Sequence[Subject], asked: Asked, sides: Sides, batch: i
             continue
         assert entry.checkpoint is not None
         work = layer_work(entry.checkpoint.build(), sides)
-        for name in asked.runtimes:
-            found.append(_made(entry.name, entry.checkpoint, name, asked, sides, batch, folder / str(number), work))
+        for name in settings.runtimes:
+            found.append(_made(entry.name, entry.checkpoint, name, settings, sides, batch, folder / str(number), work))
     return found
 
 
@@ -196,45 +198,45 @@ def _made(
     title: str,
     checkpoint: Checkpoint,
     runtime: str,
-    asked: Asked,
+    settings: BenchSettings,
     sides: Sides,
     batch: int,
     folder: Path,
     work: Mapping[str, LayerWork],
-) -> Contestant:
+) -> TimedNetwork:
     """A checkpoint on one runtime."""
     images = random_images(sides, batch, checkpoint.build().example_inputs()[0].shape[1])
     if runtime == TORCH:
-        predictor: Predictor = predictor_of(checkpoint, asked.device, asked.precision)
+        predictor: Predictor = predictor_of(checkpoint, settings.device, settings.precision)
         call = predictor_call(predictor, images)
-        return Contestant(title, runtime_of(title).title, Path(title), call, tuple(images.shape), checkpoint, work)
+        return TimedNetwork(title, runtime_of(title).title, Path(title), call, tuple(images.shape), checkpoint, work)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{runtime}-{batch}{EXPORTERS[runtime].suffix}"
     export(checkpoint.build(), file, sides, ExportSettings(format=runtime, batch_size=batch))
-    call = predictor_call(_opened(file, asked), images)
-    return Contestant(title, runtime_of(file).title, file, call, tuple(images.shape), checkpoint, work)
+    call = predictor_call(_opened(file, settings), images)
+    return TimedNetwork(title, runtime_of(file).title, file, call, tuple(images.shape), checkpoint, work)
 
 
-def _exported(entry: Subject, predictor: Predictor, sides: Sides, batch: int) -> Contestant:
+def _exported(entry: BenchFile, predictor: Predictor, sides: Sides, batch: int) -> TimedNetwork:
     file = Path(entry.name)
     own = predictor.batch if isinstance(predictor, FilePredictor) else None
     profiler = profiler_of(file)
     work = {} if profiler is None else profiler.work(file, sides)
     images = random_images(sides, own or batch, predictor.channels)
     call = predictor_call(predictor, images)
-    return Contestant(entry.name, runtime_of(file).title, file, call, tuple(images.shape), None, work)
+    return TimedNetwork(entry.name, runtime_of(file).title, file, call, tuple(images.shape), None, work)
 
 
-def _opened(file: Path, asked: Asked) -> Predictor:
+def _opened(file: Path, settings: BenchSettings) -> Predictor:
     """A file on the device that was asked for, not on another one.
 
     Raises:
         UserError: its runtime has no such device here.
     """
-    predictor = open_predictor(file, asked.device, asked.threads)
-    if predictor.device.type != asked.device.type:
+    predictor = open_predictor(file, settings.device, settings.threads)
+    if predictor.device.type != settings.device.type:
         raise UserError(
-            f"{runtime_of(file).title} has no {asked.device.type} here: take --device cpu, or --runtime torch for "
+            f"{runtime_of(file).title} has no {settings.device.type} here: take --device cpu, or --runtime torch for "
             "checkpoints."
         )
     return predictor

@@ -65,7 +65,7 @@ def open_detector(
         return predictor, check_image_size(wanted, int(max(predictor.strides))) if predictor.strides else wanted
     if image_size not in (0, only, only if isinstance(only, int) else max(only)):
         given = in_words(image_size)
-        logger.warning("Image size %s: this file takes images of %d x %d pixels alone.", given, *sides_of(only))
+        logger.warning("Image size %s: this file takes images of %d x %d pixels only.", given, *sides_of(only))
     return predictor, only
 
 

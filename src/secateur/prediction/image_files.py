@@ -1,4 +1,4 @@
-"""Writes one picture to a file, as the kind that its suffix names."""
+"""Writes one image to a file, as the kind that its suffix names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from secateur.errors import UserError
 from secateur.files import atomic_write
 
 
-def write_picture(file: Path, pixels: Image) -> None:
-    """Writes BGR pixels as the kind of picture that the suffix names.
+def write_image(file: Path, pixels: Image) -> None:
+    """Writes BGR pixels as the kind of image that the suffix names.
 
     Raises:
         UserError: the file cannot be written.

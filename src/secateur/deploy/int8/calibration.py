@@ -11,10 +11,10 @@ from secateur.families.detection.split import DetectionSplit
 from secateur.families.reading import Reading, Split, evenly
 
 CALIBRATION = 128
-"""Pictures that ranges of activations are taken from."""
+"""Images that ranges of activations are taken from."""
 
 
-def calibration_pictures(
+def calibration_images(
     split: Split, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
 ) -> list[Tensor]:
     """Images of a split as a validation shows them: uint8 [C, H, W], of this height and width.
@@ -23,16 +23,16 @@ def calibration_pictures(
         UserError: there is none.
     """
     if not len(split):
-        raise UserError("int8 is calibrated on pictures, and there is none; give others with --data or --images.")
+        raise UserError("int8 is calibrated on images, and there is none; give others with --data or --images.")
     some = split.select(covering(split.index, count)) if isinstance(split, DetectionSplit) else evenly(split, count)
     reading = Reading(size[0] if size[0] == size[1] else size, 1, channels=channels)
     return [image.contiguous() for batch in some.ordered(reading) for image in batch.images]
 
 
 def covering(index: Index, count: int) -> list[int]:
-    """Numbers of `count` pictures in which rare classes are as well seen as can be, in ascending order.
+    """Numbers of `count` images in which rare classes are as well seen as can be, in ascending order.
 
-    One after the other that picture is taken whose classes were seen least so far. Pictures without labels are taken
+    One after the other that image is taken whose classes were seen least so far. Images without labels are taken
     evenly over the whole index.
     """
     total = len(index)

@@ -82,12 +82,12 @@ def _same(path: Path, detector: Detector, atol: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5s-ghost", "yolov5s-transformer", "yolov3-tiny", "odd"])
-def test_every_block_is_read(name: str, lively: Callable[..., Detector], write_stock: Any, odd_yaml: Path) -> None:
+def test_every_block_is_read(name: str, lively: Callable[..., Detector], write_upstream: Any, odd_yaml: Path) -> None:
     detector = lively(odd_yaml if name == "odd" else name, nc=3)
-    _same(write_stock(detector, half=False), detector)
+    _same(write_upstream(detector, half=False), detector)
 
 
-def test_old_names_ema_half_and_extras(lively: Callable[..., Detector], write_stock: Any) -> None:
+def test_old_names_ema_half_and_extras(lively: Callable[..., Detector], write_upstream: Any) -> None:
     detector = lively("yolov5n", nc=2)
     extras = {
         "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.01}]},
@@ -95,7 +95,7 @@ def test_old_names_ema_half_and_extras(lively: Callable[..., Detector], write_st
         "opt": {"weights": Path("a/b.pt"), "lr": np.float64(0.1)},
         "training_results": None,
     }
-    path = write_stock(detector, kind="Model", ema=True, names={0: "cat", 1: "dog"}, **extras)
+    path = write_upstream(detector, kind="Model", ema=True, names={0: "cat", 1: "dog"}, **extras)
     checkpoint = load_checkpoint(path)
     assert checkpoint.names == {0: "cat", 1: "dog"}
     assert checkpoint.training["epoch"] == 3
@@ -107,19 +107,19 @@ def test_old_names_ema_half_and_extras(lively: Callable[..., Detector], write_st
     ("options", "size"),
     [({"imgsz": 416}, 416), (argparse.Namespace(imgsz=320), 320), ({"imgsz": None}, None), ({}, None), (None, None)],
 )
-def test_the_image_size_of_the_training_is_kept(options: Any, size: int | None, write_stock: Any) -> None:
-    assert load_checkpoint(write_stock(tiny(), opt=options)).image_size == size
+def test_the_image_size_of_the_training_is_kept(options: Any, size: int | None, write_upstream: Any) -> None:
+    assert load_checkpoint(write_upstream(tiny(), opt=options)).image_size == size
 
 
 @pytest.mark.parametrize(("words", "told"), [("AGPL-3.0", "AGPL-3.0"), (None, None), (3, None)])
-def test_the_licence_goes_on_into_exported_files(words: Any, told: str | None, write_stock: Any) -> None:
-    checkpoint = load_checkpoint(write_stock(tiny(), license=words))
+def test_the_licence_goes_on_into_exported_files(words: Any, told: str | None, write_upstream: Any) -> None:
+    checkpoint = load_checkpoint(write_upstream(tiny(), license=words))
     assert about(checkpoint).get("license") == told
 
 
 @pytest.mark.parametrize(("options", "epochs"), [({"epochs": 300}, 300), ({"epochs": 0}, None), (None, None)])
-def test_the_epochs_of_the_training_are_kept(options: Any, epochs: int | None, write_stock: Any) -> None:
-    assert load_checkpoint(write_stock(tiny(), opt=options)).training["epochs"] == epochs
+def test_the_epochs_of_the_training_are_kept(options: Any, epochs: int | None, write_upstream: Any) -> None:
+    assert load_checkpoint(write_upstream(tiny(), opt=options)).training["epochs"] == epochs
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_the_epochs_of_the_training_are_kept(options: Any, epochs: int | None, w
         ({0: "1", 1: "0"}, False),
     ],
 )
-def test_names_that_a_file_lacks_fit_every_data_set(names: Any, known: bool, write_stock: Any) -> None:
-    checkpoint = load_checkpoint(write_stock(tiny(nc=2), names=names))
+def test_names_that_a_file_lacks_fit_every_data_set(names: Any, known: bool, write_upstream: Any) -> None:
+    checkpoint = load_checkpoint(write_upstream(tiny(nc=2), names=names))
     assert knows_classes(checkpoint.names, {0: "left", 1: "right"}) is known
 
 
@@ -147,12 +147,12 @@ def test_names_that_a_file_lacks_fit_every_data_set(names: Any, known: bool, wri
         (None, 1, False),
     ],
 )
-def test_a_training_with_one_class_for_all_is_known(options: Any, nc: int, single: bool, write_stock: Any) -> None:
-    file = write_stock(tiny(nc=nc), opt=options)
+def test_a_training_with_one_class_for_all_is_known(options: Any, nc: int, single: bool, write_upstream: Any) -> None:
+    file = write_upstream(tiny(nc=nc), opt=options)
     assert load_checkpoint(file).single_cls is single
 
 
-def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., Detector], write_stock: Any) -> None:
+def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., Detector], write_upstream: Any) -> None:
     # A model whose blocks were changed after it was built still carries the first YAML.
     stale = {
         "nc": 80,
@@ -171,7 +171,7 @@ def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., De
         "backbone": [[-1, 1, "Conv", [24, 3, 2]], [-1, 2, "C3", [24]], [-1, 1, "SPPF", [40, 5]]],
     }
     detector = enliven(Detector(parse_topology(true, "true")))
-    path = write_stock(detector, half=False, yaml=stale)
+    path = write_upstream(detector, half=False, yaml=stale)
     checkpoint = load_checkpoint(path)
     assert topology_of(checkpoint).blocks[1].repeats == 2
     assert topology_of(checkpoint).blocks[1].args == (64, True)
@@ -181,7 +181,7 @@ def test_shapes_repeats_and_shortcuts_win_over_the_yaml(lively: Callable[..., De
 
 @pytest.mark.parametrize("change", ["stride", "groups", "kind", "activation"])
 def test_a_layer_that_contradicts_the_yaml_is_refused(
-    change: str, lively: Callable[..., Detector], write_stock: Any
+    change: str, lively: Callable[..., Detector], write_upstream: Any
 ) -> None:
     detector = lively("yolov5n", nc=2)
     config = None
@@ -196,30 +196,30 @@ def test_a_layer_that_contradicts_the_yaml_is_refused(
         detector.model[9] = nn.MaxPool2d(5, 1, 2)
         assert topology.blocks[9].kind == "SPPF"
     with pytest.raises(UserError, match=r"stock\.pt"):
-        load_checkpoint(write_stock(detector, yaml=config))
+        load_checkpoint(write_upstream(detector, yaml=config))
 
 
 def test_attention_in_another_layout_is_refused(
-    lively: Callable[..., Detector], write_stock: Any, odd_yaml: Path, monkeypatch: pytest.MonkeyPatch
+    lively: Callable[..., Detector], write_upstream: Any, odd_yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turned = functools.partial(nn.MultiheadAttention, batch_first=True)
     monkeypatch.setattr(nn, "MultiheadAttention", turned)
     with pytest.raises(UserError, match=r"layer model\.14\.m\.tr\.0\.ma has batch_first True"):
-        load_checkpoint(write_stock(lively(odd_yaml)))
+        load_checkpoint(write_upstream(lively(odd_yaml)))
 
 
-def test_a_folded_file_is_read(lively: Callable[..., Detector], write_stock: Any) -> None:
+def test_a_folded_file_is_read(lively: Callable[..., Detector], write_upstream: Any) -> None:
     detector = lively("yolov5n", nc=2).fused()
     detector.model[0].bound = Evil(getattr, "text", "upper")  # as a bound method is pickled; stays inert
-    _same(write_stock(detector, half=False), detector)
+    _same(write_upstream(detector, half=False), detector)
 
 
-def test_another_eps_gives_the_same_outputs(lively: Callable[..., Detector], write_stock: Any) -> None:
+def test_another_eps_gives_the_same_outputs(lively: Callable[..., Detector], write_upstream: Any) -> None:
     detector = lively("yolov5n", nc=2)
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-5
-    _same(write_stock(detector, half=False), detector, atol=2e-3)
+    _same(write_upstream(detector, half=False), detector, atol=2e-3)
 
 
 class Evil:
@@ -245,14 +245,14 @@ def _attacks(flag: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("layout", ["zip", "legacy", "pickle", "beside a model"])
 @pytest.mark.parametrize("attack", ["os.system", "eval", "exec", "open", "subprocess", "import"])
-def test_malicious_pickles_run_nothing(layout: str, attack: str, tmp_path: Path, write_stock: Any) -> None:
+def test_malicious_pickles_run_nothing(layout: str, attack: str, tmp_path: Path, write_upstream: Any) -> None:
     flag = tmp_path / "executed"
     evil = _attacks(flag)[attack]
     path = tmp_path / "evil.pt"
     if layout == "pickle":
         path.write_bytes(pickle.dumps({"model": evil}, protocol=2))
     elif layout == "beside a model":
-        path = write_stock(tiny(), extra=evil)
+        path = write_upstream(tiny(), extra=evil)
     else:
         torch.save({"model": evil}, path, _use_new_zipfile_serialization=layout == "zip")
     with pytest.raises(UserError, match=path.name) as error:
@@ -261,20 +261,20 @@ def test_malicious_pickles_run_nothing(layout: str, attack: str, tmp_path: Path,
     assert "\n" not in str(error.value)
 
 
-def test_code_in_state_of_a_known_class_runs_nothing(tmp_path: Path, write_stock: Any) -> None:
+def test_code_in_state_of_a_known_class_runs_nothing(tmp_path: Path, write_upstream: Any) -> None:
     flag = tmp_path / "executed"
     detector = tiny()
     detector.model[0].conv.note = Evil(os.system, f"touch {flag}")
     with pytest.raises(UserError, match="was not run"):
-        load_checkpoint(write_stock(detector))
+        load_checkpoint(write_upstream(detector))
     assert not flag.exists()
 
 
-def test_an_attribute_cannot_hide_a_method(write_stock: Any) -> None:
+def test_an_attribute_cannot_hide_a_method(write_upstream: Any) -> None:
     detector = tiny()
     for name in ("kind", "get", "members", "attributes"):
         setattr(detector.model[0].conv, name, "x")
-    _same(write_stock(detector, half=False), detector)
+    _same(write_upstream(detector, half=False), detector)
 
 
 def _zip(name: str, data: bytes) -> bytes:
@@ -339,38 +339,38 @@ FORKS_OF = {
 
 @pytest.mark.parametrize("fork", FORKS_OF)
 def test_blocks_of_forks_are_read(
-    fork: str, lively: Callable[..., Detector], write_stock: Any, caplog: pytest.LogCaptureFixture
+    fork: str, lively: Callable[..., Detector], write_upstream: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     detector = lively("yolov5n", nc=3)
-    _same(write_stock(detector, half=False, fork=FORKS_OF[fork]), detector)
+    _same(write_upstream(detector, half=False, fork=FORKS_OF[fork]), detector)
     assert ("Thin0 layers have the structure of C3" in caplog.text) == (FORKS_OF[fork].homes is STRANGERS)
 
 
-def test_a_block_that_only_looks_alike_is_refused(lively: Callable[..., Detector], write_stock: Any) -> None:
+def test_a_block_that_only_looks_alike_is_refused(lively: Callable[..., Detector], write_upstream: Any) -> None:
     """Two convolutions without a word about a shortcut may be anything."""
     detector = lively("yolov5n", nc=3)
     for bottleneck in detector.model[2].m:
         del bottleneck.add
     with pytest.raises(UserError, match=r"models\.slim\.Thin1, which is no block"):
-        load_checkpoint(write_stock(detector, fork=Fork(STRANGERS)))
+        load_checkpoint(write_upstream(detector, fork=Fork(STRANGERS)))
 
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
-def test_checkpoints_of_other_tasks_are_told_apart(task: str, write_stock: Any) -> None:
+def test_checkpoints_of_other_tasks_are_told_apart(task: str, write_upstream: Any) -> None:
     fork = Fork({"Detect": ("models.yolo", "Segment"), "C3": ("models.common", "Classify")})
     with pytest.raises(UserError, match=rf"is a YOLOv5 checkpoint for {task}; Secateur prunes detectors"):
-        load_checkpoint(write_stock(tiny(), kind=f"{task.title()}Model", fork=fork))
+        load_checkpoint(write_upstream(tiny(), kind=f"{task.title()}Model", fork=fork))
 
 
-def test_an_unknown_block_is_named(write_stock: Any) -> None:
+def test_an_unknown_block_is_named(write_upstream: Any) -> None:
     detector = tiny()
     detector.model[0].attention = fake_class("models.common", "CBAM")()
     with pytest.raises(UserError, match=r"models\.common\.CBAM"):
-        load_checkpoint(write_stock(detector))
+        load_checkpoint(write_upstream(detector))
 
 
-def test_every_cut_off_length_is_refused(write_stock: Any, tmp_path: Path) -> None:
-    whole = write_stock(tiny()).read_bytes()
+def test_every_cut_off_length_is_refused(write_upstream: Any, tmp_path: Path) -> None:
+    whole = write_upstream(tiny()).read_bytes()
     for share in (0.01, 0.3, 0.9, 0.999):
         path = tmp_path / "part.pt"
         path.write_bytes(whole[: int(len(whole) * share)])
@@ -378,9 +378,9 @@ def test_every_cut_off_length_is_refused(write_stock: Any, tmp_path: Path) -> No
             load_checkpoint(path)
 
 
-def test_damaged_tables_of_contents_are_refused(write_stock: Any, tmp_path: Path) -> None:
+def test_damaged_tables_of_contents_are_refused(write_upstream: Any, tmp_path: Path) -> None:
     """A byte of the zip archive's table is another one: a bad name, an unknown version, a record out of the file."""
-    whole = bytearray(write_stock(tiny()).read_bytes())
+    whole = bytearray(write_upstream(tiny()).read_bytes())
     table = whole.index(b"PK\x01\x02")
     path, refused = tmp_path / "damaged.pt", 0
     for place in [*range(table, table + 46), *range(len(whole) - 22, len(whole))]:

@@ -1,4 +1,4 @@
-"""The pictures that stages leave in their run folders; without the `plots` extra there are none."""
+"""The plots that steps leave in their run folders; without the `plots` extra there are none."""
 
 from __future__ import annotations
 

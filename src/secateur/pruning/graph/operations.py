@@ -9,7 +9,7 @@ import numpy as np
 from torch.fx import Node
 
 from secateur.pruning.graph.flow import Channels, Fixed, Flow, Ids, Value, arguments, operator_name, shape
-from secateur.pruning.latency import Pair, Signature, Stage
+from secateur.pruning.latency import Pair, Signature, TracedOperation
 
 ACTIVATIONS = (
     "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "selu", "sigmoid",
@@ -21,8 +21,8 @@ _POOLS = ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices")
 _SUMS = ("add", "sub", "mul", "maximum", "minimum")
 
 
-def stage_of(flow: Flow, node: Node) -> Stage | None:
-    """The stage that a visited node of two-dimensional maps is, with the ids of its channels; None for all others."""
+def operation_of(flow: Flow, node: Node) -> TracedOperation | None:
+    """The operation of a visited node on two-dimensional maps, with the ids of its channels; None for all others."""
     name, value = operator_name(node.target), flow.values.get(node)
     value = value[0] if isinstance(value, tuple) and value else value
     if len(shape(node)) != 4:
@@ -48,7 +48,7 @@ def stage_of(flow: Flow, node: Node) -> Stage | None:
         signature = Signature("add", _map(node))
     else:
         return None
-    return Stage(signature, "", _place(node), emits[:0], emits)
+    return TracedOperation(signature, "", _place(node), emits[:0], emits)
 
 
 def _ids(flow: Flow, value: Value, node: Node) -> Ids | None:
@@ -58,13 +58,13 @@ def _ids(flow: Flow, value: Value, node: Node) -> Ids | None:
     return value.ids if isinstance(value, Channels) and value.dim == 1 else None
 
 
-def in_units(stage: Stage, unit: Ids) -> Stage:
-    """The stage with units in place of ids; `unit` gives that of every id."""
+def in_units(operation: TracedOperation, unit: Ids) -> TracedOperation:
+    """The operation with units in place of ids; `unit` gives that of every id."""
     known = np.append(unit, -1)
-    return replace(stage, reads=known[stage.reads], emits=known[stage.emits])
+    return replace(operation, reads=known[operation.reads], emits=known[operation.emits])
 
 
-def _convolution(flow: Flow, node: Node, emits: Ids) -> Stage | None:
+def _convolution(flow: Flow, node: Node, emits: Ids) -> TracedOperation | None:
     call = arguments(node)
     reads, weight = _ids(flow, flow.values.get(call["input"]), call["input"]), flow.sources.get(call["weight"])
     if reads is None or weight is None or len(shape(call["input"])) != 4:
@@ -81,7 +81,7 @@ def _convolution(flow: Flow, node: Node, emits: Ids) -> Stage | None:
         (0, 0) if groups == 1 else (len(reads) // groups, len(emits) // groups),
         _activation_after(node),
     )
-    return Stage(signature, weight, _place(node), reads, emits)
+    return TracedOperation(signature, weight, _place(node), reads, emits)
 
 
 def _activation_after(node: Node) -> str:

@@ -14,14 +14,21 @@ from secateur.errors import UserError, shown, told
 from secateur.families.yolov5.activations import recorded_activation
 from secateur.families.yolov5.blocks import BLOCKS
 from secateur.families.yolov5.formats.agreement import record_at, refuse_other_attributes, refuse_other_layers
-from secateur.families.yolov5.formats.forks import fork_kind, recognise, stock_rows
+from secateur.families.yolov5.formats.forks import fork_kind, recognise, upstream_rows
 from secateur.families.yolov5.formats.state_dict import find_state
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import MAX_ANCHORS, Block, Topology, parse_topology, refuse_impossible
 from secateur.limits import MAX_LEVELS
 from secateur.networks.formats.archive import refuse_expanded
 from secateur.networks.formats.pickled import read_records
-from secateur.networks.formats.records import EXPECTED, Record, plain, refuse_endless, refuse_repetition, tensors_of
+from secateur.networks.formats.records import (
+    EXPECTED,
+    Record,
+    plain_data,
+    refuse_endless,
+    refuse_repetition,
+    tensors_of,
+)
 
 _MODELS = ("models.yolo.Model", "models.yolo.DetectionModel")
 _OTHER_TASKS = {"models.yolo.SegmentationModel": "segmentation", "models.yolo.ClassificationModel": "classification"}
@@ -29,8 +36,8 @@ _BN_EPS = 1e-3
 
 
 @dataclass(frozen=True)
-class StockCheckpoint:
-    """What is kept of a stock file."""
+class UpstreamCheckpoint:
+    """What is kept of an upstream file."""
 
     topology: Topology
     tensors: dict[str, Tensor]
@@ -40,8 +47,8 @@ class StockCheckpoint:
     image_size: int | None
 
 
-def read_stock(path: Path) -> StockCheckpoint:
-    """Reads a stock `.pt`; EMA weights are preferred, and the layers decide where they disagree with the YAML inside.
+def read_upstream(path: Path) -> UpstreamCheckpoint:
+    """Reads an upstream `.pt`; EMA weights are preferred, and the layers decide where the YAML inside disagrees.
 
     Raises:
         UserError: one sentence that says what the file is and what is expected.
@@ -87,7 +94,7 @@ def _find_model(path: Path, content: Any) -> Record:
     raise UserError(f"{path} holds {what} and no detector; {EXPECTED}.")
 
 
-def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapping[str, str]) -> StockCheckpoint:
+def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapping[str, str]) -> UpstreamCheckpoint:
     layers = list(model.modules()["model"].modules().values())
     head = layers[-1]
     if head.kind != "models.yolo.Detect":
@@ -110,14 +117,14 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
         "source": "yolov5",
         "file": path.name,
         **({"license": told(content["license"], 100)} if isinstance(content.get("license"), str) else {}),
-        "epoch": plain(content.get("epoch")),
+        "epoch": plain_data(content.get("epoch")),
         "epochs": _option(content.get("opt"), "epochs"),
-        "date": plain(content.get("date")),
+        "date": plain_data(content.get("date")),
         **({"single_cls": True} if _switched_on(content.get("opt"), "single_cls") else {}),
-        "hyp": plain(model.get("hyp")) or {},
+        "hyp": plain_data(model.get("hyp")) or {},
     }
     names = _names(model.get("names"), topology.nc)
-    return StockCheckpoint(topology, tensors, names, strides, training, _option(content.get("opt"), "imgsz"))
+    return UpstreamCheckpoint(topology, tensors, names, strides, training, _option(content.get("opt"), "imgsz"))
 
 
 def _strides(head: Record) -> tuple[float, ...]:
@@ -156,7 +163,7 @@ def _topology(
         raise UserError(f"its Detect layer has anchors of the shape {list(anchors.shape)} for {len(strides)} strides.")
     pixels = (anchors * torch.tensor(strides).view(-1, 1, 1)).flatten(1).tolist()
     topology = parse_topology(
-        {**stock_rows(config, fitted), "anchors": pixels}, "its model.yaml", nc=layers[-1].get("nc")
+        {**upstream_rows(config, fitted), "anchors": pixels}, "its model.yaml", nc=layers[-1].get("nc")
     )
     if len(topology.blocks) != len(layers):
         raise UserError(f"its model.yaml has {len(topology.blocks)} blocks but it has {len(layers)} layers.")
@@ -217,7 +224,7 @@ def _absorb_eps(model: Record, tensors: dict[str, Tensor]) -> None:
 
 def _names(names: Any, nc: int) -> dict[int, str]:
     """Class names from a list or a dict; missing ones are made up."""
-    names = plain(names)
+    names = plain_data(names)
     pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
     given = {int(k): str(v) for k, v in pairs}
     return {i: given.get(i, f"class{i}") for i in range(nc)}

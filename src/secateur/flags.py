@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from secateur.errors import UserError
+from secateur.pruning.settings import FORMER_NAMES
 from secateur.sizes import read_size, square_as_one
 from secateur.sparsity.settings import REMOVED
 from secateur.training.own_options import declared
 
-# Flags that are another name for an option of ours; those that stand in the help as aliases are not repeated here.
+# Flags that are another name for an option of ours; aliases that the help lists are not repeated.
 RENAMED: Mapping[str, str] = {
     "--img": "--image-size",
     "--imgsz": "--image-size",
@@ -27,6 +28,7 @@ RENAMED: Mapping[str, str] = {
     "--temperature": "--distill-temperature",
     "--teacher-weights": "--teacher",
     "--include": "--format",
+    **{f"--{former.replace('_', '-')}": f"--{ours.replace('_', '-')}" for former, ours in FORMER_NAMES.items()},
 }
 # Flags that switch on what here is said with a value.
 SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}
@@ -64,7 +66,7 @@ ANSWERS: Mapping[str, str] = {
     "--notest": "evaluate rarely with --val-every 0",
     "--augment": "there is no test-time augmentation here; leave it out",
     "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val and bench",
-    "--noplots": "pictures are drawn where matplotlib is installed; leave it out",
+    "--noplots": "plots are drawn where matplotlib is installed; leave it out",
     "--verbose": "the table of all classes is always printed; leave it out",
 }
 _NOT_IN_DETECT: Mapping[str, str] = {
@@ -72,7 +74,7 @@ _NOT_IN_DETECT: Mapping[str, str] = {
     "--update": "weights are never changed by a prediction; leave it out",
     "--dnn": "ONNX files run in ONNX Runtime; leave it out",
     "--data": "a detector knows the names of its classes; leave it out",
-    "--save-csv": "take --save-json, which writes a line of JSON for each picture",
+    "--save-csv": "take --save-json, which writes a line of JSON for each image",
 }
 # Options that an earlier version had, under our own names.
 GONE: Mapping[str, str] = {f"--{name.replace('_', '-')}": text for name, (_, text) in REMOVED.items()}
