@@ -23,9 +23,9 @@ import torch
 from secateur.compression.latency_table import latency_table
 from secateur.compression.settings import LatencySettings
 from secateur.compression.speed.comparison import compare_files
-from secateur.compression.speed.timed import BenchSettings, check_runtimes
 from secateur.compression.speed.rounding import auto_round_to
 from secateur.compression.speed.table import bench_table
+from secateur.compression.speed.timed import BenchSettings, check_runtimes
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector

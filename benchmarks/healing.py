@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.channels import Decision, decide, repair
-from secateur.compression.heal import heal
 from secateur.compression.evaluation import evaluate, usable_size
+from secateur.compression.heal import heal
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.distillation.settings import HealSettings

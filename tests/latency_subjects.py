@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.deploy.timing import Stopwatch
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
+from secateur.pruning.latency import LatencyTable, Signature, TimedSignature
 from secateur.sizes import ImageSize, sides_of
 
 BLOCK = 8

@@ -19,8 +19,8 @@ from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
-from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.flags import understood
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -17,9 +17,9 @@ from secateur.commands import COMMANDS
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.families.loading import load_checkpoint
+from secateur.flags import SQUARES, understood
 from secateur.sizes import ImageSize, as_data, in_words, read_size, sides_of
 from secateur.training.settings import TrainSettings
-from secateur.flags import SQUARES, understood
 
 FORMS = ("{}x{}", "{}X{}", "{}×{}", "{}*{}", "{},{}", "{}, {}", "{} {}", " {} x {} ", "[{}, {}]", "({},{})")
 SQUARE = ("prune", "heal", "run", "sweep", "train", "sparsify", "finetune")

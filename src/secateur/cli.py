@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 from secateur.commands import COMMANDS, Command
 from secateur.errors import Interrupted, PartlyDoneError, UserError, shown
+from secateur.flags import understood
 from secateur.machine import use_threads
 from secateur.ranges import check_ranges
-from secateur.flags import understood
 
 ALL = "--help-all"
 LONGEST = 300

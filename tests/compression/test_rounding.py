@@ -20,7 +20,7 @@ from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.latency import Signature
 from secateur.pruning.settings import Guards
-from secateur.runs.recipes.recipe import RecipeEntry, Recipe
+from secateur.runs.recipes.recipe import Recipe, RecipeEntry
 from secateur.runs.recipes.resolve import resolve, settings_of_step
 from secateur.steps.step import STEPS
 

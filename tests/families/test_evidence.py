@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from law_subjects import enliven
 from secateur.compression.channels import check_channels, decide, repair_for
-from secateur.compression.layers import check_layers
 from secateur.compression.evaluation import usable_size
+from secateur.compression.layers import check_layers
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import unlabelled_images
 from secateur.data.images import list_images

@@ -17,9 +17,9 @@ from secateur.prediction.album import Album
 from secateur.prediction.crops import LONGEST, crop_folders, write_crops
 from secateur.prediction.detections import to_detections
 from secateur.prediction.drawing import Drawing
+from secateur.prediction.image_files import write_image
 from secateur.prediction.labels import json_line, write_labels
 from secateur.prediction.media import Frame
-from secateur.prediction.image_files import write_image
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings, WriteSettings
 from secateur.prediction.sources import Medium

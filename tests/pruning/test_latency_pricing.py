@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm
 from torch import nn
 
 from latency_subjects import BLOCK, OFFSET, SLOPE, law, table_of
+from networks import Chain, ConvNorm
 from secateur.errors import UserError
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, trace
-from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
+from secateur.pruning.latency import LatencyTable, Signature, TimedSignature
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
 from secateur.sizes import ImageSize

@@ -53,7 +53,10 @@ def test_a_repetition_is_unrolled(tmp_path: Path) -> None:
         ("stages: [", "not valid YAML"),
         ("stages: [{repeat: {rounds: 2}}]", "a repetition is written"),
         ("stages: [{repeat: {rounds: 0, stages: []}}]", "rounds from 1 to 100"),
-        ("stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]", "cannot contain another"),
+        (
+            "stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]",
+            "cannot contain another",
+        ),
     ],
 )
 def test_broken_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
 from secateur.runs.recipes.configure import configured
-from secateur.runs.recipes.recipe import RecipeEntry, Recipe, load_recipe
+from secateur.runs.recipes.recipe import Recipe, RecipeEntry, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, override_options, resolve
 from secateur.steps.prune import Prune
 from secateur.steps.step import STEPS

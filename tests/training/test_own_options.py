@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from secateur.families.yolov5.train_options import YOLOv5TrainOptions
+from secateur.flags import understood
 from secateur.runs.recipes.configure import configured
 from secateur.steps.train import Train
 from secateur.training.own_options import all_own_options, declared
 from secateur.training.settings import TrainSettings
-from secateur.flags import understood
 
 PLUGIN = """
 from dataclasses import dataclass

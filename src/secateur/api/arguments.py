@@ -14,8 +14,8 @@ from torch import nn
 
 from secateur.api.images import Source, described
 from secateur.api.options import number, title_of, typed
-from secateur.compression.heal import heal
 from secateur.compression.evaluation import usable_size
+from secateur.compression.heal import heal
 from secateur.compression.settings import ChannelSettings
 from secateur.deploy.runtimes import is_exported, runtime_of
 from secateur.distillation.settings import HealSettings

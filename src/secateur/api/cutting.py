@@ -25,8 +25,8 @@ from secateur.api.arguments import (
 from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.compression import channels as cutting
-from secateur.compression.latency_table import latency_table
 from secateur.compression.evaluation import usable_size
+from secateur.compression.latency_table import latency_table
 from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.compression.speed.rounding import decided_guards
 from secateur.distillation.settings import HealSettings

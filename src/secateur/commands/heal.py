@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from secateur.commands import Summary, command
 from secateur.distillation.settings import HealSettings
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, UnlabelledImages, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, UnlabelledImages, Weights, Workers
 from secateur.runs.folders import OutputOptions, require
 from secateur.steps.heal import Heal
 

@@ -37,8 +37,8 @@ class LatencyOptions:
 @command("latency", "measure the latency table that budgets in milliseconds read", lambda: LatencyOptions, order=115)
 def latency(options: LatencyOptions) -> Summary:
     """Measures afresh; what is measured is also what `--ms` uses here from now on."""
-    from secateur.compression.latency_table import latency_table
     from secateur.compression.evaluation import usable_size
+    from secateur.compression.latency_table import latency_table
     from secateur.families.loading import load_checkpoint
 
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)

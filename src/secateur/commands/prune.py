@@ -20,7 +20,7 @@ from secateur.pruning.settings import (
     SearchSettings,
 )
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, UnlabelledImages, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, UnlabelledImages, Weights, Workers
 from secateur.runs.folders import OutputOptions, require
 from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.heal import Heal

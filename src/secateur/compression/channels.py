@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from secateur.compression.latency_table import traced
 from secateur.compression.evaluation import evaluator, val_settings
+from secateur.compression.latency_table import traced
 from secateur.compression.repair import reestimate_norms_, repair_of
 from secateur.compression.rounds import kept_in
 from secateur.compression.search import search_plan

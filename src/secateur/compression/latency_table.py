@@ -28,7 +28,7 @@ from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
-from secateur.pruning.latency import TimedSignature, LatencyTable, Signature
+from secateur.pruning.latency import LatencyTable, Signature, TimedSignature
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut

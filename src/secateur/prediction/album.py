@@ -14,8 +14,8 @@ from supervision import VideoInfo, VideoSink
 from secateur.data.images import Image
 from secateur.errors import UserError
 from secateur.files import atomic_write
-from secateur.prediction.media import Frame
 from secateur.prediction.image_files import write_image
+from secateur.prediction.media import Frame
 from secateur.prediction.sources import Medium
 from secateur.terminal import stderr_silenced
 

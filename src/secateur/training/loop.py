@@ -22,7 +22,7 @@ from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.optimization.optimizer import set_rates
 from secateur.training.results import EpochBar, EpochRow, duration, make_row
-from secateur.training.session import TrainingKind, Session, open_session
+from secateur.training.session import Session, TrainingKind, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import TrainingIdentity, sealed_randomness
 from secateur.training.task import Task, largest_stride

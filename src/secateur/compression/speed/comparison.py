@@ -11,17 +11,17 @@ from typing import Any
 from secateur.compression.evaluation import describe, size_of
 from secateur.compression.speed.balance import machine_balance
 from secateur.compression.speed.bar import timing_bar
+from secateur.compression.speed.reasons import Machine, alike, excess, not_faster, sentence, shares
+from secateur.compression.speed.table import BenchRow
 from secateur.compression.speed.timed import (
+    BenchFile,
     BenchSettings,
     TimedNetwork,
-    BenchFile,
+    bench_files,
     check_runtimes,
     common_size,
     timed_networks,
-    bench_files,
 )
-from secateur.compression.speed.reasons import Machine, alike, excess, not_faster, sentence, shares
-from secateur.compression.speed.table import BenchRow
 from secateur.deploy.profiling import LayerTime, profiler_of
 from secateur.deploy.timing import MOST_TURNS, settle
 from secateur.errors import UserError

@@ -12,8 +12,8 @@ from secateur.errors import UserError
 from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
 from secateur.pruning.graph.flow import Cause, Flow, Ids, Number
 from secateur.pruning.graph.inputs import Call, image_sides, mapped
-from secateur.pruning.graph.pricing import Axis, Pricing, Work
 from secateur.pruning.graph.operations import in_units
+from secateur.pruning.graph.pricing import Axis, Pricing, Work
 from secateur.pruning.graph.trial import Trial
 from secateur.pruning.latency import TracedOperation
 

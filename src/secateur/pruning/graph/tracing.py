@@ -21,8 +21,8 @@ from secateur.pruning.graph.assembly import assembled
 from secateur.pruning.graph.channels import ChannelGraph
 from secateur.pruning.graph.flow import Cause, Fixed, Flow, Operation
 from secateur.pruning.graph.inputs import Call, everything, example_inputs_of, image_sides, strides_to_try
-from secateur.pruning.graph.pricing import Sides, Work
 from secateur.pruning.graph.operations import operation_of
+from secateur.pruning.graph.pricing import Sides, Work
 from secateur.pruning.graph.unchanged import unchanged
 from secateur.pruning.latency import TracedOperation
 

@@ -2,12 +2,12 @@
 
 from secateur.pruning.latency.table import (
     LEAST_R2,
-    TimedSignature,
     Floats,
     Ids,
     LatencyTable,
     Pair,
     Signature,
+    TimedSignature,
     TracedOperation,
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 from secateur.compression.settings import AUTO, LatencySettings
 from secateur.errors import UserError
 from secateur.runs.recipes.configure import configured, setting_names
-from secateur.runs.recipes.recipe import RecipeEntry, Recipe
+from secateur.runs.recipes.recipe import Recipe, RecipeEntry
 from secateur.steps.control import Control
 from secateur.steps.measure import Measure
 from secateur.steps.step import STEPS, Override, Step
