@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm
 from torch import nn
 
 from latency_subjects import BLOCK, OFFSET, SLOPE, law, table_of
+from networks import Chain, ConvNorm
 from secateur.errors import UserError
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from networks import ConvNorm, enliven
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
+from networks import ConvNorm, enliven
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
 from secateur.pruning.evidence import LoaderEvidence
