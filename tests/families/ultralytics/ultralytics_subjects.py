@@ -38,6 +38,9 @@ def fresh(name: str, nc: int = 3) -> Any:
     kind = _MODELS.get(name.partition("-")[2], "DetectionModel")
     torch.manual_seed(0)
     model: Any = lively(getattr(tasks, kind)(f"{name}.yaml", nc=nc, verbose=False))
+    bins = getattr(getattr(model.model[-1], "dfl", None), "conv", None)
+    if bins is not None:  # not learned: the distance of each bin
+        bins.weight.data.copy_(torch.arange(bins.in_channels).view(1, -1, 1, 1))
     model.names = NAMES if nc == 3 else {number: f"kind{number}" for number in range(nc)}
     return model
 

@@ -28,11 +28,18 @@ HEADS = {
 """Heads, and their tasks."""
 
 _OF_KERNELS = frozenset(
-    ["Conv", "DWConv", "ConvTranspose", "GhostConv", "Focus", "SPP", "SPPF", "SCDown", "AConv", "ADown", "Concat", "CBFuse", "Silence", "nn.Upsample", "nn.Identity", "nn.MaxPool2d", "nn.AvgPool2d", "nn.ZeroPad2d", "nn.BatchNorm2d", "nn.Conv2d", "nn.ConvTranspose2d"]
+    (
+        *("Conv", "DWConv", "ConvTranspose", "GhostConv", "Focus", "SPP", "SPPF", "SCDown", "AConv", "ADown", "Concat"),
+        *("CBFuse", "Silence", "nn.Upsample", "nn.Identity", "nn.MaxPool2d", "nn.AvgPool2d", "nn.ZeroPad2d"),
+        *("nn.BatchNorm2d", "nn.Conv2d", "nn.ConvTranspose2d"),
+    )
 )
 """Blocks whose arguments after the first are kernels, strides and the like."""
 BLOCKS = _OF_KERNELS | frozenset(
-    ["Bottleneck", "BottleneckCSP", "GhostBottleneck", "C1", "C2", "C2f", "C2fCIB", "C2fPSA", "C2PSA", "PSA", "C3", "C3k2", "C3x", "C3Ghost", "C3TR", "RepC3", "ELAN1", "RepNCSPELAN4", "SPPELAN", "A2C2f", "CBLinear"]
+    (
+        *("Bottleneck", "BottleneckCSP", "GhostBottleneck", "C1", "C2", "C2f", "C2fCIB", "C2fPSA", "C2PSA", "PSA"),
+        *("C3", "C3k2", "C3x", "C3Ghost", "C3TR", "RepC3", "ELAN1", "RepNCSPELAN4", "SPPELAN", "A2C2f", "CBLinear"),
+    )
 )
 """Blocks that a description may name beside a head."""
 

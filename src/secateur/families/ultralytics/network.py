@@ -35,7 +35,7 @@ _NO_WIDTHS = frozenset(("i", "f", "np"))
 class UltralyticsNetwork(nn.Module):
     """Images [B, C, H, W] in 0..1 -> the raw outputs of the head, in training and in evaluation mode alike.
 
-    For detectors these are a dict: "boxes" [B, 4 * bins, N], "scores" [B, nc, N] (logits), what else the task has
+    For detectors these are a dict: "boxes" [B, N, 4 * bins], "scores" [B, N, nc] (logits), what else the task has
     ("mask_coefficient", "proto", "kpts", "angle"), and "sizes", height and width of each level; of a network with final
     boxes a dict of two such dicts, "one2many" and "one2one". For classifiers they are logits [B, nc].
 
@@ -45,9 +45,9 @@ class UltralyticsNetwork(nn.Module):
         strides: pixels of a cell of each level; () of classifiers.
     """
 
-    def __init__(self, architecture: Ultralytics, names: Mapping[int, str], model: nn.Module) -> None:
+    def __init__(self, architecture: Ultralytics, names: Mapping[int, str], model: Any) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.names = dict(names)
         stride = model.stride.tolist() if architecture.task != "classify" else []
         self.strides = tuple(float(value) for value in stride)
@@ -76,6 +76,13 @@ class UltralyticsNetwork(nn.Module):
     def head(self) -> Any:
         """The last layer."""
         return self.model.model[-1]
+
+    def reads_maps(self) -> tuple[str, ...]:
+        """Names of the layers that read what feeds the head: a convolution for each level, or the last layer."""
+        place = f"model.model.{len(self.model.model) - 1}"
+        if not self.strides:
+            return (f"{place}.linear",)
+        return tuple(f"{place}.cv2.{level}.0.conv" for level in range(len(self.strides)))
 
     def forward(self, images: Tensor) -> Any:
         """See the class."""
@@ -152,7 +159,7 @@ class Deciding(UltralyticsNetwork):
         """Boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class."""
         corners, scores = decoded(raw["one2one"], self.head, self.strides)
         nc = scores.shape[2]
-        best, places = scores.flatten(1).topk(min(MOST_BOXES, scores[0].numel()), dim=1)
+        best, places = scores.flatten(1).topk(min(MOST_BOXES, scores.shape[1]), dim=1)
         rows = (places // nc)[..., None].expand(-1, -1, 4)
         chosen = corners.gather(1, rows)
         found: Tensor = torch.cat((chosen, best[..., None], (places % nc)[..., None].to(best.dtype)), 2)
@@ -161,9 +168,10 @@ class Deciding(UltralyticsNetwork):
 
 def decoded(raw: Mapping[str, Any], head: Any, strides: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Raw outputs of one branch -> corners [B, N, 4] in pixels and scores [B, N, nc], float32."""
-    scores = raw["scores"].float().sigmoid().transpose(1, 2)
+    scores = raw["scores"].float().sigmoid()
     # Distances from the centre of a cell to the four sides of its box, in cells.
-    distances = head.dfl(raw["boxes"].float().to(_dtype_of(head.dfl))).float().transpose(1, 2)
+    bins = raw["boxes"].float().to(_dtype_of(head.dfl)).transpose(1, 2)
+    distances = head.dfl(bins).float().transpose(1, 2)
     places, steps = [], []
     for (height, width), stride in zip(raw["sizes"], strides, strict=True):
         y, x = torch.meshgrid(
@@ -174,8 +182,9 @@ def decoded(raw: Mapping[str, Any], head: Any, strides: Sequence[float]) -> tupl
         places.append(torch.stack((x, y), -1).reshape(-1, 2))
         steps.append(torch.full((height * width, 1), stride, device=scores.device))
     centres, step = torch.cat(places), torch.cat(steps)
-    corners = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), 2) * step
-    return corners, scores
+    low, high = centres - distances[..., :2], centres + distances[..., 2:]
+    # A head without bins may say a negative distance: such a box is empty.
+    return torch.cat((low, torch.maximum(low, high)), 2) * step, scores
 
 
 def _dtype_of(module: nn.Module) -> torch.dtype:
@@ -259,6 +268,9 @@ def _raw(given: Any) -> Any:
 
 
 def _without_maps(given: Any) -> Any:
+    """Places before channels, [B, N, C], as everything else that compares outputs takes them."""
+    if isinstance(given, Tensor):
+        return given.transpose(1, 2) if given.ndim == 3 else given
     if not isinstance(given, dict):
         return given
     kept = {key: _without_maps(value) for key, value in given.items() if key != "feats"}
