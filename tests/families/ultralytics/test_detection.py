@@ -1,4 +1,4 @@
-"""Detectors of the package go through the commands: their loss, their boxes, labels of their own, pruning and healing."""
+"""Detectors of the package go through the commands: their loss, boxes, own labels, pruning, healing, fine-tuning."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_file_is_pruned_in_rounds_and_healed(
     save(fresh(name), tmp_path / "best.pt")
     source = ["--data", str(tiny_data)] if labels else ["--images", str(tiny_data.parent / "images" / "train")]
     run("prune", "--weights", "best.pt", *source, "--flops", "0.7", "--rounds", "2", "--statistics-images", "8",
-        "--recalibrate", "8", "--batch", "4", "--name", "p")  # fmt: skip
+        "--recalibrate", "8", "--name", "p")  # fmt: skip
     pruned = load_checkpoint("runs/prune/p/pruned.safetensors")
     whole: Any = checkpoint_named(name).build()
     assert count(pruned.build(), SIZE).flops <= 0.7 * count(whole, SIZE).flops

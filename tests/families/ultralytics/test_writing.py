@@ -101,7 +101,7 @@ def test_yolo_loads_validates_and_exports_without_secateur(name: str, tiny_data:
     data = str(described(tiny_data, tmp_path)) if "-" not in name else ""
     said = alone(file, data, tmp_path)
     assert said["parameters"] == count(small, SIZE).parameters and not said["secateur"]
-    assert said["names"] == {"0": "cell", "1": "dot", "2": "ring"}
+    assert said["names"] == {"0": "disc", "1": "square", "2": "triangle"}
     assert said["exported"] < 1e-4
     assert not data or 0 <= said["val"] <= 1
     with torch.no_grad():
@@ -128,10 +128,10 @@ def test_the_note_names_the_trainer(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "trainer=secateur.ultralytics.Trainer" in capsys.readouterr().out
 
 
-def test_another_family_is_refused(detector: Any, tmp_path: Path) -> None:
-    save_checkpoint(Checkpoint.of(detector), tmp_path / "other.safetensors")
+def test_another_family_is_refused(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["export", "--weights", str(tmp_path / "other.safetensors"), "--format", "ultralytics"])
+        main(["export", "--weights", str(tiny_weights), "--format", "ultralytics"])
+    assert "Only a network of the family 'ultralytics' can be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("classes", [3, 2], ids=["same", "fewer"])

@@ -26,7 +26,7 @@ from secateur.pruning.plan import Plan
 
 DETECTORS = ("yolov5nu", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n")
 OTHERS = tuple(f"{name}-{task}" for name in ("yolov8n", "yolo11n", "yolo26n") for task in ("seg", "pose", "obb", "cls"))
-NAMES = {0: "cell", 1: "dot", 2: "ring"}
+NAMES = {0: "disc", 1: "square", 2: "triangle"}
 SIZE = 64
 _MODELS = {"seg": "SegmentationModel", "pose": "PoseModel", "obb": "OBBModel", "cls": "ClassificationModel"}
 

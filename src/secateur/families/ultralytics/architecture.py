@@ -6,16 +6,13 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from secateur.errors import UserError, shown, told
 from secateur.families.ultralytics.description import checked_description, is_end_to_end, task_of
+from secateur.families.ultralytics.network import Numbers, UltralyticsNetwork, built
 from secateur.limits import MAX_ARGUMENT, MAX_CLASSES, MAX_MODULES
 
-if TYPE_CHECKING:
-    from secateur.families.ultralytics.network import UltralyticsNetwork
-
-Numbers = Mapping[str, Mapping[str, int]]
 MAX_CHANNELS = 64
 """Channels of an image."""
 
@@ -58,8 +55,6 @@ class Ultralytics:
         Raises:
             UserError: the package is missing, or cannot build it.
         """
-        from secateur.families.ultralytics.network import built
-
         return built(self, names)
 
     def with_classes(self, nc: int) -> Ultralytics:

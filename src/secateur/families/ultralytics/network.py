@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError, told
 from secateur.evaluation.nms import Candidates
-from secateur.families.ultralytics.architecture import Numbers, Ultralytics
 from secateur.families.ultralytics.package import installed_version, needed
 from secateur.limits import MAX_PARAMETERS
 from secateur.networks.tensors import group_widths, set_tensors_
 
+Numbers = Mapping[str, Mapping[str, int]]
+"""Whole numbers that modules keep, by module and name."""
 MODELS = {
     "detect": "DetectionModel",
     "segment": "SegmentationModel",
@@ -45,7 +46,7 @@ class UltralyticsNetwork(nn.Module):
         strides: pixels of a cell of each level; () of classifiers.
     """
 
-    def __init__(self, architecture: Ultralytics, names: Mapping[int, str], model: Any) -> None:
+    def __init__(self, architecture: Any, names: Mapping[int, str], model: Any) -> None:
         super().__init__()
         self.model = model
         self.names = dict(names)
@@ -57,8 +58,8 @@ class UltralyticsNetwork(nn.Module):
         self._give_numbers_(architecture.numbers)
 
     @property
-    def architecture(self) -> Ultralytics:
-        """What it is built from, with the numbers that its modules keep now."""
+    def architecture(self) -> Any:
+        """What it is built from, an `Ultralytics` with the numbers that its modules keep now."""
         changed: dict[str, dict[str, int]] = {}
         for module, kept in self.whole_numbers():
             designed = self._numbers.get(module, {})
@@ -191,7 +192,7 @@ def _dtype_of(module: nn.Module) -> torch.dtype:
     return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
-def built(architecture: Ultralytics, names: Mapping[int, str]) -> UltralyticsNetwork:
+def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
     """A fresh network on the CPU.
 
     Raises:
