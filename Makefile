@@ -8,7 +8,7 @@ JOBS ?= 2
 # Cases of `make fuzz`, over all readers together.
 N ?= 10000
 
-.PHONY: demo test fuzz lint format clean
+.PHONY: demo test test-ultralytics fuzz lint format clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -30,6 +30,13 @@ demo: $(VENV)/.run
 # out by file.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
+
+# Installs the package ultralytics (AGPL-3.0), which no other target needs.
+test-ultralytics: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ultralytics]'
+	@# It brings a cv2 that needs a screen's libraries in the place of ours.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps opencv-python-headless
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 tests/families/ultralytics
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz -n $(N)

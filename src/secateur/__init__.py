@@ -24,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from secateur import api
 
         return getattr(api, name)
+    if name == "ultralytics":
+        from importlib import import_module
+
+        return import_module("secateur.ultralytics")
     if name == "__version__":
         from importlib.metadata import version
 

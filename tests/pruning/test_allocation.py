@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Chain, ConvNorm
 from torch import Tensor, nn
 
+from networks import Chain, ConvNorm
 from secateur.errors import UserError
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import detection
 
+from networks import Chain, ConvNorm, enliven, keep_every_other
 from secateur.errors import UserError
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import ConvNorm, enliven, keep_every_other
 from torch import Tensor, nn
 
+from networks import ConvNorm, enliven, keep_every_other
 from secateur.pruning.graph import trace
 from secateur.pruning.surgery import cut, mask
 

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from networks import Chain, ConvNorm, enliven
 
+from networks import Chain, ConvNorm, enliven
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Cliff, Point, cliff, knee_of

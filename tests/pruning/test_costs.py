@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from networks import Chain, ConvNorm
 
+from networks import Chain, ConvNorm
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, CostKind, cost

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks import Chain, ConvNorm, enliven, keep_every_other
 from secateur.errors import UserError
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

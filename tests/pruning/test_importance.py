@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm, enliven
 from torch import Tensor, nn
 
+from networks import Chain, ConvNorm, enliven
 from secateur.errors import UserError
 from secateur.pruning import importance
 from secateur.pruning.graph import ChannelGraph, trace

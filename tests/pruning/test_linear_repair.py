@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from networks import keep_every_other
 from test_tokens import Attention, Transformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from networks import keep_every_other
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.graph.trial import lively
 from secateur.pruning.plan import Plan

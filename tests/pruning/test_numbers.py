@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import Chain, keep_every_other
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks import Chain, keep_every_other
 from secateur.pruning.graph import trace
 from secateur.pruning.graph.trial import lively
 from secateur.pruning.surgery import cut, mask

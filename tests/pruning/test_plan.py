@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from networks import Chain
 from torch import nn
 
 from chain_subjects import chained
 from hostile_yaml import check_sentence
 from law_subjects import NARROW, subject_named
+from networks import Chain
 from secateur.errors import UserError
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

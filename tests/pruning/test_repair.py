@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import Tensor, nn
 
+from networks import Chain, ConvNorm, enliven, keep_every_other
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.pruning.graph import ChannelGraph, trace

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import Chain
 
+from networks import Chain
 from secateur.errors import UserError
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

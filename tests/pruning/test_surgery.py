@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import Chain, ConvNorm, enliven, keep_every_other
 from torch import nn
 
+from networks import Chain, ConvNorm, enliven, keep_every_other
 from secateur.errors import UserError
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

@@ -31,6 +31,8 @@ class Architecture(Protocol):
     def build(self, names: Mapping[int, str]) -> nn.Module:
         """A fresh network, a `DescribedNetwork`, at its designed widths; also under `torch.device("meta")`.
 
+        An architecture that has to compute something to build one says so with `built_in_memory = True`.
+
         Raises:
             UserError: it cannot be built.
         """
@@ -79,6 +81,19 @@ class _Described(Protocol):
 
     @property
     def architecture(self) -> Architecture: ...
+
+
+def outline(architecture: Architecture, names: Mapping[int, str]) -> Any:
+    """A network whose tensors have the designed shapes and no values that count.
+
+    It has no memory, on the meta device, where its architecture can be built there; one with `built_in_memory = True`
+    cannot. Random numbers are left as they were.
+    """
+    if getattr(architecture, "built_in_memory", False):
+        with torch.random.fork_rng(devices=[]):
+            return architecture.build(names)
+    with torch.device("meta"):
+        return architecture.build(names)
 
 
 _OFFERED = tuple(name for name in vars(DescribedNetwork) if not name.startswith("_"))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.networks.architecture import Architecture, DescribedNetwork, is_described, names_of, strides_of
+from secateur.networks.architecture import Architecture, DescribedNetwork, is_described, names_of, outline, strides_of
 from secateur.networks.classes import knows_classes
 from secateur.networks.formats.container import Contents, write_container
 from secateur.networks.fresh_head import head_tensors, start_afresh_, with_room_for
@@ -163,8 +163,7 @@ class Checkpoint:
             set_tensors_(plain, tensors)
             return plain.cpu().eval()
         # Built without memory or random numbers: every tensor is replaced right away.
-        with torch.device("meta"):
-            network = architecture.build(names)
+        network = outline(architecture, names)
         _set(network, tensors)
         if any(buffer.is_meta for buffer in network.buffers()):
             # It has tensors that are not in its state, which only a network built for good has.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.networks.architecture import Architecture
+from secateur.networks.architecture import Architecture, outline
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,8 +37,7 @@ def head_tensors(architecture: Architecture) -> dict[str, tuple[int | None, ...]
 
 
 def _shapes(architecture: Architecture) -> Shapes:
-    with torch.device("meta"):
-        network = architecture.build({i: f"class{i}" for i in range(architecture.nc)})
+    network = outline(architecture, {i: f"class{i}" for i in range(architecture.nc)})
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 

@@ -88,8 +88,8 @@ class RoundSettings:
     """How often the remaining channels are scored again."""
 
     rounds: str = "auto"
-    """Rounds of scoring, cutting and correcting: auto (about 5 % of the present cost each), or a number; 1 decides
-    everything from one scoring of the dense detector."""
+    """Rounds of scoring, cutting and correcting: auto (about 5 % of the present cost each), or a number; 1 scores
+    once."""
     depth: Advanced[bool] = True
     """In rounds, also remove whole bottlenecks where that loses less accuracy for the cost it saves than channels
     do."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.config import load_data_config
+from secateur.errors import UserError
 from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.outputs import detector_decoder, detector_outputs
 from secateur.families.detection.predictor import TorchPredictor
@@ -39,6 +40,15 @@ class DetectionFamily(Family):
         """The rows of one image of targets [T, 6] (image, class, x, y, w, h), as image 0."""
         own = targets[targets[:, 0] == image]
         return torch.cat([torch.zeros_like(own[:, :1]), own[:, 1:]], 1)
+
+    def check_targets(self, network: nn.Module, targets: Tensor) -> None:
+        """Classes that the detector has, in targets [T, 6] (image, class, x, y, w, h)."""
+        classes = int(getattr(network, "nc"))  # noqa: B009 (no attribute of every module)
+        if len(targets) and float(targets[:, 1].max()) >= classes:
+            raise UserError(
+                f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
+                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
+            )
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
         """Boxes drawn from the network's detections by their scores; see `OwnDetections`."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from secateur.distillation.pairing import check_pair
 from secateur.distillation.settings import DistillSettings
-from secateur.errors import UserError
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit
@@ -136,16 +135,6 @@ class YOLOv5Family(DetectionFamily):
         """Box, objectness and class terms; `settings` gives their gains and the image size."""
         assert isinstance(network, Detector)
         return DetectionLoss(network, settings.hyp.read(YOLOv5Hyp), settings.image_size, settings.label_smoothing)
-
-    def check_targets(self, network: nn.Module, targets: Tensor) -> None:
-        """Classes that the detector has, in targets [T, 6] (image, class, x, y, w, h)."""
-        assert isinstance(network, Detector)
-        classes = network.nc
-        if len(targets) and float(targets[:, 1].max()) >= classes:
-            raise UserError(
-                f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
-                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
-            )
 
     def begin_training(self, network: nn.Module, split: Split | None, settings: TrainSettings) -> list[str]:
         """AutoAnchor, where the training has labels; anchors that a model file leaves to be computed, always."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx import Node
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
 from secateur.errors import UserError
@@ -94,21 +96,40 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
 def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[TracedOperation]]:
     """Exports the network and sends ids through the graph; the operations that it comes past have ids for units."""
     try:
-        with warnings.catch_warnings():  # all that is assigned is undone
-            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
-            program = torch.export.export(network, call.inputs, strict=False)
+        program = _exported(network, call)
     except Exception as error:  # whatever torch.export cannot express, in its own many exception types
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"The network cannot be traced ({first_line}); "
             "only networks whose path does not depend on the data can be pruned."
         ) from error
+    flow, operations = Flow({}, dict(network.named_modules())), list[TracedOperation]()
+    unused = _follow(flow, program, call, operations)
+    if unused:
+        _follow_training(network, call, flow)
+    for (tensor, _), ids in flow.axes.items():
+        if tensor in flow.touched:
+            cause = flow.touched[tensor]
+            flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
+    return flow, operations
+
+
+def _exported(network: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():  # all that is assigned is undone
+        warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
+        return torch.export.export(network, call.inputs, strict=False)
+
+
+def _follow(
+    flow: Flow, program: torch.export.ExportedProgram, call: Call, operations: list[TracedOperation]
+) -> list[str]:
+    """Sends ids through a graph; the parameters that nothing in it reads."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     nodes = list(program.graph.nodes)
-    parameters = {node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names}
-    flow = Flow(parameters, dict(network.named_modules()))
-    operations: list[TracedOperation] = []
+    known = {node: names[node.name] for node in nodes if node.op == "placeholder" and node.name in names}
+    flow.names.update(known)
+    flow.sources.update(known)
     for node in nodes:
         if node.op == "placeholder" and node.name in signature.user_inputs:
             flow.values[node] = Fixed(Cause("the network's input"))
@@ -118,11 +139,26 @@ def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[TracedOperation]]:
             operations += [] if operation is None else [operation]
         elif node.op == "output":
             flow.freeze_all(_answering(program, call), Cause("the network's output"))
-    for (tensor, _), ids in flow.axes.items():
-        if tensor in flow.touched:
-            cause = flow.touched[tensor]
-            flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
-    return flow, operations
+    return [name for node, name in known.items() if not node.users and node.name in signature.inputs_to_parameters]
+
+
+def _follow_training(network: nn.Module, call: Call, flow: Flow) -> None:
+    """Adds what layers that run in training alone read, so that they follow a cut; their own channels stay.
+
+    Norms and dropout stay in evaluation mode: a batch of one image has no statistics.
+    """
+    emitted, operations = set(flow.emitted), list(flow.operations)
+    for module in network.modules():
+        module.training = not isinstance(module, (_NormBase, _DropoutNd))
+    try:
+        program = _exported(network, call)
+        _follow(flow, program, call, [])
+    except Exception:  # a network that cannot be followed in training is known by its evaluation alone
+        pass
+    network.eval()
+    flow.operations[:] = operations
+    for layer in flow.emitted.keys() - emitted:
+        flow.freeze(flow.emitted[layer], Cause("a layer that runs in training alone", layer))
 
 
 def _answering(program: torch.export.ExportedProgram, call: Call) -> list[Node]:

@@ -1,0 +1,130 @@
+"""The plain data that builds a network of Ultralytics: its description, and what a cut has changed beside widths."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from secateur.errors import UserError, shown, told
+from secateur.families.ultralytics.description import checked_description, is_end_to_end, task_of
+from secateur.families.ultralytics.network import Numbers, UltralyticsNetwork, built
+from secateur.limits import MAX_ARGUMENT, MAX_CLASSES, MAX_MODULES
+
+MAX_CHANNELS = 64
+"""Channels of an image."""
+
+
+@dataclass(frozen=True)
+class Ultralytics:
+    """A network of the package `ultralytics`.
+
+    Attributes:
+        description: the model YAML, checked (`description.checked_description`).
+        nc: number of classes; hidden layers of the head have the widths that the description's own number asks for.
+        channels: of the image.
+        args: options of its training that its loss reads, by name: box, cls, dfl and others.
+        numbers: whole numbers that modules keep and that differ from those of the description, by module and name: a
+            block that splits its channels in halves knows their width, an attention its number of heads.
+    """
+
+    description: Mapping[str, Any]
+    nc: int
+    channels: int = 3
+    args: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
+    kind: ClassVar[str] = "ultralytics"
+    built_in_memory: ClassVar[bool] = True
+    """Its constructor runs an image through the network, which the meta device cannot do."""
+
+    @property
+    def task(self) -> str:
+        """ "detect", "segment", "pose", "obb" or "classify"."""
+        return task_of(self.description)
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether its boxes are final."""
+        return is_end_to_end(self.description)
+
+    def build(self, names: Mapping[int, str]) -> UltralyticsNetwork:
+        """A fresh network on the CPU, whatever the default device.
+
+        Raises:
+            UserError: the package is missing, or cannot build it.
+        """
+        return built(self, names)
+
+    def with_classes(self, nc: int) -> Ultralytics:
+        """The same for another number of classes: only the last layers of the head differ."""
+        return replace(self, nc=nc)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {
+            "description": copy.deepcopy(dict(self.description)),
+            "nc": self.nc,
+            "channels": self.channels,
+            "args": dict(self.args),
+            "numbers": {module: dict(kept) for module, kept in self.numbers.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Ultralytics:
+        """The inverse of `to_dict`; nothing of the data is trusted.
+
+        Raises:
+            UserError: it describes no network.
+        """
+        nc, channels = data["nc"], data.get("channels", 3)
+        if type(nc) is not int or not 1 <= nc <= MAX_CLASSES:
+            raise UserError(f"its number of classes is {shown(nc)}")
+        if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+            raise UserError(f"its images have {shown(channels)} channels")
+        description = checked_description(data["description"])
+        return cls(description, nc, channels, checked_args(data.get("args", {})), checked_numbers(data.get("numbers")))
+
+    def __str__(self) -> str:
+        rows = len(self.description["backbone"]) + len(self.description["head"])
+        return f"Ultralytics network of {rows} blocks ({self.task})"
+
+
+def checked_args(args: Any) -> dict[str, Any]:
+    """Those options of a training that are plain numbers or switches.
+
+    Raises:
+        UserError: they are no options at all.
+    """
+    if not isinstance(args, Mapping):
+        raise UserError("its training options are none")
+    plain = {key: value for key, value in args.items() if isinstance(key, str) and key in ARGS}
+    return {
+        key: value for key, value in plain.items() if isinstance(value, bool | int | float) and math.isfinite(value)
+    }
+
+
+ARGS = ("box", "cls", "dfl", "pose", "kobj", "rle", "angle", "overlap_mask", "mask_ratio", "epochs", "cls_pw")
+"""Options of a training that losses read."""
+
+
+def checked_numbers(numbers: Any) -> dict[str, dict[str, int]]:
+    """Whole numbers of modules by module and name.
+
+    Raises:
+        UserError: they are something else.
+    """
+    if numbers is None:
+        return {}
+    if not isinstance(numbers, Mapping) or len(numbers) > MAX_MODULES:
+        raise UserError("its numbers of modules are none")
+    found: dict[str, dict[str, int]] = {}
+    for module, kept in numbers.items():
+        if not isinstance(module, str) or not isinstance(kept, Mapping):
+            raise UserError(f"its numbers of the module {told(module, 60)} are none")
+        for name, value in kept.items():
+            if not isinstance(name, str) or type(value) is not int or not 0 < value <= MAX_ARGUMENT:
+                raise UserError(f"its module {told(module, 60)} has {told(name, 40)}: {shown(value)}")
+        found[module] = dict(kept)
+    return found

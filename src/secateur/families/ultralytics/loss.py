@@ -1,0 +1,62 @@
+"""The package's own loss, from raw outputs and targets as Secateur has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.errors import UserError
+from secateur.families.ultralytics.network import UltralyticsNetwork
+
+
+class PackageLoss:
+    """Box, class and distribution terms of a detector, see `training.objective.Term`.
+
+    The gains are those of the training that the network comes from (`Ultralytics.args`), else the package's own.
+
+    Raises:
+        UserError: the network has another task than finding boxes.
+    """
+
+    def __init__(self, network: UltralyticsNetwork) -> None:
+        task = network.architecture.task
+        if task != "detect":
+            raise UserError(
+                f"A network of Ultralytics for the task '{task}' has no loss here yet: only detectors are scored by "
+                "their loss, healed and trained; take a criterion that reads weights alone, such as --criterion l2."
+            )
+        self.network = network
+        self._criterion: Any = None
+        self._device: torch.device | None = None
+
+    def __call__(self, raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss times the batch size, and its parts.
+
+        Args:
+            targets: [T, 6], image, class, centre x and y, width, height (normalised).
+        """
+        batch = {"batch_idx": targets[:, 0], "cls": targets[:, 1], "bboxes": targets[:, 2:6], "img": images}
+        total, parts = self._of(images.device)(_with_maps(raw), batch)
+        named = {name.removesuffix("_loss"): value.detach() for name, value in parts.items()}
+        return total.sum(), named
+
+    def _of(self, device: torch.device) -> Any:
+        """The criterion, made anew for each device."""
+        if self._criterion is None or self._device != device:
+            self._criterion, self._device = self.network.model.init_criterion(), device
+        return self._criterion
+
+
+def _with_maps(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw outputs as the package's criterion reads them: of the maps before the head it reads sizes and type alone."""
+    if "sizes" not in raw:
+        return {name: _with_maps(branch) for name, branch in raw.items()}
+    like = raw["scores"]
+    maps = [like.new_empty((len(like), 1, *size)) for size in raw["sizes"]]
+    turned = {
+        name: value.transpose(1, 2) for name, value in raw.items() if isinstance(value, Tensor) and value.ndim == 3
+    }
+    return {**raw, **turned, "feats": maps}

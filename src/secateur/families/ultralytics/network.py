@@ -1,0 +1,280 @@
+"""A network of Ultralytics as Secateur sees it: the package's own module inside, raw outputs of the head outside."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UserError, told
+from secateur.evaluation.nms import Candidates
+from secateur.families.ultralytics.package import installed_version, needed
+from secateur.limits import MAX_PARAMETERS
+from secateur.networks.tensors import group_widths, set_tensors_
+
+Numbers = Mapping[str, Mapping[str, int]]
+"""Whole numbers that modules keep, by module and name."""
+MODELS = {
+    "detect": "DetectionModel",
+    "segment": "SegmentationModel",
+    "pose": "PoseModel",
+    "obb": "OBBModel",
+    "classify": "ClassificationModel",
+}
+MOST_BOXES = 300
+"""Final boxes of an image."""
+_NO_WIDTHS = frozenset(("i", "f", "np"))
+"""Numbers of a module that say where it is, not what it computes."""
+
+
+class UltralyticsNetwork(nn.Module):
+    """Images [B, C, H, W] in 0..1 -> the raw outputs of the head, in training and in evaluation mode alike.
+
+    For detectors these are a dict: "boxes" [B, N, 4 * bins], "scores" [B, N, nc] (logits), what else the task has
+    ("mask_coefficient", "proto", "kpts", "angle"), and "sizes", height and width of each level; of a network with final
+    boxes a dict of two such dicts, "one2many" and "one2one". For classifiers they are logits [B, nc].
+
+    Attributes:
+        model: the package's module.
+        names: class id -> name.
+        strides: pixels of a cell of each level; () of classifiers.
+    """
+
+    def __init__(self, architecture: Any, names: Mapping[int, str], model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.names = dict(names)
+        stride = model.stride.tolist() if architecture.task != "classify" else []
+        self.strides = tuple(float(value) for value in stride)
+        self._designed = replace(architecture, numbers={})
+        self._groups = group_widths(self)
+        self._numbers = dict(self.whole_numbers())
+        self._give_numbers_(architecture.numbers)
+
+    @property
+    def architecture(self) -> Any:
+        """What it is built from, an `Ultralytics` with the numbers that its modules keep now."""
+        changed: dict[str, dict[str, int]] = {}
+        for module, kept in self.whole_numbers():
+            designed = self._numbers.get(module, {})
+            other = {name: value for name, value in kept.items() if designed.get(name, value) != value}
+            if other:
+                changed[module] = other
+        return replace(self._designed, numbers=changed)
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return self._designed.nc
+
+    @property
+    def head(self) -> Any:
+        """The last layer."""
+        return self.model.model[-1]
+
+    def reads_maps(self) -> tuple[str, ...]:
+        """Names of the layers that read what feeds the head: a convolution for each level, or the last layer."""
+        place = f"model.model.{len(self.model.model) - 1}"
+        if not self.strides:
+            return (f"{place}.linear",)
+        return tuple(f"{place}.cv2.{level}.0.conv" for level in range(len(self.strides)))
+
+    def forward(self, images: Tensor) -> Any:
+        """See the class."""
+        with as_before(self.head):
+            return _raw(self.model(images))
+
+    def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
+        """An image."""
+        side, like = image_size or 64, next(self.parameters())
+        return (torch.zeros(1, self._designed.channels, side, side, dtype=like.dtype, device=like.device),)
+
+    def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `networks.tensors.set_tensors_`."""
+        set_tensors_(self, tensors, self._groups)
+
+    def whole_numbers(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """The whole numbers that each module of the package keeps; PyTorch's own follow their tensors by themselves."""
+        for name, module in self.model.named_modules():
+            if not type(module).__module__.startswith("torch."):
+                kept = {key: value for key, value in vars(module).items() if type(value) is int and key[0] != "_"}
+                yield name, {key: value for key, value in kept.items() if key not in _NO_WIDTHS}
+
+    def initialize_biases(self) -> None:
+        """A fresh head starts with what is rare."""
+        if hasattr(self.head, "bias_init"):
+            self.head.bias_init()
+
+    def structure(self) -> Hashable:
+        """Equal where networks differ in nothing but the values of their tensors."""
+        plain = json.dumps({**self.architecture.to_dict(), "args": {}}, sort_keys=True)
+        state = self.state_dict(keep_vars=True).items()
+        fused = getattr(self.model, "is_fused", lambda: False)()
+        return plain, fused, tuple((name, tuple(tensor.shape)) for name, tensor in state)
+
+    def fused(self) -> Any:
+        """A copy in eval mode, without gradients, its norms folded where it has one branch in its head."""
+        copied = copy.deepcopy(self).eval().requires_grad_(False)
+        if not self._designed.end_to_end:
+            copied.model.fuse(verbose=False)
+        return copied
+
+    def _give_numbers_(self, numbers: Numbers) -> None:
+        """Sets numbers of modules.
+
+        Raises:
+            UserError: there is no such module or number.
+        """
+        modules = dict(self.model.named_modules())
+        for module, kept in numbers.items():
+            for name, value in kept.items():
+                if name not in self._numbers.get(module, {}):
+                    raise UserError(f"its module {told(module, 60)} has no number {told(name, 40)}")
+                setattr(modules[module], name, value)
+
+
+class ProposingYOLO(UltralyticsNetwork):
+    """One whose boxes overlap."""
+
+    def candidates(self, raw: Any, confidence: float) -> Sequence[Candidates]:
+        """Boxes [n, 4] and scores [n, nc] of each image; see `families.detection.network.Proposing`."""
+        corners, scores = self._decoded(raw)
+        sure = [(of_image > confidence).any(1) | (confidence < 0) for of_image in scores]
+        return [Candidates(corners[i][keep], scores[i][keep]) for i, keep in enumerate(sure)]
+
+    def _decoded(self, raw: Any) -> tuple[Tensor, Tensor]:
+        """Corners [B, N, 4] in pixels and scores [B, N, nc]."""
+        return decoded(raw, self.head, self.strides)
+
+
+class DecidingYOLO(UltralyticsNetwork):
+    """One whose boxes are final."""
+
+    def boxes(self, raw: Any) -> Sequence[Tensor]:
+        """Boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class."""
+        corners, scores = decoded(raw["one2one"], self.head, self.strides)
+        nc = scores.shape[2]
+        best, places = scores.flatten(1).topk(min(MOST_BOXES, scores.shape[1]), dim=1)
+        rows = (places // nc)[..., None].expand(-1, -1, 4)
+        chosen = corners.gather(1, rows)
+        found: Tensor = torch.cat((chosen, best[..., None], (places % nc)[..., None].to(best.dtype)), 2)
+        return list(found)
+
+
+def decoded(raw: Mapping[str, Any], head: Any, strides: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Raw outputs of one branch -> corners [B, N, 4] in pixels and scores [B, N, nc], float32."""
+    scores = raw["scores"].float().sigmoid()
+    # Distances from the centre of a cell to the four sides of its box, in cells.
+    bins = raw["boxes"].float().to(_dtype_of(head.dfl)).transpose(1, 2)
+    distances = head.dfl(bins).float().transpose(1, 2)
+    places, steps = [], []
+    for (height, width), stride in zip(raw["sizes"], strides, strict=True):
+        y, x = torch.meshgrid(
+            torch.arange(height, device=scores.device) + 0.5,
+            torch.arange(width, device=scores.device) + 0.5,
+            indexing="ij",
+        )
+        places.append(torch.stack((x, y), -1).reshape(-1, 2))
+        steps.append(torch.full((height * width, 1), stride, device=scores.device))
+    centres, step = torch.cat(places), torch.cat(steps)
+    low, high = centres - distances[..., :2], centres + distances[..., 2:]
+    # A head without bins may say a negative distance: such a box is empty.
+    return torch.cat((low, torch.maximum(low, high)), 2) * step, scores
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    return next((parameter.dtype for parameter in module.parameters()), torch.float32)
+
+
+def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
+    """A fresh network on the CPU.
+
+    Raises:
+        UserError: the package is missing, the network is too large, or the package cannot build it.
+    """
+    tasks = needed("nn.tasks")
+    description = copy.deepcopy(dict(architecture.description))
+    try:
+        with torch.device("meta"):
+            layers, _ = tasks.parse_model(copy.deepcopy(description), ch=architecture.channels, verbose=False)
+        count = sum(parameter.numel() for parameter in layers.parameters())
+        if count > MAX_PARAMETERS:
+            raise UserError(f"its model.yaml describes {count:,} parameters; at most {MAX_PARAMETERS:,} are possible")
+        with torch.device("cpu"):
+            make = getattr(tasks, MODELS[architecture.task])
+            model = make(description, ch=architecture.channels, verbose=False)
+            if architecture.nc != description["nc"]:
+                with_outputs_(model, architecture.nc)
+    except UserError:
+        raise
+    except Exception as error:  # what the package raises on a description that it cannot build can be anything
+        raise UserError(
+            f"The package ultralytics {installed_version()} cannot build its model.yaml "
+            f"({told(f'{type(error).__name__}: {error}', 120)})."
+        ) from error
+    model.names = dict(names) or {number: f"class{number}" for number in range(architecture.nc)}
+    model.task = architecture.task
+    model.args = needed("cfg").get_cfg(overrides=dict(architecture.args))
+    kind: type[UltralyticsNetwork] = UltralyticsNetwork
+    if architecture.task in ("detect", "segment", "pose"):
+        kind = DecidingYOLO if architecture.end_to_end else ProposingYOLO
+    network = kind(architecture, model.names, model)
+    network.initialize_biases()
+    return network
+
+
+def with_outputs_(model: Any, nc: int) -> None:
+    """Fresh last layers for another number of classes; every other width of a head stays, cut or not."""
+    head = model.model[-1]
+    branches = [getattr(head, name, None) for name in ("cv3", "one2one_cv3")]
+    ends = [level for branch in branches if branch is not None for level in branch]
+    semantic = getattr(getattr(head, "proto", None), "semseg", None)
+    for end in [*ends, *([semantic] if semantic is not None else [])]:
+        last = end[-1]
+        end[-1] = nn.Conv2d(last.in_channels, nc, last.kernel_size, bias=last.bias is not None).to(last.weight)
+    if isinstance(getattr(head, "linear", None), nn.Linear):
+        old = head.linear
+        head.linear = nn.Linear(old.in_features, nc).to(old.weight)
+    else:
+        head.no += nc - head.nc
+        head.nc = nc
+    model.yaml["nc"] = nc
+    model.nc = nc
+
+
+@contextmanager
+def as_before(module: nn.Module) -> Iterator[None]:
+    """The attributes that a module keeps of a call are gone at its end: a grid of another size, device or mode."""
+    before = dict(vars(module))
+    try:
+        yield
+    finally:
+        kept = vars(module)
+        for name in [name for name in kept if name not in before]:
+            del kept[name]
+        kept.update(before)
+
+
+def _raw(given: Any) -> Any:
+    """What the head gives before it decodes; of the maps that it reads the sizes alone."""
+    if isinstance(given, tuple):
+        given = given[1]
+    return _without_maps(given)
+
+
+def _without_maps(given: Any) -> Any:
+    """Places before channels, [B, N, C], as everything else that compares outputs takes them."""
+    if isinstance(given, Tensor):
+        return given.transpose(1, 2) if given.ndim == 3 else given
+    if not isinstance(given, dict):
+        return given
+    kept = {key: _without_maps(value) for key, value in given.items() if key != "feats"}
+    if "feats" in given:
+        kept["sizes"] = tuple((level.shape[2], level.shape[3]) for level in given["feats"])
+    return kept

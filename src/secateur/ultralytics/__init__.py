@@ -1,0 +1,19 @@
+"""Trainers for cut networks of the package ultralytics: `YOLO("pruned.pt").train(trainer=Trainer, data=...)`.
+
+`Trainer` is for detectors; `SegmentationTrainer`, `PoseTrainer`, `OBBTrainer` and `ClassificationTrainer` are for the
+other tasks. The package is imported when one is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TRAINERS = ("ClassificationTrainer", "OBBTrainer", "PoseTrainer", "SegmentationTrainer", "Trainer")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in TRAINERS:
+        raise AttributeError(f"module 'secateur.ultralytics' has no attribute '{name}'")
+    from secateur.families.ultralytics.trainer import trainer_named
+
+    return trainer_named(name)

@@ -1,0 +1,114 @@
+"""The laws on every network of the package: a cut is its mask, its price is exact, its file gives the same outputs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("ultralytics.nn")
+
+from ultralytics_subjects import DETECTORS, OTHERS, SIZE, Subject, checkpoint_named, fresh, subject_named
+
+from secateur.evaluation.cost import count
+from secateur.families.loading import load_checkpoint
+from secateur.families.outputs import tensors_of
+from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.pruning.graph import trace
+from secateur.pruning.surgery import cut, mask
+
+ATTENTION = ("yolov10n", "yolo11n", "yolo12n", "yolo26n")
+
+
+@pytest.fixture(params=[*DETECTORS, *OTHERS])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """Each network in turn."""
+    return subject_named(request.param)
+
+
+def differences(first: Any, second: Any) -> list[float]:
+    """Largest difference of each pair of outputs, as a share of the largest value."""
+    pairs = list(zip(tensors_of(first), tensors_of(second), strict=True))
+    assert pairs
+    assert all(b.std() > 1e-3 for _, b in pairs), "the network is not lively"
+    return [float((a - b).abs().max() / max(1.0, float(b.abs().max()))) for a, b in pairs]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_cut_equals_mask(subject: Subject, training: bool) -> None:
+    plan = subject.plan()
+    dense, small = subject.network, cut(subject.network, subject.graph, plan).double().train(training)
+    assert 0.4 < count(small, SIZE).flops / count(dense, SIZE).flops < 0.75
+    silent = mask(dense, subject.graph, plan).double().train(training)
+    images = subject.images(4).double()
+    with torch.no_grad():
+        assert max(differences(small(images), silent(images))) < 1e-9
+        single = cut(dense, subject.graph, plan)(images.float()[:1])
+        if not training:
+            assert max(differences(single, mask(dense, subject.graph, plan)(images.float()[:1]))) < 1e-5
+
+
+def test_the_price_is_exact_at_every_size(subject: Subject) -> None:
+    plan = subject.plan(1)
+    small = cut(subject.network, subject.graph, plan)
+    for size in (SIZE, 640, (96, 160)):
+        price, counted = subject.graph.price(plan.keep(subject.graph), size), count(small, size)
+        assert (price.parameters, price.flops) == (counted.parameters, counted.flops), size
+
+
+def test_a_file_gives_the_outputs_of_what_was_cut(subject: Subject, tmp_path: Path) -> None:
+    small = cut(subject.network, subject.graph, subject.plan(2))
+    save_checkpoint(Checkpoint.of(small), tmp_path / "small.safetensors")
+    back = load_checkpoint(tmp_path / "small.safetensors").build()
+    with torch.no_grad():
+        mine, theirs = tensors_of(small(subject.images())), tensors_of(back(subject.images()))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert back.architecture == small.architecture and type(back) is type(small)
+
+
+def test_only_the_last_layers_and_attentions_are_frozen(subject: Subject) -> None:
+    head = f"model.model.{len(subject.network.model.model) - 1}."
+    causes = {entry.layer: entry.by for entry in subject.graph.frozen}
+    assert any(layer.startswith(head) for layer in causes)
+    inner = {layer: by for layer, by in causes.items() if not layer.startswith(head)}
+    assert all("numbers in the network's code" in by for by in inner.values()), inner
+    if not subject.name.startswith(ATTENTION):
+        assert not inner
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolo26n"])
+def test_tracing_leaves_the_network_as_it_was(name: str) -> None:
+    network = checkpoint_named(name).build()
+    untouched = copy.deepcopy(network)
+    images = torch.rand(1, 3, SIZE, SIZE)
+    before = {module: dict(vars(part)) for module, part in network.named_modules()}
+    trace(network, images)
+    for module, part in network.named_modules():
+        now = vars(part)
+        assert now.keys() == before[module].keys()
+        assert all(now[key] is value for key, value in before[module].items())
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), untouched.parameters(), strict=True))
+    with torch.no_grad():
+        theirs, mine = untouched.model(images), network.model(images)
+    assert torch.equal(theirs[0], mine[0])
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolo26n", "yolov8n-seg", "yolov8n-cls"])
+def test_the_outputs_are_those_of_the_package(name: str) -> None:
+    theirs, ours = fresh(name).half().float().eval(), subject_named(name).network
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        expected, found = theirs(images)[1], ours(images)
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(expected, found)
+        return
+    branches = [(expected, found)] if "boxes" in expected else [(expected[key], found[key]) for key in expected]
+    for branch, own in branches:
+        assert set(own) == {*branch, "sizes"} - {"feats"}
+        for key in set(own) - {"sizes"}:
+            turned = branch[key].transpose(1, 2) if branch[key].ndim == 3 else branch[key]
+            assert torch.equal(turned, own[key]), key
+        assert own["sizes"] == tuple(tuple(level.shape[2:]) for level in branch["feats"])
