@@ -72,7 +72,7 @@ class GuardSettings:
     and take the fastest; 0: 8, or with --ms the latency table's block); a layer that keeps all its channels keeps
     their number."""
     exclude: tuple[str, ...] = Guards.exclude
-    """Layers that keep all channels, as patterns of their names or of modules around them (model.0.*)."""
+    """Layers that keep all channels: patterns such as model.0.*."""
 
     def __post_init__(self) -> None:
         if isinstance(self.round_to, str) and self.round_to != AUTO:
