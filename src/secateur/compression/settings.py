@@ -61,7 +61,7 @@ class LatencySettings:
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """Limits that every budget respects. They hold for each layer of a group of tied channels."""
+    """Limits that every budget respects, in each of several tied layers."""
 
     min_share: Advanced[Annotated[float, SHARE]] = Guards.min_share
     """No group of tied channels keeps less than this share of its width."""

@@ -132,7 +132,7 @@ class WeightSettings:
 
 @dataclass(frozen=True)
 class OneShotSettings:
-    """Weights that are zeroed at once, without training, smallest first (Ultralytics' `prune`, with masks).
+    """Weights that are zeroed at once, without training, smallest first.
 
     Raises:
         UserError: an option out of its range, named.
