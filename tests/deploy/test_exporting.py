@@ -19,8 +19,11 @@ from secateur.networks.checkpoint import Checkpoint
 
 def test_every_format_is_known_by_its_ending() -> None:
     for name, exporter in EXPORTERS.items():
-        assert format_of(f"runs/Best{exporter.suffix}") == format_of(f"best{exporter.suffix}", name) == name
-        assert format_of(f"BEST{exporter.suffix}".upper()) == name
+        assert (
+            format_of(f"runs/Best{exporter.suffix}", family=name) == format_of(f"best{exporter.suffix}", name) == name
+        )
+        assert format_of(f"BEST{exporter.suffix}".upper(), family=name) == name
+    assert format_of("best.pt") == "yolov5"
 
 
 @pytest.mark.parametrize("file", ["best", "best.engine", "best.safetensors", "onnx", "best.onnx.zip"])

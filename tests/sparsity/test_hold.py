@@ -63,7 +63,7 @@ def test_weights_that_a_mask_names_are_zeroed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ({"model.99.conv.weight": torch.ones(3)}, "name model.99.conv.weight, which this detector does not have"),
+        ({"model.99.conv.weight": torch.ones(3)}, "name model.99.conv.weight, which this network does not have"),
         ({"model.1.conv.weight": torch.ones(3, 3)}, r"of model.1.conv.weight has shape \(3, 3\)"),
     ],
 )

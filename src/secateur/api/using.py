@@ -185,9 +185,9 @@ def export(
     >>> export(checkpoint, "fresh.onnx", image_size=64).name
     'fresh.onnx'
     """
-    options["format"] = format_of(path, options.get("format", ""))
-    [settings] = settings_of(export, options, ExportSettings)
     detector = checkpoint_of(checkpoint)
+    options["format"] = format_of(path, options.get("format", ""), family_of(detector).kind)
+    [settings] = settings_of(export, options, ExportSettings)
     size: Any = usable_size(detector, size_of(export, image_size))
     limit, sides = number(export, "calibration", calibration, ROUNDS), (size, size) if isinstance(size, int) else size
     with described(images, detector.names, rgb=typed(export, "rgb", rgb, bool)) as config:

@@ -39,11 +39,12 @@ def exported(
     return export(checkpoint.build(), file, image_size, settings, about=about(checkpoint), images=images, judge=judge)
 
 
-def format_of(path: str | Path, named: str = "") -> str:
+def format_of(path: str | Path, named: str = "", family: str = "") -> str:
     """The format whose ending a file name has.
 
     Args:
         named: the format that the caller asks for; "" takes the one of the ending.
+        family: of the network: where several formats have the ending, as .pt has, that of its own is taken.
 
     Raises:
         UserError: no format has the ending, or another one than was asked for.
@@ -54,7 +55,7 @@ def format_of(path: str | Path, named: str = "") -> str:
         ending = EXPORTERS[named].suffix
         raise UserError(f"{path} does not end in {ending}, as files of format {named} do; change one of the two.")
     if fitting:
-        return named or fitting[0]
+        return named or (family if family in fitting else fitting[-1])
     endings = ", ".join(f"{exporter.suffix} ({entry})" for entry, exporter in EXPORTERS.items())
     raise UserError(f"No export format has the ending of {path}; choose a name that ends in one of {endings}.")
 
