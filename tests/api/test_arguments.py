@@ -162,7 +162,10 @@ def test_every_function_that_reads_images_takes_arrays(tiny_weights: Path, image
     )
     assert len(shorter.plan["removed_blocks"]) == 1
     healed = secateur.heal(small, tiny_weights, arrays, image_size=64, heal_steps=2, heal_batch=4)
-    assert healed.history[-1].verb == "heal" and healed.tensors.keys() == small.tensors.keys()
+    assert healed.history[-1].verb == "heal" and healed.history[-1].settings["heal_steps"] == 2
+    # Two steps may improve nothing; then the start is kept. Either way the widths are those of the start.
+    shapes = [{name: tensor.shape for name, tensor in one.tensors.items()} for one in (healed, small)]
+    assert shapes[0] == shapes[1]
 
 
 def test_an_empty_list_of_images_is_said(tiny_weights: Path) -> None:

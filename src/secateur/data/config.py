@@ -61,7 +61,7 @@ def load_data_config(path: str | Path) -> DataConfig:
 
 
 def unlabelled_images(source: str | Path, names: Mapping[int, str]) -> DataConfig:
-    """A data set without labels: its one split is "train", and label files that lie beside the images are not read.
+    """A data set without labels: its one split is "train", and label files next to the images are not read.
 
     Args:
         source: a folder (searched to any depth), a pattern ("shots/*.jpg", "shots/**/*.png"), a `.txt` list (its lines

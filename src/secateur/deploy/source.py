@@ -29,7 +29,7 @@ class Source:
     """What is exported.
 
     Attributes:
-        whole: the network, on the CPU, fp32, in evaluation mode; nobody else's.
+        whole: the network, on the CPU, fp32, in evaluation mode; a copy of its own.
         size: height and width of the images in pixels.
         channels: of the images.
         about: what else the file says of it: lineage, licence.

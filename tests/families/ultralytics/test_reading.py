@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,13 @@ class Runs:
         self.mark = mark
 
     def __reduce__(self) -> Any:
-        return (Path.touch, (self.mark,))
+        return (os.mkdir, (str(self.mark),))
 
 
 def test_nothing_in_a_file_runs(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     file = save(fresh("yolov8n"), tmp_path / "hostile.pt", extra=Runs(mark))
-    with pytest.raises(UserError, match=r"carries the foreign code|is damaged"):
+    with pytest.raises(UserError, match="carries the foreign code"):
         load_checkpoint(file)
     assert not mark.exists()
     with pytest.raises(pickle.UnpicklingError):

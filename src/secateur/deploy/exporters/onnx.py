@@ -93,7 +93,7 @@ def _axes(network: nn.Module, example: Tensor, settings: ExportSettings) -> dict
             shapes = [tensor.shape for tensor in tensors_of(network(example))]
             larger = torch.cat((torch.cat((example, example), 2),) * 2, 3) if settings.any_size else example
             others = [tensor.shape for tensor in tensors_of(network(larger))] if settings.any_size else shapes
-        except Exception as error:  # whatever the network raises
+        except Exception as error:  # a network can raise any exception
             raise cannot("ONNX", error) from error
     if not shapes:
         raise UserError("This network cannot be exported to ONNX: it gives no tensor.")
@@ -126,7 +126,7 @@ def _trace(
 
 
 def _build_line(graph: Any, precision: str) -> str:
-    """A sentence with the `trtexec` command for an `onnx.ModelProto`; "{file}" stands for its file.
+    """A sentence with the `trtexec` command for an `onnx.ModelProto`; "{file}" is replaced by its path.
 
     It says so where the graph has operators that TensorRT's parser does not take.
     """
