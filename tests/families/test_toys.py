@@ -61,28 +61,28 @@ def draw_crops(folder: Path) -> None:
                 cv2.imwrite(str(folder / split / name / f"{number}.png"), image)
 
 
-@pytest.fixture(scope="module", params=["spots", "sorter"])
+@pytest.fixture(scope="module", params=["rings", "sorter"])
 def toy(request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """Each family's network, trained by `secateur train`."""
     folder, kind = tmp_path_factory.mktemp(request.param), str(request.param)
     torch.manual_seed(0)
-    names = {0: "disc", 1: "square", 2: "triangle"} if kind == "spots" else dict(enumerate(sorted(COLOURS)))
+    names = {0: "disc", 1: "square", 2: "triangle"} if kind == "rings" else dict(enumerate(sorted(COLOURS)))
     save_checkpoint(
         Checkpoint.of(FAMILIES[kind].architecture(nc=3, width=8).build(names)), folder / "fresh.safetensors"
     )  # type: ignore[call-arg]
     if kind == "sorter":
         draw_crops(folder / "crops")
-    data = tiny_data if kind == "spots" else folder / "crops"
-    images = tiny_data.parent / "images" / "train" if kind == "spots" else folder / "crops" / "train" / "red"
-    size = 64 if kind == "spots" else 32
+    data = tiny_data if kind == "rings" else folder / "crops"
+    images = tiny_data.parent / "images" / "train" if kind == "rings" else folder / "crops" / "train" / "red"
+    size = 64 if kind == "rings" else 32
     (folder / "hyp.yaml").write_text("lr0: 0.01\nwarmup_epochs: 1\nmosaic: 0\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run("train", "--weights", "fresh.safetensors", "--data", str(data), "--imgsz", str(size), "--hyp", "hyp.yaml",
-            "--epochs", "20" if kind == "spots" else "6", "--batch", "8", "--nominal-batch", "8",
+            "--epochs", "20" if kind == "rings" else "6", "--batch", "8", "--nominal-batch", "8",
             "--optimizer", "AdamW", "--warmup-minimum", "3", "--val-every", "0")  # fmt: skip
     weights = folder / "runs/train/exp/weights/best.safetensors"
-    return Toy(kind, str(weights), str(data), str(images), size, "mAP50-95" if kind == "spots" else "top-1")
+    return Toy(kind, str(weights), str(data), str(images), size, "mAP50-95" if kind == "rings" else "top-1")
 
 
 def run(*arguments: str) -> None:
@@ -98,7 +98,7 @@ def pruned(toy: Toy, name: str, *options: str) -> Checkpoint:
 
 def test_the_package_names_neither() -> None:
     for file in SOURCE.rglob("*.py"):
-        assert not re.search(r"sorter|\bspots\b|toy", file.read_text(), re.IGNORECASE), file
+        assert not re.search(r"sorter|\brings\b|toy", file.read_text(), re.IGNORECASE), file
     for file in TOYS.glob("*.py"):
         assert len(file.read_text().splitlines()) <= 250
         assert not re.search(r"yolov5|objectness\b(?!:)", file.read_text().split('"""', 2)[2], re.IGNORECASE)
@@ -190,7 +190,7 @@ def test_a_recipe_ends_in_its_table(toy: Toy, capsys: pytest.CaptureFixture[str]
 
 
 def test_what_a_family_lacks_is_refused_before_any_work(toy: Toy) -> None:
-    if toy.kind == "spots":
+    if toy.kind == "rings":
         run("predict", "--weights", toy.weights, "--source", toy.images)
         return
     with pytest.raises(SystemExit):

@@ -28,7 +28,7 @@ class Spots:
     nc: int
     width: int = 16
     channels: int = 3
-    kind: ClassVar[str] = "spots"
+    kind: ClassVar[str] = "rings"
 
     def build(self, names: Mapping[int, str]) -> SpotNetwork:
         return SpotNetwork(self, names)
