@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 
-from secateur.compression.latency_table import latency_table
-from secateur.compression.settings import LatencySettings
-from secateur.compression.speed.comparison import compare_files
-from secateur.compression.speed.rounding import auto_round_to
-from secateur.compression.speed.table import bench_table
-from secateur.compression.speed.timed import BenchSettings, check_runtimes
+from secateur.deploy.speed.comparison import compare_files
+from secateur.deploy.speed.latency_table import latency_table
+from secateur.deploy.speed.rounding import auto_round_to
+from secateur.deploy.speed.table import bench_table
+from secateur.deploy.speed.timed import BenchSettings, check_runtimes
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
@@ -36,6 +35,7 @@ from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
+from secateur.pruning.options import LatencySettings
 from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut

@@ -26,15 +26,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.channels import Decision, decide, repair
-from secateur.compression.evaluation import evaluate, usable_size
-from secateur.compression.heal import heal
-from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.checkpoints.channels import Decision, decide, repair
+from secateur.checkpoints.heal import heal
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.distillation.settings import HealSettings
 from secateur.families.context import Context
+from secateur.families.evaluation import evaluate, usable_size
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
+from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
 
 REESTIMATE = {"rounds": RoundSettings("1"), "repair": RepairSettings(norms="reestimate")}

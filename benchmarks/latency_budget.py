@@ -18,9 +18,8 @@ from pathlib import Path
 
 import torch
 
-from secateur.compression.latency import measure_latency
-from secateur.compression.latency_table import latency_table
-from secateur.compression.settings import LatencySettings
+from secateur.deploy.speed.latency import measure_latency
+from secateur.deploy.speed.latency_table import latency_table
 from secateur.deploy.timing import STOPWATCHES, settle
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
@@ -31,6 +30,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
+from secateur.pruning.options import LatencySettings
 from secateur.pruning.statistics import collect
 from secateur.pruning.surgery import cut
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from secateur.compression import rounds
-from secateur.compression.channels import decide
-from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.checkpoints.channels import decide
 from secateur.data.config import load_data_config
 from secateur.families.context import Context
 from secateur.families.starting import starting_point
 from secateur.machine import cpu_threads, processor
+from secateur.pruning import rounds
+from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.settings import CliffSettings
 
 

@@ -12,10 +12,10 @@ import torch
 
 from commands_run import sentence
 from secateur.cli import main
-from secateur.compression.speed import comparison
-from secateur.compression.speed.timed import BenchSettings
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.speed import comparison
+from secateur.deploy.speed.timed import BenchSettings
 from secateur.errors import UserError
 from secateur.evaluation import latency
 from secateur.evaluation.cost import count

@@ -15,8 +15,8 @@ import yaml
 from commands_run import sentence
 from law_subjects import enliven
 from secateur.api.using import predict
+from secateur.checkpoints import heal as healing
 from secateur.cli import main
-from secateur.compression import heal as healing
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.predictor import FilePredictor

@@ -195,7 +195,7 @@ import secateur
 from secateur.commands import COMMANDS
 options = [entry.options() for entry in COMMANDS.values()]
 heavy = [name for name in ("torch", "cv2", "onnx", "matplotlib") if name in sys.modules]
-from secateur.compression.settings import budget_options
+from secateur.pruning.options import budget_options
 from secateur.deploy.exporters import EXPORTERS
 from secateur.families.family import FAMILIES
 from secateur.families.yolov5.blocks import BLOCKS
@@ -218,7 +218,7 @@ print(json.dumps([secateur.__file__, heavy, names, [field for field in budget_op
 REPLACING = """
 from dataclasses import dataclass
 
-from secateur.compression.settings import ChannelSettings
+from secateur.pruning.options import ChannelSettings
 from secateur.steps.prune import Prune
 from secateur.steps.step import step
 

@@ -18,7 +18,7 @@ LEVELS = {
     "pruning": 1, "evaluation": 1, "training": 1,
     "sparsity": 2, "distillation": 2, "families": 3,
     "deploy": 4, "report": 4, "prediction": 4,
-    "compression": 5, "steps": 6, "runs": 7, "commands": 8, "api": 8, "flags": 8, "ultralytics": 8, "cli": 9,
+    "checkpoints": 5, "steps": 6, "runs": 7, "commands": 8, "api": 8, "flags": 8, "ultralytics": 8, "cli": 9,
 }  # fmt: skip
 PRIMITIVES = {
     "errors", "files", "registry", "machine", "layers", "limits", "terminal", "ranges", "scores", "sizes", "yaml_files",

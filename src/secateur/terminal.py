@@ -8,10 +8,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+"""Moves a bar on by so many steps."""
 
 
 def bar(
@@ -36,6 +39,19 @@ def bar(
         TextColumn(title), BarColumn(), *columns, console=console, transient=True, auto_refresh=refresh > 0,
         refresh_per_second=refresh or 10, disable=not (shown and console.is_terminal),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def timing_bar(title: str, total: int) -> Iterator[Advance]:
+    """A bar while something is timed, drawn only when it moves on: a thread of its own would be timed too."""
+    with bar(title, refresh=0) as progress:
+        task = progress.add_task("", total=total)
+
+        def advance(steps: int) -> None:
+            progress.advance(task, steps)
+            progress.refresh()
+
+        yield advance
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ import torch
 
 import secateur
 from secateur.api import options
-from secateur.compression.settings import GuardSettings, LatencySettings
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
+from secateur.pruning.options import GuardSettings, LatencySettings
 from secateur.pruning.settings import LayerSettings, RepairSettings, RoundSettings, ScoreSettings
 from secateur.sparsity.settings import OneShotSettings
 from secateur.training.settings import TrainSettings

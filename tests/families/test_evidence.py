@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from law_subjects import enliven
-from secateur.compression.channels import check_channels, decide, repair_for
-from secateur.compression.evaluation import usable_size
-from secateur.compression.layers import check_layers
-from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.checkpoints.channels import check_channels, decide, repair_for
+from secateur.checkpoints.layers import check_layers
 from secateur.data.config import unlabelled_images
 from secateur.data.images import list_images
 from secateur.deploy.int8.calibration import calibration_images
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.evaluation import usable_size
 from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import FAMILIES, Family, family_of
 from secateur.families.reading import Reading
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.tensors import set_tensors_
 from secateur.pruning.budget import Budget
+from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.prune import PruneSettings, cut_and_repaired, prune
 from secateur.pruning.settings import CliffSettings, Guards, LayerSettings, RepairSettings, RoundSettings, ScoreSettings
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
-from secateur.compression.channels import Decision, cut_channels
-from secateur.compression.heal import check_healing, heal
-from secateur.compression.training import train_checkpoint
+from secateur.checkpoints.channels import Decision, cut_channels
+from secateur.checkpoints.heal import check_healing, heal
+from secateur.checkpoints.training import train_checkpoint
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from law_subjects import Subject
-from secateur.compression.training import Methods
+from secateur.checkpoints.training import Methods
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.family import family_of

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from law_subjects import Subject
-from secateur.compression import heal as healing
-from secateur.compression.channels import Decision, cut_channels
-from secateur.compression.heal import heal
+from secateur.checkpoints import heal as healing
+from secateur.checkpoints.channels import Decision, cut_channels
+from secateur.checkpoints.heal import heal
 from secateur.data.config import unlabelled_images
 from secateur.distillation.settings import HealSettings
 from secateur.families.context import Context

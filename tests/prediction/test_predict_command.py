@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from commands_run import sentence
 from secateur.cli import main
-from secateur.compression import evaluation
+from secateur.deploy import opening
 from secateur.deploy.exporters import export
 from secateur.deploy.settings import ExportSettings
 from secateur.families.yolov5.model import Detector
@@ -32,12 +32,12 @@ Run = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def _bright(own_folder: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights called bright.pt are opened as the predictor whose answers are known."""
-    real = evaluation.open_detector
+    real = opening.open_detector
 
     def opened(model: Any, *arguments: Any) -> Any:
         return (BrightRectangles(), 320) if model == "bright.pt" else real(model, *arguments)
 
-    monkeypatch.setattr(evaluation, "open_detector", opened)
+    monkeypatch.setattr(opening, "open_detector", opened)
 
 
 def run(*words: str, code: int = 0, command: str = "predict") -> None:

@@ -27,6 +27,6 @@ def _short_search(*words: Any, **options: Any) -> SearchResult:
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateur.compression.latency.latencies", _no_latencies)
-        patch.setattr("secateur.compression.search.search", _short_search)
+        patch.setattr("secateur.deploy.speed.latency.latencies", _no_latencies)
+        patch.setattr("secateur.checkpoints.search.search", _short_search)
         yield

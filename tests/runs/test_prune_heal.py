@@ -12,8 +12,8 @@ import torch
 from commands_run import sentence
 from killing import Killed, killed_after
 from law_subjects import enliven
+from secateur.checkpoints import heal as healing
 from secateur.cli import main
-from secateur.compression import heal as healing
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
@@ -106,7 +106,7 @@ def test_rounds_that_an_error_ends_keep_what_they_have(
 def test_a_kill_after_the_decision_does_not_repeat_it(
     weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from secateur.compression import channels
+    from secateur.checkpoints import channels
 
     def die(*_: Any, **__: Any) -> None:
         raise Killed
@@ -131,7 +131,7 @@ def test_a_kill_after_the_decision_does_not_repeat_it(
 def test_a_failure_before_anything_is_made_leaves_nothing(
     weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from secateur.compression import channels
+    from secateur.checkpoints import channels
 
     def fail(*_: Any, **__: Any) -> None:
         raise UserError("Nothing can be decided.")
@@ -156,7 +156,7 @@ def test_missing_files_are_said_before_the_machine_is_timed(
     def timed(*_: Any) -> int:
         raise AssertionError("the machine is timed")
 
-    monkeypatch.setattr("secateur.compression.speed.rounding.auto_round_to", timed)
+    monkeypatch.setattr("secateur.deploy.speed.rounding.auto_round_to", timed)
     auto = ["--flops", "0.5", "--round-to", "auto"]
     assert said in sentence(capsys, "prune", *words, *auto)
     with pytest.raises(AssertionError, match="is timed"):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from killing import Killed, killed_after
+from secateur.checkpoints.training import train_checkpoint
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
-from secateur.compression.training import train_checkpoint
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context

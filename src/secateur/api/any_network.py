@@ -9,10 +9,10 @@ from torch import nn
 
 from secateur.api.arguments import Size, size_of
 from secateur.api.options import settings_of
-from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
-from secateur.compression.speed.rounding import decided_guards
+from secateur.deploy.speed.rounding import decided_guards
 from secateur.errors import UserError
 from secateur.pruning.evidence import LoaderEvidence
+from secateur.pruning.options import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.pruning.prune import Pruned, PruneSettings, prune
 from secateur.pruning.settings import RepairSettings, RoundSettings, ScoreSettings
 

@@ -14,20 +14,20 @@ from torch import nn
 
 from secateur.api.images import Source, described
 from secateur.api.options import number, title_of, typed
-from secateur.compression.evaluation import usable_size
-from secateur.compression.heal import heal
-from secateur.compression.settings import ChannelSettings
+from secateur.checkpoints.heal import heal
 from secateur.deploy.runtimes import is_exported, runtime_of
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
 from secateur.families.context import Context
+from secateur.families.evaluation import usable_size
 from secateur.families.family import Family, family_of
 from secateur.families.loading import load_checkpoint
 from secateur.families.reading import DataSet
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.plain_module import PlainModule
+from secateur.pruning.options import ChannelSettings
 from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
 Model = Checkpoint | nn.Module | str | Path

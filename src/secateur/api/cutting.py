@@ -24,14 +24,13 @@ from secateur.api.arguments import (
 )
 from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
-from secateur.compression import channels as cutting
-from secateur.compression.evaluation import usable_size
-from secateur.compression.latency_table import latency_table
-from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, budget_options
-from secateur.compression.speed.rounding import decided_guards
+from secateur.checkpoints import channels as cutting
+from secateur.deploy.speed.latency_table import latency_table
+from secateur.deploy.speed.rounding import decided_guards
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.evaluation import usable_size
 from secateur.families.family import family_of
 from secateur.families.module.evidence_split import EvidenceImages
 from secateur.machine import pick_device
@@ -43,6 +42,7 @@ from secateur.pruning.costs import COSTS
 from secateur.pruning.evidence import LoaderEvidence
 from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.latency import LatencyTable
+from secateur.pruning.options import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.pruning.plan import Plan
 from secateur.pruning.prune import SCORING, Pruned, gathered
 from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings

@@ -11,7 +11,7 @@ from torch import nn
 from secateur.api.arguments import Data, Device, Model, checkpoint_of, context_of, detector_of
 from secateur.api.images import Source
 from secateur.api.options import settings_of, typed
-from secateur.compression import layers as shortening
+from secateur.checkpoints import layers as shortening
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import depth
 from secateur.pruning.settings import LayerSettings, RepairSettings

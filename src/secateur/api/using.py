@@ -27,13 +27,12 @@ from secateur.api.arguments import (
 )
 from secateur.api.images import Source, described, each_image, is_one
 from secateur.api.options import number, settings_of, typed
-from secateur.compression.evaluation import evaluate as measure
-from secateur.compression.evaluation import open_detector, usable_size, val_settings
-from secateur.compression.training import Methods, train_checkpoint
+from secateur.checkpoints.training import Methods, train_checkpoint
 from secateur.data.config import DataConfig, load_data_config
 from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about, format_of
 from secateur.deploy.int8.calibration import calibration_images
+from secateur.deploy.opening import open_detector
 from secateur.deploy.settings import ExportSettings
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
@@ -43,6 +42,8 @@ from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import auto_batch_size, validate
 from secateur.families.context import known_data
 from secateur.families.detection.split import DetectionSplit
+from secateur.families.evaluation import evaluate as measure
+from secateur.families.evaluation import usable_size, val_settings
 from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint

@@ -14,7 +14,7 @@ from secateur.runs.fields import Device, ImageSize
 from secateur.runs.folders import OutputOptions, finish
 
 if TYPE_CHECKING:
-    from secateur.compression.speed.comparison import BatchComparison, SpeedComparison
+    from secateur.deploy.speed.comparison import BatchComparison, SpeedComparison
 
 ITS_SIZE = "(default: the size that exported files take, else the one that checkpoints remember, else 640)"
 
@@ -48,8 +48,8 @@ class BenchOptions:
 @command("bench", "compare the speed of detectors on this machine", lambda: BenchOptions, order=110)
 def bench(options: BenchOptions) -> Summary:
     """Times all files in turns and prints a table for each batch size."""
-    from secateur.compression.speed.comparison import compare_files
-    from secateur.compression.speed.timed import BenchSettings
+    from secateur.deploy.speed.comparison import compare_files
+    from secateur.deploy.speed.timed import BenchSettings
     from secateur.machine import cpu_threads, pick_device, processor
 
     asked = BenchSettings(
@@ -88,7 +88,7 @@ def bench(options: BenchOptions) -> Summary:
 
 
 def _show(block: BatchComparison, *, layers: bool) -> None:
-    from secateur.compression.speed.table import bench_table, layer_table, layer_tables
+    from secateur.deploy.speed.table import bench_table, layer_table, layer_tables
 
     print(bench_table(block.rows))
     for reason in block.reasons:
@@ -122,7 +122,7 @@ def _speed(table: list[dict[str, Any]]) -> dict[str, float]:
 
 def _layers(result: SpeedComparison) -> list[dict[str, Any]]:
     """The layers of every file that was looked into."""
-    from secateur.compression.speed.table import layers_to_dict
+    from secateur.deploy.speed.table import layers_to_dict
 
     return [
         {

@@ -42,10 +42,10 @@ class ExportOptions:
 @command("export", "write files for other runtimes and check their outputs", lambda: ExportOptions, order=100)
 def export(options: ExportOptions) -> Summary:
     """Writes a file of each format into a fresh folder."""
-    from secateur.compression.evaluation import describe, usable_size
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.deploy.int8.accuracy import int8_costs
+    from secateur.families.evaluation import describe, usable_size
     from secateur.families.loading import load_checkpoint
 
     weights = require(options.weights, "--weights", "best.pt")

@@ -40,7 +40,7 @@ class HealOptions:
 )
 def heal(options: HealOptions) -> Summary:
     """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
-    from secateur.compression.heal import UNLABELLED
+    from secateur.checkpoints.heal import UNLABELLED
     from secateur.families.teacher import teacher_file
     from secateur.networks.checkpoint import Checkpoint
     from secateur.runs.prune_run import prune_checkpoint

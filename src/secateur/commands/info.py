@@ -31,8 +31,8 @@ class InfoOptions:
          order=90, computes=False, json=lambda options: options.json)  # fmt: skip
 def info(options: InfoOptions) -> Summary:
     """Prints the summary; writes nothing."""
-    from secateur.compression.evaluation import describe, size_of, usable_size
     from secateur.evaluation.cost import layer_flops
+    from secateur.families.evaluation import describe, size_of, usable_size
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
     from secateur.networks.soundness import flaw_of

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from secateur import sizes
 from secateur.commands import Summary, command
-from secateur.compression.settings import LatencySettings
 from secateur.errors import UserError
 from secateur.files import usable_path
+from secateur.pruning.options import LatencySettings
 from secateur.ranges import THREADS
 from secateur.runs.fields import ImageSize, Weights
 from secateur.runs.folders import OutputOptions, finish, require
@@ -37,8 +37,8 @@ class LatencyOptions:
 @command("latency", "measure the latency table that budgets in milliseconds read", lambda: LatencyOptions, order=115)
 def latency(options: LatencyOptions) -> Summary:
     """Measures afresh; what is measured is also what `--ms` uses here from now on."""
-    from secateur.compression.evaluation import usable_size
-    from secateur.compression.latency_table import latency_table
+    from secateur.deploy.speed.latency_table import latency_table
+    from secateur.families.evaluation import usable_size
     from secateur.families.loading import load_checkpoint
 
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)

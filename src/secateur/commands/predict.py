@@ -101,7 +101,7 @@ def predict(options: PredictOptions) -> Summary:
 
 def _box_finder(options: PredictOptions, weights: str) -> tuple[BoxFinder, sizes.ImageSize]:
     """The opened weights with what the options want to know, and the size of their images."""
-    from secateur.compression.evaluation import open_detector
+    from secateur.deploy.opening import open_detector
     from secateur.evaluation.validate import auto_batch_size
     from secateur.machine import pick_device
     from secateur.prediction.predicting import BoxFinder

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.commands import Summary, command
-from secateur.compression.settings import ChannelSettings, GuardSettings, LatencySettings, no_budgets
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.pruning.costs import COSTS
+from secateur.pruning.options import ChannelSettings, GuardSettings, LatencySettings, no_budgets
 from secateur.pruning.settings import (
     CliffSettings,
     LayerSettings,
@@ -119,7 +119,7 @@ def _steps(options: PruneOptions) -> list[Step]:
 
 def _guarded(channels: ChannelSettings, guards: GuardSettings) -> ChannelSettings:
     """The settings with the guards, in which a number stands for --round-to auto."""
-    from secateur.compression.speed.rounding import decided_guards
+    from secateur.deploy.speed.rounding import decided_guards
 
     milliseconds = any(budget.cost == "ms" for budget in channels.budgets)
     return dataclasses.replace(channels, guards=decided_guards(guards, channels.latency, milliseconds=milliseconds))

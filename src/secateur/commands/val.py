@@ -124,9 +124,9 @@ def data_for(subject: Checkpoint | Predictor, file: str, options: ValOptions) ->
 
 def opened(options: ValOptions, weights: str) -> tuple[Checkpoint | Predictor, sizes.ImageSize, dict[str, Any], str]:
     """The checkpoint, or what predicts; the image size in pixels, the `model` part of the summary, the model's line."""
-    from secateur.compression.evaluation import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.deploy.runtimes import is_exported, open_predictor, runtime_of
     from secateur.evaluation.cost import layer_flops
+    from secateur.families.evaluation import DEFAULT_SIZE, describe, size_of, usable_size
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
     from secateur.machine import pick_device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -18,7 +18,7 @@ from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import Repair, Shorter, absorb_offsets
-from secateur.pruning.rounds import Rounds, Sources, State, number_of_rounds
+from secateur.pruning.rounds import Kept, Rounds, Sources, number_of_rounds
 from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.pruning.surgery import cut
@@ -62,19 +62,6 @@ class Pruned(Generic[Network]):
     graph: ChannelGraph
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Where the state of rounds is kept.
-
-    Attributes:
-        state: to go on from.
-        save: is given the state after every round, and how many rounds there are.
-    """
-
-    state: State | None = None
-    save: Callable[[State, int], None] | None = None
-
-
 def prune(
     network: Network, evidence: Evidence[Network] | None, settings: PruneSettings, *, has_loss: bool = True
 ) -> Pruned[Network]:
@@ -110,7 +97,7 @@ def planned(
     settings: PruneSettings,
     reference: Mapping[str, float],
     repair: Repair[Network],
-    kept: Kept = Kept(),
+    kept: Kept = Kept(),  # noqa: B008 (frozen)
 ) -> tuple[Plan, Floats]:
     """What stays, and the order in which the units go, [units], first lowest.
 

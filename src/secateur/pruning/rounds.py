@@ -9,15 +9,20 @@ what an earlier round took; each such round is scored again, so that what roundi
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import nn
 
-from secateur.errors import StateError, UserError, told
+from secateur.errors import StateError, UserError, going_on_from, told
+from secateur.files import read_json, write_json
+from secateur.machine import return_memory
 from secateur.pruning.allocation import Worth, allocate, scores_per_saving
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, Cost
@@ -31,8 +36,10 @@ from secateur.pruning.repair import Shorter
 from secateur.pruning.settings import Guards, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics
 from secateur.pruning.surgery import cut
+from secateur.terminal import bar
 
 Network = TypeVar("Network", bound=nn.Module)
+STATE = "rounds.json"
 ROUNDED = 3
 """Last rounds, in which widths are rounded."""
 
@@ -96,6 +103,45 @@ class State:
             raise StateError(
                 f"This is no state of rounds of pruning ({type(error).__name__}: {told(error)})."
             ) from error
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where the state of rounds is kept.
+
+    Attributes:
+        state: to go on from.
+        save: is given the state after every round, and how many rounds there are.
+    """
+
+    state: State | None = None
+    save: Callable[[State, int], None] | None = None
+
+
+@contextmanager
+def kept_in(folder: Path | None) -> Iterator[Kept]:
+    """The state of rounds in `rounds.json` of a folder, from which the same call goes on after a kill.
+
+    Args:
+        folder: None keeps nothing.
+
+    Raises:
+        StateError: the file is damaged, or of another network.
+    """
+    file = folder / STATE if folder is not None else None
+    found = read_json(file) if file is not None and file.is_file() else None
+    with bar("rounds") as progress:
+        task = progress.add_task("", total=None)
+
+        def save(state: State, count: int) -> None:
+            gc.collect()  # networks and their hooks hold each other
+            return_memory()
+            if file is not None:
+                write_json(file, state.to_dict())
+            progress.update(task, total=count, completed=state.round, visible=True)
+
+        with going_on_from(file):
+            yield Kept(State.from_dict(found) if found is not None else None, save)
 
 
 def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:

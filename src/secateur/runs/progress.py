@@ -14,10 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from secateur.compression.rounds import STATE as ROUNDS
-from secateur.compression.search import STATE as SEARCH
+from secateur.checkpoints.search import STATE as SEARCH
 from secateur.errors import UserError
 from secateur.files import fresh_run, no_empty_folders, read_json, usable_path, write_json
+from secateur.pruning.rounds import STATE as ROUNDS
 from secateur.runs.folders import Summary, finish
 from secateur.runs.recipes.resolve import PlannedStep, settings_of_step
 from secateur.training.distributed import once, rank_and_world
@@ -51,7 +51,7 @@ def key_of(
 
     Args:
         options: their values by name; the number of processes that load images changes nothing.
-        contents: of the data, in words -> a digest, see `compression.training.contents`.
+        contents: of the data, in words -> a digest, see `checkpoints.training.contents`.
         files: that options name; their content counts, and that of the files that steps name.
         steps: with all their settings.
     """

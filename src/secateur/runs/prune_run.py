@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.evaluation import usable_size
-from secateur.compression.rounds import STATE as ROUNDS_STATE
-from secateur.compression.training import can_be_trained, contents
+from secateur.checkpoints.training import can_be_trained, contents
 from secateur.data.config import unlabelled_images
 from secateur.errors import UserError
 from secateur.families.context import Context, known_data
+from secateur.families.evaluation import usable_size
 from secateur.families.evidence import OR_IMAGES
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
@@ -22,6 +21,7 @@ from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
+from secateur.pruning.rounds import STATE as ROUNDS_STATE
 from secateur.report.table import print_table
 from secateur.runs.folders import Summary
 from secateur.runs.pipeline import check_steps, do_steps, one_process

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.evaluation import describe, evaluate, val_settings
 from secateur.families.context import Context
+from secateur.families.evaluation import describe, evaluate, val_settings
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.run_folder_plots import draw_evaluation

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateur.compression.evaluation import usable_size
-from secateur.compression.training import contents, known_epochs
+from secateur.checkpoints.training import contents, known_epochs
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.evaluation import usable_size
 from secateur.families.family import family_of
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compression.channels import Decision, check_criterion, cut_channels, repair, score_channels
-from secateur.compression.evaluation import describe, evaluate, usable_size
-from secateur.compression.settings import LatencySettings
-from secateur.compression.speed.rounding import decided_guards
-from secateur.compression.training import contents, train_checkpoint
+from secateur.checkpoints.channels import Decision, check_criterion, cut_channels, repair, score_channels
+from secateur.checkpoints.training import contents, train_checkpoint
 from secateur.data.images import check_image_channels
+from secateur.deploy.speed.rounding import decided_guards
 from secateur.families.context import Context, known_data
+from secateur.families.evaluation import describe, evaluate, usable_size
 from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
@@ -27,6 +26,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.cliff import Point, knee_of
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import needs_gradients
+from secateur.pruning.options import LatencySettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask

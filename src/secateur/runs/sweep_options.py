@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated
 
-from secateur.compression.settings import GuardSettings
 from secateur.errors import UserError
+from secateur.pruning.options import GuardSettings
 from secateur.pruning.settings import ScoreSettings
 from secateur.ranges import Advanced, Between
 from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, Weights, Workers

@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.evaluation import describe, evaluate, usable_size, val_settings
-from secateur.compression.training import contents
+from secateur.checkpoints.training import contents
 from secateur.errors import Interrupted, UserError, told
 from secateur.families.context import Context, as_one_class
+from secateur.families.evaluation import describe, evaluate, usable_size, val_settings
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
 from secateur.families.reading import DataSet

@@ -54,7 +54,7 @@ class Control(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row, to compare with those of the run's detector, which stays as it was."""
-        from secateur.compression.training import train_checkpoint
+        from secateur.checkpoints.training import train_checkpoint
         from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint
 

@@ -10,7 +10,7 @@ from secateur.steps.step import Override, step
 from secateur.steps.train import TRAINING_OVERRIDES, WEIGHT_OVERRIDES, ZEROES, TrainingStep
 
 if TYPE_CHECKING:
-    from secateur.compression.training import Methods
+    from secateur.checkpoints.training import Methods
 
 
 @step("finetune", purpose="fine-tunes")
@@ -45,6 +45,6 @@ class Finetune(TrainingStep):
 
     def methods(self) -> Methods:
         """Weight pruning and distillation, as far as they are switched on."""
-        from secateur.compression.training import Methods
+        from secateur.checkpoints.training import Methods
 
         return Methods(weights=self.sparsity, distill=self.distillation)

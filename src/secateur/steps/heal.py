@@ -47,14 +47,14 @@ class Heal(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Images, enough of them, and a teacher that fits."""
-        from secateur.compression.heal import check_healing
+        from secateur.checkpoints.heal import check_healing
         from secateur.families.loading import load_checkpoint
 
         check_healing(checkpoint, load_checkpoint(self.teacher) if self.teacher else None, context, self.teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Heals; goes on where an interrupted healing of the same folder was."""
-        from secateur.compression.heal import heal
+        from secateur.checkpoints.heal import heal
         from secateur.families.loading import load_checkpoint
 
         folder = context.place(self.verb)

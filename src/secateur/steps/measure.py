@@ -28,7 +28,7 @@ class Measure(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """No row: the times are noted beside the rows of the detectors that were measured."""
-        from secateur.compression.latency import latencies
+        from secateur.deploy.speed.latency import latencies
         from secateur.families.loading import load_checkpoint
 
         timed = {"dense": context.dense or checkpoint, "final": checkpoint}

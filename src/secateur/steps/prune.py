@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from secateur.compression.settings import ChannelSettings
 from secateur.pruning.costs import COSTS
+from secateur.pruning.options import ChannelSettings
 from secateur.pruning.settings import LayerSettings, RepairSettings
 from secateur.steps.step import Made, Outcome, Override, Step, step
 
@@ -91,13 +91,13 @@ class Prune(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Names, ranges, excluded layers, and whether the budget can be reached."""
-        from secateur.compression.channels import check_channels
+        from secateur.checkpoints.channels import check_channels
 
         check_channels(checkpoint, context, self.channels)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Decides (with the cliff curve around the decision), cuts, repairs: two rows."""
-        from secateur.compression.channels import Decision, cut_channels, decide, repair, repair_for
+        from secateur.checkpoints.channels import Decision, cut_channels, decide, repair, repair_for
         from secateur.files import read_json
 
         folder = context.place("cliff") if context.name_suffix else context.place("")

@@ -34,7 +34,7 @@ class RemoveLayers(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """The score by name, and the images that it reads."""
-        from secateur.compression.layers import check_layers
+        from secateur.checkpoints.layers import check_layers
 
         if self.layers.layers < 1:
             raise UserError("Nothing to remove: set --layers to at least 1.")
@@ -42,6 +42,6 @@ class RemoveLayers(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row."""
-        from secateur.compression.layers import remove_layers
+        from secateur.checkpoints.layers import remove_layers
 
         return Outcome((Made(remove_layers(checkpoint, context, self.layers, self.repair)[0], "layers"),))

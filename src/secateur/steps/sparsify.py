@@ -10,7 +10,7 @@ from secateur.steps.step import Override, step
 from secateur.steps.train import TRAINING_OVERRIDES, TrainingStep
 
 if TYPE_CHECKING:
-    from secateur.compression.training import Methods
+    from secateur.checkpoints.training import Methods
     from secateur.families.context import Context
     from secateur.networks.checkpoint import Checkpoint
 
@@ -39,7 +39,7 @@ class Sparsify(TrainingStep):
 
     def methods(self) -> Methods:
         """The penalty, and distillation where it is switched on."""
-        from secateur.compression.training import Methods
+        from secateur.checkpoints.training import Methods
 
         return Methods(distill=self.distillation, sparsify=self.sparsify)
 

@@ -17,7 +17,7 @@ from secateur.training.settings import TrainSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from secateur.compression.training import Methods
+    from secateur.checkpoints.training import Methods
     from secateur.families.context import Context
     from secateur.networks.checkpoint import Checkpoint
     from secateur.training.loop import FitResult
@@ -91,7 +91,7 @@ class TrainingStep(Step):
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Methods and hyper-parameters by name, and a teacher that fits."""
-        from secateur.compression.training import check_trainable
+        from secateur.checkpoints.training import check_trainable
         from secateur.data.images import check_image_channels
         from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint
@@ -120,7 +120,7 @@ class TrainingStep(Step):
 
     def trained(self, checkpoint: Checkpoint, context: Context, folder: Path) -> FitResult:
         """Trains in a folder; an interrupted training of the same folder continues."""
-        from secateur.compression.training import train_checkpoint
+        from secateur.checkpoints.training import train_checkpoint
 
         return train_checkpoint(checkpoint, context, self.settings(), folder, verb=self.verb, methods=self.methods())
 
@@ -168,6 +168,6 @@ class Train(TrainingStep):
 
     def methods(self) -> Methods:
         """Weight pruning and distillation, as far as they are switched on."""
-        from secateur.compression.training import Methods
+        from secateur.checkpoints.training import Methods
 
         return Methods(weights=self.sparsity, distill=self.distillation)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.compression.settings import AUTO, LatencySettings
 from secateur.errors import UserError
+from secateur.pruning.options import AUTO, LatencySettings
 from secateur.runs.recipes.configure import configured, setting_names
 from secateur.runs.recipes.recipe import Recipe, RecipeEntry
 from secateur.steps.control import Control
@@ -112,7 +112,7 @@ def _with_a_number(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the number that `round_to: auto` stands for on this machine: that is what a run remembers."""
     if settings.get("round_to") != AUTO:
         return dict(settings)
-    from secateur.compression.speed.rounding import decided
+    from secateur.deploy.speed.rounding import decided
 
     latency = LatencySettings(runtime=str(settings.get("runtime", "")), threads=int(settings.get("threads", 0)))
     return {**settings, "round_to": decided(AUTO, latency, milliseconds=bool(settings.get("ms")))}

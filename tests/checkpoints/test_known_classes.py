@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import secateur
-from secateur.compression.training import for_training
+from secateur.checkpoints.training import for_training
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context, as_one_class, known_data

@@ -10,9 +10,9 @@ import torch
 
 from killing import killed_after
 from law_subjects import enliven
-from secateur.compression import heal as healing
-from secateur.compression.channels import Decision, cut_channels
-from secateur.compression.heal import Pieces, batches_of, divided, heal, train_settings
+from secateur.checkpoints import heal as healing
+from secateur.checkpoints.channels import Decision, cut_channels
+from secateur.checkpoints.heal import Pieces, batches_of, divided, heal, train_settings
 from secateur.data.config import unlabelled_images
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealSettings

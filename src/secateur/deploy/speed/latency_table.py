@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from secateur.compression.settings import ChannelSettings, LatencySettings
-from secateur.compression.speed.bar import Say, timing_bar
 from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
 from secateur.errors import UserError
 from secateur.machine import cpu_threads, processor, simd_channels
@@ -29,10 +27,12 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.latency import LatencyTable, Signature, TimedSignature
+from secateur.pruning.options import ChannelSettings, LatencySettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
 from secateur.sizes import ImageSize, in_words, sides_of, square_as_one
+from secateur.terminal import Advance, timing_bar
 
 logger = logging.getLogger("secateur")
 
@@ -164,7 +164,7 @@ def _widths(blocks: Sequence[int], widest: int, block: int, multiple: int = 1) -
 
 
 def _fitted(
-    table: LatencyTable, network: nn.Module, graph: ChannelGraph, stopwatch: Stopwatch, advance: Say
+    table: LatencyTable, network: nn.Module, graph: ChannelGraph, stopwatch: Stopwatch, advance: Advance
 ) -> LatencyTable:
     """The table with the line through whole networks: the dense one and random cuts of it."""
     graph = replace(graph, timing=table)

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from latency_subjects import FAKE, OFFSET, SLOPE, Clock, table_of
+from secateur.checkpoints.channels import check_channels, decide
 from secateur.cli import main
-from secateur.compression import latency_table as module
-from secateur.compression.channels import check_channels, decide
-from secateur.compression.latency_table import latency_table, line, measure, traced
-from secateur.compression.settings import ChannelSettings, LatencySettings, budget_options
+from secateur.deploy.speed import latency_table as module
+from secateur.deploy.speed.latency_table import latency_table, line, measure, traced
 from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
 from secateur.errors import UserError
 from secateur.families.context import Context
@@ -25,6 +24,7 @@ from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import trace
 from secateur.pruning.latency import LatencyTable, Signature
+from secateur.pruning.options import ChannelSettings, LatencySettings, budget_options
 from secateur.pruning.settings import CliffSettings, ScoreSettings
 
 

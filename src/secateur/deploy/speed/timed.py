@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from secateur.compression.evaluation import DEFAULT_SIZE, usable_size
 from secateur.deploy.exporters import EXPORTERS, check_export, export
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.profiling import profiler_of
@@ -20,6 +19,7 @@ from secateur.evaluation.cost import LayerWork, layer_work
 from secateur.evaluation.latency import predictor_call, random_images
 from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.validate import check_image_size
+from secateur.families.evaluation import DEFAULT_SIZE, usable_size
 from secateur.families.family import predictor_of
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.evaluation import describe, size_of
-from secateur.compression.speed.balance import machine_balance
-from secateur.compression.speed.bar import timing_bar
-from secateur.compression.speed.reasons import Machine, alike, excess, not_faster, sentence, shares
-from secateur.compression.speed.table import BenchRow
-from secateur.compression.speed.timed import (
+from secateur.deploy.profiling import LayerTime, profiler_of
+from secateur.deploy.speed.balance import machine_balance
+from secateur.deploy.speed.reasons import Machine, alike, excess, not_faster, sentence, shares
+from secateur.deploy.speed.table import BenchRow
+from secateur.deploy.speed.timed import (
     BenchFile,
     BenchSettings,
     TimedNetwork,
@@ -22,13 +21,14 @@ from secateur.compression.speed.timed import (
     common_size,
     timed_networks,
 )
-from secateur.deploy.profiling import LayerTime, profiler_of
 from secateur.deploy.timing import MOST_TURNS, settle
 from secateur.errors import UserError
 from secateur.evaluation.latency import Comparison, compare
+from secateur.families.evaluation import describe, size_of
 from secateur.machine import pinned, simd_channels
 from secateur.pruning.settings import ROUND_TO
 from secateur.sizes import Sides
+from secateur.terminal import timing_bar
 
 WARMUP = 3
 """Rounds that are not counted."""

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from secateur.compression.evaluation import evaluator, val_settings
-from secateur.compression.latency_table import traced
-from secateur.compression.repair import reestimate_norms_, repair_of
-from secateur.compression.rounds import kept_in
-from secateur.compression.search import search_plan
-from secateur.compression.settings import ChannelSettings
+from secateur.checkpoints.repair import reestimate_norms_, repair_of
+from secateur.checkpoints.search import search_plan
+from secateur.deploy.speed.latency_table import traced
 from secateur.families.context import Context
+from secateur.families.evaluation import evaluator, val_settings
 from secateur.families.evidence import FamilyEvidence, check_gradients
 from secateur.families.family import family_of
 from secateur.files import read_json, write_json
@@ -29,9 +27,11 @@ from secateur.pruning.depth import candidates, remove
 from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients, score
+from secateur.pruning.options import ChannelSettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.prune import SCORING, PruneSettings, cut_and_repaired, gathered, planned, ranked
 from secateur.pruning.repair import Repair
+from secateur.pruning.rounds import kept_in
 from secateur.pruning.settings import RepairSettings, ScoreSettings
 from secateur.pruning.surgery import cut, cut_masks
 from secateur.report.run_folder_plots import draw_cliff

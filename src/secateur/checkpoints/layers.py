@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.compression.channels import cost_of, since_the_first
-from secateur.compression.evaluation import usable_size
-from secateur.compression.repair import reestimate_norms_, repair_of
+from secateur.checkpoints.channels import cost_of, since_the_first
+from secateur.checkpoints.repair import reestimate_norms_, repair_of
 from secateur.families.context import Context
+from secateur.families.evaluation import usable_size
 from secateur.families.evidence import FamilyEvidence, check_gradients
 from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.pruning.depth import removal_of, remove, select

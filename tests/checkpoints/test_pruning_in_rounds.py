@@ -16,9 +16,7 @@ import pytest
 import torch
 
 from law_subjects import enliven
-from secateur.compression import rounds
-from secateur.compression.channels import Decision, decide, repair
-from secateur.compression.settings import ChannelSettings, budget_options
+from secateur.checkpoints.channels import Decision, decide, repair
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.errors import UserError
 from secateur.families import evidence as evidence_module
@@ -27,8 +25,9 @@ from secateur.families.evidence import FamilyEvidence
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint
-from secateur.pruning import surgery
+from secateur.pruning import rounds, surgery
 from secateur.pruning.graph import trace
+from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.prune import PruneSettings, looks_again
 from secateur.pruning.rounds import Rounds
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from secateur.compression.speed.reasons import Machine
-from secateur.compression.speed.table import BenchRow, bench_table, layer_table, layer_tables, layers_to_dict
 from secateur.deploy.profiling import LayerTime
+from secateur.deploy.speed.reasons import Machine
+from secateur.deploy.speed.table import BenchRow, bench_table, layer_table, layer_tables, layers_to_dict
 from secateur.evaluation.cost import LayerWork
 from secateur.evaluation.latency import Latency
 

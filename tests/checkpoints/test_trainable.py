@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from secateur.checkpoints.training import can_be_trained, check_trainable
 from secateur.cli import main
-from secateur.compression.training import can_be_trained, check_trainable
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from secateur.compression.speed.balance import machine_balance
-from secateur.compression.speed.reasons import Machine, Shares, alike, excess, not_faster, sentence, shares
 from secateur.deploy.profiling import LayerTime
+from secateur.deploy.speed.balance import machine_balance
+from secateur.deploy.speed.reasons import Machine, Shares, alike, excess, not_faster, sentence, shares
 from secateur.evaluation.cost import LayerWork
 
 MACHINE = Machine(block=16, balance=4.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from secateur.compression import layers
+from secateur.checkpoints import layers
 from secateur.data.config import load_data_config
 from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from secateur.compression.latency_table import cache_file, stopwatch_of
-from secateur.compression.settings import AUTO, GuardSettings, LatencySettings
-from secateur.compression.speed.bar import timing_bar
+from secateur.deploy.speed.latency_table import cache_file, stopwatch_of
 from secateur.deploy.timing import MOST_TURNS, Stopwatch, settle
 from secateur.errors import UserError
 from secateur.files import read_json, write_json
 from secateur.machine import cpu_threads, processor
 from secateur.pruning.latency import Signature
+from secateur.pruning.options import AUTO, GuardSettings, LatencySettings
 from secateur.pruning.settings import Guards
+from secateur.terminal import timing_bar
 
 logger = logging.getLogger("secateur")
 

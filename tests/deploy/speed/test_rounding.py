@@ -12,13 +12,13 @@ import pytest
 
 import secateur
 from latency_subjects import FAKE, Clock
-from secateur.compression.settings import GuardSettings, LatencySettings
-from secateur.compression.speed import rounding
-from secateur.compression.speed.rounding import auto_round_to, best_multiple, decided_guards, losses_of
+from secateur.deploy.speed import rounding
+from secateur.deploy.speed.rounding import auto_round_to, best_multiple, decided_guards, losses_of
 from secateur.deploy.timing import STOPWATCHES
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.latency import Signature
+from secateur.pruning.options import GuardSettings, LatencySettings
 from secateur.pruning.settings import Guards
 from secateur.runs.recipes.recipe import Recipe, RecipeEntry
 from secateur.runs.recipes.resolve import resolve, settings_of_step

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from law_subjects import NARROW, detector_named
-from secateur.compression.training import known_epochs
+from secateur.checkpoints.training import known_epochs
 from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.families.yolov5.architecture import topology_of

@@ -10,15 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.compression.evaluation import evaluator, val_settings
-from secateur.compression.settings import ChannelSettings
 from secateur.errors import going_on_from
 from secateur.families.context import Context
+from secateur.families.evaluation import evaluator, val_settings
 from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import family_of
 from secateur.files import read_json, write_json
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import ChannelGraph, Floats
+from secateur.pruning.options import ChannelSettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
 from secateur.pruning.search import search

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.speed.timed import TORCH, default_runtime
 from secateur.deploy.exporters import EXPORTERS, export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
+from secateur.deploy.speed.timed import TORCH, default_runtime
 from secateur.evaluation.latency import Comparison, compare, predictor_call, random_images
 from secateur.families.family import predictor_of
 from secateur.machine import cpu_threads, pinned

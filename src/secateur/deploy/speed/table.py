@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from secateur.compression.speed.reasons import Machine
 from secateur.deploy.profiling import LayerTime
+from secateur.deploy.speed.reasons import Machine
 from secateur.evaluation.cost import LayerWork
 from secateur.evaluation.latency import Latency
 

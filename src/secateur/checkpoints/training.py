@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from secateur.compression.evaluation import evaluator, val_settings
 from secateur.data.batches import TrainBatches
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.context import Context, as_one_class, known_data
 from secateur.families.detection.split import DetectionSplit
+from secateur.families.evaluation import evaluator, val_settings
 from secateur.families.family import Family, family_of
 from secateur.families.reading import DataSet, Reading, Split
 from secateur.families.starting import for_classes, keeps_its_head

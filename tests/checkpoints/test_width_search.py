@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secateur.compression import search as searching
-from secateur.compression.search import Fitness, search_plan
-from secateur.compression.settings import ChannelSettings
+from secateur.checkpoints import search as searching
+from secateur.checkpoints.search import Fitness, search_plan
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
+from secateur.pruning.options import ChannelSettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards, RepairSettings, SearchSettings
 from secateur.pruning.surgery import cut
