@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from torch.fx import Node
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from secateur.errors import UserError
 from secateur.layers import NormsPass, is_attention
@@ -169,10 +170,13 @@ def _answering(program: torch.export.ExportedProgram, call: Call) -> list[Node]:
     return [leaf for leaf in leaves if isinstance(leaf, Node)]
 
 
-def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
+def _shapes(network: nn.Module, image: Tensor, restore: Callable[[], None]) -> Shapes | None:
     """Input and output shape of every call of every module for an image, if possible without arithmetic.
 
     None: the network does not take images of this size.
+
+    Args:
+        restore: undoes what a call leaves in the network: a map that it kept would not suit the next image.
     """
     shapes: Shapes = defaultdict(list)
 
@@ -188,13 +192,18 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
-    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
+
+    def watched() -> list[RemovableHandle]:
+        return [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
+
+    handles = watched()
     try:
         with torch.no_grad(), NormsPass():
             try:
-                with unchanged(network):  # a map that it kept of this call would not suit the next one
-                    functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
+                functional_call(network, tensors, (torch.empty_like(image, device="meta"),))
             except RuntimeError:  # a tensor that is neither parameter nor buffer is not on the meta device
+                restore()
+                handles += watched()
                 shapes.clear()
                 own = {name: tensor.clone() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
                 functional_call(network, own, (torch.zeros_like(image),))
@@ -203,10 +212,26 @@ def _shapes(network: nn.Module, image: Tensor) -> Shapes | None:
     finally:
         for handle in handles:
             handle.remove()
+        restore()
     return shapes
 
 
 def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced: Sides) -> list[Work]:
+    """The operations with their positions at any image size, read from calls at a few."""
+    with unchanged(network) as restore:
+
+        def shapes_at(sides: Sides) -> Shapes | None:
+            return _shapes(network, image.new_empty((*image.shape[:2], *sides)), restore)
+
+        return _grown(operations, strides_to_try(network), traced, shapes_at)
+
+
+def _grown(
+    operations: list[Operation],
+    strides: Sequence[int],
+    traced: Sides,
+    shapes_at: Callable[[Sides], Shapes | None],
+) -> list[Work]:
     """The operations with their positions at four image sizes: two squares, a tall and a wide image.
 
     A network that tells no strides is tried with ever larger ones, until positions at a third square follow: between
@@ -214,15 +239,15 @@ def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced
     has only the traced positions, and so has an operation whose positions cannot be read from modules: those of windows
     that a function pads, for example.
     """
-    known = _known_from_modules(network, operations, image, traced)
+    known = _known_from_modules(operations, traced, shapes_at)
 
-    def measured(*sides: int) -> list[tuple[int, ...]] | None:
+    def measured(height: int, width: int) -> list[tuple[int, ...]] | None:
+        sides = height, width
         if sides == traced:
             return [operation.positions for operation in operations]
-        shapes = _shapes(network, image.new_empty((*image.shape[:2], *sides)))
+        shapes = shapes_at(sides)
         return None if shapes is None else [_positions(operation, shapes, traced, sides) for operation in operations]
 
-    strides = strides_to_try(network)
     for step in strides:
         small, large = 2 * step, 3 * step
         first, second = measured(small, small), measured(large, large)
@@ -240,11 +265,13 @@ def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced
     return [Work(operation) for operation in operations]
 
 
-def _known_from_modules(network: nn.Module, operations: list[Operation], image: Tensor, traced: Sides) -> list[bool]:
+def _known_from_modules(
+    operations: list[Operation], traced: Sides, shapes_at: Callable[[Sides], Shapes | None]
+) -> list[bool]:
     """Which operations have the positions that modules tell, at the size where both are known."""
     if all(len(operation.positions) > 1 for operation in operations):
         return [True] * len(operations)
-    shapes = _shapes(network, image)
+    shapes = shapes_at(traced)
     if shapes is None:
         return [len(operation.positions) > 1 for operation in operations]
     return [_positions(operation, shapes, traced, traced) == operation.positions for operation in operations]

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ _FOREIGN = frozenset({*sys.stdlib_module_names, "torch", "numpy"} - {"types"})  
 
 
 @contextmanager
-def unchanged(network: nn.Module) -> Iterator[None]:
-    """Undoes every change to a network at the end, also after an exception.
+def unchanged(network: nn.Module) -> Iterator[Callable[[], None]]:
+    """Undoes every change to a network at the end, also after an exception; gives what undoes them before the end.
 
     Attributes, registered tensors, hooks and modes of all modules come back, and so does what lists, dicts, sets,
     deques, arrays and plain objects among the attributes hold, however deep. These are restored in place, so that other
@@ -25,11 +26,15 @@ def unchanged(network: nn.Module) -> Iterator[None]:
     those of parameters are not looked at.
     """
     undo = _recorded(network)
+
+    def restore() -> None:
+        for step in undo:
+            step()
+
     try:
-        yield
+        yield restore
     finally:
-        for restore in undo:
-            restore()
+        restore()
 
 
 def _recorded(network: nn.Module) -> list[Callable[[], None]]:
@@ -69,23 +74,21 @@ def _is_plain(item: Any) -> bool:
 
 
 def _of_dict(item: dict[Any, Any]) -> Callable[[], None]:
-    before = list(item.items())
+    keys, values = tuple(item), tuple(item.values())  # two objects for the garbage collector, not one for every entry
 
     def restore() -> None:
-        now = list(item.items())
-        if len(now) != len(before) or any(a is not c or b is not d for (a, b), (c, d) in zip(now, before, strict=True)):
+        if len(item) != len(keys) or not (all(map(is_, item, keys)) and all(map(is_, item.values(), values))):
             item.clear()
-            item.update(before)
+            item.update(zip(keys, values, strict=True))
 
     return restore
 
 
 def _of_collection(item: list[Any] | set[Any] | deque[Any]) -> Callable[[], None]:
-    before = list(item)
+    before = tuple(item)
 
     def restore() -> None:
-        now = list(item)
-        if len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True)):
+        if len(item) == len(before) and all(map(is_, item, before)):
             return
         item.clear()
         if isinstance(item, set):
