@@ -28,7 +28,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, Cost
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.depth.chains import Chained
-from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
+from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize, remaining
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
@@ -230,7 +230,7 @@ class Rounds(Generic[Network]):
         network = cut(shorter, before, state.plan)
         if state.round:
             self.sources.repair(network, state.plan, (shorter, before), state.round)
-        now = self.sources.trace(network)
+        now = remaining(before, state.plan.keep(before))
         blocks = self.blocks_of(network, now)
         statistics = self.sources.gather(network, now, blocks, state.round)
         cost = COSTS[targets[0].cost].of(now, self.image_size)

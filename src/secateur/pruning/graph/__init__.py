@@ -3,6 +3,7 @@
 from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
 from secateur.pruning.graph.flow import Ids
 from secateur.pruning.graph.pricing import Axis, Bools, Floats, ImageSize, Price
+from secateur.pruning.graph.remaining import remaining
 from secateur.pruning.graph.tracing import trace
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "ImageSize",
     "Price",
     "Space",
+    "remaining",
     "trace",
 ]

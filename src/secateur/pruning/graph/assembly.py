@@ -44,7 +44,7 @@ def assembled(
     units = int(unit.max(initial=-1)) + 1
     return ChannelGraph(
         units=units,
-        spaces=_spaces(emitted, units),
+        spaces=spaces_of(emitted, units),
         axes=axes,
         filters=filters,
         emitted=emitted,
@@ -55,7 +55,7 @@ def assembled(
         frozen=_frozen(flow, roots, causes),
         inputs=mapped(call.inputs, lambda tensor: torch.empty_like(tensor, device="meta")),
         image_size=image_sides(call.inputs),
-        pricing=Pricing(network, axes, work),
+        pricing=Pricing({name: value.numel() for name, value in network.named_parameters()}, axes, work),
         operations=tuple(in_units(operation, unit) for operation in operations),
     )
 
@@ -87,7 +87,7 @@ def _freeze_what_code_breaks_on(network: nn.Module, flow: Flow, unit: Ids, call:
     """Freezes the spaces that a trial refuses; whether there were any."""
     emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
     units = int(unit.max(initial=-1)) + 1
-    spaces = [space.units for space in _spaces(emitted, units)]
+    spaces = [space.units for space in spaces_of(emitted, units)]
     norms = {layer: unit[ids] for layer, ids in flow.layer_norms.items()}
     trial = Trial(network, call, _axes(flow, unit), _numbers(flow, unit), list(flow.norms), norms)
     known = np.unique(np.concatenate([unit[ids] for ids, _ in flow.doubts]))
@@ -126,7 +126,7 @@ def _components(count: int, ties: list[tuple[Ids, Ids]]) -> Ids:
             parent = parent[parent]
 
 
-def _spaces(emitted: dict[str, Ids], units: int) -> tuple[Space, ...]:
+def spaces_of(emitted: dict[str, Ids], units: int) -> tuple[Space, ...]:
     """Units by the layers that emit them and by how many channels of each they are."""
     producers: list[list[tuple[str, int]]] = [[] for _ in range(units)]
     for layer, ids in emitted.items():

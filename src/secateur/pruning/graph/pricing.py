@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from secateur.errors import UserError
 from secateur.pruning.graph.flow import Ids, Operation
@@ -58,7 +58,12 @@ class CostTerm:
 class Pricing:
     """Parameters and FLOPs as sums of products of two kept counts, all evaluated at once."""
 
-    def __init__(self, network: nn.Module, axes: tuple[Axis, ...], work: list[Work]) -> None:
+    def __init__(self, parameters: Mapping[str, int], axes: tuple[Axis, ...], work: Sequence[Work]) -> None:
+        """Args:
+        parameters: number of entries of each parameter, by name.
+        axes: of all tensors that shrink.
+        work: the operations that count.
+        """
         vectors: list[Ids] = [np.array([-1], dtype=np.int64)]
         known: dict[bytes, int] = {vectors[0].tobytes(): 0}
         of_tensor: dict[str, list[int]] = defaultdict(list)
@@ -69,7 +74,7 @@ class Pricing:
                 vectors.append(axis.units)
             of_tensor[axis.tensor].append(known[key])
 
-        self._names = [name for name, _ in network.named_parameters()]
+        self._names = list(parameters)
 
         def term(tensor: str, elements: int) -> CostTerm:
             indices = of_tensor.get(tensor, [])
@@ -79,10 +84,21 @@ class Pricing:
 
         self._entries = np.concatenate(vectors)
         self._starts = np.cumsum([0] + [len(vector) for vector in vectors[:-1]])
-        self._parameters = _columns([term(name, value.numel()) for name, value in network.named_parameters()])
+        self._parameters = _columns([term(name, entries) for name, entries in parameters.items()])
         self._operations = _columns([term(item.operation.weight, item.operation.elements) for item in work])
         self._work = work
         self._known_positions: dict[ImageSize, Ids] = {}
+
+    def remaining(self, keep: Bools, axes: tuple[Axis, ...]) -> Pricing:
+        """Of the network that keeps these units; `axes` are those of its tensors."""
+        counts = self._counts(keep)
+        parameters = dict(zip(self._names, _evaluate(self._parameters, counts).tolist(), strict=True))
+        elements = _evaluate(self._operations, counts).tolist()
+        work = [
+            replace(item, operation=replace(item.operation, elements=left))
+            for item, left in zip(self._work, elements, strict=True)
+        ]
+        return Pricing(parameters, axes, work)
 
     def price(self, keep: Bools, image_size: ImageSize = None) -> Price:
         """See `ChannelGraph.price`."""
