@@ -10,8 +10,8 @@ import torch
 
 from secateur.deploy import check
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.exporters import onnx as onnx_exporter
-from secateur.deploy.runtimes.onnx import OnnxPredictor
+from secateur.deploy.formats.onnx import writer as onnx_exporter
+from secateur.deploy.formats.onnx.runtime import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError

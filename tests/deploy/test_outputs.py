@@ -11,9 +11,9 @@ from torch import Tensor
 
 from export_formats import answered, expected_of
 from secateur.deploy.exporters import check_export, export
+from secateur.deploy.formats.onnx.runtime import OnnxPredictor
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
-from secateur.deploy.runtimes.onnx import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression

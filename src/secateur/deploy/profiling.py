@@ -1,5 +1,5 @@
-"""Tells where the time of a file goes, layer by layer, on the CPU. A runtime is one file here that registers a
-`Profiler` by what the names of its files end in."""
+"""Tells where the time of a file goes, layer by layer, on the CPU. Each runtime is a `Profiler` of a module
+in `formats/`, by what the names of its files end in."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Profiler:
     open: Callable[[Path, tuple[int, ...], int], Profiling]
 
 
-PROFILERS: Registry[Profiler] = Registry("runtime with layers", "secateur.deploy.profiling")
+PROFILERS: Registry[Profiler] = Registry("runtime with layers", "secateur.deploy.formats", __name__)
 
 
 def profiler_of(file: str | Path) -> Profiler | None:

@@ -1,4 +1,4 @@
-"""Times layers and networks for latency tables. A runtime is one file here that registers a `Stopwatch`.
+"""Times layers and networks for latency tables. Each runtime is a `Stopwatch` of a module in `formats/`.
 
 The machine may be busy with other things. What else runs only adds time, and rarely to the same layer in every run, so
 a layer's time is a low percentile of its runs, and the time of a network is made of those of its layers where the
@@ -81,7 +81,7 @@ class Stopwatch:
             ) from None
 
 
-STOPWATCHES: Registry[Stopwatch] = Registry("runtime", "secateur.deploy.timing")
+STOPWATCHES: Registry[Stopwatch] = Registry("runtime", "secateur.deploy.formats", __name__)
 
 
 def low(times: Any) -> float:

@@ -1,4 +1,4 @@
-"""Opens files as predictors, whatever runs them. A runtime is one file here that registers a `Runtime` by suffix."""
+"""Opens files as predictors, whatever runs them. Each is a `Runtime` of a module in `formats/`, by suffix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Runtime:
     exported: bool = True
 
 
-RUNTIMES: Registry[Runtime] = Registry("runtime", "secateur.deploy.runtimes")
+RUNTIMES: Registry[Runtime] = Registry("runtime", "secateur.deploy.formats", __name__)
 """By what the names of their files end in: ".onnx", "_openvino_model"."""
 
 

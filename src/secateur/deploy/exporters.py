@@ -1,4 +1,4 @@
-"""Writes networks as files for other runtimes. A format is one file here that registers an `Exporter`."""
+"""Writes networks as files for other runtimes. Each is an `Exporter` of a module in `formats/`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Exporter:
         return ""
 
 
-EXPORTERS: Registry[Exporter] = Registry("export format", "secateur.deploy.exporters")
+EXPORTERS: Registry[Exporter] = Registry("export format", "secateur.deploy.formats", __name__)
 
 
 def check_export(settings: ExportSettings) -> Exporter:

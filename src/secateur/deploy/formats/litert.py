@@ -1,8 +1,15 @@
-"""LiteRT (TensorFlow Lite): `.tflite` files of this package, on the CPU with XNNPACK."""
+"""LiteRT (TensorFlow Lite): prepared images float32 [B, H, W, C] -> the outputs of the network, with fp32 weights.
+
+The image is channels-last, as cameras and bitmaps of phones give it; maps of a head stay channels-first. What the
+file says of itself is an associated file in the format's own way: a zip archive behind the model. XNNPACK runs it on
+the CPU.
+"""
 
 from __future__ import annotations
 
+import importlib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +17,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError
 from secateur.terminal import silenced
 
-_METADATA = "metadata.json"
+METADATA = "metadata.json"
+_LARGEST = 10_000_000
+"""Bytes of metadata; more is no list of classes."""
+
+
+def write(source: Source, path: Path, settings: ExportSettings) -> Written:
+    """Writes the file; see `Exporter`.
+
+    Raises:
+        UserError: the network cannot be expressed.
+    """
+    network: Any = source.network(settings).eval()
+    images = source.example(settings).permute(0, 2, 3, 1).contiguous()
+    try:
+        with silenced(), torch.no_grad():
+            litert_torch = importlib.import_module("litert_torch")
+            network = litert_torch.to_channel_last_io(network, args=[0])
+            litert_torch.convert(network, (images,)).export(str(path))
+    except Exception as error:  # the converter raises whatever it met
+        raise cannot("LiteRT", error) from error
+    metadata = source.metadata(settings)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(METADATA, replace(metadata, told={**metadata.told, "input": "NHWC"}).to_json())
+    return Written({"input": "NHWC"})
+
+
 _LARGEST = 10_000_000
 """Bytes of metadata; more is no list of classes."""
 
@@ -79,9 +114,9 @@ def _metadata(path: Path) -> Metadata:
     """What the archive behind the model says; nothing where there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(_METADATA).file_size > _LARGEST:
+            if archive.getinfo(METADATA).file_size > _LARGEST:
                 return Metadata()
-            return Metadata.of_json(archive.read(_METADATA))
+            return Metadata.of_json(archive.read(METADATA))
     except (OSError, KeyError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
         return Metadata()
 
@@ -91,4 +126,7 @@ def _sides(detail: Any) -> tuple[int, ...]:
     return tuple(int(side) for side in detail["shape"])
 
 
+EXPORTERS.register("litert")(
+    Exporter("LiteRT", ".tflite", ("litert_torch", "ai_edge_litert"), "litert", write, outputs=("decoded", "raw"))
+)
 RUNTIMES.register(".tflite")(Runtime("LiteRT", LiteRTPredictor))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.deploy.profiling import PROFILERS, LayerTime, Profiler, Sides
+from secateur.deploy.formats.onnx.timing import Profiled
+from secateur.deploy.profiling import LayerTime, Sides
 from secateur.deploy.timing import low
-from secateur.deploy.timing.onnx import Profiled
 from secateur.evaluation.cost import LayerWork, kind_of
 
 _ACTIVATIONS = {
@@ -167,6 +167,3 @@ def _product(sides: Iterable[int]) -> int:
     for side in sides:
         result *= side
     return result
-
-
-PROFILERS.register(".onnx")(Profiler(lambda file, sides: read_graph(file, sides).work, Looked))

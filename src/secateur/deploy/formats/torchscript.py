@@ -1,4 +1,7 @@
-"""TorchScript: exports of this package and YOLOv5's own, on the CPU or a GPU, by PyTorch.
+"""TorchScript: prepared images float32 [B, C, H, W] -> the outputs of the network, for PyTorch without Python.
+
+The file carries `config.txt`, JSON with `shape`, `stride` and `names`, as YOLOv5's exports do, and more. It runs on the
+CPU or a GPU, by PyTorch.
 
 Such a file is a program. PyTorch runs it without Python, but it knows operators that read and write files, and some of
 a program runs while it is opened. So its text is looked through first, and a file with words of that kind is refused.
@@ -7,6 +10,7 @@ That is a fence and no proof: open files of people whom you trust.
 
 from __future__ import annotations
 
+import io
 import json
 import pickletools
 import re
@@ -20,9 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from secateur.deploy.exporters import EXPORTERS, Exporter, Written
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.deploy.settings import ExportSettings
+from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.families.outputs import Answer, tensors_of
 from secateur.machine import use_threads
@@ -41,6 +48,24 @@ _MOST_TEXT = 100e6
 _ITEM_BYTES = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
 }  # fmt: skip
+
+
+def write(source: Source, path: Path, settings: ExportSettings) -> Written:
+    """Writes the file; see `Exporter`.
+
+    It is not frozen: measured, that makes no network faster, and a program that turns what it has opened into another
+    dtype, as YOLOv5's does, would leave frozen weights behind.
+
+    Raises:
+        UserError: the network cannot be traced.
+    """
+    program = source.traced(settings, "TorchScript")
+    told = source.metadata(settings).to_dict() | {"shape": list(source.example(settings).shape)}
+    buffer = io.BytesIO()  # saved straight into a file, it would hold that file's temporary name
+    with silenced():
+        torch.jit.save(program, buffer, _extra_files={CONFIG: json.dumps(told)})
+    path.write_bytes(buffer.getvalue())
+    return Written()
 
 
 class TorchScriptPredictor(FilePredictor):
@@ -165,4 +190,16 @@ def _takes(told: Any, metadata: Metadata) -> tuple[int, ...]:
     return (metadata.batch or USUAL_BATCH, metadata.channels, *(metadata.size or USUAL_SIZE))
 
 
+EXPORTERS.register("torchscript")(
+    Exporter(
+        "TorchScript",
+        ".torchscript",
+        (),
+        "",
+        write,
+        precisions=("fp32", "fp16"),
+        outputs=("decoded", "raw", "detections"),
+        dynamic=True,
+    )
+)
 RUNTIMES.register(".torchscript")(Runtime("TorchScript", TorchScriptPredictor))

@@ -14,7 +14,7 @@ import yaml
 from export_formats import answered, same_answers
 from law_subjects import subject_named
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.exporters import ncnn as exporter
+from secateur.deploy.formats import ncnn as exporter
 from secateur.deploy.runtimes import open_predictor, runtime_of
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, own_precision
-from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.errors import UserError
 from secateur.terminal import without_telemetry
 
@@ -83,6 +82,3 @@ def _open(path: Path, device: torch.device, threads: int) -> tuple[Any, torch.de
 def _shape(sides: list[int | str | None]) -> tuple[int | None, ...]:
     """Sides that have a name are open."""
     return tuple(side if isinstance(side, int) else None for side in sides)
-
-
-RUNTIMES.register(".onnx")(Runtime("ONNX Runtime", OnnxPredictor))

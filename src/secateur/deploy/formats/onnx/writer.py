@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.deploy.exporters import EXPORTERS, Exporter, Written
-from secateur.deploy.int8.onnx import quantised
+from secateur.deploy.exporters import Written
+from secateur.deploy.formats.onnx.int8 import quantised
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError
@@ -139,18 +139,3 @@ def _build_line(graph: Any, precision: str) -> str:
         return "TensorRT takes no uint8 activations: build its engine from the fp32 file, with --fp16 or --int8 there."
     flag = " --fp16" if precision == "fp16" else ""
     return f"TensorRT: trtexec --onnx={{file}} --saveEngine={{file}}.engine{flag}"
-
-
-EXPORTERS.register("onnx")(
-    Exporter(
-        "ONNX",
-        ".onnx",
-        ("onnx", "onnxslim", "onnxruntime"),
-        "onnx",
-        write,
-        precisions=("fp32", "fp16", "int8"),
-        outputs=("decoded", "raw", "detections"),
-        dynamic=True,
-        check=check_opset,
-    )
-)

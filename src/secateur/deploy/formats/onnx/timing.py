@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from secateur.deploy.exporters.onnx import write
+from secateur.deploy.formats.onnx.writer import write
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
-from secateur.deploy.timing import STOPWATCHES, Stopwatch, low, repeat
+from secateur.deploy.timing import low, repeat
 from secateur.pruning.latency import Pair, Signature
 from secateur.terminal import without_telemetry
 
@@ -211,7 +211,7 @@ class _Branches:
         return name
 
 
-def _version() -> str:
+def version() -> str:
     importlib.import_module("onnx")
     importlib.import_module("onnxslim")
     return str(_runtime().__version__)
@@ -220,6 +220,3 @@ def _version() -> str:
 def _runtime() -> Any:
     with without_telemetry():
         return importlib.import_module("onnxruntime")
-
-
-STOPWATCHES.register("onnx")(Stopwatch("ONNX Runtime", "onnx", _version, layers, ProfiledNetwork))

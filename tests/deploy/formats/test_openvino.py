@@ -14,7 +14,7 @@ import yaml
 
 from export_formats import answered, expected_of
 from secateur.deploy.exporters import export
-from secateur.deploy.exporters import openvino as exporter
+from secateur.deploy.formats import openvino as exporter
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
