@@ -65,7 +65,9 @@ def test_a_method_of_the_user_takes_the_place_of_the_packages(
 def test_registries_that_share_a_package(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second = 'from secateur.registry import Registry\nOTHERS = Registry("other", "methods_here", "others_here")\n'
     (tmp_path / "others_here.py").write_text(second)
-    both = METHOD + METHOD.replace("methods_here", "others_here").replace("METHODS", "OTHERS").replace('"{0}"', '"{0}!"')
+    both = METHOD + METHOD.replace("methods_here", "others_here").replace("METHODS", "OTHERS").replace(
+        '"{0}"', '"{0}!"'
+    )
     (package / "one.py").write_text(both.format("first"))
     file = tmp_path / "mine.py"
     file.write_text(METHOD.replace('return "{0}"', 'return "mine"').format("first"))

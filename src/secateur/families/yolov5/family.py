@@ -153,7 +153,7 @@ class YOLOv5Family(DetectionFamily):
     def check_teacher(self, student: Checkpoint, teacher: Checkpoint, name: str = "") -> None:
         """Classes, levels, and the number of anchors."""
         check_pair(student, teacher, name)  # before anything is built of another family's
-        check_heads(student.build(), teacher.build(), name)
+        check_heads(_built(student), _built(teacher), name)
 
     def distillations(self) -> tuple[str, ...]:
         """The losses of this head, and of what feeds it."""
@@ -171,7 +171,7 @@ class YOLOv5Family(DetectionFamily):
         assert isinstance(network, Detector)
         hyp = train.hyp.read(YOLOv5Hyp)
         plans = {"plan": start.plan, "teacher_plan": teacher.plan}
-        return ImitateHead(settings, network, teacher.build(), hyp, train.image_size, name=settings.teacher, **plans)
+        return ImitateHead(settings, network, _built(teacher), hyp, train.image_size, name=settings.teacher, **plans)
 
     def check_narrow(self, dense: Checkpoint) -> None:
         """Blocks that can be made narrower."""
@@ -190,3 +190,9 @@ class YOLOv5Family(DetectionFamily):
         """One a block of the topology."""
         assert isinstance(network, Detector)
         return block_rows(network, flops)
+
+
+def _built(checkpoint: Checkpoint) -> Detector:
+    detector = checkpoint.build()
+    assert isinstance(detector, Detector)
+    return detector
