@@ -23,7 +23,7 @@ from secateur.compression.layers import check_layers
 from secateur.compression.settings import ChannelSettings, budget_options
 from secateur.data.config import unlabelled_images
 from secateur.data.images import list_images
-from secateur.deploy.int8.calibration import calibration_images
+from secateur.deploy.int8 import calibration_images
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evidence import FamilyEvidence

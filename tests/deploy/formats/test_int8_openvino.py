@@ -13,7 +13,7 @@ from torch import Tensor
 from export_formats import answered, expected_of
 from secateur.data.config import load_data_config
 from secateur.deploy.exporters import check_export, export
-from secateur.deploy.int8.calibration import calibration_images
+from secateur.deploy.int8 import calibration_images
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError

@@ -29,6 +29,8 @@ from secateur.terminal import silenced
 METADATA = "metadata.json"
 _LARGEST = 10_000_000
 """Bytes of metadata; more is no list of classes."""
+_LARGEST = 10_000_000
+"""Bytes of metadata; more is no list of classes."""
 
 
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:
@@ -50,10 +52,6 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA, replace(metadata, told={**metadata.told, "input": "NHWC"}).to_json())
     return Written({"input": "NHWC"})
-
-
-_LARGEST = 10_000_000
-"""Bytes of metadata; more is no list of classes."""
 
 
 class LiteRTPredictor(FilePredictor):

@@ -31,6 +31,7 @@ from secateur.pruning.latency import Signature
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _OUTSIDE, _BETWEEN = ("(outputs)", "decode"), ("(between the layers)", "call")
+_NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 class Hooked:
@@ -142,9 +143,6 @@ class _Frame:
 
 def _work_of_file(file: Path, sides: Sides) -> dict[str, LayerWork]:
     return layer_work(load_checkpoint(file).build(), sides)
-
-
-_NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 class Called:

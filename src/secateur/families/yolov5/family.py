@@ -22,13 +22,13 @@ from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.control import Narrowing, check_narrowing, narrow_start, narrow_widths
 from secateur.families.yolov5.deploy.outputs import decoder_of, outputs_of
-from secateur.families.yolov5.deploy.own_format import write_own
 from secateur.families.yolov5.deploy.recognition import recognises
 from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.families.yolov5.distillation.imitate import ImitateHead, check_heads, head_layers
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.upstream import read_upstream
+from secateur.families.yolov5.formats.upstream_writer import write_own
 from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector

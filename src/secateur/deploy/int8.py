@@ -1,4 +1,4 @@
-"""What a smaller precision costs: scores of the detector and of its file, class by class."""
+"""Post-training quantisation: images to calibrate on, and what a smaller precision costs, class by class."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from secateur.data.index import Index
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.source import Judge
+from secateur.errors import UserError
 from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import validate
+from secateur.families.detection.split import DetectionSplit
 from secateur.families.family import predictor_of
+from secateur.families.reading import Reading, Split, evenly
 from secateur.scores import Scores
 from secateur.sizes import ImageSize
 
 _WORST = 5
 """Classes that the table names, those that lose most."""
+CALIBRATION = 128
+"""Images that ranges of activations are taken from."""
 
 
 def int8_costs(network: nn.Module, files: Mapping[str, Path], index: Index, size: ImageSize) -> dict[str, Any]:
@@ -79,3 +85,43 @@ def _settings(size: ImageSize) -> ValSettings:
 
 def _row(name: str, old: float, new: float) -> str:
     return f"{name[:22]:>22}{old:>9.3f}{new:>9.3f}{new - old:>+9.3f}"
+
+
+def calibration_images(
+    split: Split, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
+) -> list[Tensor]:
+    """Images of a split as a validation shows them: uint8 [C, H, W], of this height and width.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not len(split):
+        raise UserError("int8 is calibrated on images, and there is none; give others with --data or --images.")
+    some = split.select(covering(split.index, count)) if isinstance(split, DetectionSplit) else evenly(split, count)
+    reading = Reading(size[0] if size[0] == size[1] else size, 1, channels=channels)
+    return [image.contiguous() for batch in some.ordered(reading) for image in batch.images]
+
+
+def covering(index: Index, count: int) -> list[int]:
+    """Numbers of `count` images in which rare classes are as well seen as can be, in ascending order.
+
+    One after the other that image is taken whose classes were seen least so far. Images without labels are taken
+    evenly over the whole index.
+    """
+    total = len(index)
+    if total <= count:
+        return list(range(total))
+    if not len(index.labels):
+        return np.unique(np.linspace(0, total - 1, count).round().astype(int)).tolist()
+    classes = int(index.labels[:, 0].max()) + 1
+    present = np.zeros((total, classes), bool)
+    rows = np.repeat(np.arange(total), np.diff(index.offsets))
+    present[rows, index.labels[:, 0].astype(int)] = True
+    seen, free, chosen = np.zeros(classes), np.ones(total, bool), []
+    for _ in range(count):
+        gain = (present / (1 + seen) ** 2).sum(axis=1)
+        best = int(np.where(free, gain, -1).argmax())
+        chosen.append(best)
+        free[best] = False
+        seen += present[best]
+    return sorted(chosen)
