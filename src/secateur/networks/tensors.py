@@ -1,4 +1,4 @@
-"""Giving a network the tensors of another whose layers have other widths, and looking for values that are no numbers."""
+"""Giving a network the tensors of another whose layers have other widths; finding values that are no numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squared differences of the head's outputs, every cell weighted by the teacher's objectness (Intel's `l2` and `kl`)."""
+"""Squared differences of the head's outputs, each cell weighted by the teacher's objectness (Intel's `l2`, `kl`)."""
 
 from __future__ import annotations
 
