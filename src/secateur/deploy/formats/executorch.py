@@ -20,7 +20,7 @@ from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.terminal import silenced
 
 FILE = "model.pte"
@@ -90,8 +90,7 @@ def _open(path: Path, threads: int) -> tuple[Any, Any]:
             program = runtime.Runtime.get().load_program(content, verification=runtime.Verification.InternalConsistency)
             return program, program.load_method("forward")
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path / FILE} is not a program that ExecuTorch can run: {reason}") from None
+        raise UserError(f"{path / FILE} is not a program that ExecuTorch can run: {told(error, 200)}") from None
 
 
 EXPORTERS.register("executorch")(

@@ -23,7 +23,7 @@ from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.terminal import silenced
 
 METADATA = "metadata.json"
@@ -103,8 +103,7 @@ def _open(path: Path, threads: int) -> Any:
             interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a model that LiteRT can run: {reason}") from None
+        raise UserError(f"{path} is not a model that LiteRT can run: {told(error, 200)}") from None
     return interpreter
 
 

@@ -25,7 +25,7 @@ from secateur.deploy.predictor import FilePredictor, granted, must_exist, on_cpu
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.families.outputs import Shape
 from secateur.machine import signal_stack_kept
 from secateur.terminal import silenced, without_telemetry
@@ -113,8 +113,7 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
                 )
             return nncf.quantize(model, data, **how)
     except Exception as error:  # NNCF raises whatever it met
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"NNCF cannot quantise this network: {reason}.") from error
+        raise UserError(f"NNCF cannot quantise this network: {told(error, 200)}.") from error
 
 
 def _judge(source: Source, settings: ExportSettings) -> Callable[[Any, Any], tuple[float, None]]:

@@ -26,6 +26,7 @@ from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import PREDICTION
 from secateur.families.family import family_of, predictor_of
 from secateur.families.loading import load_checkpoint
+from secateur.layers import hooked
 from secateur.machine import use_threads
 from secateur.pruning.latency import Signature
 
@@ -67,14 +68,11 @@ class Hooked:
 
     def _run(self) -> _Run:
         run = _Run(len(self._images))
-        hooks = [register_module_forward_pre_hook(run.enter), register_module_forward_hook(run.leave)]
-        start = time.perf_counter()
-        try:
+        with hooked((register_module_forward_pre_hook(run.enter), register_module_forward_hook(run.leave))):
+            start = time.perf_counter()
             self._predictor.infer(self._images, PREDICTION.conf)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        run.own[_OUTSIDE] += 1000 * (time.perf_counter() - start - run.inside - run.lost)
+            took = time.perf_counter() - start
+        run.own[_OUTSIDE] += 1000 * (took - run.inside - run.lost)
         return run
 
 

@@ -30,7 +30,7 @@ from secateur.deploy.predictor import FilePredictor, must_exist, own_precision
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.families.outputs import Answer, tensors_of
 from secateur.machine import use_threads
 from secateur.networks.formats.archive import refuse_bombs
@@ -121,8 +121,7 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
         with silenced():
             program = torch.jit.load(str(path), map_location=device, _extra_files=extra).eval()
     except Exception as error:  # torch raises whatever it met, in C++
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a TorchScript program that PyTorch can run: {reason}") from None
+        raise UserError(f"{path} is not a TorchScript program that PyTorch can run: {told(error, 200)}") from None
     try:
         return program, json.loads(extra[CONFIG] or "{}")
     except (ValueError, RecursionError):

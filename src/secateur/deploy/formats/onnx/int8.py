@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.terminal import silenced, without_telemetry
 
 NEWEST_OPSET = 20
@@ -57,8 +57,7 @@ def quantised(graph: Any, images: Iterator[NDArray[np.float32]], folder: Path, o
                 extra_options={"CalibMovingAverage": True},
             )
     except Exception as error:  # the tools raise whatever they met
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"ONNX Runtime cannot quantise this network: {reason}.") from error
+        raise UserError(f"ONNX Runtime cannot quantise this network: {told(error, 200)}.") from error
     return onnx.load(str(after))
 
 

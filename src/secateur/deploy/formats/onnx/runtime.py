@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from secateur.deploy.metadata import Metadata
 from secateur.deploy.predictor import FilePredictor, granted, must_exist, own_precision
-from secateur.errors import UserError
+from secateur.errors import UserError, told
 from secateur.terminal import without_telemetry
 
 logger = logging.getLogger("secateur")
@@ -74,8 +74,7 @@ def _open(path: Path, device: torch.device, threads: int) -> tuple[Any, torch.de
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime has a class of exception for each way to fail
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not an ONNX model that ONNX Runtime can run: {reason}") from None
+        raise UserError(f"{path} is not an ONNX model that ONNX Runtime can run: {told(error, 200)}") from None
     return session, device if session.get_providers()[0] == "CUDAExecutionProvider" else torch.device("cpu")
 
 
