@@ -49,11 +49,9 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
 class ExecuTorchPredictor(FilePredictor):
     """A network in ExecuTorch; its number of threads is one for the whole program."""
 
-    def __init__(
-        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a folder; see `runtimes.open_predictor`."""
-        path, threads = Path(path), granted(threads)
+        threads = granted(threads)
         own_precision(path, precision)
         self._program, self._method = _open(path, threads)
         metadata, described = read_metadata(path), self._method.metadata
@@ -61,7 +59,7 @@ class ExecuTorchPredictor(FilePredictor):
             raise UserError(f"{path} is no network for images: it takes {described.num_inputs()} inputs.")
         takes = tuple(described.input_tensor_meta(0).sizes())
         gives = [tuple(described.output_tensor_meta(number).sizes()) for number in range(described.num_outputs())]
-        where = on_cpu(path, device or torch.device("cpu"), "ExecuTorch")
+        where = on_cpu(path, device, "ExecuTorch")
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:

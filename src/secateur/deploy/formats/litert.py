@@ -57,11 +57,9 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
 class LiteRTPredictor(FilePredictor):
     """A network in LiteRT's interpreter."""
 
-    def __init__(
-        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a file; see `runtimes.open_predictor`."""
-        path, threads = Path(path), granted(threads)
+        threads = granted(threads)
         own_precision(path, precision)
         self._interpreter = _open(path, threads)
         metadata = _metadata(path)
@@ -73,7 +71,7 @@ class LiteRTPredictor(FilePredictor):
         self._input = int(inputs[0]["index"])
         self._outputs = [int(entry["index"]) for entry in outputs]
         gives = [_sides(entry) for entry in outputs]
-        where = on_cpu(path, device or torch.device("cpu"), "LiteRT")
+        where = on_cpu(path, device, "LiteRT")
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads)
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:

@@ -82,11 +82,9 @@ def _converted(source: Source, folder: Path, settings: ExportSettings, *, half: 
 class NcnnPredictor(FilePredictor):
     """A network in ncnn on the CPU."""
 
-    def __init__(
-        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a folder; see `runtimes.open_predictor`."""
-        path, threads = Path(path), granted(threads)
+        threads = granted(threads)
         own_precision(path, precision)
         try:
             import ncnn
@@ -95,7 +93,7 @@ class NcnnPredictor(FilePredictor):
         must_exist(path)
         metadata = read_metadata(path)
         assert metadata.size is not None
-        where = on_cpu(path, device or torch.device("cpu"), "ncnn")
+        where = on_cpu(path, device, "ncnn")
         self._raw = metadata.output == "raw"
         self._mat = ncnn.Mat
         self._net = _open(path, ncnn.Net(), threads, exact=metadata.precision == "fp32")

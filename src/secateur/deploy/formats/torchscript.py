@@ -71,18 +71,15 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
 class TorchScriptPredictor(FilePredictor):
     """A TorchScript program."""
 
-    def __init__(
-        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a file; see `runtimes.open_predictor`. It runs once, on black images, for the shapes that it gives."""
-        path, where = Path(path), device or torch.device("cpu")
         own_precision(path, precision)
         # PyTorch's number of threads is one for the whole program.
-        granted = use_threads(threads) if where.type == "cpu" else torch.get_num_threads()
-        self._program, told = _open(path, where)
+        granted = use_threads(threads) if device.type == "cpu" else torch.get_num_threads()
+        self._program, told = _open(path, device)
         metadata = Metadata.read(told)
         takes = _takes(told, metadata)
-        self.device = where
+        self.device = device
         self._dtype = next((weight.dtype for weight in self._program.parameters()), torch.float32)
         try:
             outputs = self.run(np.zeros(takes, np.float32))
@@ -95,7 +92,7 @@ class TorchScriptPredictor(FilePredictor):
             metadata,
             takes=(batch, *takes[1:]),
             gives=[(batch, *output.shape[1:]) for output in outputs],
-            device=where,
+            device=device,
             threads=granted,
             answer=Answer(metadata.stated, takes[0], (takes[2], takes[3]), outputs),
         )

@@ -21,13 +21,11 @@ logger = logging.getLogger("secateur")
 class OnnxPredictor(FilePredictor):
     """A network in ONNX Runtime, on the CPU, or on CUDA where ONNX Runtime has it."""
 
-    def __init__(
-        self, path: str | Path, device: torch.device | None = None, threads: int = 0, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a file; see `runtimes.open_predictor`."""
-        path, threads = Path(path), granted(threads)
+        threads = granted(threads)
         own_precision(path, precision)
-        self._session, where = _open(path, device or torch.device("cpu"), threads)
+        self._session, where = _open(path, device, threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1:
             what = f"{len(inputs)} inputs" if inputs else "no images"
