@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.errors import UserError
+from secateur.families.outputs import tensors_of
 from secateur.machine import processor
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
@@ -96,14 +97,6 @@ def build(name: str) -> nn.Module:
 def images(count: int, side: int) -> Tensor:
     """Random images [count, 3, side, side]."""
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """All tensors of a nest of outputs."""
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, dict) else output
-    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def parameters_of(network: nn.Module) -> int:

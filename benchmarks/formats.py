@@ -24,7 +24,7 @@ from torch import Tensor
 from secateur.data.config import load_data_config
 from secateur.data.index import scan
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.int8.calibration import calibration_images
+from secateur.deploy.int8 import calibration_images
 from secateur.deploy.runtimes import RUNTIMES, open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError

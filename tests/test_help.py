@@ -76,9 +76,9 @@ def test_hidden_options_are_still_taken() -> None:
     assert (options.repair.absorb, options.score.tie, options.search.candidates, options.seed) == (False, "max", 7, 3)
 
 
-@pytest.mark.parametrize("registry", LISTED, ids=lambda registry: registry.package)
+@pytest.mark.parametrize("registry", LISTED, ids=lambda registry: registry.home)
 def test_help_lists_what_the_registry_has(registry: Registry[object]) -> None:
-    assert names_in(registry.package) == sorted(registry)
+    assert names_in(registry.home) == sorted(registry)
 
 
 def test_every_place_for_names_in_a_help_is_filled(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,27 @@ def test_a_method_of_the_user_takes_the_place_of_the_packages(
     assert found["first"]() == "mine"  # type: ignore[operator]
 
 
+def test_registries_that_share_a_package(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = 'from secateur.registry import Registry\nOTHERS = Registry("other", "methods_here", "others_here")\n'
+    (tmp_path / "others_here.py").write_text(second)
+    both = METHOD + METHOD.replace("methods_here", "others_here").replace("METHODS", "OTHERS").replace(
+        '"{0}"', '"{0}!"'
+    )
+    (package / "one.py").write_text(both.format("first"))
+    file = tmp_path / "mine.py"
+    file.write_text(METHOD.replace('return "{0}"', 'return "mine"').format("first"))
+    monkeypatch.setenv(PLUGINS, str(file))
+    found = registry()
+    load_plugins()
+    import others_here  # type: ignore[import-not-found]
+
+    # The search of one registry imports what the package registers with the other; the user's method stays.
+    assert list(others_here.OTHERS) == ["first!"]
+    assert list(found) == ["first"]
+    assert found["first"]() == "mine"  # type: ignore[operator]
+    del sys.modules["others_here"]
+
+
 def test_an_unknown_name_lists_the_known_ones(package: Path) -> None:
     with pytest.raises(UserError, match=r"Unknown method 'x'; choose one of first\."):
         registry()["x"]

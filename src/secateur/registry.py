@@ -18,7 +18,7 @@ from secateur.errors import UserError, shown
 PLUGINS = "SECATEUR_PLUGINS"
 
 T = TypeVar("T")
-_KINDS: dict[str, Registry[Any]] = {}  # every registry by its package
+_KINDS: dict[str, Registry[Any]] = {}  # every registry by its home
 _PLACE = re.compile(r"\{(secateur[\w.]+)\}")
 
 
@@ -27,21 +27,23 @@ class Registry(Mapping[str, T]):
 
     The modules of `package` are imported at the first look, so a new method is one new file there. Files (or folders of
     files) named by the environment variable `SECATEUR_PLUGINS` are imported too: a method of one's own needs no change
-    of this package. The variable is set by whoever runs the program; no input file can name code to run.
+    of this package. The variable is set by whoever runs the program; no input file can name code to run. `home` is the
+    module that makes the registry, where several registries share a package.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, package: str, home: str = "") -> None:
+        self.kind, self.package, self.home = kind, package, home or package
         self._methods: dict[str, T] = {}
-        self._searched = self._from_package = False
-        _KINDS[package] = self
+        self._searched = self._searching = False
+        _KINDS[self.home] = self
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that gives a method its name. A user's method takes the place of one of the package, never the
         other way round."""
 
         def add(method: T) -> T:
-            if self._from_package and name in self._methods:
+            shared = (other for other in _KINDS.values() if other.package == self.package)
+            if name in self._methods and any(other._searching for other in shared):
                 return method
             self._methods[name] = method
             return method
@@ -78,30 +80,48 @@ class Registry(Mapping[str, T]):
     def _search(self) -> None:
         if self._searched:
             return
-        self._from_package = True
+        self._searching = True
         try:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
                 importlib.import_module(module.name)
         finally:
-            self._from_package = False
+            self._searching = False
         load_plugins()
         self._searched = True
 
 
-def names_in(package: str) -> list[str]:
-    """The names that the registry of a package has, in order.
+def names_in(home: str) -> list[str]:
+    """The names that the registry of a package or module has, in order.
 
     Help asks for them, and help must be fast: the package is read and not imported (its methods import PyTorch). The
     user's plugins are imported.
     """
     load_plugins()
-    found = _KINDS[package].registered() if package in _KINDS else set()
-    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
-    assert folder.is_dir(), package
-    for file in folder.glob("*.py"):
-        found.update(_registered_in(ast.parse(file.read_text(encoding="utf-8"))))
+    found = _KINDS[home].registered() if home in _KINDS else set()
+    folder, variable = _place(home), ""
+    if not folder.is_dir():
+        package, variable = _made_in(folder.with_suffix(".py"))
+        folder = _place(package)
+    for file in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
+        found.update(_registered_in(ast.parse(file.read_text(encoding="utf-8")), variable))
     return sorted(found)
+
+
+def _place(module: str) -> Path:
+    return Path(__file__).parent.joinpath(*module.split(".")[1:])
+
+
+def _made_in(file: Path) -> tuple[str, str]:
+    """The package that the registry of a module searches, and the name that the module gives the registry."""
+    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+        match statement:
+            case ast.AnnAssign(
+                target=ast.Name(name),
+                value=ast.Call(func=ast.Name("Registry"), args=[_, ast.Constant(str(package)), _]),
+            ):
+                return package, name
+    raise AssertionError(f"{file} makes no registry")
 
 
 def with_names(text: str) -> str:
@@ -114,15 +134,21 @@ def with_names(text: str) -> str:
     return _PLACE.sub(listed, text)
 
 
-def _registered_in(module: ast.Module) -> Iterator[str]:
-    """The names that the decorators at the top of a file register, as in `@criterion("l2")`."""
+def _registered_in(module: ast.Module, variable: str = "") -> Iterator[str]:
+    """The names that the decorators at the top of a file register, as in `@criterion("l2")`; with a `variable` only
+    those that are registered with the registry of that name."""
     for statement in module.body:
         calls = getattr(statement, "decorator_list", ())
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
             calls = (statement.value.func,)  # EXPORTERS.register("onnx")(Exporter(...))
         for call in calls:
             match call:
-                case ast.Call(func=ast.Name() | ast.Attribute(attr="register"), args=[ast.Constant(str(name)), *_]):
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(owner), attr="register"), args=[ast.Constant(str(name))]
+                ):
+                    if variable in ("", owner):
+                        yield name
+                case ast.Call(func=ast.Name(), args=[ast.Constant(str(name)), *_]) if not variable:
                     yield name
 
 

@@ -10,8 +10,8 @@ import torch
 
 from secateur.deploy import check
 from secateur.deploy.exporters import EXPORTERS, export
-from secateur.deploy.exporters import onnx as onnx_exporter
-from secateur.deploy.runtimes.onnx import OnnxPredictor
+from secateur.deploy.formats.onnx import writer as onnx_exporter
+from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
@@ -61,7 +61,7 @@ class Plain(torch.nn.Module):
 def test_networks_of_any_make_give_their_own_outputs(tmp_path, settings) -> None:
     network, images = Plain(), torch.rand(2, 3, 32, 16)
     result = export(network, tmp_path / "a.onnx", (32, 16), ExportSettings(**settings))
-    opened = OnnxPredictor(result.path)
+    opened = open_predictor(result.path)
     assert (opened.names, opened.nc, opened.decoder, opened.metadata.family) == ({}, 0, None, "module")
     tolerance = 2e-2 if "precision" in settings else 1e-5
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_a_wrong_file_is_not_kept(detector, tmp_path, monkeypatch, error) -> Non
 
 
 def test_the_check_sees_a_difference(detector, lively, tmp_path) -> None:
-    file = OnnxPredictor(export(detector, tmp_path / "a.onnx", 64).path)
+    file = open_predictor(export(detector, tmp_path / "a.onnx", 64).path)
     other = lively("yolov5n").eval()
     with torch.no_grad():
         other.head.m[0].bias += 0.1
@@ -173,6 +173,7 @@ def test_nothing_is_printed_not_even_where_the_exporter_stumbles(tmp_path) -> No
 import logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 from secateur.deploy.exporters import export
+from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology

@@ -18,9 +18,8 @@ from secateur.cli import main
 from secateur.data.config import load_data_config
 from secateur.data.index import Counts, Index, scan
 from secateur.deploy.exporters import export
-from secateur.deploy.int8.accuracy import cost_rows, cost_table
-from secateur.deploy.int8.calibration import calibration_images, covering
-from secateur.deploy.int8.onnx import tail_of
+from secateur.deploy.formats.onnx.int8 import tail_of
+from secateur.deploy.int8 import calibration_images, cost_rows, cost_table, covering
 from secateur.deploy.profiling import PROFILERS
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings

@@ -191,7 +191,7 @@ def test_our_own_files_are_not_run_when_they_are_opened(
 ) -> None:
     file = export(detector, tmp_path / "x.onnx", 64, ExportSettings(output=output)).path
     calls: list[int] = []
-    monkeypatch.setattr("secateur.deploy.runtimes.onnx.OnnxPredictor.run", lambda *a: calls.append(1))
+    monkeypatch.setattr("secateur.deploy.formats.onnx.runtime.OnnxPredictor.run", lambda *a: calls.append(1))
     assert open_predictor(file).nc == 3 and not calls
 
 

@@ -13,7 +13,6 @@ from export_formats import answered, expected_of
 from secateur.deploy.exporters import check_export, export
 from secateur.deploy.predictor import FilePredictor
 from secateur.deploy.runtimes import open_predictor
-from secateur.deploy.runtimes.onnx import OnnxPredictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.evaluation.nms import non_max_suppression
@@ -72,7 +71,7 @@ def test_rows_from_every_kind_of_file(seeing, tmp_path: Path, settings: dict, ou
 
 def test_raw_maps_are_what_the_last_convolutions_give(seeing, tmp_path: Path) -> None:
     file = export(seeing, tmp_path / "a.onnx", SIZE, ExportSettings(output="raw")).path
-    maps = OnnxPredictor(file).outputs(images(1))
+    maps = open_predictor(file).outputs(images(1))
     assert [y.shape for y in maps] == [(1, 24, 8, 12), (1, 24, 4, 6), (1, 24, 2, 3)]
     with torch.no_grad():
         for ours, theirs in zip(maps, HeadMaps(seeing)(images(1)), strict=True):

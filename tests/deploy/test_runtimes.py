@@ -138,7 +138,7 @@ OPENING = "from secateur.deploy.runtimes import open_predictor; open_predictor(f
 TIMING = "from secateur.deploy.timing import STOPWATCHES; assert STOPWATCHES['onnx'].installed"
 QUANTISING = """
 import contextlib, onnx
-from secateur.deploy.int8.onnx import quantised
+from secateur.deploy.formats.onnx.int8 import quantised
 with contextlib.suppress(Exception):
     quantised(onnx.load(file), iter([]), None, 17)
 """

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from secateur.evaluation.coco import COCO91, save_predictions
 from secateur.evaluation.matching import Boxes, confusion_matrix, true_positives
 from secateur.evaluation.metrics import Metrics, measure
-from secateur.evaluation.predictions import COCO91, save_predictions
 
 NAMES = {0: "cell", 1: "platelet", 2: "unused"}
 

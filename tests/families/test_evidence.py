@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys.toy_classifier import CrossEntropy, Folders, OwnClasses, Sorter, SorterFamily, SorterNetwork
 
 from law_subjects import enliven
 from secateur.checkpoints.channels import check_channels, decide, repair_for
 from secateur.checkpoints.layers import check_layers
 from secateur.data.config import unlabelled_images
-from secateur.data.images import list_images
-from secateur.deploy.int8.calibration import calibration_images
+from secateur.deploy.int8 import calibration_images
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evaluation import usable_size
@@ -29,7 +27,6 @@ from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import FAMILIES, Family, family_of
 from secateur.families.reading import Reading
 from secateur.networks.checkpoint import Checkpoint
-from secateur.networks.tensors import set_tensors_
 from secateur.pruning.budget import Budget
 from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.prune import PruneSettings, cut_and_repaired, prune
@@ -38,161 +35,42 @@ from secateur.pruning.settings import CliffSettings, Guards, LayerSettings, Repa
 NAMES = {0: "blue", 1: "green", 2: "red"}
 
 
-@dataclass(frozen=True)
-class Icons:
-    """The plain data of the network."""
+class Icons(Sorter):
+    """The toy classifier with nested outputs, whose images are prepared in a way of its own."""
 
-    nc: int = 3
-    channels: int = 3
     kind: ClassVar[str] = "icons"
 
     def build(self, names: Mapping[int, str]) -> IconNetwork:
         return IconNetwork(self, names)
 
-    def with_classes(self, nc: int) -> Icons:
-        return dataclasses.replace(self, nc=nc)
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Icons:
-        return cls(**data)
+class IconNetwork(SorterNetwork):
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+        return super().forward(images), {}
 
 
-class IconNetwork(nn.Module):
-    def __init__(self, architecture: Icons, names: Mapping[int, str]) -> None:
-        super().__init__()
-        self.architecture, self.names = architecture, dict(names)
-        widths = [3, 16, 24, 32]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        self.body, self.pool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(widths[-1], architecture.nc)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and the maps before them: outputs of a network may be nested."""
-        maps = self.body(images)
-        return self.head(self.pool(maps).flatten(1)), {}
-
-    def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
-        return (torch.zeros(1, 3, image_size or 32, image_size or 32),)
-
-    def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        set_tensors_(self, tensors)
-
-
-@dataclass(frozen=True)
-class IconData:
-    """A folder of folders, one a class, in a folder a split."""
-
-    file: Path
-    splits: Mapping[str, Path]
-    names: Mapping[int, str]
-    labelled: bool = True
-    one_class: bool = False
-
-    @property
-    def nc(self) -> int:
-        return len(self.names)
-
-
-@dataclass(frozen=True)
-class IconBatch:
-    images: Tensor
-    targets: Tensor
-
-
-@dataclass(frozen=True)
-class IconSplit:
-    """Files and their classes."""
-
-    files: tuple[str, ...]
-    classes: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def select(self, places: Sequence[int]) -> IconSplit:
-        return IconSplit(tuple(self.files[i] for i in places), tuple(self.classes[i] for i in places))
-
-    def signature(self) -> str:
-        return str((self.files, self.classes))
-
-    def shuffled(self, reading: Reading) -> IconBatches:
-        return IconBatches(self, reading)
-
-    def ordered(self, reading: Reading) -> Iterator[IconBatch]:
-        for start in range(0, len(self), reading.batch_size):
-            yield self.batch(range(start, min(start + reading.batch_size, len(self))), reading)
-
-    def batch(self, places: Sequence[int], reading: Reading) -> IconBatch:
-        assert isinstance(reading.image_size, int)
-        sides = (reading.image_size, reading.image_size)
-        images = [torch.from_numpy(cv2.resize(cv2.imread(self.files[i]), sides)).permute(2, 0, 1) for i in places]
-        return IconBatch(torch.stack(images), torch.tensor([self.classes[i] for i in places]))
-
-
-@dataclass(frozen=True)
-class IconBatches:
-    split: IconSplit
-    reading: Reading
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.reading.batch_size)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[IconBatch]:
-        order = np.random.default_rng((self.reading.seed, epoch)).permutation(len(self.split)).tolist()
-        yield from list(self.split.select(order).ordered(self.reading))[start:]
-
-
-class DrawnClasses:
-    """Classes drawn from the softmax of a network."""
-
-    def __init__(self, network: nn.Module, seed: int) -> None:
-        self.network, self.generator = network, torch.Generator().manual_seed(seed)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            belief = self.network(images)[0].softmax(1)
-        return torch.multinomial(belief, 1, generator=self.generator)[:, 0]
-
-    def require_some(self) -> None:
-        """Every image is of some class."""
-
-
-class IconFamily(Family):
+class IconFamily(SorterFamily):
     kind, title, architecture = Icons.kind, "icon classifier", Icons
-
-    def open_data(self, file: str) -> IconData:
-        root = Path(file)
-        splits = {folder.name: folder for folder in sorted(root.iterdir())}
-        names = sorted(folder.name for folder in splits["train"].iterdir())
-        return IconData(root, splits, dict(enumerate(names)))
-
-    def split(
-        self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
-    ) -> IconSplit:
-        if not data.labelled:
-            files = tuple(list_images(data.splits[name], data.root))
-            return IconSplit(files, (0,) * len(files))
-        classes = {word: number for number, word in data.names.items()}
-        files = tuple(str(file) for file in sorted(data.splits[name].glob("*/*.png")))
-        return IconSplit(files, tuple(classes[Path(file).parent.name] for file in files))
 
     def prepare(self, images: Tensor) -> Tensor:
         return (images.float() - 128) / 64
 
     def loss(self, network: nn.Module, settings: Any) -> Any:
-        def term(raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            value = F.cross_entropy(raw[0], targets)
-            return value * len(images), {"class": value.detach()}
+        return lambda raw, targets, images: CrossEntropy()(raw[0], targets, images)
 
-        return term
+    def own_labels(self, whole: nn.Module, seed: int) -> OwnClasses:
+        return OwnClasses(First(whole), seed)
 
-    def own_labels(self, whole: nn.Module, seed: int) -> DrawnClasses:
-        return DrawnClasses(whole, seed)
+
+class First(nn.Module):
+    """The first output of a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]
 
 
 class Lossless(IconFamily):
@@ -211,7 +89,7 @@ def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[Family]:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> IconData:
+def data(tmp_path: Path) -> Folders:
     generator = np.random.default_rng(0)
     for name, count in (("train", 8), ("val", 3)):
         for number, colour in NAMES.items():
@@ -226,21 +104,19 @@ def data(tmp_path: Path) -> IconData:
 @pytest.fixture
 def network() -> IconNetwork:
     torch.manual_seed(0)
-    made = Icons().build(NAMES).eval()
+    made = Icons(3, width=8).build(NAMES).eval()
     enliven(made)
     return made
 
 
-def context(data: IconData, labels: bool = True) -> Context:
+def context(data: Folders, labels: bool = True) -> Context:
     if labels:
         return Context(32, data=data, batch_size=6, seed=1)
     seen = unlabelled_images(data.splits["train"], NAMES)
     return Context(32, batch_size=6, seed=1, unlabelled=seen)
 
 
-def test_batches_come_from_the_family_with_the_targets_that_its_loss_reads(
-    network: IconNetwork, data: IconData
-) -> None:
+def test_batches_come_from_the_family_with_the_targets_that_its_loss_reads(network: IconNetwork, data: Folders) -> None:
     evidence = FamilyEvidence(context(data), network)
     batches, loss = evidence.scored(network, 12, 0)
     read = list(batches)
@@ -255,7 +131,7 @@ def test_batches_come_from_the_family_with_the_targets_that_its_loss_reads(
     assert torch.equal(again.images, first.images) and not torch.equal(other.images, first.images)
 
 
-def test_images_are_prepared_as_the_family_does(network: IconNetwork, data: IconData) -> None:
+def test_images_are_prepared_as_the_family_does(network: IconNetwork, data: Folders) -> None:
     evidence = FamilyEvidence(context(data), network)
     for images in (evidence.images(8, 0), evidence.unaugmented(8), evidence.augmented(8)):
         first = next(iter(images))
@@ -264,18 +140,18 @@ def test_images_are_prepared_as_the_family_does(network: IconNetwork, data: Icon
 
 
 def test_without_labels_classes_are_drawn_from_what_the_whole_network_believes(
-    network: IconNetwork, data: IconData
+    network: IconNetwork, data: Folders
 ) -> None:
     with torch.no_grad():
         network.head.bias += torch.tensor([0.0, 50.0, 0.0])
     evidence = FamilyEvidence(context(data, labels=False), network)
-    other = Icons().build(NAMES).eval()
+    other = Icons(3, width=8).build(NAMES).eval()
     batches, _ = evidence.scored(other, 24, 0)
     assert torch.cat([batch.targets for batch in batches]).tolist() == [1] * 24
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_it_is_pruned_in_rounds(network: IconNetwork, data: IconData, labels: bool) -> None:
+def test_it_is_pruned_in_rounds(network: IconNetwork, data: Folders, labels: bool) -> None:
     settings = PruneSettings(
         (Budget("flops", 0.6, share=True),),
         ScoreSettings(criterion="fisher", statistics_images=12),
@@ -291,8 +167,8 @@ def test_it_is_pruned_in_rounds(network: IconNetwork, data: IconData, labels: bo
     assert pruned.network(torch.zeros(2, 3, 32, 32))[0].shape == (2, 3)
 
 
-def test_a_checkpoint_of_it_is_planned_and_cut(network: IconNetwork, data: IconData) -> None:
-    checkpoint = Checkpoint(Icons(), dict(network.state_dict()), NAMES, ())
+def test_a_checkpoint_of_it_is_planned_and_cut(network: IconNetwork, data: Folders) -> None:
+    checkpoint = Checkpoint(Icons(3, width=8), dict(network.state_dict()), NAMES, ())
     assert usable_size(checkpoint, 32) == 32
     wanted = ChannelSettings(
         budget_options()(flops="0.6"),
@@ -310,9 +186,9 @@ def test_a_checkpoint_of_it_is_planned_and_cut(network: IconNetwork, data: IconD
 
 
 def test_what_a_family_lacks_is_said_before_any_work(
-    network: IconNetwork, data: IconData, monkeypatch: pytest.MonkeyPatch
+    network: IconNetwork, data: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = Checkpoint(Icons(), dict(network.state_dict()), NAMES, ())
+    checkpoint = Checkpoint(Icons(3, width=8), dict(network.state_dict()), NAMES, ())
     wanted = ChannelSettings(budget_options()(flops="0.6"), guards=Guards(round_to=1))
     check_channels(checkpoint, context(data), wanted)
     check_channels(checkpoint, context(data, labels=False), wanted)
@@ -332,14 +208,14 @@ def test_what_a_family_lacks_is_said_before_any_work(
         check_channels(checkpoint, context(data, labels=False), wanted)
 
 
-def test_classes_are_compared_by_name(network: IconNetwork, data: IconData) -> None:
+def test_classes_are_compared_by_name(network: IconNetwork, data: Folders) -> None:
     other = dataclasses.replace(data, names={0: "blue", 1: "green", 2: "pink"})
     with pytest.raises(UserError, match=r"other classes than .*icons \(class 2 is 'red' there and 'pink' here\)"):
         FamilyEvidence(context(other), network).scored(network, 4, 0)
     assert family_of(network).kind == "icons"
 
 
-def test_int8_is_calibrated_on_images_spread_evenly(data: IconData) -> None:
+def test_int8_is_calibrated_on_images_spread_evenly(data: Folders) -> None:
     split = IconFamily().split(data, "train")
     images = calibration_images(split, (32, 32), 5)
     assert len(images) == 5 and all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in images)

@@ -13,17 +13,13 @@ import torch
 from bright_rectangles import GREEN, RED, picture
 
 from secateur.errors import UserError
-from secateur.prediction.album import Album
-from secateur.prediction.crops import LONGEST, crop_folders, write_crops
 from secateur.prediction.detections import to_detections
-from secateur.prediction.drawing import Drawing
-from secateur.prediction.image_files import write_image
-from secateur.prediction.labels import json_line, write_labels
+from secateur.prediction.drawing import Album, Drawing, window
+from secateur.prediction.files import LONGEST, crop_folders, json_line, write_crops, write_image, write_labels
 from secateur.prediction.media import Frame
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings, WriteSettings
 from secateur.prediction.sources import Medium
-from secateur.prediction.window import window
 from secateur.prediction.writing import opened_writers
 
 NAMES = {0: "red", 1: "green/leaf"}

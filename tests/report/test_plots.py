@@ -18,8 +18,7 @@ from secateur.report import figures
 from secateur.report.curve_plots import plot_evaluation
 from secateur.report.data_plots import plot_batch, plot_labels
 from secateur.report.figures import plots_available
-from secateur.report.run_folder_plots import draw_results
-from secateur.report.run_plots import plot_cliff, plot_results, plot_sizes, read_results
+from secateur.report.run_folder_plots import draw_results, plot_cliff, plot_results, plot_sizes, read_results
 from secateur.sparsity.channels.distribution import as_csv, distribution
 
 pytest.importorskip("matplotlib")

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import pytest
 
-from secateur.report.sweep_plots import plot_sweep
+from secateur.report.sweep import plot_sweep
 
 pytest.importorskip("matplotlib")
 

@@ -20,7 +20,7 @@ from secateur.families.context import Context
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
 from secateur.pruning.settings import Guards, ScoreSettings
-from secateur.report.sweep_table import cliff_row
+from secateur.report.sweep import cliff_row
 from secateur.runs.folders import OutputOptions
 from secateur.runs.progress import Progress
 from secateur.runs.sweep import sweep

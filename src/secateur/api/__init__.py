@@ -1,7 +1,10 @@
 """The Python API: the same words as the command line, from a checkpoint to a smaller one and out of here."""
 
+# The names are listed once, in the package.
+# ruff: noqa: F401
 from __future__ import annotations
 
+from secateur import __all__
 from secateur.api.cutting import allocate, cut, heal, latency, mask, prune, repair, score, trace
 from secateur.api.listing import (
     list_costs,
@@ -22,11 +25,3 @@ from secateur.api.models import load, save
 from secateur.api.removing import remove, shorten, zero
 from secateur.api.using import evaluate, export, finetune, predict
 from secateur.pruning.evidence import LoaderEvidence as Evidence
-
-__all__ = [
-    "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "list_costs",
-    "list_criteria", "list_distillations", "list_families", "list_formats", "list_layer_scores", "list_operators",
-    "list_patterns", "list_recipes", "list_schedules", "list_steps", "list_weight_criteria",
-    "list_weight_schedules", "load", "mask", "predict", "prune", "remove", "repair", "save", "score", "shorten",
-    "trace", "zero",
-]  # fmt: skip

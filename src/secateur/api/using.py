@@ -31,7 +31,7 @@ from secateur.checkpoints.training import Methods, train_checkpoint
 from secateur.data.config import DataConfig, load_data_config
 from secateur.deploy.exporters import export as write
 from secateur.deploy.exporting import about, format_of
-from secateur.deploy.int8.calibration import calibration_images
+from secateur.deploy.int8 import calibration_images
 from secateur.deploy.opening import open_detector
 from secateur.deploy.settings import ExportSettings
 from secateur.distillation.settings import DistillSettings

@@ -44,7 +44,7 @@ def export(options: ExportOptions) -> Summary:
     """Writes a file of each format into a fresh folder."""
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
-    from secateur.deploy.int8.accuracy import int8_costs
+    from secateur.deploy.int8 import int8_costs
     from secateur.families.evaluation import describe, usable_size
     from secateur.families.loading import load_checkpoint
 
@@ -86,7 +86,7 @@ def _images_to_quantise_on(options: ExportOptions, checkpoint: Checkpoint, image
         UserError: none are given, or there are none where they should be.
     """
     from secateur.data.config import unlabelled_images
-    from secateur.deploy.int8.calibration import calibration_images
+    from secateur.deploy.int8 import calibration_images
     from secateur.families.family import family_of
 
     family = family_of(checkpoint)

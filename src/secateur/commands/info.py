@@ -35,7 +35,7 @@ def info(options: InfoOptions) -> Summary:
     from secateur.families.evaluation import describe, size_of, usable_size
     from secateur.families.loading import load_checkpoint
     from secateur.families.summary import summary
-    from secateur.networks.soundness import flaw_of
+    from secateur.networks.tensors import flaw_of
 
     checkpoint = load_checkpoint(options.file, sound=False)
     image_size = sizes.square_as_one(usable_size(checkpoint, options.image_size))

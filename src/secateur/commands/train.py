@@ -10,7 +10,7 @@ from secateur.commands import Summary, command
 from secateur.distillation.settings import DistillSettings
 from secateur.runs.fields import Cfg, Data, Hyp, Resume, Weights
 from secateur.runs.folders import OutputOptions, require
-from secateur.runs.only_resume import refuse_beside_resume
+from secateur.runs.options import refuse_beside_resume
 from secateur.sparsity.settings import SparsifySettings, WeightSettings
 from secateur.steps.finetune import Finetune
 from secateur.steps.sparsify import Sparsify

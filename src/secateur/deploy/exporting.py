@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.data.index import Index
 from secateur.deploy.exporters import EXPORTERS, Exported, export
-from secateur.deploy.int8.accuracy import judge_on
+from secateur.deploy.int8 import judge_on
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
 from secateur.networks.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.layers import is_attention, shape_pass
+from secateur.layers import hooked, is_attention, shape_pass
 from secateur.networks.architecture import example_image, strides_of
 
 BYTES = 4  # of a value in fp32
@@ -105,11 +105,8 @@ def layer_work(network: nn.Module, image_size: int | tuple[int, int] = 640) -> d
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and id(module) not in inside_attention:
             hooks.append(module.register_forward_hook(_counter(name, work)))
-    try:
+    with hooked(hooks):
         shape_pass(network, images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return work
 
 

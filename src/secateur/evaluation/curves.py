@@ -13,13 +13,27 @@ SMOOTHING = 0.1  # share of the confidence axis that the box filter spans
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Curves of the classes that have objects; rows in the order of `classes`.
+class Operating:
+    """Precision, recall and F1 over confidence.
 
     Attributes:
         confidence: [POINTS], 0 to 1.
         precision, recall, f1: [classes, POINTS] at IoU 0.5.
         best: position on the confidence axis where the smoothed mean F1 is largest.
+    """
+
+    confidence: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    best: int
+
+
+@dataclass(frozen=True)
+class Curves(Operating):
+    """Curves of the classes that have objects; rows in the order of `classes`.
+
+    Attributes:
         recall_axis: [101], 0 to 1.
         precision_at_recall: [classes, 101], the envelope that average precision (IoU 0.5) integrates.
         classes: class ids [classes].
@@ -29,11 +43,6 @@ class Curves:
         area: name of the area under precision against recall.
     """
 
-    confidence: Floats
-    precision: Floats
-    recall: Floats
-    f1: Floats
-    best: int
     recall_axis: Floats
     precision_at_recall: Floats
     classes: tuple[int, ...]
@@ -41,17 +50,6 @@ class Curves:
     confusion: Ints
     all_names: tuple[str, ...]
     area: str = "mAP50"
-
-
-@dataclass(frozen=True)
-class Operating:
-    """Precision, recall and F1 [classes, POINTS] over confidence, and the index of the best mean F1."""
-
-    confidence: Floats
-    precision: Floats
-    recall: Floats
-    f1: Floats
-    best: int
 
 
 def operating_points(truths: Boxes, detections: Boxes, classes: Ints) -> Operating:

@@ -216,11 +216,7 @@ def _curves(
 ) -> Curves:
     count = 1 + max([*names, *detections.classes.tolist(), *classes.tolist()], default=-1)
     return Curves(
-        confidence=points.confidence,
-        precision=points.precision,
-        recall=points.recall,
-        f1=points.f1,
-        best=points.best,
+        **vars(points),
         recall_axis=np.linspace(0, 1, 101),
         precision_at_recall=result.precision_at_recall,
         classes=tuple(int(c) for c in classes),

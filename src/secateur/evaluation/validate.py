@@ -19,9 +19,9 @@ from secateur.data.batches import EvaluationBatches
 from secateur.data.dataset import Batch, DetectionDataset
 from secateur.data.index import Index
 from secateur.errors import UserError
+from secateur.evaluation.coco import COCO91, save_predictions
 from secateur.evaluation.matching import Boxes
 from secateur.evaluation.metrics import Metrics, measure
-from secateur.evaluation.predictions import COCO91, save_predictions
 from secateur.evaluation.predictor import AnswerError, Predictor
 from secateur.evaluation.settings import ValSettings
 from secateur.sizes import ImageSize, Sides, in_words, sides_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from secateur.evaluation.settings import ValSettings
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
 from secateur.families.teaching import Teaching
-from secateur.networks.architecture import Architecture
+from secateur.networks.architecture import Architecture, architecture_of
 from secateur.networks.checkpoint import Checkpoint
 from secateur.registry import PLUGINS, Registry
 from secateur.training.objective import Term
@@ -344,25 +344,14 @@ def family_named(kind: str, path: str | Path) -> Family:
     return FAMILIES[kind]
 
 
-@runtime_checkable
-class _Described(Protocol):
-    """A checkpoint, or a network that says what it is built from."""
-
-    @property
-    def architecture(self) -> Architecture: ...
-
-
 def family_of(subject: Checkpoint | nn.Module | Architecture) -> Family:
     """The family of a checkpoint, of a network, or of an architecture; `module` for a network of the user's own.
 
     Raises:
         UserError: the family is not known here.
     """
-    if isinstance(subject, Architecture):
-        return FAMILIES[subject.kind]
-    if isinstance(subject, _Described) and isinstance(subject.architecture, Architecture):
-        return FAMILIES[subject.architecture.kind]
-    return FAMILIES["module"]
+    architecture = subject if isinstance(subject, Architecture) else architecture_of(subject)
+    return FAMILIES["module" if architecture is None else architecture.kind]
 
 
 def predictor_of(subject: Checkpoint | nn.Module, device: torch.device | None = None, precision: str = "fp32") -> Any:

@@ -14,7 +14,7 @@ from secateur.limits import MAX_ARGUMENT, MAX_CLASSES
 from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.networks.formats.container import is_container, read_container
 from secateur.networks.formats.records import EXPECTED
-from secateur.networks.soundness import flaw_of
+from secateur.networks.tensors import flaw_of
 from secateur.registry import PLUGINS
 
 FIRST_KIND = "yolov5"

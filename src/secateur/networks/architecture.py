@@ -75,14 +75,6 @@ class DescribedNetwork(Protocol):
         """Gives every layer the shape of its tensor and a copy of the values (`tensors.set_tensors_` does it)."""
 
 
-@runtime_checkable
-class _Described(Protocol):
-    """A network that says what it is built from."""
-
-    @property
-    def architecture(self) -> Architecture: ...
-
-
 def outline(architecture: Architecture, names: Mapping[int, str]) -> Any:
     """A network whose tensors have the designed shapes and no values that count.
 
@@ -96,6 +88,12 @@ def outline(architecture: Architecture, names: Mapping[int, str]) -> Any:
         return architecture.build(names)
 
 
+def architecture_of(subject: object) -> Architecture | None:
+    """What a network or checkpoint says that it is built from; None where it says nothing."""
+    found = getattr(subject, "architecture", None)
+    return found if isinstance(found, Architecture) else None
+
+
 _OFFERED = tuple(name for name in vars(DescribedNetwork) if not name.startswith("_"))
 
 
@@ -105,7 +103,7 @@ def is_described(network: nn.Module) -> bool:
     Raises:
         UserError: it does, but lacks something of `DescribedNetwork`.
     """
-    if not isinstance(network, _Described) or not isinstance(network.architecture, Architecture):
+    if architecture_of(network) is None:
         return False
     lacking = [name for name in _OFFERED if not hasattr(network, name)]
     if lacking:

@@ -96,7 +96,7 @@ class Checkpoint:
         last = entries[-1] if entries else notes if isinstance(notes, Mapping) else {}
         return self.nc == 1 and last.get("single_cls") is True
 
-    def build(self) -> Any:
+    def build(self) -> nn.Module:
         """The network, fp32, on the CPU, in eval mode, every layer as wide as its tensors are.
 
         Raises:
@@ -104,7 +104,7 @@ class Checkpoint:
         """
         return self._built(self.architecture, self.names, self.tensors)
 
-    def build_for(self, names: Mapping[int, str]) -> Any:
+    def build_for(self, names: Mapping[int, str]) -> nn.Module:
         """The network for these classes, to be trained on: a head that does not know them starts afresh.
 
         The widths of a cut network and every other tensor stay.

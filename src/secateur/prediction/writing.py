@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 from secateur.errors import UserError
-from secateur.prediction.crops import crop_folders, write_crops
 from secateur.prediction.detections import check_supervision
-from secateur.prediction.labels import json_line, write_labels
+from secateur.prediction.files import crop_folders, json_line, write_crops, write_labels
 from secateur.prediction.predicting import Prediction
 from secateur.prediction.settings import DrawSettings, WriteSettings
 
@@ -85,9 +84,7 @@ def _drawer(
     stack: ExitStack, folder: Path | None, names: Mapping[int, str], settings: DrawSettings, view: bool
 ) -> Writer:
     """Draws each prediction once, for the folder and for the window."""
-    from secateur.prediction.album import Album
-    from secateur.prediction.drawing import Drawing
-    from secateur.prediction.window import window
+    from secateur.prediction.drawing import Album, Drawing, window
 
     drawing = Drawing(names, settings)
     album = stack.enter_context(Album(folder)) if folder is not None else None

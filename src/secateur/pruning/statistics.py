@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.layers import evaluating, without_gradients
+from secateur.layers import evaluating, hooked, without_gradients
 from secateur.pruning.graph import ChannelGraph, Floats, Ids
 from secateur.pruning.settings import Tie
 
@@ -128,12 +128,8 @@ def _image_sums(
 
     handles = [modules[name].register_forward_hook(by_channel(name)) for name in places]
     handles += [modules[name].register_forward_hook(by_image(index)) for index, name in enumerate(blocks)]
-    try:
-        with torch.enable_grad():
-            value = loss(network, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(handles), torch.enable_grad():
+        value = loss(network, batch)
     # Layers inside windows or positions see several rows of an image, one after the other.
     images = min((len(gate) for gate in gates), default=0)
     sums, changes = np.zeros((images, graph.units)), np.zeros((images, len(blocks)))

@@ -1,18 +1,22 @@
-"""The options of `secateur run`, from which a recipe becomes a run; imports no torch."""
+"""The options of `secateur run`, from which a recipe becomes a run, and those beside --resume; imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from secateur.errors import UserError
 from secateur.ranges import COUNT, Advanced
 from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import OutputOptions
 
 ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
+HARMLESS = ("resume", "project", "name", "json", "data")
+"""What says where things are; that the data set is the same one is found out by its content."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,31 @@ class RunOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Options that replace settings of the recipe, by name (see `resolve.override_options`)."""
     place: OutputOptions = field(default_factory=OutputOptions)
+
+
+def refuse_beside_resume(options: Any, defaults: Any) -> None:
+    """Refuses options that were given together with --resume.
+
+    Args:
+        options: of a training command.
+        defaults: the same with nothing given.
+
+    Raises:
+        UserError: naming them.
+    """
+    given = [name for name in _changed(options, defaults) if name not in HARMLESS]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(
+            f"--resume continues with the options of the interrupted run, so {flags} cannot be given with it: leave "
+            "that out, or start a new run without --resume."
+        )
+
+
+def _changed(options: Any, defaults: Any) -> Iterator[str]:
+    for entry in dataclasses.fields(options):
+        value, default = getattr(options, entry.name), getattr(defaults, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from _changed(value, default)
+        elif value != default:
+            yield entry.name

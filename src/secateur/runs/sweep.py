@@ -32,8 +32,7 @@ from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask
 from secateur.ranges import check_ranges
 from secateur.report.figures import plots_available
-from secateur.report.sweep_plots import plot_sweep
-from secateur.report.sweep_table import cliff_row, cliff_sentence, csv_text, equality_sentence, sweep_table
+from secateur.report.sweep import cliff_row, cliff_sentence, csv_text, equality_sentence, plot_sweep, sweep_table
 from secateur.runs.folders import Summary, require
 from secateur.runs.pipeline import one_process
 from secateur.runs.progress import Progress, key_of

@@ -47,7 +47,7 @@ class Export(Step):
     def _files(self, checkpoint: Checkpoint, context: Context) -> dict[str, object]:
         """Writes every format; what is said of the first, and of each where there are several."""
         from secateur.deploy.exporting import exported
-        from secateur.deploy.int8.accuracy import int8_costs
+        from secateur.deploy.int8 import int8_costs
 
         stem, images, files = (
             context.place("") / f"final{context.name_suffix}",
@@ -68,7 +68,7 @@ class Export(Step):
 
     def _images_to_quantise_on(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
         """Those that int8 is calibrated on; none for other precisions."""
-        from secateur.deploy.int8.calibration import calibration_images
+        from secateur.deploy.int8 import calibration_images
         from secateur.families.family import family_of
 
         if self.export.precision != "int8":

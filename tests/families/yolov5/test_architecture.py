@@ -161,6 +161,23 @@ def test_the_detector_is_a_detection_network() -> None:
     assert not is_described(nn.Conv2d(1, 1, 1))
 
 
+def test_a_second_detector_of_one_architecture_takes_the_strides_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3)))
+    passes = []
+    run_shapes = Detector.run_shapes
+    monkeypatch.setattr(Detector, "run_shapes", lambda self, *size: passes.append(size) or run_shapes(self, *size))
+    first = checkpoint.build()
+    assert len(passes) == 2  # for the strides, and for what fits together
+    second = checkpoint.build()
+    assert len(passes) == 3
+    assert isinstance(first, Detector) and isinstance(second, Detector)
+    assert second.strides == first.strides == (8.0, 16.0, 32.0)
+    assert torch.equal(second.head.anchors, first.head.anchors)
+    fresh = [checkpoint.architecture.build({}), YOLOv5(checkpoint.architecture.topology).build({})]
+    for detector in fresh:
+        assert detector.strides == first.strides and torch.equal(detector.head.anchors, first.head.anchors)
+
+
 def test_a_network_that_offers_too_little_is_named() -> None:
     class Half(nn.Module):
         architecture = YOLOv5(Topology.from_yaml("yolov5n"))

@@ -17,11 +17,11 @@ from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.blocks import BLOCKS, link_of
 from secateur.families.yolov5.blocks.attention import Attention
-from secateur.families.yolov5.blocks.concat import Concat
 from secateur.families.yolov5.blocks.convolutions import Conv, DWConv, Focus
 from secateur.families.yolov5.blocks.detect import Detect
 from secateur.families.yolov5.blocks.ghost import GhostBottleneck
 from secateur.families.yolov5.blocks.pyramid_pooling import SPP, SPPF
+from secateur.families.yolov5.blocks.torch_layers import Concat
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology, parse_topology
 from secateur.registry import PLUGINS

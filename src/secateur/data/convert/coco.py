@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.data.convert.files import is_file, leads_out
 from secateur.data.convert.frames import Annotated, Box
-from secateur.data.convert.writing import Converted, Placing, write_data, write_split
+from secateur.data.convert.writing import Converted, Placing, is_file, leads_out, write_data, write_split
 from secateur.errors import UserError, shown, told
 from secateur.files import atomic_folder, read_json
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.data.convert.files import is_file, leads_out
 from secateur.data.convert.frames import Annotated, Box
-from secateur.data.convert.writing import Converted, Placing, write_data, write_split
+from secateur.data.convert.writing import Converted, Placing, is_file, leads_out, write_data, write_split
 from secateur.data.images import SUFFIXES
 from secateur.errors import UserError, told
 from secateur.files import atomic_folder

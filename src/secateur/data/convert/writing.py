@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import yaml
@@ -91,3 +91,17 @@ def write_data(out: Path, splits: Sequence[str], names: Sequence[str]) -> None:
     entries.setdefault("val", entries["train"] if "train" in entries else next(iter(entries.values())))
     content = {"path": ".", **entries, "names": dict(enumerate(names))}
     write_text(out / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name in a file of annotations is more than a name in the folder of the images."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or name[1:2] == ":"  # a drive
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none where the system takes no such name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than the system allows, or with a NUL
+        return False

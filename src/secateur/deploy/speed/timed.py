@@ -22,6 +22,7 @@ from secateur.evaluation.validate import check_image_size
 from secateur.families.evaluation import DEFAULT_SIZE, usable_size
 from secateur.families.family import predictor_of
 from secateur.families.loading import load_checkpoint
+from secateur.networks.architecture import channels_of
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize, Sides, in_words, sides_of
 
@@ -205,7 +206,7 @@ def _made(
     work: Mapping[str, LayerWork],
 ) -> TimedNetwork:
     """A checkpoint on one runtime."""
-    images = random_images(sides, batch, checkpoint.build().example_inputs()[0].shape[1])
+    images = random_images(sides, batch, channels_of(checkpoint.build()))
     if runtime == TORCH:
         predictor: Predictor = predictor_of(checkpoint, settings.device, settings.precision)
         call = predictor_call(predictor, images)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.evaluation.nms import Candidates
-from secateur.evaluation.suppressed import Suppressed
+from secateur.evaluation.nms import Candidates, Suppressed
 from secateur.families.detection.network import decides
 from secateur.families.outputs import (
     DECODED,

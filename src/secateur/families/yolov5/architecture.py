@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from secateur.errors import UserError
@@ -21,6 +21,7 @@ class YOLOv5:
     """
 
     topology: Topology
+    _strides: list[tuple[float, ...]] = field(default_factory=list, init=False, compare=False, repr=False)
     kind: ClassVar[str] = "yolov5"
 
     @property
@@ -39,7 +40,9 @@ class YOLOv5:
         Raises:
             UserError: the blocks do not fit together.
         """
-        return Detector(self.topology, names)
+        detector = Detector(self.topology, names, *self._strides)
+        self._strides[:] = [detector.strides]  # those of the next one, which need no shape pass
+        return detector
 
     def with_classes(self, nc: int) -> YOLOv5:
         """The same for another number of classes."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.families.yolov5.blocks import BLOCKS, Link, link_of
 from secateur.families.yolov5.topology import Block, Topology
+from secateur.layers import hooked
 from secateur.pruning.depth.chains import ChainBlock
 
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -50,12 +51,8 @@ def block_shapes(topology: Topology, rows: nn.ModuleList, run: Callable[[], obje
         return note
 
     links = [link for _, links in _chains(topology, rows) for link in links]
-    handles = [block.register_forward_hook(watch(name)) for name, block, _ in links]
-    try:
+    with hooked(block.register_forward_hook(watch(name)) for name, block, _ in links):
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     return shapes
 
 

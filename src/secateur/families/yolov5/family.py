@@ -22,13 +22,13 @@ from secateur.families.yolov5.anchors import fit_anchors_
 from secateur.families.yolov5.architecture import YOLOv5
 from secateur.families.yolov5.control import Narrowing, check_narrowing, narrow_start, narrow_widths
 from secateur.families.yolov5.deploy.outputs import decoder_of, outputs_of
-from secateur.families.yolov5.deploy.own_format import write_own
 from secateur.families.yolov5.deploy.recognition import recognises
 from secateur.families.yolov5.distillation import DISTILLATIONS
 from secateur.families.yolov5.distillation.imitate import ImitateHead, check_heads, head_layers
 from secateur.families.yolov5.formats.download import fetch, is_official
 from secateur.families.yolov5.formats.state_dict import network_of, read_state
 from secateur.families.yolov5.formats.upstream import read_upstream
+from secateur.families.yolov5.formats.upstream_writer import write_own
 from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
@@ -153,7 +153,7 @@ class YOLOv5Family(DetectionFamily):
     def check_teacher(self, student: Checkpoint, teacher: Checkpoint, name: str = "") -> None:
         """Classes, levels, and the number of anchors."""
         check_pair(student, teacher, name)  # before anything is built of another family's
-        check_heads(student.build(), teacher.build(), name)
+        check_heads(_built(student), _built(teacher), name)
 
     def distillations(self) -> tuple[str, ...]:
         """The losses of this head, and of what feeds it."""
@@ -171,7 +171,7 @@ class YOLOv5Family(DetectionFamily):
         assert isinstance(network, Detector)
         hyp = train.hyp.read(YOLOv5Hyp)
         plans = {"plan": start.plan, "teacher_plan": teacher.plan}
-        return ImitateHead(settings, network, teacher.build(), hyp, train.image_size, name=settings.teacher, **plans)
+        return ImitateHead(settings, network, _built(teacher), hyp, train.image_size, name=settings.teacher, **plans)
 
     def check_narrow(self, dense: Checkpoint) -> None:
         """Blocks that can be made narrower."""
@@ -190,3 +190,9 @@ class YOLOv5Family(DetectionFamily):
         """One a block of the topology."""
         assert isinstance(network, Detector)
         return block_rows(network, flops)
+
+
+def _built(checkpoint: Checkpoint) -> Detector:
+    detector = checkpoint.build()
+    assert isinstance(detector, Detector)
+    return detector

@@ -17,7 +17,7 @@ from secateur.families.yolov5.blocks.convolutions import Conv
 from secateur.families.yolov5.blocks.detect import Detect
 from secateur.families.yolov5.chains import block_shapes, chain_blocks, shorter_topology
 from secateur.families.yolov5.topology import Topology, numbers_of
-from secateur.layers import shape_pass
+from secateur.layers import hooked, shape_pass
 from secateur.limits import MAX_PARAMETERS
 from secateur.networks.architecture import Architecture
 from secateur.networks.tensors import group_widths, set_tensors_
@@ -34,9 +34,14 @@ class Detector(nn.Module):
         topology: its blocks.
         names: class id -> name.
         model: one module a block; parameter names are those of published checkpoints.
+
+    Args:
+        strides: where they are known; a shape pass finds them otherwise.
     """
 
-    def __init__(self, topology: Topology, names: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, topology: Topology, names: Mapping[int, str] | None = None, strides: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.topology = topology
         self.names = dict(names) if names else {i: f"class{i}" for i in range(topology.nc)}
@@ -47,7 +52,7 @@ class Detector(nn.Module):
         self._kept = frozenset(s for i, sources in enumerate(self._sources) for s in sources if s != i - 1)
         # The width of a group is part of the design: narrowing a grouped convolution removes whole groups.
         self._group_widths = group_widths(self)
-        self.head.set_strides(self._probe_strides())
+        self.head.set_strides(strides or self._probe_strides())
         self._order_anchors()
         self.initialize_biases()
 
@@ -146,7 +151,7 @@ class Detector(nn.Module):
     def chain_blocks(self) -> tuple[ChainBlock, ...]:
         """Every bottleneck-like block of every chain, in order: what layer pruning may take out."""
         with torch.device("meta"):
-            dense = Detector(self.topology, self.names)
+            dense = Detector(self.topology, self.names, self.strides)
         shapes, designed = (
             block_shapes(network.topology, network.model, partial(network.run_shapes, _PROBE_SIZE))
             for network in (self, dense)
@@ -156,9 +161,8 @@ class Detector(nn.Module):
     def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> Detector:
         """The detector whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
         with torch.device("meta"):
-            shorter = Detector(shorter_topology(self.topology, kept), self.names)
+            shorter = Detector(shorter_topology(self.topology, kept), self.names, self.strides)
         shorter.set_tensors(tensors)
-        shorter.strides = self.strides
         return shorter.to(self.head.anchors).eval()
 
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -194,16 +198,13 @@ class Detector(nn.Module):
         if any(convolution.get_parameter("weight").shape[0] != self.na * self.no for convolution in self.head.m):
             raise UserError(f"The head's tensors are not for {self.na} anchors and {self.nc} classes.")
         norms = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.BatchNorm2d)]
-        hooks = [norm.register_forward_pre_hook(_width_check(name)) for name, norm in norms]
         try:
-            self.run_shapes(_PROBE_SIZE)
+            with hooked(norm.register_forward_pre_hook(_width_check(name)) for name, norm in norms):
+                self.run_shapes(_PROBE_SIZE)
         except UserError:
             raise
         except Exception as error:  # blocks with strange arguments fail in many ways
             raise UserError(f"The tensors do not fit together as the topology joins them: {told(error)}.") from error
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def structure(self) -> Hashable:
         """All that the path of an image depends on; detectors of equal structure differ in the values of tensors alone.

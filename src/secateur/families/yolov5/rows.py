@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from secateur.families.summary import BlockRow
 from secateur.families.yolov5.model import Detector
+from secateur.layers import hooked
 
 
 def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[BlockRow, ...]:
@@ -35,10 +36,6 @@ def block_widths(detector: Detector) -> tuple[int, ...]:
 
         return hook
 
-    hooks = [module.register_forward_hook(record(i)) for i, module in enumerate(detector.model)]
-    try:
+    with hooked(module.register_forward_hook(record(i)) for i, module in enumerate(detector.model)):
         detector.run_shapes(int(max(detector.strides)) * 2)
-    finally:
-        for handle in hooks:
-            handle.remove()
     return tuple(widths[i] for i in range(len(detector.model)))

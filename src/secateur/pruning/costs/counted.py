@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from secateur.pruning.graph import Bools, ChannelGraph, Floats, ImageSize
 
 
+@cost(
+    "flops",
+    unit="FLOPs",
+    help="FLOPs to keep at --image-size: a share of the dense model (0.5 or 50%) or a number (3.2G).",
+    absolute="3.2G",
+    least=1000,
+)
 @dataclass(frozen=True)
 class Flops:
     """Operations for one image of a size: two for each multiply-add of convolutions and linear layers."""
 
     graph: ChannelGraph
-    image_size: ImageSize
+    image_size: ImageSize = None
     name: str = "flops"
     unit: str = "FLOPs"
 
@@ -31,22 +38,18 @@ class Flops:
 
 
 @cost(
-    "flops",
-    unit="FLOPs",
-    help="FLOPs to keep at --image-size: a share of the dense model (0.5 or 50%) or a number (3.2G).",
-    absolute="3.2G",
+    "params",
+    unit="parameters",
+    help="Parameters to keep: a share of the dense model (0.5 or 50%) or a number (2e6, 2M).",
+    absolute="2M",
     least=1000,
 )
-def flops(graph: ChannelGraph, image_size: ImageSize = None) -> Flops:
-    """At the size that the network will see."""
-    return Flops(graph, image_size)
-
-
 @dataclass(frozen=True)
 class Parameters:
-    """Trainable numbers of the network."""
+    """Trainable numbers of the network; the image size plays no part."""
 
     graph: ChannelGraph
+    image_size: ImageSize = None
     name: str = "params"
     unit: str = "parameters"
 
@@ -61,22 +64,18 @@ class Parameters:
 
 
 @cost(
-    "params",
-    unit="parameters",
-    help="Parameters to keep: a share of the dense model (0.5 or 50%) or a number (2e6, 2M).",
-    absolute="2M",
-    least=1000,
+    "percent",
+    unit="units",
+    help="Share of the prunable channels to remove, between 0 and 1 (as --percent of the slimming scripts).",
+    example="0.3",
+    removes=True,
 )
-def params(graph: ChannelGraph, image_size: ImageSize = None) -> Parameters:
-    """The image size plays no part."""
-    return Parameters(graph)
-
-
 @dataclass(frozen=True)
 class Units:
-    """Number of units that stay, the budget of network slimming; each counts one, whatever it costs."""
+    """Number of units that stay, the budget of network slimming; each counts one, at any image size."""
 
     graph: ChannelGraph
+    image_size: ImageSize = None
     name: str = "percent"
     unit: str = "units"
 
@@ -88,15 +87,3 @@ class Units:
 
     def inside(self, module: str) -> float:
         return 0.0
-
-
-@cost(
-    "percent",
-    unit="units",
-    help="Share of the prunable channels to remove, between 0 and 1 (as --percent of the slimming scripts).",
-    example="0.3",
-    removes=True,
-)
-def percent(graph: ChannelGraph, image_size: ImageSize = None) -> Units:
-    """The image size plays no part."""
-    return Units(graph)

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
-from secateur.layers import evaluating
+from secateur.layers import evaluating, hooked
 
 
 def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str], images: Tensor) -> None:
@@ -47,12 +47,8 @@ def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str],
 
     with torch.no_grad(), evaluating(smaller, whole):
         for network, at in ((whole, measure), (smaller, correct)):
-            handles = [handle for name, module in network.named_modules() for handle in _watch(module, at(name))]
-            try:
+            with hooked(handle for name, module in network.named_modules() for handle in _watch(module, at(name))):
                 network(images)
-            finally:
-                for handle in handles:
-                    handle.remove()
 
 
 def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None]) -> list[RemovableHandle]:

@@ -7,8 +7,8 @@ out replaces its output y by its input x; for a residual block, y = x + F(x), th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.layers import evaluating
+from secateur.layers import evaluating, hooked
 from secateur.registry import Registry
 
 __all__ = ["LAYER_SCORES", "LayerEvidence", "LayerScore", "layer_score", "layer_scores", "observed"]
@@ -100,16 +100,13 @@ def layer_scores(
     return values
 
 
-@contextmanager
-def observed(blocks: Mapping[str, nn.Module], watch: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
-    """Calls `watch(name, input, output)` at every pass through a block; what it returns takes the output's place."""
+def observed(
+    blocks: Mapping[str, nn.Module], watch: Callable[[str, Tensor, Tensor], Tensor | None]
+) -> AbstractContextManager[None]:
+    """While this lasts, calls `watch(name, input, output)` at every pass through a block; what it returns takes the
+    output's place."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         return lambda module, inputs, output: watch(name, inputs[0], output)
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in blocks.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(module.register_forward_hook(hook(name)) for name, module in blocks.items())

@@ -7,8 +7,8 @@ left: the means move by the difference, the variances by the ratio.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from secateur.layers import evaluating
+from secateur.layers import evaluating, hooked
 from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
@@ -194,16 +194,10 @@ def _write_(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
     norm.running_var.copy_(variance)
 
 
-@contextmanager
-def _watched(network: nn.Module, see: Mapping[str, See]) -> Iterator[None]:
+def _watched(network: nn.Module, see: Mapping[str, See]) -> AbstractContextManager[None]:
     """Shows what norms read."""
 
     def hook(name: str, look: See) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, inputs: look(name, module, inputs[0])
 
-    handles = [network.get_submodule(name).register_forward_pre_hook(hook(name, look)) for name, look in see.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(network.get_submodule(name).register_forward_pre_hook(hook(name, look)) for name, look in see.items())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from secateur.layers import evaluating
+from secateur.layers import evaluating, hooked
 from secateur.pruning.depth.means import move_
 from secateur.pruning.graph import Bools, ChannelGraph
 from secateur.pruning.graph.inputs import grey
@@ -146,18 +146,12 @@ def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
 
         return note
 
-    handles = [
-        module.register_forward_pre_hook(watch(name)) for name, module in probe.named_modules() if name in consumers
-    ]
-    try:
-        with torch.no_grad():
-            try:
-                probe(*grey(graph.inputs, probe, factor=2))
-            except RuntimeError:  # shapes that do not fit
-                sums.clear()
-                calls.clear()
-                probe(*grey(graph.inputs, probe))
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched = ((name, module) for name, module in probe.named_modules() if name in consumers)
+    with hooked(module.register_forward_pre_hook(watch(name)) for name, module in watched), torch.no_grad():
+        try:
+            probe(*grey(graph.inputs, probe, factor=2))
+        except RuntimeError:  # shapes that do not fit
+            sums.clear()
+            calls.clear()
+            probe(*grey(graph.inputs, probe))
     return {name: value / calls[name] for name, value in sums.items()}

@@ -6,22 +6,19 @@ Li et al. 2017, "Pruning Filters for Efficient ConvNets", rank filters by their 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import UserError
 from secateur.pruning.graph import Axis
-from secateur.sparsity.channels.distribution import Distributions
+from secateur.sparsity.channels.distribution import Penalty
 from secateur.sparsity.channels.gamma import soft_threshold
-from secateur.sparsity.rates import RATES, factor_at, rise
 from secateur.sparsity.settings import SparsifySettings
-from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 
 
-class ConvPenalty(Hook):
+class ConvPenalty(Penalty):
     """Applies `conv_rate` * sum |W| to the filters whose channels can be pruned; a detector's last layers are not.
 
     Mode, schedule and ramp are those of the gamma penalty. A filter's size, for schedules that look at it, is its mean
@@ -37,15 +34,12 @@ class ConvPenalty(Hook):
     """
 
     def __init__(self, settings: SparsifySettings, filters: Mapping[str, Axis]) -> None:
-        RATES[settings.schedule]  # an unknown one is refused now, not in the first step
-        self.settings = settings
+        super().__init__(settings, "filters", "The convolution penalty")
         self.axes = [axis for axis in filters.values() if (axis.units >= 0).any()]
         self._weights: list[nn.Parameter] = []
         self._averages: list[Tensor] = []
         self._dims: list[int] = []
         self._prunable: list[Tensor] = []  # bool [filters] each
-        self._distributions = Distributions("filters")
-        self._told = False
 
     def start(self, run: TrainingRun) -> None:
         """Finds the weights by name; frozen ones are left out.
@@ -80,10 +74,7 @@ class ConvPenalty(Hook):
         if self.settings.mode != "subgradient":
             return
         used = [i for i, weight in enumerate(self._weights) if weight.grad is not None]
-        if len(used) < len(self._weights) and not self._told:
-            self._told = True
-            missing = len(self._weights) - len(used)
-            run.log.message(f"The convolution penalty: {missing} layers take no part in the loss and are left out.")
+        self.leave_out(run, len(self._weights) - len(used), "layers")
         if not used:
             return
         rates = self._rates(run, run.step_weight)
@@ -106,18 +97,6 @@ class ConvPenalty(Hook):
         sizes = {"model": self._sizes(self._weights).cpu(), "ema": self._sizes(self._averages).cpu()}
         self._distributions.add(run, rate, sizes)
 
-    def may_stop(self, run: TrainingRun) -> bool:
-        """The course of the sparsity runs over all epochs."""
-        return False
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rows of filters.csv so far; rates are functions of where the training is."""
-        return self._distributions.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the rows."""
-        self._distributions.load_state_dict(state)
-
     def _sizes(self, weights: Sequence[Tensor]) -> Tensor:
         """Mean |weight| of the filters that can be pruned, float32 [filters of all layers]."""
         sizes = []
@@ -128,12 +107,8 @@ class ConvPenalty(Hook):
 
     def _rates(self, run: TrainingRun, share: float) -> list[Tensor]:
         """`share` times the present rate of each filter, shaped to multiply the weights; 0 for filters that stay."""
-        factor = factor_at(self.settings.schedule, run.epoch / run.epochs, lambda: self._sizes(self._weights))
-        base = share * self.settings.conv_rate * rise(self.settings.ramp, run.iteration, run.schedule.batches)
-        rates = torch.cat(self._prunable).float()
-        if isinstance(factor, Tensor):
-            rates[torch.cat(self._prunable)] = factor
-            factor = 1.0
+        rates, factor = self.factors(run, torch.cat(self._prunable), lambda: self._sizes(self._weights))
+        base = share * self.settings.conv_rate * self.rise(run)
         parts = (rates * (factor * base)).split([len(part) for part in self._prunable])
         shaped = []
         for part, weight, dim in zip(parts, self._weights, self._dims, strict=True):

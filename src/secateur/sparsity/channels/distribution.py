@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from secateur.files import write_text
+from secateur.sparsity.rates import RATES, factor_at, rise
+from secateur.sparsity.settings import SparsifySettings
+from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -73,3 +76,56 @@ class Distributions:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the rows."""
         self._rows = [dict(row) for row in state["rows"]]
+
+
+class Penalty(Hook):
+    """What the penalties on sizes share: the course of their rate, and the distributions that they log.
+
+    Args:
+        name: of the CSV file, see `Distributions`.
+        title: of the penalty in the log.
+
+    Raises:
+        UserError: an unknown schedule.
+    """
+
+    def __init__(self, settings: SparsifySettings, name: str, title: str) -> None:
+        RATES[settings.schedule]  # an unknown one is refused now, not in the first step
+        self.settings, self.title = settings, title
+        self._distributions = Distributions(name)
+        self._told = False
+
+    def may_stop(self, run: TrainingRun) -> bool:
+        """The course of the sparsity runs over all epochs."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of the CSV file so far; rates are functions of where the training is."""
+        return self._distributions.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the rows."""
+        self._distributions.load_state_dict(state)
+
+    def factors(self, run: TrainingRun, prunable: Tensor, sizes: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        """What multiplies the rate now: a number for each channel or filter, float32 [n], and one for all.
+
+        Args:
+            prunable: bool [n]; the others have 0.
+            sizes: of those that can be pruned, for schedules that look at them.
+        """
+        factor, each = factor_at(self.settings.schedule, run.epoch / run.epochs, sizes), prunable.float()
+        if not isinstance(factor, Tensor):
+            return each, factor
+        each[prunable] = factor
+        return each, 1.0
+
+    def rise(self, run: TrainingRun) -> float:
+        """Share of the rate that the ramp lets act now."""
+        return rise(self.settings.ramp, run.iteration, run.schedule.batches)
+
+    def leave_out(self, run: TrainingRun, missing: int, what: str) -> None:
+        """Says once that something takes no part in the loss."""
+        if missing and not self._told:
+            self._told = True
+            run.log.message(f"{self.title}: {missing} {what} take no part in the loss and are left out.")

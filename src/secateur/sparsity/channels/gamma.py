@@ -6,7 +6,6 @@ Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slim
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +13,13 @@ from torch import Tensor
 from secateur.errors import UserError
 from secateur.files import write_text
 from secateur.pruning.graph import Ids
-from secateur.sparsity.channels.distribution import NEAR_ZERO, Distributions, as_csv, distribution
+from secateur.sparsity.channels.distribution import NEAR_ZERO, Penalty, as_csv, distribution
 from secateur.sparsity.channels.scales import Scales
-from secateur.sparsity.rates import RATES, factor_at, rise
 from secateur.sparsity.settings import SparsifySettings
-from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 
 
-class GammaPenalty(Hook):
+class GammaPenalty(Penalty):
     """Applies s * sum |gamma| to the channels that can be pruned, and to no others.
 
     `subgradient` adds s * sign(gamma) to the final gradient; `proximal` shrinks gamma by lr * s after the step, which
@@ -43,10 +40,8 @@ class GammaPenalty(Hook):
     def __init__(self, settings: SparsifySettings, norms: Mapping[str, Ids]) -> None:
         if settings.rate == 0:
             raise UserError("Option rate is 0, so the gamma penalty would do nothing; give it a rate above 0.")
-        RATES[settings.schedule]  # an unknown one is refused now, not in the first step
-        self.settings, self.norms = settings, dict(norms)
-        self._distributions = Distributions("gamma")
-        self._told = False
+        super().__init__(settings, "gamma", "The gamma penalty")
+        self.norms = dict(norms)
 
     def start(self, run: TrainingRun) -> None:
         """Finds scales and shifts.
@@ -54,7 +49,7 @@ class GammaPenalty(Hook):
         Raises:
             UserError: a name that is no norm of the detector, or no channel to penalise.
         """
-        self.scales = Scales.find(run, self.norms, "The gamma penalty")
+        self.scales = Scales.find(run, self.norms, self.title)
 
     @torch.no_grad()
     def before_step(self, run: TrainingRun) -> None:
@@ -94,43 +89,21 @@ class GammaPenalty(Hook):
             shares = " and ".join(f"{row[f'ema/below_{limit:g}']:.1%} under {limit:g}" for limit in NEAR_ZERO)
             run.log.message(f"Of {int(scales.prunable.sum())} penalised scales of the average, {shares} at the end.")
 
-    def may_stop(self, run: TrainingRun) -> bool:
-        """The course of the sparsity runs over all epochs."""
-        return False
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rows of gamma.csv so far; rates are functions of where the training is."""
-        return self._distributions.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the rows."""
-        self._distributions.load_state_dict(state)
-
     def _rates(self, run: TrainingRun) -> Tensor:
         """s of each channel now, [channels]; zero where nothing can be pruned."""
         scales = self.scales
-        factor = factor_at(self.settings.schedule, run.epoch / run.epochs, lambda: scales.sizes(scales.gammas))
-        rates = scales.prunable.float()
-        if isinstance(factor, Tensor):
-            rates[scales.prunable] = factor
-            factor = 1.0
-        return rates * (factor * self.settings.rate * self._rise(run))
+        rates, factor = self.factors(run, scales.prunable, lambda: scales.sizes(scales.gammas))
+        return rates * (factor * self.settings.rate * self.rise(run))
 
     def _beta_rate(self, run: TrainingRun) -> float:
-        return self.settings.beta * self.settings.rate * self._rise(run)
-
-    def _rise(self, run: TrainingRun) -> float:
-        return rise(self.settings.ramp, run.iteration, run.schedule.batches)
+        return self.settings.beta * self.settings.rate * self.rise(run)
 
     def _add(self, run: TrainingRun, parameters: Sequence[Tensor], pull: Tensor) -> None:
         """Adds a pull [channels] to the gradients; a norm that takes no part in the loss has none and stays."""
         pairs = [
             (p.grad, part) for p, part in zip(parameters, self.scales.split(pull), strict=True) if p.grad is not None
         ]
-        if len(pairs) < len(parameters) and not self._told:
-            self._told = True
-            missing = len(parameters) - len(pairs)
-            run.log.message(f"The gamma penalty: {missing} norms take no part in the loss and are left out.")
+        self.leave_out(run, len(parameters) - len(pairs), "norms")
         if pairs:
             torch._foreach_add_([gradient for gradient, _ in pairs], [part for _, part in pairs])
 

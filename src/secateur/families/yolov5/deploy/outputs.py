@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.evaluation.nms import Candidates, corners_of
+from secateur.evaluation.nms import Candidates, Suppressed, corners_of
 from secateur.evaluation.predictor import SCORE_SLACK
-from secateur.evaluation.suppressed import Suppressed
 from secateur.families.outputs import DECODED, DETECTIONS, RAW, Decoder, FinalBoxes, Form, Opened, Outputs, Shape
 from secateur.families.yolov5.deploy.network import Decoded, FlatDecoded, HeadMaps, MapDecoder, Parted
 from secateur.families.yolov5.model import Detector

@@ -1,4 +1,4 @@
-"""Squared differences of the head's outputs, every cell weighted by the teacher's objectness (Intel's `l2`)."""
+"""Squared differences of the head's outputs, each cell weighted by the teacher's objectness (Intel's `l2`, `kl`)."""
 
 from __future__ import annotations
 
@@ -46,3 +46,17 @@ class SquaredOutputs(Imitation):
     def classes(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Cost of each class score, [B, na, ny, nx, nc]."""
         return (student - teacher).square()
+
+
+@DISTILLATIONS.register("kl")
+class SoftmaxClasses(SquaredOutputs):
+    """d_cls = cls gain * mean[w T^2 p_t (log p_t - log p_s)] with p = softmax(class logits / T), T = 20.
+
+    T^2 keeps the gradient's size when T changes (Hinton et al. 2015). With one class there is nothing to compare.
+    """
+
+    def classes(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Elements of T^2 KL(teacher || student), [B, na, ny, nx, nc]; their sum over classes is never negative."""
+        heat = self.temperature(20.0)
+        here, there = (student / heat).log_softmax(-1), (teacher / heat).log_softmax(-1)
+        return heat**2 * there.exp() * (there - here)

@@ -1,0 +1,29 @@
+"""ONNX files in ONNX Runtime: written in fp32, fp16 and int8, opened, timed, and timed layer by layer."""
+
+from __future__ import annotations
+
+from secateur.deploy.exporters import EXPORTERS, Exporter
+from secateur.deploy.formats.onnx.profiling import Looked, read_graph
+from secateur.deploy.formats.onnx.runtime import OnnxPredictor
+from secateur.deploy.formats.onnx.timing import ProfiledNetwork, layers, version
+from secateur.deploy.formats.onnx.writer import check_opset, write
+from secateur.deploy.profiling import PROFILERS, Profiler
+from secateur.deploy.runtimes import RUNTIMES, Runtime
+from secateur.deploy.timing import STOPWATCHES, Stopwatch
+
+EXPORTERS.register("onnx")(
+    Exporter(
+        "ONNX",
+        ".onnx",
+        ("onnx", "onnxslim", "onnxruntime"),
+        "onnx",
+        write,
+        precisions=("fp32", "fp16", "int8"),
+        outputs=("decoded", "raw", "detections"),
+        dynamic=True,
+        check=check_opset,
+    )
+)
+RUNTIMES.register(".onnx")(Runtime("ONNX Runtime", OnnxPredictor))
+STOPWATCHES.register("onnx")(Stopwatch("ONNX Runtime", "onnx", version, layers, ProfiledNetwork))
+PROFILERS.register(".onnx")(Profiler(lambda file, sides: read_graph(file, sides).work, Looked))
