@@ -34,7 +34,15 @@ from secateur.networks.tensors import set_tensors_
 from secateur.pruning.budget import Budget
 from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.prune import prune
-from secateur.pruning.settings import CliffSettings, Guards, LayerSettings, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.settings import (
+    CliffSettings,
+    Guards,
+    LayerSettings,
+    PruneSettings,
+    RepairSettings,
+    RoundSettings,
+    ScoreSettings,
+)
 
 NAMES = {0: "blue", 1: "green", 2: "red"}
 
