@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secateur.checkpoints.channels import Decision, decide, repair
+from secateur.checkpoints.channels import prune
 from secateur.checkpoints.heal import heal
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.distillation.settings import HealSettings
@@ -35,6 +35,7 @@ from secateur.families.evaluation import evaluate, usable_size
 from secateur.families.loading import load_checkpoint
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.options import ChannelSettings, budget_options
+from secateur.pruning.plan import Plan
 from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
 
 REESTIMATE = {"rounds": RoundSettings("1"), "repair": RepairSettings(norms="reestimate")}
@@ -79,22 +80,22 @@ def measured(whole: Checkpoint, context: Context, share: float, ways: list[str],
     last: Checkpoint | None = None
     for way in [way for way in ways if way != "heal"]:
         start = time.perf_counter()
-        last, decision = cut_by(whole, context, share, way, options)
+        last, plan = cut_by(whole, context, share, way, options)
         took = time.perf_counter() - start
-        yield row_of(way, share, context, decision, took, last)
+        yield row_of(way, share, context, plan, took, last)
     if "heal" in ways:
         start = time.perf_counter()
         if last is None:
-            last, decision = cut_by(whole, context, share, "depth", options)
+            last, plan = cut_by(whole, context, share, "depth", options)
         with tempfile.TemporaryDirectory() as folder:
             settings = HealSettings(heal_steps=options.steps, heal_lr=options.lr)
             healed = load_checkpoint(heal(last, whole, context, settings, Path(folder)).best)
-        yield row_of("heal", share, context, decision, time.perf_counter() - start, healed)
+        yield row_of("heal", share, context, plan, time.perf_counter() - start, healed)
 
 
 def cut_by(
     whole: Checkpoint, context: Context, share: float, way: str, options: argparse.Namespace
-) -> tuple[Checkpoint, Decision]:
+) -> tuple[Checkpoint, Plan]:
     """The cut and repaired detector of one way."""
     settings = ChannelSettings(
         budget=budget_options()(**{options.cost: str(share)}),
@@ -102,15 +103,12 @@ def cut_by(
         cliff=CliffSettings(cliff=False),
         **WAYS[way],
     )
-    decision, _ = decide(whole, context, settings)
-    return repair(whole, decision, context, settings.repair), decision
+    small, pruned = prune(whole, context, settings)
+    return small, pruned.plan
 
 
-def row_of(
-    way: str, share: float, context: Context, decision: Decision, seconds: float, made: Checkpoint
-) -> dict[str, Any]:
+def row_of(way: str, share: float, context: Context, plan: Plan, seconds: float, made: Checkpoint) -> dict[str, Any]:
     """Everything about one result."""
-    plan = decision.plan
     return {
         "way": way,
         "share": share,

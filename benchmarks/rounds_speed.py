@@ -19,13 +19,14 @@ from pathlib import Path
 
 import torch
 
-from secateur.checkpoints.channels import decide
+from secateur.checkpoints.channels import prune
 from secateur.data.config import load_data_config
 from secateur.families.context import Context
 from secateur.families.starting import starting_point
 from secateur.machine import cpu_threads, processor
 from secateur.pruning import rounds
 from secateur.pruning.options import ChannelSettings, budget_options
+from secateur.pruning.prune import Kept
 from secateur.pruning.settings import CliffSettings
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     rounds.write_json = note  # the state is written when a round has ended
     try:
         with tempfile.TemporaryDirectory() as folder:
-            decide(whole, context, settings, Path(folder))
+            prune(whole, context, settings, Kept(Path(folder)))
     except EnoughError:
         print("stopped there")
     finally:

@@ -55,7 +55,7 @@ def _bare_commands() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secateur.report.run_folder_plots.plots_available", lambda: False)
-        patch.setattr("secateur.checkpoints.channels.cliff", partial(cliff, budgets=RUNGS[3::4]))
+        patch.setattr("secateur.pruning.prune.cliff", partial(cliff, budgets=RUNGS[3::4]))
         yield
 
 

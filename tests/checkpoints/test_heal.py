@@ -11,7 +11,7 @@ import torch
 from killing import killed_after
 from law_subjects import enliven
 from secateur.checkpoints import heal as healing
-from secateur.checkpoints.channels import Decision, cut_channels
+from secateur.checkpoints.channels import cut_channels
 from secateur.checkpoints.heal import Pieces, batches_of, divided, heal, train_settings
 from secateur.data.config import unlabelled_images
 from secateur.distillation.held_out import HeldOut
@@ -56,7 +56,7 @@ def small(whole: Checkpoint) -> Checkpoint:
     detector = whole.build()
     graph = trace(detector)
     plan = allocate(graph, score("l2", graph, collect(detector, graph)), Budget("flops", 0.5), Guards(round_to=1))
-    return cut_channels(whole, Decision(plan, graph))
+    return cut_channels(whole, graph, plan)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from law_subjects import enliven
-from secateur.checkpoints.channels import Decision, decide, repair
+from secateur.checkpoints.channels import prune
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.errors import UserError
 from secateur.families import evidence as evidence_module
@@ -26,11 +26,13 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import rounds, surgery
+from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
 from secateur.pruning.options import ChannelSettings, budget_options
-from secateur.pruning.prune import PruneSettings, looks_again
+from secateur.pruning.plan import Plan
+from secateur.pruning.prune import Kept, in_rounds
 from secateur.pruning.rounds import Rounds
-from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.settings import CliffSettings, Guards, PruneSettings, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import collect
 
 
@@ -64,32 +66,29 @@ def settings(**changes: Any) -> ChannelSettings:
 
 
 @pytest.fixture(scope="module")
-def calm(whole: Checkpoint, tiny_data: Path) -> Decision:
+def calm(whole: Checkpoint, tiny_data: Path) -> Plan:
     """What undisturbed rounds decide with labels."""
     context = Context(64, data=load_data_config(tiny_data), batch_size=8, workers=0)
-    return decide(whole, context, settings())[0]
+    return prune(whole, context, settings())[1].plan
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_rounds_meet_the_budget(
-    whole: Checkpoint, context: Context, tiny_data: Path, labels: bool, calm: Decision
-) -> None:
+def test_rounds_meet_the_budget(whole: Checkpoint, context: Context, tiny_data: Path, labels: bool, calm: Plan) -> None:
     if not labels:
         context = dataclasses.replace(context, data=None, unlabelled=unlabelled_images(tiny_data, whole.names))
-    decision, curve = decide(whole, context, settings())
-    assert curve is None
-    plan = decision.plan
+    curves: list[Any] = []
+    small, pruned = prune(whole, context, settings(), Kept(decided=lambda plan, curve: curves.append(curve)))
+    plan = pruned.plan
+    assert curves == [None]
     assert 0.55 <= plan.after.flops / plan.before.flops <= 0.6
-    small = repair(whole, decision, context, RepairSettings(correction_images=16))
     assert sum(p.numel() for p in small.build().parameters()) == plan.after.parameters
-    again = calm if labels else decide(whole, context, settings())[0]
-    assert again.plan == plan
-    once, _ = decide(whole, context, settings(rounds="1"))
-    assert once.plan != plan
+    again = calm if labels else prune(whole, context, settings())[1].plan
+    assert again == plan
+    assert prune(whole, context, settings(rounds="1"))[1].plan != plan
 
 
 def test_killed_rounds_go_on(
-    whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: Decision
+    whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: Plan
 ) -> None:
     original, done = Rounds.after, []
 
@@ -101,10 +100,10 @@ def test_killed_rounds_go_on(
 
     monkeypatch.setattr(Rounds, "after", after)
     with pytest.raises(KeyboardInterrupt):
-        decide(whole, context, settings(), tmp_path)
+        prune(whole, context, settings(), Kept(tmp_path))
     assert (tmp_path / rounds.STATE).is_file()
-    gone_on, _ = decide(whole, context, settings(), tmp_path)
-    assert gone_on.plan == calm.plan
+    _, gone_on = prune(whole, context, settings(), Kept(tmp_path))
+    assert gone_on.plan == calm
     assert done == [0, 1, 2, *range(2, 10)]
 
 
@@ -119,11 +118,11 @@ def test_killed_rounds_go_on(
 def test_a_state_of_other_rounds_is_refused_by_its_name(
     whole: Checkpoint, context: Context, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    decide(whole, context, settings(rounds="2"), tmp_path)
+    prune(whole, context, settings(rounds="2"), Kept(tmp_path))
     file = tmp_path / rounds.STATE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match=rf"Cannot continue from .*rounds\.json: .*{words}.* Remove it to start again"):
-        decide(whole, context, settings(rounds="2"), tmp_path)
+        prune(whole, context, settings(rounds="2"), Kept(tmp_path))
 
 
 def test_what_a_round_has_made_is_gone_before_the_next(
@@ -145,7 +144,7 @@ def test_what_a_round_has_made_is_gone_before_the_next(
     monkeypatch.setattr(rounds, "return_memory", lambda: returned.append(len(made)))
     gc.disable()
     try:
-        decide(whole, context, settings(rounds="4"))
+        prune(whole, context, settings(rounds="4"))
     finally:
         gc.enable()
     assert left == [0] * 4
@@ -164,7 +163,8 @@ def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Con
 
 def test_weights_alone_are_looked_at_once() -> None:
     def again(criterion: str, rounds: str = "auto") -> bool:
-        return looks_again(PruneSettings((), ScoreSettings(criterion=criterion), RoundSettings(rounds)))
+        budget = Budget("flops", 0.5)
+        return in_rounds(PruneSettings((budget,), ScoreSettings(criterion=criterion), RoundSettings(rounds)), {})
 
     assert again("fisher") and not again("l2") and not again("fisher", "1") and again("l2", "3")
 
@@ -180,7 +180,7 @@ def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black
     blind = load_checkpoint(tiny_weights)
     context = Context(64, batch_size=8, workers=0, unlabelled=unlabelled_images(black, blind.names))
     with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 images"):
-        decide(blind, context, settings())
+        prune(blind, context, settings())
 
 
 def seeded() -> torch.Generator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secateur.checkpoints import search as searching
-from secateur.checkpoints.search import Fitness, search_plan
+from secateur.checkpoints import channels
+from secateur.checkpoints.channels import prune
 from secateur.data.config import load_data_config
 from secateur.errors import UserError
 from secateur.families.context import Context
+from secateur.families.evidence import FamilyEvidence
 from secateur.families.loading import load_checkpoint
-from secateur.pruning.budget import Budget
 from secateur.pruning.graph import trace
-from secateur.pruning.options import ChannelSettings
+from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.plan import Plan
-from secateur.pruning.settings import Guards, RepairSettings, SearchSettings
+from secateur.pruning.prune import Kept
+from secateur.pruning.search import Fitness
+from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, ScoreSettings, SearchSettings
 from secateur.pruning.surgery import cut
+from secateur.scores import Scores
 
 
 def settings(round_to: int = 1, **changes: Any) -> ChannelSettings:
     return ChannelSettings(
+        budget_options()(flops="0.5"),
+        ScoreSettings(criterion="l2"),
         guards=Guards(round_to=round_to, **changes),
         repair=RepairSettings(correction_images=16),
+        cliff=CliffSettings(cliff=False),
         search=SearchSettings(search="eagleeye", candidates=6, search_images=8),
     )
 
@@ -37,12 +42,7 @@ def context(data: Path) -> Context:
 
 
 def found(weights: Path, data: Path, folder: Path | None, **guards: Any) -> Plan:
-    detector = load_checkpoint(weights).build()
-    graph = trace(detector)
-    scores = np.random.default_rng(0).random(graph.units)
-    reference = {"flops": float(graph.price(None, 64).flops)}
-    budgets = [Budget("flops", 0.5)]
-    return search_plan(detector, context(data), settings(**guards), graph, scores, budgets, reference, folder)
+    return prune(load_checkpoint(weights), context(data), settings(**guards), Kept(folder))[1].plan
 
 
 def test_killed_and_resumed_the_same_plan(
@@ -84,34 +84,38 @@ def test_a_candidate_is_repaired_and_ranked_on_training_images(
     tiny_weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    real = searching.evaluator
 
     def spy(split: Any, settings: Any, limit: Any) -> Any:
         seen.update(files=split.index.files, limit=limit)
-        measure = real(split, settings, limit)
+        return lambda detector: None
 
-        def watched(detector: Any) -> Any:
-            seen["detector"] = detector
-            return measure(detector)
+    monkeypatch.setattr(channels, "evaluator", spy)
+    monkeypatch.setattr(Fitness, "__call__", lambda self, plan: 0.5)
+    found(tiny_weights, tiny_data, None)
+    assert all("train" in str(file) for file in seen["files"]) and seen["limit"] == 8
 
-        return watched
 
-    monkeypatch.setattr(searching, "evaluator", spy)
+def test_the_norms_of_a_candidate_are_estimated_anew(tiny_weights: Path, tiny_data: Path) -> None:
+    seen: list[Any] = []
+
+    def evaluate(detector: Any) -> Scores:
+        seen.append(detector)
+        return Scores("figure", {"figure": 0.5})
+
     detector = load_checkpoint(tiny_weights).build()
-    graph = trace(detector)
+    graph, evidence = trace(detector), FamilyEvidence(context(tiny_data), detector)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     keep = np.ones(graph.units, dtype=bool)
     keep[graph.spaces[0].units[::2]] = False
     plan = Plan.of(graph, keep, 64)
     for correction_images, moved in ((16, True), (0, False)):
         repair = RepairSettings(correction_images=correction_images, absorb=False)
-        fitness = Fitness(detector, graph, context(tiny_data), dataclasses.replace(settings(), repair=repair))
+        fitness = Fitness(detector, graph, evidence, repair, evaluate)
         assert len(fitness.images) == correction_images // 8
-        assert 0 <= fitness(plan) <= 1
-        means = {k: v for k, v in seen["detector"].state_dict().items() if "running_mean" in k}
+        assert fitness(plan) == 0.5
+        means = {name: value for name, value in seen[-1].state_dict().items() if "running_mean" in name}
         plain = cut(detector, graph, plan).state_dict()
         assert any((plain[name] != value.cpu()).any() for name, value in means.items()) == moved
-    assert all("train" in str(file) for file in seen["files"]) and seen["limit"] == 8
     assert all((before[name] == value).all() for name, value in detector.state_dict().items())
 
 

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from toys.toy_classifier import CrossEntropy, Folders, OwnClasses, Sorter, SorterFamily, SorterNetwork
 
 from law_subjects import enliven
-from secateur.checkpoints.channels import check_channels, decide, repair_for
+from secateur.checkpoints.channels import check_channels
+from secateur.checkpoints.channels import prune as prune_checkpoint
 from secateur.checkpoints.layers import check_layers
 from secateur.data.config import unlabelled_images
 from secateur.deploy.int8 import calibration_images
@@ -29,8 +30,16 @@ from secateur.families.reading import Reading
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.budget import Budget
 from secateur.pruning.options import ChannelSettings, budget_options
-from secateur.pruning.prune import PruneSettings, cut_and_repaired, prune
-from secateur.pruning.settings import CliffSettings, Guards, LayerSettings, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.prune import prune
+from secateur.pruning.settings import (
+    CliffSettings,
+    Guards,
+    LayerSettings,
+    PruneSettings,
+    RepairSettings,
+    RoundSettings,
+    ScoreSettings,
+)
 
 NAMES = {0: "blue", 1: "green", 2: "red"}
 
@@ -178,11 +187,9 @@ def test_a_checkpoint_of_it_is_planned_and_cut(network: IconNetwork, data: Folde
         RepairSettings(correction_images=12),
         CliffSettings(cliff=False),
     )
-    decision, curve = decide(checkpoint, context(data), wanted)
-    assert curve is None and 0.5 <= decision.plan.after.flops / decision.plan.before.flops <= 0.6
-    shared = repair_for(checkpoint, context(data), wanted.repair)
-    smaller = cut_and_repaired(shared.whole, decision.graph, decision.plan, shared)
-    assert sum(p.numel() for p in smaller.parameters()) == decision.plan.after.parameters
+    small, pruned = prune_checkpoint(checkpoint, context(data), wanted)
+    assert 0.5 <= pruned.plan.after.flops / pruned.plan.before.flops <= 0.6
+    assert sum(p.numel() for p in small.build().parameters()) == pruned.plan.after.parameters
 
 
 def test_what_a_family_lacks_is_said_before_any_work(

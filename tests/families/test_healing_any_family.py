@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
-from secateur.checkpoints.channels import Decision, cut_channels
+from secateur.checkpoints.channels import cut_channels
 from secateur.checkpoints.heal import check_healing, heal
 from secateur.checkpoints.training import train_checkpoint
 from secateur.distillation.settings import HealSettings
@@ -224,7 +224,7 @@ def small(whole: Checkpoint) -> Checkpoint:
     network = whole.build()
     graph = trace(network)
     plan = allocate(graph, score("l2", graph, collect(network, graph)), Budget("flops", 0.4), Guards(round_to=1))
-    return cut_channels(whole, Decision(plan, graph))
+    return cut_channels(whole, graph, plan)
 
 
 @pytest.fixture

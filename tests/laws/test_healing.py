@@ -11,7 +11,7 @@ import torch
 
 from law_subjects import Subject
 from secateur.checkpoints import heal as healing
-from secateur.checkpoints.channels import Decision, cut_channels
+from secateur.checkpoints.channels import cut_channels
 from secateur.checkpoints.heal import heal
 from secateur.data.config import unlabelled_images
 from secateur.distillation.settings import HealSettings
@@ -30,7 +30,7 @@ def test_a_healed_network_is_a_cut_one(
     whole = Checkpoint.of(subject.detector)
     before = {name: tensor.clone() for name, tensor in subject.detector.state_dict().items()}
     # A grouped convolution of which one group is left would be an ordinary one, so half of each layer stays.
-    small = cut_channels(whole, Decision(subject.random_plan(3, 0.5), subject.graph))
+    small = cut_channels(whole, subject.graph, subject.random_plan(3, 0.5))
     names = dict(subject.detector.names)
     context = Context(subject.size, batch_size=4, workers=0, unlabelled=unlabelled_images(tiny_data, names))
     settings = HealSettings(heal_steps=2, heal_batch=4, heal_lr=1e-4)

@@ -16,9 +16,9 @@ from networks import ConvNorm, enliven
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
 from secateur.pruning.evidence import LoaderEvidence
-from secateur.pruning.prune import PruneSettings, prune
+from secateur.pruning.prune import prune
 from secateur.pruning.repair.repairing import READING
-from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.settings import Guards, PruneSettings, RepairSettings, RoundSettings, ScoreSettings
 
 SMALL = {
     "score": ScoreSettings(statistics_images=16),
@@ -100,6 +100,19 @@ def test_a_cut_is_repaired_against_the_whole_network(batches: list[tuple[Tensor,
     assert accuracy_of(with_repair.network, network, batches) > accuracy_of(without.network, network, batches) + 0.1
 
 
+def test_norms_are_estimated_anew_on_what_the_loader_shows(batches: list[tuple[Tensor, Tensor]]) -> None:
+    network = enliven(Classifier())
+    settings = PruneSettings(
+        (Budget("flops", 0.6),),
+        ScoreSettings(criterion="l2"),
+        guards=Guards(round_to=1),
+        repair=RepairSettings(norms="reestimate", correction_images=16, correction_share=1.0),
+    )
+    stem = prune(network, LoaderEvidence(batches, loss), settings).network.stem
+    shown = torch.cat([stem.conv(x) for x, _ in batches[:2]])
+    assert torch.allclose(stem.bn.running_mean, shown.mean((0, 2, 3)), atol=1e-6)
+
+
 def test_five_lines_prune_a_network(batches: list[tuple[Tensor, Tensor]]) -> None:
     network = enliven(Classifier())
     evidence = secateur.Evidence(batches=batches, loss=loss)
@@ -161,8 +174,6 @@ def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, heal=True)
     with pytest.raises(UserError, match="give flops= or params="):
         secateur.prune(network, secateur.Evidence(batches, loss), ms=3)
-    with pytest.raises(UserError, match="leave norms='reestimate' out"):
-        secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, norms="reestimate")
     named = secateur.Evidence([{"x": x, "y": y} for x, y in batches], lambda net, b: loss(net, (b["x"], b["y"])),
                               inputs=lambda batch: batch["x"])  # fmt: skip
     assert secateur.prune(network, named, flops=0.6, rounds=2, round_to=1).plan.units_kept

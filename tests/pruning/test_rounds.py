@@ -24,7 +24,7 @@ from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import Shorter, correct_, counterparts
 from secateur.pruning.rounds import Rounds, Sources, State, number_of_rounds
-from secateur.pruning.settings import Guards, RoundSettings, ScoreSettings
+from secateur.pruning.settings import Guards, PruneSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics
 
 
@@ -66,9 +66,14 @@ def subject(tiny_cfg: Path) -> Subject:
 
 def course(subject: Subject, told: Told, *budgets: Budget, guards: Guards = Guards(round_to=1), **changes: Any) -> Any:  # noqa: B008
     reference = costs_of(subject.graph, budgets, subject.size)
-    settings = RoundSettings(**{"rounds": "3", **changes})  # type: ignore[arg-type]
-    scores = ScoreSettings(criterion="fisher")
-    return Rounds(subject.detector, told.sources, budgets, scores, guards, settings, reference, subject.size)
+    settings = PruneSettings(
+        budgets,
+        ScoreSettings(criterion="fisher"),
+        RoundSettings(**{"rounds": "3", **changes}),  # type: ignore[arg-type]
+        guards,
+        image_size=subject.size,
+    )
+    return Rounds(subject.detector, told.sources, settings, reference)
 
 
 @pytest.mark.parametrize("cost", ["flops", "params"])

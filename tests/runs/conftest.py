@@ -28,5 +28,5 @@ def _short_search(*words: Any, **options: Any) -> SearchResult:
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secateur.deploy.speed.latency.latencies", _no_latencies)
-        patch.setattr("secateur.checkpoints.search.search", _short_search)
+        patch.setattr("secateur.pruning.search.search", _short_search)
         yield

@@ -106,7 +106,7 @@ def test_rounds_that_an_error_ends_keep_what_they_have(
 def test_a_kill_after_the_decision_does_not_repeat_it(
     weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from secateur.checkpoints import channels
+    from secateur.pruning import prune
 
     def die(*_: Any, **__: Any) -> None:
         raise Killed
@@ -114,10 +114,10 @@ def test_a_kill_after_the_decision_does_not_repeat_it(
     words = command(weights, tiny_data, "--data", str(tiny_data))
     main([*words, "--project", "calm"])
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(channels, "repair", die)
+        patch.setattr(prune, "cut_and_repaired", die)
         main([*words, "--project", "killed"])
     with monkeypatch.context() as patch:
-        patch.setattr(channels, "decide", die)
+        patch.setattr(prune, "decided", die)
         main([*words, "--project", "killed"])
     calm, killed = (Path(name) / "exp" for name in ("calm", "killed"))
     assert sorted(file.name for file in killed.iterdir()) == sorted(file.name for file in calm.iterdir())
@@ -131,12 +131,12 @@ def test_a_kill_after_the_decision_does_not_repeat_it(
 def test_a_failure_before_anything_is_made_leaves_nothing(
     weights: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from secateur.checkpoints import channels
+    from secateur.pruning import prune
 
     def fail(*_: Any, **__: Any) -> None:
         raise UserError("Nothing can be decided.")
 
-    monkeypatch.setattr(channels, "decide", fail)
+    monkeypatch.setattr(prune, "decided", fail)
     assert "Nothing can be decided" in sentence(capsys, *command(weights, tiny_data, "--data", str(tiny_data)))
     assert not Path("runs").exists()
 

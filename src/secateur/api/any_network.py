@@ -13,8 +13,8 @@ from secateur.deploy.speed.rounding import decided_guards
 from secateur.errors import UserError
 from secateur.pruning.evidence import LoaderEvidence
 from secateur.pruning.options import ChannelSettings, GuardSettings, LatencySettings, budget_options
-from secateur.pruning.prune import Pruned, PruneSettings, prune
-from secateur.pruning.settings import RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.prune import Pruned, prune
+from secateur.pruning.settings import PruneSettings, RepairSettings, RoundSettings, ScoreSettings
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,7 +35,7 @@ def prune_any(
         options: budgets by name, and the fields of the settings of scores, rounds, guards and repair.
 
     Raises:
-        UserError: no budget, one in milliseconds, norms to re-estimate, or what `pruning.prune.prune` raises.
+        UserError: no budget, one in milliseconds, or what `pruning.prune.prune` raises.
     """
     kinds = (budget_options(), ScoreSettings, RoundSettings, GuardSettings, RepairSettings)
     budget, scoring, rounds, guards, repair = settings_of(function, options, *kinds)
@@ -43,8 +43,6 @@ def prune_any(
     settings.check()
     if any(entry.cost == "ms" for entry in settings.budgets):
         raise UserError("Milliseconds of a network with Evidence are not measured yet; give flops= or params=.")
-    if repair.norms == "reestimate":
-        raise UserError("With Evidence, norms are corrected against the whole network; leave norms='reestimate' out.")
     size = size_of(function, image_size) or None
     wanted = PruneSettings(tuple(settings.budgets), scoring, rounds, settings.guards, repair, size, seed)
-    return prune(network, evidence, wanted, has_loss=evidence.has_loss)
+    return prune(network, evidence, wanted)

@@ -27,7 +27,6 @@ from secateur.families.reading import DataSet
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.plain_module import PlainModule
-from secateur.pruning.options import ChannelSettings
 from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
 Model = Checkpoint | nn.Module | str | Path
@@ -162,8 +161,3 @@ def healed(
         best = heal(start, teacher, context, settings, Path(folder or scratch)).best
         # The network of a plain module is in memory and in no file.
         return dataclasses.replace(load_checkpoint(best), architecture=start.architecture)
-
-
-def without_cliff(settings: ChannelSettings) -> ChannelSettings:
-    """The same without the cliff curve, which is for people to look at."""
-    return dataclasses.replace(settings, cliff=dataclasses.replace(settings.cliff, cliff=False))

@@ -20,7 +20,6 @@ from secateur.api.arguments import (
     healed,
     network_of,
     size_of,
-    without_cliff,
 )
 from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
@@ -31,6 +30,7 @@ from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evaluation import usable_size
+from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import family_of
 from secateur.families.module.evidence_split import EvidenceImages
 from secateur.machine import pick_device
@@ -44,8 +44,8 @@ from secateur.pruning.graph import ChannelGraph
 from secateur.pruning.latency import LatencyTable
 from secateur.pruning.options import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.pruning.plan import Plan
-from secateur.pruning.prune import SCORING, Pruned, gathered
-from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.prune import Pruned, scored
+from secateur.pruning.settings import CliffSettings, Guards, RepairSettings, RoundSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.ranges import POSITIVE
 
@@ -143,7 +143,7 @@ def score(
     count = number(score, "statistics_images", images if counted else statistics_images, POSITIVE)
     settings = ScoreSettings(criterion=criterion, statistics_images=count)
     if isinstance(data, LoaderEvidence):
-        return importance.score(criterion, graph, gathered(network, graph, data, settings, count, SCORING))
+        return scored(network, graph, data, settings)
     if not family_of(network).knows("loss"):
         raise UserError(
             f"The criterion {criterion} reads gradients, and a {type(network).__name__} has no loss of its own: give "
@@ -157,7 +157,8 @@ def score(
         context = given.known_to(checkpoint)
         if context.image_source is None:
             raise UserError(f"The criterion {criterion} reads images: give images= or data=, or criterion='l2'.")
-        return cutting.score_channels(checkpoint.build().to(context.device), graph, context, settings)
+        whole = checkpoint.build().to(context.device)
+        return scored(whole, graph, FamilyEvidence(context, whole), settings, context.seed)
 
 
 def allocate(
@@ -210,7 +211,7 @@ def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Checkpoint | nn.Module
     """
     if isinstance(model, nn.Module):
         return surgery.cut(model, graph, plan)
-    return cutting.cut_channels(checkpoint_of(model), cutting.Decision(plan, graph))
+    return cutting.cut_channels(checkpoint_of(model), graph, plan)
 
 
 @overload
@@ -290,16 +291,14 @@ def prune(
         prune, options, budget_options(), *_SETTINGS
     )
     guards = decided_guards(guards, timing, milliseconds=bool(budget.ms))
-    settings = ChannelSettings(budget, scoring, rounds, guards, repairing, latency=timing)
+    settings = ChannelSettings(budget, scoring, rounds, guards, repairing, CliffSettings(cliff=False), latency=timing)
     keep = typed(prune, "heal", heal, bool | str)
     whole = checkpoint_of(checkpoint)
     with context_of(
         prune, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
         device=device,
     ) as context:  # fmt: skip
-        shared = cutting.repair_for(whole, context, settings.repair)
-        decision, _ = cutting.decide(whole, context, without_cliff(settings), repair=shared)
-        smaller = cutting.repair(whole, decision, context, settings.repair, shared)
+        smaller, _ = cutting.prune(whole, context, settings)
         return healed(smaller, whole, context, healing, "" if keep is True else keep) if keep else smaller
 
 
@@ -383,4 +382,4 @@ def repair(
         repair, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
         device=device,
     ) as context:  # fmt: skip
-        return cutting.repair(whole, cutting.Decision(plan, graph), context, settings)
+        return cutting.repair(whole, graph, plan, context, settings)

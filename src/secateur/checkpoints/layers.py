@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from secateur.checkpoints.channels import cost_of, since_the_first
-from secateur.checkpoints.repair import reestimate_norms_, repair_of
 from secateur.families.context import Context
 from secateur.families.evaluation import usable_size
 from secateur.families.evidence import FamilyEvidence, check_gradients
@@ -19,6 +18,7 @@ from secateur.pruning.depth import removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES
 from secateur.pruning.plan import Plan
+from secateur.pruning.repair import Repair
 from secateur.pruning.settings import LayerSettings, RepairSettings
 
 LOG = logging.getLogger("secateur")
@@ -46,10 +46,10 @@ def remove_layers(
         return checkpoint, ()
     LOG.info("Removed: %s (scores by %s)", ", ".join(choice.blocks), settings.layer_score)
     removal = removal_of(whole, choice.blocks)
-    repairing = repair_of(whole, context, repair, checkpoint.masks)
-    absorbed = repair.absorb and not repairing.possible and context.image_source is not None
-    images = torch.cat(list(FamilyEvidence(context, whole).unaugmented(ABSORB_IMAGES))) if absorbed else None
-    smaller = remove(whole, choice.blocks, images)
+    evidence = FamilyEvidence.of(context, whole)
+    repairing = Repair(whole, evidence, repair, checkpoint.masks)
+    shown = evidence.unaugmented(ABSORB_IMAGES) if evidence and repair.absorb and not repairing.possible else None
+    smaller = remove(whole, choice.blocks, None if shown is None else torch.cat(list(shown)))
     plan = Plan.of_removal(
         trace(whole),
         trace(smaller),
@@ -58,10 +58,7 @@ def remove_layers(
         criterion=settings.layer_score,
         notes=choice.notes,
     )
-    if repairing.possible:
-        repairing(smaller, plan)
-    else:
-        reestimate_norms_(smaller, context, repair)
+    repairing(smaller, plan)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
     return _shorter(checkpoint, smaller, plan, described), choice.blocks
 

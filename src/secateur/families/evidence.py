@@ -75,6 +75,12 @@ class FamilyEvidence:
         """The family of the network."""
         return family_of(self.whole)
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether the loss of the images can be had: from labels, or from what the network itself believes."""
+        data = self.context.image_source
+        return self.family.knows("loss") and data is not None and (data.labelled or self.family.knows("own_labels"))
+
     def example(self) -> tuple[Any, ...]:
         """(): the network names its own, or takes one image."""
         return ()
@@ -147,10 +153,10 @@ class FamilyEvidence:
             yield self.prepared(batch)
 
     def augmented(self, limit: int) -> Iterator[Tensor]:
-        """Prepared images [B, C, H, W], augmented as a training shows them; a short last batch only if it is the
-        first."""
-        for number, batch in enumerate(self.batches(limit, Hyp()).epoch(0)):
-            if number == 0 or len(batch.images) == self.context.batch_size:
+        """Prepared images [B, C, H, W], augmented as a training shows them, in batches of one size."""
+        size, batches = self.context.batch_size, self.batches(limit, Hyp()).epoch(0)
+        for number, batch in enumerate(islice(batches, max(limit // size, 1))):
+            if number == 0 or len(batch.images) == size:
                 yield self.prepared(batch)
 
     def batches(self, limit: int, augmentation: Hyp | None = None, *, objects: bool = False) -> Batches:

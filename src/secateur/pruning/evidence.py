@@ -20,6 +20,11 @@ Loss = Callable[[Any, Any], Tensor]
 class Evidence(Protocol[Network_contra]):
     """Images for scores and repairs. A family makes it from a data set; `LoaderEvidence` takes a user's own loader."""
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether gradients can be read."""
+        ...
+
     def example(self) -> tuple[Any, ...]:
         """Inputs of one call with a batch of one; () where the network tells its own."""
         ...
@@ -40,6 +45,10 @@ class Evidence(Protocol[Network_contra]):
 
     def images(self, limit: int, draw: int) -> Iterable[Tensor]:
         """Inputs [B, ...] of at most `limit` images, rounded up to whole batches; not augmented, without labels."""
+        ...
+
+    def augmented(self, limit: int) -> Iterable[Tensor]:
+        """Inputs [B, ...] of about `limit` images as a training shows them, in batches of one size."""
         ...
 
 
@@ -104,6 +113,10 @@ class LoaderEvidence:
     def images(self, limit: int, draw: int) -> Iterable[Tensor]:
         """See `Evidence`."""
         return (self._inputs(batch) for batch in self._some(limit, None))
+
+    def augmented(self, limit: int) -> Iterable[Tensor]:
+        """See `Evidence`: as the loader shows them."""
+        return self.images(limit, 0)
 
     def _some(self, limit: int, device: torch.device | None) -> Iterator[Any]:
         seen = 0

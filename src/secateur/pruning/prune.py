@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from torch import nn
 
 from secateur.machine import return_memory
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
-from secateur.pruning.budget import Budget
+from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.evidence import Evidence
-from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
+from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
+from secateur.pruning.latency import LatencyTable
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import Repair, Shorter, absorb_offsets
-from secateur.pruning.rounds import Kept, Rounds, Sources, number_of_rounds
-from secateur.pruning.settings import Guards, RepairSettings, RoundSettings, ScoreSettings
+from secateur.pruning.rounds import Rounds, Sources, kept_in, number_of_rounds
+from secateur.pruning.search import Fitness, Measure, searched
+from secateur.pruning.settings import PruneSettings, ScoreSettings
 from secateur.pruning.statistics import Statistics, collect
 from secateur.pruning.surgery import cut
 
 Network = TypeVar("Network", bound=nn.Module)
 SCORING, CORRECTING = 0, 1_000_000
 """Numbers of the draws of images: those that score a network are not those that its norms are corrected on."""
+CLIFF_CORRECTION = 64
+"""Most images on which a rung of the cliff curve is corrected: every rung pays for them."""
 
 
 @dataclass(frozen=True)
-class PruneSettings:
-    """What is to be reached, and how.
+class Kept:
+    """What a caller keeps of a pruning, so that the same call goes on after a kill.
 
     Attributes:
-        budgets: all are met; the first one decides what a unit saves.
-        image_size: px at which costs are counted; None: what was traced.
-        seed: of the criterion `random`.
+        folder: takes the state of the rounds or of the search; None keeps none.
+        plan: was decided before the kill; then nothing is decided anew.
+        decided: is given the plan and the cliff curve around it before the cut.
     """
 
-    budgets: tuple[Budget, ...]
-    score: ScoreSettings = field(default_factory=ScoreSettings)
-    rounds: RoundSettings = field(default_factory=RoundSettings)
-    guards: Guards = field(default_factory=Guards)
-    repair: RepairSettings = field(default_factory=RepairSettings)
-    image_size: ImageSize = None
-    seed: int = 0
+    folder: Path | None = None
+    plan: Plan | None = None
+    decided: Callable[[Plan, Cliff | None], None] = lambda plan, curve: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,15 @@ class Pruned(Generic[Network]):
 
 
 def prune(
-    network: Network, evidence: Evidence[Network] | None, settings: PruneSettings, *, has_loss: bool = True
+    network: Network,
+    evidence: Evidence[Network] | None,
+    settings: PruneSettings,
+    *,
+    masked: Iterable[str] = (),
+    dense: nn.Module | None = None,
+    timing: LatencyTable | None = None,
+    measure: Measure[Network] | None = None,
+    kept: Kept = Kept(),
 ) -> Pruned[Network]:
     """A smaller network that meets the budgets; the whole one is left as it was.
 
@@ -72,86 +81,126 @@ def prune(
     number of rounds is asked for.
 
     Args:
-        network: any module that `torch.export` can follow.
+        network: any module that `torch.export` can follow, where it computes.
         evidence: None: no images; then the criterion has to read weights alone, and constants of removed channels are
             moved into the layers that read them.
-        has_loss: whether the evidence has a loss.
+        masked: names of tensors some of whose weights are to stay zero.
+        dense: the network that shares of a budget speak of; None: this one.
+        timing: latency table, which a budget in milliseconds reads.
+        measure: evaluates networks, for the search and for the cliff curve; None: there is no curve.
 
     Raises:
-        UserError: nothing can be pruned, a budget is out of reach, or a criterion lacks what it needs.
+        UserError: nothing can be pruned, a budget is out of reach, a criterion lacks what it needs, or a state that was
+            kept is damaged.
     """
     example = evidence.example() if evidence is not None else ()
-    graph = trace(network, *example)
-    reference = costs_of(graph, settings.budgets, settings.image_size)
-    repair = Repair(network, evidence, settings.repair, has_loss=has_loss)
-    plan, _ = planned(network, graph, evidence, settings, reference, repair)
+    graph = replace(trace(network, *example), timing=timing)
+    repair = Repair(network, evidence, settings.repair, masked)
+    plan = kept.plan
+    if plan is None:
+        whole = graph if dense is None else replace(trace(dense, *example), timing=timing)
+        reference = costs_of(whole, settings.budgets, settings.image_size)
+        budgets = tuple(budget.at_round(*settings.repetition, reference) for budget in settings.budgets)
+        settings = replace(settings, budgets=budgets)
+        plan, order = decided(network, graph, evidence, settings, reference, repair, measure, kept.folder)
+        kept.decided(plan, cliff_around(network, graph, order, plan, settings, repair, measure))
     shorter = without_removed_blocks(network, plan)
     rest = graph if shorter is network else trace(shorter, *example)
     return Pruned(cut_and_repaired(shorter, rest, plan, repair), plan, rest)
 
 
-def planned(
+def decided(
     network: Network,
     graph: ChannelGraph,
     evidence: Evidence[Network] | None,
     settings: PruneSettings,
     reference: Mapping[str, float],
     repair: Repair[Network],
-    kept: Kept = Kept(),  # noqa: B008 (frozen)
+    measure: Measure[Network] | None,
+    folder: Path | None,
 ) -> tuple[Plan, Floats]:
-    """What stays, and the order in which the units go, [units], first lowest.
+    """What stays, and the order in which the units go, [units], first lowest: by rounds, by one look, or by a search.
 
     Args:
-        graph: of the network, with the latency table that a budget in milliseconds reads.
         reference: costs that shares speak of, by name.
-        repair: of cuts of this network.
-
-    Raises:
-        UserError: as `prune`.
     """
-    many = number_of_rounds(settings.rounds, settings.budgets, reference) > 1
-    if many and looks_again(settings):
-        course = Rounds(
-            network,
-            _sources(network, graph, evidence, settings, repair),
-            settings.budgets,
-            settings.score,
-            settings.guards,
-            settings.rounds,
-            reference,
-            settings.image_size,
-            settings.seed,
-        )
-        return course.plan(kept.state, kept.save)
-    statistics = gathered(network, graph, evidence, settings.score, settings.score.statistics_images, SCORING)
-    scores = score(settings.score.criterion, graph, statistics, tie=settings.score.tie, seed=settings.seed)
+    if in_rounds(settings, reference):
+        course = Rounds(network, _sources(network, graph, evidence, settings, repair), settings, reference)
+        with kept_in(folder) as (state, save):
+            return course.plan(state, save)
+    budgets, size, criterion = settings.budgets, settings.image_size, settings.score.criterion
+    scores = scored(network, graph, evidence, settings.score, settings.seed)
+    per_saving = divides_by_saving(criterion, settings.score.per_saving)
+    order = scores_per_saving(scores, COSTS[budgets[0].cost].of(graph, size)) if per_saving else scores
+    if settings.search.search:
+        assert measure is not None, "a search measures networks"
+        evaluate = measure("train", settings.search.search_images)
+        fitness = Fitness(network, graph, evidence, settings.repair, evaluate)
+        return searched(fitness, scores, settings, reference, folder), order
     plan = allocate(
         graph,
         scores,
-        settings.budgets,
+        budgets,
         settings.guards,
-        image_size=settings.image_size,
-        criterion=settings.score.criterion,
-        per_saving=divides_by_saving(settings.score.criterion, settings.score.per_saving),
+        image_size=size,
+        criterion=criterion,
+        per_saving=per_saving,
         reference=reference,
     )
-    return plan, ranked(scores, graph, settings.score, settings.budgets, settings.image_size)
+    return plan, order
 
 
-def ranked(
-    scores: Floats, graph: ChannelGraph, settings: ScoreSettings, budgets: Sequence[Budget], image_size: ImageSize
+def in_rounds(settings: PruneSettings, reference: Mapping[str, float]) -> bool:
+    """Whether the network is scored again in between: weights alone tell nothing new, so `auto` then looks once."""
+    if settings.search.search or (settings.rounds.rounds == "auto" and not needs_gradients(settings.score.criterion)):
+        return False
+    return number_of_rounds(settings.rounds, settings.budgets, reference) > 1
+
+
+def scored(
+    network: Network,
+    graph: ChannelGraph,
+    evidence: Evidence[Network] | None,
+    settings: ScoreSettings,
+    seed: int = 0,
 ) -> Floats:
-    """The order in which units go by one look, [units], first lowest: by loss for what they save, where that counts."""
-    if not divides_by_saving(settings.criterion, settings.per_saving):
-        return scores
-    return scores_per_saving(scores, COSTS[budgets[0].cost].of(graph, image_size))
+    """Importance of every unit by one look at the network, [units].
+
+    Raises:
+        UserError: as `gathered`, or an unknown criterion.
+    """
+    statistics = gathered(network, graph, evidence, settings, settings.statistics_images, SCORING)
+    return score(settings.criterion, graph, statistics, tie=settings.tie, seed=seed)
 
 
-def looks_again(settings: PruneSettings) -> bool:
-    """Whether the network is scored again in between; weights alone tell nothing new, so `auto` then looks once."""
-    if settings.rounds.rounds == "auto":
-        return needs_gradients(settings.score.criterion)
-    return settings.rounds.rounds != "1"
+def cliff_around(
+    network: Network,
+    graph: ChannelGraph,
+    order: Floats,
+    plan: Plan,
+    settings: PruneSettings,
+    repair: Repair[Network],
+    measure: Measure[Network] | None,
+) -> Cliff | None:
+    """The cliff curve with the chosen plan in it; None where it is switched off or nothing measures networks."""
+    if measure is None or not settings.cliff.cliff:
+        return None
+
+    def corrected(smaller: Network, rung: Plan) -> Network:
+        shorter = None if rung.removed_blocks else (network, graph)
+        repair(smaller, rung, shorter, min(settings.repair.correction_images, CLIFF_CORRECTION))
+        return smaller
+
+    return cliff(
+        measure("val", settings.cliff.cliff_images),
+        network,
+        graph,
+        order,
+        settings.guards,
+        chosen=plan,
+        image_size=settings.image_size,
+        corrected=corrected if repair.possible else None,
+    )
 
 
 def gathered(

@@ -28,12 +28,12 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, Cost
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.depth.chains import Chained
-from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize, remaining
+from secateur.pruning.graph import ChannelGraph, Floats, Ids, remaining
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
 from secateur.pruning.removal import Removal
 from secateur.pruning.repair import Shorter
-from secateur.pruning.settings import Guards, RoundSettings, ScoreSettings
+from secateur.pruning.settings import Guards, PruneSettings, RoundSettings
 from secateur.pruning.statistics import Statistics
 from secateur.pruning.surgery import cut
 from secateur.terminal import bar
@@ -105,21 +105,8 @@ class State:
             ) from error
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Where the state of rounds is kept.
-
-    Attributes:
-        state: to go on from.
-        save: is given the state after every round, and how many rounds there are.
-    """
-
-    state: State | None = None
-    save: Callable[[State, int], None] | None = None
-
-
 @contextmanager
-def kept_in(folder: Path | None) -> Iterator[Kept]:
+def kept_in(folder: Path | None) -> Iterator[tuple[State | None, Callable[[State, int], None]]]:
     """The state of rounds in `rounds.json` of a folder, from which the same call goes on after a kill.
 
     Args:
@@ -141,7 +128,7 @@ def kept_in(folder: Path | None) -> Iterator[Kept]:
             progress.update(task, total=count, completed=state.round, visible=True)
 
         with going_on_from(file):
-            yield Kept(State.from_dict(found) if found is not None else None, save)
+            yield State.from_dict(found) if found is not None else None, save
 
 
 def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:
@@ -163,22 +150,14 @@ class Rounds(Generic[Network]):
     Attributes:
         whole: the network; it is left as it is.
         sources: what is asked for from outside.
-        budgets: the first one decides what a unit saves.
-        scores, guards, settings: the options.
+        settings: the options.
         reference: costs that shares speak of, by name.
-        image_size: px at which costs are counted; None: what was traced.
-        seed: of the criterion `random`.
     """
 
     whole: Network
     sources: Sources[Network]
-    budgets: Sequence[Budget]
-    scores: ScoreSettings
-    guards: Guards
-    settings: RoundSettings
+    settings: PruneSettings
     reference: Mapping[str, float]
-    image_size: ImageSize = None
-    seed: int = 0
     known: dict[tuple[str, ...], tuple[Network, ChannelGraph]] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -206,7 +185,7 @@ class Rounds(Generic[Network]):
         """
         if self.graph.units == 0:
             raise UserError(self.graph.frozen.sentence)
-        count = number_of_rounds(self.settings, self.budgets, self.reference)
+        count = number_of_rounds(self.settings.rounds, self.settings.budgets, self.reference)
         state = state or self.beginning()
         if len(state.order) != self.graph.units:
             raise StateError(
@@ -221,11 +200,11 @@ class Rounds(Generic[Network]):
     def beginning(self) -> State:
         """Nothing is scored, nothing gone."""
         none = np.zeros(self.graph.units)
-        return State(0, none, Worth(none, none), Plan.everything(self.graph, self.image_size))
+        return State(0, none, Worth(none, none), Plan.everything(self.graph, self.settings.image_size))
 
     def after(self, state: State, count: int) -> State:
         """One round: the present network is made and corrected, scored, and loses blocks and channels."""
-        targets = [budget.at_round(state.round + 1, count, self.reference) for budget in self.budgets]
+        targets = [budget.at_round(state.round + 1, count, self.reference) for budget in self.settings.budgets]
         shorter, before = self.without(state.plan.removed_blocks)
         network = cut(shorter, before, state.plan)
         if state.round:
@@ -233,9 +212,10 @@ class Rounds(Generic[Network]):
         now = remaining(before, state.plan.keep(before))
         blocks = self.blocks_of(network, now)
         statistics = self.sources.gather(network, now, blocks, state.round)
-        cost = COSTS[targets[0].cost].of(now, self.image_size)
-        losses = score(self.scores.criterion, now, statistics, tie=self.scores.tie, seed=self.seed)
-        divided = divides_by_saving(self.scores.criterion, self.scores.per_saving)
+        cost = COSTS[targets[0].cost].of(now, self.settings.image_size)
+        how = self.settings.score
+        losses = score(how.criterion, now, statistics, tie=how.tie, seed=self.settings.seed)
+        divided = divides_by_saving(how.criterion, how.per_saving)
         ratios = scores_per_saving(losses, cost) if divided else losses
         units = _first_units(self.graph, now, state.plan)
         order = _written(state.order, units, state.round + _places(ratios))
@@ -250,16 +230,17 @@ class Rounds(Generic[Network]):
         gone = _cheap_blocks(blocks, statistics, ratios, plan.keep(now), cost, now)
         if gone:
             left = self.sources.trace(remove(network, gone))
-            shortened = Plan.of_removal(now, left, removal_of(network, gone), self.image_size)
+            shortened = Plan.of_removal(now, left, removal_of(network, gone), self.settings.image_size)
             values = ratios[_first_units(now, left, shortened)]
             plan = shortened.then(self.loosely(left, values, targets, state.plan.then(shortened)))
         return replace(scored, plan=state.plan.then(replace(plan, budget=None, notes=())))
 
     def blocks_of(self, network: Network, now: ChannelGraph) -> list[str]:
         """Bottlenecks that may go: those of chains in which nothing is excluded, where they can be scored at all."""
-        if not (self.settings.depth and isinstance(network, Chained) and needs_gradients(self.scores.criterion)):
+        wanted = self.settings.rounds.depth and needs_gradients(self.settings.score.criterion)
+        if not (wanted and isinstance(network, Chained)):
             return []
-        kept = {layer for space in now.spaces if space.matches(self.guards.exclude) for layer in space.layers}
+        kept = {layer for space in now.spaces if space.matches(self.settings.guards.exclude) for layer in space.layers}
         free = candidates(network)
         return [block.name for block in free if not any(layer.startswith(f"{block.chain}.") for layer in kept)]
 
@@ -269,17 +250,17 @@ class Rounds(Generic[Network]):
         Args:
             before: leads to the network of the graph `now`.
         """
-        loose = replace(self.guards, min_share=0.0, round_to=1)
+        loose = replace(self.settings.guards, min_share=0.0, round_to=1)
         return allocate(
             now,
             ratios,
             targets,
             loose,
-            image_size=self.image_size,
-            criterion=self.scores.criterion,
+            image_size=self.settings.image_size,
+            criterion=self.settings.score.criterion,
             reference=self.reference,
             strict=False,
-            floors=_floors(self.graph, now, before, self.guards),
+            floors=_floors(self.graph, now, before, self.settings.guards),
         )
 
     def rounded(self, state: State, budgets: Sequence[Budget], *, strict: bool) -> Plan:
@@ -287,15 +268,15 @@ class Rounds(Generic[Network]):
         gone = state.plan.removed_blocks
         _, shorter = self.without(gone)
         removal = removal_of(self.whole, gone) if gone else Removal()
-        before = Plan.of_removal(self.graph, shorter, removal, self.image_size)
+        before = Plan.of_removal(self.graph, shorter, removal, self.settings.image_size)
         units = _first_units(self.graph, shorter, before)
         plan = allocate(
             shorter,
             state.order[units],
             budgets,
-            self.guards,
-            image_size=self.image_size,
-            criterion=self.scores.criterion,
+            self.settings.guards,
+            image_size=self.settings.image_size,
+            criterion=self.settings.score.criterion,
             reference=self.reference,
             strict=strict,
             worth=Worth(state.worth.losses[units], state.worth.savings[units]),

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from torch import nn
 
-from secateur.errors import StateError, UserError, told
+from secateur.errors import StateError, UserError, going_on_from, told
+from secateur.files import read_json, write_json
 from secateur.pruning.allocation import Widths, allocate
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
+from secateur.pruning.evidence import Evidence, device_of
 from secateur.pruning.graph import ChannelGraph, Floats, Ids, ImageSize
 from secateur.pruning.plan import Plan
-from secateur.pruning.settings import Guards, SearchSettings
+from secateur.pruning.repair import absorb_offsets, reestimate_batchnorm_
+from secateur.pruning.settings import Guards, PruneSettings, RepairSettings, SearchSettings
+from secateur.pruning.surgery import cut
+from secateur.scores import Scores
+from secateur.terminal import bar
+
+LOG = logging.getLogger("secateur")
+Network = TypeVar("Network", bound=nn.Module)
+Measure = Callable[[str, int], Callable[[Network], Scores]]
+"""Takes the name of a split and a number of its images (0: all), gives what evaluates a network on them."""
+STATE = "search.json"
+CALIBRATION_IMAGES = 64
+"""Most images on which the BatchNorm statistics of a candidate are re-estimated: every candidate pays for them."""
 
 LOWEST = 0.2
 """Smallest keep ratio that is drawn."""
@@ -125,6 +142,91 @@ def search(
     best = max(history, key=lambda candidate: candidate.fitness)  # the earliest of equals
     notes = _notes(history, best, candidates, dropped)
     return SearchResult(window.plan(np.array(best.kept), criterion, notes), tuple(history), dropped)
+
+
+class Fitness(Generic[Network]):
+    """How good the network is that a plan leaves, after the repair that costs no training.
+
+    Constants are absorbed and BatchNorm statistics re-estimated as the settings of the repair say, the latter on at
+    most 64 images; what counts is the coarse figure (`Scores.coarse`). As in the paper it is measured on images of the
+    training split: the validation split stays unseen, so its figures stay honest.
+
+    Attributes:
+        figure: what it is measured by; known from the first measurement on.
+    """
+
+    figure = "fitness"
+
+    def __init__(
+        self,
+        network: Network,
+        graph: ChannelGraph,
+        evidence: Evidence[Network] | None,
+        repair: RepairSettings,
+        evaluate: Callable[[Network], Scores],
+    ) -> None:
+        self.network, self.graph, self.repair, self.evaluate = network, graph, repair, evaluate
+        count, device = min(repair.correction_images, CALIBRATION_IMAGES), device_of(network)
+        shown = evidence.augmented(count) if evidence is not None and count else ()
+        self.images = [images.to(device) for images in shown]
+
+    def __call__(self, plan: Plan) -> float:
+        """Cuts, repairs, measures; the network itself stays as it is."""
+        whole = absorb_offsets(self.network, self.graph, plan) if self.repair.absorb else self.network
+        smaller = cut(whole, self.graph, plan)
+        reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.correction_share)
+        scores = self.evaluate(smaller)
+        self.figure = scores.judged_by[0]
+        return float(scores.merit(self.figure))
+
+
+def searched(
+    fitness: Fitness[Network],
+    scores: Floats,
+    settings: PruneSettings,
+    reference: Mapping[str, float],
+    folder: Path | None,
+) -> Plan:
+    """The plan of the best allocation that the search finds; inside a layer the best `scores` [units] stay.
+
+    Args:
+        folder: keeps `search.json`, from which the same call goes on after a kill; None keeps nothing.
+
+    Raises:
+        UserError: no allocation meets the budgets, or a damaged `search.json`.
+    """
+    file = folder / STATE if folder is not None else None
+    state = read_json(file) if file is not None and file.is_file() else None
+    with bar("searching") as progress:
+        task = progress.add_task("", total=settings.search.candidates)
+
+        def save(state: dict[str, Any]) -> None:
+            if file is not None:
+                write_json(file, state)
+            progress.update(task, completed=len(state["candidates"]))
+
+        with going_on_from(file):
+            result = search(
+                fitness.graph,
+                scores,
+                settings.budgets,
+                settings.guards,
+                fitness,
+                settings.search,
+                seed=settings.seed,
+                image_size=settings.image_size,
+                state=state,
+                save=save,
+                criterion=settings.score.criterion,
+                reference=reference,
+            )
+    if result.history:
+        first, best = result.history[0].fitness, max(candidate.fitness for candidate in result.history)
+        LOG.info(
+            "Search: %s %.3f on training images (global threshold %.3f), %d allocations evaluated, %d draws dropped",
+            fitness.figure, abs(best), abs(first), len(result.history), result.dropped,
+        )  # fmt: skip
+    return result.plan
 
 
 class _Window:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from secateur.errors import UserError
+from secateur.pruning.budget import Budget
 from secateur.ranges import COUNT, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
+from secateur.sizes import ImageSize
 
 Tie = Literal["mean", "sum", "max", "min"]
 PerSaving = Literal["auto", "always", "never"]
@@ -188,3 +190,26 @@ class LayerSettings:
         check_ranges(self)
         if self.chains and self.min_bottlenecks:
             raise UserError("--chains removes whole chains, so --min-bottlenecks must be 0 with it.")
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """What is to be reached, and how.
+
+    Attributes:
+        budgets: all are met; the first one decides what a unit saves.
+        image_size: px at which costs are counted; None: what was traced.
+        seed: of the criterion `random` and of the search.
+        repetition: number of this pruning, and how many of them approach the budgets by equal factors.
+    """
+
+    budgets: tuple[Budget, ...]
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    rounds: RoundSettings = field(default_factory=RoundSettings)
+    guards: Guards = field(default_factory=Guards)
+    repair: RepairSettings = field(default_factory=RepairSettings)
+    image_size: ImageSize | None = None
+    seed: int = 0
+    repetition: tuple[int, int] = (1, 1)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    cliff: CliffSettings = field(default_factory=CliffSettings)

@@ -14,10 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from secateur.checkpoints.search import STATE as SEARCH
 from secateur.errors import UserError
 from secateur.files import fresh_run, no_empty_folders, read_json, usable_path, write_json
 from secateur.pruning.rounds import STATE as ROUNDS
+from secateur.pruning.search import STATE as SEARCH
 from secateur.runs.folders import Summary, finish
 from secateur.runs.recipes.resolve import PlannedStep, settings_of_step
 from secateur.training.distributed import once, rank_and_world

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from secateur.checkpoints.channels import Decision, check_criterion, cut_channels, repair, score_channels
+from secateur.checkpoints.channels import check_criterion, cut_channels, repair
 from secateur.checkpoints.training import contents, train_checkpoint
 from secateur.data.images import check_image_channels
 from secateur.deploy.speed.rounding import decided_guards
 from secateur.families.context import Context, known_data
 from secateur.families.evaluation import describe, evaluate, usable_size
+from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
@@ -28,6 +29,7 @@ from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import needs_gradients
 from secateur.pruning.options import LatencySettings
 from secateur.pruning.plan import Plan
+from secateur.pruning.prune import scored
 from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask
 from secateur.ranges import check_ranges
@@ -162,7 +164,8 @@ class Sweep:
         def work() -> list[dict[str, Any]]:
             task = self.task
             detector = task.checkpoint.build().to(task.context.device)
-            scores = score_channels(detector, task.graph, task.context, task.options.score)
+            evidence = FamilyEvidence.of(task.context, detector)
+            scores = scored(detector, task.graph, evidence, task.options.score, task.context.seed)
             size, name = task.context.image_size, task.options.score.criterion
             return [
                 allocate(
@@ -186,28 +189,27 @@ class Sweep:
         scores = self.measure(f"masked-{percent}", silenced)
         LOG.info("%s %%: %s", percent, scores.line())
         row = self.point(ratio, plan.removed_share, scores, plan.after.parameters, plan.after.flops / 1e9)
-        decision = Decision(plan, task.graph)
         if task.cut:
-            row |= _judging(self.measure(f"cut-{percent}", self.smaller(decision, task.options.repair)), "cut_")
+            row |= _judging(self.measure(f"cut-{percent}", self.smaller(plan, task.options.repair)), "cut_")
         if task.training is not None:
-            row |= _judging(self.finetuned(percent, decision, task.training), "tuned_")
+            row |= _judging(self.finetuned(percent, plan, task.training), "tuned_")
         return row
 
-    def smaller(self, decision: Decision, repaired: bool) -> Checkpoint:
+    def smaller(self, plan: Plan, repaired: bool) -> Checkpoint:
         """The really cut detector."""
         task = self.task
         if repaired:
-            return repair(task.checkpoint, decision, task.context, RepairSettings())
-        return cut_channels(task.checkpoint, decision)
+            return repair(task.checkpoint, task.graph, plan, task.context, RepairSettings())
+        return cut_channels(task.checkpoint, task.graph, plan)
 
-    def finetuned(self, percent: str, decision: Decision, training: TrainSettings) -> Scores:
+    def finetuned(self, percent: str, plan: Plan, training: TrainSettings) -> Scores:
         """Scores of the cut and repaired detector after its training; that goes on by itself where it was killed."""
         folder = self.folder / f"finetune-{percent}"
         start = folder / "start.safetensors"
 
         def train() -> dict[str, Any]:
             if not start.exists():
-                save_checkpoint(self.smaller(decision, repaired=True), start)
+                save_checkpoint(self.smaller(plan, repaired=True), start)
             result = train_checkpoint(load_checkpoint(start), self.task.context, training, folder, verb="finetune")
             return {"best_epoch": result.best_epoch, "best": str(result.best.relative_to(folder))}
 

@@ -15,6 +15,7 @@ from secateur.steps.step import Made, Outcome, Override, Step, step
 if TYPE_CHECKING:
     from secateur.families.context import Context
     from secateur.networks.checkpoint import Checkpoint
+    from secateur.pruning.cliff import Cliff
 
 
 def _names(kind: type[Any]) -> set[str]:
@@ -97,26 +98,31 @@ class Prune(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Decides (with the cliff curve around the decision), cuts, repairs: two rows."""
-        from secateur.checkpoints.channels import Decision, cut_channels, decide, repair, repair_for
-        from secateur.files import read_json
+        from secateur.checkpoints.channels import cut_channels, prune
+        from secateur.files import read_json, write_json
+        from secateur.pruning.plan import Plan
+        from secateur.pruning.prune import Kept
+        from secateur.report.run_folder_plots import draw_cliff
 
         folder = context.place("cliff") if context.name_suffix else context.place("")
         plan_file, cliff_file = folder / "plan.json", folder / "cliff.json"
-        # What a repair measures serves the decision and the cut.
-        shared = repair_for(checkpoint, context, self.channels.repair)
-        if plan_file.is_file():  # a kill came after the decision
-            decision = Decision.load(plan_file, checkpoint)
-        else:
-            decision, curve = decide(checkpoint, context, self.channels, folder, shared)
-            decision.save(folder, curve)
+
+        def decided(plan: Plan, curve: Cliff | None) -> None:
+            if curve is not None:
+                write_json(cliff_file, curve.to_dict())
+                draw_cliff(folder, curve)
+            write_json(plan_file, plan.to_dict())
             if curve is not None:
                 print(curve.table())
-        plan = decision.plan
+
+        # Where the file is there, a kill came after the decision.
+        known = Plan.from_dict(read_json(plan_file)) if plan_file.is_file() else None
+        repaired, pruned = prune(checkpoint, context, self.channels, Kept(folder, known, decided))
+        plan = pruned.plan
         warning = read_json(cliff_file)["warning"] if cliff_file.is_file() else None
         note = {"parameters": plan.after.parameters, "flops": plan.after.flops, "warning": warning}
-        repaired = repair(checkpoint, decision, context, self.channels.repair, shared)
         made = (
-            Made(cut_channels(checkpoint, decision), "cut", f"{context.title}, no repair"),
+            Made(cut_channels(checkpoint, pruned.graph, plan), "cut", f"{context.title}, no repair"),
             Made(repaired, "repair", f"{context.title} + repair"),
         )
         return Outcome(made, {"plan": note | {"notes": list(plan.notes)}})

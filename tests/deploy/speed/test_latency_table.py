@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from latency_subjects import FAKE, OFFSET, SLOPE, Clock, table_of
-from secateur.checkpoints.channels import check_channels, decide
+from secateur.checkpoints.channels import check_channels, prune, timing_of
 from secateur.cli import main
 from secateur.deploy.speed import latency_table as module
-from secateur.deploy.speed.latency_table import latency_table, line, measure, traced
+from secateur.deploy.speed.latency_table import latency_table, line, measure
 from secateur.deploy.timing import MOST_TURNS, STOPWATCHES, Stopwatch, settle
 from secateur.errors import UserError
 from secateur.families.context import Context
@@ -99,13 +99,13 @@ def test_a_table_for_height_and_width_decides_a_cut_scored_on_squares(
 ) -> None:
     graph, file = trace(tiny.build()), tmp_path / "camera.json"
     table_of(graph, (64, 96)).save(file)
-    decision, _ = decide(tiny, Context(96), settings(latency_table=str(file)))
+    _, pruned = prune(tiny, Context(96), settings(latency_table=str(file)))
     cost = COSTS["ms"].of(dataclasses.replace(graph, timing=table_of(graph, (64, 96))), None)
-    before, after = cost.price(graph.everything()), cost.price(decision.plan.keep(graph))
+    before, after = cost.price(graph.everything()), cost.price(pruned.plan.keep(graph))
     assert 0.7 * before < after <= 0.8 * before and not formula
-    assert decision.plan.image_size == 96
+    assert pruned.plan.image_size == 96
     with pytest.raises(UserError, match="measured at 64 x 96 px, not at 64 x 64 px"):
-        decide(tiny, Context(64), settings(latency_table=str(file)))
+        prune(tiny, Context(64), settings(latency_table=str(file)))
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -158,29 +158,28 @@ def test_a_file_from_elsewhere(tiny: Checkpoint, formula: list[Signature], tmp_p
     file = tmp_path / "phone.json"
     table_of(graph, 64).save(file)
     told = settings(latency_table=str(file))
-    found = traced(tiny.build(), tiny.build(), 64, told)
-    assert found.timing == table_of(graph, 64) and not formula
+    assert timing_of(tiny, Context(64), told) == table_of(graph, 64) and not formula
     with pytest.raises(UserError, match="measured at 64 px, not at 96 x 96 px"):
-        traced(tiny.build(), tiny.build(), 96, told)
+        timing_of(tiny, Context(96), told)
     cut_down = json.loads(file.read_text())
     cut_down["entries"] = cut_down["entries"][1:]
     file.write_text(json.dumps(cut_down))
     with pytest.raises(UserError, match="for another network or image size"):
-        traced(tiny.build(), tiny.build(), 64, told)
+        timing_of(tiny, Context(64), told)
 
 
 def test_only_budgets_in_milliseconds_need_a_table(tiny: Checkpoint, formula: list[Signature]) -> None:
     flops = dataclasses.replace(settings(), budget=budget_options()(flops="0.8"))
-    assert traced(tiny.build(), tiny.build(), 64, flops).timing is None and not formula
+    assert timing_of(tiny, Context(64), flops) is None and not formula
 
 
 def test_a_cut_meets_its_milliseconds(tiny: Checkpoint) -> None:
     context = Context(64)
     check_channels(tiny, context, settings())
-    decision, _ = decide(tiny, context, settings())
-    cost = COSTS["ms"].of(decision.graph, 64)
-    dense = cost.price(decision.graph.everything())
-    assert 0.6 * dense < cost.price(decision.plan.keep(decision.graph)) <= 0.8 * dense
+    _, pruned = prune(tiny, context, settings())
+    cost = COSTS["ms"].of(pruned.graph, 64)
+    dense = cost.price(pruned.graph.everything())
+    assert 0.6 * dense < cost.price(pruned.plan.keep(pruned.graph)) <= 0.8 * dense
     impossible = dataclasses.replace(settings(), budget=budget_options()(ms="0.001"))
     with pytest.raises(UserError, match=r"The budget ms 0\.001 cannot be reached: the closest .* ms"):
         check_channels(tiny, context, impossible)

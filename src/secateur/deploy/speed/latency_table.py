@@ -27,7 +27,7 @@ from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS
 from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.latency import LatencyTable, Signature, TimedSignature
-from secateur.pruning.options import ChannelSettings, LatencySettings
+from secateur.pruning.options import LatencySettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.pruning.surgery import cut
@@ -77,18 +77,6 @@ def latency_table(
     except UserError as error:
         logger.warning("The latency table is not kept: %s", error)
     return table
-
-
-def traced(network: nn.Module, dense: nn.Module, image_size: int, settings: ChannelSettings) -> ChannelGraph:
-    """The graph of a network, with the latency table of the dense one where a budget is in milliseconds.
-
-    Raises:
-        UserError: as `latency_table` raises it.
-    """
-    graph = trace(network)
-    if not any(budget.cost == "ms" for budget in settings.budgets):
-        return graph
-    return replace(graph, timing=latency_table(dense, image_size, settings.latency))
 
 
 def measure(

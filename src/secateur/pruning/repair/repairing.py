@@ -13,6 +13,7 @@ from secateur.machine import return_memory
 from secateur.pruning.evidence import Evidence, device_of
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair.correction import Shorter, correct_, counterparts
+from secateur.pruning.repair.norms import reestimate_batchnorm_
 from secateur.pruning.repair.reconstruction import Moments, moments_of_inputs, reconstruct_
 from secateur.pruning.settings import RepairSettings
 
@@ -29,7 +30,6 @@ class Repair(Generic[Network]):
         whole: the network before the cut, where it computes; it is left as it is.
         evidence: None where there are no images.
         masked: names of tensors some of whose weights are to stay zero; those layers are not reconstructed.
-        has_loss: whether the evidence has a loss of this network, which says which places matter.
     """
 
     def __init__(
@@ -38,38 +38,42 @@ class Repair(Generic[Network]):
         evidence: Evidence[Network] | None,
         settings: RepairSettings,
         masked: Iterable[str] = (),
-        *,
-        has_loss: bool = True,
     ) -> None:
-        self.whole, self.evidence, self.settings, self.has_loss = whole, evidence, settings, has_loss
+        self.whole, self.evidence, self.settings = whole, evidence, settings
         self.masked = [name.removesuffix(".weight") for name in masked]
         self._said = False
 
     @property
     def possible(self) -> bool:
-        """Whether it is wanted and there are images."""
+        """Whether a cut is to be repaired against the whole network and there are images."""
         settings = self.settings
         return settings.norms == "paired" and settings.correction_images > 0 and self.evidence is not None
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
         """What the layers of the whole network read, measured when first asked for; empty where it is not wanted."""
-        if not (self.possible and self.settings.reconstruct and self.has_loss):
+        if self.evidence is None or not (self.possible and self.settings.reconstruct and self.evidence.has_loss):
             return {}
-        assert self.evidence is not None
         half = -(-self.settings.correction_images // 2)
         batches, loss = self.evidence.scored(self.whole, half, READING, demanding=False)
         return_memory()
         return moments_of_inputs(self.whole, batches, loss, self.masked)
 
     def __call__(self, smaller: Network, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
-        """Repairs in place what `plan` left of the network, where it is wanted and there are images; see `repair_`.
+        """Repairs in place what `plan` left of the network, where there are images.
+
+        As the settings say, that is done against the whole network (`repair_`), or its norms are estimated anew.
 
         Args:
             limit: as there; None: what the settings say.
         """
         if self.possible:
             self.repair_(smaller, plan, shorter, self.settings.correction_images if limit is None else limit)
+        elif self.evidence is not None and self.settings.correction_images:
+            device, shown = device_of(smaller), self.evidence.augmented(self.settings.correction_images)
+            reestimate_batchnorm_(
+                smaller, (images.to(device) for images in shown), share=self.settings.correction_share
+            )
 
     def repair_(self, smaller: Network, plan: Plan, shorter: Shorter | None, limit: int, draw: int = 0) -> None:
         """Weights of layers that lost inputs, then statistics of norms, against the whole network.
