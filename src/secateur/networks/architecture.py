@@ -75,7 +75,7 @@ class DescribedNetwork(Protocol):
         """Gives every layer the shape of its tensor and a copy of the values (`tensors.set_tensors_` does it)."""
 
 
-def outline(architecture: Architecture, names: Mapping[int, str]) -> Any:
+def outline(architecture: Architecture, names: Mapping[int, str]) -> nn.Module:
     """A network whose tensors have the designed shapes and no values that count.
 
     It has no memory, on the meta device, where its architecture can be built there; one with `built_in_memory = True`
