@@ -100,10 +100,16 @@ class Flow:
         numbers: integers in modules that follow channels.
         doubts: ids at places whose code holds numbers that may not follow a narrower network, and the place; a trial
             decides.
+        inside_heads: names of modules that split channels into heads, of which not heads go but an equal part of each.
+        heads: ids of those that modules outside of `inside_heads` split into heads or join again, and their names.
     """
 
-    def __init__(self, parameters: dict[Node, str], modules: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, parameters: dict[Node, str], modules: Mapping[str, nn.Module], inside_heads: frozenset[str] = frozenset()
+    ) -> None:
         self.modules = modules
+        self.inside_heads = inside_heads
+        self.heads: list[tuple[str, Ids]] = []
         self.values: dict[Node, Value] = {}
         self.sources: dict[Node, str] = dict(parameters)
         self.names = parameters
@@ -208,6 +214,18 @@ class Flow:
                 self.numbers.append(Number(place, name, sizes[value]))
                 self.doubt(node, sizes[value])
 
+    def entering(self, node: Node, channels: int) -> Ids | None:
+        """Ids of the first tensor of so many channels that the module which calls a node is given."""
+        place = cause_of(node).place
+        if not place:
+            return None
+        for inside in node.graph.nodes:
+            for source in inside.all_input_nodes if _within(inside, place) else ():
+                read = None if _within(source, place) else self.channels(source)
+                if read is not None and len(read.ids) == channels:
+                    return read.ids
+        return None
+
     def visit(self, node: Node) -> None:
         """Computes and stores the value of one `call_function` node."""
         name = operator_name(node.target)
@@ -289,6 +307,11 @@ def cause_of(node: Node, why: str = "") -> Cause:
         path, kind = stack[-1]
         words += f" in {kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]}"
     return Cause(f"{words}, {why}" if why else words, path)
+
+
+def _within(node: Node, place: str) -> bool:
+    """Whether a module of this name, or one inside of it, calls a node."""
+    return any(path == place for path, _ in (node.meta.get("nn_module_stack") or {}).values())
 
 
 def layer_of(tensor: str) -> str:
