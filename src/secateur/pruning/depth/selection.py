@@ -150,8 +150,9 @@ def removal_of(network: nn.Module, blocks: Iterable[str]) -> Removal:
 def remove(network: Network, blocks: Iterable[str], images: Tensor | None = None) -> Network:
     """A new network without these blocks; the old one is left alone.
 
-    Tensors of all other layers are copied bit for bit, but for columns that are added up (`Joining`), unless `images` [B, C, H, W] in 0..1, on the network's device,
-    are given: what the removed blocks added on average is then made up for (`repair.match_means_`).
+    Tensors of all other layers are copied bit for bit, but for columns that are added up (`Joining`). Given `images`
+    [B, C, H, W] in 0..1, on the network's device, what the removed blocks added on average is made up for
+    (`match_means_`).
 
     Raises:
         UserError: as `removal_of`.

@@ -44,7 +44,7 @@ def product(flow: Flow, node: Node) -> Value | Unknown:
         and (left.dim, right.dim) == (len(shape(first)) - 1, len(shape(second)) - 2)
     ):
         flow.tie(left.ids, right.ids)
-        flow.doubt(node, left.ids)
+        flow.doubt(node, left.ids, "which sums over channels")
         return Fixed(cause_of(node))
     placed = []
     for value, x, summed in ((left, first, -1), (right, second, -2)):
