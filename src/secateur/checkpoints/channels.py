@@ -19,7 +19,7 @@ from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.pruning import prune as pruning
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.costs import COSTS
-from secateur.pruning.depth import candidates, remove
+from secateur.pruning.depth import candidates, left_of, remove
 from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients
@@ -188,12 +188,15 @@ def _finished(
     settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
     if plan.removed_blocks:
         settings["removed_blocks"] = list(plan.removed_blocks)
+    masks = checkpoint.masks
+    if masks and plan.removed_blocks:
+        masks = left_of(checkpoint.build(), plan.removal, masks)
     return Checkpoint.of(
         smaller,
         like=checkpoint,
         plan=since_the_first(checkpoint, plan).to_dict(),
         history=(*checkpoint.history, HistoryEntry(verb="prune", settings=settings, cost=cost_of(plan))),
-        masks=cut_masks(plan.removal.tensors(checkpoint.masks), graph, plan),
+        masks=cut_masks(masks, graph, plan),
         image_size=plan.image_size,
     )
 

@@ -14,7 +14,7 @@ from secateur.families.context import Context
 from secateur.families.evaluation import usable_size
 from secateur.families.evidence import FamilyEvidence, check_gradients
 from secateur.networks.checkpoint import Checkpoint, HistoryEntry
-from secateur.pruning.depth import removal_of, remove, select
+from secateur.pruning.depth import left_of, removal_of, remove, select
 from secateur.pruning.graph import trace
 from secateur.pruning.layer_scores import LAYER_SCORES
 from secateur.pruning.plan import Plan
@@ -60,7 +60,7 @@ def remove_layers(
     )
     repairing(smaller, plan)
     described = {"removed_blocks": list(choice.blocks), "layer_score": settings.layer_score}
-    return _shorter(checkpoint, smaller, plan, described), choice.blocks
+    return _shorter(checkpoint, whole, smaller, plan, described), choice.blocks
 
 
 def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
@@ -73,17 +73,19 @@ def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
     removal = removal_of(whole, blocks)
     smaller = remove(whole, removal.blocks)
     plan = Plan.of_removal(trace(whole), trace(smaller), removal, usable_size(checkpoint, 0))
-    return _shorter(checkpoint, smaller, plan, {"removed_blocks": list(removal.blocks)})
+    return _shorter(checkpoint, whole, smaller, plan, {"removed_blocks": list(removal.blocks)})
 
 
-def _shorter(checkpoint: Checkpoint, smaller: nn.Module, plan: Plan, described: dict[str, Any]) -> Checkpoint:
+def _shorter(
+    checkpoint: Checkpoint, whole: nn.Module, smaller: nn.Module, plan: Plan, described: dict[str, Any]
+) -> Checkpoint:
     """The checkpoint of the network that a removal left."""
     return Checkpoint.of(
         smaller,
         like=checkpoint,
         plan=since_the_first(checkpoint, plan).to_dict(),
         history=(*checkpoint.history, HistoryEntry(verb="prune", settings=described, cost=cost_of(plan))),
-        masks=plan.removal.tensors(checkpoint.masks),
+        masks=left_of(whole, plan.removal, checkpoint.masks),
         image_size=plan.image_size,
     )
 

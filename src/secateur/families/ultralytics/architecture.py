@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from secateur.errors import UserError, shown, told
 from secateur.families.ultralytics.description import checked_description, is_end_to_end, task_of
 from secateur.families.ultralytics.network import Numbers, UltralyticsNetwork, built
-from secateur.limits import MAX_ARGUMENT, MAX_CLASSES, MAX_MODULES
+from secateur.limits import MAX_ARGUMENT, MAX_CLASSES, MAX_MODULES, MAX_REPEATS
 
 MAX_CHANNELS = 64
 """Channels of an image."""
@@ -28,6 +28,7 @@ class Ultralytics:
         args: options of its training that its loss reads, by name: box, cls, dfl and others.
         numbers: whole numbers that modules keep and that differ from those of the description, by module and name: a
             block that splits its channels in halves knows their width, an attention its number of heads.
+        chains: how many blocks those chains have that were made shorter, by name ("model.4.m").
     """
 
     description: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Ultralytics:
     channels: int = 3
     args: Mapping[str, Any] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
+    chains: Mapping[str, int] = field(default_factory=dict)
     kind: ClassVar[str] = "ultralytics"
     built_in_memory: ClassVar[bool] = True
     """Its constructor runs an image through the network, which the meta device cannot do."""
@@ -69,6 +71,7 @@ class Ultralytics:
             "channels": self.channels,
             "args": dict(self.args),
             "numbers": {module: dict(kept) for module, kept in self.numbers.items()},
+            **({"chains": dict(self.chains)} if self.chains else {}),
         }
 
     @classmethod
@@ -84,7 +87,8 @@ class Ultralytics:
         if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
             raise UserError(f"its images have {shown(channels)} channels")
         description = checked_description(data["description"])
-        return cls(description, nc, channels, checked_args(data.get("args", {})), checked_numbers(data.get("numbers")))
+        args, numbers = checked_args(data.get("args", {})), checked_numbers(data.get("numbers"))
+        return cls(description, nc, channels, args, numbers, checked_chains(data.get("chains")))
 
     def __str__(self) -> str:
         rows = len(self.description["backbone"]) + len(self.description["head"])
@@ -128,3 +132,19 @@ def checked_numbers(numbers: Any) -> dict[str, dict[str, int]]:
                 raise UserError(f"its module {told(module, 60)} has {told(name, 40)}: {shown(value)}")
         found[module] = dict(kept)
     return found
+
+
+def checked_chains(chains: Any) -> dict[str, int]:
+    """Lengths of chains by name.
+
+    Raises:
+        UserError: they are something else.
+    """
+    if chains is None:
+        return {}
+    if not isinstance(chains, Mapping) or len(chains) > MAX_MODULES:
+        raise UserError("its chains of blocks are none")
+    for name, length in chains.items():
+        if not isinstance(name, str) or type(length) is not int or not 0 <= length <= MAX_REPEATS:
+            raise UserError(f"its chain {told(name, 60)} has {shown(length)} blocks")
+    return dict(chains)

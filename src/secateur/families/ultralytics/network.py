@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError, told
 from secateur.evaluation.nms import Candidates
+from secateur.families.ultralytics.chains import chain_blocks, joined, shorten_
 from secateur.families.ultralytics.package import installed_version, needed
+from secateur.layers import evaluating
 from secateur.limits import MAX_PARAMETERS
 from secateur.networks.tensors import group_widths, set_tensors_
+from secateur.pruning.depth.chains import ChainBlock
+from secateur.pruning.removal import Removal
 
 Numbers = Mapping[str, Mapping[str, int]]
 """Whole numbers that modules keep, by module and name."""
@@ -98,6 +102,35 @@ class UltralyticsNetwork(nn.Module):
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """See `networks.tensors.set_tensors_`."""
         set_tensors_(self, tensors, self._groups)
+
+    def chain_blocks(self) -> tuple[ChainBlock, ...]:
+        """Every residual block of every chain; see `pruning.depth.Chained`."""
+        with evaluating(self), torch.no_grad():
+            return chain_blocks(self.model, lambda: self(*self.example_inputs()), "model.")
+
+    def joined(self, kept: Mapping[str, Sequence[int]], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `pruning.depth.chains.Joining`."""
+        return joined(self.model, kept, named, "model.")
+
+    def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> UltralyticsNetwork:
+        """The network whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
+        lengths = {block.chain: block.length for block in self.chain_blocks() if block.chain in kept}
+        gone = [f"{chain}.{i}" for chain, length in lengths.items() for i in range(length) if i not in kept[chain]]
+        numbers = Removal(tuple(gone), tuple(lengths.items())).tensors(
+            {f"model.{module}": own for module, own in self.architecture.numbers.items()}
+        )
+        shorter = replace(
+            self.architecture,
+            chains={
+                **self._designed.chains,
+                **{chain.removeprefix("model."): len(indices) for chain, indices in kept.items()},
+            },
+            numbers={module.removeprefix("model."): own for module, own in numbers.items()},
+        )
+        with torch.random.fork_rng(devices=[]):
+            network = built(shorter, self.names)
+        network.set_tensors(tensors)
+        return network.to(next(self.parameters())).eval()
 
     def whole_numbers(self) -> Iterator[tuple[str, dict[str, int]]]:
         """The whole numbers that each module of the package keeps; PyTorch's own follow their tensors by themselves."""
@@ -209,6 +242,7 @@ def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
         with torch.device("cpu"):
             make = getattr(tasks, MODELS[architecture.task])
             model = make(description, ch=architecture.channels, verbose=False)
+            shorten_(model, architecture.chains)
             if architecture.nc != description["nc"]:
                 with_outputs_(model, architecture.nc)
     except UserError:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from secateur.errors import UserError, shown, told
 from secateur.families.ultralytics.architecture import Ultralytics, checked_args
+from secateur.families.ultralytics.chains import lengths_of
 from secateur.families.ultralytics.description import checked_description
 from secateur.families.ultralytics.network import MODELS, UltralyticsNetwork
 from secateur.families.ultralytics.package import installed_version, numbers
@@ -93,6 +94,10 @@ def _checkpoint(path: Path, model: Record, fields: Mapping[str, Any]) -> Checkpo
         checked_args(options if isinstance(options, Mapping) else {}),
     )
     network = architecture.build(names)
+    chains = _chains(network, model)
+    if chains:
+        architecture = replace(architecture, chains=chains)
+        network = architecture.build(names)
     architecture = replace(architecture, numbers=_numbers(network, model))
     checkpoint = Checkpoint(
         architecture,
@@ -150,6 +155,13 @@ def _numbers(network: UltralyticsNetwork, model: Record) -> dict[str, dict[str, 
         if other:
             changed[module] = other
     return changed
+
+
+def _chains(network: UltralyticsNetwork, model: Record) -> dict[str, int]:
+    """Lengths of those chains of a file that are shorter than the description's."""
+    recorded = dict(_records(model))
+    found = {name: len(recorded[name].modules()) for name in lengths_of(network.model) if name in recorded}
+    return {name: length for name, length in found.items() if length < lengths_of(network.model)[name]}
 
 
 def _records(record: Record, prefix: str = "") -> Iterator[tuple[str, Record]]:

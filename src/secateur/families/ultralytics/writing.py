@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def write_file(network: UltralyticsNetwork, file: Path, image_size: int) -> str:
 
 def outline_of(network: UltralyticsNetwork) -> Any:
     """The network as it was designed."""
-    return outline(network.architecture, network.names)
+    return outline(replace(network.architecture, numbers={}, chains={}), network.names)
 
 
 def _is_cut(network: UltralyticsNetwork) -> bool:

@@ -1,6 +1,6 @@
 """Layer pruning: which blocks of a network can leave their chains, which ones do, and the network without them."""
 
-from secateur.pruning.depth.chains import ChainBlock, Chained
+from secateur.pruning.depth.chains import ChainBlock, Chained, left_of
 from secateur.pruning.depth.selection import (
     Selection,
     candidates,
@@ -17,6 +17,7 @@ __all__ = [
     "Selection",
     "candidates",
     "choose",
+    "left_of",
     "members",
     "removal_of",
     "remove",

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from secateur.errors import UserError
+from secateur.pruning.removal import Removal
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,22 @@ class Chained(Protocol):
     def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> nn.Module:
         """The network whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
         ...
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A network with chains of which every block's output is read, not the last one's alone."""
+
+    def joined(self, kept: Mapping[str, Sequence[int]], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors, or masks, by name, where the columns that read removed blocks are added to those that read what is
+        before them; names and all others stay."""
+        ...
+
+
+def left_of(network: nn.Module, removal: Removal, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a removal leaves of a network's tensors, or of masks for them, under the new names."""
+    joined = network.joined(removal.kept, named) if isinstance(network, Joining) else named
+    return removal.tensors(joined)
 
 
 def chained(network: nn.Module) -> Chained:

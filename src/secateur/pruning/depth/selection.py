@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 
 from secateur.errors import UserError
-from secateur.pruning.depth.chains import ChainBlock, chained
+from secateur.pruning.depth.chains import ChainBlock, chained, left_of
 from secateur.pruning.depth.means import match_means_
 from secateur.pruning.graph import ChannelGraph, trace
 from secateur.pruning.layer_scores import layer_scores
@@ -150,14 +150,15 @@ def removal_of(network: nn.Module, blocks: Iterable[str]) -> Removal:
 def remove(network: Network, blocks: Iterable[str], images: Tensor | None = None) -> Network:
     """A new network without these blocks; the old one is left alone.
 
-    Tensors of all other layers are copied bit for bit, unless `images` [B, C, H, W] in 0..1, on the network's device,
-    are given: what the removed blocks added on average is then made up for (`repair.match_means_`).
+    Tensors of all other layers are copied bit for bit, but for columns that are added up (`Joining`). Given `images`
+    [B, C, H, W] in 0..1, on the network's device, what the removed blocks added on average is made up for
+    (`match_means_`).
 
     Raises:
         UserError: as `removal_of`.
     """
     removal = removal_of(network, blocks)
-    kept = removal.tensors(network.state_dict())
+    kept = left_of(network, removal, network.state_dict())
     smaller = cast(Network, chained(network).without_blocks(removal.kept, kept)).train(network.training)
     for name, parameter in network.named_parameters():
         new = removal.renamed(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,19 +18,14 @@ from secateur.pruning.graph.pricing import Axis, Pricing, Work
 from secateur.pruning.graph.trial import Trial
 from secateur.pruning.latency import TracedOperation
 
+Follow = Callable[..., tuple[Flow, list[TracedOperation]]]
+"""Sends ids through the network; takes the names of modules of whose attention heads not whole ones go."""
 
-def assembled(
-    network: nn.Module,
-    flow: Flow,
-    operations: list[TracedOperation],
-    work: list[Work],
-    call: Call,
-) -> ChannelGraph:
+
+def assembled(network: nn.Module, follow: Follow, work: list[Work], call: Call) -> ChannelGraph:
     """Resolves ties, numbers the units in order of execution and groups them into spaces."""
+    flow, operations = _tried(network, follow, call)
     unit, roots, causes = _numbered(flow)
-    doubtful = any((unit[ids] >= 0).any() for ids, _ in flow.doubts)
-    if doubtful and _freeze_what_code_breaks_on(network, flow, unit, call):
-        unit, roots, causes = _numbered(flow)
     emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
     axes = _axes(flow, unit)
     parameters = {name for name, _ in network.named_parameters()}
@@ -83,20 +79,46 @@ def _numbers(flow: Flow, unit: Ids) -> tuple[Number, ...]:
     return tuple(number for number in numbers if (number.ids >= 0).any())
 
 
-def _freeze_what_code_breaks_on(network: nn.Module, flow: Flow, unit: Ids, call: Call) -> bool:
-    """Freezes the spaces that a trial refuses; whether there were any."""
+def _tried(network: nn.Module, follow: Follow, call: Call) -> tuple[Flow, list[TracedOperation]]:
+    """What flowed through the network, with the spaces frozen that a trial refuses.
+
+    Where it refuses whole heads of an attention, an equal part of each head is tried.
+    """
+    flow, operations = follow()
+    refused = _refused(network, flow, call)
+    gone = np.concatenate(refused or [np.empty(0, np.int64)])
+    inside_heads = frozenset(module for module, ids in flow.heads if np.isin(ids, gone).any())
+    if inside_heads:
+        other, its_operations = follow(inside_heads)
+        its_refused = _refused(network, other, call)
+        if _free(other, its_refused) > _free(flow, refused):
+            flow, operations, refused = other, its_operations, its_refused
+    for ids in refused:
+        doubts = (cause for doubted, cause in flow.doubts if np.isin(doubted, ids).any())
+        flow.freeze(ids, next(doubts, Cause("a size in the network's code")))
+    return flow, operations
+
+
+def _free(flow: Flow, refused: list[Ids]) -> int:
+    """Channels that can go."""
+    unit, _, _ = _numbered(flow)
+    gone = np.concatenate(refused or [np.empty(0, np.int64)])
+    return sum(int(((unit[ids] >= 0) & ~np.isin(ids, gone)).sum()) for ids in flow.emitted.values())
+
+
+def _refused(network: nn.Module, flow: Flow, call: Call) -> list[Ids]:
+    """Ids of each space that a trial refuses; there is none where the code holds no numbers."""
+    unit, _, _ = _numbered(flow)
+    known = np.unique(np.concatenate([unit[ids] for ids, _ in flow.doubts] or [np.empty(0, np.int64)]))
+    if not (known >= 0).any():
+        return []
     emitted = {layer: unit[ids] for layer, ids in flow.emitted.items()}
     units = int(unit.max(initial=-1)) + 1
     spaces = [space.units for space in spaces_of(emitted, units)]
     norms = {layer: unit[ids] for layer, ids in flow.layer_norms.items()}
     trial = Trial(network, call, _axes(flow, unit), _numbers(flow, unit), list(flow.norms), norms)
-    known = np.unique(np.concatenate([unit[ids] for ids, _ in flow.doubts]))
     refused = trial.refused(spaces, [bool(np.isin(space, known).any()) for space in spaces], units)
-    for space in refused:
-        doubts = (cause for ids, cause in flow.doubts if np.isin(unit[ids], space).any())
-        cause = next(doubts, Cause("a size in the network's code"))
-        flow.freeze(np.flatnonzero(np.isin(unit, space)), cause)
-    return bool(refused)
+    return [np.flatnonzero(np.isin(unit, space)) for space in refused]
 
 
 def _frozen(flow: Flow, roots: Ids, causes: dict[int, Cause]) -> FrozenChannels:

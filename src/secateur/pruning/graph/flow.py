@@ -9,6 +9,7 @@ remembered in words.
 from __future__ import annotations
 
 import operator as python_operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,10 +101,16 @@ class Flow:
         numbers: integers in modules that follow channels.
         doubts: ids at places whose code holds numbers that may not follow a narrower network, and the place; a trial
             decides.
+        inside_heads: names of modules that split channels into heads, of which not heads go but an equal part of each.
+        heads: ids of those that modules outside of `inside_heads` split into heads or join again, and their names.
     """
 
-    def __init__(self, parameters: dict[Node, str], modules: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, parameters: dict[Node, str], modules: Mapping[str, nn.Module], inside_heads: frozenset[str] = frozenset()
+    ) -> None:
         self.modules = modules
+        self.inside_heads = inside_heads
+        self.heads: list[tuple[str, Ids]] = []
         self.values: dict[Node, Value] = {}
         self.sources: dict[Node, str] = dict(parameters)
         self.names = parameters
@@ -186,9 +193,10 @@ class Flow:
         if known is not ids:
             self.tie(known, ids)
 
-    def doubt(self, node: Node, ids: Ids) -> None:
-        """Notes that the code around a node may hold a number that does not follow when these ids go."""
-        self.doubts.append((ids, cause_of(node, "whose sizes are numbers in the network's code")))
+    def doubt(self, node: Node, ids: Ids, why: str = "whose sizes are numbers in the network's code") -> None:
+        """Notes that a trial has to show whether these ids can go: the code around a node may hold a number that does
+        not follow, say."""
+        self.doubts.append((ids, cause_of(node, why)))
 
     def follow(self, node: Node, sizes: Mapping[int, Ids], doubtful: bool = True) -> None:
         """Notes that the code around a node holds numbers: sizes of channel dimensions, with the ids that they count.
@@ -207,6 +215,18 @@ class Flow:
             if type(value) is int and value in sizes and (place, name) not in known:
                 self.numbers.append(Number(place, name, sizes[value]))
                 self.doubt(node, sizes[value])
+
+    def entering(self, node: Node, channels: int) -> Ids | None:
+        """Ids of the first tensor of so many channels that the module which calls a node is given."""
+        place = cause_of(node).place
+        if not place:
+            return None
+        for inside in node.graph.nodes:
+            for source in inside.all_input_nodes if _within(inside, place) else ():
+                read = None if _within(source, place) else self.channels(source)
+                if read is not None and len(read.ids) == channels:
+                    return read.ids
+        return None
 
     def visit(self, node: Node) -> None:
         """Computes and stores the value of one `call_function` node."""
@@ -284,11 +304,26 @@ def fixed_like(value: Any, by: Cause) -> Value:
 def cause_of(node: Node, why: str = "") -> Cause:
     """An operator in words, and what is wrong with it: "softmax in Attention"."""
     words, path = operator_name(node.target) or str(node.target), ""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if stack:
-        path, kind = stack[-1]
+    calling = callers(node)
+    if calling:
+        path, kind = calling[-1]
         words += f" in {kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]}"
     return Cause(f"{words}, {why}" if why else words, path)
+
+
+def callers(node: Node) -> list[tuple[str, Any]]:
+    """Names and classes of the modules that call a node, outermost first."""
+    found = (node.meta.get("nn_module_stack") or {}).values()
+    return [(_FIRST_PART.sub("", path), kind) for path, kind in found]
+
+
+_FIRST_PART = re.compile(r"(?:^|(?<=\.))slice\((?:None|0), [^)]*\)\.")
+"""`model[:-1]` in the name of a module that is called out of it: it has the name that it has in `model`."""
+
+
+def _within(node: Node, place: str) -> bool:
+    """Whether a module of this name, or one inside of it, calls a node."""
+    return any(path == place for path, _ in callers(node))
 
 
 def layer_of(tensor: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from secateur.pruning.graph.flow import Channels, Fixed, Flow, Ids, Value, arguments, operator_name, shape
+from secateur.pruning.graph.flow import Channels, Fixed, Flow, Ids, Value, arguments, callers, operator_name, shape
 from secateur.pruning.latency import Pair, Signature, TracedOperation
 
 ACTIVATIONS = (
@@ -112,5 +112,5 @@ def _padding(value: Any) -> Pair:
 
 
 def _place(node: Node) -> str:
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
+    calling = callers(node)
+    return calling[-1][0] if calling else ""

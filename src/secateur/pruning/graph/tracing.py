@@ -7,6 +7,7 @@ import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -29,6 +30,8 @@ from secateur.pruning.graph.pricing import Sides, Work
 from secateur.pruning.graph.unchanged import unchanged
 from secateur.pruning.latency import TracedOperation
 
+Programs = tuple[torch.export.ExportedProgram, ...]
+"""A network in evaluation and, where it differs, in training."""
 Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
 
 
@@ -82,7 +85,8 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
         network.eval()
         inputs = example_inputs_of(network, example_inputs)
         call, sides = Call(inputs, answers), image_sides(inputs)
-        flow, operations = _flow(network, call)
+        programs = _programs(network, call)
+        flow, _ = _flow(network, call, programs)
         uncounted = {
             f"{name}.{tensor}"
             for name, module in network.named_modules()
@@ -91,11 +95,30 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
         }
         counted = [operation for operation in flow.operations if operation.weight not in uncounted]
         work = _work(network, counted, inputs[0], sides) if sides else [Work(operation) for operation in counted]
-    return assembled(network, flow, operations, work, call)
+    return assembled(network, partial(_flow, network, call, programs), work, call)
 
 
-def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[TracedOperation]]:
-    """Exports the network and sends ids through the graph; the operations that it comes past have ids for units."""
+def _flow(
+    network: nn.Module, call: Call, programs: Programs, inside_heads: frozenset[str] = frozenset()
+) -> tuple[Flow, list[TracedOperation]]:
+    """Sends ids through the exported network; the operations that it comes past have ids for units.
+
+    Args:
+        inside_heads: as in `Flow`.
+    """
+    flow, operations = Flow({}, dict(network.named_modules()), inside_heads), list[TracedOperation]()
+    _follow(flow, programs[0], call, operations)
+    for program in programs[1:]:
+        _follow_training(flow, program, call)
+    for (tensor, _), ids in flow.axes.items():
+        if tensor in flow.touched:
+            cause = flow.touched[tensor]
+            flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
+    return flow, operations
+
+
+def _programs(network: nn.Module, call: Call) -> Programs:
+    """The network in evaluation and, where that leaves parameters unread, in training."""
     try:
         program = _exported(network, call)
     except Exception as error:  # whatever torch.export cannot express, in its own many exception types
@@ -104,15 +127,11 @@ def _flow(network: nn.Module, call: Call) -> tuple[Flow, list[TracedOperation]]:
             f"The network cannot be traced ({first_line}); "
             "only networks whose path does not depend on the data can be pruned."
         ) from error
-    flow, operations = Flow({}, dict(network.named_modules())), list[TracedOperation]()
-    unused = _follow(flow, program, call, operations)
-    if unused:
-        _follow_training(network, call, flow)
-    for (tensor, _), ids in flow.axes.items():
-        if tensor in flow.touched:
-            cause = flow.touched[tensor]
-            flow.freeze(ids, replace(cause, what=f"{cause.what}, which reads {tensor} itself"))
-    return flow, operations
+    unread = (node for node in program.graph.nodes if node.op == "placeholder" and not node.users)
+    if not any(node.name in program.graph_signature.inputs_to_parameters for node in unread):
+        return (program,)
+    training = _exported_in_training(network, call)
+    return (program,) if training is None else (program, training)
 
 
 def _exported(network: nn.Module, call: Call) -> torch.export.ExportedProgram:
@@ -121,10 +140,20 @@ def _exported(network: nn.Module, call: Call) -> torch.export.ExportedProgram:
         return torch.export.export(network, call.inputs, strict=False)
 
 
-def _follow(
-    flow: Flow, program: torch.export.ExportedProgram, call: Call, operations: list[TracedOperation]
-) -> list[str]:
-    """Sends ids through a graph; the parameters that nothing in it reads."""
+def _exported_in_training(network: nn.Module, call: Call) -> torch.export.ExportedProgram | None:
+    """Norms and dropout stay in evaluation mode: a batch of one image has no statistics. None: it cannot be traced."""
+    for module in network.modules():
+        module.training = not isinstance(module, (_NormBase, _DropoutNd))
+    try:
+        return _exported(network, call)
+    except Exception:  # a network that cannot be followed in training is known by its evaluation alone
+        return None
+    finally:
+        network.eval()
+
+
+def _follow(flow: Flow, program: torch.export.ExportedProgram, call: Call, operations: list[TracedOperation]) -> None:
+    """Sends ids through a graph."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     nodes = list(program.graph.nodes)
@@ -140,23 +169,12 @@ def _follow(
             operations += [] if operation is None else [operation]
         elif node.op == "output":
             flow.freeze_all(_answering(program, call), Cause("the network's output"))
-    return [name for node, name in known.items() if not node.users and node.name in signature.inputs_to_parameters]
 
 
-def _follow_training(network: nn.Module, call: Call, flow: Flow) -> None:
-    """Adds what layers that run in training alone read, so that they follow a cut; their own channels stay.
-
-    Norms and dropout stay in evaluation mode: a batch of one image has no statistics.
-    """
+def _follow_training(flow: Flow, program: torch.export.ExportedProgram, call: Call) -> None:
+    """Adds what layers that run in training alone read, so that they follow a cut; their own channels stay."""
     emitted, operations = set(flow.emitted), list(flow.operations)
-    for module in network.modules():
-        module.training = not isinstance(module, (_NormBase, _DropoutNd))
-    try:
-        program = _exported(network, call)
-        _follow(flow, program, call, [])
-    except Exception:  # a network that cannot be followed in training is known by its evaluation alone
-        pass
-    network.eval()
+    _follow(flow, program, call, [])
     flow.operations[:] = operations
     for layer in flow.emitted.keys() - emitted:
         flow.freeze(flow.emitted[layer], Cause("a layer that runs in training alone", layer))

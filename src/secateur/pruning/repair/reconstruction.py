@@ -224,8 +224,8 @@ def reconstruct_(
             continue
         old = whole.get_submodule(plan.removal.original(name))
         weight = old.get_parameter("weight").detach()
-        if len(read) == weight.shape[1]:
-            continue
+        if len(read) == weight.shape[1] or weight.shape != shorter[0].get_submodule(name).get_parameter("weight").shape:
+            continue  # it lost nothing, or reads the sum of several inputs, of which there are no moments
         given = torch.from_numpy(kept.get((f"{name}.weight", 0), np.arange(len(weight)))).to(weight.device)
         solved, offset = _solved(weight[given], torch.from_numpy(read), known)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Products of two computed tensors: whole attention heads live or die, queries, keys and values together."""
+"""Products of two computed tensors: attention heads, or an equal part of each, go with queries, keys and values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from secateur.pruning.graph.flow import UNKNOWN, Channels, Flow, Operation, Unknown, Value, arguments, operator, shape
+from secateur.pruning.graph.flow import (
+    UNKNOWN,
+    Channels,
+    Fixed,
+    Flow,
+    Operation,
+    Unknown,
+    Value,
+    arguments,
+    cause_of,
+    operator,
+    shape,
+)
 
 
 @operator("matmul", "bmm", "mm", "baddbmm", "addmm")
 def product(flow: Flow, node: Node) -> Value | Unknown:
     """Dimensions that are only carried along pass, and are tied where both tensors have them.
 
-    A sum over channels freezes them: a channel that is silent in one tensor need not be silent in the other.
+    A sum over channels of both ties them, where a trial finds that a silent channel adds nothing. One over channels of
+    one tensor alone freezes them.
     """
     call = arguments(node)
     second: Any = next(call[key] for key in ("mat2", "other", "batch2") if key in call)
@@ -25,6 +38,14 @@ def product(flow: Flow, node: Node) -> Value | Unknown:
     left, right, rank = flow.channels(first), flow.channels(second), len(shape(node))
     if min(len(shape(first)), len(shape(second))) < 2 or len(node.all_input_nodes) > 2:
         return UNKNOWN
+    if (
+        left is not None
+        and right is not None
+        and (left.dim, right.dim) == (len(shape(first)) - 1, len(shape(second)) - 2)
+    ):
+        flow.tie(left.ids, right.ids)
+        flow.doubt(node, left.ids, "which sums over channels")
+        return Fixed(cause_of(node))
     placed = []
     for value, x, summed in ((left, first, -1), (right, second, -2)):
         if value is not None:

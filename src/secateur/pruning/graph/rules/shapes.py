@@ -63,7 +63,7 @@ def reshape(flow: Flow, node: Node) -> Value | Unknown:
     """Dimensions are merged, split, dropped or added.
 
     Merged, a channel is a run of entries, or one in every so many. Split, whole parts live or die: those of the
-    dimension that is counted in heads, else those of the last one.
+    dimension that is counted in heads, else those of the last one, which is inside a head.
     """
     source: Any = node.all_input_nodes[0]
     read = flow.channels(source)
@@ -82,6 +82,11 @@ def reshape(flow: Flow, node: Node) -> Value | Unknown:
         return UNKNOWN
     place = wide[0] if len(wide) == 1 else _counted_dimension(flow, node, sizes, wide)
     ids = flow.tie_columns(np.moveaxis(table, place, -1).reshape(-1, sizes[place]))
+    module = cause_of(node).place
+    if module not in flow.inside_heads:
+        flow.heads.append((module, ids))
+    elif len(wide) == 1 < len(old) and (given := flow.entering(node, sizes[place])) is not None:
+        flow.tie(ids, given)  # the width of the joined heads is that of what the module was given
     if operator_name(node.target) not in ("flatten", "squeeze", "unsqueeze"):  # these read sizes from the tensor
         flow.follow(node, {sizes[place]: ids, before[read.dim]: read.ids})
     return Channels(new[place], ids)
@@ -90,6 +95,8 @@ def reshape(flow: Flow, node: Node) -> Value | Unknown:
 def _counted_dimension(flow: Flow, node: Node, sizes: Sequence[int], wide: Sequence[int]) -> int:
     """Which of several dimensions that a channel dimension is split into has parts that can go."""
     cause = cause_of(node)
+    if cause.place in flow.inside_heads:
+        return wide[-1]
     module = flow.modules.get(cause.place)
     heads = {value for name, value in vars(module).items() if "head" in name and "dim" not in name} if module else set()
     counted = [n for n in wide if sizes[n] in {value for value in heads if type(value) is int}]
