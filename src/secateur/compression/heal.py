@@ -75,7 +75,7 @@ def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Cont
     family = family_of(student)
     family.require("split", "healed")
     context = context.known_to(student, otherwise=UNLABELLED)
-    divided(family.split(context.require_images("Healing"), "train", objects=False), context.seed)
+    divided(family.split_for(student, context.require_images("Healing"), "train", objects=False), context.seed)
     if teacher is not None:
         family.check_teacher(student, teacher, name)
 
@@ -100,7 +100,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     data = context.known_to(start, otherwise=UNLABELLED).require_images("Healing")
     family.check_teacher(start, teacher)
     network, whole = start.build(), teacher.build()
-    split = family.split(data, "train", objects=False)
+    split = family.split_for(network, data, "train", objects=False)
     learned, held_out = divided(split, context.seed)
     train = train_settings(settings, context, len(learned))
     train = dataclasses.replace(train, hyp=train.hyp.completed(family.hyp))

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from secateur.distillation.imitate import Imitate
-from secateur.distillation.methods import METHODS
+from secateur.distillation.methods import METHODS, Method
 from secateur.distillation.pairing import check_pair, fed_channels
 from secateur.distillation.settings import DistillSettings, HealSettings
 from secateur.errors import UserError, shown
@@ -45,6 +45,10 @@ class Teaching:
         """Names of the methods of `--distill` that networks of the family know."""
         return tuple(METHODS)
 
+    def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
+        """One of `distillations` for a network."""
+        return METHODS[name](settings)
+
     def check_distillation(self, settings: DistillSettings) -> None:
         """Looks up the names of the methods (`--distill`).
 
@@ -74,7 +78,7 @@ class Teaching:
         """
         self.check_distillation(settings)
         self.check_teacher(start, teacher, settings.teacher)
-        methods, whole = [METHODS[name](settings) for name in settings.methods], teacher.build()
+        methods, whole = [self.method(name, settings, network) for name in settings.methods], teacher.build()
         heads, channels = (self.head(network), self.head(whole)), tuple[Tensor, ...]()
         if any(method.features for method in methods):
             if not heads[0]:
