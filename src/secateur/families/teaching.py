@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from secateur.distillation.imitate import Imitate
 from secateur.distillation.methods import METHODS, Method
 from secateur.distillation.pairing import check_pair, fed_channels
-from secateur.distillation.settings import DistillSettings, HealSettings
+from secateur.distillation.settings import DistillSettings, HealDefaults, HealSettings
 from secateur.errors import UserError, shown
 from secateur.networks.checkpoint import Checkpoint
 from secateur.training.settings import TrainSettings
@@ -21,10 +21,12 @@ class Teaching:
     Attributes:
         kind: see `Family`.
         imitated: the method of `--distill` by which healing imitates answers.
+        healing: what it heals with where the user says nothing.
     """
 
     kind: ClassVar[str]
     imitated: ClassVar[str] = "outputs"
+    healing: ClassVar[HealDefaults] = HealDefaults()
 
     def head(self, network: nn.Module) -> tuple[str, ...]:
         """Names of the layers (convolutions, linear) that make the answers: what feeds them is compared too."""

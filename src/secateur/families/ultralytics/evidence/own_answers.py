@@ -15,6 +15,8 @@ from secateur.families.ultralytics.package import needed
 
 _ROW = 6
 """Columns of the package's detections before those of the task: four of the box, score, class."""
+LEAST = 1.0
+"""Pixels of a side; a head without distributions can answer with boxes without area."""
 _PATIENCE = 60.0
 """Seconds an image for the package's suppression, which gives up by the clock."""
 
@@ -66,6 +68,8 @@ class OwnAnswers:
                 answers[number : number + 1], SETTINGS.conf, SETTINGS.iou, nc=self.nc, rotated=self.task == "obb",
                 end2end=self.final, max_time_img=_PATIENCE,
             )[0].float()  # fmt: skip
+            low, high = (0, found[:, 2:4]) if self.task == "obb" else (found[:, :2], found[:, 2:4])
+            found = found[(high - low > LEAST).all(1)]
             self.sight.see(found[:, 4].cpu())
             found = found[self._chances(len(found), 1)[:, 0].to(found.device) < found[:, 4]]
             own = None if prototypes is None else prototypes[number].float()
