@@ -14,22 +14,21 @@ from secateur.distillation.settings import DistillSettings
 from secateur.families.ultralytics.network import UltralyticsNetwork
 
 BOX, CLASS, EXTRA, PROTO = 1.0, 1.0, 1.0, 1.0
-FLOOR = 0.02
-"""What a place without an object counts where the teacher's best class score of 1 counts as 1."""
 
 
 class RawOutputs(Method):
-    """Every place is compared, weighted by w = the teacher's best class score + 0.02, as a weighted mean over places:
+    """With w = the teacher's best class score at a place, and W its sum over all places, at least 1:
 
-        d_cls: divergence of the class scores, summed over the classes
+        d_cls: divergence of the class scores, summed over classes and places, by W
         d_box: divergence of the distributions of the four distances, summed over the four; without distributions, the
             squared difference of the distances in shares of the teacher's box
         d_mask: squared difference of the mask coefficients, in mean squares of the teacher's
-        d_proto: squared difference of the prototypes, likewise; all places count alike
         d_kpts: squared distance of the key points in areas of the teacher's box, and divergence of their visibility
         d_angle: squared difference of the angles in radians
+        d_proto: squared difference of the prototypes, in mean squares of the teacher's, over all places
 
-    Of a network with final boxes both branches are compared and count alike. A classifier has one place an image and
+    d_box to d_angle are summed over places times w, by W: what is said of a place where nothing is does not matter,
+    but that nothing is there does, Of a network with final boxes both branches are compared and count alike. A classifier has one place an image and
     d_cls is the divergence of the distributions over its classes. All divergences are cross-entropies less the
     teacher's entropy, so a perfect student costs nothing.
     """
@@ -42,8 +41,8 @@ class RawOutputs(Method):
     def __call__(self, view: Views) -> dict[str, Tensor]:
         """The parts that the task has."""
         if isinstance(view.teacher, Tensor):
-            student, teacher = view.student / self.heat, view.teacher / self.heat
-            return {"d_cls": CLASS * _kl(student, teacher).mean() * self.heat**2 * view.share}
+            chances = _kl(view.student / self.heat, view.teacher / self.heat) * self.heat**2
+            return {"d_cls": CLASS * chances.mean() * view.share}
         parts: dict[str, Tensor] = {}
         pairs = list(branches(view.student, view.teacher))
         for student, teacher in pairs:
@@ -53,23 +52,21 @@ class RawOutputs(Method):
 
     def _parts(self, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, Tensor]:
         """The parts of one branch."""
-        weight = teacher["scores"].sigmoid().amax(-1) + FLOOR
-        weight = weight / weight.sum()
+        weight = teacher["scores"].sigmoid().amax(-1)
+        total = weight.sum().clamp_min(1)
         sides = sides_of(teacher["boxes"])
-        scores = _bernoulli(student["scores"] / self.heat, teacher["scores"] / self.heat).sum(-1) * self.heat**2
-        found = {
-            "d_box": BOX * _boxes(student["boxes"], teacher["boxes"], sides),
-            "d_cls": CLASS * scores,
-        }
+        scores = _bernoulli(student["scores"] / self.heat, teacher["scores"] / self.heat) * self.heat**2
+        found = {"d_box": BOX * _boxes(student["boxes"], teacher["boxes"], sides)}
         if "mask_coefficient" in teacher:
             coefficients = teacher["mask_coefficient"]
-            scale = (weight[..., None] * coefficients.square()).sum() / coefficients.shape[-1] + EPS
+            scale = (weight[..., None] * coefficients.square()).sum() / (total * coefficients.shape[-1]) + EPS
             found["d_mask"] = EXTRA * (student["mask_coefficient"] - coefficients).square().mean(-1) / scale
         if "kpts" in teacher:
             found["d_kpts"] = EXTRA * self._key_points(student["kpts"], teacher["kpts"], sides)
         if "angle" in teacher:
             found["d_angle"] = EXTRA * (student["angle"] - teacher["angle"]).square().sum(-1)
-        parts = {name: (weight * value).sum() for name, value in found.items()}
+        parts = {name: (weight * value).sum() / total for name, value in found.items()}
+        parts["d_cls"] = CLASS * scores.sum() / total
         if "proto" in teacher:
             here, there = (_prototypes(branch["proto"]) for branch in (student, teacher))
             parts["d_proto"] = PROTO * (here - there).square().mean() / (there.square().mean() + EPS)
