@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from secateur.checkpoints.channels import cut_channels
 from secateur.checkpoints.heal import Pieces, batches_of, divided, heal, train_settings
 from secateur.data.config import unlabelled_images
 from secateur.distillation.held_out import HeldOut
-from secateur.distillation.settings import HealSettings
+from secateur.distillation.settings import HealDefaults, HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import FAMILIES
@@ -170,8 +171,35 @@ def test_a_teacher_that_the_student_was_not_cut_from_teaches_by_its_answers(
 
 
 @pytest.mark.parametrize(
-    "bad", [{"heal_steps": 0}, {"heal_batch": 1}, {"heal_lr": 0.0}, {"heal_features": -1.0}, {"heal_lr": float("nan")}]
+    "bad",
+    [
+        {"heal_steps": 0},
+        {"heal_batch": 1},
+        {"heal_lr": 1.0},
+        {"heal_features": -1.0},
+        {"heal_lr": float("nan")},
+        {"heal_norms": "no"},
+    ],
 )
 def test_bad_settings(bad: dict[str, float]) -> None:
     with pytest.raises(UserError, match="--heal-"):
         HealSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_what_the_user_leaves_open_is_the_family_s() -> None:
+    own = HealDefaults(lr=0.0002, batch=4, norms="keep")
+    assert own.filled(HealSettings()) == HealSettings(heal_lr=0.0002, heal_batch=4, heal_norms="keep")
+    given = HealSettings(heal_lr=0.1, heal_batch=2, heal_norms="learn")
+    assert own.filled(given) == given
+
+
+@pytest.mark.parametrize("norms", ["learn", "keep"])
+def test_norms_learn_their_statistics_or_keep_them(
+    norms: Literal["learn", "keep"], small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path
+) -> None:
+    result = heal(small, whole, context, dataclasses.replace(STEPS, heal_norms=norms, heal_steps=2), tmp_path)
+    last, means = load_checkpoint(result.last), [name for name in small.tensors if name.endswith("running_mean")]
+    kept = [torch.equal(last.tensors[name], small.tensors[name].half()) for name in means]
+    assert means and all(kept) == (norms == "keep")
+    moved = [name for name in small.tensors if name.endswith("bn.weight")]
+    assert any(not torch.equal(last.tensors[name], small.tensors[name].half()) for name in moved)

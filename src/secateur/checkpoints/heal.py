@@ -21,6 +21,7 @@ from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoi
 from secateur.scores import Scores
 from secateur.sparsity.hold import HoldMasks
 from secateur.training.batches import Batches, BatchLike
+from secateur.training.batchnorm import HoldNorms
 from secateur.training.distributed import rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
@@ -75,7 +76,7 @@ def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Cont
     family = family_of(student)
     family.require("split", "healed")
     context = context.known_to(student, otherwise=UNLABELLED)
-    divided(family.split(context.require_images("Healing"), "train", objects=False), context.seed)
+    divided(family.split_for(student, context.require_images("Healing"), "train", objects=False), context.seed)
     if teacher is not None:
         family.check_teacher(student, teacher, name)
 
@@ -84,9 +85,9 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     """Trains `start` to answer as `teacher` does on the context's training images, without labels.
 
     One loop trains all: the loss is the family's imitation of the answers plus the channel-standardised difference of
-    what feeds the head, on augmented images; norms learn their statistics anew on the way; the moving average is what
-    is kept. The piece with the lowest loss on images that are held out counts, and where none has a lower one than
-    `start`, the tensors of `start` do.
+    what feeds the head, on augmented images; norms learn their statistics anew on the way, or keep them; the moving
+    average is what is kept. The piece with the lowest loss on images that are held out counts, and where none has a
+    lower one than `start`, the tensors of `start` do.
 
     Args:
         start: cut from the teacher, or at least of its family, with its classes and levels.
@@ -100,13 +101,16 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     data = context.known_to(start, otherwise=UNLABELLED).require_images("Healing")
     family.check_teacher(start, teacher)
     network, whole = start.build(), teacher.build()
-    split = family.split(data, "train", objects=False)
+    split = family.split_for(network, data, "train", objects=False)
     learned, held_out = divided(split, context.seed)
+    settings = family.healing.filled(settings)
     train = train_settings(settings, context, len(learned))
-    train = dataclasses.replace(train, hyp=train.hyp.completed(family.hyp))
+    hyp = dataclasses.replace(train.hyp, mosaic=family.healing.mosaic)
+    train = dataclasses.replace(train, hyp=hyp.completed(family.hyp))
     entry = HistoryEntry(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
     imitate = family.imitation(settings, network, start, teacher, train)
     hooks: list[Hook] = [imitate, *([HoldMasks(start.masks)] if start.masks else [])]
+    hooks += [HoldNorms()] if settings.heal_norms == "keep" else []
     measure = HeldOut(whole.to(context.device), imitate.compare, plain_images(held_out, start, context))
     like = dataclasses.replace(start, history=(*start.history, entry), image_size=context.image_size)
     before = measure(start.build().to(context.device).eval())
@@ -154,7 +158,11 @@ def divided(split: Split, seed: int) -> tuple[Split, Split]:
 
 
 def train_settings(settings: HealSettings, context: Context, images: int) -> TrainSettings:
-    """The options of the one loop for so many steps."""
+    """The options of the one loop for so many steps.
+
+    Args:
+        settings: with nothing left open.
+    """
     steps = min(PIECE, settings.heal_steps)
     batch = min(settings.heal_batch, images)
     hyp = Hyp(

@@ -96,7 +96,7 @@ def _images_to_quantise_on(options: ExportOptions, checkpoint: Checkpoint, image
         config = family.open_data(options.data)
     else:
         raise UserError("int8 is calibrated on images of yours: give --data data.yaml or --images images/.")
-    split = family.split(config, "train", tell=True, objects=False)
+    split = family.split_for(checkpoint, config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
     return calibration_images(split, sizes.sides_of(image_size), options.calibration, channels=channels)
 

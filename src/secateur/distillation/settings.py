@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 from secateur.errors import UserError
 from secateur.ranges import FACTOR, POSITIVE, SHARE, Advanced, Between, check_ranges
@@ -54,14 +54,42 @@ class HealSettings:
 
     heal_steps: Annotated[int, POSITIVE] = 400
     """Optimizer steps at most; it stops earlier when the loss on held-out images no longer falls."""
-    heal_lr: Annotated[float, SHARE] = 0.001
-    """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine."""
-    heal_batch: Advanced[Annotated[int, Between(2, 4096)]] = 16
-    """Images per step."""
+    heal_lr: Annotated[float, SHARE] = 0.0
+    """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine. 0: that of the family, 0.001,
+    for Ultralytics 0.0003."""
+    heal_batch: Advanced[Annotated[int, Between(2, 4096, also=0)]] = 0
+    """Images per step; 0: as the family wants it, 16."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of the loss on the channels that feed the head, added to that on the head's outputs (0: outputs only)."""
+    heal_norms: Advanced[Literal["auto", "learn", "keep"]] = "auto"
+    """Batch norms take the statistics of the batches and learn them anew (learn), keep those that they have (keep), or
+    as the family wants it (auto): learn, for Ultralytics keep."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.heal_lr in (0, 1):
-            raise UserError(f"--heal-lr {self.heal_lr:g} is not between 0 and 1; 0.001 is usual.")
+        if self.heal_lr == 1:
+            raise UserError(f"--heal-lr {self.heal_lr:g} is not below 1; 0.001 is usual.")
+
+
+@dataclass(frozen=True)
+class HealDefaults:
+    """What a family heals with where the user says nothing.
+
+    Attributes:
+        lr, batch, norms: see `HealSettings`.
+        mosaic: share of the images that are mosaics of four.
+    """
+
+    lr: float = 0.001
+    batch: int = 16
+    norms: Literal["learn", "keep"] = "learn"
+    mosaic: float = 1.0
+
+    def filled(self, settings: HealSettings) -> HealSettings:
+        """The settings with what the user left open."""
+        return replace(
+            settings,
+            heal_lr=settings.heal_lr or self.lr,
+            heal_batch=settings.heal_batch or self.batch,
+            heal_norms=self.norms if settings.heal_norms == "auto" else settings.heal_norms,
+        )

@@ -137,7 +137,7 @@ class FamilyEvidence:
     def images(self, limit: int, draw: int) -> Iterator[Tensor]:
         """Prepared training images [B, C, H, W], those of like shape together: nearly without grey borders."""
         context = self.context
-        split = self.family.split(context.require_images("This step"), "train", objects=False)
+        split = self.family.split_for(self.whole, context.require_images("This step"), "train", objects=False)
         chosen = np.random.default_rng((context.seed, draw)).permutation(len(split))[:limit]
         # A network without strides gets square images: its maps may not fit together at other sides.
         strides = self.whole.strides if isinstance(self.whole, WithStrides) else ()
@@ -169,7 +169,7 @@ class FamilyEvidence:
             UserError: there is no data set, or no training split; or objects are asked for and it has none.
         """
         data = self.context.require_images("This step")
-        split = self.family.split(data, "train", objects=objects, otherwise=OR_IMAGES)
+        split = self.family.split_for(self.whole, data, "train", objects=objects, otherwise=OR_IMAGES)
         size = min(self.context.batch_size, limit, len(split))
         return split.shuffled(self._reading(size, augmentation=augmentation))
 

@@ -176,6 +176,14 @@ class Family(Teaching):
         """
         raise self.lacks("split")
 
+    def split_for(self, subject: Checkpoint | nn.Module, data: Any, name: str, **how: Any) -> Split:
+        """The images of a split as this network reads them; `how` is as in `split`.
+
+        Raises:
+            UserError: also where objects are asked for and the labels are not those of the network's task.
+        """
+        return self.split(data, name, **how)
+
     def prepare(self, images: Tensor) -> Tensor:
         """Images uint8 [B, C, H, W] -> what the network is called with, float32: by default 0..1; floats stay."""
         return images if images.is_floating_point() else images.float().div_(255)

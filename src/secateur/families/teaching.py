@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from secateur.distillation.imitate import Imitate
-from secateur.distillation.methods import METHODS
+from secateur.distillation.methods import METHODS, Method
 from secateur.distillation.pairing import check_pair, fed_channels
-from secateur.distillation.settings import DistillSettings, HealSettings
+from secateur.distillation.settings import DistillSettings, HealDefaults, HealSettings
 from secateur.errors import UserError, shown
 from secateur.networks.checkpoint import Checkpoint
 from secateur.training.settings import TrainSettings
@@ -21,10 +21,12 @@ class Teaching:
     Attributes:
         kind: see `Family`.
         imitated: the method of `--distill` by which healing imitates answers.
+        healing: what it heals with where the user says nothing.
     """
 
     kind: ClassVar[str]
     imitated: ClassVar[str] = "outputs"
+    healing: ClassVar[HealDefaults] = HealDefaults()
 
     def head(self, network: nn.Module) -> tuple[str, ...]:
         """Names of the layers (convolutions, linear) that make the answers: what feeds them is compared too."""
@@ -44,6 +46,10 @@ class Teaching:
     def distillations(self) -> tuple[str, ...]:
         """Names of the methods of `--distill` that networks of the family know."""
         return tuple(METHODS)
+
+    def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
+        """One of `distillations` for a network."""
+        return METHODS[name](settings)
 
     def check_distillation(self, settings: DistillSettings) -> None:
         """Looks up the names of the methods (`--distill`).
@@ -74,7 +80,7 @@ class Teaching:
         """
         self.check_distillation(settings)
         self.check_teacher(start, teacher, settings.teacher)
-        methods, whole = [METHODS[name](settings) for name in settings.methods], teacher.build()
+        methods, whole = [self.method(name, settings, network) for name in settings.methods], teacher.build()
         heads, channels = (self.head(network), self.head(whole)), tuple[Tensor, ...]()
         if any(method.features for method in methods):
             if not heads[0]:

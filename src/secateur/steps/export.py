@@ -73,7 +73,7 @@ class Export(Step):
 
         if self.export.precision != "int8":
             return []
-        split = family_of(checkpoint).split(context.require_images("int8"), "train", objects=False)
+        split = family_of(checkpoint).split_for(checkpoint, context.require_images("int8"), "train", objects=False)
         size, channels = (context.image_size, context.image_size), checkpoint.architecture.channels
         return calibration_images(split, size, self.calibration, channels=channels)
 

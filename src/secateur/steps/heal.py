@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from secateur.distillation.settings import HealSettings
+from secateur.distillation.settings import HealDefaults, HealSettings
 from secateur.steps.step import Made, Outcome, Override, Step, step
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Heal(Step):
 
     def passes(self, images: int) -> int:
         """What its steps are in passes through the images."""
-        return -(-self.heal.heal_steps * self.heal.heal_batch // max(images, 1))
+        batch = self.heal.heal_batch or HealDefaults.batch
+        return -(-self.heal.heal_steps * batch // max(images, 1))
 
     def describe(self) -> str:
         """The verb and its steps."""

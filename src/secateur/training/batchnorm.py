@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from secateur.training.distributed import total_over_processes, world_size
+from secateur.training.hooks import Hook
 from secateur.training.optimization.precision import full_precision
+from secateur.training.run import TrainingRun
 
 
 class CrossProcessBatchNorm2d(nn.BatchNorm2d):
@@ -38,6 +42,23 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
         if self.bias is not None:
             result = result + self.bias[:, None, None]
         return result.to(input.dtype)
+
+
+class HoldNorms(Hook):
+    """Batch norms keep the statistics that they have and compute with them; their scales and shifts are trained.
+
+    A step then sees the network that is evaluated, however few and however unlike the images of a batch are.
+    """
+
+    def start(self, run: TrainingRun) -> None:
+        """Puts the norms into evaluation mode before every pass of a training."""
+        run.handles.append(run.network.register_forward_pre_hook(_evaluating_norms))
+
+
+def _evaluating_norms(network: nn.Module, inputs: Any) -> None:
+    for module in network.modules() if network.training else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def synchronise_batchnorm_(module: nn.Module, device_type: str) -> nn.Module:

@@ -16,30 +16,21 @@ LOOSENESS = 0.08
 """Standard deviation by which a box is moved and scaled, in shares of its sides: about how loose labels are."""
 
 
-class OwnDetections:
-    """Labels images with what a detector believes to see on them.
-
-    Its detections as they are would be a poor measure: the loss of a detector that is asked for exactly what it says
-    hardly changes to first order, whatever goes. So labels are drawn from its belief, as the Fisher information is
-    defined: each detection over a confidence of 0.1 counts with the probability of its score, and its box is a little
-    off.
+class Sight:
+    """How much a network sees on images.
 
     Attributes:
         seen: boxes over CONFIDENCE so far.
         images: images so far.
     """
 
-    def __init__(self, predictor: Predictor, seed: int = 0) -> None:
-        self.predictor = predictor
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self) -> None:
         self.seen = self.images = 0
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Targets [T, 6] of images [B, C, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
-        found = [boxes.float().cpu() for boxes in self.predictor.predict(images, SETTINGS)]
-        self.images += len(images)
-        self.seen += sum(int((boxes[:, 4] >= CONFIDENCE).sum()) for boxes in found)
-        return torch.cat([self._drawn(number, boxes, images.shape[2:]) for number, boxes in enumerate(found)])
+    def see(self, scores: Tensor) -> None:
+        """Counts an image whose boxes have these scores [n]."""
+        self.images += 1
+        self.seen += int((scores >= CONFIDENCE).sum())
 
     def require_some(self) -> None:
         """Refuses images on which nothing was seen.
@@ -53,6 +44,31 @@ class OwnDetections:
                 "they cannot tell which channels matter: give --images with images of what it was trained to see, or "
                 "a labelled data set as --data."
             )
+
+
+class OwnDetections:
+    """Labels images with what a detector believes to see on them.
+
+    Its detections as they are would be a poor measure: the loss of a detector that is asked for exactly what it says
+    hardly changes to first order, whatever goes. So labels are drawn from its belief, as the Fisher information is
+    defined: each detection over a confidence of 0.1 counts with the probability of its score, and its box is a little
+    off.
+    """
+
+    def __init__(self, predictor: Predictor, seed: int = 0) -> None:
+        self.predictor, self.sight = predictor, Sight()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Targets [T, 6] of images [B, C, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
+        found = [boxes.float().cpu() for boxes in self.predictor.predict(images, SETTINGS)]
+        for boxes in found:
+            self.sight.see(boxes[:, 4])
+        return torch.cat([self._drawn(number, boxes, images.shape[2:]) for number, boxes in enumerate(found)])
+
+    def require_some(self) -> None:
+        """See `Sight.require_some`."""
+        self.sight.require_some()
 
     def _drawn(self, number: int, boxes: Tensor, sides: torch.Size) -> Tensor:
         """Rows of one image from its boxes [n, 6] in pixels."""

@@ -8,27 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.errors import UserError
+from secateur.families.ultralytics.evidence.targets import unpacked
 from secateur.families.ultralytics.network import UltralyticsNetwork
 
 
 class PackageLoss:
-    """Box, class and distribution terms of a detector, see `training.objective.Term`.
+    """The terms that the package trains a network of this task by, see `training.objective.Term`.
 
     The gains are those of the training that the network comes from (`Ultralytics.args`), else the package's own.
-
-    Raises:
-        UserError: the network has another task than finding boxes.
     """
 
     def __init__(self, network: UltralyticsNetwork) -> None:
-        task = network.architecture.task
-        if task != "detect":
-            raise UserError(
-                f"A network of Ultralytics for the task '{task}' has no loss here yet: only detectors are scored by "
-                "their loss, healed and trained; take a criterion that reads weights alone, such as --criterion l2."
-            )
-        self.network = network
+        self.network, self.task = network, network.architecture.task
         self._criterion: Any = None
         self._device: torch.device | None = None
 
@@ -36,10 +27,14 @@ class PackageLoss:
         """The loss times the batch size, and its parts.
 
         Args:
-            targets: [T, 6], image, class, centre x and y, width, height (normalised).
+            targets: as `evidence.targets` says.
         """
-        batch = {"batch_idx": targets[:, 0], "cls": targets[:, 1], "bboxes": targets[:, 2:6], "img": images}
-        total, parts = self._of(images.device)(_with_maps(raw), batch)
+        batch = unpacked(self.task, targets, images, self.network.model.args)
+        criterion = self._of(images.device)
+        if self.task == "classify":
+            mean, _ = criterion(raw, batch)
+            return mean * len(images), {"cls": mean.detach()}
+        total, parts = criterion(_with_maps(raw), batch)
         named = {name.removesuffix("_loss"): value.detach() for name, value in parts.items()}
         return total.sum(), named
 

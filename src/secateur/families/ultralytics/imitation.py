@@ -1,0 +1,126 @@
+"""What a cut network of Ultralytics imitates of the whole one: the raw outputs of its head, place by place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from secateur.distillation.methods import EPS, Method, Views
+from secateur.distillation.settings import DistillSettings
+from secateur.families.ultralytics.network import UltralyticsNetwork
+
+BOX, CLASS, EXTRA, PROTO = 1.0, 1.0, 1.0, 1.0
+
+
+class RawOutputs(Method):
+    """With w = the teacher's best class score at a place, and W its sum over all places, at least 1:
+
+        d_cls: divergence of the class scores, summed over classes and places, by W
+        d_box: divergence of the distributions of the four distances, summed over the four; without distributions, the
+            squared difference of the distances in shares of the teacher's box
+        d_mask: squared difference of the mask coefficients, in mean squares of the teacher's
+        d_kpts: squared distance of the key points in areas of the teacher's box, and divergence of their visibility
+        d_angle: squared difference of the angles in radians
+        d_proto: squared difference of the prototypes, in mean squares of the teacher's, over all places
+
+    d_box to d_angle are summed over places times w, by W: what is said of a place where nothing is does not matter,
+    but that nothing is there does, Of a network with final boxes both branches are compared and count alike. A classifier has one place an image and
+    d_cls is the divergence of the distributions over its classes. All divergences are cross-entropies less the
+    teacher's entropy, so a perfect student costs nothing.
+    """
+
+    def __init__(self, settings: DistillSettings, network: UltralyticsNetwork) -> None:
+        super().__init__(settings)
+        self.key_points = tuple(getattr(network.head, "kpt_shape", (0, 0)))
+        self.heat = settings.distill_temperature or 1.0
+
+    def __call__(self, view: Views) -> dict[str, Tensor]:
+        """The parts that the task has."""
+        if isinstance(view.teacher, Tensor):
+            chances = _kl(view.student / self.heat, view.teacher / self.heat) * self.heat**2
+            return {"d_cls": CLASS * chances.mean() * view.share}
+        parts: dict[str, Tensor] = {}
+        pairs = list(branches(view.student, view.teacher))
+        for student, teacher in pairs:
+            for name, value in self._parts(student, teacher).items():
+                parts[name] = parts.get(name, 0.0) + value * view.share / len(pairs)
+        return parts
+
+    def _parts(self, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The parts of one branch."""
+        weight = teacher["scores"].sigmoid().amax(-1)
+        total = weight.sum().clamp_min(1)
+        sides = sides_of(teacher["boxes"])
+        scores = _bernoulli(student["scores"] / self.heat, teacher["scores"] / self.heat) * self.heat**2
+        found = {"d_box": BOX * _boxes(student["boxes"], teacher["boxes"], sides)}
+        if "mask_coefficient" in teacher:
+            coefficients = teacher["mask_coefficient"]
+            scale = (weight[..., None] * coefficients.square()).sum() / (total * coefficients.shape[-1]) + EPS
+            found["d_mask"] = EXTRA * (student["mask_coefficient"] - coefficients).square().mean(-1) / scale
+        if "kpts" in teacher:
+            found["d_kpts"] = EXTRA * self._key_points(student["kpts"], teacher["kpts"], sides)
+        if "angle" in teacher:
+            found["d_angle"] = EXTRA * (student["angle"] - teacher["angle"]).square().sum(-1)
+        parts = {name: (weight * value).sum() / total for name, value in found.items()}
+        parts["d_cls"] = CLASS * scores.sum() / total
+        if "proto" in teacher:
+            here, there = (_prototypes(branch["proto"]) for branch in (student, teacher))
+            parts["d_proto"] = PROTO * (here - there).square().mean() / (there.square().mean() + EPS)
+        return parts
+
+    def _key_points(self, student: Tensor, teacher: Tensor, sides: Tensor) -> Tensor:
+        """[B, N] of key points [B, N, K * values], whose offsets are in cells."""
+        here, there = (points.unflatten(-1, self.key_points) for points in (student, teacher))
+        distance = (here[..., :2] - there[..., :2]).square().sum(-1) / sides.prod(-1)[..., None]
+        if self.key_points[1] == 3:
+            distance = distance + _bernoulli(here[..., 2], there[..., 2])
+        return distance.mean(-1)
+
+
+def branches(student: Any, teacher: Any) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The branches of two heads, one by one."""
+    if "boxes" in teacher:
+        yield student, teacher
+        return
+    for name in teacher:
+        yield student[name], teacher[name]
+
+
+def sides_of(boxes: Tensor) -> Tensor:
+    """Width and height [B, N, 2] in cells of boxes [B, N, 4 * bins], at least one cell each."""
+    bins = boxes.unflatten(-1, (4, -1))
+    if bins.shape[-1] > 1:
+        places = torch.arange(bins.shape[-1], dtype=bins.dtype, device=bins.device)
+        bins = (bins.softmax(-1) * places).sum(-1, keepdim=True)
+    distances = bins[..., 0]
+    return (distances[..., :2] + distances[..., 2:]).clamp_min(1)
+
+
+def _boxes(student: Tensor, teacher: Tensor, sides: Tensor) -> Tensor:
+    """[B, N] of boxes [B, N, 4 * bins]."""
+    here, there = (boxes.unflatten(-1, (4, -1)) for boxes in (student, teacher))
+    if here.shape[-1] > 1:
+        return _kl(here, there).sum(-1)
+    return ((here - there)[..., 0] / torch.cat((sides, sides), -1)).square().sum(-1)
+
+
+def _kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Divergence of the softmax distributions along the last dimension."""
+    return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+
+
+def _bernoulli(student: Tensor, teacher: Tensor) -> Tensor:
+    """Divergence of sigmoids, value by value."""
+    chance = teacher.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(teacher, chance, reduction="none")
+    return F.binary_cross_entropy_with_logits(student, chance, reduction="none") - entropy
+
+
+def _prototypes(given: Any) -> Tensor:
+    """Prototypes [B, C, H, W]; a network in train mode may give class maps with them."""
+    maps: Tensor = given[0] if isinstance(given, tuple | list) else given
+    return maps
