@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from secateur.families.detection.family import DetectionFamily
-from secateur.families.outputs import Decoder, Form, Opened, Outputs, own_outputs
+from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.ultralytics.architecture import Ultralytics
+from secateur.families.ultralytics.exported import recognises
 from secateur.families.ultralytics.loss import PackageLoss
 from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, UltralyticsNetwork
 from secateur.families.ultralytics.reading import is_theirs, read_file
@@ -23,6 +24,7 @@ class UltralyticsFamily(DetectionFamily):
     kind = Ultralytics.kind
     title = "Ultralytics"
     architecture = Ultralytics
+    opens = "detectors that Ultralytics exported"
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""
@@ -61,6 +63,10 @@ class UltralyticsFamily(DetectionFamily):
         if isinstance(network, ProposingYOLO | DecidingYOLO):
             return super().outputs(network, form)
         return own_outputs(network, form)
+
+    def recognises(self, answer: Answer) -> Decoder | str:
+        """Columns of boxes and class scores, or final boxes, of the package's own exports."""
+        return recognises(answer)
 
     def decoder(self, opened: Opened) -> Decoder | None:
         """The inverse of `outputs`."""
