@@ -6,8 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
+from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
+from secateur.families.reading import Split
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.exported import recognises
 from secateur.families.ultralytics.loss import PackageLoss
@@ -15,6 +17,7 @@ from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, U
 from secateur.families.ultralytics.reading import is_theirs, read_file
 from secateur.families.ultralytics.writing import write_file
 from secateur.networks.checkpoint import Checkpoint
+from secateur.scores import Scores
 from secateur.training.settings import TrainSettings
 
 
@@ -52,6 +55,22 @@ class UltralyticsFamily(DetectionFamily):
         """
         assert isinstance(network, UltralyticsNetwork)
         return PackageLoss(network)
+
+    def evaluate(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: ValSettings,
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
+        progress: bool = True,
+    ) -> Scores:
+        """What the package's own validator measures; see `driving.validation.validated`."""
+        from secateur.families.ultralytics.driving.validation import validated
+
+        assert isinstance(network, UltralyticsNetwork)
+        return validated(network, split, settings, precision=precision, folder=folder, progress=progress)
 
     def head(self, network: nn.Module) -> tuple[str, ...]:
         """The first convolutions of the head's levels, which read the maps before it."""
