@@ -16,9 +16,11 @@ from secateur.evaluation.settings import ValSettings
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
 from secateur.families.teaching import Teaching
+from secateur.families.training import OwnTraining
 from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
 from secateur.registry import PLUGINS, Registry
+from secateur.training.loop import FitResult
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
 
@@ -57,6 +59,8 @@ class Family(Teaching):
         hyp: frozen dataclass of the hyper-parameters that the family's loss and head read, with their defaults; it
             checks their ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
         opens: files of other programs that `recognises` reads, in words: "YOLOX detectors"; "" for none.
+        hands_out: ending of the file that `write` makes and that a pruning leaves next to its checkpoint, such as
+            ".pt"; "" for none.
         fallback: it reads the files that no other family recognises, for its sentences say best what they are.
     """
 
@@ -65,6 +69,7 @@ class Family(Teaching):
     architecture: ClassVar[type[Architecture]]
     hyp: ClassVar[type[Any]] = NoHyp
     opens: ClassVar[str] = ""
+    hands_out: ClassVar[str] = ""
     fallback: ClassVar[bool] = False
 
     def knows(self, verb: str) -> bool:
@@ -204,6 +209,14 @@ class Family(Teaching):
             split: the training images, where the training has some of a data set.
         """
         return []
+
+    def fit(self, training: OwnTraining) -> FitResult:
+        """Trains by a trainer of the family's own, in place of `training.loop.fit`, or resumes in its folder.
+
+        Raises:
+            UserError: an option that the trainer does not have, or data that it cannot read.
+        """
+        raise self.lacks("fit")
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
         """What the whole network believes to see on images without labels, as targets drawn from its belief."""

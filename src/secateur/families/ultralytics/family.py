@@ -10,6 +10,7 @@ from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
+from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.exported import recognises
 from secateur.families.ultralytics.loss import PackageLoss
@@ -18,6 +19,7 @@ from secateur.families.ultralytics.reading import is_theirs, read_file
 from secateur.families.ultralytics.writing import write_file
 from secateur.networks.checkpoint import Checkpoint
 from secateur.scores import Scores
+from secateur.training.loop import FitResult
 from secateur.training.settings import TrainSettings
 
 
@@ -28,6 +30,7 @@ class UltralyticsFamily(DetectionFamily):
     title = "Ultralytics"
     architecture = Ultralytics
     opens = "detectors that Ultralytics exported"
+    hands_out = ".pt"
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""
@@ -71,6 +74,12 @@ class UltralyticsFamily(DetectionFamily):
 
         assert isinstance(network, UltralyticsNetwork)
         return validated(network, split, settings, precision=precision, folder=folder, progress=progress)
+
+    def fit(self, training: OwnTraining) -> FitResult:
+        """The package's own trainer of the task; see `driving.training.trained_by_the_package`."""
+        from secateur.families.ultralytics.driving.training import trained_by_the_package
+
+        return trained_by_the_package(training)
 
     def head(self, network: nn.Module) -> tuple[str, ...]:
         """The first convolutions of the head's levels, which read the maps before it."""

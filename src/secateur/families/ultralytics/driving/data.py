@@ -29,7 +29,7 @@ def described(folder: Path, splits: Mapping[str, Sequence[str]], names: Mapping[
         splits: paths of images by the name of the split, "train" and "val".
         more: other keys, such as kpt_shape.
     """
-    lists = {}
+    folder, lists = Path(os.path.abspath(folder)), {}  # noqa: PTH100  (links stay)
     for name, files in splits.items():
         lists[name] = str(folder / LISTS[name])
         Path(lists[name]).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")

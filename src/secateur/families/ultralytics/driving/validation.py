@@ -113,7 +113,7 @@ def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, fol
     files = split.index.files
     names = {0: next(iter(network.names.values()))} if settings.single_cls else network.names
     if network.architecture.task == "classify":
-        return folders_of_classes(folder, {name: (files, split.classes) for name in ("train", "val")}, names)
+        return folders_of_classes(folder, dict.fromkeys(("train", "val"), (files, split.classes)), names)
     points = getattr(network.head, "kpt_shape", None)
     more = {} if points is None else {"kpt_shape": list(points)}
     channels = network.architecture.channels
