@@ -62,6 +62,7 @@ class Methods:
         if self.sparsify is not None:
             check_penalties(self.sparsify, settings)
         family.check_distillation(self.distill)
+        family.check_fit(settings, self.distill)
         if self.weights.target_sparsity > 0:
             check_weight_pruning(self.weights, settings.epochs)
 

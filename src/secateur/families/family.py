@@ -16,11 +16,10 @@ from secateur.evaluation.settings import ValSettings
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
 from secateur.families.teaching import Teaching
-from secateur.families.training import OwnTraining
+from secateur.families.training import Trainable
 from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
 from secateur.registry import PLUGINS, Registry
-from secateur.training.loop import FitResult
 from secateur.training.objective import Term
 from secateur.training.settings import TrainSettings
 
@@ -46,7 +45,7 @@ class NoHyp:
     """No hyper-parameters beyond those of every training."""
 
 
-class Family(Teaching):
+class Family(Teaching, Trainable):
     """One kind of networks. A subclass answers the verbs that it knows; `knows` tells which these are.
 
     A verb that a family does not answer raises a `UserError` that names the family and the verb, and the checks of
@@ -209,14 +208,6 @@ class Family(Teaching):
             split: the training images, where the training has some of a data set.
         """
         return []
-
-    def fit(self, training: OwnTraining) -> FitResult:
-        """Trains by a trainer of the family's own, in place of `training.loop.fit`, or resumes in its folder.
-
-        Raises:
-            UserError: an option that the trainer does not have, or data that it cannot read.
-        """
-        raise self.lacks("fit")
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
         """What the whole network believes to see on images without labels, as targets drawn from its belief."""

@@ -15,8 +15,8 @@ from secateur.files import atomic_write
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.run_folder_plots import draw_evaluation
 from secateur.runs.progress import Progress
-from secateur.sparsity.report import write_sparsity
 from secateur.sizes import ImageSize, sides_of
+from secateur.sparsity.report import write_sparsity
 from secateur.steps.step import Made, Outcome
 
 LOG = logging.getLogger("secateur")

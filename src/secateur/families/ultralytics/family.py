@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from secateur.distillation.settings import DistillSettings
 from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
@@ -74,6 +75,12 @@ class UltralyticsFamily(DetectionFamily):
 
         assert isinstance(network, UltralyticsNetwork)
         return validated(network, split, settings, precision=precision, folder=folder, progress=progress)
+
+    def check_fit(self, settings: TrainSettings, distill: DistillSettings) -> None:
+        """See `driving.options.check_settings`."""
+        from secateur.families.ultralytics.driving.options import check_settings
+
+        check_settings(settings, distill)
 
     def fit(self, training: OwnTraining) -> FitResult:
         """The package's own trainer of the task; see `driving.training.trained_by_the_package`."""

@@ -24,7 +24,8 @@ from secateur.networks.formats.records import Record, plain_data, refuse_endless
 
 _MARK = b"ultralytics.nn.tasks"
 _NAMES = re.compile(
-    r"(ultralytics\.(nn|utils)\.[\w.]+|torch\.nn\.modules\.\w+\.\w+|types\.SimpleNamespace|torch\.torch_version\.TorchVersion)"
+    r"(ultralytics\.(nn|utils)\.[\w.]+|torch\.nn\.modules\.\w+\.\w+|torchvision\.transforms\.[\w.]+|"
+    r"types\.SimpleNamespace|torch\.torch_version\.TorchVersion)"
 )
 """Classes that become records; none of them is looked up."""
 _EXPECTED = "expected is a .pt of YOLOv8, 9, 10, 11, 12 or 26 as `YOLO.train` saves it"

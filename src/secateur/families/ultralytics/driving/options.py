@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.data.config import DataConfig
+from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.driving.data import described
@@ -21,13 +22,15 @@ from secateur.yaml_files import read_yaml
 DATA = "ultralytics_data"
 """Folder in the run folder with the description of the images for the package."""
 MULTI_SCALE = 0.5
+DISTILLS = "features"
+"""What the package's own distillation is called here."""
 _NOT_THEIRS = {
     "label_smoothing": "smooths no labels",
     "save_every_steps": "saves at the end of an epoch alone",
 }
 
 
-def check_settings(settings: TrainSettings) -> None:
+def check_settings(settings: TrainSettings, distill: DistillSettings) -> None:
     """Refuses what the package's trainers do not have.
 
     Raises:
@@ -39,20 +42,18 @@ def check_settings(settings: TrainSettings) -> None:
             raise UserError(f"The trainer of the package ultralytics {reason}: leave --{name.replace('_', '-')} out.")
     if settings.val_every > 1:
         raise UserError(
-            "The trainer of the package ultralytics evaluates after every epoch or the last one: give --val-every 1 or 0."
+            "The trainer of the package ultralytics evaluates after every epoch or the last one: give --val-every 1 or "
+            "0."
         )
+    if distill.distill not in ("", DISTILLS):
+        raise UserError(f"The trainer of the package ultralytics distils features alone: give --distill {DISTILLS}.")
     if rank_and_world()[1] > 1:
         raise UserError("Networks of Ultralytics are trained by one process here: start it without torchrun.")
 
 
 def trainer_options(training: OwnTraining, network: UltralyticsNetwork) -> dict[str, Any]:
-    """The overrides of a trainer.
-
-    Raises:
-        UserError: an option that it does not have.
-    """
+    """The overrides of a trainer."""
     settings, architecture = training.settings, network.architecture
-    check_settings(settings)
     device = pick_device(settings.device)
     freeze = settings.freeze[0] if len(settings.freeze) == 1 else list(settings.freeze)
     # Losses weigh their parts as in the training that the network comes from.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +101,7 @@ def _trainer(training: OwnTraining, network: UltralyticsNetwork, options: dict[s
             done = parent.save_model(self)
             for name in places:  # last.pt names the epoch that is done, so it comes last
                 if getattr(self, name).is_file():
-                    os.replace(getattr(self, name), places[name])
+                    getattr(self, name).replace(places[name])
         finally:
             self.best, self.last = places["best"], places["last"]
         return done
