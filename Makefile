@@ -32,10 +32,13 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
 
 # Installs the package ultralytics (AGPL-3.0), which no other target needs.
-test-ultralytics: $(VENV)/.dev
+$(VENV)/.ultralytics: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ultralytics]'
 	@# It brings a cv2 that needs a screen's libraries in the place of ours.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps opencv-python-headless
+	@touch $@
+
+test-ultralytics: $(VENV)/.ultralytics
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 tests/families/ultralytics
 
 fuzz: $(VENV)/.dev

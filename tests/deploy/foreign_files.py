@@ -108,6 +108,20 @@ def boxes(count: int, width: int) -> Tensor:
     return found
 
 
+def columns(nc: int, size: tuple[int, int] = SIZE, strides: Sequence[int] = (8, 16, 32), extra: int = 0) -> Tensor:
+    """YOLOv8's decoded columns [1, 4 + nc + extra, N]: centre x and y, width, height in pixels, scores, angles."""
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for stride in strides:
+        ny, nx = size[0] // stride, size[1] // stride
+        p = torch.rand(ny, nx, 4 + nc, generator=generator)
+        line, column = torch.meshgrid(torch.arange(ny), torch.arange(nx), indexing="ij")
+        xy = (torch.stack((column, line), -1) + 0.5 + 4 * (p[..., :2] - 0.5)) * stride
+        angles = torch.rand(ny, nx, extra, generator=generator)
+        parts.append(torch.cat((xy, p[..., 2:4] * 8 * stride, p[..., 4:], angles), -1).reshape(ny * nx, -1))
+    return torch.cat(parts).T[None]
+
+
 def onnx_file(
     network: nn.Module,
     path: Path,

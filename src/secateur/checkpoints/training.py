@@ -20,6 +20,7 @@ from secateur.families.family import Family, family_of
 from secateur.families.reading import DataSet, Reading, Split
 from secateur.families.starting import for_classes, keeps_its_head
 from secateur.families.teacher import find_teacher, note_other_names
+from secateur.families.training import OwnTraining
 from secateur.networks.checkpoint import Checkpoint, HistoryEntry
 from secateur.report.run_folder_plots import draw_data, draw_results
 from secateur.sparsity.hold import HoldMasks
@@ -61,6 +62,7 @@ class Methods:
         if self.sparsify is not None:
             check_penalties(self.sparsify, settings)
         family.check_distillation(self.distill)
+        family.check_fit(settings, self.distill)
         if self.weights.target_sparsity > 0:
             check_weight_pruning(self.weights, settings.epochs)
 
@@ -91,16 +93,25 @@ class Methods:
             hooks.append(HoldMasks(start.masks))
         return hooks
 
-    def distillation(
-        self, start: Checkpoint, student: nn.Module, settings: TrainSettings, dense: Checkpoint | None
-    ) -> tuple[list[Term], list[Hook]]:
-        """Loss terms of the distillation, if any; the teacher is `--teacher`, or `dense`, or what `start` came from."""
-        if not self.distill.distill:
-            return [], []
+    def teacher(self, start: Checkpoint, dense: Checkpoint | None) -> Checkpoint:
+        """Who teaches: `--teacher`, or `dense`, or what `start` came from.
+
+        Raises:
+            UserError: none is known.
+        """
         teacher = dense
         if teacher is None or self.distill.teacher:
             teacher = find_teacher(self.distill, start, zeroing=self.prunes_weights)
         note_other_names(start, teacher)
+        return teacher
+
+    def distillation(
+        self, start: Checkpoint, student: nn.Module, settings: TrainSettings, dense: Checkpoint | None
+    ) -> tuple[list[Term], list[Hook]]:
+        """Loss terms of the distillation, if any."""
+        if not self.distill.distill:
+            return [], []
+        teacher = self.teacher(start, dense)
         imitate = family_of(start).distillation(self.distill, student, start, teacher, settings)
         return [imitate], [imitate]
 
@@ -203,13 +214,18 @@ def train_checkpoint(
     settings = dataclasses.replace(settings, image_size=context.image_size, single_cls=single, hyp=hyp)
     check_strides(network, settings)
     splits = {name: family.split(data, name) for name in ("train", "val")}
+    entry = HistoryEntry(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
+    hooks = methods.hooks(start, settings, len(splits["train"]))
+    like = dataclasses.replace(start, history=(*start.history, entry), image_size=settings.image_size)
+    identity = TrainingIdentity(start.names, contents(splits), given.names)
+    if family.knows("fit"):
+        teacher = methods.teacher(start, context.dense) if methods.distill.distill else None
+        return family.fit(OwnTraining(like, data, splits, settings, folder, hooks, teacher, identity))
     batches = training_batches(splits["train"], settings, network, context, channels=start.architecture.channels)
     rank, _ = rank_and_world()
     shown = splits["train"]
     if rank == 0 and isinstance(shown, DetectionSplit) and isinstance(batches, TrainBatches):
         draw_data(folder, shown.index, batches, dict(data.names))
-    entry = HistoryEntry(verb=verb, settings=settings.to_dict() | methods.record(), metrics={}, cost={})
-    hooks = methods.hooks(start, settings, len(splits["train"]))
     terms, more = methods.distillation(start, network, settings, context.dense)
     measure = evaluator(splits["val"], val_settings(context, single_cls=single))
     result = fit(
@@ -222,9 +238,9 @@ def train_checkpoint(
         terms=terms,
         evaluate=measure if family.knows("evaluate") else None,
         resume=has_state(folder),
-        like=dataclasses.replace(start, history=(*start.history, entry), image_size=settings.image_size),
+        like=like,
         split=splits["train"],
-        identity=TrainingIdentity(start.names, contents(splits), given.names),
+        identity=identity,
     )
     if rank == 0:
         draw_results(folder, result.best_epoch)

@@ -48,9 +48,9 @@ def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> 
     if answer.outputs and not np.isfinite(answer.outputs[0]).all():
         raise UserError(f"{path} gives values that are not finite for a black image; export it anew.")
     found = [family.recognises(answer) for family in FAMILIES.values()]
-    if not metadata.suppressed and metadata.task in ("", "detect"):
+    if metadata.task in ("", "detect"):
         for decoder in found:
-            if not isinstance(decoder, str):
+            if not isinstance(decoder, str) and (decoder.final or not metadata.suppressed):
                 return decoder
     told = _other_task(metadata) or _says_suppressed(metadata) or _masks(answer)
     near = next((words for words in found if isinstance(words, str) and words), "")
@@ -64,7 +64,8 @@ def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> 
 
 def opens() -> str:
     """Which files are read, for sentences."""
-    return ", and ".join(["Secateur opens its own exports", *(f.opens for f in FAMILIES.values() if f.opens)])
+    others = [family.opens for family in FAMILIES.values() if family.opens]
+    return f"Secateur opens its own exports, {' and '.join(others)}" if others else "Secateur opens its own exports"
 
 
 def sides(shape: Sequence[int | None]) -> str:
@@ -94,13 +95,6 @@ def _masks(answer: Answer) -> str:
     return "rows and masks, as segmentation networks give them" if rows and has_maps else ""
 
 
-def _columns(answer: Answer) -> str:
-    rows = answer.rows
-    if rows is None or not 5 <= rows.shape[0] < rows.shape[1]:
-        return ""
-    return "the layout of YOLOv8 and later: a column of box and class scores for each cell"
-
-
 def _suppressed(answer: Answer) -> str:
     shapes = [output.shape for output in answer.outputs]
     boxes = any(shape[-1:] == (4,) for shape in shapes) and len(shapes) > 1
@@ -119,5 +113,5 @@ def _values(answer: Answer) -> str:
     return "one value a class for each image, as classification networks give them" if flat else ""
 
 
-LOOKS: tuple[Callable[[Answer], str], ...] = (_columns, _suppressed, _maps, _values)
+LOOKS: tuple[Callable[[Answer], str], ...] = (_suppressed, _maps, _values)
 """In this order; each gives "" where the answer does not look so."""

@@ -174,7 +174,8 @@ class FilePredictor:
             except Exception as error:  # each runtime raises errors of its own
                 failure = f"{sides(shape)}: {told(error)}"
                 continue
-            return Answer(self.metadata.stated, shape[0], size, outputs)
+            says = self.metadata
+            return Answer(says.stated, shape[0], size, outputs, says.task, says.strides)
         raise UserError(f"{self.path} does not run on images of {failure}")
 
 

@@ -16,6 +16,7 @@ from secateur.evaluation.settings import ValSettings
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.reading import Split
 from secateur.families.teaching import Teaching
+from secateur.families.training import Trainable
 from secateur.networks.architecture import Architecture, architecture_of
 from secateur.networks.checkpoint import Checkpoint
 from secateur.registry import PLUGINS, Registry
@@ -44,7 +45,7 @@ class NoHyp:
     """No hyper-parameters beyond those of every training."""
 
 
-class Family(Teaching):
+class Family(Teaching, Trainable):
     """One kind of networks. A subclass answers the verbs that it knows; `knows` tells which these are.
 
     A verb that a family does not answer raises a `UserError` that names the family and the verb, and the checks of
@@ -57,6 +58,8 @@ class Family(Teaching):
         hyp: frozen dataclass of the hyper-parameters that the family's loss and head read, with their defaults; it
             checks their ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
         opens: files of other programs that `recognises` reads, in words: "YOLOX detectors"; "" for none.
+        hands_out: ending of the file that `write` makes and that a pruning leaves next to its checkpoint, such as
+            ".pt"; "" for none.
         fallback: it reads the files that no other family recognises, for its sentences say best what they are.
     """
 
@@ -65,6 +68,7 @@ class Family(Teaching):
     architecture: ClassVar[type[Architecture]]
     hyp: ClassVar[type[Any]] = NoHyp
     opens: ClassVar[str] = ""
+    hands_out: ClassVar[str] = ""
     fallback: ClassVar[bool] = False
 
     def knows(self, verb: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -117,6 +117,7 @@ class FinalBoxes:
     strides: tuple[float, ...]
     used: int | None = 1
     final: bool = True
+    values: ClassVar[int] = 6
 
     @staticmethod
     def of(opened: Opened) -> FinalBoxes:
@@ -125,7 +126,7 @@ class FinalBoxes:
         Raises:
             ValueError: it does not give such boxes.
         """
-        if len(opened.gives[0]) != 3 or opened.gives[0][2] not in (None, 6) or not opened.names:
+        if len(opened.gives[0]) != 3 or opened.gives[0][2] not in (None, FinalBoxes.values) or not opened.names:
             raise ValueError("no final boxes")
         return FinalBoxes(len(opened.names), opened.strides)
 
@@ -143,12 +144,16 @@ class Answer:
         batch: number of images.
         size: their height and width in pixels.
         outputs: as the file gives them.
+        task: that it states, "detect" for example; "" where it does not.
+        strides: that it states, the largest alone where it states no more.
     """
 
     stated: int
     batch: int
     size: Sides
     outputs: Sequence[NDArray[Any]]
+    task: str = ""
+    strides: tuple[float, ...] = (32.0,)
 
     @property
     def rows(self) -> NDArray[np.float32] | None:

@@ -18,7 +18,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.reading import Split
 from secateur.files import read_json
 from secateur.machine import pick_device
-from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
@@ -27,6 +27,7 @@ from secateur.runs.folders import Summary
 from secateur.runs.pipeline import check_steps, do_steps, one_process
 from secateur.runs.progress import Progress, key_of
 from secateur.runs.recipes.resolve import PlannedStep
+from secateur.runs.rows import save_result
 from secateur.steps.prune import Prune
 from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step
@@ -74,9 +75,11 @@ def prune_checkpoint(
         here = dataclasses.replace(context, dense=start)
         result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
-        save_checkpoint(_noting_weights(made, weights) if verb == "prune" else made, file)
+        noted = _noting_weights(made, weights) if verb == "prune" else made
+        saved = save_result(noted, file, context.image_size)
         print_table(result.rows)
         _say_what_was_cut(progress.folder, steps)
+        print("\n".join(saved))
         _say_what_is_next(file, made, context, steps)
         last = result.last
         summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
@@ -125,7 +128,6 @@ def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:
 
 def _say_what_is_next(file: Path, made: Checkpoint, context: Context, steps: Sequence[Step]) -> None:
     """The command that goes on from here, as it can be pasted."""
-    print(f"Saved to {file}")
     data = context.data.file if context.data is not None else "data.yaml"
     if not isinstance(steps[-1], ZeroWeights) and can_be_trained(made):
         print(f"Fine-tune it:  secateur finetune --weights {file} --data {data}")

@@ -9,10 +9,13 @@ from typing import Any
 
 from secateur.families.context import Context
 from secateur.families.evaluation import describe, evaluate, val_settings
+from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
+from secateur.files import atomic_write
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.run_folder_plots import draw_evaluation
 from secateur.runs.progress import Progress
+from secateur.sizes import ImageSize, sides_of
 from secateur.sparsity.report import write_sparsity
 from secateur.steps.step import Made, Outcome
 
@@ -101,6 +104,22 @@ class SavedRows:
         LOG.info("%s: %s", title, scores.line())
         test = results["test"].to_dict() if "test" in results else None
         return row | scores.summary() | {"judged_by": list(scores.judged_by), "test": test}
+
+
+def save_result(checkpoint: Checkpoint, file: Path, image_size: ImageSize) -> list[str]:
+    """Saves what a run ends with, also as a file of the family's own where it hands one out.
+
+    Returns:
+        sentences for the user: where it is, and what to know of it.
+    """
+    save_checkpoint(checkpoint, file)
+    told, family = [f"Saved to {file}"], family_of(checkpoint)
+    if family.hands_out:
+        own = file.with_suffix(family.hands_out)
+        with atomic_write(own) as temporary:
+            note = family.write(checkpoint.build().float().eval(), temporary, max(sides_of(image_size)))
+        told.append(f"Saved to {own}{': ' if note else ''}{note.replace('{file}', own.name)}")
+    return told
 
 
 def last_stage(rows: Sequence[RunRow]) -> RunRow:

@@ -11,7 +11,7 @@ from secateur.families.context import Context
 from secateur.families.evaluation import usable_size
 from secateur.families.family import family_of
 from secateur.machine import pick_device, processor
-from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
 from secateur.report.table import print_table, write_markdown
 from secateur.runs.beginning import beginning
@@ -21,6 +21,7 @@ from secateur.runs.pipeline import PipelineResult, check_steps, do_steps, one_pr
 from secateur.runs.progress import LOG_FILE, Progress, key_of
 from secateur.runs.recipes.recipe import Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
+from secateur.runs.rows import save_result
 from secateur.steps.measure import Measure
 from secateur.training.optimization.precision import choose_precision
 
@@ -62,7 +63,7 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     key = key_of({**options.overrides, **common, **files}, found, files.values(), steps)
     with Progress.open(root, options.place.name, key) as progress:
         print(f"folder   {progress.folder}")
-        return closing(progress, do_steps(steps, start, context, progress), recipe)
+        return closing(progress, do_steps(steps, start, context, progress), recipe, image_size)
 
 
 def opening(
@@ -94,10 +95,10 @@ def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep
     return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
 
 
-def closing(progress: Progress, result: PipelineResult, recipe: Recipe) -> Summary:
+def closing(progress: Progress, result: PipelineResult, recipe: Recipe, image_size: int) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
-    save_checkpoint(result.checkpoint, folder / "final.safetensors")
+    saved = save_result(result.checkpoint, folder / "final.safetensors", image_size)
     plans = [note for name, note in result.notes.items() if name.startswith("plan")]
     exports = [note for name, note in result.notes.items() if name.startswith("export")]
     summary: Summary = {
@@ -128,4 +129,6 @@ def closing(progress: Progress, result: PipelineResult, recipe: Recipe) -> Summa
     for name, path in made.items():
         if path.exists():
             print(f"{name:<12} {path}")
+    for line in saved[1:]:
+        print(line)
     return summary

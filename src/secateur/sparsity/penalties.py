@@ -107,7 +107,7 @@ def check_rate(sparsify: SparsifySettings, settings: TrainSettings) -> None:
         UserError: the optimizer is not SGD and the penalty a sub-gradient.
     """
     automatic = sparsify.rate == 0 and sparsify.penalty != "conv"
-    if automatic and sparsify.mode == "subgradient" and settings.optimizer != "SGD":
+    if automatic and sparsify.mode == "subgradient" and not settings.is_sgd:
         raise UserError(
             f"--rate 0 cannot find a rate for {settings.optimizer}, which normalises the pull of the penalty away; "
             "give --rate, or --mode proximal."
@@ -132,7 +132,7 @@ def automatic_rate(scales: Tensor, sparsify: SparsifySettings, settings: TrainSe
     if len(alive) == 0:
         raise UserError("All scales that could be penalised are zero already; give --rate, or another --penalty.")
     schedule = Schedule.of(settings, math.ceil(images / settings.batch_size))
-    momentum = settings.hyp.momentum if sparsify.mode == "subgradient" and settings.optimizer == "SGD" else 0.0
+    momentum = settings.hyp.momentum if sparsify.mode == "subgradient" and settings.is_sgd else 0.0
     travel = 0.0
     for epoch in range(settings.epochs):
         # A schedule may treat channels differently; the median channel stands for all.

@@ -27,7 +27,7 @@ ZEROES = "zeroes weights while training"
 TRAINING_OVERRIDES = (
     Override("epochs", "epochs", "Epochs of each training step.", int, zero_skips=True, purpose="trains"),
     Override("hyp", "hyp", "Hyper-parameters of all training steps.", purpose="trains"),
-    Override("optimizer", "optimizer", "SGD, Adam or AdamW, in all training steps.", purpose="trains"),
+    Override("optimizer", "optimizer", "auto, SGD, Adam or AdamW, in all training steps.", purpose="trains"),
     Override("amp", "amp", "Mixed precision of all training steps: auto, off, bf16 or fp16.", purpose="trains"),
 )
 WEIGHT_OVERRIDES = (

@@ -37,8 +37,9 @@ class TrainSettings:
     """Side of the training images in pixels."""
     nominal_batch: Advanced[Annotated[int, Between(1, 65_536)]] = NOMINAL_BATCH
     """Images per optimizer step, accumulated over smaller batches."""
-    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
-    """SGD (with Nesterov momentum), Adam or AdamW, each with YOLOv5's three parameter groups."""
+    optimizer: Literal["auto", "SGD", "Adam", "AdamW"] = "auto"
+    """SGD (with Nesterov momentum), Adam or AdamW, each with YOLOv5's three parameter groups; auto is SGD, and for
+    networks of Ultralytics what its package chooses."""
     cos_lr: Advanced[bool] = False
     """Lower the learning rate along half a cosine instead of a line."""
     label_smoothing: Advanced[Annotated[float, SHARE]] = 0.0
@@ -90,6 +91,11 @@ class TrainSettings:
             raise UserError(f"Option label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1.")
         if not self.freeze:
             raise UserError(f"Option freeze is {list(self.freeze)}; give a count or block numbers of at least 0.")
+
+    @property
+    def is_sgd(self) -> bool:
+        """Whether the loop takes SGD."""
+        return self.optimizer in ("auto", "SGD")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, for the checkpoint; with the options of families among the others."""

@@ -14,8 +14,8 @@ pytest.importorskip("ultralytics.nn")
 from ultralytics_data import labelled
 from ultralytics_subjects import NAMES, OTHERS, SIZE, checkpoint_named, fresh, save, subject_named
 
+from secateur.checkpoints.heal import heal
 from secateur.cli import main
-from secateur.compression.heal import heal
 from secateur.data.config import unlabelled_images
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError

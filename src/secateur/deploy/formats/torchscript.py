@@ -94,7 +94,7 @@ class TorchScriptPredictor(FilePredictor):
             gives=[(batch, *output.shape[1:]) for output in outputs],
             device=device,
             threads=granted,
-            answer=Answer(metadata.stated, takes[0], (takes[2], takes[3]), outputs),
+            answer=Answer(metadata.stated, takes[0], (takes[2], takes[3]), outputs, metadata.task, metadata.strides),
         )
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:

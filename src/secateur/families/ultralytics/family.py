@@ -11,20 +11,26 @@ from torch import Tensor, nn
 from secateur.distillation.methods import Method
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
+from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.family import OwnLabels
-from secateur.families.outputs import Decoder, Form, Opened, Outputs, own_outputs
+from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
+from secateur.families.reading import Split
+from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.evidence.class_split import ClassFolders, ClassSplit
 from secateur.families.ultralytics.evidence.own_answers import OwnAnswers, OwnClasses
 from secateur.families.ultralytics.evidence.task_split import TaskSplit
+from secateur.families.ultralytics.exported import recognises
 from secateur.families.ultralytics.imitation import RawOutputs
 from secateur.families.ultralytics.loss import PackageLoss
 from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, UltralyticsNetwork
 from secateur.families.ultralytics.reading import is_theirs, read_file
 from secateur.families.ultralytics.writing import write_file
 from secateur.networks.checkpoint import Checkpoint
+from secateur.scores import Scores
+from secateur.training.loop import FitResult
 from secateur.training.settings import TrainSettings
 
 
@@ -35,6 +41,8 @@ class UltralyticsFamily(DetectionFamily):
     title = "Ultralytics"
     architecture = Ultralytics
     imitated = "raw"
+    opens = "detectors that Ultralytics exported"
+    hands_out = ".pt"
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""
@@ -122,6 +130,34 @@ class UltralyticsFamily(DetectionFamily):
         assert isinstance(network, UltralyticsNetwork)
         return PackageLoss(network)
 
+    def evaluate(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: ValSettings,
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
+        progress: bool = True,
+    ) -> Scores:
+        """What the package's own validator measures; see `driving.validation.validated`."""
+        from secateur.families.ultralytics.driving.validation import validated
+
+        assert isinstance(network, UltralyticsNetwork)
+        return validated(network, split, settings, precision=precision, folder=folder, progress=progress)
+
+    def check_fit(self, settings: TrainSettings, distill: DistillSettings) -> None:
+        """See `driving.options.check_settings`."""
+        from secateur.families.ultralytics.driving.options import check_settings
+
+        check_settings(settings, distill)
+
+    def fit(self, training: OwnTraining) -> FitResult:
+        """The package's own trainer of the task; see `driving.training.trained_by_the_package`."""
+        from secateur.families.ultralytics.driving.training import trained_by_the_package
+
+        return trained_by_the_package(training)
+
     def head(self, network: nn.Module) -> tuple[str, ...]:
         """The first convolutions of the head's levels, which read the maps before it."""
         assert isinstance(network, UltralyticsNetwork)
@@ -141,6 +177,10 @@ class UltralyticsFamily(DetectionFamily):
         if isinstance(network, ProposingYOLO | DecidingYOLO):
             return super().outputs(network, form)
         return own_outputs(network, form)
+
+    def recognises(self, answer: Answer) -> Decoder | str:
+        """Columns of boxes and class scores, or final boxes, of the package's own exports."""
+        return recognises(answer)
 
     def decoder(self, opened: Opened) -> Decoder | None:
         """The inverse of `outputs`."""

@@ -28,9 +28,9 @@ class RawOutputs(Method):
         d_proto: squared difference of the prototypes, in mean squares of the teacher's, over all places
 
     d_box to d_angle are summed over places times w, by W: what is said of a place where nothing is does not matter,
-    but that nothing is there does, Of a network with final boxes both branches are compared and count alike. A classifier has one place an image and
-    d_cls is the divergence of the distributions over its classes. All divergences are cross-entropies less the
-    teacher's entropy, so a perfect student costs nothing.
+    but that nothing is there does. Of a network with final boxes both branches are compared and count alike. A
+    classifier has one place an image, and d_cls is the divergence of the distributions over its classes. All
+    divergences are cross-entropies less the teacher's entropy, so a perfect student costs nothing.
     """
 
     def __init__(self, settings: DistillSettings, network: UltralyticsNetwork) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -43,7 +46,9 @@ def _checked() -> None:
     try:
         if not known:
             raise ImportError
-        importlib.import_module(PACKAGE)
+        # Its log lines go where standard output is when it is imported: that is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module(PACKAGE)
     except ImportError as error:
         why = f", which cannot be imported ({told(error, 80)})" if known else ""
         raise UserError(
@@ -55,6 +60,18 @@ def _checked() -> None:
             f"The package ultralytics {known} is too old (at least {least}): pip install -U 'secateur[ultralytics]'."
         )
     logger.warning(LICENCE, known)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The package logs errors alone and shows no progress of its own."""
+    log = needed("utils").LOGGER
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ from secateur.networks.formats.records import Record, plain_data, refuse_endless
 
 _MARK = b"ultralytics.nn.tasks"
 _NAMES = re.compile(
-    r"(ultralytics\.(nn|utils)\.[\w.]+|torch\.nn\.modules\.\w+\.\w+|types\.SimpleNamespace|torch\.torch_version\.TorchVersion)"
+    r"(ultralytics\.(nn|utils)\.[\w.]+|torch\.nn\.modules\.\w+\.\w+|torchvision\.transforms\.[\w.]+|"
+    r"types\.SimpleNamespace|torch\.torch_version\.TorchVersion)"
 )
 """Classes that become records; none of them is looked up."""
 _EXPECTED = "expected is a .pt of YOLOv8, 9, 10, 11, 12 or 26 as `YOLO.train` saves it"
@@ -54,8 +55,7 @@ def read_file(path: Path) -> Checkpoint:
     Raises:
         UserError: one sentence that says what the file is and what is expected.
     """
-    content = read_records(path, (), lambda name: name if _NAMES.fullmatch(name) else None)
-    fields = content if isinstance(content, dict) else {"model": content}
+    fields = fields_of(path)
     model = _model_in(path, fields)
     try:
         refuse_endless(model)
@@ -64,6 +64,16 @@ def read_file(path: Path) -> Checkpoint:
         raise UserError(f"{path} cannot be used: {str(error).rstrip('.')}{_versions(fields)}; {_EXPECTED}.") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} is a damaged checkpoint of Ultralytics ({told(repr(error))}); {_EXPECTED}.") from error
+
+
+def fields_of(path: Path) -> dict[str, Any]:
+    """What a file of the package holds, by name; classes are records.
+
+    Raises:
+        UserError: it is damaged, or carries foreign code.
+    """
+    content = read_records(path, (), lambda name: name if _NAMES.fullmatch(name) else None)
+    return content if isinstance(content, dict) else {"model": content}
 
 
 def _model_in(path: Path, fields: Mapping[str, Any]) -> Record:

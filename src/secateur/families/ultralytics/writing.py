@@ -15,8 +15,8 @@ from secateur.families.ultralytics.package import installed_version
 from secateur.networks.architecture import outline
 
 KEEPS_THE_CUT = (
-    "YOLO('{file}') loads, validates and exports this file without Secateur. Its plain train() builds the dense "
-    "network anew from the YAML: give it trainer=secateur.ultralytics.%s, which keeps the widths."
+    "YOLO('{file}') loads, validates and exports it without Secateur, but its plain train() builds the dense network "
+    "anew from the YAML: give it trainer=secateur.ultralytics.%s, which keeps the widths."
 )
 TRAINERS = {
     "detect": "Trainer",
@@ -41,7 +41,7 @@ def write_file(network: UltralyticsNetwork, file: Path, image_size: int) -> str:
         parameter.requires_grad_(False)
     if all(torch.equal(value.half().to(value.dtype), value) for value in model.state_dict().values()):
         model.half()
-    model.args = options = {**vars(model.args), "imgsz": image_size, "task": task, "mode": "train", "model": file.name}
+    model.args = options = {**vars(model.args), "imgsz": image_size, "task": task, "mode": "train", "model": ""}
     model.criterion = None
     cut = _is_cut(network)
     content = {

@@ -48,7 +48,7 @@ def build_optimizer(
     ]
     rate, momentum = schedule.hyp.lr0, schedule.hyp.momentum
     implementation: dict[str, bool] = {"foreach": True} if scaled else {"fused": True}
-    if settings.optimizer == "SGD":
+    if settings.is_sgd:
         nesterov = momentum > 0
         return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov, **implementation)
     kind = torch.optim.AdamW if settings.optimizer == "AdamW" else torch.optim.Adam

@@ -1,0 +1,95 @@
+"""Images and labels as the package reads them: descriptions of splits, and caches of labels that stay in memory."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secateur.errors import UserError
+from secateur.families.ultralytics.package import installed_version, needed
+
+LISTS = {"train": "train.txt", "val": "val.txt"}
+_CACHES: dict[str, Any] = {}
+"""What was read of labels in this process, by the place of the cache file that the package would write."""
+_READS, _WRITES = "load_dataset_cache_file", "save_dataset_cache_file"
+
+
+def described(folder: Path, splits: Mapping[str, Sequence[str]], names: Mapping[int, str], **more: Any) -> Path:
+    """Writes a data.yaml of images whose label files are where the package looks for them.
+
+    Args:
+        folder: an empty one.
+        splits: paths of images by the name of the split, "train" and "val".
+        more: other keys, such as kpt_shape.
+    """
+    folder, lists = Path(os.path.abspath(folder)), {}  # noqa: PTH100  (links stay)
+    for name, files in splits.items():
+        lists[name] = str(folder / LISTS[name])
+        Path(lists[name]).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+    file = folder / "data.yaml"
+    file.write_text(yaml.safe_dump({"path": str(folder), **lists, "names": dict(names), **more}), encoding="utf-8")
+    return file
+
+
+def folders_of_classes(
+    folder: Path, splits: Mapping[str, tuple[Sequence[str], Sequence[int]]], names: Mapping[int, str]
+) -> Path:
+    """Makes a folder for each split with a folder for each class, as the package wants them, of links to images.
+
+    Args:
+        folder: an empty one.
+        splits: paths of images and the class of each, by the name of the split.
+    """
+    for split, (files, classes) in splits.items():
+        for name in names.values():
+            (folder / split / name).mkdir(parents=True)
+        for number, (file, kind) in enumerate(zip(files, classes, strict=True)):
+            _link(Path(file), folder / split / names[kind] / f"{number}{Path(file).suffix}")
+    return folder
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        place.symlink_to(os.path.abspath(file))  # noqa: PTH100  (links stay)
+    except OSError:  # Windows asks for a privilege
+        shutil.copyfile(file, place)
+
+
+@contextmanager
+def caches_in_memory() -> Iterator[None]:
+    """The package neither reads nor writes its caches of labels, which are pickles next to the images.
+
+    Whoever makes a data set could put code into such a file. What was read stays in the memory of this process.
+
+    Raises:
+        UserError: the installed package keeps its labels in another way.
+    """
+    module = needed("data.dataset")
+    before = {name: getattr(module, name, None) for name in (_READS, _WRITES)}
+    if None in before.values():
+        raise UserError(
+            f"The package ultralytics {installed_version()} reads its data sets in another way than is known here: "
+            "pip install 'ultralytics==8.4.190'."
+        )
+
+    def read(path: Any) -> Any:
+        return copy.deepcopy(_CACHES[str(path)])
+
+    def write(prefix: str, path: Any, found: Any, version: str) -> None:
+        found["version"] = version  # which the caller takes out again
+        _CACHES[str(path)] = copy.deepcopy(found)
+
+    setattr(module, _READS, read)
+    setattr(module, _WRITES, write)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(module, name, function)

@@ -1,0 +1,184 @@
+"""Validation by the package's own validators; what they measure becomes `Scores`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.errors import UserError, told
+from secateur.evaluation.metrics import COLUMNS
+from secateur.evaluation.settings import NmsSettings, ValSettings
+from secateur.families.reading import Split
+from secateur.families.ultralytics.driving.data import caches_in_memory, described, folders_of_classes
+from secateur.families.ultralytics.network import UltralyticsNetwork
+from secateur.families.ultralytics.package import needed, quiet
+from secateur.scores import Scores
+from secateur.terminal import bar
+
+VALIDATORS = {
+    "detect": ("models.yolo.detect", "DetectionValidator"),
+    "segment": ("models.yolo.segment", "SegmentationValidator"),
+    "pose": ("models.yolo.pose", "PoseValidator"),
+    "obb": ("models.yolo.obb", "OBBValidator"),
+    "classify": ("models.yolo.classify", "ClassificationValidator"),
+}
+BATCH = 16
+"""Images of a batch, as the package's own `val` takes them: batches decide the shape of padded images."""
+_PARTS = {"detect": ("",), "obb": ("",), "segment": ("", "mask "), "pose": ("", "pose ")}
+"""What the names of the figures begin with: of boxes, then of what the task has beside them."""
+_LETTERS = {"": "B", "mask ": "M", "pose ": "P"}
+_FIGURES = tuple(COLUMNS)
+_PHASES = {"preprocess": "preprocess", "inference": "inference", "postprocess": "nms"}
+
+
+def validated(
+    network: UltralyticsNetwork,
+    split: Split,
+    settings: ValSettings,
+    *,
+    precision: str = "fp32",
+    folder: Path | None = None,
+    progress: bool = True,
+) -> Scores:
+    """The scores that the package gives a network, which is left as it is; see `Family.evaluate`.
+
+    With the default options of suppression they are those of `YOLO(...).val(nms=False)`.
+
+    Raises:
+        UserError: an option that the package does not have, or labels that it cannot read.
+    """
+    task = network.architecture.task
+    with tempfile.TemporaryDirectory() as temporary, _kept_threads(), quiet(), caches_in_memory():
+        place = Path(temporary)
+        options = {
+            **_options(network, settings, precision),
+            "data": str(_data_of(network, split, settings, place)),
+            "plots": settings.plots and folder is not None,
+            "save_json": settings.save_json and folder is not None,
+        }
+        module, kind = VALIDATORS[task]
+        validator = getattr(needed(module), kind)(args=options, save_dir=folder or place / "val")
+        count = -(-len(split) // options["batch"])
+        with bar("validating", shown=progress) as shown:
+            ticks = shown.add_task("", total=count)
+            validator.add_callback("on_val_batch_end", lambda _: shown.advance(ticks))
+            try:
+                validator(model=network.model)
+            except (AssertionError, FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"The package ultralytics cannot validate on these images: {told(error, 200)}"
+                ) from error
+    if task == "classify":
+        return _of_classifier(validator, len(split))
+    _check_found(validator, split)
+    return _of_boxes(validator, task)
+
+
+def _options(network: UltralyticsNetwork, settings: ValSettings, precision: str) -> dict[str, Any]:
+    """Options of a validator."""
+    if precision == "bf16":
+        raise UserError("The package ultralytics validates in fp32 or fp16; take one of them as --precision.")
+    if not isinstance(settings.image_size, int):
+        raise UserError("The package ultralytics validates at one size for both sides: give --image-size one number.")
+    device = next(network.parameters()).device
+    nms = settings.nms
+    # The figures that people know are those of the package's own defaults.
+    chosen = {} if nms == NmsSettings() else {"conf": nms.conf, "iou": nms.iou, "max_det": nms.max_det}
+    return {
+        "task": network.architecture.task,
+        "mode": "val",
+        "split": "val",
+        "imgsz": settings.image_size,
+        "batch": settings.batch_size or BATCH,
+        "device": "cpu" if device.type == "cpu" else str(device.index or 0) if device.type == "cuda" else device.type,
+        "workers": settings.workers,
+        "rect": settings.rectangular,
+        "quantize": 16 if precision == "fp16" else None,
+        "agnostic_nms": nms.agnostic,
+        "single_cls": settings.single_cls,
+        "nms": False if network.architecture.end_to_end else None,
+        "verbose": False,
+        **chosen,
+    }
+
+
+def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, folder: Path) -> Path:
+    """The images and labels of a split, described for the package."""
+    files = split.index.files
+    names = {0: next(iter(network.names.values()))} if settings.single_cls else network.names
+    if network.architecture.task == "classify":
+        return folders_of_classes(folder, dict.fromkeys(("train", "val"), (files, split.classes)), names)
+    points = getattr(network.head, "kpt_shape", None)
+    more = {} if points is None else {"kpt_shape": list(points)}
+    channels = network.architecture.channels
+    return described(folder, {"train": files, "val": files}, names, channels=channels, **more)
+
+
+def _check_found(validator: Any, split: Any) -> None:
+    """Refuses to give scores where the package has not found the labels that there are.
+
+    Raises:
+        UserError: saying where it looks for them.
+    """
+    if len(split.index.labels) and not int(np.sum(validator.metrics.nt_per_class)):
+        raise UserError(
+            "The package ultralytics finds no labels of these images: it looks for them under labels/ where the images "
+            "are under images/; move them there."
+        )
+
+
+def _of_boxes(validator: Any, task: str) -> Scores:
+    """Scores of boxes, and of masks or key points."""
+    metrics, parts = validator.metrics, _PARTS[task]
+    names = [f"{part}{figure}" for part in parts for figure in _FIGURES]
+    columns = {
+        f"{part}{figure}": column if len(parts) == 1 else f"{column}({_LETTERS[part]})"
+        for part in parts
+        for figure, column in COLUMNS.items()
+    }
+    rows = [
+        {
+            "class": int(number),
+            "name": validator.names[int(number)],
+            "images": int(metrics.nt_per_image[number]),
+            "instances": int(metrics.nt_per_class[number]),
+            **dict(zip(names, map(float, metrics.class_result(place)), strict=True)),
+        }
+        for place, number in enumerate(metrics.ap_class_index)
+    ]
+    return Scores(
+        f"{parts[-1]}mAP50-95",
+        dict(zip(names, map(float, metrics.mean_results()), strict=True)),
+        coarse=f"{parts[-1]}mAP50",
+        columns=columns,
+        counts={"images": int(validator.seen), "instances": int(np.sum(metrics.nt_per_class))},
+        rows=rows,
+        speed_ms=_speed(validator.speed),
+    )
+
+
+def _of_classifier(validator: Any, images: int) -> Scores:
+    metrics = validator.metrics
+    values = {"top-1": float(metrics.top1), "top-5": float(metrics.top5)}
+    columns = {"top-1": "metrics/accuracy_top1", "top-5": "metrics/accuracy_top5"}
+    return Scores("top-1", values, columns=columns, counts={"images": images}, speed_ms=_speed(validator.speed))
+
+
+def _speed(measured: Mapping[str, float]) -> dict[str, float]:
+    return {ours: float(measured[theirs]) for theirs, ours in _PHASES.items()}
+
+
+@contextmanager
+def _kept_threads() -> Iterator[None]:
+    """The package sets the number of PyTorch's threads as it likes."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
