@@ -40,7 +40,8 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     data_file = require(options.data, "--data", "data.yaml")
     recipe = load_recipe(options.recipe)
     device = pick_device(options.device)
-    begun = beginning(options.weights, options.cfg, data_file, seed=options.seed)
+    classes = options.classes or recipe.classes
+    begun = beginning(options.weights, options.cfg, data_file, seed=options.seed, classes=classes)
     start, data, trained = begun.start, begun.data, begun.trained
     family = family_of(start)
     image_size = usable_size(start, options.image_size)
@@ -59,7 +60,8 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     for line in opening(options, recipe, steps, start, context):
         print(line)
     files = {"weights": options.weights, "data": options.data, "cfg": options.cfg}
-    key = key_of({**options.overrides, **common, **files}, found, files.values(), steps)
+    given = {**options.overrides, **common, **files, **({"classes": classes} if classes else {})}
+    key = key_of(given, found, files.values(), steps)
     with Progress.open(root, options.place.name, key) as progress:
         print(f"folder   {progress.folder}")
         return closing(progress, do_steps(steps, start, context, progress), recipe)

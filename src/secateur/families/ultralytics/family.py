@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from secateur.errors import UserError
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.outputs import Decoder, Form, Opened, Outputs, own_outputs
 from secateur.families.ultralytics.architecture import Ultralytics
@@ -41,6 +42,21 @@ class UltralyticsFamily(DetectionFamily):
         """A name for every class."""
         nc = checkpoint.architecture.nc
         return "" if set(checkpoint.names) == set(range(nc)) else f"{len(checkpoint.names):,} names for {nc:,} classes"
+
+    def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
+        """The last layers of the branches for classes.
+
+        Raises:
+            UserError: fewer classes of a classifier, which divides its certainty among all.
+        """
+        architecture = checkpoint.architecture
+        assert isinstance(architecture, Ultralytics)
+        if architecture.task == "classify" and len(classes) < architecture.nc:
+            raise UserError(
+                "A classifier divides its certainty among its classes, so what it says of some changes without the "
+                "others; --classes is for detectors."
+            )
+        return super().pick_classes(checkpoint, classes)
 
     def loss(self, network: nn.Module, settings: TrainSettings) -> PackageLoss:
         """The package's own loss, with the gains of the training that the network comes from.
