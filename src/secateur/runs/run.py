@@ -10,6 +10,8 @@ from secateur.compression.training import contents, known_epochs
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
+from secateur.families.loading import load_checkpoint
+from secateur.families.only_classes import Narrowing, narrowing
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.costs import COSTS
@@ -64,7 +66,11 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     key = key_of(given, found, files.values(), steps)
     with Progress.open(root, options.place.name, key) as progress:
         print(f"folder   {progress.folder}")
-        return closing(progress, do_steps(steps, start, context, progress), recipe)
+        result = do_steps(steps, start, context, progress)
+        narrowed = None
+        if classes:
+            narrowed = narrowing(load_checkpoint(options.weights, options.cfg), start, image_size)
+        return closing(progress, result, recipe, narrowed)
 
 
 def opening(
@@ -96,7 +102,7 @@ def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep
     return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
 
 
-def closing(progress: Progress, result: PipelineResult, recipe: Recipe) -> Summary:
+def closing(progress: Progress, result: PipelineResult, recipe: Recipe, narrowed: Narrowing | None = None) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
     save_checkpoint(result.checkpoint, folder / "final.safetensors")
@@ -114,9 +120,13 @@ def closing(progress: Progress, result: PipelineResult, recipe: Recipe) -> Summa
         "control": result.notes.get("control"),
         "table": result.rows,
     }
+    if narrowed is not None:
+        summary["classes"] = narrowed.to_dict()
     write_markdown(folder / "summary.md", result.rows, f"Run {folder.name}, recipe {recipe.name}")
     progress.finish(summary)
     print_table(result.rows)
+    if narrowed is not None:
+        print(narrowed)
     made = {
         "detector": folder / "final.safetensors",
         **{f"{entry['format']} file": folder / entry["file"] for entry in exports},
