@@ -267,8 +267,7 @@ def prune(
         images: images without labels that are read instead: a folder, a pattern, a `.txt` list, a file, an array (BGR),
             a tensor (RGB), a PIL image, or a list or generator of these (see `secateur.api.images.each_image`). Images
             in memory are written to a temporary folder for the duration of the call.
-        classes: names or ids of the classes to keep: the outputs for others go first, and budgets are shares of what is
-            left. Without a budget nothing else is done.
+        classes: names or ids of those to keep: the outputs for others go, and, without a budget, nothing else does.
         rgb: arrays among the images hold RGB.
         image_size: px of a side; 0 takes the one that the checkpoint remembers.
         heal: True, or the folder that keeps what the healing writes.

@@ -33,7 +33,7 @@ from secateur.steps.zero_weights import ZeroWeights
 @dataclass(frozen=True)
 class PruneOptions:
     """Make a detector smaller: a budget cuts channels and bottlenecks, --layers a number of bottlenecks, --unstructured
-    zeroes weights, --classes removes the outputs for other classes. --heal adds minutes of training without labels."""
+    zeroes weights. --heal adds minutes of training without labels."""
 
     weights: Weights = ""
     data: Data = ""

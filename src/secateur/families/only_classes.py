@@ -18,7 +18,7 @@ LOG = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)
-class Narrowing:
+class ClassesLeftOut:
     """What the outputs for other classes were.
 
     Attributes:
@@ -49,12 +49,12 @@ class Narrowing:
         )
 
 
-def narrowing(whole: Checkpoint, narrowed: Checkpoint, image_size: ImageSize) -> Narrowing:
+def left_out(whole: Checkpoint, narrowed: Checkpoint, image_size: ImageSize) -> ClassesLeftOut:
     """What went with the outputs for other classes."""
     before, after = (count(checkpoint.build(), image_size) for checkpoint in (whole, narrowed))
     names = tuple(narrowed.names.values())
     costs = (before.parameters, after.parameters), (before.flops, after.flops)
-    return Narrowing(names, whole.nc, *costs, image_size)
+    return ClassesLeftOut(names, whole.nc, *costs, image_size)
 
 
 def only_classes(checkpoint: Checkpoint, classes: Sequence[str | int]) -> Checkpoint:

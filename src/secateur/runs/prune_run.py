@@ -16,7 +16,7 @@ from secateur.families.context import Context, known_data
 from secateur.families.evidence import OR_IMAGES
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
-from secateur.families.only_classes import narrowing, only_classes
+from secateur.families.only_classes import left_out, only_classes
 from secateur.families.reading import Split
 from secateur.files import read_json
 from secateur.machine import pick_device
@@ -80,7 +80,7 @@ def prune_checkpoint(
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
         save_checkpoint(_noting_weights(made, weights) if verb == "prune" else made, file)
         print_table(result.rows)
-        narrowed = narrowing(whole, start, context.image_size) if classes else None
+        narrowed = left_out(whole, start, context.image_size) if classes else None
         if narrowed is not None:
             print(narrowed)
         _say_what_was_cut(progress.folder, steps)

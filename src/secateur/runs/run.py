@@ -11,7 +11,7 @@ from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
-from secateur.families.only_classes import Narrowing, narrowing
+from secateur.families.only_classes import ClassesLeftOut, left_out
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.costs import COSTS
@@ -69,7 +69,7 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         result = do_steps(steps, start, context, progress)
         narrowed = None
         if classes:
-            narrowed = narrowing(load_checkpoint(options.weights, options.cfg), start, image_size)
+            narrowed = left_out(load_checkpoint(options.weights, options.cfg), start, image_size)
         return closing(progress, result, recipe, narrowed)
 
 
@@ -102,7 +102,9 @@ def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep
     return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
 
 
-def closing(progress: Progress, result: PipelineResult, recipe: Recipe, narrowed: Narrowing | None = None) -> Summary:
+def closing(
+    progress: Progress, result: PipelineResult, recipe: Recipe, narrowed: ClassesLeftOut | None = None
+) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
     save_checkpoint(result.checkpoint, folder / "final.safetensors")

@@ -13,7 +13,7 @@ from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.family import FAMILIES
 from secateur.families.loading import load_checkpoint
-from secateur.families.only_classes import as_taught, narrowing, only_classes
+from secateur.families.only_classes import as_taught, left_out, only_classes
 from secateur.families.starting import for_classes
 from secateur.families.yolov5.architecture import topology_of
 from secateur.families.yolov5.distillation import View
@@ -84,7 +84,7 @@ def test_a_file_of_upstream_holds_the_classes_alone(whole: Checkpoint, tmp_path:
 
 
 def test_what_the_other_outputs_cost(whole: Checkpoint) -> None:
-    found = narrowing(whole, only_classes(whole, ["cat", "dog"]), 64)
+    found = left_out(whole, only_classes(whole, ["cat", "dog"]), 64)
     heads = [t for name, t in whole.tensors.items() if name.startswith("model.11.m") and name.endswith("weight")]
     gone = sum(t[:, :, 0, 0].numel() // 10 * 3 + len(t) // 10 * 3 for t in heads)
     assert found.parameters[0] - found.parameters[1] == gone
