@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from secateur.evaluation.cost import count
 from secateur.families.family import family_of
 from secateur.networks.checkpoint import NARROWED, Checkpoint, HistoryEntry
-from secateur.networks.classes import some_classes
+from secateur.networks.classes import plain, some_classes
 from secateur.sizes import ImageSize, in_words
 
 LOG = logging.getLogger("secateur")
@@ -40,12 +40,13 @@ class ClassesLeftOut:
 
     def __str__(self) -> str:
         left = self.of - len(self.kept)
+        others = "class" if left == 1 else f"{left} classes"
         shares = [f"{1 - after / max(before, 1):.1%}" for before, after in (self.flops, self.parameters)]
-        gflops = " -> ".join(f"{flops / 1e9:.3f}" for flops in self.flops)
+        before, after = (f"{flops / 1e9:.3f}" for flops in self.flops)
         return (
-            f"classes: {', '.join(self.kept)}; the outputs of the other {left} were {shares[0]} of the FLOPs ({gflops} "
-            f"GFLOPs at {in_words(self.image_size)} px) and {shares[1]} of the parameters. Shares of budgets are of "
-            "the rest."
+            f"classes: {', '.join(self.kept)}; the outputs of the other {others} were {shares[0]} of the FLOPs "
+            f"({before} -> {after} GFLOPs at {in_words(self.image_size)} px) and {shares[1]} of the parameters. Shares "
+            "of budgets are of the rest."
         )
 
 
@@ -81,16 +82,12 @@ def as_taught(teacher: Checkpoint, student: Checkpoint) -> Checkpoint:
 
     Any other teacher stays as it is.
     """
-    known = _numbers(teacher.names)
-    if not student.narrowed or student.nc >= teacher.nc or not known.keys() >= set(student.names.values()):
+    known = {plain(name): number for number, name in teacher.names.items()}
+    wanted = [known.get(plain(name)) for name in student.names.values()]
+    classes = [number for number in wanted if number is not None]
+    if not student.narrowed or student.nc >= teacher.nc or len(classes) < student.nc or len(known) < teacher.nc:
         return teacher
     if not family_of(teacher).knows("pick_classes"):
         return teacher
     LOG.info("The teacher answers for the student's %d of its %d classes", student.nc, teacher.nc)
-    return only_classes(teacher, [known[name] for name in student.names.values()])
-
-
-def _numbers(names: Mapping[int, str]) -> dict[str, int]:
-    """Name -> class id; nothing where two classes have one name."""
-    numbers = {name: number for number, name in names.items()}
-    return numbers if len(numbers) == len(names) else {}
+    return only_classes(teacher, classes)

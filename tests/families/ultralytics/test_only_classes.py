@@ -98,4 +98,4 @@ def test_it_is_pruned_and_healed_without_labels(
     main([*command, "--device", "cpu", "--classes", "square", "--flops", "0.8"])
     made = load_checkpoint("runs/prune/exp/pruned.safetensors")
     assert made.names == {0: "square"} and [entry.verb for entry in made.history] == ["classes", "prune", "heal"]
-    assert "classes: square; the outputs of the other 2 were" in capsys.readouterr().out
+    assert "classes: square; the outputs of the other 2 classes were" in capsys.readouterr().out
