@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -33,6 +34,7 @@ from secateur.families.evaluation import usable_size
 from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import family_of
 from secateur.families.module.evidence_split import EvidenceImages
+from secateur.families.only_classes import as_taught, only_classes
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning import allocation, importance, surgery
@@ -247,6 +249,7 @@ def prune(
     data: Data | LoaderEvidence | None = None,
     *,
     images: Source = None,
+    classes: Sequence[str | int] = (),
     rgb: bool = False,
     image_size: int = 0,
     batch_size: int = 16,
@@ -265,6 +268,7 @@ def prune(
         images: images without labels that are read instead: a folder, a pattern, a `.txt` list, a file, an array (BGR),
             a tensor (RGB), a PIL image, or a list or generator of these (see `secateur.api.images.each_image`). Images
             in memory are written to a temporary folder for the duration of the call.
+        classes: names or ids of those to keep: the outputs for others go, and, without a budget, nothing else does.
         rgb: arrays among the images hold RGB.
         image_size: px of a side; 0 takes the one that the checkpoint remembers.
         heal: True, or the folder that keeps what the healing writes.
@@ -284,8 +288,8 @@ def prune(
     True
     """
     if isinstance(data, LoaderEvidence):
-        if images is not None or heal or not isinstance(checkpoint, nn.Module):
-            raise TypeError("secateur.prune with Evidence takes a torch.nn.Module, and neither images nor heal.")
+        if images is not None or heal or classes or not isinstance(checkpoint, nn.Module):
+            raise TypeError("secateur.prune with Evidence takes a torch.nn.Module, and no images, classes or heal.")
         return prune_any(prune, checkpoint, data, image_size, seed, options)
     budget, scoring, rounds, guards, repairing, timing, healing = settings_of(
         prune, options, budget_options(), *_SETTINGS
@@ -294,6 +298,10 @@ def prune(
     settings = ChannelSettings(budget, scoring, rounds, guards, repairing, CliffSettings(cliff=False), latency=timing)
     keep = typed(prune, "heal", heal, bool | str)
     whole = checkpoint_of(checkpoint)
+    if chosen := typed(prune, "classes", classes, tuple[str | int, ...]):
+        whole = only_classes(whole, chosen)
+        if not settings.budgets and not keep:
+            return whole
     with context_of(
         prune, whole, data, images=images, rgb=rgb, image_size=image_size, batch_size=batch_size, seed=seed,
         device=device,
@@ -331,7 +339,8 @@ def heal(
     >>> healed = heal("pruned.safetensors", "best.pt", "images/")  # doctest: +SKIP
     """
     [settings] = settings_of(heal, options, HealSettings)
-    start, whole = checkpoint_of(checkpoint), checkpoint_of(teacher)
+    start = checkpoint_of(checkpoint)
+    whole = as_taught(checkpoint_of(teacher), start)
     if isinstance(images, LoaderEvidence):
         side = int(images.example()[0].shape[-1])
         place, size = pick_device(device), usable_size(start, image_size or side)

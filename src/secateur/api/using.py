@@ -47,6 +47,7 @@ from secateur.families.evaluation import usable_size, val_settings
 from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
 from secateur.families.loading import load_checkpoint
+from secateur.families.only_classes import as_taught
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint
 from secateur.prediction.detections import check_supervision, to_detections
@@ -98,7 +99,7 @@ def finetune(
     settings = dataclasses.replace(
         training, own=own, hyp=hyp if isinstance(hyp, Hyp) else load_hyp(hyp), image_size=size
     )
-    dense = None if teacher is None else detector_of(finetune, teacher)
+    dense = None if teacher is None else as_taught(detector_of(finetune, teacher), start)
     methods = Methods(weights=weights, distill=distill)
     methods.check(settings, family_of(start))
     with context_of(

@@ -20,7 +20,7 @@ from secateur.pruning.settings import (
     SearchSettings,
 )
 from secateur.ranges import Advanced
-from secateur.runs.fields import BatchSize, Data, Device, ImageSide, Seed, UnlabelledImages, Weights, Workers
+from secateur.runs.fields import BatchSize, Classes, Data, Device, ImageSide, Seed, UnlabelledImages, Weights, Workers
 from secateur.runs.folders import OutputOptions, require
 from secateur.sparsity.settings import OneShotSettings
 from secateur.steps.heal import Heal
@@ -38,6 +38,7 @@ class PruneOptions:
     weights: Weights = ""
     data: Data = ""
     images: UnlabelledImages = ""
+    classes: Classes = ()
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
     """Images in a batch of training data (statistics, BatchNorm)."""
@@ -90,9 +91,14 @@ def _refuse_contradictions(options: PruneOptions) -> None:
         if budgets or other:
             words = ", ".join([costs, *other])
             raise UserError(f"--unstructured zeroes weights and cuts nothing; give it without {words}.")
-    elif not budgets and not layers.layers:
+    elif not budgets and not layers.layers and not options.classes:
         examples = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
-        raise UserError(f"No budget is given: say {examples} (several: all are met), --layers 2 or --unstructured 0.3.")
+        raise UserError(
+            f"No budget is given: say {examples} (several: all are met), --layers 2, --unstructured 0.3 or --classes "
+            "person."
+        )
+    elif options.heal and not budgets and not layers.layers:
+        raise UserError("--heal trains a detector that was cut: give a budget with it, such as --flops 0.5.")
     if search and not budgets:
         raise UserError(f"--search looks for widths within a budget; give one of {costs} with it.")
     if layers.chains and not layers.layers:

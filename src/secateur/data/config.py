@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class DataConfig:
 
     Where it is not `labelled`, no label file is looked for, and `file` is the source of the images. Where rows of
     labels hold a box and key points, `kpt_shape` is their number and the values of each (2 or 3). Where it is
-    `one_class`, every object counts as class 0, also where its label names another.
+    `one_class`, every object counts as class 0, also where its label names another. Where it has some of the classes of
+    another data set, `whole` is that one, whose files it reads.
     """
 
     file: Path
@@ -35,11 +36,16 @@ class DataConfig:
     labelled: bool = True
     kpt_shape: tuple[int, int] | None = None
     one_class: bool = False
+    whole: DataConfig | None = None
 
     @property
     def nc(self) -> int:
         """Number of classes."""
         return len(self.names)
+
+    def with_classes(self, classes: Sequence[int]) -> DataConfig:
+        """The data set with these classes alone, in this order: objects of others are background."""
+        return replace(self, names={i: self.names[c] for i, c in enumerate(classes)}, whole=self)
 
 
 def load_data_config(path: str | Path) -> DataConfig:

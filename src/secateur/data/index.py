@@ -92,6 +92,22 @@ class Index:
             point_offsets=_offsets([len(p) for p in points]) if outlined else self.point_offsets,
         )
 
+    def of_classes(self, classes: Sequence[int]) -> Index:
+        """The same images with the objects of these classes alone, numbered by their places in the sequence."""
+        place = {c: i for i, c in enumerate(classes)}
+        kept = np.isin(self.labels[:, 0], list(place))
+        rows = self.labels[kept].copy()
+        rows[:, 0] = [place[int(c)] for c in rows[:, 0]]
+        images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        lengths = np.bincount(images[kept], minlength=len(self))
+        found = int((lengths > 0).sum())
+        counts = replace(self.counts, found=found, empty=self.counts.empty + self.counts.found - found)
+        index = replace(self, labels=rows, offsets=_offsets(lengths), counts=counts)
+        if len(self.point_offsets):
+            points = np.diff(self.point_offsets)
+            index = replace(index, points=self.points[np.repeat(kept, points)], point_offsets=_offsets(points[kept]))
+        return index
+
 
 def scan(
     config: DataConfig,
@@ -311,7 +327,7 @@ def _say(index: Index, split: str, labelled: bool, console: Console) -> None:
         console.print(f"  and {len(index.problems) - _SHOWN} more", markup=False)
 
 
-def _offsets(lengths: Sequence[int]) -> Integers:
+def _offsets(lengths: Sequence[int] | Integers) -> Integers:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64), dtype=np.int64)])
 
 

@@ -70,6 +70,5 @@ def about(checkpoint: Checkpoint) -> dict[str, str]:
     licence = checkpoint.training.get("license")
     if isinstance(licence, str):
         told["license"] = licence
-    if checkpoint.single_cls:
-        told["single_cls"] = "True"
-    return told
+    marks = {"single_cls": checkpoint.single_cls, "narrowed": checkpoint.narrowed}
+    return told | {name: "True" for name, true in marks.items() if true}

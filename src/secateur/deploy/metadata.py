@@ -20,6 +20,8 @@ from secateur.yaml_files import parse_yaml, read_yaml
 
 FILE = "metadata.yaml"
 """What a folder of files for another runtime says of itself."""
+_MARKS = ("single_cls", "narrowed")
+"""What is said of a network where it is true alone."""
 _LONGEST = 80
 """Characters that are kept of what a foreign file says."""
 
@@ -38,6 +40,7 @@ class Metadata:
         output: what it gives, see `families.outputs.Form`.
         precision: "fp32", "fp16" or "int8".
         single_cls: the network has one class in place of all classes of its data set.
+        narrowed: it has some of the classes that it was trained on.
         told: what the family and people read: anything else that the file says, as plain data.
         own: this package wrote it; what another program wrote is recognised by its answers.
         task: of a foreign file, in its word: "detect", "segment"; "" where it does not tell.
@@ -55,6 +58,7 @@ class Metadata:
     output: str = "decoded"
     precision: str = "fp32"
     single_cls: bool = False
+    narrowed: bool = False
     told: Mapping[str, Any] = field(default_factory=dict)
     own: bool = field(default=False, compare=False)
     task: str = field(default="", compare=False)
@@ -81,7 +85,7 @@ class Metadata:
             "channels": self.channels,
             "output": self.output,
             "precision": self.precision,
-            **({"single_cls": True} if self.single_cls else {}),
+            **{name: True for name in _MARKS if getattr(self, name)},
         }
 
     def to_text(self) -> dict[str, str]:
@@ -141,8 +145,8 @@ class Metadata:
             classes=int(_number(known.get("nc")) or 0),
             suppressed=_suppressed(known),
             title=_text(known.get("description")),
-            single_cls=known.get("single_cls") is True,
-            told={key: value for key, value in known.items() if key not in usual.to_dict() and key != "single_cls"},
+            **{name: known.get(name) is True for name in _MARKS},
+            told={key: value for key, value in known.items() if key not in {*usual.to_dict(), *_MARKS}},
         )
 
 

@@ -84,7 +84,7 @@ class FilePredictor:
             self.used, self.nc, self.strides = self.decoder.used, self.decoder.nc, self.decoder.strides
         self.names = {i: metadata.names.get(i, f"class{i}") for i in range(self.nc)}
         self.channels = metadata.channels if takes[1] is None else takes[1]
-        self.single_cls = metadata.single_cls
+        self.single_cls, self.narrowed = metadata.single_cls, metadata.narrowed
         self.batch = takes[0]
         height, width = takes[2], takes[3]
         self.image_size = (height, width) if height is not None and width is not None else None

@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 
+from secateur.data.config import DataConfig
 from secateur.errors import UserError
 from secateur.families.reading import DataSet
 from secateur.networks.checkpoint import Checkpoint
-from secateur.networks.classes import ONE_CLASS, Named, check_classes
+from secateur.networks.classes import ONE_CLASS, Named, check_classes, plain
 
 LOG = logging.getLogger("secateur")
 Data = TypeVar("Data", bound=DataSet)
@@ -28,6 +29,15 @@ class _SaysOneClass(Protocol):
         """Whether it has one class in place of all classes of its data set (--single-cls)."""
 
 
+@runtime_checkable
+class _SaysNarrowed(Protocol):
+    """A checkpoint or a predictor."""
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it has some of the classes that it was trained on (--classes)."""
+
+
 def is_one_class(detector: Named) -> bool:
     """Whether a detector has one class because it was trained with --single-cls."""
     return isinstance(detector, _SaysOneClass) and detector.single_cls
@@ -39,8 +49,26 @@ def as_one_class(data: Data) -> Data:
     return cast(Data, replace(cast(Any, data), names=names, one_class=True))
 
 
+def with_its_classes(detector: Named, data: Data, weights: str = "The detector") -> Data:
+    """The data set with the classes of a detector that was narrowed to some of them (--classes); others stay.
+
+    Objects of other classes are background, as they are for the detector.
+    """
+    if not (isinstance(detector, _SaysNarrowed) and detector.narrowed and isinstance(data, DataConfig)):
+        return data
+    comparable = {plain(name): number for number, name in data.names.items()}
+    wanted = [comparable.get(plain(name)) for name in detector.names.values()]
+    kept = [number for number in wanted if number is not None]
+    if len(comparable) < data.nc or len(kept) < len(wanted) or data.nc <= len(kept):
+        return data
+    left = data.nc - len(kept)
+    LOG.info("%s was narrowed by --classes: labels of %d other classes of %s are not read", weights, left, data.file)
+    return cast(Data, data.with_classes(kept))
+
+
 def known_data(detector: Named, data: Data, weights: str = "The detector", *, otherwise: str = "") -> Data:
-    """The data set as a detector knows it; for one that was trained with --single-cls all objects are of one class.
+    """The data set as a detector knows it: with one class for a detector that was trained with --single-cls, with some
+    of the classes for one that was narrowed to them.
 
     Everything that reads the labels of a data set for a detector asks here first.
 
@@ -58,6 +86,7 @@ def known_data(detector: Named, data: Data, weights: str = "The detector", *, ot
         if data.nc > 1:
             LOG.info("%s was trained with --single-cls: all objects of %s count as one class", weights, data.file)
         return as_one_class(data)
+    data = with_its_classes(detector, data, weights)
     check_classes(detector, data.names, weights, str(data.file), otherwise=otherwise)
     return data
 

@@ -147,13 +147,16 @@ class Family(Teaching, Trainable):
         """
         raise self.lacks("configured")
 
-    def in_class_order(self, checkpoint: Checkpoint, tensors: Tensors, order: tuple[int, ...]) -> dict[str, Tensor]:
-        """Tensors, or masks, of a checkpoint with the outputs of its classes in another order.
+    def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
+        """The checkpoint with the outputs of these classes alone, in this order; its answers for them stay the same.
 
         Args:
-            order: for every class its place up to now.
+            classes: ids, each once.
+
+        Raises:
+            UserError: what it answers for a class depends on the others.
         """
-        raise self.lacks("in_class_order")
+        raise self.lacks("pick_classes")
 
     # Data
 
@@ -384,5 +387,5 @@ def predictor_of(subject: Checkpoint | nn.Module, device: torch.device | None = 
     network = subject.build() if isinstance(subject, Checkpoint) else subject
     predictor: Any = family.predictor(network if device is None else network.to(device), precision)
     if isinstance(subject, Checkpoint):
-        predictor.single_cls = subject.single_cls
+        predictor.single_cls, predictor.narrowed = subject.single_cls, subject.narrowed
     return predictor

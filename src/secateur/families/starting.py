@@ -84,11 +84,7 @@ def for_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
     order = _new_order(checkpoint, names)
     if order is not None:
         LOG.info("The weights know these classes in another order: the class outputs of the head change places")
-        family = family_of(checkpoint)
-        tensors, masks = (
-            family.in_class_order(checkpoint, values, order) for values in (checkpoint.tensors, checkpoint.masks)
-        )
-        return replace(checkpoint, tensors=tensors, masks=masks, names=dict(names))
+        return replace(family_of(checkpoint).pick_classes(checkpoint, order), names=dict(names))
     known = "other classes" if checkpoint.nc == len(names) else _count(checkpoint.nc)
     LOG.info("Fresh head for %s (the weights know %s)", _count(len(names)), known)
     # A plan speaks of the network that was cut from, whose head is no more; masks speak of weights that were.
@@ -101,7 +97,7 @@ def for_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
 
 def _new_order(checkpoint: Checkpoint, names: Mapping[int, str]) -> tuple[int, ...] | None:
     """For every class its place in the head of the weights; None where they are others, or the head is not known."""
-    known = family_of(checkpoint).knows("in_class_order")
+    known = family_of(checkpoint).knows("pick_classes")
     return class_order(checkpoint.names, names) if known else None
 
 

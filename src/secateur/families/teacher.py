@@ -8,6 +8,7 @@ from pathlib import Path
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.families.loading import load_checkpoint
+from secateur.families.only_classes import as_taught
 from secateur.networks.checkpoint import Checkpoint
 from secateur.networks.classes import knows_classes
 
@@ -23,11 +24,9 @@ def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool 
     Raises:
         UserError: no file is known, or it is not there.
     """
-    if settings.teacher:
-        return load_checkpoint(settings.teacher)
-    if zeroing and start.plan is None and not start.masks:
+    if not settings.teacher and zeroing and start.plan is None and not start.masks:
         return start
-    return load_checkpoint(teacher_file(start))
+    return as_taught(load_checkpoint(settings.teacher or teacher_file(start)), start)
 
 
 def teacher_file(start: Checkpoint) -> str:

@@ -22,6 +22,9 @@ from secateur.networks.fresh_head import head_tensors, start_afresh_, with_room_
 from secateur.networks.plain_module import PlainModule
 from secateur.networks.tensors import set_tensors_
 
+NARROWED = "classes"
+"""Verb of the history entry of a network whose outputs for other classes were removed."""
+
 
 @dataclass(frozen=True)
 class HistoryEntry:
@@ -95,6 +98,13 @@ class Checkpoint:
         notes = self.training.get("settings", self.training)
         last = entries[-1] if entries else notes if isinstance(notes, Mapping) else {}
         return self.nc == 1 and last.get("single_cls") is True
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it has some of the classes that it was trained on and gives no answers for the others (--classes)."""
+        kept = [entry.settings.get("classes") for entry in self.history if entry.verb == NARROWED]
+        names = kept[-1] if kept and isinstance(kept[-1], list) else []
+        return bool(names) and knows_classes(self.names, dict(enumerate(map(str, names))))
 
     def build(self) -> nn.Module:
         """The network, fp32, on the CPU, in eval mode, every layer as wide as its tensors are.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from secateur.errors import UserError
+from secateur.errors import UserError, shown
 
 ONE_CLASS = "object"
 """Name of the only class of a detector that was trained with --single-cls on a data set of several classes."""
@@ -94,6 +95,66 @@ def class_named(word: str, names: Mapping[int, str]) -> int | None:
     return next(iter(exact or alike), None)
 
 
+def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]:
+    """The ids of classes that are named by id or name: a number is an id, text is a name or else an id.
+
+    Raises:
+        UserError: there is no such class; the sentence lists near names.
+    """
+    ids = []
+    for word in words:
+        number = word if isinstance(word, int) else class_named(word, names)
+        if number is None:
+            number = int(word) if isinstance(word, str) and word.isdecimal() else -1
+        if number not in names:
+            raise UserError(f"There is no class {shown(word)}; {_near(word, names)}.")
+        ids.append(number)
+    return ids
+
+
+def some_classes(words: Sequence[str | int], names: Mapping[int, str]) -> tuple[int, ...]:
+    """The ids of some of a detector's classes (`--classes`), in the order in which they are named.
+
+    Args:
+        words: ids and names; one word may hold several, separated by commas.
+
+    Raises:
+        UserError: there is no such class, one is named twice, none is, or all are.
+    """
+    known = set(names.values())
+    parts = [part for word in words for part in ([word] if word in known else _separated(word))]
+    ids = class_ids(parts, names)
+    twice = next((number for place, number in enumerate(ids) if number in ids[:place]), None)
+    if twice is not None:
+        raise UserError(f"--classes names {shown(names[twice])} (class {twice}) twice; name each class once.")
+    if not ids:
+        raise UserError("--classes names no class; give names or ids, such as --classes person car.")
+    if len(ids) == len(names):
+        every = "the only class" if len(names) == 1 else f"all {len(names)} classes"
+        raise UserError(f"--classes names {every} of the detector, so there is nothing to leave out; drop the option.")
+    return tuple(ids)
+
+
+def _separated(word: str | int) -> list[str | int]:
+    if isinstance(word, int):
+        return [word]
+    return [part.strip() for part in word.split(",") if part.strip()]
+
+
+def _near(word: str | int, names: Mapping[int, str]) -> str:
+    """Names of classes that a wrong word may mean, or a few of all."""
+    if isinstance(word, str) and are_made_up(names):
+        return f"the detector has no names of classes, so give ids, 0 to {len(names) - 1}"
+    known = {name.casefold(): f"{number} {name}" for number, name in names.items()}
+    text = str(word).casefold()
+    near = [known[name] for name in difflib.get_close_matches(text, known, n=4, cutoff=0.6)]
+    near += [entry for name, entry in known.items() if len(text) > 2 and text in name and entry not in near]
+    if near:
+        return f"near it are {', '.join(near[:6])}"
+    some = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
+    return f"the detector knows {len(names)} classes: {some}" + (", ..." if len(names) > 5 else "")
+
+
 def are_made_up(names: Mapping[int, str]) -> bool:
     """Whether these are the words that readers put where a file has no names at all."""
     return _is_made_up(_in_order(names))
@@ -135,12 +196,12 @@ def _moved(ours: list[str], theirs: list[str]) -> tuple[int, int] | None:
 
 def _comparable(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[str], list[str]]:
     """Both lists without case and spaces, or as they are where that would make two names of one list equal."""
-    plain = [_plain(name) for name in ours], [_plain(name) for name in theirs]
-    if all(len(set(short)) == len(set(names)) for short, names in zip(plain, (ours, theirs), strict=True)):
-        return plain
+    pair = [plain(name) for name in ours], [plain(name) for name in theirs]
+    if all(len(set(short)) == len(set(names)) for short, names in zip(pair, (ours, theirs), strict=True)):
+        return pair
     return list(ours), list(theirs)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name without case and spaces."""
     return "".join(name.split()).casefold()

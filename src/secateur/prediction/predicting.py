@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from secateur.data.images import Image, check_image_channels
 from secateur.data.letterbox import letterboxed, to_original
 from secateur.errors import UserError
 from secateur.evaluation.predictor import AnswerError, Predictor
-from secateur.networks.classes import class_named
+from secateur.networks.classes import class_ids
 from secateur.prediction.media import Frame
 from secateur.prediction.settings import BoxSettings
 from secateur.sizes import ImageSize
@@ -114,21 +114,3 @@ class BoxFinder:
         pixels = torch.from_numpy(images).to(self.predictor.device)
         found = self.predictor.infer(pixels.permute(0, 3, 1, 2).float().div_(255), self._nms.conf)
         return self.predictor.boxes(found, self._nms, self._classes)
-
-
-def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]:
-    """The ids of classes that are named by id or name: a number is an id, text is a name or else an id.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    ids = []
-    for word in words:
-        number = word if isinstance(word, int) else class_named(word, names)
-        if number is None:
-            number = int(word) if isinstance(word, str) and word.isdecimal() else -1
-        if number not in names:
-            known = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
-            raise UserError(f"There is no class {word!r}; the detector knows {len(names)} classes: {known}, ...")
-        ids.append(number)
-    return ids

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from secateur.errors import UserError
 from secateur.ranges import COUNT, Advanced
-from secateur.runs.fields import BatchSize, Cfg, Data, Device, ImageSide, Seed, Weights, Workers
+from secateur.runs.fields import BatchSize, Cfg, Classes, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import OutputOptions
 
 ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
@@ -27,6 +27,7 @@ class RunOptions:
     weights: Weights = ""
     cfg: Cfg = ""
     recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "best"
+    classes: Classes = ()
     image_size: ImageSide = 0
     batch_size: BatchSize = 16
     """Images in a training batch."""

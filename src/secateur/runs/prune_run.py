@@ -15,10 +15,11 @@ from secateur.families.evaluation import usable_size
 from secateur.families.evidence import OR_IMAGES
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
+from secateur.families.only_classes import left_out, only_classes
 from secateur.families.reading import Split
 from secateur.files import read_json
 from secateur.machine import pick_device
-from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.checkpoint import NARROWED, Checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
@@ -53,7 +54,10 @@ def prune_checkpoint(
     """
     one_process(verb)
     weights = options.weights
-    start = load_checkpoint(weights)
+    whole = start = load_checkpoint(weights)
+    classes = getattr(options, "classes", ())
+    if classes:
+        start = only_classes(whole, classes)
     data = family_of(start).open_data(options.data) if options.data else None
     context = Context(
         usable_size(start, options.image_size),
@@ -68,7 +72,7 @@ def prune_checkpoint(
     planned = [PlannedStep(step, title=step.title) for step in steps]
     _check_blocks(steps, start, weights)
     given = {name: getattr(options, name) for name in ("weights", "data", "images", "batch_size", "seed", "device")}
-    given["image_size"] = context.image_size
+    given |= {"image_size": context.image_size} | ({"classes": classes} if classes else {})
     key = key_of(given, _contents(steps, start, context), (weights, options.data), planned)
     check_steps(planned, start, context)
     with Progress.open(options.place.root(verb), options.place.name, key) as progress:
@@ -78,11 +82,15 @@ def prune_checkpoint(
         noted = _noting_weights(made, weights) if verb == "prune" else made
         saved = save_result(noted, file, context.image_size)
         print_table(result.rows)
+        narrowed = left_out(whole, start, context.image_size) if classes else None
+        if narrowed is not None:
+            print(narrowed)
         _say_what_was_cut(progress.folder, steps)
         print("\n".join(saved))
         _say_what_is_next(file, made, context, steps)
         last = result.last
         summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
+        summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
         done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
@@ -113,9 +121,9 @@ def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dic
 
 
 def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
-    """The checkpoint whose last cut names the file that it was made from."""
+    """The checkpoint whose last cut, or choice of classes, names the file that it was made from."""
     history = list(checkpoint.history)
-    place = max(place for place, entry in enumerate(history) if entry.verb == "prune")
+    place = max(place for place, entry in enumerate(history) if entry.verb in {"prune", NARROWED})
     settings = {**history[place].settings, "weights": str(Path(weights).absolute())}
     history[place] = dataclasses.replace(history[place], settings=settings)
     return dataclasses.replace(checkpoint, history=tuple(history))
@@ -129,6 +137,7 @@ def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:
 def _say_what_is_next(file: Path, made: Checkpoint, context: Context, steps: Sequence[Step]) -> None:
     """The command that goes on from here, as it can be pasted."""
     data = context.data.file if context.data is not None else "data.yaml"
-    if not isinstance(steps[-1], ZeroWeights) and can_be_trained(made):
+    zeroed = bool(steps) and isinstance(steps[-1], ZeroWeights)
+    if not zeroed and can_be_trained(made):
         print(f"Fine-tune it:  secateur finetune --weights {file} --data {data}")
     print(f"Export it:     secateur export --weights {file}")

@@ -10,6 +10,8 @@ from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evaluation import usable_size
 from secateur.families.family import family_of
+from secateur.families.loading import load_checkpoint
+from secateur.families.only_classes import ClassesLeftOut, left_out
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
@@ -41,7 +43,8 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     data_file = require(options.data, "--data", "data.yaml")
     recipe = load_recipe(options.recipe)
     device = pick_device(options.device)
-    begun = beginning(options.weights, options.cfg, data_file, seed=options.seed)
+    classes = options.classes or recipe.classes
+    begun = beginning(options.weights, options.cfg, data_file, seed=options.seed, classes=classes)
     start, data, trained = begun.start, begun.data, begun.trained
     family = family_of(start)
     image_size = usable_size(start, options.image_size)
@@ -60,10 +63,15 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     for line in opening(options, recipe, steps, start, context):
         print(line)
     files = {"weights": options.weights, "data": options.data, "cfg": options.cfg}
-    key = key_of({**options.overrides, **common, **files}, found, files.values(), steps)
+    given = {**options.overrides, **common, **files, **({"classes": classes} if classes else {})}
+    key = key_of(given, found, files.values(), steps)
     with Progress.open(root, options.place.name, key) as progress:
         print(f"folder   {progress.folder}")
-        return closing(progress, do_steps(steps, start, context, progress), recipe, image_size)
+        result = do_steps(steps, start, context, progress)
+        narrowed = None
+        if classes:
+            narrowed = left_out(load_checkpoint(options.weights, options.cfg), start, image_size)
+        return closing(progress, result, recipe, image_size, narrowed)
 
 
 def opening(
@@ -95,7 +103,13 @@ def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep
     return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
 
 
-def closing(progress: Progress, result: PipelineResult, recipe: Recipe, image_size: int) -> Summary:
+def closing(
+    progress: Progress,
+    result: PipelineResult,
+    recipe: Recipe,
+    image_size: int,
+    narrowed: ClassesLeftOut | None = None,
+) -> Summary:
     """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
     saved = save_result(result.checkpoint, folder / "final.safetensors", image_size)
@@ -113,9 +127,13 @@ def closing(progress: Progress, result: PipelineResult, recipe: Recipe, image_si
         "control": result.notes.get("control"),
         "table": result.rows,
     }
+    if narrowed is not None:
+        summary["classes"] = narrowed.to_dict()
     write_markdown(folder / "summary.md", result.rows, f"Run {folder.name}, recipe {recipe.name}")
     progress.finish(summary)
     print_table(result.rows)
+    if narrowed is not None:
+        print(narrowed)
     made = {
         "detector": folder / "final.safetensors",
         **{f"{entry['format']} file": folder / entry["file"] for entry in exports},

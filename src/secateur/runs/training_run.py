@@ -9,7 +9,7 @@ from typing import Any
 
 from secateur.checkpoints.training import contents
 from secateur.errors import Interrupted, UserError, told
-from secateur.families.context import Context, as_one_class
+from secateur.families.context import Context, as_one_class, with_its_classes
 from secateur.families.evaluation import describe, evaluate, usable_size, val_settings
 from secateur.families.family import family_of
 from secateur.families.loading import load_checkpoint
@@ -93,7 +93,7 @@ def resume_training(where: str, verb: str, place: OutputOptions, data_file: str 
     step, known_file = restored(folder)
     start = load_checkpoint(folder / START)
     data: DataSet = family_of(start).open_data(data_file or known_file)
-    data = as_one_class(data) if step.train.single_cls else data
+    data = as_one_class(data) if step.train.single_cls else with_its_classes(start, data)
     _check_same(folder, step, start, data, moved=bool(data_file))
     with Progress.resume(folder) as progress:
         if data_file and rank_and_world()[0] == 0:

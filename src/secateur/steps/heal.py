@@ -49,9 +49,8 @@ class Heal(Step):
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
         """Images, enough of them, and a teacher that fits."""
         from secateur.checkpoints.heal import check_healing
-        from secateur.families.loading import load_checkpoint
 
-        check_healing(checkpoint, load_checkpoint(self.teacher) if self.teacher else None, context, self.teacher)
+        check_healing(checkpoint, self._named_teacher(checkpoint), context, self.teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Heals; goes on where an interrupted healing of the same folder was."""
@@ -59,8 +58,15 @@ class Heal(Step):
         from secateur.families.loading import load_checkpoint
 
         folder = context.place(self.verb)
-        teacher = load_checkpoint(self.teacher) if self.teacher else context.dense or checkpoint
+        teacher = self._named_teacher(checkpoint) or context.dense or checkpoint
         result = heal(checkpoint, teacher, context, self.heal, folder)
         # The network of a plain module is in memory and in no file.
         healed = dataclasses.replace(load_checkpoint(result.best), architecture=checkpoint.architecture)
         return Outcome((Made(healed, "healed"),))
+
+    def _named_teacher(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The teacher that the settings name, with the classes of the checkpoint; None where they name none."""
+        from secateur.families.loading import load_checkpoint
+        from secateur.families.only_classes import as_taught
+
+        return as_taught(load_checkpoint(self.teacher), checkpoint) if self.teacher else None

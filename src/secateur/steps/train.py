@@ -95,6 +95,7 @@ class TrainingStep(Step):
         from secateur.data.images import check_image_channels
         from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint
+        from secateur.families.only_classes import as_taught
         from secateur.training.task import check_strides
 
         check_trainable(checkpoint, "trained")
@@ -107,7 +108,7 @@ class TrainingStep(Step):
         self.methods().check(settings, family)
         teacher = self.distillation.teacher
         if teacher:
-            family.check_teacher(checkpoint, load_checkpoint(teacher), teacher)
+            family.check_teacher(checkpoint, as_taught(load_checkpoint(teacher), checkpoint), teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row: the best epoch, or the last average."""

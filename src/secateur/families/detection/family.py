@@ -17,10 +17,16 @@ from secateur.families.detection.split import DetectionSplit, index_of
 from secateur.families.family import Family, OwnLabels
 from secateur.families.outputs import Decoder, Form, Opened, Outputs
 from secateur.families.reading import Split
+from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.picked_classes import picked
 
 
 class DetectionFamily(Family):
     """Networks that find boxes. A subclass says how its network is built, what its loss is, and what it predicts."""
+
+    def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
+        """The entries of these classes in every tensor with a side that counts classes."""
+        return picked(checkpoint, classes)
 
     def open_data(self, file: str) -> Any:
         """The `DataConfig` of a YOLO data.yaml.

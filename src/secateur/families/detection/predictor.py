@@ -29,6 +29,7 @@ class TorchPredictor:
 
     Attributes:
         single_cls: the network has one class in place of all classes of its data set.
+        narrowed: it has some of the classes that it was trained on.
     """
 
     def __init__(self, network: nn.Module, precision: str = "fp32") -> None:
@@ -46,7 +47,7 @@ class TorchPredictor:
         self.names = dict(known.names)
         self.nc, self.strides = int(known.nc), tuple(known.strides)
         self.channels = channels_of(network)
-        self.single_cls = False
+        self.single_cls = self.narrowed = False
         self.image_size: int | tuple[int, int] | None = None
         self.device = next(network.parameters()).device
         self._precision = _precision(precision, self.device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secateur.data.augment import Augmentation
@@ -12,6 +13,8 @@ from secateur.data.dataset import DetectionDataset
 from secateur.data.index import Index, content_signature, scan, without_objects
 from secateur.errors import UserError
 from secateur.families.reading import Reading, Split
+
+LOG = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,33 @@ class DetectionSplit:
         """
         if name not in data.splits:
             raise UserError(f"{data.file} has no '{name}' split; it has {', '.join(data.splits)}.")
+        if data.whole is not None:
+            return DetectionSplit._of_some_classes(data, data.whole, name, objects=objects, tell=tell)
         index = scan(data, name, single_cls=data.one_class, progress=tell)
         nothing = without_objects(index, name, data) if objects and data.labelled else None
         if nothing is not None:
             raise UserError(f"{nothing}{otherwise}.")
+        return DetectionSplit(index)
+
+    @staticmethod
+    def _of_some_classes(
+        data: DataConfig, whole: DataConfig, name: str, *, objects: bool, tell: bool
+    ) -> DetectionSplit:
+        """The images of the whole data set with the objects of these classes.
+
+        Raises:
+            UserError: as `of` raises it.
+        """
+        every = DetectionSplit.of(whole, name, objects=objects, tell=tell).index
+        numbers = {text: number for number, text in whole.names.items()}
+        index = every.of_classes([numbers[text] for text in data.names.values()])
+        if objects and data.labelled and not len(index.labels):
+            raise UserError(
+                f"No image of split {name} ({data.file.name}) has an object of the classes that the detector was "
+                f"narrowed to ({_few(data.names)}); label some, or choose other classes."
+            )
+        if tell:
+            LOG.info("%s: %d of %d objects are of the kept classes", name, len(index.labels), len(every.labels))
         return DetectionSplit(index)
 
     def __len__(self) -> int:
@@ -110,3 +136,8 @@ def index_of(split: Split, reader: str) -> Index:
     if not isinstance(split, DetectionSplit):
         raise UserError(f"{reader} needs images with boxes, and this data set has labels of another kind.")
     return split.index
+
+
+def _few(names: Mapping[int, str]) -> str:
+    """Names of classes, the first few of many."""
+    return ", ".join(list(names.values())[:4]) + (", ..." if len(names) > 4 else "")

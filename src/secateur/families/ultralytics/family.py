@@ -62,6 +62,21 @@ class UltralyticsFamily(DetectionFamily):
         nc = checkpoint.architecture.nc
         return "" if set(checkpoint.names) == set(range(nc)) else f"{len(checkpoint.names):,} names for {nc:,} classes"
 
+    def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
+        """The last layers of the branches for classes.
+
+        Raises:
+            UserError: fewer classes of a classifier, which divides its certainty among all.
+        """
+        architecture = checkpoint.architecture
+        assert isinstance(architecture, Ultralytics)
+        if architecture.task == "classify" and len(classes) < architecture.nc:
+            raise UserError(
+                "A classifier divides its certainty among its classes, so what it says of some changes without the "
+                "others; --classes is for detectors."
+            )
+        return super().pick_classes(checkpoint, classes)
+
     def open_data(self, file: str) -> Any:
         """The `DataConfig` of a data.yaml, or the `ClassFolders` of a folder.
 

@@ -32,7 +32,7 @@ def write_file(network: UltralyticsNetwork, file: Path, image_size: int) -> str:
     """Writes the file, in fp16 where that loses nothing.
 
     Returns:
-        what to know of the file of a cut network; "" for others.
+        what to know of a file whose network the YAML alone does not build; "" for others.
     """
     task = network.architecture.task
     model: Any = copy.deepcopy(network.model).cpu().eval()
@@ -60,7 +60,9 @@ def write_file(network: UltralyticsNetwork, file: Path, image_size: int) -> str:
         "note": f"Pruned with Secateur from {_parameters(outline_of(network)):,} parameters." if cut else "",
     }
     torch.save(content, file)
-    return KEEPS_THE_CUT % TRAINERS[task] if cut else ""
+    # Hidden layers of a head follow the number of classes in the YAML, so another number is another network.
+    anew = cut or network.nc != network.architecture.description["nc"]
+    return KEEPS_THE_CUT % TRAINERS[task] if anew else ""
 
 
 def outline_of(network: UltralyticsNetwork) -> Any:

@@ -19,7 +19,7 @@ from secateur.evaluation.cost import count
 from secateur.families.yolov5.architecture import YOLOv5, topology_of
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
-from secateur.networks.checkpoint import Checkpoint
+from secateur.networks.checkpoint import NARROWED, Checkpoint
 
 LOG = logging.getLogger("secateur")
 
@@ -140,7 +140,8 @@ def narrow_start(dense: Checkpoint, start: Checkpoint, narrowing: Narrowing, see
     """
     torch.manual_seed(seed)
     network = Detector(_topology(dense).with_widths(narrowing.widths), dense.names)
-    fresh = Checkpoint.of(network, image_size=dense.image_size, training={"single_cls": dense.single_cls})
+    kept = tuple(entry for entry in dense.history if entry.verb == NARROWED)
+    fresh = Checkpoint.of(network, image_size=dense.image_size, training={"single_cls": dense.single_cls}, history=kept)
     same = {
         name: start.tensors[name].to(tensor.dtype)
         for name, tensor in fresh.tensors.items()

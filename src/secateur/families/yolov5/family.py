@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.distillation.pairing import check_pair
 from secateur.distillation.settings import DistillSettings
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit
-from secateur.families.family import Tensors
 from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs
 from secateur.families.reading import Split
 from secateur.families.summary import BlockRow
@@ -33,7 +32,7 @@ from secateur.families.yolov5.hyp import YOLOv5Hyp
 from secateur.families.yolov5.loss import DetectionLoss
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.rows import block_rows
-from secateur.families.yolov5.start import fresh, in_class_order, with_config
+from secateur.families.yolov5.start import fresh, pick_classes, with_config
 from secateur.families.yolov5.topology import NEUTRAL_ANCHORS
 from secateur.networks.checkpoint import Checkpoint
 from secateur.training.settings import TrainSettings
@@ -99,9 +98,9 @@ class YOLOv5Family(DetectionFamily):
         """The anchors of a model YAML that describes the network of the weights."""
         return with_config(checkpoint, cfg, names)
 
-    def in_class_order(self, checkpoint: Checkpoint, tensors: Tensors, order: tuple[int, ...]) -> dict[str, Tensor]:
-        """The class outputs of every anchor change places."""
-        return in_class_order(checkpoint.architecture, tensors, order)
+    def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
+        """Of every anchor the outputs of its box, its objectness and these classes."""
+        return pick_classes(checkpoint, classes)
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
         """Decoded rows, maps of the head, or boxes after suppression."""

@@ -89,12 +89,20 @@ def complete_iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
     return iou - distance - weight * shape
 
 
+def joint_logit(level: Tensor) -> Tensor:
+    """The logit of the best score (objectness x class) of raw logits [..., 5 + nc] -> [...]."""
+    log_score = F.logsigmoid(level[..., 4]) + F.logsigmoid(level[..., 5:].amax(-1))
+    return log_score - torch.log1p(-log_score.exp().clamp(max=1 - 1e-6))
+
+
 class DetectionLoss:
     """The sum of box, objectness and class losses, normalised over the batches of all processes together.
 
     Two boxes that claim the same anchor and cell: the larger IoU becomes the objectness target, so the result does not
-    depend on the order of writes. With several processes each returns its share such that the mean of the gradients
-    over processes (what DDP makes) is the gradient of one process with the whole batch.
+    depend on the order of writes. Of a detector that answers for some of the classes that it was trained on, the
+    objectness speaks of the others too: there the best score (objectness x class) takes its place. With several
+    processes each returns its share such that the mean of the gradients over processes (what DDP makes) is the gradient
+    of one process with the whole batch.
 
     Args:
         detector: its anchors, levels and classes are read once, here: make the loss after AutoAnchor.
@@ -110,6 +118,7 @@ class DetectionLoss:
         self.objectness_gain = hyp.obj * (image_size / 640) ** 2 * 3 / levels
         self.balance = (4.0, 1.0, 0.4) if levels == 3 else (4.0, 1.0, 0.25, 0.06, *[0.02] * levels)[:levels]
         smoothing = max(label_smoothing, hyp.label_smoothing)
+        self.joint = detector.topology.trained_classes > self.classes
         self.positive, self.negative = 1 - smoothing / 2, smoothing / 2
 
     def __call__(
@@ -134,7 +143,8 @@ class DetectionLoss:
             if positives[i] > 0:
                 box = box + level_box / positives[i]
                 category = category + level_category / (positives[i] * self.classes)
-            level_objectness = self._objectness(level[..., 4], found, iou)
+            seen = joint_logit(level) if self.joint else level[..., 4]
+            level_objectness = self._objectness(seen, found, iou)
             objectness = objectness + level_objectness * (self.balance[i] / cells[i])
         box, objectness = box * self.box_gain, objectness * self.objectness_gain
         category = category * self.class_gain

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-
-import torch
-from torch import Tensor
 
 from secateur.errors import UserError
 from secateur.families.yolov5.architecture import YOLOv5, topology_of
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Block, Topology
-from secateur.networks.architecture import Architecture
 from secateur.networks.checkpoint import Checkpoint
-from secateur.networks.fresh_head import head_tensors
+from secateur.networks.picked_classes import picked
 
 
 def fresh(cfg: str, names: Mapping[int, str], anchors: int = 0) -> Checkpoint:
@@ -44,24 +40,17 @@ def with_config(checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> C
     return replace(checkpoint, architecture=YOLOv5(topology), tensors={**checkpoint.tensors, **own})
 
 
-def in_class_order(
-    architecture: Architecture, tensors: Mapping[str, Tensor], order: Sequence[int]
-) -> dict[str, Tensor]:
-    """Tensors, or masks, of a YOLOv5 detector with the class outputs in another order; all else stays.
+def pick_classes(checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
+    """A YOLOv5 detector with the outputs of these classes, in this order; all else stays.
 
     A `Detect` layer has, for every anchor, four outputs of the box, one of the objectness and one a class: the rows of
-    its weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)].
-
-    Args:
-        order: for every class its place up to now.
+    its weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)]. The objectness still speaks of all
+    classes that it was trained on, as the topology notes.
     """
-    rows = torch.tensor([*range(5), *(5 + place for place in order)])
-    moved = {
-        name: tensors[name].unflatten(0, (-1, 5 + len(order)))[:, rows].flatten(0, 1).contiguous()
-        for name in head_tensors(architecture)
-        if name in tensors
-    }
-    return {**tensors, **moved}
+    found, topology = picked(checkpoint, classes, others=5), topology_of(checkpoint)
+    trained = topology.trained_classes or topology.nc
+    fewer = trained if len(classes) < trained else 0
+    return replace(found, architecture=YOLOv5(replace(topology, nc=len(classes), trained_classes=fewer)))
 
 
 def check_topology(checkpoint: Checkpoint, topology: Topology) -> None:

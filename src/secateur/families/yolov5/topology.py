@@ -67,6 +67,7 @@ class Topology:
         activation: canonical name of the activation in every convolution block.
         channels: channels of the image.
         anchors_pending: whether the anchors are a neutral start that a training replaces by those of its boxes.
+        trained_classes: number of which its objectness speaks, where the head answers for some of them; 0: for all.
     """
 
     nc: int
@@ -75,6 +76,7 @@ class Topology:
     activation: str = "SiLU"
     channels: int = 3
     anchors_pending: bool = False
+    trained_classes: int = 0
 
     @classmethod
     def from_yaml(cls, path_or_name: str | Path, nc: int | None = None, anchors: int = 0) -> Topology:
@@ -98,6 +100,7 @@ class Topology:
             "anchors": [list(row) for row in self.anchors],
             "blocks": [[list(b.sources), b.repeats, b.kind, _thaw(b.args)] for b in self.blocks],
             **({"anchors_pending": True} if self.anchors_pending else {}),
+            **({"trained_classes": self.trained_classes} if self.trained_classes else {}),
         }
 
     @classmethod
@@ -118,6 +121,7 @@ class Topology:
                 activation=canonical_activation(str(data["activation"])),
                 channels=int(data["channels"]),
                 anchors_pending=bool(data.get("anchors_pending", False)),
+                trained_classes=int(data.get("trained_classes", 0)),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UserError(f"The stored topology is broken ({told(repr(error))}).") from error
@@ -129,8 +133,8 @@ class Topology:
         return tuple(tuple(s if s >= 0 else i + s for s in block.sources) for i, block in enumerate(self.blocks))
 
     def with_classes(self, nc: int) -> Topology:
-        """The same network for another number of classes."""
-        return replace(self, nc=nc)
+        """The same network for another number of classes, all of them its own."""
+        return replace(self, nc=nc, trained_classes=0)
 
     @property
     def widths(self) -> tuple[int, ...]:

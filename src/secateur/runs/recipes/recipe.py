@@ -36,12 +36,19 @@ class RecipeEntry:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named sequence of steps; `summary` is one line, `source` the paper or system that it follows."""
+    """A named sequence of steps.
+
+    Attributes:
+        summary: one line.
+        source: the paper or system that it follows.
+        classes: to which the weights are narrowed first, by name or id; () keeps all.
+    """
 
     name: str
     summary: str
     source: str
     entries: tuple[RecipeEntry, ...]
+    classes: tuple[str | int, ...] = ()
 
 
 def available() -> list[Recipe]:
@@ -70,7 +77,15 @@ def load_recipe(name: str | Path) -> Recipe:
         summary=str(data.get("summary", "")),
         source=str(data.get("source", "")),
         entries=tuple(entry for item in data["stages"] for entry in _entries(file, item)),
+        classes=_classes(file, data.get("classes", ())),
     )
+
+
+def _classes(file: Path, value: Any) -> tuple[str | int, ...]:
+    words = value if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(word, str | int) and not isinstance(word, bool) for word in words):
+        raise UserError(f"{file}: classes must be a list of names or ids, not {shown(value)}.")
+    return tuple(words)
 
 
 def _entries(file: Path, item: Any) -> list[RecipeEntry]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from secateur.families.yolov5.distillation import DISTILLATIONS, Imitation, View
 from secateur.families.yolov5.distillation.bce import divergence
+from secateur.families.yolov5.loss import joint_logit
 
 BOX, OBJECTNESS, CLASS = 20.0, 10.0, 1.0
 FLOOR = 0.02
@@ -22,7 +23,8 @@ class RawOutputs(Imitation):
 
     Unlike `bce` nothing here depends on labels' gains, and the objectness is weighted too: a detector that was cut
     first has to find its objects again, and most cells show none. Divergences are cross-entropies less the teacher's
-    entropy, so a perfect student costs nothing.
+    entropy, so a perfect student costs nothing. Of detectors that answer for some of the classes that they were trained
+    on, the best score (objectness x class) takes the place of the objectness, which speaks of the others too.
     """
 
     def __call__(self, view: View) -> dict[str, Tensor]:
@@ -30,11 +32,12 @@ class RawOutputs(Imitation):
         heat = self.temperature(1.0)
         box = objectness = category = view.student[0].new_zeros(())
         for s, t in zip(view.student, view.teacher, strict=True):
-            weight = t[..., 4].sigmoid() + FLOOR
+            seen, sees = (joint_logit(t), joint_logit(s)) if self.detection.joint else (t[..., 4], s[..., 4])
+            weight = seen.sigmoid() + FLOOR
             total = weight.sum()
             distance = (s[..., :4].sigmoid() - t[..., :4].sigmoid()).square().sum(-1)
             box = box + (weight * distance).sum() / total
-            objectness = objectness + (weight * divergence(s[..., 4], t[..., 4], heat)).sum() / total
+            objectness = objectness + (weight * divergence(sees, seen, heat)).sum() / total
             category = category + (weight * divergence(s[..., 5:], t[..., 5:], heat).sum(-1)).sum() / total
         share = view.share / len(view.student)
         return {"d_box": box * BOX * share, "d_obj": objectness * OBJECTNESS * share, "d_cls": category * CLASS * share}
