@@ -117,7 +117,7 @@ def test_a_kill_after_the_decision_does_not_repeat_it(
         patch.setattr(prune, "cut_and_repaired", die)
         main([*words, "--project", "killed"])
     with monkeypatch.context() as patch:
-        patch.setattr(prune, "decided", die)
+        patch.setattr(prune, "decide", die)
         main([*words, "--project", "killed"])
     calm, killed = (Path(name) / "exp" for name in ("calm", "killed"))
     assert sorted(file.name for file in killed.iterdir()) == sorted(file.name for file in calm.iterdir())
@@ -136,7 +136,7 @@ def test_a_failure_before_anything_is_made_leaves_nothing(
     def fail(*_: Any, **__: Any) -> None:
         raise UserError("Nothing can be decided.")
 
-    monkeypatch.setattr(prune, "decided", fail)
+    monkeypatch.setattr(prune, "decide", fail)
     assert "Nothing can be decided" in sentence(capsys, *command(weights, tiny_data, "--data", str(tiny_data)))
     assert not Path("runs").exists()
 

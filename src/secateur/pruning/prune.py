@@ -38,7 +38,7 @@ class Kept:
     """What a caller keeps of a pruning, so that the same call goes on after a kill.
 
     Attributes:
-        folder: takes the state of the rounds or of the search; None keeps none.
+        folder: takes the state of the rounds or of the search; None keeps nothing.
         plan: was decided before the kill; then nothing is decided anew.
         decided: is given the plan and the cliff curve around it before the cut.
     """
@@ -102,14 +102,14 @@ def prune(
         reference = costs_of(whole, settings.budgets, settings.image_size)
         budgets = tuple(budget.at_round(*settings.repetition, reference) for budget in settings.budgets)
         settings = replace(settings, budgets=budgets)
-        plan, order = decided(network, graph, evidence, settings, reference, repair, measure, kept.folder)
+        plan, order = decide(network, graph, evidence, settings, reference, repair, measure, kept.folder)
         kept.decided(plan, cliff_around(network, graph, order, plan, settings, repair, measure))
     shorter = without_removed_blocks(network, plan)
     rest = graph if shorter is network else trace(shorter, *example)
     return Pruned(cut_and_repaired(shorter, rest, plan, repair), plan, rest)
 
 
-def decided(
+def decide(
     network: Network,
     graph: ChannelGraph,
     evidence: Evidence[Network] | None,
