@@ -48,7 +48,7 @@ def chains_of(model: nn.Module) -> Iterator[Chain]:
         kind = type(modules[parent]).__name__ if name else ""
         joins = kind in _JOIN and last == "m" and isinstance(module, nn.ModuleList)
         if (joins or isinstance(module, nn.Sequential)) and _are_blocks(module):
-            yield Chain(name, module, f"{parent}.cv2.conv" if joins else "")  # type: ignore[arg-type]
+            yield Chain(name, module, f"{parent}.cv2.conv" if joins else "")
 
 
 def _are_blocks(chain: nn.Module) -> bool:
