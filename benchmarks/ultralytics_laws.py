@@ -9,8 +9,7 @@ four cuts: the largest difference to the mask as a share of the largest output, 
 training mode (float64, because a norm of few values magnifies roundings), and whether the price is what is counted at
 two sizes. The last cut is saved and written as a `.pt`. A process that cannot import Secateur opens that with YOLO(),
 predicts, validates on a tiny data set, exports an ONNX file and compares its answer. Then it is trained for one epoch
-through `secateur.ultralytics`; its shapes have to stay. `rtdetr-l` is cut only: training mode compares the maps that
-its decoder reads.
+through `secateur.ultralytics`; its shapes have to stay. `rtdetr-l` is cut only, by random scores.
 """
 
 from __future__ import annotations
@@ -296,32 +295,9 @@ def transformer_row() -> dict[str, Any]:
             result["eval"] = difference(small(images(1)), silent(images(1)))
             result["moved"] = difference(silent(images(1)), network(images(1)))
             double = images(2).double()
-            maps = [_before_the_head(net.double().train(), double) for net in (small, silent)]
-            result["train"] = difference(*maps)
+            result["train"] = difference(*(net.double().train().predict(double) for net in (small, silent)))
         row["cuts"][f"random {share:.0%}"] = result
     return row
-
-
-class _SeenError(Exception):
-    """The head was reached."""
-
-
-def _before_the_head(network: Any, x: Tensor) -> list[Tensor]:
-    """The maps that the last layer reads."""
-    read: list[Any] = []
-
-    def note(module: nn.Module, inputs: Any) -> None:
-        read.extend(inputs[0])
-        raise _SeenError
-
-    handle = network.model[-1].register_forward_pre_hook(note)
-    try:
-        network.predict(x)
-    except _SeenError:
-        pass
-    finally:
-        handle.remove()
-    return read
 
 
 HEADER = "| network | units | free channels | parameters that can go | trace, CPU s | eval | train | price | file |"
@@ -331,9 +307,7 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     cuts = row["cuts"].values()
     worst = [max(result[mode] for result in cuts) for mode in ("eval", "train")]
-    ran = (
-        "cut alone" if "alone" not in row else f"fitness {row['alone']['fitness']:.3f}, ONNX {row['alone']['onnx']:.0e}"
-    )
+    ran = "cut alone" if "alone" not in row else f"runs, ONNX {row['alone']['onnx']:.0e}"
     return (
         f"| {row['network']} | {row['units']} | {row['free']:.1%} | {row['most']:.1%} | {row['seconds']:.1f} | "
         f"{worst[0]:.0e} | {worst[1]:.0e} | {all(result['price'] for result in cuts)} | {ran} |"
@@ -343,7 +317,7 @@ def line(row: dict[str, Any]) -> str:
 def broken(row: dict[str, Any]) -> bool:
     """Whether a law does not hold, or a cut shows nothing because it is like the dense network."""
     cuts = row["cuts"].values()
-    held = all(r["price"] and max(r["eval"], r["train"]) <= TOLERANCE and r["moved"] > 100 * TOLERANCE for r in cuts)
+    held = all(r["price"] and max(r["eval"], r["train"]) <= TOLERANCE and r["moved"] > 10 * TOLERANCE for r in cuts)
     file = "alone" not in row or (
         row["saved"]
         and row["parameters"]

@@ -85,9 +85,9 @@ def test_the_masks_of_zeros_follow() -> None:
 
 def test_the_command_removes_blocks_and_writes_the_file(tmp_path: Path, tiny_data: Path) -> None:
     save_checkpoint(checkpoint_named("yolov8n"), tmp_path / "dense.safetensors")
-    main(["prune", "--weights", str(tmp_path / "dense.safetensors"), "--images", str(tiny_data.parent / "images"),
-          "--layers", "2", "--flops", "0.7", "--img", str(SIZE), "--project", str(tmp_path), "--name", "out"]
-    )  # fmt: skip
+    images = str(tiny_data.parent / "images" / "val")
+    main(["prune", "--weights", str(tmp_path / "dense.safetensors"), "--images", images, "--layers", "2",
+          "--flops", "0.7", "--img", str(SIZE), "--project", str(tmp_path), "--name", "out"])  # fmt: skip
     small = load_checkpoint(tmp_path / "out" / "pruned.safetensors")
     assert sum(small.architecture.chains.values()) < 6 and small.plan["removed_blocks"]
     with torch.no_grad():

@@ -20,8 +20,6 @@ from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.graph import trace
 from secateur.pruning.surgery import cut, mask
 
-ATTENTION = ("yolov10n", "yolo11n", "yolo12n", "yolo26n")
-
 
 @pytest.fixture(params=[*DETECTORS, *OTHERS])
 def subject(request: pytest.FixtureRequest) -> Subject:
@@ -69,14 +67,36 @@ def test_a_file_gives_the_outputs_of_what_was_cut(subject: Subject, tmp_path: Pa
     assert back.architecture == small.architecture and type(back) is type(small)
 
 
-def test_only_the_last_layers_and_attentions_are_frozen(subject: Subject) -> None:
+def test_only_the_last_layers_are_frozen(subject: Subject) -> None:
     head = f"model.model.{len(subject.network.model.model) - 1}."
     causes = {entry.layer: entry.by for entry in subject.graph.frozen}
-    assert any(layer.startswith(head) for layer in causes)
-    inner = {layer: by for layer, by in causes.items() if not layer.startswith(head)}
-    assert all("numbers in the network's code" in by for by in inner.values()), inner
-    if not subject.name.startswith(ATTENTION):
-        assert not inner
+    assert causes and all(layer.startswith(head) for layer in causes), causes
+
+
+@pytest.mark.parametrize("name", ["yolov10n", "yolo11n", "yolo26n"])
+def test_attention_loses_an_equal_part_of_every_head(name: str) -> None:
+    subject = subject_named(name)
+    dense = {number: module for number, module in subject.network.named_modules() if hasattr(module, "key_dim")}
+    small = cut(subject.network, subject.graph, subject.plan(4))
+    assert dense
+    for place, module in dense.items():
+        now = small.get_submodule(place)
+        assert now.num_heads == module.num_heads == 2 and now.scale == module.scale
+        assert now.head_dim < module.head_dim or now.key_dim < module.key_dim
+        assert now.qkv.conv.out_channels == now.num_heads * (2 * now.key_dim + now.head_dim)
+        assert now.pe.conv.groups == now.num_heads * now.head_dim == now.qkv.conv.in_channels
+
+
+def test_attention_of_yolo12_loses_whole_heads() -> None:
+    subject = subject_named("yolo12n")
+    attention = [name for name, module in subject.network.named_modules() if hasattr(module, "all_head_dim")]
+    spaces = [space for space in subject.graph.spaces if space.layers[0] in {f"{name}.qkv.conv" for name in attention}]
+    assert len(spaces) == len(attention) == 8
+    small = cut(subject.network, subject.graph, subject.plan(4))
+    for name in attention:
+        now = small.get_submodule(name)
+        assert now.head_dim == 32 and now.all_head_dim == 32 * now.num_heads == now.pe.conv.groups
+    assert sum(small.get_submodule(name).num_heads for name in attention) < sum(len(space.units) for space in spaces)
 
 
 @pytest.mark.parametrize("name", ["yolov8n", "yolo26n"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UserError, told
 from secateur.evaluation.nms import Candidates
-from secateur.families.ultralytics.chains import chain_blocks, joined, shorten_
+from secateur.families.ultralytics.chains import chain_blocks, joined, lengths_of, shorten_
 from secateur.families.ultralytics.package import installed_version, needed
 from secateur.layers import evaluating
 from secateur.limits import MAX_PARAMETERS
@@ -114,8 +114,8 @@ class UltralyticsNetwork(nn.Module):
 
     def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> UltralyticsNetwork:
         """The network whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
-        lengths = {block.chain: block.length for block in self.chain_blocks() if block.chain in kept}
-        gone = [f"{chain}.{i}" for chain, length in lengths.items() for i in range(length) if i not in kept[chain]]
+        lengths = {f"model.{chain}": length for chain, length in lengths_of(self.model).items()}
+        gone = [f"{chain}.{i}" for chain, stay in kept.items() for i in range(lengths[chain]) if i not in stay]
         numbers = Removal(tuple(gone), tuple(lengths.items())).tensors(
             {f"model.{module}": own for module, own in self.architecture.numbers.items()}
         )
