@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.distillation.methods import Method
-from secateur.distillation.settings import DistillSettings
+from secateur.distillation.settings import DistillSettings, HealDefaults
 from secateur.errors import UserError
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
@@ -35,6 +35,7 @@ class UltralyticsFamily(DetectionFamily):
     title = "Ultralytics"
     architecture = Ultralytics
     imitated = "raw"
+    healing = HealDefaults(lr=0.0001, norms="keep")
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""
