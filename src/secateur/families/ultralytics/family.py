@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.distillation.methods import Method
-from secateur.distillation.settings import DistillSettings
+from secateur.distillation.settings import DistillSettings, HealDefaults
 from secateur.errors import UserError
 from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.family import DetectionFamily
@@ -43,6 +43,7 @@ class UltralyticsFamily(DetectionFamily):
     imitated = "raw"
     opens = "detectors that Ultralytics exported"
     hands_out = ".pt"
+    healing = HealDefaults(lr=0.0001, norms="keep")
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""

@@ -13,13 +13,14 @@ from secateur.distillation.methods import EPS, Method, Views
 from secateur.distillation.settings import DistillSettings
 from secateur.families.ultralytics.network import UltralyticsNetwork
 
-BOX, CLASS, EXTRA, PROTO = 1.0, 1.0, 1.0, 1.0
+CLASS = 0.3
+"""Factor of the class scores of places against the rest; their gradients are noisy, and more of them heals less."""
 
 
 class RawOutputs(Method):
     """With w = the teacher's best class score at a place, and W its sum over all places, at least 1:
 
-        d_cls: divergence of the class scores, summed over classes and places, by W
+        d_cls: 0.3 x divergence of the class scores, summed over classes and places, by W
         d_box: divergence of the distributions of the four distances, summed over the four; without distributions, the
             squared difference of the distances in shares of the teacher's box
         d_mask: squared difference of the mask coefficients, in mean squares of the teacher's
@@ -27,10 +28,10 @@ class RawOutputs(Method):
         d_angle: squared difference of the angles in radians
         d_proto: squared difference of the prototypes, in mean squares of the teacher's, over all places
 
-    d_box to d_angle are summed over places times w, by W: what is said of a place where nothing is does not matter,
-    but that nothing is there does. Of a network with final boxes both branches are compared and count alike. A
-    classifier has one place an image, and d_cls is the divergence of the distributions over its classes. All
-    divergences are cross-entropies less the teacher's entropy, so a perfect student costs nothing.
+    d_box to d_angle are summed over places times w, by W: where nothing is, only that nothing is there matters. Of a
+    network with final boxes both branches are compared and count alike. A classifier has one place an image, and d_cls
+    is the divergence of the distributions over its classes. All divergences are cross-entropies less the teacher's
+    entropy, so a perfect student costs nothing.
     """
 
     def __init__(self, settings: DistillSettings, network: UltralyticsNetwork) -> None:
@@ -42,7 +43,7 @@ class RawOutputs(Method):
         """The parts that the task has."""
         if isinstance(view.teacher, Tensor):
             chances = _kl(view.student / self.heat, view.teacher / self.heat) * self.heat**2
-            return {"d_cls": CLASS * chances.mean() * view.share}
+            return {"d_cls": chances.mean() * view.share}
         parts: dict[str, Tensor] = {}
         pairs = list(branches(view.student, view.teacher))
         for student, teacher in pairs:
@@ -56,20 +57,20 @@ class RawOutputs(Method):
         total = weight.sum().clamp_min(1)
         sides = sides_of(teacher["boxes"])
         scores = _bernoulli(student["scores"] / self.heat, teacher["scores"] / self.heat) * self.heat**2
-        found = {"d_box": BOX * _boxes(student["boxes"], teacher["boxes"], sides)}
+        found = {"d_box": _boxes(student["boxes"], teacher["boxes"], sides)}
         if "mask_coefficient" in teacher:
             coefficients = teacher["mask_coefficient"]
             scale = (weight[..., None] * coefficients.square()).sum() / (total * coefficients.shape[-1]) + EPS
-            found["d_mask"] = EXTRA * (student["mask_coefficient"] - coefficients).square().mean(-1) / scale
+            found["d_mask"] = (student["mask_coefficient"] - coefficients).square().mean(-1) / scale
         if "kpts" in teacher:
-            found["d_kpts"] = EXTRA * self._key_points(student["kpts"], teacher["kpts"], sides)
+            found["d_kpts"] = self._key_points(student["kpts"], teacher["kpts"], sides)
         if "angle" in teacher:
-            found["d_angle"] = EXTRA * (student["angle"] - teacher["angle"]).square().sum(-1)
+            found["d_angle"] = (student["angle"] - teacher["angle"]).square().sum(-1)
         parts = {name: (weight * value).sum() / total for name, value in found.items()}
         parts["d_cls"] = CLASS * scores.sum() / total
         if "proto" in teacher:
             here, there = (_prototypes(branch["proto"]) for branch in (student, teacher))
-            parts["d_proto"] = PROTO * (here - there).square().mean() / (there.square().mean() + EPS)
+            parts["d_proto"] = (here - there).square().mean() / (there.square().mean() + EPS)
         return parts
 
     def _key_points(self, student: Tensor, teacher: Tensor, sides: Tensor) -> Tensor:
