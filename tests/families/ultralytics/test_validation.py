@@ -165,7 +165,7 @@ def test_a_classifier_is_validated_by_top_1(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "train")
     network = checkpoint_named("yolov8n-cls").build()
     split = Classed(SimpleNamespace(files=tuple(files)), tuple(classes))
-    with pytest.raises(UserError, match="for the task 'detect' needs a data.yaml as --data"):
+    with pytest.raises(UserError, match=r"for the task 'detect' needs a data\.yaml as --data"):
         FAMILY.evaluate(checkpoint_named("yolov8n").build(), split, SETTINGS, progress=False)
     scores = FAMILY.evaluate(network, split, SETTINGS, progress=False)
     expected = theirs(file, tmp_path / "data", nms=None)
