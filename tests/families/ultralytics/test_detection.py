@@ -97,14 +97,22 @@ def run(*arguments: str) -> None:
 @pytest.mark.parametrize("labels", [True, False], ids=["labels", "images"])
 @pytest.mark.parametrize("name", ["yolov8n", "yolo26n"])
 def test_a_file_is_pruned_in_rounds_and_healed(
-    name: str, labels: bool, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name: str, labels: bool, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     save(fresh(name), tmp_path / "best.pt")
     source = ["--data", str(tiny_data)] if labels else ["--images", str(tiny_data.parent / "images" / "train")]
     run("prune", "--weights", "best.pt", *source, "--flops", "0.7", "--rounds", "2", "--statistics-images", "8",
         "--recalibrate", "8", "--name", "p")  # fmt: skip
     pruned = load_checkpoint("runs/prune/p/pruned.safetensors")
+    said = capsys.readouterr().out
+    assert "Saved to runs/prune/p/pruned.pt: YOLO('pruned.pt') loads" in said and "its plain train() builds" in said
+    handed = load_checkpoint("runs/prune/p/pruned.pt")
+    assert {key: value.shape for key, value in handed.tensors.items()} == {
+        key: value.shape for key, value in pruned.tensors.items()
+    }
+    assert torch.load("runs/prune/p/pruned.pt", weights_only=False)["note"].startswith("Pruned with Secateur from ")
     whole: Any = checkpoint_named(name).build()
     assert count(pruned.build(), SIZE).flops <= 0.7 * count(whole, SIZE).flops
     assert pruned.names == NAMES and pruned.history[-1].settings["criterion"] == "fisher"

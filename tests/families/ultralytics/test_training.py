@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,3 +230,18 @@ def test_options_become_those_of_the_package() -> None:
     given = _rates(TrainSettings(hyp=Hyp(lr0=0.002, mixup=0.1)), hooks=False)
     assert (given["optimizer"], given["lr0"], given["mixup"], given["mosaic"]) == ("SGD", 0.002, 0.1, 1.0)
     assert _rates(TrainSettings(optimizer="AdamW"), hooks=False)["optimizer"] == "AdamW"
+
+
+def test_a_recipe_cuts_and_trains(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(fresh("yolov8n"), tmp_path / "best.pt")
+    cutting = "{flops: 0.7, criterion: l1, rounds: 1, statistics_images: 8, recalibrate: 8, cliff: false}"
+    (tmp_path / "own.yaml").write_text(
+        f"summary: cut and train\nstages:\n  - prune: {cutting}\n  - finetune: {{epochs: 1}}\n"
+    )
+    run("run", "--recipe", "own.yaml", "--weights", "best.pt", "--data", str(tiny_data), "--batch-size", "8")
+    table = json.loads((tmp_path / "runs/run/exp/summary.json").read_text())["table"]
+    assert [row["stage"] for row in table] == ["dense", "cut, no repair", "cut + repair", "fine-tuned"]
+    assert all(set(row["metrics"]) == {"P", "R", "mAP50", "mAP50-95"} for row in table)
+    final = load_checkpoint(tmp_path / "runs/run/exp/final.pt")
+    assert shapes(final) == shapes(load_checkpoint(tmp_path / "runs/run/exp/finetuned.safetensors"))

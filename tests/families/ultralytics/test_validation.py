@@ -165,6 +165,8 @@ def test_a_classifier_is_validated_by_top_1(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "train")
     network = checkpoint_named("yolov8n-cls").build()
     split = Classed(SimpleNamespace(files=tuple(files)), tuple(classes))
+    with pytest.raises(UserError, match=r"for the task 'detect' needs a data\.yaml as --data"):
+        FAMILY.evaluate(checkpoint_named("yolov8n").build(), split, SETTINGS, progress=False)
     scores = FAMILY.evaluate(network, split, SETTINGS, progress=False)
     expected = theirs(file, tmp_path / "data", nms=None)
     assert scores.values == {"top-1": pytest.approx(expected.top1), "top-5": pytest.approx(expected.top5)}
@@ -200,6 +202,20 @@ def test_labels_that_the_package_does_not_find_are_no_nought(tmp_path: Path) -> 
         place.write_text("")
     with pytest.raises(UserError, match="finds no labels of these images: it looks for them under labels/"):
         FAMILY.evaluate(checkpoint_named("yolov8n").build(), split, SETTINGS, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("yolov8n-cls", "for the task 'classify' needs a folder with a folder for each class as --data"),
+        ("yolov8n-seg", "These labels are boxes, and a network of Ultralytics for the task 'segment' needs"),
+        ("yolov8n-obb", "for the task 'obb' needs a class and four corners in every row"),
+    ],
+)
+def test_labels_of_another_task_are_refused(name: str, words: str, tiny_data: Path) -> None:
+    split = FAMILY.split(FAMILY.open_data(str(tiny_data)), "val")
+    with pytest.raises(UserError, match=words):
+        FAMILY.evaluate(checkpoint_named(name).build(), split, SETTINGS, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import secateur
 from secateur.errors import UserError
+from secateur.families.loading import load_checkpoint
 from secateur.families.ultralytics import package
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.description import checked_description
@@ -52,6 +56,26 @@ def test_without_it_one_sentence_has_the_pip_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(package.importlib, "import_module", lambda name: None)
     with pytest.raises(UserError, match=r"ultralytics 7\.9\.1 is too old \(at least 8\.4\)"):
         package.needed("nn.tasks")
+    package._checked.cache_clear()
+
+
+def test_a_file_of_it_is_refused_with_that_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its classes need not be there: the file is read as data."""
+    names = ("ultralytics", "ultralytics.nn", "ultralytics.nn.tasks")
+    modules = {name: types.ModuleType(name) for name in names}
+    kind = type("DetectionModel", (nn.Module,), {"__module__": names[-1]})
+    modules[names[-1]].DetectionModel = kind  # type: ignore[attr-defined]
+    model: Any = kind()
+    head = nn.Conv2d(3, 4, 1)
+    model.model, model.yaml, model.names = nn.Sequential(nn.Conv2d(3, 8, 1), head), DESCRIPTION, {0: "a", 1: "b"}
+    with monkeypatch.context() as patch:
+        for name, module in modules.items():
+            patch.setitem(sys.modules, name, module)
+        torch.save({"model": model, "version": "8.4.0"}, tmp_path / "best.pt")
+    monkeypatch.setattr(package, "installed_version", lambda: "")
+    package._checked.cache_clear()
+    with pytest.raises(UserError, match=r"need the package ultralytics: pip install 'secateur\[ultralytics\]'"):
+        load_checkpoint(tmp_path / "best.pt")
     package._checked.cache_clear()
 
 

@@ -40,7 +40,7 @@ def recognises(answer: Answer) -> Decoder | str:
         return ""
     if rows.shape[1] == FinalBoxes.values:
         known = answer.task == "detect" and answer.stated and _are_final(rows, answer.stated)
-        return FinalBoxes(answer.stated, answer.strides) if known else ""
+        return Chosen(answer.stated, answer.strides) if known else ""
     levels = next((strides for strides in _LEVELS if _cells(answer.size, strides) == rows.shape[1]), None)
     if levels is None or rows.shape[1] < _FEWEST_CELLS or rows.shape[0] < 5:
         return ""
@@ -61,10 +61,22 @@ class Columns:
     def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> list[Candidates]:
         """See `Decoder`."""
         rows = outputs[0].transpose(1, 2)
-        # A head that states distances without bins can give a negative width: such a box is empty.
+        # As in `Chosen`.
         centres, half = rows[..., :2], rows[..., 2:4].clamp(min=0) / 2
         corners = torch.cat((centres - half, centres + half, rows[..., 4:]), -1)
         return AllCandidates(self.nc, self.strides)([corners], size, confidence)
+
+
+@dataclass(frozen=True)
+class Chosen(FinalBoxes):
+    """Reads final boxes [B, n, 6]; a head that states distances without bins can give a negative width: such a box is
+    empty."""
+
+    def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> list[Tensor]:
+        """See `Decoder`."""
+        rows = outputs[0]
+        low, high, rest = rows[..., :2], rows[..., 2:4], rows[..., 4:]
+        return super().__call__([torch.cat((low, torch.maximum(low, high), rest), -1)], size, confidence)
 
 
 def _no_columns(columns: Floats, nc: int) -> str:

@@ -15,7 +15,7 @@ from secateur.evaluation.settings import ValSettings
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.family import OwnLabels
-from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs, own_outputs
+from secateur.families.outputs import Answer, Decoder, Form, Opened, Outputs
 from secateur.families.reading import Split
 from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.architecture import Ultralytics
@@ -26,6 +26,7 @@ from secateur.families.ultralytics.exported import recognises
 from secateur.families.ultralytics.imitation import RawOutputs
 from secateur.families.ultralytics.loss import PackageLoss
 from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, UltralyticsNetwork
+from secateur.families.ultralytics.outputs import head_outputs
 from secateur.families.ultralytics.reading import is_theirs, read_file
 from secateur.families.ultralytics.writing import write_file
 from secateur.networks.checkpoint import Checkpoint
@@ -192,7 +193,7 @@ class UltralyticsFamily(DetectionFamily):
         """Boxes of detectors; of other tasks what the head gives."""
         if isinstance(network, ProposingYOLO | DecidingYOLO):
             return super().outputs(network, form)
-        return own_outputs(network, form)
+        return head_outputs(network, form)
 
     def recognises(self, answer: Answer) -> Decoder | str:
         """Columns of boxes and class scores, or final boxes, of the package's own exports."""

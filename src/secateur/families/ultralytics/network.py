@@ -178,7 +178,9 @@ class ProposingYOLO(UltralyticsNetwork):
     def candidates(self, raw: Any, confidence: float) -> Sequence[Candidates]:
         """Boxes [n, 4] and scores [n, nc] of each image; see `families.detection.network.Proposing`."""
         corners, scores = self._decoded(raw)
-        sure = [(of_image > confidence).any(1) | (confidence < 0) for of_image in scores]
+        if confidence < 0:  # a selection of all cannot be written to ONNX
+            return [Candidates(*of_image) for of_image in zip(corners, scores, strict=True)]
+        sure = [(of_image > confidence).any(1) for of_image in scores]
         return [Candidates(corners[i][keep], scores[i][keep]) for i, keep in enumerate(sure)]
 
     def _decoded(self, raw: Any) -> tuple[Tensor, Tensor]:

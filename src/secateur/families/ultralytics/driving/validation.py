@@ -54,6 +54,7 @@ def validated(
         UserError: an option that the package does not have, or labels that it cannot read.
     """
     task = network.architecture.task
+    _check_labels(split, task)
     with tempfile.TemporaryDirectory() as temporary, _kept_threads(), quiet(), caches_in_memory():
         place = Path(temporary)
         options = {
@@ -118,6 +119,24 @@ def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, fol
     more = {} if points is None else {"kpt_shape": list(points)}
     channels = network.architecture.channels
     return described(folder, {"train": files, "val": files}, names, channels=channels, **more)
+
+
+def _check_labels(split: Any, task: str) -> None:
+    """Refuses labels that are none of the task.
+
+    Raises:
+        UserError: saying what the task needs.
+    """
+    folders, index = hasattr(split, "classes"), split.index
+    if folders != (task == "classify"):
+        needs = "a folder with a folder for each class" if task == "classify" else "a data.yaml"
+        raise UserError(f"A network of Ultralytics for the task '{task}' needs {needs} as --data.")
+    if task in ("segment", "obb") and len(index.labels) and not len(index.points):
+        needs = "the points of a polygon" if task == "segment" else "four corners"
+        raise UserError(
+            f"These labels are boxes, and a network of Ultralytics for the task '{task}' needs a class and {needs} in "
+            "every row: give --data a data set of that task."
+        )
 
 
 def _check_found(validator: Any, split: Any) -> None:
