@@ -12,7 +12,7 @@ The training images are read without their labels; everything is measured on `va
     cut           cut to the share of what that costs and repaired, no training
     healed        then healed
 
-Detectors that are in the folder already are not made again. Seconds are those of this machine and count as ratios only.
+Detectors and measurements that are in the folder (`--keep`) already are not made again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Bench:
     """What the detectors are made and measured with.
 
     Attributes:
-        keep: folder of the detectors.
+        keep: folder of the detectors and of what was measured.
     """
 
     context: Context
@@ -79,19 +79,14 @@ class Bench:
             print(f"made {name} in {time.perf_counter() - start:.0f} s", flush=True)
         return load_checkpoint(file)
 
-    def row(self, job: str, stage: str, made: Checkpoint) -> dict[str, Any]:
-        """What a detector costs, and its means over the classes of the job."""
-        metrics = evaluate(made, self.context)
-        rows = [row for row in metrics.per_class if row.name in JOBS[job]]
-        cost = describe(made, self.context.image_size)
-        return {
-            "job": job,
-            "stage": stage,
-            "GFLOPs": cost["gflops"],
-            "parameters": cost["parameters"],
-            "mAP50": sum(row.mAP50 for row in rows) / len(rows),
-            "mAP50-95": sum(row.mAP50_95 for row in rows) / len(rows),
-        }
+    def measured(self, name: str, made: Checkpoint) -> dict[str, Any]:
+        """What a detector costs, and mAP50 and mAP50-95 of each class on `val`."""
+        file = self.keep / f"{name}.json"
+        if not file.is_file():
+            classes = {row.name: [row.mAP50, row.mAP50_95] for row in evaluate(made, self.context).per_class}
+            file.write_text(json.dumps({**describe(made, self.context.image_size), "classes": classes}) + "\n")
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
 
 
 def main() -> None:
@@ -102,15 +97,27 @@ def main() -> None:
     unlabelled = unlabelled_images(options.data, whole.names)
     context = Context(usable_size(whole, options.img), data=data, workers=0, unlabelled=unlabelled)
     bench = Bench(context, options.flops, options.steps, options.keep)
-    every = {"all": whole} | {f"all, {name}": made for name, made in bench.made("all", whole).items()}
-    rows = []
+    detectors = {"all": {"dense": whole, **bench.made("all", whole)}}
     for job in options.jobs:
         narrow = only_classes(whole, JOBS[job])
-        for stage, made in {**every, "dense": narrow, **bench.made(job, narrow)}.items():
-            rows.append(bench.row(job, stage, made))
-            print(_line(rows[-1]), flush=True)
+        detectors[job] = {"dense": narrow, **bench.made(job, narrow)}
+    rows = []
+    for job in options.jobs:
+        for group in ("all", job):
+            for stage, made in detectors[group].items():
+                rows.append(_row(job, group, stage, bench.measured(f"{group}-{stage}", made)))
+                print(_line(rows[-1]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _row(job: str, group: str, stage: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """The means over the classes of a job that have objects."""
+    rows = [measured["classes"][name] for name in JOBS[job] if name in measured["classes"]]
+    mean50, mean = (sum(row[place] for row in rows) / len(rows) for place in (0, 1))
+    cost = {"GFLOPs": measured["gflops"], "parameters": measured["parameters"]}
+    title = stage if group == job else "all" if stage == "dense" else f"all, {stage}"
+    return {"job": job, "stage": title, **cost, "mAP50": mean50, "mAP50-95": mean}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -126,7 +133,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--flops", default="0.5")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
-    parser.add_argument("--keep", type=Path, default=Path("only-classes"), help="folder of the detectors")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("only-classes"), help="folder of the detectors and of what was measured"
+    )
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
