@@ -35,7 +35,7 @@ _OUTSIDE, _BETWEEN = ("(outputs)", "decode"), ("(between the layers)", "call")
 _NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
-class Hooked:
+class ModuleTimes:
     """A checkpoint as it predicts, timed module by module."""
 
     def __init__(self, file: Path, shape: tuple[int, ...], threads: int) -> None:
@@ -258,4 +258,4 @@ EXPORTERS.register("ultralytics")(own_format("Ultralytics", "ultralytics", ("ult
 STOPWATCHES.register("torch")(Stopwatch("PyTorch", "", lambda: torch.__version__, layers, network))
 for suffix in (".safetensors", ".pt"):
     RUNTIMES.register(suffix)(Runtime("PyTorch", open_checkpoint, exported=False))
-    PROFILERS.register(suffix)(Profiler(_work_of_file, Hooked))
+    PROFILERS.register(suffix)(Profiler(_work_of_file, ModuleTimes))

@@ -23,7 +23,7 @@ from secateur.families.ultralytics.evidence.class_split import ClassFolders, Cla
 from secateur.families.ultralytics.evidence.own_answers import OwnAnswers, OwnClasses
 from secateur.families.ultralytics.evidence.task_split import TaskSplit
 from secateur.families.ultralytics.exported import recognises
-from secateur.families.ultralytics.imitation import RawOutputs
+from secateur.families.ultralytics.imitation import HeadOutputs
 from secateur.families.ultralytics.loss import PackageLoss
 from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, UltralyticsNetwork
 from secateur.families.ultralytics.outputs import head_outputs
@@ -185,9 +185,9 @@ class UltralyticsFamily(DetectionFamily):
         return (*super().distillations(), "raw")
 
     def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
-        """See `RawOutputs`."""
+        """See `HeadOutputs`."""
         assert isinstance(network, UltralyticsNetwork)
-        return RawOutputs(settings, network) if name == "raw" else super().method(name, settings, network)
+        return HeadOutputs(settings, network) if name == "raw" else super().method(name, settings, network)
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
         """Boxes of detectors; of other tasks what the head gives."""
