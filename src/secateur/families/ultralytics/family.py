@@ -19,7 +19,7 @@ from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.evidence.class_split import ClassFolders, ClassSplit
 from secateur.families.ultralytics.evidence.own_answers import OwnAnswers, OwnClasses
 from secateur.families.ultralytics.evidence.task_split import TaskSplit
-from secateur.families.ultralytics.imitation import RawOutputs
+from secateur.families.ultralytics.imitation import HeadAnswers
 from secateur.families.ultralytics.loss import PackageLoss
 from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, UltralyticsNetwork
 from secateur.families.ultralytics.reading import is_theirs, read_file
@@ -133,9 +133,9 @@ class UltralyticsFamily(DetectionFamily):
         return (*super().distillations(), "raw")
 
     def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
-        """See `RawOutputs`."""
+        """See `HeadAnswers`."""
         assert isinstance(network, UltralyticsNetwork)
-        return RawOutputs(settings, network) if name == "raw" else super().method(name, settings, network)
+        return HeadAnswers(settings, network) if name == "raw" else super().method(name, settings, network)
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
         """Boxes of detectors; of other tasks what the head gives."""
