@@ -35,7 +35,7 @@ class UltralyticsFamily(DetectionFamily):
     title = "Ultralytics"
     architecture = Ultralytics
     imitated = "raw"
-    healing = HealDefaults(lr=0.0001, norms="keep")
+    healing = HealDefaults(lr=0.00003, norms="keep")
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""
