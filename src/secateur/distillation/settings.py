@@ -56,7 +56,7 @@ class HealSettings:
     """Optimizer steps at most; it stops earlier when the loss on held-out images no longer falls."""
     heal_lr: Annotated[float, SHARE] = 0.0
     """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine. 0: that of the family, 0.001,
-    for Ultralytics 0.0001."""
+    for Ultralytics 0.00003."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096, also=0)]] = 0
     """Images per step; 0: as the family wants it, 16."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0

@@ -13,7 +13,6 @@ pytest.importorskip("ultralytics.nn")
 from ultralytics_subjects import DETECTORS, NAMES, SIZE, checkpoint_named, fresh, save
 
 from secateur.cli import main
-from secateur.errors import UserError
 from secateur.evaluation.cost import count
 from secateur.families.family import FAMILIES, predictor_of
 from secateur.families.loading import load_checkpoint
@@ -82,12 +81,6 @@ def test_a_predictor_answers_with_boxes(name: str) -> None:
     boxes = predictor_of(checkpoint_named(name)).predict(images())
     assert len(boxes) == 2 and all(found.shape[1] == 6 and len(found) for found in boxes)
     assert all(0 <= float(found[:, 5].max()) < 3 for found in boxes)
-
-
-@pytest.mark.parametrize("name", ["yolov8n-seg", "yolov8n-cls"])
-def test_other_tasks_say_what_they_lack(name: str) -> None:
-    with pytest.raises(UserError, match="only detectors are scored"):
-        FAMILY.loss(checkpoint_named(name).build(), TrainSettings())
 
 
 def run(*arguments: str) -> None:

@@ -23,7 +23,7 @@ from secateur.families.ultralytics.evidence.class_split import ClassFolders, Cla
 from secateur.families.ultralytics.evidence.own_answers import OwnAnswers, OwnClasses
 from secateur.families.ultralytics.evidence.task_split import TaskSplit
 from secateur.families.ultralytics.exported import recognises
-from secateur.families.ultralytics.imitation import HeadOutputs
+from secateur.families.ultralytics.imitation import HeadAnswers
 from secateur.families.ultralytics.loss import PackageLoss
 from secateur.families.ultralytics.network import DecidingYOLO, ProposingYOLO, UltralyticsNetwork
 from secateur.families.ultralytics.outputs import head_outputs
@@ -44,7 +44,7 @@ class UltralyticsFamily(DetectionFamily):
     imitated = "raw"
     opens = "detectors that Ultralytics exported"
     hands_out = ".pt"
-    healing = HealDefaults(lr=0.0001, norms="keep")
+    healing = HealDefaults(lr=0.00003, norms="keep")
 
     def reads(self, file: Path) -> bool:
         """A `.pt` whose pickle names the package's models."""
@@ -185,9 +185,9 @@ class UltralyticsFamily(DetectionFamily):
         return (*super().distillations(), "raw")
 
     def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
-        """See `HeadOutputs`."""
+        """See `HeadAnswers`."""
         assert isinstance(network, UltralyticsNetwork)
-        return HeadOutputs(settings, network) if name == "raw" else super().method(name, settings, network)
+        return HeadAnswers(settings, network) if name == "raw" else super().method(name, settings, network)
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
         """Boxes of detectors; of other tasks what the head gives."""

@@ -17,7 +17,7 @@ CLASS = 0.3
 """Factor of the class scores of places against the rest; their gradients are noisy, and more of them heals less."""
 
 
-class HeadOutputs(Method):
+class HeadAnswers(Method):
     """With w = the teacher's best class score at a place, and W its sum over all places, at least 1:
 
         d_cls: 0.3 x divergence of the class scores, summed over classes and places, by W
