@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("ultralytics.nn")
 
-from ultralytics_subjects import SIZE, checkpoint_named, subject_named
+from ultralytics_subjects import SIZE, Subject, checkpoint_named, subject_named
 
 from secateur.api import remove
 from secateur.cli import main
@@ -21,9 +21,11 @@ from secateur.families.outputs import tensors_of
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.writing import write_file
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.pruning.depth import candidates
+from secateur.pruning.depth import candidates, removal_of
 from secateur.pruning.depth import remove as without
 from secateur.pruning.graph import trace
+from secateur.pruning.plan import Plan
+from secateur.pruning.repair.reconstruction import moments_of_inputs, reconstruct_
 from secateur.pruning.surgery import cut, mask
 
 CHAINS = {
@@ -64,13 +66,31 @@ def test_a_network_without_blocks_is_the_one_without_their_branches(name: str, t
 def test_a_shorter_network_is_cut_and_shortened_again() -> None:
     once = without(subject_named("yolov8n").network, ["model.model.6.m.0"])
     graph = trace(once)
-    plan = subject_named("yolov8n").__class__("shorter", once, graph).plan(2)
+    plan = Subject("shorter", once, graph).plan(2)
     small = cut(once, graph, plan)
     with torch.no_grad():
         mine, theirs = tensors_of(small(IMAGES)), tensors_of(mask(once, graph, plan)(IMAGES))
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(mine, theirs, strict=True))
     twice = without(small, ["model.model.6.m.0", "model.model.4.m.1"])
     assert twice.architecture.chains == {"model.6.m": 0, "model.4.m": 1}
+
+
+def test_the_reconstruction_leaves_added_columns_alone() -> None:
+    """The moments of what that layer reads are those of the network with all blocks."""
+    subject = subject_named("yolov8n")
+    removal = removal_of(subject.network, ["model.model.6.m.0"])
+    shorter = without(subject.network, removal.blocks)
+    graph = trace(shorter)
+    channels = Subject("shorter", shorter, graph).plan(2)
+    plan = Plan.of_removal(subject.graph, graph, removal, SIZE).then(channels)
+    moments = moments_of_inputs(
+        subject.network, [IMAGES], lambda network, images: sum(x.square().sum() for x in tensors_of(network(images)))
+    )
+    small = cut(shorter, graph, channels)
+    before = small.state_dict()["model.model.6.cv2.conv.weight"].clone()
+    changed = reconstruct_(small, subject.network, plan, moments)
+    assert "model.model.4.cv2.conv" in changed and "model.model.6.cv2.conv" not in changed
+    assert torch.equal(small.state_dict()["model.model.6.cv2.conv.weight"], before)
 
 
 def test_the_masks_of_zeros_follow() -> None:
