@@ -14,8 +14,8 @@ from secateur.errors import UserError, told
 from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.driving.data import caches_in_memory
-from secateur.families.ultralytics.driving.trainer_hooks import TrainerHooks
 from secateur.families.ultralytics.driving.options import trainer_options
+from secateur.families.ultralytics.driving.trainer_hooks import TrainerHooks
 from secateur.families.ultralytics.network import UltralyticsNetwork
 from secateur.families.ultralytics.package import needed
 from secateur.families.ultralytics.reading import fields_of, read_file
