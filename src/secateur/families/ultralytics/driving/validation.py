@@ -35,6 +35,7 @@ _PARTS = {"detect": ("",), "obb": ("",), "segment": ("", "mask "), "pose": ("", 
 _LETTERS = {"": "B", "mask ": "M", "pose ": "P"}
 _FIGURES = tuple(COLUMNS)
 _PHASES = {"preprocess": "preprocess", "inference": "inference", "postprocess": "nms"}
+"""Names here of what the package times; a classifier has no suppression."""
 
 
 def validated(
@@ -186,11 +187,11 @@ def _of_classifier(validator: Any, images: int) -> Scores:
     metrics = validator.metrics
     values = {"top-1": float(metrics.top1), "top-5": float(metrics.top5)}
     columns = {"top-1": "metrics/accuracy_top1", "top-5": "metrics/accuracy_top5"}
-    return Scores("top-1", values, columns=columns, counts={"images": images}, speed_ms=_speed(validator.speed))
+    return Scores("top-1", values, columns=columns, counts={"images": images}, speed_ms=_speed(validator.speed, boxes=False))
 
 
-def _speed(measured: Mapping[str, float]) -> dict[str, float]:
-    return {ours: float(measured[theirs]) for theirs, ours in _PHASES.items()}
+def _speed(measured: Mapping[str, float], boxes: bool = True) -> dict[str, float]:
+    return {ours: float(measured[theirs]) for theirs, ours in _PHASES.items() if boxes or ours != "nms"}
 
 
 @contextmanager
