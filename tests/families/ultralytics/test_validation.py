@@ -170,6 +170,8 @@ def test_a_classifier_is_validated_by_top_1(tmp_path: Path) -> None:
     scores = FAMILY.evaluate(network, split, SETTINGS, progress=False)
     expected = theirs(file, tmp_path / "data", nms=None)
     assert scores.values == {"top-1": pytest.approx(expected.top1), "top-5": pytest.approx(expected.top5)}
+    network.names = {0: "../x", 1: "y/z", 2: "w"}
+    assert FAMILY.evaluate(network, split, SETTINGS, progress=False).values == scores.values
     assert scores.figure == "top-1" and scores.counts == {"images": 9} and 0 < scores.value < 1
 
 

@@ -38,20 +38,22 @@ def described(folder: Path, splits: Mapping[str, Sequence[str]], names: Mapping[
     return file
 
 
-def folders_of_classes(
-    folder: Path, splits: Mapping[str, tuple[Sequence[str], Sequence[int]]], names: Mapping[int, str]
-) -> Path:
+def folders_of_classes(folder: Path, files: Sequence[str], classes: Sequence[int], nc: int) -> Path:
     """Makes a folder for each split with a folder for each class, as the package wants them, of links to images.
+
+    The order of their names is that of the classes, whose own names may be no names of folders.
 
     Args:
         folder: an empty one.
-        splits: paths of images and the class of each, by the name of the split.
+        files: paths of images, of train and val alike.
+        classes: of each image.
     """
-    for split, (files, classes) in splits.items():
-        for name in names.values():
-            (folder / split / name).mkdir(parents=True)
+    for split in LISTS:
+        places = [folder / split / f"class-{number:06d}" for number in range(nc)]
+        for place in places:
+            place.mkdir(parents=True)
         for number, (file, kind) in enumerate(zip(files, classes, strict=True)):
-            _link(Path(file), folder / split / names[kind] / f"{number}{Path(file).suffix}")
+            _link(Path(file), places[kind] / f"{number}{Path(file).suffix}")
     return folder
 
 

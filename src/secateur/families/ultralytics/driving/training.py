@@ -14,8 +14,8 @@ from secateur.errors import UserError, told
 from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.architecture import Ultralytics
 from secateur.families.ultralytics.driving.data import caches_in_memory
-from secateur.families.ultralytics.driving.hooked import Hooked
 from secateur.families.ultralytics.driving.options import trainer_options
+from secateur.families.ultralytics.driving.trainer_hooks import TrainerHooks
 from secateur.families.ultralytics.network import UltralyticsNetwork
 from secateur.families.ultralytics.package import needed
 from secateur.families.ultralytics.reading import fields_of, read_file
@@ -90,7 +90,7 @@ def _train(training: OwnTraining, network: UltralyticsNetwork, options: dict[str
 def _trainer(training: OwnTraining, network: UltralyticsNetwork, options: dict[str, Any], state: Any) -> Any:
     """The package's trainer of the task, whose files are replaced as a whole and whose state Secateur keeps."""
     parent = trainer_named(TRAINERS[network.architecture.task])
-    hooked = Hooked(training, network, state)
+    hooked = TrainerHooks(training, network, state)
 
     def save_model(self: Any) -> Any:
         """Writes each file next to its place: a kill in between leaves the last whole ones."""
@@ -152,7 +152,8 @@ def _teacher_file(teacher: Checkpoint, folder: Path, image_size: int) -> Path:
 
 def _as_checkpoint(training: OwnTraining, file: Path, state: Any) -> Checkpoint:
     """What the package saved, with the history, the plan and the masks of what it came from."""
-    found = read_file(file)
+    found, architecture = read_file(file), training.start.architecture
+    assert isinstance(architecture, Ultralytics) and isinstance(found.architecture, Ultralytics)
     rows = _rows(training.folder / "results.csv")
     notes = {"settings": training.settings.to_dict(), "results": rows[int(state["best_epoch"])] if rows else {}}
     architecture = training.start.architecture

@@ -35,6 +35,7 @@ _PARTS = {"detect": ("",), "obb": ("",), "segment": ("", "mask "), "pose": ("", 
 _LETTERS = {"": "B", "mask ": "M", "pose ": "P"}
 _FIGURES = tuple(COLUMNS)
 _PHASES = {"preprocess": "preprocess", "inference": "inference", "postprocess": "nms"}
+"""Names here of what the package times; a classifier has no suppression."""
 
 
 def validated(
@@ -114,7 +115,7 @@ def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, fol
     files = split.index.files
     names = {0: next(iter(network.names.values()))} if settings.single_cls else network.names
     if network.architecture.task == "classify":
-        return folders_of_classes(folder, dict.fromkeys(("train", "val"), (files, split.classes)), names)
+        return folders_of_classes(folder, files, split.classes, len(names))
     points = getattr(network.head, "kpt_shape", None)
     more = {} if points is None else {"kpt_shape": list(points)}
     channels = network.architecture.channels
@@ -186,11 +187,13 @@ def _of_classifier(validator: Any, images: int) -> Scores:
     metrics = validator.metrics
     values = {"top-1": float(metrics.top1), "top-5": float(metrics.top5)}
     columns = {"top-1": "metrics/accuracy_top1", "top-5": "metrics/accuracy_top5"}
-    return Scores("top-1", values, columns=columns, counts={"images": images}, speed_ms=_speed(validator.speed))
+    return Scores(
+        "top-1", values, columns=columns, counts={"images": images}, speed_ms=_speed(validator.speed, boxes=False)
+    )
 
 
-def _speed(measured: Mapping[str, float]) -> dict[str, float]:
-    return {ours: float(measured[theirs]) for theirs, ours in _PHASES.items()}
+def _speed(measured: Mapping[str, float], boxes: bool = True) -> dict[str, float]:
+    return {ours: float(measured[theirs]) for theirs, ours in _PHASES.items() if boxes or ours != "nms"}
 
 
 @contextmanager

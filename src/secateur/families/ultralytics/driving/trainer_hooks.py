@@ -18,7 +18,7 @@ from secateur.training.run import TrainingRun
 from secateur.training.state import write_state
 
 
-class Hooked:
+class TrainerHooks:
     """The hooks of a training on a trainer of the package.
 
     Args:
