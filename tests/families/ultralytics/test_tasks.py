@@ -228,7 +228,7 @@ def test_labels_where_the_package_does_not_look_are_refused(tmp_path: Path) -> N
     for file in (tmp_path / "labels/train").iterdir():
         file.rename(tmp_path / "images/train" / file.name)
     split = FAMILY.split_for(network, data, "train")
-    with pytest.raises(UserError, match="finds no labels of .* it looks for them under labels/"):
+    with pytest.raises(UserError, match=r"finds no labels of .* it looks for them under labels/"):
         list(split.ordered(READING))
 
 
