@@ -154,16 +154,17 @@ def difference(first: Any, second: Any) -> float:
 
 
 def scores(network: Any, graph: ChannelGraph) -> Iterator[tuple[str, Any]]:
-    """Random ones, and Fisher's where the task has a loss."""
+    """Random ones, and Fisher's where the task has a loss whose gradients are finite on random tensors."""
     yield "random", score("random", graph, Statistics({}))
+    family = family_of(network)
     try:
-        loss = family_of(network).loss(network, TrainSettings())
-        targets = family_of(network).own_labels(network, 0)(images(4))
-    except UserError:
+        loss, targets = family.loss(network, TrainSettings()), family.own_labels(network, 0)(images(4))
+        statistics = collect(
+            network, graph, [(images(4), targets)], lambda net, batch: loss(net(batch[0]), batch[1], batch[0])[0]
+        )
+    except UserError as error:
+        print(f"No Fisher scores of the next network: {error}")
         return
-    statistics = collect(
-        network, graph, [(images(4), targets)], lambda net, batch: loss(net(batch[0]), batch[1], batch[0])[0]
-    )
     yield "fisher", score("fisher", graph, statistics)
 
 

@@ -32,7 +32,7 @@ def labels(boxes: Tensor, seed: int = 0) -> OwnDetections:
 def test_boxes_become_normalised_targets_by_their_scores() -> None:
     found = labels(BOXES)
     targets = found(torch.zeros(200, 3, 64, 128))
-    assert found.images == 200 and found.seen == 400
+    assert found.sight.images == 200 and found.sight.seen == 400
     first = targets[targets[:, 1] == 2]
     assert first[:, 0].tolist() == list(range(200))  # a score of 1 is drawn on every image
     half = (targets[:, 1] == 0).sum()

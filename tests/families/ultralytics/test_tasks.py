@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def batch_for(network: Any, folder: Path, task: str) -> Any:
 def test_the_loss_is_that_of_the_package_on_its_own_batch(name: str, training: bool, tmp_path: Path) -> None:
     task, network = name.partition("-")[2], network_named(name).train(training)
     split = FAMILY.split_for(network, FAMILY.open_data(str(labelled(task, tmp_path))), "train")
-    dataset = split.dataset(READING)
+    dataset = split.dataset(range(4), READING)
     theirs = dataset.collate_fn([dataset[place] for place in range(4)])
     images = theirs["img"].float() / 255
     targets = packed(split.task, theirs)
@@ -219,6 +221,35 @@ def test_key_points_of_another_number_are_refused(tmp_path: Path) -> None:
     network.head.kpt_shape = [5, 3]
     with pytest.raises(UserError, match=r"kpt_shape \[17, 3\] and the network gives 5 key points"):
         FAMILY.split_for(network, data, "train")
+
+
+def test_labels_where_the_package_does_not_look_are_refused(tmp_path: Path) -> None:
+    data, network = FAMILY.open_data(str(labelled("seg", tmp_path))), network_named("yolov8n-seg")
+    for file in (tmp_path / "labels/train").iterdir():
+        file.rename(tmp_path / "images/train" / file.name)
+    split = FAMILY.split_for(network, data, "train")
+    with pytest.raises(UserError, match=r"finds no labels of .* it looks for them under labels/"):
+        list(split.ordered(READING))
+
+
+class Runs:
+    """What a pickle can carry."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_cache_of_labels_is_neither_read_nor_written(tmp_path: Path) -> None:
+    data = FAMILY.open_data(str(labelled("seg", tmp_path)))
+    cache = tmp_path / "labels/train.cache"
+    cache.write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
+    before = cache.read_bytes()
+    batches = list(FAMILY.split_for(network_named("yolov8n-seg"), data, "train").ordered(READING))
+    assert [len(batch.images) for batch in batches] == [4, 2] and all(len(batch.targets) for batch in batches)
+    assert cache.read_bytes() == before and not (tmp_path / "ran").exists()
 
 
 def test_a_folder_of_classes_is_a_data_set(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +91,23 @@ class TaskSplit:
 
     def ordered(self, reading: Reading) -> Iterator[TaskBatch]:
         """Every image once."""
-        batches = TaskBatches(self, reading)
-        return batches.of(range(len(batches.dataset)))
+        places = range(len(self))
+        for start in range(0, len(self), reading.batch_size):
+            yield self.batch(places[start : start + reading.batch_size], reading)
 
-    def dataset(self, reading: Reading) -> Any:
-        """The package's own data set of these images, which it scans without leaving a cache.
+    def batch(self, places: Sequence[int], reading: Reading) -> TaskBatch:
+        """The images at these places, sorted by their paths."""
+        dataset = self.dataset(places, reading)
+        batch = dataset.collate_fn([dataset[place] for place in range(len(dataset))])
+        return TaskBatch(batch["img"], packed(self.task, batch))
+
+    def dataset(self, places: Sequence[int], reading: Reading) -> Any:
+        """The package's own data set of the images at these places, which it scans without leaving a cache.
 
         Raises:
             UserError: it cannot read the labels.
         """
+        index = self.base.index.select(places)
         own = {"task": self.task, "imgsz": reading.image_size, "overlap_mask": True, "rect": False, "cache": False}
         options = needed("cfg").get_cfg(overrides={"mask_ratio": self.options.mask_ratio, **own})
         shape = {} if self.data.kpt_shape is None else {"kpt_shape": list(self.data.kpt_shape)}
@@ -108,7 +115,7 @@ class TaskSplit:
         try:
             with tempfile.TemporaryDirectory() as folder, silenced():
                 listing = Path(folder) / "images.txt"
-                listing.write_text("".join(f"{file}\n" for file in self.base.index.files), encoding="utf-8")
+                listing.write_text("".join(f"{file}\n" for file in index.files), encoding="utf-8")
                 found = _leaving_no_cache(folder)(
                     img_path=str(listing), imgsz=reading.image_size, augment=False, hyp=options, rect=False,
                     single_cls=self.data.one_class, task=self.task, data=named,
@@ -118,7 +125,7 @@ class TaskSplit:
                 f"The package ultralytics cannot read the labels of {self.data.file} for the task '{self.task}' "
                 f"({told(error, 200)}); correct them, or give --images and no --data."
             ) from error
-        if not any(len(labels["cls"]) for labels in found.labels):
+        if len(index.labels) and not any(len(labels["cls"]) for labels in found.labels):
             raise UserError(
                 f"The package ultralytics finds no labels of {self.data.file}: it looks for them under labels/ where "
                 "the images are under images/; move them there, or give --images and no --data."
@@ -128,30 +135,20 @@ class TaskSplit:
 
 @dataclass(frozen=True)
 class TaskBatches:
-    """Whole batches of epoch after epoch, as `training.batches.Batches`; the labels are read at the first one."""
+    """Whole batches of epoch after epoch, as `training.batches.Batches`."""
 
     split: TaskSplit
     reading: Reading
 
-    @cached_property
-    def dataset(self) -> Any:
-        """See `TaskSplit.dataset`."""
-        return self.split.dataset(self.reading)
-
     def __len__(self) -> int:
-        return max(len(self.dataset) // self.reading.batch_size, 1)
+        return max(len(self.split) // self.reading.batch_size, 1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TaskBatch]:
         """The batches of an epoch from number `start` on, in an order that is a function of the seed and the epoch."""
-        order, size = np.random.default_rng((self.reading.seed, epoch)).permutation(len(self.dataset)), len(self)
-        return self.of(order[start * self.reading.batch_size : size * self.reading.batch_size].tolist())
-
-    def of(self, places: Sequence[int]) -> Iterator[TaskBatch]:
-        """The images at these places."""
-        for start in range(0, len(places), self.reading.batch_size):
-            chosen = [self.dataset[place] for place in places[start : start + self.reading.batch_size]]
-            batch = self.dataset.collate_fn(chosen)
-            yield TaskBatch(batch["img"], packed(self.split.task, batch))
+        order = np.random.default_rng((self.reading.seed, epoch)).permutation(len(self.split))
+        size = self.reading.batch_size
+        for number in range(start, len(self)):
+            yield self.split.batch(order[number * size : (number + 1) * size].tolist(), self.reading)
 
 
 def _leaving_no_cache(folder: str) -> Any:
