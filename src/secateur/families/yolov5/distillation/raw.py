@@ -24,7 +24,8 @@ class RawOutputs(Imitation):
     Unlike `bce` nothing here depends on labels' gains, and the objectness is weighted too: a detector that was cut
     first has to find its objects again, and most cells show none. Divergences are cross-entropies less the teacher's
     entropy, so a perfect student costs nothing. Of detectors that answer for some of the classes that they were trained
-    on, the best score (objectness x class) takes the place of the objectness, which speaks of the others too.
+    on, the divergence of the best score (objectness x class) takes the place of that of the objectness, which speaks of
+    the others too; the weight stays, for objects of other classes are what is most easily taken for one of these.
     """
 
     def __call__(self, view: View) -> dict[str, Tensor]:
@@ -33,7 +34,7 @@ class RawOutputs(Imitation):
         box = objectness = category = view.student[0].new_zeros(())
         for s, t in zip(view.student, view.teacher, strict=True):
             seen, sees = (joint_logit(t), joint_logit(s)) if self.detection.joint else (t[..., 4], s[..., 4])
-            weight = seen.sigmoid() + FLOOR
+            weight = t[..., 4].sigmoid() + FLOOR
             total = weight.sum()
             distance = (s[..., :4].sigmoid() - t[..., :4].sigmoid()).square().sum(-1)
             box = box + (weight * distance).sum() / total
