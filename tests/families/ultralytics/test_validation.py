@@ -231,7 +231,7 @@ def test_what_it_does_not_have_is_refused(changes: dict[str, Any], precision: st
         FAMILY.evaluate(checkpoint_named("yolov8n").build(), split, settings, precision=precision)
 
 
-def test_the_command_prints_results_alone(
+def test_the_command_prints_only_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -64,7 +64,7 @@ def _checked() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The package logs errors alone and shows no progress of its own."""
+    """The package logs only errors and shows no progress of its own."""
     log = needed("utils").LOGGER
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Images and labels as the package reads them: descriptions of splits, and caches of labels that stay in memory."""
+"""Images and labels as the package reads them, caches of labels that stay in memory, and threads that stay as many."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from secateur.errors import UserError
@@ -95,3 +96,13 @@ def caches_in_memory() -> Iterator[None]:
     finally:
         for name, function in before.items():
             setattr(module, name, function)
+
+
+@contextmanager
+def kept_threads() -> Iterator[None]:
+    """The number of PyTorch's threads is as it was at the end; the package sets it as it likes."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

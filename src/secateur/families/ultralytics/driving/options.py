@@ -26,7 +26,7 @@ DISTILLS = "features"
 """What the package's own distillation is called here."""
 _NOT_THEIRS = {
     "label_smoothing": "smooths no labels",
-    "save_every_steps": "saves at the end of an epoch alone",
+    "save_every_steps": "saves only at the end of an epoch",
 }
 
 
@@ -46,7 +46,7 @@ def check_settings(settings: TrainSettings, distill: DistillSettings) -> None:
             "0."
         )
     if distill.distill not in ("", DISTILLS):
-        raise UserError(f"The trainer of the package ultralytics distils features alone: give --distill {DISTILLS}.")
+        raise UserError(f"The trainer of the package ultralytics distils only features: give --distill {DISTILLS}.")
     if rank_and_world()[1] > 1:
         raise UserError("Networks of Ultralytics are trained by one process here: start it without torchrun.")
 

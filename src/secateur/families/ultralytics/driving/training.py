@@ -13,7 +13,7 @@ from typing import Any
 from secateur.errors import UserError, told
 from secateur.families.training import OwnTraining
 from secateur.families.ultralytics.architecture import Ultralytics
-from secateur.families.ultralytics.driving.data import caches_in_memory
+from secateur.families.ultralytics.driving.data import caches_in_memory, kept_threads
 from secateur.families.ultralytics.driving.options import trainer_options
 from secateur.families.ultralytics.driving.trainer_hooks import TrainerHooks
 from secateur.families.ultralytics.network import UltralyticsNetwork
@@ -57,9 +57,11 @@ def trained_by_the_package(training: OwnTraining) -> FitResult:
         if not saved[name].is_file():
             save_checkpoint(_as_checkpoint(training, weights / file, state), saved[name])
     rows = _rows(training.folder / "results.csv")
-    best = int(state["best_epoch"])
-    figures = {name: value for name, value in rows[best].items() if name.startswith("metrics/")} if rows else {}
-    return FitResult(saved["best"], saved["last"], best, figures, len(rows), tuple(rows), float(state["best_fitness"]))
+    best, epochs = int(state["best_epoch"]), int(state["epoch"]) + 1
+    figures = {name: value for name, value in rows.get(best, {}).items() if name.startswith("metrics/")}
+    return FitResult(
+        saved["best"], saved["last"], best, figures, epochs, tuple(rows.values()), float(state["best_fitness"])
+    )
 
 
 def _train(training: OwnTraining, network: UltralyticsNetwork, options: dict[str, Any], state: Any) -> None:
@@ -72,7 +74,7 @@ def _train(training: OwnTraining, network: UltralyticsNetwork, options: dict[str
         options = {**options, "resume": str(last)}
     if training.teacher is not None:
         options["distill_model"] = str(_teacher_file(training.teacher, training.folder, int(options["imgsz"])))
-    with contextlib.redirect_stdout(sys.stderr), caches_in_memory(), _safe_loading():
+    with contextlib.redirect_stdout(sys.stderr), caches_in_memory(), kept_threads(), _safe_loading():
         if ended:  # killed after the last epoch was saved
             strip = needed("utils.torch_utils").strip_optimizer
             for file in (last, last.with_name("best.pt")):
@@ -155,9 +157,7 @@ def _as_checkpoint(training: OwnTraining, file: Path, state: Any) -> Checkpoint:
     found, architecture = read_file(file), training.start.architecture
     assert isinstance(architecture, Ultralytics) and isinstance(found.architecture, Ultralytics)
     rows = _rows(training.folder / "results.csv")
-    notes = {"settings": training.settings.to_dict(), "results": rows[int(state["best_epoch"])] if rows else {}}
-    architecture = training.start.architecture
-    assert isinstance(architecture, Ultralytics) and isinstance(found.architecture, Ultralytics)
+    notes = {"settings": training.settings.to_dict(), "results": rows.get(int(state["best_epoch"]), {})}
     return dataclasses.replace(
         training.start,
         architecture=dataclasses.replace(architecture, numbers=found.architecture.numbers),
@@ -168,10 +168,10 @@ def _as_checkpoint(training: OwnTraining, file: Path, state: Any) -> Checkpoint:
     )
 
 
-def _rows(file: Path) -> list[EpochRow]:
-    """The epochs of the package's results.csv, counted from 0 as here."""
+def _rows(file: Path) -> dict[int, EpochRow]:
+    """The rows of the package's results.csv by epoch, counted from 0 as here; an epoch that was repeated has two."""
     if not file.is_file():
-        return []
+        return {}
     with file.open(encoding="utf-8", newline="") as lines:
         rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
-    return [{**row, "epoch": row["epoch"] - 1} for row in rows]
+    return {int(row["epoch"]) - 1: {**row, "epoch": row["epoch"] - 1} for row in rows}

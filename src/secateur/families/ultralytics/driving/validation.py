@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from secateur.errors import UserError, told
 from secateur.evaluation.metrics import COLUMNS
 from secateur.evaluation.settings import NmsSettings, ValSettings
 from secateur.families.reading import Split
-from secateur.families.ultralytics.driving.data import caches_in_memory, described, folders_of_classes
+from secateur.families.ultralytics.driving.data import caches_in_memory, described, folders_of_classes, kept_threads
 from secateur.families.ultralytics.network import UltralyticsNetwork
 from secateur.families.ultralytics.package import needed, quiet
 from secateur.scores import Scores
@@ -56,7 +54,7 @@ def validated(
     """
     task = network.architecture.task
     _check_labels(split, task)
-    with tempfile.TemporaryDirectory() as temporary, _kept_threads(), quiet(), caches_in_memory():
+    with tempfile.TemporaryDirectory() as temporary, kept_threads(), quiet(), caches_in_memory():
         place = Path(temporary)
         options = {
             **_options(network, settings, precision),
@@ -194,13 +192,3 @@ def _of_classifier(validator: Any, images: int) -> Scores:
 
 def _speed(measured: Mapping[str, float], boxes: bool = True) -> dict[str, float]:
     return {ours: float(measured[theirs]) for theirs, ours in _PHASES.items() if boxes or ours != "nms"}
-
-
-@contextmanager
-def _kept_threads() -> Iterator[None]:
-    """The package sets the number of PyTorch's threads as it likes."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
