@@ -19,7 +19,7 @@ UnlabelledImages = Annotated[
 Weights = Annotated[str, arg(help="Checkpoint: .safetensors, YOLOv5 .pt, or an official name such as yolov5n.pt.")]
 Classes = Annotated[
     tuple[str, ...],
-    arg(help="Keep these classes alone, by name or id: person car. The outputs for others go.", metavar="WORD ..."),
+    arg(help="Keep only these classes, by name or id: person car. The outputs for others go.", metavar="WORD ..."),
 ]
 _IMG = ["--img", "--imgsz"]
 # Of two numbers the command line makes one word, 384x640, before options are read (words.py).
