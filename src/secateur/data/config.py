@@ -44,7 +44,7 @@ class DataConfig:
         return len(self.names)
 
     def with_classes(self, classes: Sequence[int]) -> DataConfig:
-        """The data set with these classes alone, in this order: objects of others are background."""
+        """The data set with only these classes, in this order: objects of others are background."""
         return replace(self, names={i: self.names[c] for i, c in enumerate(classes)}, whole=self)
 
 

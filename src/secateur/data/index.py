@@ -93,7 +93,7 @@ class Index:
         )
 
     def of_classes(self, classes: Sequence[int]) -> Index:
-        """The same images with the objects of these classes alone, numbered by their places in the sequence."""
+        """The same images with the objects of only these classes, numbered by their places in the sequence."""
         place = {c: i for i, c in enumerate(classes)}
         kept = np.isin(self.labels[:, 0], list(place))
         rows = self.labels[kept].copy()

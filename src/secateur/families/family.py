@@ -148,7 +148,7 @@ class Family(Teaching, Trainable):
         raise self.lacks("configured")
 
     def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
-        """The checkpoint with the outputs of these classes alone, in this order; its answers for them stay the same.
+        """The checkpoint with the outputs of only these classes, in this order; its answers for them stay the same.
 
         Args:
             classes: ids, each once.

@@ -59,7 +59,7 @@ def left_out(whole: Checkpoint, narrowed: Checkpoint, image_size: ImageSize) -> 
 
 
 def only_classes(checkpoint: Checkpoint, classes: Sequence[str | int]) -> Checkpoint:
-    """The checkpoint with the outputs of these classes alone, in this order; its answers for them do not change.
+    """The checkpoint with the outputs of only these classes, in this order; its answers for them do not change.
 
     Its history notes the classes, so that data sets and teachers with more classes are read as it knows them.
 
@@ -78,7 +78,7 @@ def only_classes(checkpoint: Checkpoint, classes: Sequence[str | int]) -> Checkp
 
 
 def as_taught(teacher: Checkpoint, student: Checkpoint) -> Checkpoint:
-    """The teacher with the classes of its student alone, where the student was narrowed to some of the teacher's.
+    """The teacher with only the classes of its student, where the student was narrowed to some of the teacher's.
 
     Any other teacher stays as it is.
     """

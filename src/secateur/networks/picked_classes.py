@@ -14,7 +14,7 @@ from secateur.networks.fresh_head import head_tensors
 
 
 def picked(checkpoint: Checkpoint, classes: tuple[int, ...], *, others: int = 0) -> Checkpoint:
-    """The checkpoint with the outputs of these classes alone, in this order.
+    """The checkpoint with the outputs of only these classes, in this order.
 
     Args:
         classes: ids, each once.

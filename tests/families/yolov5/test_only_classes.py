@@ -161,7 +161,7 @@ def test_objects_of_other_classes_are_background_for_the_loss(whole: Checkpoint,
 
 
 def test_healing_compares_the_scores_of_the_kept_classes(whole: Checkpoint) -> None:
-    """Where the teacher sees an object of another class, its objectness is free and the score of a kept class is not."""
+    """Where the teacher sees an object of another class, objectness is free and the score of a kept class is not."""
     detector = only_classes(whole, ["person"]).build()
     method = RawOutputs(DistillSettings("raw"), DetectionLoss(detector, YOLOv5Hyp(), 64))
     teacher = [level.detach() for level in seen(detector, 9)]
