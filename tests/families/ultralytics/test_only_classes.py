@@ -5,19 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("ultralytics.nn")
 
+from ultralytics_data import labelled
 from ultralytics_subjects import SIZE, checkpoint_named
 
 from secateur.cli import main
+from secateur.data.config import load_data_config
 from secateur.errors import UserError
+from secateur.evaluation.settings import ValSettings
+from secateur.families.context import known_data
 from secateur.families.family import FAMILIES
 from secateur.families.loading import load_checkpoint
 from secateur.families.only_classes import only_classes
 from secateur.families.starting import for_classes
+from secateur.families.ultralytics.driving.data import described
 from secateur.networks.checkpoint import save_checkpoint
 
 FAMILY = FAMILIES["ultralytics"]
@@ -99,3 +106,25 @@ def test_it_is_pruned_and_healed_without_labels(
     made = load_checkpoint("runs/prune/exp/pruned.safetensors")
     assert made.names == {0: "square"} and [entry.verb for entry in made.history] == ["classes", "prune", "heal"]
     assert "classes: square; the outputs of the other 2 classes were" in capsys.readouterr().out
+
+
+def test_the_package_reads_the_labels_of_the_kept_classes(tiny_data: Path, tmp_path: Path) -> None:
+    narrow = only_classes(checkpoint_named("yolov8n"), ["triangle", "disc"])
+    data = known_data(narrow, load_data_config(tiny_data))
+    split = FAMILY.split(data, "val")
+    file = described(tmp_path, {"val": split}, narrow.names)
+    listed = Path(yaml.safe_load(file.read_text())["val"]).read_text().split()
+    assert len(listed) == len(split.index)
+    for number, image in enumerate(listed):
+        own = Path(image.replace("/images/", "/labels/")).with_suffix(".txt").read_text().splitlines()
+        rows = np.array([row.split() for row in own], dtype=np.float32).reshape(-1, 5)
+        np.testing.assert_allclose(rows, split.index.labels_of(number), atol=1e-6)
+    counts = FAMILY.evaluate(narrow.build(), split, ValSettings(image_size=SIZE, workers=0)).counts
+    assert counts["instances"] == len(split.index.labels) and counts["instances"] > 0
+
+
+def test_labels_of_outlines_are_refused(tmp_path: Path) -> None:
+    narrow = only_classes(checkpoint_named("yolov8n-seg"), ["disc"])
+    data = known_data(narrow, load_data_config(labelled("segment", tmp_path)))
+    with pytest.raises(UserError, match="read for all classes or none; give --images and no --data"):
+        FAMILY.split_for(narrow, data, "train")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secateur.data.augment import Augmentation
 from secateur.data.batches import EvaluationBatches, TrainBatches, train_batches
@@ -23,9 +23,11 @@ class DetectionSplit:
 
     Attributes:
         index: files, shapes and labels.
+        classes_in_files: for each class its number in the label files; None: the same.
     """
 
     index: Index
+    classes_in_files: tuple[int, ...] | None = None
 
     @staticmethod
     def of(
@@ -63,7 +65,8 @@ class DetectionSplit:
         """
         every = DetectionSplit.of(whole, name, objects=objects, tell=tell).index
         numbers = {text: number for number, text in whole.names.items()}
-        index = every.of_classes([numbers[text] for text in data.names.values()])
+        classes = tuple(numbers[text] for text in data.names.values())
+        index = every.of_classes(classes)
         if objects and data.labelled and not len(index.labels):
             raise UserError(
                 f"No image of split {name} ({data.file.name}) has an object of the classes that the detector was "
@@ -71,14 +74,14 @@ class DetectionSplit:
             )
         if tell:
             LOG.info("%s: %d of %d objects are of the kept classes", name, len(index.labels), len(every.labels))
-        return DetectionSplit(index)
+        return DetectionSplit(index, classes)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def select(self, places: Sequence[int]) -> DetectionSplit:
         """The images at these places, in this order."""
-        return DetectionSplit(self.index.select(places))
+        return replace(self, index=self.index.select(places))
 
     def signature(self) -> str:
         """A digest of labels, outlines, names and sizes of image files, wherever the data set is."""

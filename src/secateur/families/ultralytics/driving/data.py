@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from secateur.data.labels import label_path
 from secateur.errors import UserError
 from secateur.families.ultralytics.package import installed_version, needed
 
@@ -22,21 +23,45 @@ _CACHES: dict[str, Any] = {}
 _READS, _WRITES = "load_dataset_cache_file", "save_dataset_cache_file"
 
 
-def described(folder: Path, splits: Mapping[str, Sequence[str]], names: Mapping[int, str], **more: Any) -> Path:
+def described(folder: Path, splits: Mapping[str, Any], names: Mapping[int, str], **more: Any) -> Path:
     """Writes a data.yaml of images whose label files are where the package looks for them.
 
     Args:
-        folder: an empty one.
-        splits: paths of images by the name of the split, "train" and "val".
+        folder: an empty one, or that of an interrupted training.
+        splits: by name, "train" and "val". Of those with some of the classes of their label files, the folder gets
+            links to the images and label files of its own.
         more: other keys, such as kpt_shape.
     """
     folder, lists = Path(os.path.abspath(folder)), {}  # noqa: PTH100  (links stay)
-    for name, files in splits.items():
+    for name, split in splits.items():
+        classes = getattr(split, "classes_in_files", None)
+        files = split.index.files
+        files = files if classes is None else _with_own_labels(folder, name, files, classes)
         lists[name] = str(folder / LISTS[name])
         Path(lists[name]).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
     file = folder / "data.yaml"
     file.write_text(yaml.safe_dump({"path": str(folder), **lists, "names": dict(names), **more}), encoding="utf-8")
     return file
+
+
+def _with_own_labels(folder: Path, name: str, files: Sequence[str], classes: Sequence[int]) -> list[str]:
+    """Links to images, next to label files with only some classes, numbered by their places in the sequence."""
+    images, labels = folder / "images" / name, folder / "labels" / name
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    number = {old: new for new, old in enumerate(classes)}
+    links = []
+    for place, file in enumerate(files):
+        link = images / f"{place:06d}{Path(file).suffix}"
+        if not link.exists():
+            _link(Path(file), link)
+        source = Path(label_path(file))
+        text = source.read_text(encoding="utf-8") if source.is_file() else ""
+        rows = [row.split(maxsplit=1) for row in text.splitlines() if row.strip()]
+        kept = [f"{number[int(float(old))]} {rest}\n" for old, rest in rows if int(float(old)) in number]
+        (labels / f"{link.stem}.txt").write_text("".join(kept), encoding="utf-8")
+        links.append(str(link))
+    return links
 
 
 def folders_of_classes(folder: Path, files: Sequence[str], classes: Sequence[int], nc: int) -> Path:

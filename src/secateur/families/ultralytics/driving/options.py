@@ -109,10 +109,9 @@ def _data(training: OwnTraining, network: UltralyticsNetwork) -> Path:
         return data.file
     folder = training.folder / DATA
     folder.mkdir(parents=True, exist_ok=True)
-    splits: dict[str, Any] = dict(training.splits)
-    files = {name: splits[name].index.files for name in ("train", "val")}
+    splits = {name: training.splits[name] for name in ("train", "val")}
     more = {}
     if network.architecture.task == "pose":
         said = read_yaml(data.file, "data file")
         more = {key: said[key] for key in ("kpt_shape", "flip_idx", "kpt_oks_sigmas", "kpt_names") if key in said}
-    return described(folder, files, training.start.names, channels=network.architecture.channels, **more)
+    return described(folder, splits, training.start.names, channels=network.architecture.channels, **more)

@@ -117,7 +117,7 @@ def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, fol
     points = getattr(network.head, "kpt_shape", None)
     more = {} if points is None else {"kpt_shape": list(points)}
     channels = network.architecture.channels
-    return described(folder, {"train": files, "val": files}, names, channels=channels, **more)
+    return described(folder, {"train": split, "val": split}, names, channels=channels, **more)
 
 
 def _check_labels(split: Any, task: str) -> None:

@@ -60,6 +60,11 @@ class TaskSplit:
         """
         task, index = network.architecture.task, base.index
         points = tuple(getattr(network.head, "kpt_shape", ()))
+        if base.classes_in_files is not None:
+            raise UserError(
+                f"{data.file} has classes that the network was narrowed from, and its labels for the task '{task}' are "
+                "read for all classes or none; give --images and no --data."
+            )
         outlined = len(index.point_offsets) and np.diff(index.point_offsets).min(initial=1) > 0
         fits = outlined if task != "pose" else data.kpt_shape is not None
         if not fits:
