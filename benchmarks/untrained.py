@@ -1,6 +1,6 @@
-"""What a detector keeps of its mAP without any training and without labels, at given shares of its parameters.
+"""What a detector keeps of its mAP without any training and without labels, at given shares of a cost.
 
-    python benchmarks/untrained.py yolov5n.pt coco128/data.yaml --images FOLDER [--img 640 416] [--params 0.95]
+    python benchmarks/untrained.py yolov5n.pt coco128/data.yaml --images FOLDER [--img 640 416] [--cost flops]
 
 The detector is pruned on images without labels, and measured on `val` of the data set.
 """
@@ -24,22 +24,24 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--images", required=True, help="folder of the images without labels that pruning reads")
     parser.add_argument("--img", type=int, nargs="+", default=[640])
-    parser.add_argument("--params", type=float, nargs="+", default=[0.95, 0.89, 0.78])
+    parser.add_argument("--cost", choices=("params", "flops"), default="params")
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.95, 0.89, 0.78], help="shares of that cost")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(processor())
     whole, rows = secateur.load(options.weights), list[dict[str, Any]]()
     for size in options.img:
         dense = secateur.evaluate(whole, options.data, image_size=size)
-        for share in [1.0, *options.params]:
+        for share in [1.0, *options.keep]:
             start = time.perf_counter()
-            made = whole if share == 1 else secateur.prune(whole, images=options.images, image_size=size, params=share)
+            budget = {options.cost: share}
+            made = whole if share == 1 else secateur.prune(whole, images=options.images, image_size=size, **budget)
             seconds = time.perf_counter() - start
             found = dense if share == 1 else secateur.evaluate(made, options.data, image_size=size)
             accuracy = {"mAP50": found.values["mAP50"], "mAP50-95": found.value, "kept": found.value / dense.value}
-            rows.append({"size": size, "params": share, **accuracy, "seconds": seconds})
+            rows.append({"size": size, options.cost: share, **accuracy, "seconds": seconds})
             values = ", ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-            print(f"{size} px, {share:.0%} of the parameters: {values}, {seconds:.0f} s", flush=True)
+            print(f"{size} px, {share:.0%} of the {options.cost}: {values}, {seconds:.0f} s", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -127,13 +127,13 @@ def check_criterion(subject: Checkpoint | nn.Module, context: Context, settings:
 
 
 def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
-    """Refuses a budget that this cut cannot meet, whatever the steps before it take away.
+    """Refuses a budget that no result of the earlier steps lets this cut meet.
 
-    The network that it starts from is not there yet. The least that can be left of it is known: no bottleneck that may
-    go, and of every layer the smallest share of the smallest share, once for each cut.
+    The network that this cut starts from does not exist yet, but its lower bound is known: all removable bottlenecks
+    are gone, and every layer has the smallest share of its width, once for each cut.
 
     Raises:
-        UserError: the budget lies under that.
+        UserError: the budget is below that bound.
     """
     # What removals count is relative to the network at hand; milliseconds are not measured for a bound.
     budgets = [budget for budget in settings.budgets if budget.cost != "ms" and not COSTS[budget.cost].removes]

@@ -1,4 +1,4 @@
-"""Opens files as predictors, whatever runs them. Each is a `Runtime` of a module in `formats/`, by suffix."""
+"""Opens files of any runtime as predictors. Each runtime is a `Runtime` of a module in `formats/`, by suffix."""
 
 from __future__ import annotations
 

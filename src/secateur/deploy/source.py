@@ -107,7 +107,7 @@ class Source:
             try:
                 # Not strict: outputs may be a list. The check of every export is better than the tracer's.
                 traced: Any = torch.jit.trace(network, example, strict=False, check_trace=False)
-            except Exception as error:  # the tracer raises whatever it met
+            except Exception as error:  # the tracer raises exceptions of many types
                 raise cannot(title, error) from error
         return traced
 

@@ -35,7 +35,7 @@ CLIFF_CORRECTION = 64
 
 @dataclass(frozen=True)
 class Kept:
-    """What a caller keeps of a pruning, so that the same call goes on after a kill.
+    """What a caller keeps of a pruning, so that the same call continues after a kill.
 
     Attributes:
         folder: takes the state of the rounds or of the search; None keeps nothing.

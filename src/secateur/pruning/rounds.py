@@ -49,7 +49,7 @@ class Sources(Generic[Network]):
     """What the rounds ask for from outside.
 
     Attributes:
-        trace: the graph of a network, with whatever a cost needs attached.
+        trace: the graph of a network, with the latency table that a cost needs.
         gather: statistics of a network, given its graph, blocks to score and the number of the round; other images in
             every round.
         repair: repairs in place what a plan left of the whole network, given the whole network without the removed

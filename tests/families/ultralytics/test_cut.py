@@ -17,7 +17,8 @@ from secateur.evaluation.cost import count
 from secateur.families.loading import load_checkpoint
 from secateur.families.outputs import tensors_of
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.pruning.graph import trace
+from secateur.pruning.graph import remaining, trace
+from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import cut, mask
 
 
@@ -55,6 +56,22 @@ def test_the_price_is_exact_at_every_size(subject: Subject) -> None:
     for size in (SIZE, 640, (96, 160)):
         price, counted = subject.graph.price(plan.keep(subject.graph), size), count(small, size)
         assert (price.parameters, price.flops) == (counted.parameters, counted.flops), size
+
+
+def test_rounds_cut_again_by_the_graph_of_the_first_trace(subject: Subject) -> None:
+    """A trace of the cut network may find fewer or other units; a cut by `remaining` is exact all the same."""
+    first = subject.plan(1)
+    small = cut(subject.network, subject.graph, first)
+    graph = remaining(subject.graph, first.keep(subject.graph))
+    keep = graph.everything()
+    for space in graph.spaces:
+        keep[space.units[1::3]] = False
+    second = Plan.of(graph, keep)
+    smaller, silent = cut(small, graph, second), mask(small, graph, second)
+    with torch.no_grad():
+        assert max(differences(smaller(subject.images()), silent(subject.images()))) < 1e-5
+    priced, counted = graph.price(keep, 96), count(smaller, 96)
+    assert (priced.parameters, priced.flops) == (counted.parameters, counted.flops)
 
 
 def test_a_file_gives_the_outputs_of_what_was_cut(subject: Subject, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             lower: Any = importlib.import_module("executorch.exir").to_edge_transform_and_lower
             partitioner: Any = importlib.import_module(_PARTITIONER).XnnpackPartitioner()
             program = lower(torch.export.export(network, (images,)), partitioner=[partitioner]).to_executorch()
-    except Exception as error:  # the converter raises whatever it met
+    except Exception as error:  # the converter raises exceptions of many types
         raise cannot("ExecuTorch", error) from error
     (path / FILE).write_bytes(program.buffer)
     write_metadata(path, source.metadata(settings))

@@ -46,7 +46,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             litert_torch = importlib.import_module("litert_torch")
             network = litert_torch.to_channel_last_io(network, args=[0])
             litert_torch.convert(network, (images,)).export(str(path))
-    except Exception as error:  # the converter raises whatever it met
+    except Exception as error:  # the converter raises exceptions of many types
         raise cannot("LiteRT", error) from error
     metadata = source.metadata(settings)
     with zipfile.ZipFile(path, "a") as archive:

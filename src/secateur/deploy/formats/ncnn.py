@@ -74,7 +74,7 @@ def _converted(source: Source, folder: Path, settings: ExportSettings, *, half: 
             subprocess.run(command, cwd=folder, capture_output=True, timeout=TIME_LIMIT, check=True)
     except subprocess.CalledProcessError as error:
         return f"pnnx ended with code {error.returncode}"
-    except Exception as error:  # the tracer raises whatever it met, pnnx may be too slow or not run here at all
+    except Exception as error:  # the tracer raises many types; pnnx may time out or not run here
         return " ".join(str(error).split())[:300] or type(error).__name__
     return ""
 

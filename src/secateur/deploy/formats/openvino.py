@@ -75,7 +75,7 @@ def converted(source: Source, settings: ExportSettings) -> Any:
 
 
 def save(model: Any, folder: Path, metadata: Metadata) -> None:
-    """Writes an `openvino.Model`, whatever was done to it, with what is to be said of it.
+    """Writes an `openvino.Model`, converted or quantised, with its metadata.
 
     fp16 means that weights are stored so, in half the space; what they are computed in is the device's choice, or the
     program's.
@@ -112,7 +112,7 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
                     model, data, data, judge, max_drop=settings.accuracy_drop, **how
                 )
             return nncf.quantize(model, data, **how)
-    except Exception as error:  # NNCF raises whatever it met
+    except Exception as error:  # NNCF raises exceptions of many types
         raise UserError(f"NNCF cannot quantise this network: {told(error, 200)}.") from error
 
 

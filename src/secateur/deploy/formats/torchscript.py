@@ -83,7 +83,7 @@ class TorchScriptPredictor(FilePredictor):
         self._dtype = next((weight.dtype for weight in self._program.parameters()), torch.float32)
         try:
             outputs = self.run(np.zeros(takes, np.float32))
-        except Exception as error:  # whatever the program meets, in C++
+        except Exception as error:  # the program raises many types, some from C++
             reason = " ".join(str(error).split())[-200:]
             raise UserError(f"{path} does not run on images of {' x '.join(map(str, takes))}: {reason}") from None
         batch = None if metadata.batch == 0 else takes[0]
@@ -117,7 +117,7 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
     try:
         with silenced():
             program = torch.jit.load(str(path), map_location=device, _extra_files=extra).eval()
-    except Exception as error:  # torch raises whatever it met, in C++
+    except Exception as error:  # torch raises many types, some from C++
         raise UserError(f"{path} is not a TorchScript program that PyTorch can run: {told(error, 200)}") from None
     try:
         return program, json.loads(extra[CONFIG] or "{}")

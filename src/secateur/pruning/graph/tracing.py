@@ -80,7 +80,7 @@ def _has_hooks(network: nn.Module) -> bool:
 
 
 def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callable[[Any], Any]) -> ChannelGraph:
-    """Follows the network, in eval mode, whatever it is in."""
+    """Follows the network in eval mode; its own mode does not matter."""
     with unchanged(network):
         network.eval()
         inputs = example_inputs_of(network, example_inputs)

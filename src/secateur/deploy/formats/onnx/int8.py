@@ -56,7 +56,7 @@ def quantised(graph: Any, images: Iterator[NDArray[np.float32]], folder: Path, o
                 nodes_to_exclude=tail_of(graph, heads=True),
                 extra_options={"CalibMovingAverage": True},
             )
-    except Exception as error:  # the tools raise whatever they met
+    except Exception as error:  # the tools raise exceptions of many types
         raise UserError(f"ONNX Runtime cannot quantise this network: {told(error, 200)}.") from error
     return onnx.load(str(after))
 

@@ -113,7 +113,7 @@ def _trace(
         try:
             # Measured: the same graph as the newer exporter's, in a third of the time and without onnxscript.
             torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=axes, **names)
-        except Exception as first:  # the exporter raises whatever it met
+        except Exception as first:  # the exporter raises exceptions of many types
             shapes = ({0: torch.export.Dim("batch", min=1)},) if settings.dynamic else None
             try:
                 if settings.any_size:

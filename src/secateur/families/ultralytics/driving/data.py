@@ -1,4 +1,4 @@
-"""Images and labels as the package reads them, caches of labels that stay in memory, and threads that stay as many."""
+"""Images and labels as the package reads them, caches of labels in memory, and an unchanged number of threads."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def caches_in_memory() -> Iterator[None]:
 
 @contextmanager
 def kept_threads() -> Iterator[None]:
-    """The number of PyTorch's threads is as it was at the end; the package sets it as it likes."""
+    """Restores the number of PyTorch's threads at the end; the package changes it."""
     threads = torch.get_num_threads()
     try:
         yield

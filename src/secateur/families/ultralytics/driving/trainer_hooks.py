@@ -27,7 +27,7 @@ class TrainerHooks:
     """
 
     NOT_READY = -1.0
-    """Fitness of an epoch at whose end a method is not yet where it aims at."""
+    """Fitness of an epoch at whose end a method has not reached its target."""
 
     def __init__(self, training: OwnTraining, network: UltralyticsNetwork, state: Any) -> None:
         self.training, self.network, self.state = training, network, state

@@ -110,7 +110,7 @@ def _trainer(training: OwnTraining, network: UltralyticsNetwork, options: dict[s
         return done
 
     def validate(self: Any) -> Any:
-        """An epoch at whose end a method is not yet where it aims at cannot be the best."""
+        """An epoch at whose end a method has not reached its target cannot be the best."""
         before = self.best_fitness
         metrics, fitness = parent.validate(self)
         if metrics is not None and not hooked.ready(self):
@@ -131,7 +131,7 @@ def _trainer(training: OwnTraining, network: UltralyticsNetwork, options: dict[s
 
 @contextlib.contextmanager
 def _safe_loading() -> Iterator[None]:
-    """The package makes nothing of a file but what it knows, where it can."""
+    """The package builds only known types from a file, if its version can be told to."""
     module = needed("nn.tasks")
     before = getattr(module, "SAFE_LOAD", None)
     if before is not None:

@@ -29,7 +29,7 @@ VALIDATORS = {
 BATCH = 16
 """Images of a batch, as the package's own `val` takes them: batches decide the shape of padded images."""
 _PARTS = {"detect": ("",), "obb": ("",), "segment": ("", "mask "), "pose": ("", "pose ")}
-"""What the names of the figures begin with: of boxes, then of what the task has beside them."""
+"""What the names of the figures begin with: of boxes, then of what the task adds to them."""
 _LETTERS = {"": "B", "mask ": "M", "pose ": "P"}
 _FIGURES = tuple(COLUMNS)
 _PHASES = {"preprocess": "preprocess", "inference": "inference", "postprocess": "nms"}
