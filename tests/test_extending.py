@@ -138,7 +138,7 @@ def test_the_block_and_the_architecture_are_built_cut_and_exported(done: Done) -
     [val], [prune], [info] = (done.of(name) for name in ("val", "prune", "info"))
     assert info["model"]["parameters"] == prune["model"]["parameters"] <= 0.5 * val["model"]["parameters"]
     assert info["strides"] == [8.0]
-    assert "secateur export --weights" in done.errors and "Fine-tune it" not in done.errors
+    assert "secateur export --weights" in done.errors and "secateur finetune" not in done.errors
     exports = [summary["export"] for summary in done.of("export")]
     assert [entry["format"] for entry in exports] == ["program", "program"]
     assert all(entry["max_error"] < 1e-3 for entry in exports)

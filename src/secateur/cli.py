@@ -44,8 +44,6 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `secateur` command; exits with 0, 1 (interrupted, or partly done) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("secateur").setLevel(logging.INFO)
     try:
         _answer(arguments)
     except UserError as error:
@@ -142,7 +140,12 @@ def _sentence(box: str) -> str:
 
 def _call(command: Command, arguments: Sequence[str]) -> None:
     """Runs a command; with --json its printing goes to stderr and the summary alone to stdout."""
+    from secateur.terminal import OnTerminal, quiet_unless_first
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[OnTerminal()])
+    logging.getLogger("secateur").setLevel(logging.INFO)
     options = parsed(command, arguments)
+    quiet_unless_first()
     if command.computes:
         use_threads()
     if not command.json(options):

@@ -43,4 +43,4 @@ def test_a_detector_can_be_trained_and_is_advised_to(
 ) -> None:
     assert can_be_trained(load_checkpoint(tiny_weights))
     main(["prune", "--weights", str(tiny_weights), "--criterion", "l2", "--params", "0.8", "--img", "64"])
-    assert "Fine-tune it:  secateur finetune --weights" in capsys.readouterr().out
+    assert "Next:  secateur finetune --weights" in capsys.readouterr().out

@@ -123,6 +123,10 @@ def test_it_is_pruned_in_rounds_and_healed(toy: Toy, labels: bool) -> None:
     plan = small.plan
     assert plan is not None and small.history[-1].cost["flops"] <= 0.6 * small.history[-1].cost["dense_flops"]
     assert small.history[-1].settings["criterion"] == "fisher"
+    summary = json.loads(Path("runs/prune/p/summary.json").read_text())
+    assert ("agreement" in summary) != labels
+    if not labels:
+        assert 0 < summary["agreement"]["values"][toy.figure] <= 1 and not summary["agreement"]["reason"]
     run(
         "heal",
         "--weights",

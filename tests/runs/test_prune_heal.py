@@ -59,11 +59,15 @@ def test_pictures_are_enough(weights: Path, tiny_data: Path, capsys: pytest.Capt
     assert small.history[0].settings["weights"] == str(weights.absolute())
     assert small.plan is not None and small.plan["after"]["flops"] <= 0.8 * small.plan["before"]["flops"]
     out = capsys.readouterr().out
-    assert "healed" in out and "Export it:" in out
+    images = tiny_data.parent / "images" / "train"
+    assert "healed" in out and f"Next:  secateur predict --weights {folder}/pruned.safetensors --source {images}" in out
     assert not (folder / "rounds.json").exists() and weights.read_bytes() == before
     rows = json.loads((folder / "summary.json").read_text())["table"]
     assert [row["stage"] for row in rows] == ["dense", "cut, no repair", "cut + repair", "healed"]
     assert all(row["metrics"] is None for row in rows)
+    found = json.loads((folder / "summary.json").read_text())["agreement"]
+    assert 0 < found["values"]["mAP50"] <= 1 and found["images"] == 8 and "agreement, mAP50 " in out
+    assert "mistakes of the dense network count as right" in out
 
 
 def test_with_a_data_set_every_stage_is_measured(weights: Path, tiny_data: Path) -> None:

@@ -81,7 +81,7 @@ def test_without_a_budget_the_outputs_go_and_nothing_else(
 ) -> None:
     main(["prune", "--weights", str(weights), *FAST, "--classes", "square,disc"])
     out = capsys.readouterr().out
-    assert "classes: square, disc; the outputs of the other class were" in out and "Fine-tune it:" in out
+    assert "classes: square, disc; the outputs of the other class were" in out and "Next:  secateur finetune" in out
     made, expected = (
         load_checkpoint("runs/prune/exp/pruned.safetensors"),
         only_classes(load_checkpoint(weights), [1, 0]),

@@ -28,6 +28,7 @@ from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.families.yolov5.train_options import YOLOv5TrainOptions
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.terminal import duration
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
 from secateur.training.hyp import Hyp
@@ -36,7 +37,7 @@ from secateur.training.optimization.ema import Ema
 from secateur.training.optimization.optimizer import build_optimizer, parameter_groups, set_rates
 from secateur.training.optimization.precision import choose_precision, full_precision
 from secateur.training.optimization.schedules import Schedule
-from secateur.training.results import HeldOutLoss, LossMeter, duration, make_row
+from secateur.training.results import HeldOutLoss, LossMeter, make_row
 from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import random_state, read_state, set_random_state, write_state
 from toy_training import SETTINGS, ToyBatches, fit, toy_detector

@@ -45,8 +45,12 @@ def export(options: ExportOptions) -> Summary:
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.deploy.int8 import int8_costs
+    from secateur.deploy.runtimes import is_exported
     from secateur.families.evaluation import describe, usable_size
+    from secateur.families.family import family_of
     from secateur.families.loading import load_checkpoint
+    from secateur.runs.ending.next_line import looked_at, prediction, say
+    from secateur.terminal import stage
 
     weights = require(options.weights, "--weights", "best.pt")
     each = options.export.each()
@@ -58,9 +62,10 @@ def export(options: ExportOptions) -> Summary:
     measured_on = _measured_on(options, checkpoint)
     written = []
     with options.place.new("export") as folder:
-        for settings in each:
+        for number, settings in enumerate(each):
             stem = folder / Path(weights).stem
-            result = exported(checkpoint, stem, image_size, settings, images, measured_on)
+            with stage(settings.format, number + 1, len(each), [later.format for later in each[number + 1 :]]):
+                result = exported(checkpoint, stem, image_size, settings, images, measured_on)
             print(f"{result.path}: {result.file_mb:.2f} MB, {_nearness(result.max_error, settings.precision)}")
             for note in result.notes:
                 print(note)
@@ -70,7 +75,11 @@ def export(options: ExportOptions) -> Summary:
             costs = int8_costs(checkpoint.build(), files, measured_on, image_size)
             written = [{**entry, "accuracy": costs[entry["format"]]} for entry in written]
         summary = {"command": "export", "model": describe(checkpoint, image_size)}
-        return finish(folder, summary | {"export": written[0], "files": written})
+        summary = finish(folder, summary | {"export": written[0], "files": written})
+        opened = next((entry["file"] for entry in written if is_exported(folder / entry["file"])), "")
+        source = looked_at(family_of(checkpoint).open_data(options.data) if options.data else None, options.images)
+        say(prediction(folder / opened, checkpoint, source) if opened else "")
+        return summary
 
 
 def _nearness(error: float, precision: str) -> str:

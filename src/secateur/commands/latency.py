@@ -54,13 +54,15 @@ def latency(options: LatencyOptions) -> Summary:
 
 def _saved(table: LatencyTable, options: LatencyOptions, folder: Path, size: sizes.ImageSize) -> Summary:
     """Writes the table and says where it is."""
+    from secateur.runs.ending.next_line import pasted, say
+
     file = options.out or str(folder / "latency.json")
     table.save(file)
     print(f"{table.machine}, {table.runtime}, {table.threads} threads, batch 1, {sizes.in_words(size)} px")
     print(f"{table.dense:.2f} ms; {len(table.entries)} kinds of layers, R2 {table.r2:.3f} on whole networks")
     print(f"Saved to {file}")
     side = max(sizes.sides_of(size))
-    print(f"Cut to half:  secateur prune --weights {options.weights} --img {side} --ms 0.5 --latency-table {file}")
+    say(pasted("prune", weights=options.weights, img=side, ms=0.5, latency_table=file))
     facts = {"machine": table.machine, "runtime": table.runtime, "threads": table.threads}
     facts |= {"image_size": sizes.as_data(size), "ms": table.dense, "r2": table.r2}
     return finish(folder, {"command": "latency", "table": file, **facts})

@@ -101,6 +101,18 @@ def validate(
     return dataclasses.replace(metrics, speed_ms=speed, shape=shape, detections=kept if settings.detections else None)
 
 
+def boxes_of(predictor: Predictor, index: Index, settings: ValSettings, *, progress: bool = True) -> Boxes:
+    """The boxes of a predictor on all images of an index, in pixels of the originals, in the order of the images.
+
+    Raises:
+        UserError: there are no images, or the predictor answers one with what cannot be boxes.
+    """
+    if not index.files:
+        raise UserError("There are no images to look at.")
+    found, _ = _detect(predictor, index, settings, _Clock(predictor.device), progress)
+    return _collect(found, settings.single_cls)
+
+
 def _detect(
     predictor: Predictor, index: Index, settings: ValSettings, clock: _Clock, progress: bool
 ) -> tuple[list[tuple[int, Tensor]], tuple[int, ...]]:

@@ -28,6 +28,8 @@ logger = logging.getLogger("secateur")
 
 DEFAULT_SIZE = 640
 """px; for weights that do not remember at which size they were trained."""
+AGREED = 64
+"""Images on which an agreement is measured: it is to cost seconds."""
 
 
 @overload
@@ -96,6 +98,20 @@ def evaluator(split: Split, settings: ValSettings, limit: int | None = None) -> 
         return metrics
 
     return measure
+
+
+def agreement(dense: Checkpoint, checkpoint: Checkpoint, context: Context, *, limit: int = AGREED) -> Scores:
+    """How near the answers of a checkpoint are to those of the dense one, on at most `limit` images of the context,
+    spread evenly; their labels are not read.
+
+    Raises:
+        UserError: there are no images, the dense network sees nothing on them, or the family has no such measure.
+    """
+    family, images = family_of(checkpoint), context.require_images("An agreement")
+    whole, network = (subject.build().to(context.device) for subject in (dense, checkpoint))
+    split = evenly(family.split_for(network, images, "train", objects=False), limit)
+    scores: Scores = family.agreement(whole, network, split, val_settings(context, workers=0))
+    return scores
 
 
 def describe(checkpoint: Checkpoint, image_size: ImageSize) -> dict[str, Any]:

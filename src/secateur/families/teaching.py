@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,6 +11,8 @@ from secateur.distillation.methods import METHODS, Method
 from secateur.distillation.pairing import check_pair, fed_channels
 from secateur.distillation.settings import DistillSettings, HealDefaults, HealSettings
 from secateur.errors import UserError, shown
+from secateur.evaluation.settings import ValSettings
+from secateur.families.reading import Split
 from secateur.networks.checkpoint import Checkpoint
 from secateur.training.settings import TrainSettings
 
@@ -42,6 +44,20 @@ class Teaching:
             UserError: naming what differs.
         """
         check_pair(student, teacher, name)
+
+    def agreement(
+        self, dense: nn.Module, network: nn.Module, split: Split, settings: ValSettings, *, progress: bool = True
+    ) -> Any:
+        """How near a network's answers are to those of the dense one, as `Scores`: labels are what the dense network
+        answers, so images without labels are enough, and 1 means the same answers.
+
+        Args:
+            dense: on the device of `network`.
+
+        Raises:
+            UserError: the dense network sees nothing on the images, or the family has no such measure.
+        """
+        raise UserError(f"The family '{self.kind}' of networks has no `agreement`; give it one (docs/extending.md).")
 
     def distillations(self) -> tuple[str, ...]:
         """Names of the methods of `--distill` that networks of the family know."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, ProgressColumn, Task
 from rich.text import Text
 
 from secateur import terminal
@@ -24,7 +24,7 @@ class _Rate(ProgressColumn):
 def bar(media: Sequence[Medium]) -> Iterator[Callable[[Frame | None], None]]:
     """A progress bar on standard error that disappears when done; gives what is told each frame, or None for a medium
     that was passed over."""
-    with terminal.bar("predicting", MofNCompleteColumn(), _Rate(), TimeRemainingColumn()) as progress:
+    with terminal.bar("predicting", MofNCompleteColumn(), _Rate()) as progress:
         total: float | None = None if any(medium.live for medium in media) else len(media)
         task = progress.add_task("", total=total)
 

@@ -16,6 +16,7 @@ from secateur.pruning.graph import ChannelGraph, Floats, ImageSize, trace
 from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 from secateur.scores import Scores
+from secateur.terminal import counted
 
 EDGE = 0.8  # share of the unpruned accuracy under which a cut is no longer on the plateau
 RUNGS = tuple(Budget("percent", step / 10) for step in range(1, 10))
@@ -121,7 +122,8 @@ def cliff(
     plans = [Plan.everything(graph, image_size)]
     plans += [allocate(graph, scores, rung, guards, image_size=image_size, strict=False) for rung in budgets]
     points: dict[float, Point] = {}
-    for plan in [*plans, *([chosen] if chosen else [])]:
+    wanted = [*plans, *([chosen] if chosen else [])]
+    for plan in counted(wanted, "measuring the cliff curve", len(wanted)):
         ratio = plan.removed_share
         if ratio in points and plan is not chosen:
             continue

@@ -117,8 +117,9 @@ def kept_in(folder: Path | None) -> Iterator[tuple[State | None, Callable[[State
     """
     file = folder / STATE if folder is not None else None
     found = read_json(file) if file is not None and file.is_file() else None
-    with bar("rounds") as progress:
-        task = progress.add_task("", total=None)
+    with going_on_from(file), bar("rounds") as progress:
+        begun = State.from_dict(found) if found is not None else None
+        task = progress.add_task("", total=None, completed=begun.round if begun is not None else 0)
 
         def save(state: State, count: int) -> None:
             gc.collect()  # networks and their hooks hold each other
@@ -127,8 +128,7 @@ def kept_in(folder: Path | None) -> Iterator[tuple[State | None, Callable[[State
                 write_json(file, state.to_dict())
             progress.update(task, total=count, completed=state.round, visible=True)
 
-        with going_on_from(file):
-            yield State.from_dict(found) if found is not None else None, save
+        yield begun, save
 
 
 def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:

@@ -14,6 +14,7 @@ from secateur.errors import UserError
 from secateur.layers import evaluating, hooked, without_gradients
 from secateur.pruning.graph import ChannelGraph, Floats, Ids
 from secateur.pruning.settings import Tie
+from secateur.terminal import bar
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -78,7 +79,8 @@ def collect(
         raise UserError(graph.frozen.sentence)
     taylor, fisher, count = np.zeros(graph.units), np.zeros(graph.units), 0
     removal = np.zeros(len(blocks))
-    with evaluating(network), without_gradients(network):
+    with evaluating(network), without_gradients(network), bar("scoring on images") as progress:
+        task = progress.add_task("", total=limit)
         for batch in batches:
             sums, changes = _image_sums(network, graph, batch, loss, blocks)
             if not (np.isfinite(sums).all() and np.isfinite(changes).all()):
@@ -87,6 +89,7 @@ def collect(
             fisher += np.square(sums).sum(0)
             removal += np.square(changes).sum(0)
             count += len(sums)
+            progress.advance(task, len(sums))
             if limit is not None and count >= limit:
                 break
     if count == 0:

@@ -19,6 +19,7 @@ from secateur.runs.progress import Progress
 from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import RunRow, SavedRows, last_stage, note_latency
 from secateur.steps.step import Made, Outcome
+from secateur.terminal import stage
 from secateur.training.distributed import rank_and_world
 
 LOG = logging.getLogger("secateur")
@@ -92,10 +93,12 @@ def do_steps(
         given = Outcome((Made(start, "dense", first, plots=not alone),))
         current = dense = rows.after("start", context, lambda: given, start)
     for number, planned in enumerate(steps):
-        LOG.info("[%d/%d] %s", number + 1, len(steps), planned.step.describe())
         here = dataclasses.replace(context, dense=dense, compared=rows.compared)
         here = _placed(here, planned, first=not rows.rows)
-        current = rows.after(planned.step.verb, here, functools.partial(planned.step.run, current, here), current)
+        name, rest = planned.step.describe(), [later.step.describe() for later in steps[number + 1 :]]
+        with stage(name, number + 1, len(steps), rest) as entered:
+            LOG.info("%s", entered.line())
+            current = rows.after(planned.step.verb, here, functools.partial(planned.step.run, current, here), current)
         if current.single_cls:
             context = context.known_to(current)
         if number == 0 and makes_dense(steps):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.checkpoints.training import can_be_trained, contents
+from secateur.checkpoints.training import contents
 from secateur.data.config import unlabelled_images
 from secateur.errors import UserError
 from secateur.families.context import Context, known_data
@@ -24,6 +24,8 @@ from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
 from secateur.report.table import print_table
+from secateur.runs.ending.change import say_change
+from secateur.runs.ending.next_line import after_cut, looked_at, prediction, say
 from secateur.runs.folders import Summary
 from secateur.runs.pipeline import check_steps, do_steps, one_process
 from secateur.runs.progress import Progress, key_of
@@ -87,14 +89,16 @@ def prune_checkpoint(
             print(narrowed)
         _say_what_was_cut(progress.folder, steps)
         print("\n".join(saved))
-        _say_what_is_next(file, made, context, steps)
         last = result.last
         summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
+        if verb == "prune":
+            summary |= say_change(progress, result.rows, here, made, file, "healed" if options.heal else "pruned")
         summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
         done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
             left.unlink(missing_ok=True)
+        say(_next_line(verb, file, made, options, context, steps))
     return done
 
 
@@ -134,10 +138,9 @@ def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:
         print(Plan.from_dict(read_json(folder / "plan.json")))
 
 
-def _say_what_is_next(file: Path, made: Checkpoint, context: Context, steps: Sequence[Step]) -> None:
+def _next_line(verb: str, file: Path, made: Checkpoint, options: Any, context: Context, steps: Sequence[Step]) -> str:
     """The command that goes on from here, as it can be pasted."""
-    data = context.data.file if context.data is not None else "data.yaml"
+    if verb == "heal":
+        return prediction(file, made, looked_at(context.data, options.images))
     zeroed = bool(steps) and isinstance(steps[-1], ZeroWeights)
-    if not zeroed and can_be_trained(made):
-        print(f"Fine-tune it:  secateur finetune --weights {file} --data {data}")
-    print(f"Export it:     secateur export --weights {file}")
+    return after_cut(file, made, data=options.data, images=options.images, zeroed=zeroed)

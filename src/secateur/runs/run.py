@@ -17,6 +17,7 @@ from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
 from secateur.report.table import print_table, write_markdown
 from secateur.runs.beginning import beginning
+from secateur.runs.ending.next_line import after_run, say
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
 from secateur.runs.pipeline import PipelineResult, check_steps, do_steps, one_process
@@ -71,7 +72,10 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         narrowed = None
         if classes:
             narrowed = left_out(load_checkpoint(options.weights, options.cfg), start, image_size)
-        return closing(progress, result, recipe, image_size, narrowed)
+        summary = closing(progress, result, recipe, image_size, narrowed)
+        exported = summary["export"]["file"] if summary["export"] else ""
+        say(after_run(progress.folder, result.checkpoint, data, exported))
+        return summary
 
 
 def opening(

@@ -36,11 +36,13 @@ from secateur.pruning.surgery import mask
 from secateur.ranges import check_ranges
 from secateur.report.figures import plots_available
 from secateur.report.sweep import cliff_row, cliff_sentence, csv_text, equality_sentence, plot_sweep, sweep_table
+from secateur.runs.ending.next_line import after_sweep, say
 from secateur.runs.folders import Summary, require
 from secateur.runs.pipeline import one_process
 from secateur.runs.progress import Progress, key_of
 from secateur.runs.sweep_options import SweepOptions, ratios_of
 from secateur.scores import Scores
+from secateur.terminal import stage
 from secateur.training.settings import TrainSettings
 
 LOG = logging.getLogger("secateur")
@@ -147,9 +149,13 @@ class Sweep:
         """All rows in order, the dense detector first, then the table."""
         LOG.info("Run folder: %s", self.folder)
         self.points.clear()
-        rows = [self.dense()]
-        for ratio, plan in zip(self.task.ratios, self.plans(), strict=True):
-            rows.append(self.row(ratio, plan))
+        names, count = [f"{100 * ratio:g} %" for ratio in self.task.ratios], len(self.task.ratios) + 1
+        with stage("dense", 1, count, names):
+            rows = [self.dense()]
+            plans = self.plans()
+        for number, (ratio, plan) in enumerate(zip(self.task.ratios, plans, strict=True)):
+            with stage(names[number], number + 2, count, names[number + 1 :]):
+                rows.append(self.row(ratio, plan))
         return self.summary(rows, knee_of(self.points))
 
     def dense(self) -> SweepRow:
@@ -267,6 +273,7 @@ class Sweep:
             }
         )
         print(f"Table and plot are in {self.folder}: sweep.csv, sweep.json, sweep.png.")
+        say(after_sweep(options.weights, options.data, cliff_percent))
         return result
 
 

@@ -20,6 +20,7 @@ from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.report.run_folder_plots import draw_evaluation
 from secateur.runs.beginning import beginning
+from secateur.runs.ending.next_line import after_training, say
 from secateur.runs.folders import OutputOptions, Summary, newest_run, require
 from secateur.runs.progress import Progress, key_of
 from secateur.runs.recipes.configure import configured
@@ -200,7 +201,7 @@ def _summary(step: TrainingStep, progress: Progress, result: FitResult, context:
     print(scores.table())
     write_sparsity(progress.folder, checkpoint)
     print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")
-    return progress.finish(
+    done = progress.finish(
         {
             "command": step.verb,
             "weights": str(result.best),
@@ -210,3 +211,5 @@ def _summary(step: TrainingStep, progress: Progress, result: FitResult, context:
             **scores.summary(),
         }
     )
+    say(after_training(step.verb, result.best, checkpoint, context.data))
+    return done

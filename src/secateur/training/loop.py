@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.scores import Scores
+from secateur.terminal import bar, duration
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.hooks import Hook
 from secateur.training.objective import Term
 from secateur.training.optimization.optimizer import set_rates
-from secateur.training.results import EpochBar, EpochRow, duration, make_row
+from secateur.training.results import EpochBar, EpochRow, make_row
 from secateur.training.session import Session, TrainingKind, open_session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import TrainingIdentity, sealed_randomness
@@ -78,11 +79,13 @@ def fit(
         UserError: bad options, nothing to resume, other classes or data than before, a label of a class that the
             network does not have, a full disk, a diverged loss.
     """
-    with open_session(network, batches, settings, task, folder, hooks, terms, split, kind, identity) as session:
+    opened = open_session(network, batches, settings, task, folder, hooks, terms, split, kind, identity)
+    with opened as session, bar("epochs", refresh=4) as progress:
         run, told = session.run, False
         if resume:
             session.restore()
             run.log.message(resumption_line(session))
+        epochs = progress.add_task("", total=run.epochs, completed=run.epoch)
         while not session.record.finished:
             started, whole = time.monotonic(), run.batch == 0
             run.log.begin(run.epoch)
@@ -97,6 +100,7 @@ def fit(
             best = session.end_epoch(scores)
             write_checkpoints(session, like, row, best)
             session.save()
+            progress.advance(epochs)
             if whole and not told and not session.record.finished:
                 run.log.message(time_line(time.monotonic() - started, run.epochs - run.epoch))
                 told = True
@@ -122,7 +126,7 @@ def train_epoch(session: Session, batches: Batches) -> None:
     """The batches of the present epoch that are not done yet, and the optimizer steps on their gradients."""
     run, accelerator, pending = session.run, session.accelerator, 0
     run.network.train()
-    with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as bar:
+    with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as shown:
         for batch in sealed(batches.epoch(run.epoch, start=run.batch)):
             set_rates(run.optimizer, run.schedule, run.iteration, run.epoch)
             images, targets = to_network(batch, session)
@@ -138,7 +142,7 @@ def train_epoch(session: Session, batches: Batches) -> None:
             if step_now:
                 session.step()
                 pending = 0
-            bar.advance(session.meter)
+            shown.advance(session.meter)
 
 
 def resumption_line(session: Session) -> str:

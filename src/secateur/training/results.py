@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from rich.progress import TaskID
 from torch import Tensor
 
@@ -48,7 +48,6 @@ class RunLog:
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self.folder, self.accelerator = folder, accelerator
         self.is_main = accelerator.is_main_process
-        self.console = Console(stderr=True, quiet=not self.is_main)
         self.rows: list[EpochRow] = []
         self._scalars: EpochRow = {}
         self._step = 0
@@ -57,8 +56,9 @@ class RunLog:
 
     def message(self, text: str) -> None:
         """One line for the user; where the run keeps a log, there too."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        # The console shares the screen with a progress bar, so the line must not come out of the logger once more.
+        if self.is_main:
+            print(text, file=sys.stderr, flush=True)
+        # It is for the terminal whatever a program logs, so the line must not come out of the logger once more.
         kept = logging.getLogger(KEPT)
         for handler in kept.handlers:
             handler.handle(kept.makeRecord(KEPT, logging.INFO, "", 0, text, (), None))
@@ -117,17 +117,6 @@ class RunLog:
         self.accelerator.trackers = []
 
 
-def duration(seconds: float) -> str:
-    """A length of time in one or two units: "40 s", "12 min", "2 h 10 min"."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
 def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rates: list[float]) -> EpochRow:
     """One epoch under the names of its columns; one that was not evaluated has no scores."""
     row: EpochRow = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
@@ -140,9 +129,8 @@ class EpochBar:
 
     def __init__(self, log: RunLog, epoch: int, epochs: int, total: int, done: int) -> None:
         self.title = f"{epoch + 1}/{epochs}"
-        self.progress = bar(console=log.console, shown=log.is_main, refresh=4)
+        self.progress = bar("epoch {task.description}", shown=log.is_main, refresh=4)
         self.task: TaskID = self.progress.add_task(self.title, total=total, completed=done)
-        self.hidden = self.progress.disable
 
     def __enter__(self) -> EpochBar:
         self.progress.start()
@@ -153,9 +141,7 @@ class EpochBar:
 
     def advance(self, meter: LossMeter) -> None:
         """One batch more; the losses shown are the epoch's means so far."""
-        if self.hidden:
-            return
-        if meter.batches % 10 == 1:  # reading the losses waits for an accelerator's queue
+        if self.progress.drawn and meter.batches % 10 == 1:  # reading the losses waits for an accelerator's queue
             text = "  ".join(f"{name} {value:.4f}" for name, value in meter.means().items())
             self.progress.update(self.task, description=f"{self.title}  {text}")
         self.progress.advance(self.task)

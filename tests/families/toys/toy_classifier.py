@@ -215,6 +215,15 @@ class SorterFamily(Family):
     def own_labels(self, whole: nn.Module, seed: int) -> OwnClasses:
         return OwnClasses(whole, seed)
 
+    def agreement(self, dense: nn.Module, network: nn.Module, split: Any, settings: Any, **how: Any) -> Scores:
+        """The share of images of which both say the same class."""
+        same, device = 0, next(network.parameters()).device
+        for batch in split.ordered(Reading(settings.image_size, 32)):
+            images = self.prepare(batch.images.to(device))
+            with torch.inference_mode():
+                same += int((dense.eval()(images).argmax(1) == network.eval()(images).argmax(1)).sum())
+        return Scores("top-1", {"top-1": same / len(split)}, counts={"images": len(split)})
+
     def evaluate(self, network: nn.Module, split: Any, settings: Any, **how: Any) -> Scores:
         """Top-1 of a network in evaluation mode."""
         right = 0

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from rich.console import Console
-from rich.progress import track
-
 from secateur.data.images import ImageError, check_image
 from secateur.data.labels import LabelError, Labels, read_labels
 from secateur.machine import granted_cpus
+from secateur.terminal import counted
 
 WORTH_PROCESSES = 2000
 """Images from which on the start of processes takes less time than it saves."""
@@ -118,14 +116,9 @@ def _tracked(
     split: str,
     progress: bool,
 ) -> list[Checked]:
-    console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal)
     with _cancelled_on_failure(pool):
-        results: Iterator[Checked] = pool.map(work, pairs, chunksize=_CHUNK)
-        shown: Iterable[Checked] = track(
-            results, f"Checking {split}", len(pairs), console=console, transient=True, disable=hidden
-        )
-        return list(shown)
+        results = pool.map(work, pairs, chunksize=_CHUNK)
+        return list(counted(results, f"checking {split}", len(pairs), shown=progress))
 
 
 @contextmanager

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.progress import track
-
 from secateur.data.images import ImageError, check_image
 from secateur.machine import granted_cpus
+from secateur.terminal import counted
 
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, counted from 0
 Size = tuple[float, float]  # width, height
@@ -148,13 +146,9 @@ def _is_turned(image: Annotated, found: _Read) -> bool:
 
 def _read_all(images: Sequence[Annotated]) -> tuple[list[_Read | None], list[str]]:
     """Every image with boxes (None for the others, and where it cannot be read), and what cannot be read."""
-    console = Console(stderr=True)
     with ThreadPoolExecutor(min(32, granted_cpus() + 1)) as pool:
         results = pool.map(_read, images)
-        read = list(
-            track(results, "Reading images", len(images), console=console, transient=True,
-                  disable=not console.is_terminal)
-        )  # fmt: skip
+        read = list(counted(results, "reading images", len(images)))
     problems = [
         f"{image.source}: {found}; the stated size is taken"
         for image, found in zip(images, read, strict=True)

@@ -28,7 +28,7 @@ from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError, told
 from secateur.families.outputs import Shape
 from secateur.machine import signal_stack_kept
-from secateur.terminal import silenced, without_telemetry
+from secateur.terminal import bar, silenced, without_telemetry
 
 # The lines of OpenVINO's source that its messages begin with.
 _PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:?\s*")
@@ -101,11 +101,17 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
     """
     nncf = _nncf()
     groups = list(source.calibration(settings.batch_size))
-    data = nncf.Dataset(groups)
     scope = nncf.IgnoredScope(names=tail_of(model))
     how = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(groups), "ignored_scope": scope}
     try:
-        with silenced(), without_telemetry(), signal_stack_kept():
+        with bar("calibrating int8") as progress, silenced(), without_telemetry(), signal_stack_kept():
+            task = progress.add_task("", total=len(groups))
+
+            def shown(group: Any) -> Any:
+                progress.advance(task)
+                return group
+
+            data = nncf.Dataset(groups, shown)
             if settings.accuracy_drop and source.judge is not None:
                 judge = _judge(source, settings)
                 return nncf.quantize_with_accuracy_control(

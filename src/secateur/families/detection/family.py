@@ -78,6 +78,15 @@ class DetectionFamily(Family):
         index = index_of(split, "A validation of boxes")
         return validate(self.predictor(network, precision), index, settings, folder=folder, progress=progress)
 
+    def agreement(
+        self, dense: nn.Module, network: nn.Module, split: Split, settings: ValSettings, *, progress: bool = True
+    ) -> Any:
+        """Average precision against the boxes of the dense network; see `detection.agreement.agreement`."""
+        from secateur.families.detection.agreement import agreement
+
+        index = index_of(split, "An agreement of boxes")
+        return agreement(self.predictor(dense), self.predictor(network), index, settings, progress=progress)
+
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
         """See `TorchPredictor`."""
         return TorchPredictor(network, precision)

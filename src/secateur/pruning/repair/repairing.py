@@ -16,6 +16,7 @@ from secateur.pruning.repair.correction import Shorter, correct_, counterparts
 from secateur.pruning.repair.norms import reestimate_batchnorm_
 from secateur.pruning.repair.reconstruction import Moments, moments_of_inputs, reconstruct_
 from secateur.pruning.settings import RepairSettings
+from secateur.terminal import counted
 
 LOG = logging.getLogger("secateur")
 Network = TypeVar("Network", bound=nn.Module)
@@ -57,7 +58,7 @@ class Repair(Generic[Network]):
         half = -(-self.settings.correction_images // 2)
         batches, loss = self.evidence.scored(self.whole, half, READING, demanding=False)
         return_memory()
-        return moments_of_inputs(self.whole, batches, loss, self.masked)
+        return moments_of_inputs(self.whole, counted(batches, "measuring what layers read"), loss, self.masked)
 
     def __call__(self, smaller: Network, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
         """Repairs in place what `plan` left of the network, where there are images.
@@ -91,7 +92,8 @@ class Repair(Generic[Network]):
             self.say_no_norms()
         elif self.evidence is not None and limit:
             device = device_of(self.whole)
-            images = (batch.to(device) for batch in self.evidence.images(limit, draw))
+            shown = counted(self.evidence.images(limit, draw), "correcting norms on images", limit, size=len)
+            images = (batch.to(device) for batch in shown)
             correct_(smaller, self.whole, pairs, images, share=self.settings.correction_share)
 
     def say_no_norms(self) -> None:

@@ -19,7 +19,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError
 from secateur.families.outputs import tensors_of
-from secateur.terminal import silenced
+from secateur.terminal import counting, silenced
 
 INPUT = "images"
 OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs
@@ -59,8 +59,9 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
             graph = importlib.import_module("onnxslim").slim(graph)
     if settings.precision == "int8":
         with tempfile.TemporaryDirectory() as folder:
-            images = source.calibration(settings.batch_size)
-            graph = quantised(graph, images, Path(folder), settings.opset)
+            images, count = source.calibration(settings.batch_size), -(-len(source.images) // settings.batch_size)
+            with counting(images, "calibrating int8", count) as moving:
+                graph = quantised(graph, moving, Path(folder), settings.opset)
     onnx.helper.set_model_props(graph, source.metadata(settings).to_text())
     onnx.save(graph, str(path))
     return Written({"opset": version, "nodes": len(graph.graph.node)}, (_build_line(graph, settings.precision),))

@@ -1,4 +1,4 @@
-"""What reaches the terminal: progress bars of ours, and nothing that foreign tools print or report."""
+"""Nothing that foreign tools print or report reaches the terminal, or their makers."""
 
 from __future__ import annotations
 
@@ -8,50 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-
-Advance = Callable[[int], None]
-"""Moves a bar on by so many steps."""
-
-
-def bar(
-    title: str = "{task.description}",
-    *columns: ProgressColumn,
-    console: Console | None = None,
-    shown: bool = True,
-    refresh: float = 10,
-) -> Progress:
-    """A progress bar on standard error that disappears when it is done.
-
-    Args:
-        title: what stands before it.
-        columns: what stands behind it; by default how many of how many are done, and the time left.
-        console: where it is drawn, in place of standard error.
-        shown: whether to draw it at all. Where nobody watches it never is: it would leave empty lines in a log.
-        refresh: times a second that a thread draws it; 0 draws it when it is told to.
-    """
-    console = console or Console(stderr=True)
-    columns = columns or (MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(
-        TextColumn(title), BarColumn(), *columns, console=console, transient=True, auto_refresh=refresh > 0,
-        refresh_per_second=refresh or 10, disable=not (shown and console.is_terminal),
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def timing_bar(title: str, total: int) -> Iterator[Advance]:
-    """A bar while something is timed, drawn only when it moves on: a thread of its own would be timed too."""
-    with bar(title, refresh=0) as progress:
-        task = progress.add_task("", total=total)
-
-        def advance(steps: int) -> None:
-            progress.advance(task, steps)
-            progress.refresh()
-
-        yield advance
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager

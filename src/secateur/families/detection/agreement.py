@@ -1,0 +1,56 @@
+"""How near the boxes of one detector are to those of another one, on images without labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from secateur.data.index import Index
+from secateur.errors import UserError
+from secateur.evaluation.matching import Boxes
+from secateur.evaluation.metrics import Metrics
+from secateur.evaluation.predictor import Predictor
+from secateur.evaluation.settings import ValSettings
+from secateur.evaluation.validate import boxes_of, validate
+from secateur.families.detection.own_labels import CONFIDENCE
+
+LEAST = 1.0
+"""Pixels of a side: a box clipped to nothing at the edge of the image is no object."""
+
+
+def agreement(
+    dense: Predictor, other: Predictor, index: Index, settings: ValSettings, *, progress: bool = True
+) -> Metrics:
+    """Average precision of a detector where the labels are the boxes of the dense one over a confidence of 0.25.
+
+    A detector that finds the same boxes, surer of these than of any others, has 1.
+
+    Args:
+        index: the images; labels are not read.
+
+    Raises:
+        UserError: the dense detector sees nothing on the images.
+    """
+    plain = replace(settings, coco=False, plots=False, save_json=False)
+    sure = replace(plain, nms=replace(plain.nms, conf=CONFIDENCE))
+    found = boxes_of(dense, index, sure, progress=progress)
+    found = found.where(np.min(found.corners[:, 2:] - found.corners[:, :2], axis=1) > LEAST)
+    if not len(found):
+        raise UserError(
+            f"The dense detector sees nothing (no box over a confidence of {CONFIDENCE:g}) on {len(index)} images, so "
+            "there is nothing to agree with."
+        )
+    return validate(other, labelled_with(index, found), plain, progress=progress)
+
+
+def labelled_with(index: Index, boxes: Boxes) -> Index:
+    """The images of an index with boxes, in pixels and in the order of the images, as their labels."""
+    sides = index.shapes[boxes.image][:, ::-1].astype(np.float64)
+    centres = (boxes.corners[:, :2] + boxes.corners[:, 2:]) / 2 / sides
+    extent = (boxes.corners[:, 2:] - boxes.corners[:, :2]) / sides
+    labels = np.concatenate((boxes.classes[:, None], centres, extent), axis=1).astype(np.float32)
+    counts = np.bincount(boxes.image, minlength=len(index))
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    nothing = np.zeros(0, np.int64)
+    return replace(index, labels=labels, offsets=offsets, points=np.zeros((0, 2), np.float32), point_offsets=nothing)

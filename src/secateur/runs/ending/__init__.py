@@ -1,0 +1,1 @@
+"""What a command ends with: what has changed, and the line that can be pasted next."""
