@@ -1,7 +1,8 @@
 """What is left of a detector at a share of its FLOPs without any training, way by way, and after healing.
 
     python benchmarks/healing.py --weights best.pt --data data.yaml [--img 320] [--shares 0.8 0.6 0.5] [--labels none]
-        [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps auto|400] [--minutes 10] [--json out.json]
+        [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps auto|400] [--minutes 10]
+        [--json out.json]
 
     one-shot   scores of the dense detector (taylor), norms re-estimated half way: what 0.1 did
     savings    the same, scores divided by what a channel saves
