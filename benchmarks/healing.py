@@ -1,7 +1,8 @@
 """What is left of a detector at a share of its FLOPs without any training, way by way, and after healing.
 
     python benchmarks/healing.py --weights best.pt --data data.yaml [--img 320] [--shares 0.8 0.6 0.5] [--labels none]
-        [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps 400] [--json out.json]
+        [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps auto|400] [--minutes 10]
+        [--json out.json]
 
     one-shot   scores of the dense detector (taylor), norms re-estimated half way: what 0.1 did
     savings    the same, scores divided by what a channel saves
@@ -9,7 +10,8 @@
     rounds     the same in rounds of 5 %
     rebuilt    and layers that lost inputs get new weights
     depth      and whole bottlenecks compete with channels: what `prune` does
-    heal       then trained to answer as the dense detector does
+    heal       then trained to answer as the dense detector does; the row also says for how many steps, how many
+               seconds the training took, and why it ended
 
 Every way is measured on `val` and, where there is one, on `test`. With `--labels none` the training images are read
 without their labels. Rows that are in the JSON file already are not measured again. Seconds are those of this machine
@@ -28,11 +30,13 @@ from typing import Any
 
 from secateur.checkpoints.channels import prune
 from secateur.checkpoints.heal import heal
+from secateur.checkpoints.pace import NOTES
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.distillation.settings import HealSettings
 from secateur.families.context import Context
 from secateur.families.evaluation import evaluate, usable_size
 from secateur.families.loading import load_checkpoint
+from secateur.files import read_json
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.options import ChannelSettings, budget_options
 from secateur.pruning.plan import Plan
@@ -84,13 +88,14 @@ def measured(whole: Checkpoint, context: Context, share: float, ways: list[str],
         took = time.perf_counter() - start
         yield row_of(way, share, context, plan, took, last)
     if "heal" in ways:
-        start = time.perf_counter()
         if last is None:
             last, plan = cut_by(whole, context, share, "depth", options)
+        start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            settings = HealSettings(heal_steps=options.steps, heal_lr=options.lr)
+            settings = HealSettings(heal_steps=options.steps, heal_minutes=options.minutes, heal_lr=options.lr)
             healed = load_checkpoint(heal(last, whole, context, settings, Path(folder)).best)
-        yield row_of("heal", share, context, plan, time.perf_counter() - start, healed)
+            noted = read_json(Path(folder) / NOTES)
+        yield row_of("heal", share, context, plan, time.perf_counter() - start, healed) | {"healing": noted}
 
 
 def cut_by(
@@ -135,8 +140,11 @@ def show(row: dict[str, Any]) -> None:
         f"{split} {row[split][0]:.3f}/{row[split][1]:.3f}" for split in ("val", "test") if split in row
     )
     size = f"FLOPs {row.get('flops', 1):.3f} parameters {row.get('parameters', 1):.3f}"
+    healing = row.get("healing", {})
+    end = f"  {healing['steps']} steps ({healing['reason']})" if healing else ""
     print(
-        f"{row['way']:<9} {row['share']:.2f} seed {row['seed']}  {size}  {accuracy}  {row['seconds']:.0f} s", flush=True
+        f"{row['way']:<9} {row['share']:.2f} seed {row['seed']}  {size}  {accuracy}  {row['seconds']:.0f} s{end}",
+        flush=True,
     )
 
 
@@ -151,7 +159,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--labels", default="data", choices=["data", "none"])
     parser.add_argument("--images", default="")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=HealSettings.heal_steps)
+    parser.add_argument("--steps", type=lambda word: word if word == "auto" else int(word), default="auto")
+    parser.add_argument("--minutes", type=float, default=HealSettings.heal_minutes)
     parser.add_argument("--lr", type=float, default=HealSettings.heal_lr)
     parser.add_argument("--round-to", type=int, default=8)
     parser.add_argument("--workers", type=int, default=0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +15,10 @@ import torch
 from killing import killed_after
 from law_subjects import enliven
 from secateur.checkpoints import heal as healing
+from secateur.checkpoints import pace
 from secateur.checkpoints.channels import cut_channels
 from secateur.checkpoints.heal import Pieces, batches_of, divided, heal, train_settings
+from secateur.checkpoints.pace import NOTES
 from secateur.data.config import unlabelled_images
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealDefaults, HealSettings
@@ -24,6 +29,7 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.reading import Split
 from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
+from secateur.files import read_json
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.allocation import allocate
 from secateur.pruning.budget import Budget
@@ -31,11 +37,31 @@ from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
 from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
+from secateur.training.optimization import open_end
 from secateur.training.results import HeldOutLoss
+from secateur.training.session import Session
 from secateur.training.settings import TrainSettings
 from secateur.training.state import read_state, write_state
 
 STEPS = HealSettings(heal_steps=12, heal_batch=8, heal_lr=0.003)
+AUTO = dataclasses.replace(STEPS, heal_steps="auto")
+
+
+class StepClock:
+    """A clock on which a second is an optimizer step."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def counting(self, step: Callable[[Session], None]) -> Callable[[Session], None]:
+        def counted(session: Session) -> None:
+            step(session)
+            self.now += 1
+
+        return counted
 
 
 @pytest.fixture
@@ -130,6 +156,49 @@ def test_a_killed_healing_ends_as_the_undisturbed_one(
     assert all(torch.equal(tensor, gone_on.tensors[name]) for name, tensor in calm.tensors.items())
 
 
+def test_auto_ends_when_the_held_out_loss_is_flat_and_notes_what_it_did(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([6.0, 5.0, 3.0, *[4.0] * 90])  # the first is of what it starts from
+    monkeypatch.setattr(HeldOut, "__call__", lambda self, student: HeldOutLoss(next(losses)))
+    monkeypatch.setattr(healing, "PIECE", 1)
+    result = heal(small, whole, context, dataclasses.replace(AUTO, heal_minutes=0), tmp_path)
+    rates = [float(row["x/lr1"]) for row in csv.DictReader((tmp_path / "results.csv").open())]
+    assert result.epochs == len(rates) < 30 and result.metrics["held-out loss"] == 3.0
+    # After the warm-up the rate is the highest, and it falls at the end alone.
+    falls = [later < earlier for earlier, later in pairwise(rates[5:])]
+    assert max(rates) == pytest.approx(AUTO.heal_lr, rel=1e-3) and sum(falls) in range(3, 15) and falls[-1]
+    noted = read_json(tmp_path / NOTES)
+    assert noted["reason"] == "flattened" and noted["steps"] == len(rates) and noted["seconds"] > 0
+    assert (noted["before"], noted["after"], noted["piece"]) == (6.0, 3.0, 1)
+    with monkeypatch.context() as broken:  # it has ended: nothing is measured but the start, and nothing noted
+        broken.setattr(HeldOut, "__call__", lambda self, student: HeldOutLoss(9.0))
+        heal(small, whole, context, dataclasses.replace(AUTO, heal_minutes=0), tmp_path)
+    assert read_json(tmp_path / NOTES) == noted
+
+
+def test_a_killed_auto_healing_takes_the_same_decisions(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StepClock()
+    monkeypatch.setattr(open_end, "time", clock)
+    monkeypatch.setattr(healing, "time", clock)
+    monkeypatch.setattr(Session, "step", clock.counting(Session.step))
+    monkeypatch.setattr(pace, "seconds_a_step", lambda *_: 0.1)
+    limited = dataclasses.replace(AUTO, heal_minutes=0.5)
+    calm = load_checkpoint(heal(small, whole, context, limited, tmp_path / "calm").last)
+    for steps in (9, 6, 12):
+        clock.now += 1e6  # between two parts the minutes stand still
+        with killed_after(steps):
+            heal(small, whole, context, limited, tmp_path / "killed")
+    gone_on = load_checkpoint(heal(small, whole, context, limited, tmp_path / "killed").last)
+    assert all(torch.equal(tensor, gone_on.tensors[name]) for name, tensor in calm.tensors.items())
+    tables = [(tmp_path / name / "results.csv").read_text() for name in ("calm", "killed")]
+    assert tables[0] == tables[1]
+    notes = [read_json(tmp_path / name / NOTES) for name in ("calm", "killed")]
+    assert [note["steps"] for note in notes] == [28, 28] and {note["reason"] for note in notes} == {"minutes"}
+
+
 def test_a_perfect_student_costs_nothing(whole: Checkpoint, context: Context) -> None:
     assert distance(whole, whole, context) == pytest.approx(0, abs=1e-4)
 
@@ -174,6 +243,8 @@ def test_a_teacher_that_the_student_was_not_cut_from_teaches_by_its_answers(
     "bad",
     [
         {"heal_steps": 0},
+        {"heal_steps": "some"},
+        {"heal_minutes": -1.0},
         {"heal_batch": 1},
         {"heal_lr": 1.0},
         {"heal_features": -1.0},

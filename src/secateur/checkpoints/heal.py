@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,28 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.checkpoints.pace import NOTES, Pace, notes_of
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.family import family_of
 from secateur.families.reading import Reading, Split
+from secateur.files import write_json
 from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoint
 from secateur.scores import Scores
 from secateur.sparsity.hold import HoldMasks
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.batchnorm import HoldNorms
-from secateur.training.distributed import rank_and_world
+from secateur.training.distributed import join_processes, of_first, rank_and_world
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
+from secateur.training.optimization.open_end import OpenEnd
+from secateur.training.results import duration
 from secateur.training.session import TrainingKind
 from secateur.training.settings import TrainSettings
 from secateur.training.state import TrainingIdentity, has_state
 
 LOG = logging.getLogger("secateur")
 PIECE = 20
-"""Steps between two looks at the images that are held out; an epoch of the loop."""
+"""Steps between two looks at the images that are held out, at most; an epoch of the loop."""
+MOST_STEPS = 100_000
+"""Of a healing without a limit."""
 PATIENCE = 8
 """Looks without a lower loss after which it stops."""
 HELD_OUT_SHARE, HELD_OUT_LEAST, HELD_OUT_MOST = 0.1, 8, 64
@@ -87,19 +94,22 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     One loop trains all: the loss is the family's imitation of the answers plus the channel-standardised difference of
     what feeds the head, on augmented images; norms learn their statistics anew on the way, or keep them; the moving
     average is what is kept. The piece with the lowest loss on images that are held out counts, and where none has a
-    lower one than `start`, the tensors of `start` do.
+    lower one than `start`, the tensors of `start` do. Several processes share each batch.
 
     Args:
         start: cut from the teacher, or at least of its family, with its classes and levels.
-        folder: results.csv, weights/best and weights/last, and the state from which a killed healing goes on.
+        folder: results.csv, weights/best and weights/last, what it notes of itself (`pace.NOTES`), and the state from
+            which a killed healing goes on.
 
     Raises:
         UserError: no images or too few, a data set of other classes, or a teacher that does not fit.
     """
-    family = family_of(start)
+    began, family = time.monotonic(), family_of(start)
     family.require("split", "healed")
     data = context.known_to(start, otherwise=UNLABELLED).require_images("Healing")
     family.check_teacher(start, teacher)
+    if rank_and_world()[1] > 1:
+        join_processes(context.device)
     network, whole = start.build(), teacher.build()
     split = family.split_for(network, data, "train", objects=False)
     learned, held_out = divided(split, context.seed)
@@ -107,17 +117,26 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     train = train_settings(settings, context, len(learned))
     hyp = dataclasses.replace(train.hyp, mosaic=family.healing.mosaic)
     train = dataclasses.replace(train, hyp=hyp.completed(family.hyp))
+    batches, piece = batches_of(learned, train, start, context), min(settings.most_steps(PIECE), PIECE)
     entry = HistoryEntry(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
     imitate = family.imitation(settings, network, start, teacher, train)
-    hooks: list[Hook] = [imitate, *([HoldMasks(start.masks)] if start.masks else [])]
-    hooks += [HoldNorms()] if settings.heal_norms == "keep" else []
     measure = HeldOut(whole.to(context.device), imitate.compare, plain_images(held_out, start, context))
     like = dataclasses.replace(start, history=(*start.history, entry), image_size=context.image_size)
     before = measure(start.build().to(context.device).eval())
+    hooks: list[Hook] = [imitate, *([HoldMasks(start.masks)] if start.masks else [])]
+    hooks += [HoldNorms()] if settings.heal_norms == "keep" else []
+    end = None
+    if settings.heal_steps == "auto":
+        minutes = settings.heal_minutes
+        pace = Pace.of(folder, network, imitate, batches, family, context.device, minutes=minutes, most=PIECE)
+        if rank_and_world()[0] == 0:
+            LOG.info("%s", pace.expected(minutes, before.value))
+        piece, end = pace.piece, OpenEnd(minutes, MOST_STEPS // pace.piece, began)
+        hooks.append(end)
     result = fit(
         network,
-        Pieces(batches_of(learned, train, start, context), min(PIECE, settings.heal_steps)),
-        train,
+        Pieces(batches, piece),
+        in_pieces(train, settings, piece),
         task=family,
         folder=folder,
         hooks=hooks,
@@ -128,7 +147,30 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         kind=TrainingKind(labels=False, average_decay=0.98, average_ramp=20.0),
         identity=TrainingIdentity(start.names, {"the images": split.signature()}, start.names),
     )
-    return unhealed(result, like, before) if result.best_fitness <= before.fitness else result
+    if of_first(result.best_fitness <= before.fitness):
+        result = unhealed(result, like, before)
+    note(folder, result, before, piece, end)
+    return result
+
+
+def note(folder: Path, result: FitResult, before: Scores, piece: int, end: OpenEnd | None) -> None:
+    """Says and notes what a healing did, once; one that had already ended has said it.
+
+    Args:
+        piece: its steps.
+        end: what decided its end; None: its steps were a number.
+    """
+    known = notes_of(folder)
+    if "reason" in known or rank_and_world()[0] != 0:
+        return
+    steps = result.epochs * piece
+    name, after = before.figure, result.metrics[before.figure]
+    known |= {"steps": steps, "reason": end.reason if end else "steps", "before": before.value, "after": after}
+    if end is not None:
+        known["seconds"] = round(end.seconds, 1)
+        took = f"{duration(end.seconds)}, and ended because {end.ending()}"
+        LOG.info("Healing took %d steps, %s; %s %.4f -> %.4f.", steps, took, name, before.value, after)
+    write_json(folder / NOTES, known)
 
 
 def unhealed(result: FitResult, start: Checkpoint, before: Scores) -> FitResult:
@@ -163,42 +205,52 @@ def train_settings(settings: HealSettings, context: Context, images: int) -> Tra
     Args:
         settings: with nothing left open.
     """
-    steps = min(PIECE, settings.heal_steps)
-    batch = min(settings.heal_batch, images)
+    batch, (_, world) = min(settings.heal_batch, images), rank_and_world()
+    if batch % world:
+        raise UserError(f"--heal-batch {batch} is not a multiple of the {world} processes.")
     hyp = Hyp(
         lr0=settings.heal_lr,
         lrf=0.02,
         momentum=0.9,
         weight_decay=0.0,
-        warmup_epochs=WARMUP_STEPS / steps,
         warmup_momentum=0.9,
         warmup_bias_lr=0.0,
     )
-    return TrainSettings(
-        epochs=-(-settings.heal_steps // steps),
+    settled = settings.heal_steps != "auto"
+    train = TrainSettings(
         batch_size=batch,
         nominal_batch=batch,
         image_size=context.image_size,
         optimizer="AdamW",
         cos_lr=True,
-        patience=PATIENCE,
+        patience=PATIENCE if settled else 0,
         seed=context.seed,
         workers=context.workers,
-        warmup_minimum=min(WARMUP_STEPS, settings.heal_steps),
+        warmup_minimum=min(WARMUP_STEPS, settings.most_steps(MOST_STEPS)),
         hyp=hyp,
     )
+    return in_pieces(train, settings, min(PIECE, settings.most_steps(PIECE)))
+
+
+def in_pieces(train: TrainSettings, settings: HealSettings, piece: int) -> TrainSettings:
+    """The same in pieces of so many steps, which the loop calls epochs."""
+    hyp = dataclasses.replace(train.hyp, warmup_epochs=WARMUP_STEPS / piece)
+    return dataclasses.replace(train, epochs=-(-settings.most_steps(MOST_STEPS) // piece), hyp=hyp)
 
 
 def batches_of(split: Split, train: TrainSettings, start: Checkpoint, context: Context) -> Batches:
-    """Shuffled images, augmented as a training shows them."""
+    """This process's share of shuffled images, augmented as a training shows them."""
+    rank, world = rank_and_world()
     return split.shuffled(
         Reading(
             train.image_size,
-            train.batch_size,
+            train.batch_size // world,
             seed=train.seed,
             workers=context.workers,
             channels=start.architecture.channels,
             augmentation=train.hyp,
+            rank=rank,
+            world=world,
             pin=context.device.type == "cuda",
         )
     )

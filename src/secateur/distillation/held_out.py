@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from secateur.distillation.imitate import teaching
+from secateur.training.distributed import one_for_all
 from secateur.training.results import HeldOutLoss
 
 Compare = Callable[[Any, Any, Tensor], Tensor]
 """The loss of one batch: what the student returns, what the teacher returns, the images."""
+MOST_KEPT = 256 * 2**20
+"""Bytes of the teacher's answers that are kept from one look to the next."""
 
 
 class HeldOut:
@@ -26,14 +30,30 @@ class HeldOut:
 
     def __init__(self, teacher: nn.Module, compare: Compare, batches: Iterable[Tensor]) -> None:
         self.teacher, self.compare, self.batches = teaching(teacher), compare, list(batches)
+        self._taught: list[Any] | None = []  # its answers so far; None where they are too large to keep
 
     @torch.no_grad()
     def __call__(self, student: nn.Module) -> HeldOutLoss:
-        """The mean over the images."""
+        """The mean over the images; a process measures it for itself."""
         total, images = 0.0, 0
-        for batch in self.batches:
-            self.teacher.to(batch.device)
-            taught = self.teacher(batch)
-            total += float(self.compare(student(batch), taught, batch)) * len(batch)
-            images += len(batch)
+        with one_for_all():
+            for number, batch in enumerate(self.batches):
+                total += float(self.compare(student(batch), self._answers(number, batch), batch)) * len(batch)
+                images += len(batch)
         return HeldOutLoss(total / max(images, 1))
+
+    def _answers(self, number: int, batch: Tensor) -> Any:
+        """What the teacher returns for batch `number`; asked in order."""
+        if self._taught is not None and number < len(self._taught):
+            return self._taught[number]
+        answers = self.teacher.to(batch.device)(batch)
+        if self._taught is not None:
+            self._taught.append(answers)
+            if _size(self._taught) > MOST_KEPT:
+                self._taught = None
+        return answers
+
+
+def _size(answers: Any) -> int:
+    """Bytes of all tensors in a nest."""
+    return sum(leaf.nbytes for leaf in tree_leaves(answers) if isinstance(leaf, Tensor))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from tyro.conf import arg
+
 from secateur.errors import UserError
-from secateur.ranges import FACTOR, POSITIVE, SHARE, Advanced, Between, check_ranges
+from secateur.ranges import FACTOR, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class DistillSettings:
 class HealSettings:
     """Minutes of training without labels that teach a cut detector the outputs of the whole one."""
 
-    heal_steps: Annotated[int, POSITIVE] = 400
-    """Optimizer steps at most; it stops earlier when the loss on held-out images no longer falls."""
+    heal_steps: Annotated[int | Literal["auto"], arg(metavar="INT/auto"), POSITIVE] = "auto"
+    """Optimizer steps: auto (as long as the loss on held-out images falls, and --heal-minutes at most), or a number: so
+    many at most; it stops earlier when that loss no longer falls."""
+    heal_minutes: Annotated[float, Between(0, 100_000)] = 10.0
+    """Minutes that --heal-steps auto takes at most (0: no limit)."""
     heal_lr: Annotated[float, SHARE] = 0.0
-    """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine. 0: that of the family, 0.001,
-    for Ultralytics 0.00003."""
+    """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine, with --heal-steps auto at the
+    end. 0: that of the family, 0.001, for Ultralytics 0.00003."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096, also=0)]] = 0
     """Images per step; 0: as the family wants it, 16."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
@@ -67,8 +72,14 @@ class HealSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if isinstance(self.heal_steps, str) and self.heal_steps != "auto":
+            raise UserError(f"--heal-steps {shortened(self.heal_steps)} is neither auto nor a number of steps.")
         if self.heal_lr == 1:
             raise UserError(f"--heal-lr {self.heal_lr:g} is not below 1; 0.001 is usual.")
+
+    def most_steps(self, otherwise: int) -> int:
+        """Steps at most; where they are decided on the way `otherwise`."""
+        return otherwise if isinstance(self.heal_steps, str) else self.heal_steps
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,9 @@ from torch import Tensor, nn
 from secateur.errors import UserError
 from secateur.machine import pick_device
 from secateur.training.settings import WAIT_MINUTES
+
+T = TypeVar("T")
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -88,13 +93,32 @@ def once(make: Callable[[], str], device: str = "auto") -> str:
     if world == 1:
         return make()
     join_processes(pick_device(device))  # the group that the training goes on with
-    shared = [make() if rank == 0 else None]
+    return of_first(make() if rank == 0 else "")
+
+
+def of_first(value: T) -> T:
+    """What the first of the processes that have joined gives here, known to all; `value` where there is one."""
+    if world_size() == 1:
+        return value
+    shared = [value]
     broadcast_object_list(shared)
-    return str(shared[0])
+    return shared[0]
+
+
+@contextmanager
+def one_for_all() -> Iterator[None]:
+    """Inside, this process sums for itself: what the first one measures while the others wait for it."""
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
 
 
 def world_size() -> int:
     """Processes that train together right now."""
+    if _ALONE.get():
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

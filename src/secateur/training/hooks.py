@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from secateur.scores import Scores
 from secateur.training.run import TrainingRun
 
 
@@ -24,6 +25,9 @@ class Hook:
 
     def epoch_end(self, run: TrainingRun) -> None:
         """Called after the last step of an epoch, before its evaluation."""
+
+    def evaluated(self, run: TrainingRun, scores: Scores | None) -> None:
+        """Called after an epoch's evaluation, in all processes; off the main one, and without one, scores are None."""
 
     def ready(self, run: TrainingRun) -> bool:
         """Whether the network at the end of this epoch is what the method aims at, so that it may become the best."""

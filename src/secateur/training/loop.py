@@ -97,11 +97,13 @@ def fit(
             row = make_row(run.epoch, means, scores, [group["lr"] for group in run.optimizer.param_groups])
             run.log.end(row)
             run.log.message(epoch_line(row, run.epochs, scores))
+            for hook in session.hooks:
+                hook.evaluated(run, scores)
             best = session.end_epoch(scores)
             write_checkpoints(session, like, row, best)
             session.save()
             progress.advance(epochs)
-            if whole and not told and not session.record.finished:
+            if whole and not told and not session.record.finished and run.schedule.falls is None:
                 run.log.message(time_line(time.monotonic() - started, run.epochs - run.epoch))
                 told = True
         session.accelerator.wait_for_everyone()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from secateur.errors import UserError, shown
@@ -19,7 +19,13 @@ from secateur.machine import pick_device
 from secateur.scores import Scores
 from secateur.training.batches import Batches
 from secateur.training.batchnorm import separate_batchnorm_, synchronise_batchnorm_
-from secateur.training.distributed import rank_and_world, share_gradients, start_accelerator, sum_over_processes
+from secateur.training.distributed import (
+    of_first,
+    rank_and_world,
+    share_gradients,
+    start_accelerator,
+    sum_over_processes,
+)
 from secateur.training.hooks import Hook, attach, detach
 from secateur.training.objective import Objective, Term
 from secateur.training.optimization.ema import Ema
@@ -159,10 +165,7 @@ class Session:
         stop = stop and all(hook.may_stop(self.run) for hook in self.hooks)
         if stop and self.run.epoch + 1 < self.run.epochs:
             self.run.log.message(f"No better epoch since {self.record.best_epoch + 1}: stopping (patience {patience}).")
-        finished = [stop or self.run.epoch + 1 == self.run.epochs]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(finished)
-        self.record.finished = bool(finished[0])
+        self.record.finished = of_first(stop or self.run.epoch + 1 >= self.run.epochs)
         self.run.epoch, self.run.batch = self.run.epoch + 1, 0
         return best
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from secateur.distillation.methods import EPS, Method, Views
 from secateur.distillation.settings import DistillSettings
 from secateur.families.ultralytics.network import UltralyticsNetwork
+from secateur.training.distributed import sum_over_processes
 
 CLASS = 0.3
 """Factor of the class scores of places against the rest; their gradients are noisy, and more of them heals less."""
@@ -47,20 +48,21 @@ class HeadAnswers(Method):
         parts: dict[str, Tensor] = {}
         pairs = list(branches(view.student, view.teacher))
         for student, teacher in pairs:
-            for name, value in self._parts(student, teacher).items():
-                parts[name] = parts.get(name, 0.0) + value * view.share / len(pairs)
+            for name, value in self._parts(student, teacher, view.share).items():
+                parts[name] = parts.get(name, 0.0) + value / len(pairs)
         return parts
 
-    def _parts(self, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The parts of one branch."""
+    def _parts(self, student: Mapping[str, Any], teacher: Mapping[str, Any], share: Tensor) -> dict[str, Tensor]:
+        """The parts of one branch; W and all means are those of the batch of all processes."""
         weight = teacher["scores"].sigmoid().amax(-1)
-        total = weight.sum().clamp_min(1)
+        total = sum_over_processes(weight.sum()).clamp_min(1)
         sides = sides_of(teacher["boxes"])
         scores = _bernoulli(student["scores"] / self.heat, teacher["scores"] / self.heat) * self.heat**2
         found = {"d_box": _boxes(student["boxes"], teacher["boxes"], sides)}
         if "mask_coefficient" in teacher:
             coefficients = teacher["mask_coefficient"]
-            scale = (weight[..., None] * coefficients.square()).sum() / (total * coefficients.shape[-1]) + EPS
+            squares = sum_over_processes((weight[..., None] * coefficients.square()).sum())
+            scale = squares / (total * coefficients.shape[-1]) + EPS
             found["d_mask"] = (student["mask_coefficient"] - coefficients).square().mean(-1) / scale
         if "kpts" in teacher:
             found["d_kpts"] = self._key_points(student["kpts"], teacher["kpts"], sides)
@@ -70,7 +72,8 @@ class HeadAnswers(Method):
         parts["d_cls"] = CLASS * scores.sum() / total
         if "proto" in teacher:
             here, there = (_prototypes(branch["proto"]) for branch in (student, teacher))
-            parts["d_proto"] = (here - there).square().mean() / (there.square().mean() + EPS)
+            squares = sum_over_processes(there.square().mean() * share)
+            parts["d_proto"] = (here - there).square().mean() * share / (squares + EPS)
         return parts
 
     def _key_points(self, student: Tensor, teacher: Tensor, sides: Tensor) -> Tensor:

@@ -13,6 +13,15 @@ from secateur.training.settings import NOMINAL_BATCH, TrainSettings
 
 
 @dataclass(frozen=True)
+class Fall:
+    """A decision taken on the way: from epoch `start` to `end` the rate falls as half a cosine from what it was to the
+    last one, in place of what was decided before."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Schedule:
     """All that the schedules depend on. `batch_size` is the total over all processes."""
 
@@ -23,6 +32,7 @@ class Schedule:
     cosine: bool = False
     warmup_minimum: int = 100
     nominal_batch: int = NOMINAL_BATCH
+    falls: tuple[Fall, ...] | None = None  # of a training whose end is decided on the way; None: it is known
 
     @classmethod
     def of(cls, settings: TrainSettings, batches: int) -> Schedule:
@@ -56,7 +66,9 @@ class Schedule:
         return self.hyp.weight_decay * self.batch_size * self.full_accumulate / NOMINAL_BATCH
 
     def decay(self, epoch: int) -> float:
-        """Factor of lr0 in an epoch: a line or half a cosine from 1 to lrf."""
+        """Factor of lr0 in an epoch: a line or half a cosine from 1 to lrf; or 1 until it is decided that it falls."""
+        if self.falls is not None:
+            return self._fallen(epoch, self.falls)
         if self.cosine:
             return (1 - math.cos(epoch * math.pi / self.epochs)) / 2 * (self.hyp.lrf - 1) + 1
         return (1 - epoch / self.epochs) * (1 - self.hyp.lrf) + self.hyp.lrf
@@ -89,6 +101,14 @@ class Schedule:
                 if pending >= self.accumulate(number * self.batches + batch) or batch + 1 == self.batches:
                     steps, pending = steps + 1, 0
         return steps
+
+    def _fallen(self, epoch: int, falls: tuple[Fall, ...]) -> float:
+        factor = 1.0
+        for number, fall in enumerate(falls):
+            until = falls[number + 1].start if number + 1 < len(falls) else fall.end
+            share = (min(max(epoch, fall.start), until, fall.end) - fall.start) / max(fall.end - fall.start, 1)
+            factor = self.hyp.lrf + (factor - self.hyp.lrf) * (1 + math.cos(share * math.pi)) / 2
+        return factor
 
     def _ramp(self, iteration: int, start: float, end: float) -> float:
         if iteration >= self.warmup:

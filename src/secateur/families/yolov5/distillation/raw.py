@@ -7,6 +7,7 @@ from torch import Tensor
 from secateur.families.yolov5.distillation import DISTILLATIONS, Imitation, View
 from secateur.families.yolov5.distillation.bce import divergence
 from secateur.families.yolov5.loss import joint_logit
+from secateur.training.distributed import sum_over_processes
 
 BOX, OBJECTNESS, CLASS = 20.0, 10.0, 1.0
 FLOOR = 0.02
@@ -15,7 +16,8 @@ FLOOR = 0.02
 
 @DISTILLATIONS.register("raw")
 class RawOutputs(Imitation):
-    """Every cell is compared, each weighted by w = teacher's objectness + 0.02, as a weighted mean over a level:
+    """Every cell is compared, each weighted by w = teacher's objectness + 0.02, as a weighted mean over a level of the
+    whole batch:
 
         d_box: 20 x squared difference of the four box activations (sigmoids), summed over the four
         d_obj: 10 x divergence of the objectness
@@ -35,10 +37,10 @@ class RawOutputs(Imitation):
         for s, t in zip(view.student, view.teacher, strict=True):
             seen, sees = (joint_logit(t), joint_logit(s)) if self.detection.joint else (t[..., 4], s[..., 4])
             weight = t[..., 4].sigmoid() + FLOOR
-            total = weight.sum()
+            total = sum_over_processes(weight.sum())
             distance = (s[..., :4].sigmoid() - t[..., :4].sigmoid()).square().sum(-1)
             box = box + (weight * distance).sum() / total
             objectness = objectness + (weight * divergence(sees, seen, heat)).sum() / total
             category = category + (weight * divergence(s[..., 5:], t[..., 5:], heat).sum(-1)).sum() / total
-        share = view.share / len(view.student)
+        share = 1 / len(view.student)
         return {"d_box": box * BOX * share, "d_obj": objectness * OBJECTNESS * share, "d_cls": category * CLASS * share}
