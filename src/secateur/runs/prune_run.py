@@ -23,7 +23,9 @@ from secateur.networks.checkpoint import NARROWED, Checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
+from secateur.report.page import PAGE, leave_page
 from secateur.report.table import print_table
+from secateur.runs.about import note_about
 from secateur.runs.folders import Summary
 from secateur.runs.pipeline import check_steps, do_steps, one_process
 from secateur.runs.progress import Progress, key_of
@@ -77,6 +79,8 @@ def prune_checkpoint(
     check_steps(planned, start, context)
     with Progress.open(options.place.root(verb), options.place.name, key) as progress:
         here = dataclasses.replace(context, dense=start)
+        budget = ", ".join(words for step in steps if (words := step.budget_words()))
+        note_about(progress.folder, verb, options, start, here, planned, budget=budget)
         result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
         noted = _noting_weights(made, weights) if verb == "prune" else made
@@ -95,6 +99,8 @@ def prune_checkpoint(
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
             left.unlink(missing_ok=True)
+        if leave_page(progress.folder):
+            print(f"Report:        {progress.folder / PAGE}")
     return done
 
 

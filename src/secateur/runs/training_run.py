@@ -17,7 +17,9 @@ from secateur.families.reading import DataSet
 from secateur.files import read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.report.page import PAGE, leave_page
 from secateur.report.run_folder_plots import draw_evaluation
+from secateur.runs.about import note_about
 from secateur.runs.beginning import beginning
 from secateur.runs.folders import OutputOptions, Summary, newest_run, require
 from secateur.runs.progress import Progress, key_of
@@ -132,6 +134,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataS
 
 def _trained(step: TrainingStep, start: Checkpoint, context: Context, progress: Progress) -> Summary:
     folder = progress.folder
+    note_about(folder, step.verb, _settings(step), start, context)
     try:
         result = step.trained(start, context, folder)
     except KeyboardInterrupt:
@@ -197,7 +200,7 @@ def _summary(step: TrainingStep, progress: Progress, result: FitResult, context:
     print(scores.table())
     write_sparsity(progress.folder, checkpoint)
     print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")
-    return progress.finish(
+    done = progress.finish(
         {
             "command": step.verb,
             "weights": str(result.best),
@@ -207,3 +210,6 @@ def _summary(step: TrainingStep, progress: Progress, result: FitResult, context:
             **scores.summary(),
         }
     )
+    if leave_page(progress.folder):
+        print(f"report: {progress.folder / PAGE}")
+    return done
