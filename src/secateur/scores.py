@@ -25,6 +25,8 @@ class Scores:
         rows: one plain dictionary a class, for tables and JSON: "class", "name", the counts and the values.
         curves: what can be plotted; None without.
         speed_ms: milliseconds an image by phase.
+        detections: what was found on every image, an `evaluation.record.DetectionRecord`; None for other tasks than
+            detection, and where it was not to be kept.
     """
 
     figure: str
@@ -38,6 +40,7 @@ class Scores:
     rows: Sequence[Mapping[str, Any]] = ()
     curves: Any = None
     speed_ms: Mapping[str, float] = field(default_factory=dict)
+    detections: Any = None
 
     def __post_init__(self) -> None:
         for name in self.judged_by:
@@ -144,7 +147,8 @@ class Scores:
 
     def summary(self) -> dict[str, Any]:
         """The part of a summary.json."""
-        return {"metrics": self.to_dict(), "per_class": list(self.rows), "speed_ms": dict(self.speed_ms)}
+        summary = {"metrics": self.to_dict(), "per_class": list(self.rows), "speed_ms": dict(self.speed_ms)}
+        return summary if self.detections is None else summary | {"ap_by_size": self.detections.ap_by_size}
 
 
 def judged_by_of(values: Mapping[str, Any], judged_by: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from law_subjects import enliven
 from secateur.checkpoints import heal as healing
 from secateur.cli import main
 from secateur.errors import UserError
+from secateur.evaluation.record import DetectionRecord
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
@@ -69,6 +70,9 @@ def test_with_a_data_set_every_stage_is_measured(weights: Path, tiny_data: Path)
     main(command(weights, tiny_data, "--heal", "--data", str(tiny_data), "--no-cliff"))
     rows = json.loads(Path("runs/prune/exp/summary.json").read_text())["table"]
     assert len(rows) == 4 and all(row["metrics"] for row in rows)
+    records = [DetectionRecord.load(f"runs/prune/exp/evaluation/{row['name']}/detections.npz") for row in rows]
+    assert [record.ap_by_size for record in records] == [row["ap_by_size"] for row in rows]
+    assert len({record.signature for record in records}) == 1
 
 
 def test_a_killed_command_goes_on(weights: Path, tiny_data: Path) -> None:

@@ -53,6 +53,7 @@ class ValOptions:
 @command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed", lambda: ValOptions, order=80)
 def val(options: ValOptions) -> Summary:
     """Evaluates one file; the summary goes into a fresh folder."""
+    from secateur.evaluation.record import save_record
     from secateur.report.run_folder_plots import draw_evaluation
 
     weights = require(options.weights, "--weights", "best.pt")
@@ -69,6 +70,7 @@ def val(options: ValOptions) -> Summary:
         save_json=options.save_json,
         coco91=options.coco91,
         plots=options.plots,
+        detections=True,
     )
     with options.place.new("val") as folder:
         scores = evaluated(subject, data, options, settings, folder)
@@ -76,6 +78,7 @@ def val(options: ValOptions) -> Summary:
             if text:
                 print(text)
         draw_evaluation(folder, scores)
+        save_record(folder, scores)
         print(f"Results are in {folder}")
         return finish(folder, {"command": "val", "task": options.task, "model": model, **scores.summary()})
 
@@ -91,6 +94,7 @@ def evaluated(
     from secateur.data.config import DataConfig
     from secateur.evaluation.validate import validate
     from secateur.families.detection.split import DetectionSplit
+    from secateur.families.evaluation import of_data
     from secateur.families.family import family_of
     from secateur.machine import pick_device
     from secateur.networks.checkpoint import Checkpoint
@@ -98,9 +102,11 @@ def evaluated(
     if isinstance(subject, Checkpoint):
         family, network = family_of(subject), subject.build().to(pick_device(options.device))
         split = family.split(data, options.task, tell=True)
-        return family.evaluate(network, split, settings, precision=options.precision, folder=folder)
-    assert isinstance(data, DataConfig)
-    return validate(subject, DetectionSplit.of(data, options.task, tell=True).index, settings, folder=folder)
+        scores = family.evaluate(network, split, settings, precision=options.precision, folder=folder)
+    else:
+        assert isinstance(data, DataConfig)
+        scores = validate(subject, DetectionSplit.of(data, options.task, tell=True).index, settings, folder=folder)
+    return of_data(scores, data, options.task)
 
 
 def data_for(subject: Checkpoint | Predictor, file: str, options: ValOptions) -> DataSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +36,20 @@ class Boxes:
         return Boxes(self.image[mask], self.corners[mask], self.classes[mask], self.scores[mask])
 
 
-def true_positives(truths: Boxes, detections: Boxes, threshold: float = 0.5) -> NDArray[np.bool_]:
-    """Whether each detection finds an object of its class, by COCO's rule.
+def matches(
+    truths: Boxes, detections: Boxes, thresholds: Sequence[float], ignored: NDArray[np.bool_] | None = None
+) -> Ints:
+    """Which object of its image and class each detection finds, by COCO's rule.
 
-    Detections choose in order of score; each takes the object of its image and class that it overlaps most and that is
-    still free, if the overlap (IoU) reaches `threshold`.
+    Detections choose in order of score; each takes the object that it overlaps most and that is still free, if the
+    overlap (IoU) reaches the threshold.
+
+    Args:
+        thresholds: lowest IoU of a pair.
+        ignored: bool [objects], those that a detection takes only where it finds no other.
 
     Returns:
-        bool [number of detections].
+        int64 [thresholds, detections], numbers of objects, -1 where there is none.
     """
     width = 1 + int(max(truths.classes.max(initial=0), detections.classes.max(initial=0)))
     detection, truth, overlap = _overlaps(
@@ -50,13 +57,23 @@ def true_positives(truths: Boxes, detections: Boxes, threshold: float = 0.5) -> 
         detections.corners,
         truths.image * width + truths.classes,
         truths.corners,
-        threshold,
+        min(thresholds),
     )
-    order = np.lexsort((-overlap, detection, -detections.scores[detection]))
-    chosen = _take_first(detection[order], truth[order])
-    flags = np.zeros(len(detections), dtype=bool)
-    flags[detection[order][chosen]] = True
-    return flags
+    last = np.zeros(len(truth), dtype=bool) if ignored is None else ignored[truth]
+    # Of equal overlaps COCO's engine takes the last.
+    order = np.lexsort((-truth, -overlap, last, detection, -detections.scores[detection]))
+    detection, truth, overlap = detection[order], truth[order], overlap[order]
+    found = np.full((len(thresholds), len(detections)), -1, dtype=np.int64)
+    for row, threshold in zip(found, thresholds, strict=True):
+        enough = np.flatnonzero(overlap >= threshold)
+        chosen = enough[_take_first(detection[enough], truth[enough])]
+        row[detection[chosen]] = truth[chosen]
+    return found
+
+
+def true_positives(truths: Boxes, detections: Boxes, threshold: float = 0.5) -> NDArray[np.bool_]:
+    """Whether each detection finds an object of its class, see `matches`: bool [number of detections]."""
+    return np.asarray(matches(truths, detections, (threshold,))[0] >= 0)
 
 
 def confusion_matrix(
@@ -108,15 +125,16 @@ def _overlaps(
 
 
 def _iou(a: Floats, b: Floats) -> Floats:
-    """IoU of boxes a[i] and b[i], both [n, 4] corners."""
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    common = sides.clip(min=0).prod(axis=1)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - common
+    """IoU of boxes a[i] and b[i], both [n, 4] corners; rounded as COCO's engine does, which computes with sides."""
+    sides_a, sides_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
+    common = np.minimum(a[:, :2] + sides_a, b[:, :2] + sides_b) - np.maximum(a[:, :2], b[:, :2])
+    common = common.clip(min=0).prod(axis=1)
+    union = sides_a.prod(axis=1) + sides_b.prod(axis=1) - common
     return np.asarray(common / np.maximum(union, 1e-12), dtype=np.float64)
 
 
 def _take_first(a: Ints, b: Ints) -> Ints:
-    """Positions of the pairs that stay when pairs are taken in order and nobody is taken twice."""
+    """Positions of the pairs that stay when pairs are taken in order and none is taken twice."""
     used_a: set[int] = set()
     used_b: set[int] = set()
     chosen = []

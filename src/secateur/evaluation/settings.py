@@ -55,6 +55,8 @@ class ValSettings:
     """Also compute COCO's twelve AP/AR numbers."""
     plots: bool = False
     """Also keep PR curves and the confusion matrix."""
+    detections: bool = False
+    """Also keep every detection, from which networks are compared."""
     save_json: bool = False
     """Also write the detections as COCO JSON."""
     coco91: bool = False

@@ -23,6 +23,7 @@ from secateur.evaluation.coco import COCO91, save_predictions
 from secateur.evaluation.matching import Boxes
 from secateur.evaluation.metrics import Metrics, measure
 from secateur.evaluation.predictor import AnswerError, Predictor
+from secateur.evaluation.record import DetectionRecord
 from secateur.evaluation.settings import ValSettings
 from secateur.sizes import ImageSize, Sides, in_words, sides_of
 from secateur.terminal import bar
@@ -86,7 +87,7 @@ def validate(
         index = index.select(np.argsort(index.shapes[:, 0] / index.shapes[:, 1]))
     clock = _Clock(predictor.device)
     found, shape = _detect(predictor, index, settings, clock, progress)
-    truths, detections = _truths(index, settings.single_cls), _collect(found, settings.single_cls)
+    truths, detections = objects_of(index, settings.single_cls), _collect(found, settings.single_cls)
     if settings.save_json and folder is not None:
         categories = COCO91 if settings.coco91 else None
         save_predictions(folder / "predictions.json", detections, index.files, categories)
@@ -95,8 +96,9 @@ def validate(
     metrics = measure(
         truths, detections, shapes, names, max_det=settings.nms.max_det, coco=settings.coco, curves=settings.plots
     )
+    kept = DetectionRecord.of(index.files, index.shapes, truths, detections, names, settings.nms)
     speed = {phase: 1000 * seconds / max(len(found), 1) for phase, seconds in clock.seconds.items()}
-    return dataclasses.replace(metrics, speed_ms=speed, shape=shape)
+    return dataclasses.replace(metrics, speed_ms=speed, shape=shape, detections=kept if settings.detections else None)
 
 
 def _detect(
@@ -238,8 +240,12 @@ def _to_original(kept: list[Tensor], batch: Batch) -> list[Tensor]:
     return results
 
 
-def _truths(index: Index, single_cls: bool) -> Boxes:
-    """The index' labels as boxes in pixels."""
+def objects_of(index: Index, single_cls: bool = False) -> Boxes:
+    """The labels of an index as boxes in pixels of the original images, in their order.
+
+    Args:
+        single_cls: all are of class 0.
+    """
     image = np.repeat(np.arange(len(index.files)), np.diff(index.offsets))
     labels = index.labels.astype(np.float64)
     sizes = index.shapes[image][:, ::-1].astype(np.float64)

@@ -6,19 +6,22 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
+from secateur.data.config import DataConfig
 from secateur.evaluation.cost import count
 from secateur.evaluation.metrics import Metrics
+from secateur.evaluation.record import DetectionRecord
 from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import check_image_size
 from secateur.families.context import Context, as_one_class, known_data
 from secateur.families.family import family_of
-from secateur.families.reading import Split, evenly
+from secateur.families.reading import DataSet, Split, evenly
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.graph.inputs import SIDE
+from secateur.scores import Scores
 from secateur.sizes import ImageSize
 
 logger = logging.getLogger("secateur")
@@ -66,7 +69,18 @@ def evaluate(
     settings = dataclasses.replace(settings, single_cls=data.one_class)
     network: nn.Module = checkpoint.build().to(context.device)
     metrics: Metrics = family.evaluate(network, family.split(data, split), settings)
-    return metrics
+    return of_data(metrics, data, split)
+
+
+ScoresT = TypeVar("ScoresT", bound=Scores)
+
+
+def of_data(scores: ScoresT, data: DataSet, split: str) -> ScoresT:
+    """The scores, whose record of detections, if they have one, names the data set."""
+    if not isinstance(scores.detections, DetectionRecord):
+        return scores
+    root = data.root if isinstance(data, DataConfig) else data.file.parent
+    return dataclasses.replace(scores, detections=scores.detections.of_data(data.file, split, root))
 
 
 def evaluator(split: Split, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:

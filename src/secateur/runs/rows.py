@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.evaluation.record import save_record
 from secateur.families.context import Context
 from secateur.families.evaluation import describe, evaluate, val_settings
 from secateur.families.family import family_of
@@ -41,6 +42,10 @@ class SavedRows:
         self.rows: list[RunRow] = []
         self.files: dict[str, Path] = {}
         self.notes: dict[str, Any] = {}
+
+    def records(self, name: str) -> Path:
+        """The folder for the detections of a row, also where its other reports are those of the whole run."""
+        return self.progress.folder / "evaluation" / name
 
     @property
     def compared(self) -> dict[str, Path]:
@@ -92,14 +97,16 @@ class SavedRows:
 
     def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> RunRow:
         """Scores where there is a data set, and the cost of the model."""
-        row: RunRow = {"stage": title, "model": describe(checkpoint, context.image_size)}
+        row: RunRow = {"stage": title, "name": name, "model": describe(checkpoint, context.image_size)}
         row |= {"metrics": None, "test": None, "per_class": [], "speed_ms": {}}
         if context.data is None or not context.data.labelled:
             return row
-        settings = val_settings(context, plots=plots)
+        settings = val_settings(context, plots=plots, detections=True)
         splits = [split for split in self.splits if split in context.data.splits]
         results = {split: evaluate(checkpoint, context, split, settings) for split in splits}
         draw_evaluation(self.reports(name), results["val"])  # none without curves
+        for found in results.values():
+            save_record(self.records(name), found)
         scores = results["val"]
         LOG.info("%s: %s", title, scores.line())
         test = results["test"].to_dict() if "test" in results else None

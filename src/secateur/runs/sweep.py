@@ -13,8 +13,9 @@ from secateur.checkpoints.channels import check_criterion, cut_channels, repair
 from secateur.checkpoints.training import contents, train_checkpoint
 from secateur.data.images import check_image_channels
 from secateur.deploy.speed.rounding import decided_guards
+from secateur.evaluation.record import save_record
 from secateur.families.context import Context, known_data
-from secateur.families.evaluation import describe, evaluate, usable_size
+from secateur.families.evaluation import describe, evaluate, usable_size, val_settings
 from secateur.families.evidence import FamilyEvidence
 from secateur.families.family import family_of
 from secateur.families.hyp import load_hyp
@@ -157,7 +158,7 @@ class Sweep:
     def dense(self) -> SweepRow:
         """The row of the detector as it came."""
         model = self.progress.step("model", lambda: describe(self.task.checkpoint, self.task.context.image_size))
-        scores = self.measure("dense", self.task.checkpoint)
+        scores = self.measure("dense", self.task.checkpoint, keep=True)
         LOG.info("dense: %s", scores.line())
         return self.point(0.0, 0.0, scores, model["parameters"], model["gflops"])
 
@@ -193,7 +194,7 @@ class Sweep:
         LOG.info("%s %%: %s", percent, scores.line())
         row = self.point(ratio, plan.removed_share, scores, plan.after.parameters, plan.after.flops / 1e9)
         if task.cut:
-            row |= _judging(self.measure(f"cut-{percent}", self.smaller(plan, task.options.repair)), "cut_")
+            row |= _judging(self.measure(f"cut-{percent}", self.smaller(plan, task.options.repair), keep=True), "cut_")
         if task.training is not None:
             row |= _judging(self.finetuned(percent, plan, task.training), "tuned_")
         return row
@@ -217,7 +218,7 @@ class Sweep:
             return {"best_epoch": result.best_epoch, "best": str(result.best.relative_to(folder))}
 
         trained = self.progress.step(f"finetune-{percent}", train)
-        return self.measure(f"tuned-{percent}", load_checkpoint(folder / trained["best"]))
+        return self.measure(f"tuned-{percent}", load_checkpoint(folder / trained["best"]), keep=True)
 
     def point(self, percent: float, removed: float, scores: Scores, parameters: int, gflops: float) -> SweepRow:
         """The row of a masked detector, which is also a point of the curve whose knee is the cliff."""
@@ -225,10 +226,16 @@ class Sweep:
         row: SweepRow = {"percent": percent, "removed": removed}
         return row | _judging(scores) | {"parameters": parameters, "gflops": gflops}
 
-    def measure(self, step: str, checkpoint: Checkpoint) -> Scores:
-        """The scores on the val split, as a part that is done once."""
-        record = self.progress.step(step, lambda: evaluate(checkpoint, self.task.context).record())
-        return Scores.from_record(record)
+    def measure(self, step: str, checkpoint: Checkpoint, *, keep: bool = False) -> Scores:
+        """The scores on the val split, as a part that is done once; `keep` writes the detections too."""
+
+        def work() -> dict[str, Any]:
+            context = self.task.context
+            scores = evaluate(checkpoint, context, settings=val_settings(context, detections=keep))
+            save_record(self.folder / "evaluation" / step, scores)
+            return scores.record()
+
+        return Scores.from_record(self.progress.step(step, work))
 
     def summary(self, rows: list[SweepRow], knee: float | None) -> dict[str, Any]:
         """Writes the files and prints the table."""

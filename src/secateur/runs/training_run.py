@@ -9,6 +9,7 @@ from typing import Any
 
 from secateur.checkpoints.training import contents
 from secateur.errors import Interrupted, UserError, told
+from secateur.evaluation.record import save_record
 from secateur.families.context import Context, as_one_class, with_its_classes
 from secateur.families.evaluation import describe, evaluate, usable_size, val_settings
 from secateur.families.family import family_of
@@ -195,8 +196,10 @@ def _summary(step: TrainingStep, progress: Progress, result: FitResult, context:
     if rank_and_world()[0] != 0:
         return {}
     checkpoint = load_checkpoint(result.best)
-    scores = evaluate(checkpoint, context, "val", val_settings(context, single_cls=step.train.single_cls, plots=True))
+    settings = val_settings(context, single_cls=step.train.single_cls, plots=True, detections=True)
+    scores = evaluate(checkpoint, context, "val", settings)
     draw_evaluation(progress.folder, scores)
+    save_record(progress.folder, scores)
     print(scores.table())
     write_sparsity(progress.folder, checkpoint)
     print(f"best epoch {result.best_epoch + 1} of {result.epochs}; checkpoints in {result.best.parent}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -173,6 +174,36 @@ def test_a_classifier_is_validated_by_top_1(tmp_path: Path) -> None:
     network.names = {0: "../x", 1: "y/z", 2: "w"}
     assert FAMILY.evaluate(network, split, SETTINGS, progress=False).values == scores.values
     assert scores.figure == "top-1" and scores.counts == {"images": 9} and 0 < scores.value < 1
+
+
+@pytest.mark.parametrize(("name", "task"), [("yolov8n", "detect"), ("yolo26n", "detect"), ("yolov8n-pose", "pose")])
+def test_the_record_has_the_boxes_that_the_package_writes(name: str, task: str, tmp_path: Path) -> None:
+    file = saved(name, task, tmp_path)
+    split = FAMILY.split(FAMILY.open_data(str(believed(file, task, tmp_path / "data"))), "val")
+    settings = dataclasses.replace(SETTINGS, save_json=True, detections=True)
+    network = load_checkpoint(file).build()
+    scores = FAMILY.evaluate(network, split, settings, folder=tmp_path / "out", progress=False)
+    record, rows = scores.detections, json.loads((tmp_path / "out/predictions.json").read_text())
+    found = record.detections
+    sides = found.corners[:, 2:] - found.corners[:, :2]
+    mine = np.column_stack((found.image, found.classes, found.scores, found.corners[:, :2], sides))
+    written = [(int(Path(row["file_name"]).stem), row["category_id"] - 1, row["score"], *row["bbox"]) for row in rows]
+    theirs = np.array(sorted(written, key=lambda row: row[0]))  # the package reads images of like shape together
+    assert len(mine) == len(theirs) > 20 and (record.confidence, record.iou, record.max_det) == (0.001, 0.7, 300)
+    np.testing.assert_allclose(mine, theirs, atol=2e-3)
+    assert len(record.truths) == len(split.index.labels) and len(record) == 6
+    assert FAMILY.evaluate(network, split, SETTINGS, progress=False).detections is None
+
+
+def test_the_record_of_some_classes_is_in_the_order_of_the_images(tmp_path: Path) -> None:
+    file = saved("yolov8n", "detect", tmp_path)
+    data = FAMILY.open_data(str(believed(file, "detect", tmp_path / "data")))
+    settings, network = dataclasses.replace(SETTINGS, detections=True), load_checkpoint(file).build()
+    whole = FAMILY.evaluate(network, FAMILY.split(data, "val"), settings, progress=False).detections
+    # The package reads links in a folder of ours here, whose files have other names.
+    some = FAMILY.split(data.with_classes(range(3)), "val")
+    again = FAMILY.evaluate(network, some, settings, progress=False).detections
+    assert again.files == whole.files and np.array_equal(again.detections.corners, whole.detections.corners)
 
 
 class Runs:

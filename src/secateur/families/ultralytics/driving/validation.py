@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,16 @@ import numpy as np
 from secateur.errors import UserError, told
 from secateur.evaluation.metrics import COLUMNS
 from secateur.evaluation.settings import NmsSettings, ValSettings
+from secateur.families.detection.split import index_of
 from secateur.families.reading import Split
-from secateur.families.ultralytics.driving.data import caches_in_memory, described, folders_of_classes, kept_threads
+from secateur.families.ultralytics.driving.data import (
+    LISTS,
+    caches_in_memory,
+    described,
+    folders_of_classes,
+    kept_threads,
+)
+from secateur.families.ultralytics.driving.recording import RECORDED, KeptBoxes
 from secateur.families.ultralytics.network import UltralyticsNetwork
 from secateur.families.ultralytics.package import needed, quiet
 from secateur.scores import Scores
@@ -63,7 +72,11 @@ def validated(
             "save_json": settings.save_json and folder is not None,
         }
         module, kind = VALIDATORS[task]
-        validator = getattr(needed(module), kind)(args=options, save_dir=folder or place / "val")
+        validator_class, kept = getattr(needed(module), kind), None
+        if settings.detections and task in RECORDED:
+            kept = KeptBoxes((place / LISTS["val"]).read_text(encoding="utf-8").splitlines())
+            validator_class = kept.watching(validator_class)
+        validator = validator_class(args=options, save_dir=folder or place / "val")
         count = -(-len(split) // options["batch"])
         with bar("validating", shown=progress) as shown:
             ticks = shown.add_task("", total=count)
@@ -77,7 +90,12 @@ def validated(
     if task == "classify":
         return _of_classifier(validator, len(split))
     _check_found(validator, split)
-    return _of_boxes(validator, task)
+    scores = _of_boxes(validator, task)
+    if kept is None:
+        return scores
+    nms = replace(settings.nms, conf=validator.args.conf, iou=validator.args.iou, max_det=validator.args.max_det)
+    index, names = index_of(split, "A validation of boxes"), dict(validator.names)
+    return replace(scores, detections=kept.record(index, names, nms, single_cls=settings.single_cls))
 
 
 def _options(network: UltralyticsNetwork, settings: ValSettings, precision: str) -> dict[str, Any]:

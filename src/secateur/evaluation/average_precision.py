@@ -1,0 +1,130 @@
+"""COCO's average precision from ranked detections, of many weightings of the images at once, and by size of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.evaluation.matching import Boxes, Floats, Ints, matches
+
+THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
+"""COCO's IoU thresholds."""
+SIZES = {"AP small": (0.0, 32.0**2), "AP medium": (32.0**2, 96.0**2), "AP large": (96.0**2, 1e10)}
+"""Areas of objects in square pixels of the original image, both ends included as in COCO."""
+_RECALLS = np.linspace(0, 1, 101)
+_CHUNK = 4_000_000  # numbers of an array: bounds the memory
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The detections of one class, the most confident first.
+
+    Attributes:
+        image: int64 [n], number of the image of each.
+        hits: bool [thresholds, n], whether it finds an object.
+        objects: int64 [images], how many objects each image has.
+    """
+
+    image: Ints
+    hits: NDArray[np.bool_]
+    objects: Ints
+
+    def average_precision(self, weights: Ints) -> Floats:
+        """Area under precision against recall at 101 points.
+
+        Args:
+            weights: [b, images], how often each image counts.
+
+        Returns:
+            float64 [b, thresholds]; NaN where there is no object.
+        """
+        total = weights @ self.objects
+        result = np.full((len(weights), len(self.hits)), np.nan)
+        step = max(1, _CHUNK // max(1, len(self.image)))
+        for first in range(0, len(weights), step):
+            part = slice(first, first + step)
+            result[part] = self._of_chunk(weights[part], total[part])
+        result[total == 0] = np.nan
+        return result
+
+    def _of_chunk(self, weights: Ints, total: Ints) -> Floats:
+        count = weights.astype(np.int32)[:, self.image]  # how often each detection is there
+        seen = count.cumsum(axis=1, dtype=np.int32)
+        result = np.zeros((len(weights), len(self.hits)))
+        for row, hits in enumerate(self.hits):
+            # Precision is largest at hits: what is between them need not be looked at.
+            places = np.flatnonzero(hits)
+            if not len(places):
+                continue
+            found = count[:, places].cumsum(axis=1, dtype=np.int32)
+            precision = found / np.maximum(seen[:, places], 1)
+            envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            points = _points_reached(found / np.maximum(total, 1)[:, None])
+            result[:, row] = (np.diff(points, axis=1, prepend=0) * envelope).sum(axis=1) / len(_RECALLS)
+        return result
+
+
+def ranked(
+    truths: Boxes, detections: Boxes, images: int, thresholds: Sequence[float] = THRESHOLDS
+) -> dict[int, Ranked]:
+    """The ranked detections of every class that has objects by its id, matched by COCO's rule.
+
+    Args:
+        images: how many there are.
+    """
+    hits = matches(truths, detections, thresholds) >= 0
+    return {
+        number: Ranked(detections.image[mine], hits[:, mine], objects)
+        for number, mine, objects in _of_classes(truths, detections, images)
+    }
+
+
+def ap_by_size(
+    truths: Boxes, detections: Boxes, images: int, thresholds: Sequence[float] = THRESHOLDS
+) -> dict[str, float | None]:
+    """COCO's AP of objects of each size, mean over thresholds and over the classes with such objects; None without any.
+
+    Objects of other sizes are ignored, and so are the detections that find them and the detections of other sizes that
+    find nothing.
+    """
+    result: dict[str, float | None] = {}
+    once = np.ones((1, images), np.int64)
+    for name, area in SIZES.items():
+        other = _outside(truths, area)
+        found = matches(truths, detections, thresholds, other)
+        hits = found >= 0
+        ignored = np.where(hits, other[found], _outside(detections, area)) if len(truths) else ~hits
+        values = []
+        for _, mine, objects in _of_classes(truths.where(~other), detections, images):
+            for row, left_out in zip(hits, ignored, strict=True):
+                kept = mine[~left_out[mine]]
+                one = Ranked(detections.image[kept], row[None, kept], objects)
+                values.append(float(one.average_precision(once)[0, 0]))
+        result[name] = float(np.mean(values)) if values else None
+    return result
+
+
+def _of_classes(truths: Boxes, detections: Boxes, images: int) -> Iterator[tuple[int, Ints, Ints]]:
+    """Of every class with objects its id, the places of its detections from the most confident on, and how many objects
+    each image has."""
+    for number in np.unique(truths.classes):
+        mine = np.flatnonzero(detections.classes == number)
+        mine = mine[np.argsort(-detections.scores[mine], kind="stable")]
+        objects = np.bincount(truths.image[truths.classes == number], minlength=images)
+        yield int(number), mine, objects.astype(np.int64)
+
+
+def _outside(boxes: Boxes, area: tuple[float, float]) -> NDArray[np.bool_]:
+    areas = (boxes.corners[:, 2:] - boxes.corners[:, :2]).prod(axis=1)
+    return np.asarray((areas < area[0]) | (areas > area[1]))
+
+
+def _points_reached(recall: Floats) -> Ints:
+    """How many of the 101 recalls are at most this one, exactly: 0.29 is not 29 times 0.01."""
+    guess = (recall * 100).astype(np.int64)
+    guess -= _RECALLS[guess] > recall
+    guess += _RECALLS[np.minimum(guess + 1, 100)] <= recall
+    return np.minimum(guess, 100) + 1
