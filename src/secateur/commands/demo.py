@@ -33,8 +33,11 @@ def demo(options: DemoOptions) -> Summary:
     Raises:
         UserError: a folder that cannot be written.
     """
+    from pathlib import Path
+
     from secateur.data.synthetic import generate
     from secateur.files import read_json, write_json
+    from secateur.report.page import PAGE
     from secateur.runs.run import run_recipe
 
     root = options.place.root("demo")
@@ -56,4 +59,8 @@ def demo(options: DemoOptions) -> Summary:
         device=options.device,
         place=options.place,
     )
-    return run_recipe(chosen, root)
+    summary = run_recipe(chosen, root)
+    page = Path(summary["folder"]) / PAGE
+    if page.is_file():
+        print(f"Open it in a browser: {page}")
+    return summary

@@ -225,6 +225,16 @@ def run_lock(folder: Path) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
+class _LogLine(logging.Formatter):
+    """A line of the log; a warning says that it is one, so that the page of the run finds it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line without what follows it, such as a traceback."""
+        if record.levelno >= logging.WARNING:
+            record.message = f"warning: {record.message}"
+        return super().formatMessage(record)
+
+
 class _LogFile(logging.FileHandler):
     """A log that cannot be written, on a full disk, stops nothing: what is worth keeping says so itself."""
 
@@ -240,7 +250,7 @@ class _LogFile(logging.FileHandler):
 def log_file(folder: Path) -> Iterator[None]:
     """What is said while the run goes on is also written into its folder, a resumed run behind what was there."""
     handler = _LogFile(folder / LOG_FILE, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_LogLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     loggers = (LOG, logging.getLogger(KEPT))
     for logger in loggers:
         logger.addHandler(handler)

@@ -23,7 +23,9 @@ from secateur.networks.checkpoint import NARROWED, Checkpoint
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
+from secateur.report.page import PAGE, leave_page
 from secateur.report.table import print_table
+from secateur.runs.about import note_about
 from secateur.runs.ending.change import say_change
 from secateur.runs.ending.next_line import after_cut, looked_at, prediction, say
 from secateur.runs.folders import Summary
@@ -79,6 +81,8 @@ def prune_checkpoint(
     check_steps(planned, start, context)
     with Progress.open(options.place.root(verb), options.place.name, key) as progress:
         here = dataclasses.replace(context, dense=start)
+        budget = ", ".join(words for step in steps if (words := step.budget_words()))
+        note_about(progress.folder, verb, options, start, here, planned, budget=budget)
         result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
         noted = _noting_weights(made, weights) if verb == "prune" else made
@@ -98,6 +102,8 @@ def prune_checkpoint(
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
             left.unlink(missing_ok=True)
+        if leave_page(progress.folder):
+            print(f"Report:        {progress.folder / PAGE}")
         say(_next_line(verb, file, made, options, context, steps))
     return done
 

@@ -15,7 +15,9 @@ from secateur.families.only_classes import ClassesLeftOut, left_out
 from secateur.machine import pick_device, processor
 from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
+from secateur.report.page import PAGE, leave_page
 from secateur.report.table import print_table, write_markdown
+from secateur.runs.about import note_about
 from secateur.runs.beginning import beginning
 from secateur.runs.ending.next_line import after_run, say
 from secateur.runs.folders import Summary, require
@@ -68,6 +70,8 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     key = key_of(given, found, files.values(), steps)
     with Progress.open(root, options.place.name, key) as progress:
         print(f"folder   {progress.folder}")
+        note_about(progress.folder, "run", options, start, context, steps, recipe=recipe.name,
+                   budget=budget_line(options, recipe, steps).partition(" (")[0])  # fmt: skip
         result = do_steps(steps, start, context, progress)
         narrowed = None
         if classes:
@@ -135,6 +139,7 @@ def closing(
         summary["classes"] = narrowed.to_dict()
     write_markdown(folder / "summary.md", result.rows, f"Run {folder.name}, recipe {recipe.name}")
     progress.finish(summary)
+    leave_page(folder)
     print_table(result.rows)
     if narrowed is not None:
         print(narrowed)
@@ -142,6 +147,7 @@ def closing(
         "detector": folder / "final.safetensors",
         **{f"{entry['format']} file": folder / entry["file"] for entry in exports},
         "control": folder / "control.safetensors",
+        "report": folder / PAGE,
         "table": folder / "summary.md",
         "plan": folder / "plan.json",
         "cliff curve": folder / "cliff.png",

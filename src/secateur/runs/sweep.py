@@ -35,7 +35,9 @@ from secateur.pruning.settings import Guards, RepairSettings
 from secateur.pruning.surgery import mask
 from secateur.ranges import check_ranges
 from secateur.report.figures import plots_available
+from secateur.report.page import PAGE, leave_page
 from secateur.report.sweep import cliff_row, cliff_sentence, csv_text, equality_sentence, plot_sweep, sweep_table
+from secateur.runs.about import note_about
 from secateur.runs.ending.next_line import after_sweep, say
 from secateur.runs.folders import Summary, require
 from secateur.runs.pipeline import one_process
@@ -71,6 +73,7 @@ def sweep(options: SweepOptions) -> Summary:
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed, dense=checkpoint)
     task = _checked(options, checkpoint, context)
     with Progress.open(options.place.root("sweep"), options.place.name, _key(task)) as progress:
+        note_about(progress.folder, "sweep", options, checkpoint, context)
         return Sweep(task, progress).run()
 
 
@@ -272,7 +275,8 @@ class Sweep:
                 "table": rows,
             }
         )
-        print(f"Table and plot are in {self.folder}: sweep.csv, sweep.json, sweep.png.")
+        page = f", {PAGE}" if leave_page(self.folder) else ""
+        print(f"Table and plot are in {self.folder}: sweep.csv, sweep.json, sweep.png{page}.")
         say(after_sweep(options.weights, options.data, cliff_percent))
         return result
 

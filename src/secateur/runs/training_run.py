@@ -18,7 +18,9 @@ from secateur.families.reading import DataSet
 from secateur.files import read_json, usable_path, write_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
+from secateur.report.page import PAGE, leave_page
 from secateur.report.run_folder_plots import draw_evaluation
+from secateur.runs.about import note_about
 from secateur.runs.beginning import beginning
 from secateur.runs.ending.next_line import after_training, say
 from secateur.runs.folders import OutputOptions, Summary, newest_run, require
@@ -134,6 +136,7 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataS
 
 def _trained(step: TrainingStep, start: Checkpoint, context: Context, progress: Progress) -> Summary:
     folder = progress.folder
+    note_about(folder, step.verb, _settings(step), start, context)
     try:
         result = step.trained(start, context, folder)
     except KeyboardInterrupt:
@@ -211,5 +214,7 @@ def _summary(step: TrainingStep, progress: Progress, result: FitResult, context:
             **scores.summary(),
         }
     )
+    if leave_page(progress.folder):
+        print(f"report: {progress.folder / PAGE}")
     say(after_training(step.verb, result.best, checkpoint, context.data))
     return done

@@ -1,0 +1,82 @@
+"""The table of stages: accuracy, size and speed of every network of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from secateur.report.page import wording as say
+from secateur.report.page.blocks import Cell, DataTable, Section
+from secateur.report.page.model import RunData, Stage, number
+from secateur.report.page.sections.headline import judging
+
+_COSTS: tuple[tuple[str, Callable[[Stage], float | None], Callable[[float | None], str]], ...] = (
+    ("Parameters", lambda stage: stage.cost("parameters"), say.count),
+    ("GFLOPs", lambda stage: stage.cost("gflops"), say.plain),
+    ("MB (fp16)", lambda stage: stage.cost("file_mb"), lambda value: say.plain(value, 3)),
+    ("ms", lambda stage: stage.milliseconds, say.plain),
+    ("Zeros", lambda stage: _zeros(stage), lambda value: say.share(value, 1)),
+)
+
+
+def stages(runs: Sequence[RunData]) -> Section:
+    """One table a split over all runs; columns that no stage has are left out."""
+    shown = [run for run in runs if run.stages]
+    if not shown:
+        return Section("stages", "Stages", absent="No run has measured a network yet.")
+    blocks = [_table(shown, "metrics", "Validation split")]
+    if any(stage.test for run in shown for stage in run.stages):
+        blocks.append(_table(shown, "test", "Test split"))
+    lead = "Every network that the run made, with the change against its dense one. "
+    lead += "P and R are at the confidence of best mean F1; MB are those of the tensors in fp16; ms is the median "
+    lead += "latency of one image, measured in turns on one machine."
+    return Section("stages", "Stages", lead, blocks)
+
+
+def _zeros(stage: Stage) -> float | None:
+    value = stage.cost("sparsity")
+    return value if value is not None and value >= 0.005 else None
+
+
+def _table(runs: Sequence[RunData], split: str, caption: str) -> DataTable:
+    rows = [stage for run in runs for stage in run.stages]
+    names = list(dict.fromkeys(name for stage in rows for name in _scores(stage, split)))
+    costs = [entry for entry in _COSTS if any(entry[1](stage) is not None for stage in rows)]
+    titles = ["Stage", *names, *(title for title, _, _ in costs)]
+    cells: list[list[Cell | str]] = []
+    for run in runs:
+        if len(runs) > 1:
+            cells.append([Cell(run.label)])
+        cells += [_row(run, stage, split, names, costs) for stage in run.stages]
+    return DataTable(caption, titles, cells)
+
+
+def _scores(stage: Stage, split: str) -> dict[str, float]:
+    """Scores of a split with the sizes of COCO, where they were measured."""
+    metrics = stage.metrics if split == "metrics" else stage.test
+    by_size = stage.record.get("ap_by_size" if split == "metrics" else "test_ap_by_size") or {}
+    found = {**metrics, **{name: value for name, value in by_size.items() if name not in metrics}}
+    return {name: value for name, value in found.items() if number(value) is not None}
+
+
+def _row(
+    run: RunData, stage: Stage, split: str, names: Sequence[str], costs: Sequence[tuple[str, object, object]]
+) -> list[Cell | str]:
+    dense, final = run.dense, run.final
+    look = "strong" if stage is final else "faint" if stage.compared else ""
+    note = "to compare with" if stage.compared else ""
+    cells: list[Cell | str] = [Cell(stage.title, note, look)]
+    mine, first = _scores(stage, split), _scores(dense, split) if dense else {}
+    for name in names:
+        change = mine[name] - first[name] if name in mine and name in first and stage is not dense else None
+        noted = name in judging(stage) or name.startswith("AP ")
+        cells.append(Cell(_size_score(name, mine.get(name)), say.signed(change) if noted else "", look))
+    for title, value, write in costs:
+        assert callable(value) and callable(write)
+        part = say.ratio(value(stage), value(dense)) if dense and stage is not dense and title != "Zeros" else None
+        cells.append(Cell(write(value(stage)), say.share(part) if part is not None else "", look))
+    return cells
+
+
+def _size_score(name: str, value: float | None) -> str:
+    """COCO writes −1 where no object has that size."""
+    return say.MISSING if value is None or (name.startswith("AP ") and value < 0) else say.score(value)
