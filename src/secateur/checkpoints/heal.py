@@ -23,6 +23,7 @@ from secateur.files import write_json
 from secateur.networks.checkpoint import Checkpoint, HistoryEntry, save_checkpoint
 from secateur.scores import Scores
 from secateur.sparsity.hold import HoldMasks
+from secateur.terminal.progress import duration
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.batchnorm import HoldNorms
 from secateur.training.distributed import join_processes, of_first, rank_and_world
@@ -30,7 +31,6 @@ from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
 from secateur.training.optimization.open_end import OpenEnd
-from secateur.training.results import duration
 from secateur.training.session import TrainingKind
 from secateur.training.settings import TrainSettings
 from secateur.training.state import TrainingIdentity, has_state

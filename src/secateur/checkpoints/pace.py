@@ -15,10 +15,10 @@ from torch import nn
 from secateur.distillation.imitate import Imitate
 from secateur.errors import UserError
 from secateur.files import read_json, write_json
+from secateur.terminal.progress import duration
 from secateur.training.batches import Batches
 from secateur.training.distributed import of_first, one_for_all, rank_and_world
 from secateur.training.optimization.precision import Precision, choose_precision, outputs_in_full_precision
-from secateur.training.results import duration
 from secateur.training.state import has_state, sealed_randomness
 from secateur.training.task import Task
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateur.scores import Scores
+from secateur.terminal.progress import duration
 from secateur.training.distributed import of_first
 from secateur.training.hooks import Hook
 from secateur.training.optimization.schedules import Fall
-from secateur.training.results import duration
 from secateur.training.run import TrainingRun
 
 FALL_SHARE = 0.4
