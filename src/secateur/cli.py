@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `secateur` command; exits with 0, 1 (interrupted, or partly done) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("secateur").setLevel(logging.INFO)
+    # Of the processes that torchrun starts the first one speaks.
+    first = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("secateur").setLevel(logging.INFO if first else logging.WARNING)
     try:
         _answer(arguments)
     except UserError as error:

@@ -47,8 +47,8 @@ def one_process(command: str) -> None:
     """
     if rank_and_world()[1] > 1:
         raise UserError(
-            f"secateur {command} works in one process: start it without torchrun; train, sparsify and finetune can "
-            "use several."
+            f"secateur {command} works in one process: start it without torchrun; train, sparsify, finetune, heal "
+            "and prune --heal can use several."
         )
 
 
@@ -95,7 +95,8 @@ def do_steps(
         LOG.info("[%d/%d] %s", number + 1, len(steps), planned.step.describe())
         here = dataclasses.replace(context, dense=dense, compared=rows.compared)
         here = _placed(here, planned, first=not rows.rows)
-        current = rows.after(planned.step.verb, here, functools.partial(planned.step.run, current, here), current)
+        work, together = functools.partial(planned.step.run, current, here), planned.step.together
+        current = rows.after(planned.step.verb, here, work, current, together=together)
         if current.single_cls:
             context = context.known_to(current)
         if number == 0 and makes_dense(steps):
