@@ -1,4 +1,6 @@
-"""What the laws compare between one process and two: trainings, weight pruning, imitation; run by torchrun as a script.
+"""What the laws compare between one process and two: trainings, weight pruning, imitation, healing.
+
+It is run by torchrun as a script.
 
 All is computed in float64: what another order of summation changes then lies so far below any mistake that no bound
 has to be tuned to a processor.
@@ -7,8 +9,10 @@ has to be tuned to a processor.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +31,12 @@ from secateur.sparsity.settings import WeightSettings
 from secateur.sparsity.weights import WeightPruning
 from secateur.training.distributed import once, rank_and_world, sum_over_processes, world_size
 from secateur.training.hyp import Hyp
+from secateur.training.optimization.open_end import OpenEnd
+from secateur.training.results import HeldOutLoss
+from secateur.training.session import TrainingKind
 from toy_training import SETTINGS, Keep, ToyBatches, fit, tensors_of, toy_detector
 
-METHODS = ("bce", "l2", "softmax", "features")
+METHODS = ("bce", "l2", "softmax", "raw", "features")
 WAIT_MINUTES = 77.0
 # Steps of which lively networks do not magnify the rounding by orders of magnitude.
 GENTLE = replace(SETTINGS, epochs=1, hyp=Hyp(lr0=1e-4, warmup_bias_lr=1e-4, warmup_epochs=0.0))
@@ -59,6 +66,28 @@ def pruned(folder: Path) -> dict[str, Tensor]:
 
     fit(detector, ToyBatches(count=4, size=4), settings, folder=folder / "pruned", hooks=[pruning, Copy(), keep])
     return scores | {f"masks/{name}": mask for name, mask in keep.run.masks.items()}
+
+
+def healed(folder: Path) -> dict[str, Tensor]:
+    """A training without labels to its own end; what changed, and the decisions with which it ended."""
+    keep, end = Keep(), OpenEnd(0, 40, time.monotonic())
+    losses = itertools.chain([4.0, 3.0, 2.0], itertools.repeat(2.5))
+    student, teacher = toy_detector().double(), toy_detector(1)
+    enliven(teacher, 1)
+    imitate = ImitateHead(DistillSettings("raw+features"), student, teacher.double(), YOLOv5Hyp(), 64)
+    settings = replace(GENTLE, batch_size=8, nominal_batch=8, epochs=40, patience=0, optimizer="AdamW")
+    fit(
+        student,
+        ToyBatches(count=1, size=8),
+        settings,
+        folder=folder / "healed",
+        hooks=[imitate, end, keep],
+        terms=[imitate],
+        evaluate=lambda network: HeldOutLoss(next(losses)),
+        kind=TrainingKind(labels=False),
+    )
+    decisions = [keep.run.epoch, *(number for fall in end.falls for number in (fall.start, fall.end))]
+    return tensors_of(keep) | {"decisions": torch.tensor(decisions), "losses": torch.tensor(end.losses)}
 
 
 def lively(seed: int) -> Detector:
@@ -92,7 +121,7 @@ def outcomes(folder: Path) -> dict[str, dict[str, Tensor]]:
     """Everything, by what it is."""
     result = {name: train_one(name, folder) for name in NARROW}
     result |= {f"imitated {method}": imitated(method) for method in METHODS}
-    return result | {"pruned": pruned(folder)}
+    return result | {"pruned": pruned(folder), "healed": healed(folder)}
 
 
 def main(folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from law_subjects import NARROW
 from secateur.pruning.surgery import cut
 from toy_training import SETTINGS, Die, Keep, Noise, ToyBatches, fit, tensors_of
-from two_processes import METHODS, WAIT_MINUTES, imitated, pruned, train_one
+from two_processes import METHODS, WAIT_MINUTES, healed, imitated, pruned, train_one
 
 SCRIPT = Path(__file__).resolve().parents[1] / "two_processes.py"
 
@@ -96,6 +96,13 @@ def test_two_processes_score_and_prune_weights_as_one(both: Both, tmp_path: Path
     masks = torch.cat([mask.flatten() for name, mask in one.items() if name.startswith("masks/")])
     assert 0.4 < float((~masks).float().mean()) < 0.6
     both.check("pruned", one)
+
+
+def test_two_processes_heal_as_one_and_end_with_it(both: Both, tmp_path: Path) -> None:
+    one = healed(tmp_path)
+    ended, started, fell = one["decisions"].tolist()
+    assert 3 < started < fell == ended < 40
+    both.check("healed", one)
 
 
 def test_two_processes_agree_and_wait_for_each_other_as_long_as_the_settings_say(both: Both) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from secateur.errors import UserError
 from secateur.evaluation.record import DetectionRecord
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
+from secateur.files import read_json
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from secateur.pruning.rounds import Rounds
 
@@ -89,6 +93,23 @@ def test_a_killed_command_goes_on(weights: Path, tiny_data: Path) -> None:
     calm, killed = (load_checkpoint(f"{name}/exp/pruned.safetensors") for name in ("calm", "killed"))
     assert all(torch.equal(tensor, killed.tensors[name]) for name, tensor in calm.tensors.items())
     assert [folder.name for folder in Path("killed").iterdir()] == ["exp"]
+
+
+def test_two_processes_cut_once_and_heal_together(weights: Path, tiny_data: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "secateur"]
+    words = command(weights, tiny_data, "--heal", "--data", str(tiny_data), "--no-cliff", "--device", "cpu")
+    # gloo may abort at interpreter exit under load, after all work is done: the files are judged, not the exit code.
+    done = subprocess.run(
+        [*launcher, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False, timeout=400, capture_output=True
+    )
+    assert [folder.name for folder in Path("runs/prune").iterdir()] == ["exp"], done.stderr[-3000:]
+    folder = Path("runs/prune/exp")
+    rows = json.loads((folder / "summary.json").read_text())["table"]
+    assert [row["stage"] for row in rows] == ["dense", "cut, no repair", "cut + repair", "healed"]
+    assert [entry.verb for entry in load_checkpoint(folder / "pruned.safetensors").history] == ["prune", "heal"]
+    assert read_json(folder / "heal" / "healing.json")["steps"] == 8
+    assert done.stdout.decode().count("Export it:") == 1
+    assert (folder / "run.log").read_text().count("[2/2] heal") == 1
 
 
 def test_rounds_that_an_error_ends_keep_what_they_have(

@@ -26,7 +26,7 @@ from secateur.sparsity.hold import HoldMasks
 from secateur.terminal.progress import duration
 from secateur.training.batches import Batches, BatchLike
 from secateur.training.batchnorm import HoldNorms
-from secateur.training.distributed import join_processes, of_first, rank_and_world
+from secateur.training.distributed import join_processes, of_first, rank_and_world, wait_for_all
 from secateur.training.hooks import Hook
 from secateur.training.hyp import Hyp
 from secateur.training.loop import FitResult, fit
@@ -150,6 +150,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     if of_first(result.best_fitness <= before.fitness):
         result = unhealed(result, like, before)
     note(folder, result, before, piece, end)
+    wait_for_all()  # all files are written then
     return result
 
 

@@ -48,8 +48,8 @@ def one_process(command: str) -> None:
     """
     if rank_and_world()[1] > 1:
         raise UserError(
-            f"secateur {command} works in one process: start it without torchrun; train, sparsify and finetune can "
-            "use several."
+            f"secateur {command} works in one process: start it without torchrun; train, sparsify, finetune, heal "
+            "and prune --heal can use several."
         )
 
 
@@ -96,9 +96,10 @@ def do_steps(
         here = dataclasses.replace(context, dense=dense, compared=rows.compared)
         here = _placed(here, planned, first=not rows.rows)
         name, rest = planned.step.describe(), [later.step.describe() for later in steps[number + 1 :]]
+        work, together = functools.partial(planned.step.run, current, here), planned.step.together
         with stage(name, number + 1, len(steps), rest) as entered:
             LOG.info("%s", entered.line())
-            current = rows.after(planned.step.verb, here, functools.partial(planned.step.run, current, here), current)
+            current = rows.after(planned.step.verb, here, work, current, together=together)
         if current.single_cls:
             context = context.known_to(current)
         if number == 0 and makes_dense(steps):

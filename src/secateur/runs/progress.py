@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from secateur.pruning.rounds import STATE as ROUNDS
 from secateur.pruning.search import STATE as SEARCH
 from secateur.runs.folders import Summary, finish
 from secateur.runs.recipes.resolve import PlannedStep, settings_of_step
-from secateur.training.distributed import once, rank_and_world
+from secateur.training.distributed import of_first, once, one_for_all, rank_and_world
 from secateur.training.results import KEPT
 from secateur.training.state import STATE_FILE
 
@@ -159,13 +159,24 @@ class Progress:
             LOG.info("Starting afresh: %s.", reasons[0])
         return None
 
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """The recorded result of the part, or the result of doing it now."""
-        if name not in self.parts:
-            result = work()
+    def step(self, name: str, work: Callable[[], Any], *, together: bool = False) -> Any:
+        """The recorded result of the part, or the result of doing it now.
+
+        Args:
+            together: of several processes all do the part; otherwise the first one does, and the others wait for its
+                result. What the first one has done counts.
+        """
+        first = rank_and_world()[0] == 0
+        if of_first(name in self.parts):
+            self.parts[name] = of_first(self.parts.get(name))
+            return self.parts[name]
+        with nullcontext() if together else one_for_all():
+            result = work() if together or first else None
+        result = of_first(result)
+        if first:
             self._save({**self.parts, name: result})
-            self.parts[name] = result
-        return self.parts[name]
+        self.parts[name] = result
+        return result
 
     def finish(self, summary: Summary) -> Summary:
         """Writes summary.json, and marks the run complete: the same command then starts a new one."""
@@ -248,7 +259,13 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """What is said while the run goes on is also written into its folder, a resumed run behind what was there."""
+    """What is said while the run goes on is also written into its folder, a resumed run behind what was there.
+
+    Of the processes of one training the first one writes.
+    """
+    if rank_and_world()[0] != 0:
+        yield
+        return
     handler = _LogFile(folder / LOG_FILE, encoding="utf-8", delay=True)
     handler.setFormatter(_LogLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     loggers = (LOG, logging.getLogger(KEPT))

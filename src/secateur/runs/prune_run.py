@@ -37,6 +37,7 @@ from secateur.steps.prune import Prune
 from secateur.steps.remove_layers import RemoveLayers
 from secateur.steps.step import Step
 from secateur.steps.zero_weights import ZeroWeights
+from secateur.training.distributed import rank_and_world
 
 RESULTS = {"prune": "pruned", "heal": "healed"}
 FIRST = {"prune": "dense", "heal": "before"}
@@ -47,6 +48,8 @@ def prune_checkpoint(
 ) -> Summary:
     """Does steps on a checkpoint in a resumable folder; leaves pruned.safetensors or healed.safetensors and the table.
 
+    Under torchrun the first process cuts, saves and measures, and all heal together.
+
     Args:
         verb: the command.
         options: those of the command; without a data set nothing is evaluated.
@@ -56,7 +59,8 @@ def prune_checkpoint(
     Raises:
         UserError: bad options or input, found before anything is written.
     """
-    one_process(verb)
+    if verb == "prune" and not options.heal:
+        one_process(verb)
     weights = options.weights
     whole = start = load_checkpoint(weights)
     classes = getattr(options, "classes", ())
@@ -79,11 +83,13 @@ def prune_checkpoint(
     given |= {"image_size": context.image_size} | ({"classes": classes} if classes else {})
     key = key_of(given, _contents(steps, start, context), (weights, options.data), planned)
     check_steps(planned, start, context)
-    with Progress.open(options.place.root(verb), options.place.name, key) as progress:
+    with Progress.open(options.place.root(verb), options.place.name, key, options.device) as progress:
         here = dataclasses.replace(context, dense=start)
         budget = ", ".join(words for step in steps if (words := step.budget_words()))
         note_about(progress.folder, verb, options, start, here, planned, budget=budget)
         result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
+        if rank_and_world()[0] != 0:
+            return {}
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
         noted = _noting_weights(made, weights) if verb == "prune" else made
         saved = save_result(noted, file, context.image_size)

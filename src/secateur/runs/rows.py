@@ -19,6 +19,7 @@ from secateur.runs.progress import Progress
 from secateur.sizes import ImageSize, sides_of
 from secateur.sparsity.report import write_sparsity
 from secateur.steps.step import Made, Outcome
+from secateur.training.distributed import rank_and_world
 
 LOG = logging.getLogger("secateur")
 
@@ -52,7 +53,9 @@ class SavedRows:
         """The files of the rows that are no stages of the run's own detector."""
         return {row["beside"]: self.files[row["beside"]] for row in self.rows if "beside" in row}
 
-    def after(self, part: str, context: Context, run: Callable[[], Outcome], current: Checkpoint) -> Checkpoint:
+    def after(
+        self, part: str, context: Context, run: Callable[[], Outcome], current: Checkpoint, *, together: bool = False
+    ) -> Checkpoint:
         """Does a step, once, and saves and measures what it made.
 
         Args:
@@ -60,6 +63,7 @@ class SavedRows:
             context: that it works in; the mark of a repeated step tells its names from those of the first.
             run: does it.
             current: what it starts from.
+            together: of several processes all do it; otherwise the first one does. That one saves and measures.
 
         Returns:
             what the next step starts from.
@@ -69,7 +73,7 @@ class SavedRows:
             outcome = run()
             return {"rows": [self._saved(made, context) for made in outcome.made], "notes": dict(outcome.notes)}
 
-        record = self.progress.step(f"{part}{context.name_suffix}", work)
+        record = self.progress.step(f"{part}{context.name_suffix}", work, together=together)
         self.notes |= {f"{name}{context.name_suffix}": note for name, note in record["notes"].items()}
         for made in record["rows"]:
             checkpoint = self._added(context, made)
@@ -78,7 +82,8 @@ class SavedRows:
 
     def _saved(self, made: Made, context: Context) -> dict[str, Any]:
         name = f"{made.name}{context.name_suffix}"
-        save_checkpoint(made.checkpoint, self.progress.folder / f"{name}.safetensors")
+        if rank_and_world()[0] == 0:
+            save_checkpoint(made.checkpoint, self.progress.folder / f"{name}.safetensors")
         return {"name": name, "title": made.title or context.title, "plots": made.plots, "compared": made.compared}
 
     def _added(self, context: Context, made: Mapping[str, Any]) -> Checkpoint:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from secateur.distillation.settings import HealDefaults, HealSettings
-from secateur.files import read_json
 from secateur.steps.step import Made, Outcome, Override, Step, step
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ class Heal(Step):
     teacher: str = ""
     """Checkpoint to learn from (default: the dense detector of the run)."""
 
+    together: ClassVar[bool] = True
     overrides: ClassVar[tuple[Override, ...]] = (
         Override(
             "heal_steps",
@@ -69,7 +69,7 @@ class Heal(Step):
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """Heals; goes on where an interrupted healing of the same folder was."""
         from secateur.checkpoints.heal import heal
-        from secateur.checkpoints.pace import NOTES
+        from secateur.checkpoints.pace import notes_of
         from secateur.families.loading import load_checkpoint
 
         folder = context.place(self.verb)
@@ -77,7 +77,7 @@ class Heal(Step):
         result = heal(checkpoint, teacher, context, self.heal, folder)
         # The network of a plain module is in memory and in no file.
         healed = dataclasses.replace(load_checkpoint(result.best), architecture=checkpoint.architecture)
-        return Outcome((Made(healed, "healed"),), {"heal": read_json(folder / NOTES)})
+        return Outcome((Made(healed, "healed"),), {"heal": notes_of(folder)})
 
     def _named_teacher(self, checkpoint: Checkpoint) -> Checkpoint | None:
         """The teacher that the settings name, with the classes of the checkpoint; None where they name none."""

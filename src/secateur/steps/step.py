@@ -80,12 +80,14 @@ class Step:
         verb: its name in recipes.
         purpose: what it does, for the sentence that refuses an option which no step of a recipe takes.
         overrides: options of `secateur run` that it may take.
+        together: under torchrun all processes do the step, as one training; other steps are done by the first process.
         makes_dense: as the first step of a run it makes the detector that everything else is compared with.
     """
 
     verb: ClassVar[str]
     purpose: ClassVar[str]
     overrides: ClassVar[tuple[Override, ...]] = ()
+    together: ClassVar[bool] = False
     makes_dense: ClassVar[bool] = False
 
     @classmethod

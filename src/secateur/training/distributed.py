@@ -105,6 +105,12 @@ def of_first(value: T) -> T:
     return shared[0]
 
 
+def wait_for_all() -> None:
+    """Returns once all processes that have joined are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 @contextmanager
 def one_for_all() -> Iterator[None]:
     """Inside, this process sums for itself: what the first one measures while the others wait for it."""
