@@ -70,7 +70,7 @@ def test_pictures_are_enough(weights: Path, tiny_data: Path, capsys: pytest.Capt
     assert [row["stage"] for row in rows] == ["dense", "cut, no repair", "cut + repair", "healed"]
     assert all(row["metrics"] is None for row in rows)
     found = json.loads((folder / "summary.json").read_text())["agreement"]
-    assert 0 < found["values"]["mAP50"] <= 1 and found["images"] == 8 and "agreement, mAP50 " in out
+    assert 0 < found["values"]["mAP50"] <= 1 and found["images"] == 24 and "agreement, mAP50 " in out
     assert "mistakes of the dense network count as right" in out
 
 

@@ -28,7 +28,6 @@ from secateur.families.yolov5.model import Detector
 from secateur.families.yolov5.topology import Topology
 from secateur.families.yolov5.train_options import YOLOv5TrainOptions
 from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from secateur.terminal import duration
 from secateur.training.batchnorm import CrossProcessBatchNorm2d, separate_batchnorm_, synchronise_batchnorm_
 from secateur.training.distributed import rank_and_world
 from secateur.training.hyp import Hyp
@@ -324,11 +323,6 @@ def test_a_held_out_loss_is_better_when_it_is_lower() -> None:
     row = make_row(0, {"raw": 2.0}, loss, [])
     assert row == {"epoch": 0, "train/raw_loss": 2.0, "val/loss": 0.5}
     assert epoch_line(row, 3, loss) == "epoch 1/3  raw 2.0000  held-out 0.5000"
-
-
-def test_lengths_of_time_are_told_in_words() -> None:
-    lengths = {0.2: "1 s", 40: "40 s", 89: "89 s", 90: "2 min", 720: "12 min", 7800: "2 h 10 min", 7200: "2 h"}
-    assert {seconds: duration(seconds) for seconds in lengths} == lengths
 
 
 def test_options_saved_by_earlier_versions_get_their_present_names() -> None:

@@ -15,8 +15,8 @@ from secateur.evaluation.settings import ValSettings
 from secateur.evaluation.validate import boxes_of, validate
 from secateur.families.detection.own_labels import CONFIDENCE
 
-LEAST = 1.0
-"""Pixels of a side: a box clipped to nothing at the edge of the image is no object."""
+LEAST = 0.01
+"""Pixels of a side: a box clipped to nothing at the edge of its image overlaps with no box, not even with itself."""
 
 
 def agreement(
