@@ -8,14 +8,18 @@ and single numbers of the CPU; generators are those of the device; NumPy reads n
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
+
+from secateur.pruning.graph import tracing
 
 GPU = torch.device("meta")
 aten = torch.ops.aten
@@ -54,6 +58,10 @@ class OnGpu(Tensor):
     def tolist(self) -> Any:
         """The values, for which the program waits."""
         return self.held.tolist()
+
+    def new_tensor(self, data: Any, **how: Any) -> Tensor:  # type: ignore[override]
+        """New values on the same device."""
+        return OnGpu(torch.tensor(data, dtype=how.get("dtype", self.dtype)))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """In a file it is a tensor of the CPU."""
@@ -119,14 +127,64 @@ def _check(func: Any, args: Any, given: list[Tensor]) -> None:
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} was given {', '.join(shapes)}")
 
 
+def _traced_on_cpu(network: nn.Module, *inputs: Any, **how: Any) -> Any:
+    """`torch.export` follows plain tensors alone, and a graph is of no device."""
+    with _disable_current_modes(), ExitStack() as stack:
+        for owner, name, before in _REAL:
+            stack.enter_context(patch.object(owner, name, before))
+        plain = copy.deepcopy(network)
+        for module in plain.modules():
+            for kind in (module._parameters, module._buffers):
+                kind.update({name: _plain(tensor) for name, tensor in kind.items()})
+        return _trace(plain, *tree_map(lambda leaf: leaf.held if isinstance(leaf, OnGpu) else leaf, inputs), **how)
+
+
+def _plain(tensor: Tensor | None) -> Tensor | None:
+    if not isinstance(tensor, OnGpu):
+        return tensor
+    return nn.Parameter(tensor.held, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else tensor.held
+
+
+def _autocast(kind: str, **how: Any) -> Any:
+    return _REAL[0][2]("cpu", enabled=False) if kind == GPU.type else _REAL[0][2](kind, **how)
+
+
+def _autocast_enabled(kind: str) -> bool:
+    return bool(kind != GPU.type and _REAL[1][2](kind))
+
+
+def _tensor(data: Any, **how: Any) -> Tensor:
+    there = how.get("device") is not None and torch.device(how["device"]) == GPU
+    made: Tensor = _REAL[2][2](data, **{**how, "device": "cpu"} if there else how)
+    return OnGpu(made) if there else made
+
+
+def _unfused(kind: Any) -> Any:
+    """The optimizer without its kernel for a GPU."""
+    return lambda *words, **how: kind(*words, **{**how, "fused": False})
+
+
+_trace = tracing._trace
+_REAL = tuple(
+    (torch, name, getattr(torch, name)) for name in ("autocast", "is_autocast_enabled", "tensor", "inference_mode")
+)
+
+
 @contextmanager
 def pretended() -> Iterator[torch.device]:
-    """A GPU to work on."""
+    """A GPU to work on, without autocast."""
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     # A parameter that moves is a new one: its old object could not hold values of the other class.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    replaced = (_autocast, _autocast_enabled, _tensor, torch.no_grad)
     try:
-        with _Factories():
+        with ExitStack() as stack:
+            for (owner, name, _), other in zip(_REAL, replaced, strict=True):
+                stack.enter_context(patch.object(owner, name, other))
+            for name in ("SGD", "Adam", "AdamW"):
+                stack.enter_context(patch.object(torch.optim, name, _unfused(getattr(torch.optim, name))))
+            stack.enter_context(patch.object(tracing, "_trace", _traced_on_cpu))
+            stack.enter_context(_Factories())
             yield GPU
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before)

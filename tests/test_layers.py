@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateur.errors import UserError
-from secateur.layers import group_width, match_numbers_
+from secateur.layers import all_digits, group_width, match_numbers_
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,12 @@ def test_a_bias_of_another_length_is_refused() -> None:
     layer.weight = nn.Parameter(torch.rand(6, 8, 3, 3))
     with pytest.raises(UserError, match=r"The tensor stem\.bias has the shape \[12\] where its layer has 6"):
         match_numbers_(layer, None, "stem")
+
+
+def test_a_gpu_keeps_all_digits_for_a_while() -> None:
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [switch.allow_tf32 for switch in switches]
+    with pytest.raises(ValueError, match="inside"), all_digits():
+        assert not any(switch.allow_tf32 for switch in switches)
+        raise ValueError("inside")
+    assert [switch.allow_tf32 for switch in switches] == before

@@ -88,6 +88,20 @@ def _check_length(layer: nn.Module, key: str, length: int, name: str) -> None:
 
 
 @contextmanager
+def all_digits() -> Iterator[None]:
+    """Convolutions and products of float32 keep all their digits: a GPU rounds to ten bits (TF32) where it is let."""
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = False
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
+@contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
     """The networks in evaluation mode while this lasts; then every module is in the mode that it was in."""
     modes = {module: module.training for network in networks for module in network.modules()}

@@ -111,8 +111,9 @@ def set_random_state(state: dict[str, Any]) -> None:
     keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    # A training may go on where there are fewer GPUs.
+    for number, own in enumerate(state["cuda"][: torch.cuda.device_count() if torch.cuda.is_available() else 0]):
+        torch.cuda.set_rng_state(own, number)
 
 
 @contextmanager

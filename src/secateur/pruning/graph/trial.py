@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from secateur.layers import all_digits
 from secateur.pruning.graph.flow import Ids, Number
 from secateur.pruning.graph.inputs import Call
 from secateur.pruning.graph.narrowing import narrowed, silenced
@@ -81,7 +82,8 @@ class Trial:
         for space in going:
             keep[space] = False
         try:
-            with torch.no_grad():
+            # Rounded to ten bits, right widths would differ by more than wrong ones.
+            with torch.no_grad(), all_digits():
                 mine = self._answers(narrowed(self.network, self.axes, self.numbers, keep))
                 theirs = self._answers(silenced(self.network, self.axes, self.norms, self.layer_norms, keep))
         except Exception:  # the network's own code may raise anything when a width is not what it expects
