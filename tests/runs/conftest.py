@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from secateur.evaluation.latency import Comparison, Latency
 from secateur.pruning.search import SearchResult, search
 from secateur.pruning.settings import SearchSettings
 
 
-def _no_latencies(checkpoints: Mapping[str, Any], *_: Any, **__: Any) -> dict[str, float]:
-    return dict.fromkeys(checkpoints, 1.0)
+def _no_latencies(checkpoints: Mapping[str, Any], *_: Any, **__: Any) -> Comparison:
+    latencies, samples = dict.fromkeys(checkpoints, Latency(1.0, 1.0, 1.0, 1)), dict.fromkeys(checkpoints, (1.0,))
+    return Comparison(latencies, dict.fromkeys(checkpoints, 1.0), samples)
 
 
 def _short_search(*words: Any, **options: Any) -> SearchResult:
@@ -27,6 +29,6 @@ def _short_search(*words: Any, **options: Any) -> SearchResult:
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateur.deploy.speed.latency.latencies", _no_latencies)
+        patch.setattr("secateur.deploy.speed.latency.measure_latency", _no_latencies)
         patch.setattr("secateur.pruning.search.search", _short_search)
         yield

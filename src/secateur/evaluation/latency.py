@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,12 @@ class Comparison:
         latencies: one entry a name, in the order given.
         ratios: images a second / those of the baseline, the median over rounds (above 1: faster). Times drift with the
             machine's load; the two times of one round do so together, so their ratio is steadier than either.
+        samples: milliseconds of every call.
     """
 
     latencies: dict[str, Latency]
     ratios: dict[str, float]
+    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def compare(
@@ -102,6 +104,7 @@ def compare(
     return Comparison(
         {name: _summarise(1000 * seconds[:, column], counts[name]) for column, name in enumerate(names)},
         {name: float(ratios[column]) for column, name in enumerate(names)},
+        {name: tuple((1000 * seconds[:, column]).tolist()) for column, name in enumerate(names)},
     )
 
 

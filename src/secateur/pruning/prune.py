@@ -41,11 +41,13 @@ class Kept:
         folder: takes the state of the rounds or of the search; None keeps nothing.
         plan: was decided before the kill; then nothing is decided anew.
         decided: is given the plan and the cliff curve around it before the cut.
+        scored: is given the graph of the whole network, the order in which its units go, [units], and the plan.
     """
 
     folder: Path | None = None
     plan: Plan | None = None
     decided: Callable[[Plan, Cliff | None], None] = lambda plan, curve: None
+    scored: Callable[[ChannelGraph, Floats, Plan], None] = lambda graph, order, plan: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,7 @@ def prune(
         budgets = tuple(budget.at_round(*settings.repetition, reference) for budget in settings.budgets)
         settings = replace(settings, budgets=budgets)
         plan, order = decide(network, graph, evidence, settings, reference, repair, measure, kept.folder)
+        kept.scored(graph, order, plan)
         kept.decided(plan, cliff_around(network, graph, order, plan, settings, repair, measure))
     shorter = without_removed_blocks(network, plan)
     rest = graph if shorter is network else trace(shorter, *example)

@@ -28,11 +28,15 @@ class Measure(Step):
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """No row: the times are noted beside the rows of the detectors that were measured."""
-        from secateur.deploy.speed.latency import latencies
+        from secateur.deploy.speed.latency import measure_latency
         from secateur.families.loading import load_checkpoint
 
         timed = {"dense": context.dense or checkpoint, "final": checkpoint}
         timed |= {name: load_checkpoint(file) for name, file in context.compared.items()}
+        measured = measure_latency(timed, context.image_size, rounds=self.rounds, threads=self.threads)
         return Outcome(
-            notes={"latency": latencies(timed, context.image_size, rounds=self.rounds, threads=self.threads)}
+            notes={
+                "latency": {name: value.median_ms for name, value in measured.latencies.items()},
+                "latency_samples": {name: [round(ms, 4) for ms in times] for name, times in measured.samples.items()},
+            }
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,6 +104,7 @@ class Prune(Step):
         from secateur.pruning.plan import Plan
         from secateur.pruning.prune import Kept
         from secateur.report.run_folder_plots import draw_cliff
+        from secateur.report.unit_scores import write_scores
 
         folder = context.place("cliff") if context.name_suffix else context.place("")
         plan_file, cliff_file = folder / "plan.json", folder / "cliff.json"
@@ -117,7 +119,8 @@ class Prune(Step):
 
         # Where the file is there, a kill came after the decision.
         known = Plan.from_dict(read_json(plan_file)) if plan_file.is_file() else None
-        repaired, pruned = prune(checkpoint, context, self.channels, Kept(folder, known, decided))
+        kept = Kept(folder, known, decided, scored=functools.partial(write_scores, folder))
+        repaired, pruned = prune(checkpoint, context, self.channels, kept)
         plan = pruned.plan
         warning = read_json(cliff_file)["warning"] if cliff_file.is_file() else None
         note = {"parameters": plan.after.parameters, "flops": plan.after.flops, "warning": warning}

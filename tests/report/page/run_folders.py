@@ -100,3 +100,43 @@ def killed_run(folder: Path) -> Path:
     write(folder / "progress.json", {"key": {}, "finished": False, "steps": steps})
     (folder / "summary.json").unlink()
     return folder
+
+
+def record(root: Path, files: Sequence[str], found: Sequence[Sequence[float]], data: str = "data.yaml") -> Any:
+    """Detections on images of 64 x 48 px with one object of each class, at x 10 and x 40.
+
+    Args:
+        root: folder of the data set, in which the images are written.
+        found: image, x, class and confidence of each detection; an x of 10 or 40 is where the object is.
+    """
+    import cv2
+    import numpy as np
+
+    from secateur.evaluation.matching import Boxes
+    from secateur.evaluation.record import DetectionRecord
+    from secateur.evaluation.settings import NmsSettings
+
+    def boxes(rows: Sequence[Sequence[float]]) -> Boxes:
+        table = np.array(sorted(rows), dtype=float).reshape(-1, 4)
+        corners = np.stack([table[:, 1], np.full(len(table), 8.0), table[:, 1] + 16, np.full(len(table), 32.0)], 1)
+        return Boxes(table[:, 0].astype(np.int64), corners, table[:, 2].astype(np.int64), table[:, 3])
+
+    for number, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / file), np.full((48, 64, 3), 40 * number, np.uint8))
+    objects = [(i, x, c, 1.0) for i in range(len(files)) for c, x in enumerate((10.0, 40.0))]
+    shapes, names = np.tile([48, 64], (len(files), 1)).astype(np.int32), dict(enumerate(NAMES))
+    made = DetectionRecord.of(
+        [str(root / file) for file in files], shapes, boxes(objects), boxes(found), names, NmsSettings()
+    )
+    return made.of_data(root / data, "val", root)
+
+
+def with_detections(folder: Path, root: Path) -> Path:
+    """Gives a run detections on four images: the dense network finds all, the final one misses both on image 2."""
+    files = [f"images/{number}.png" for number in range(4)]
+    everything = [(i, x, c, 0.9) for i in range(4) for c, x in enumerate((10.0, 40.0))]
+    fewer = [(i, x, c, 0.8) for i, x, c, _ in everything if i != 2] + [(1, 25.0, 0, 0.3), (3, 10.0, 0, 0.05)]
+    for name, found in (("dense", everything), ("finetuned", fewer)):
+        record(root, files, found).save(folder / "evaluation" / name / "detections.npz")
+    return folder

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-
 from run_folders import killed_run, whole_run, write
+
 from secateur.cli import main
 from secateur.errors import UserError
 from secateur.report.page import leave_page, write_page, writing

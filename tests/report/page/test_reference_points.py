@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,4 +52,4 @@ def test_published_figures_rise_with_size() -> None:
     for line in ("YOLOv5", "YOLOv8", "YOLO11"):
         own = [point.figures for point in published() if point.line == line]
         assert len(own) == 5
-        assert all(a["gflops"] < b["gflops"] and a["mAP50_95"] < b["mAP50_95"] for a, b in zip(own, own[1:], strict=False))
+        assert all(a["gflops"] < b["gflops"] and a["mAP50_95"] < b["mAP50_95"] for a, b in pairwise(own))

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from run_folders import killed_run, stage_row, whole_run, write
+
 from secateur.errors import UserError
 from secateur.report.page.model import read_runs
 

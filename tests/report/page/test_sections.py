@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-
 from run_folders import STAGES, about, cliff, killed_run, stage_row, whole_run, write
+
 from secateur.report.page.blocks import Chart, Section
 from secateur.report.page.model import RunData, read_runs
 from secateur.report.page.reference import ReferencePoint, published
@@ -51,9 +51,7 @@ def test_a_whole_run_has_the_section(section: Callable[[Sequence[RunData]], Sect
 
 
 @pytest.mark.parametrize("section", [cliff_section, classes, widths, distributions, latency, training, pareto])
-def test_without_its_data_the_section_says_why(
-    section: Callable[[Sequence[RunData]], Section], tmp_path: Path
-) -> None:
+def test_without_its_data_the_section_says_why(section: Callable[[Sequence[RunData]], Section], tmp_path: Path) -> None:
     row = stage_row("x", 0.5, 1.0)
     write(tmp_path / "exp" / "summary.json", {"command": "train", "model": row["model"]})
     found = section(read_runs([tmp_path / "exp"]))

@@ -240,6 +240,8 @@ def _stages(
     names = [name.removeprefix(_ROW) for name in parts if name.startswith(_ROW)]
     rows: list[Any] = list(summary.get("table") or []) or [parts[f"{_ROW}{name}"] for name in names]
     rows = [row for row in rows if isinstance(row, dict) and isinstance(row.get("stage"), str)]
+    if not rows and summary.get("command") == "sweep":
+        return (Stage("dense", "dense", {**summary, "table": None}, _evaluation(folder, "dense")),)
     if not rows and summary.get("model"):
         return (Stage("", str(summary.get("command") or about.get("command") or "network"), summary, folder),)
     if len(names) != len(rows):
@@ -252,4 +254,4 @@ def _stages(
 
 def _evaluation(folder: Path, name: str) -> Path:
     place = folder / "evaluation" / name
-    return place if place.is_dir() else folder
+    return place if name and place.is_dir() else folder

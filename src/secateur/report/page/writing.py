@@ -20,9 +20,12 @@ from secateur.report.page.model import RunData, read_runs
 from secateur.report.page.reference import ReferencePoint, read_reference
 from secateur.report.page.sections.classes import classes
 from secateur.report.page.sections.cliff import cliff
+from secateur.report.page.sections.curves import curves
 from secateur.report.page.sections.distributions import distributions
+from secateur.report.page.sections.gallery import gallery
 from secateur.report.page.sections.headline import headline
 from secateur.report.page.sections.latency import latency
+from secateur.report.page.sections.operating import operating
 from secateur.report.page.sections.pareto import pareto
 from secateur.report.page.sections.settings import settings
 from secateur.report.page.sections.stages import stages
@@ -104,18 +107,22 @@ def check_installed() -> None:
 
 def sections_of(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -> list[Section]:
     """Every section in the order of the page, also those that are absent."""
-    return [
-        headline(runs),
+    found = [
         stages(runs),
         pareto(runs, references),
         cliff(runs),
+        gallery(runs),
         classes(runs),
+        operating(runs),
+        curves(runs),
         widths(runs),
         distributions(runs),
         training(runs),
         latency(runs),
         settings(runs),
     ]
+    # Last, since reading the rest may find files that are damaged, which the headline says.
+    return [headline(runs), *found]
 
 
 def page_text(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from secateur.report.page import wording as say
 from secateur.report.page.blocks import Block, Heading, KeyFigure, Lines, Paragraph, Section, Tiles
+from secateur.report.page.detections import signature_of
 from secateur.report.page.model import RunData, Stage
 
 _ASKED = {
@@ -166,10 +167,11 @@ def notices_of(run: RunData) -> list[str]:
 
 def different_data(runs: Sequence[RunData]) -> str:
     """One sentence where the runs measure on different images, so that their scores do not compare; else ""."""
-    known = {}
-    for run in runs:
-        if run.data:
-            known[run.label] = run.data.get("signature") or str(run.data.get("file"))
+    kept = {run.label: signature for run in runs if (signature := signature_of(run))}
+    # The content counts where every run kept it; a file name says less.
+    known = (
+        kept if len(kept) == len(runs) else {run.label: str(run.data["file"]) for run in runs if run.data.get("file")}
+    )
     if len(set(known.values())) < 2:
         return ""
     sets = [f"{run.label} on {data_name(run)}" for run in runs if run.label in known]

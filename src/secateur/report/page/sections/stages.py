@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from secateur.report.page import wording as say
 from secateur.report.page.blocks import Cell, DataTable, Section
+from secateur.report.page.detections import record_of
 from secateur.report.page.model import RunData, Stage, number
 from secateur.report.page.sections.headline import judging
 
@@ -39,7 +40,7 @@ def _zeros(stage: Stage) -> float | None:
 
 def _table(runs: Sequence[RunData], split: str, caption: str) -> DataTable:
     rows = [stage for run in runs for stage in run.stages]
-    names = list(dict.fromkeys(name for stage in rows for name in _scores(stage, split)))
+    names = list(dict.fromkeys(n for run in runs for stage in run.stages for n in _scores(run, stage, split)))
     costs = [entry for entry in _COSTS if any(entry[1](stage) is not None for stage in rows)]
     titles = ["Stage", *names, *(title for title, _, _ in costs)]
     cells: list[list[Cell | str]] = []
@@ -50,10 +51,13 @@ def _table(runs: Sequence[RunData], split: str, caption: str) -> DataTable:
     return DataTable(caption, titles, cells)
 
 
-def _scores(stage: Stage, split: str) -> dict[str, float]:
+def _scores(run: RunData, stage: Stage, split: str) -> dict[str, float]:
     """Scores of a split with the sizes of COCO, where they were measured."""
     metrics = stage.metrics if split == "metrics" else stage.test
-    by_size = stage.record.get("ap_by_size" if split == "metrics" else "test_ap_by_size") or {}
+    by_size = stage.record.get("ap_by_size") or {}
+    if split == "test":
+        record = record_of(run, stage, "test")
+        by_size = record.ap_by_size if record is not None else {}
     found = {**metrics, **{name: value for name, value in by_size.items() if name not in metrics}}
     return {name: value for name, value in found.items() if number(value) is not None}
 
@@ -65,7 +69,7 @@ def _row(
     look = "strong" if stage is final else "faint" if stage.compared else ""
     note = "to compare with" if stage.compared else ""
     cells: list[Cell | str] = [Cell(stage.title, note, look)]
-    mine, first = _scores(stage, split), _scores(dense, split) if dense else {}
+    mine, first = _scores(run, stage, split), _scores(run, dense, split) if dense else {}
     for name in names:
         change = mine[name] - first[name] if name in mine and name in first and stage is not dense else None
         noted = name in judging(stage) or name.startswith("AP ")
