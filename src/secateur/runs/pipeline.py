@@ -94,6 +94,7 @@ def do_steps(
     for number, planned in enumerate(steps):
         LOG.info("[%d/%d] %s", number + 1, len(steps), planned.step.describe())
         here = dataclasses.replace(context, dense=dense, compared=rows.compared)
+        here = dataclasses.replace(here, epoch_seconds=rows.epoch_seconds, spent=rows.spent)
         here = _placed(here, planned, first=not rows.rows)
         current = rows.after(planned.step.verb, here, functools.partial(planned.step.run, current, here), current)
         if current.single_cls:

@@ -79,7 +79,7 @@ def prune_checkpoint(
         here = dataclasses.replace(context, dense=start)
         result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
-        noted = _noting_weights(made, weights) if verb == "prune" else made
+        noted = noting_weights(made, weights) if verb == "prune" else made
         saved = save_result(noted, file, context.image_size)
         print_table(result.rows)
         narrowed = left_out(whole, start, context.image_size) if classes else None
@@ -120,7 +120,7 @@ def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dic
     return result
 
 
-def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
+def noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
     """The checkpoint whose last cut, or choice of classes, names the file that it was made from."""
     history = list(checkpoint.history)
     place = max(place for place, entry in enumerate(history) if entry.verb in {"prune", NARROWED})
