@@ -7,6 +7,7 @@ from pathlib import Path
 
 from secateur.errors import UserError
 from secateur.pruning.settings import FORMER_NAMES
+from secateur.runs.options import CONTROL_WORDS
 from secateur.sizes import read_size, square_as_one
 from secateur.sparsity.settings import REMOVED
 from secateur.training.own_options import declared
@@ -46,6 +47,8 @@ SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "predict": _DETECT,
     "detect": _DETECT,
 }
+# Options of one command with a value that --OPTION and --no-OPTION stand for too.
+SWITCHES: Mapping[str, Mapping[str, Sequence[str]]] = {"run": {"--control": tuple(CONTROL_WORDS)}}
 # Flags that take several words, which here is one with commas.
 JOINED: Mapping[str, str] = {"export": "--format"}
 # Flags without a counterpart: what to do instead, in one sentence.
@@ -89,7 +92,7 @@ OF_COMMAND: Mapping[str, Mapping[str, str]] = {
 # Commands that read or make squares alone, and why.
 SQUARES: Mapping[str, str] = {
     **dict.fromkeys(("train", "sparsify", "finetune"), "training images are square"),
-    **dict.fromkeys(("prune", "sweep"), "images are letterboxed to a square for scoring"),
+    **dict.fromkeys(("prune", "sweep", "pareto"), "images are letterboxed to a square for scoring"),
     **dict.fromkeys(("heal", "run"), "images are letterboxed to a square"),
     "demo": "its images are square",
 }
@@ -129,8 +132,12 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
         answer = OF_COMMAND.get(command, {}).get(flag) or ANSWERS.get(flag)
         if answer is not None:
             raise UserError(f"secateur {command} has no {flag}: {answer}.")
-        words.append(renamed().get(flag, flag) + equals + value)
         following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        switched = "--" + flag.removeprefix("--").removeprefix("no-")
+        if not equals and following not in SWITCHES.get(command, {}).get(switched, (following,)):
+            words += [switched, "on" if switched == flag else "off"]
+            continue
+        words.append(renamed().get(flag, flag) + equals + value)
         if flag == "--resume" and not equals and following.startswith("--"):
             words.append("latest")
     return _with_values(command, words)

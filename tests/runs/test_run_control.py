@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from killing import Killed, killed_after
+from secateur.cli import parsed
+from secateur.commands import COMMANDS
 from secateur.errors import UserError
+from secateur.families.context import Context
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.architecture import topology_of
 from secateur.networks.checkpoint import HistoryEntry, save_checkpoint
@@ -19,9 +22,11 @@ from secateur.runs.options import RunOptions
 from secateur.runs.progress import Progress
 from secateur.runs.recipes.recipe import load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
-from secateur.runs.run import run_recipe
+from secateur.runs.run import may_be_cheap, run_recipe
+from secateur.steps import control as controls
 from secateur.steps.control import Control
 from secateur.steps.measure import Measure
+from secateur.training.settings import TrainSettings
 
 COMMON = {"image_size": 64, "batch_size": 8, "seed": 5, "workers": 0, "device": "cpu"}
 
@@ -107,6 +112,68 @@ def test_killed_before_and_inside_the_control_it_ends_the_same(
     assert [row["metrics"] for row in again["table"]] == [row["metrics"] for row in undisturbed[0]["table"]]
     ours, theirs = (load_checkpoint(folder / "control.safetensors") for folder in (tmp_path / "exp", undisturbed[1]))
     assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
+
+
+def test_one_that_was_not_asked_for_is_trained_only_where_it_is_cheap(
+    undisturbed: tuple[dict[str, Any], Path],
+    trained: Path,
+    tiny_data: Path,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    by_itself = options(trained, tiny_data, recipe, control=None)
+    with monkeypatch.context() as patch, caplog.at_level("INFO", "secateur"):
+        patch.setattr(controls, "CHEAP", 0.0)
+        patch.setattr(controls, "CHEAP_SHARE", 0.0)
+        summary = run_recipe(by_itself, tmp_path / "dear")
+    assert [row["stage"] for row in summary["table"]] == [row["stage"] for row in undisturbed[0]["table"][:-1]]
+    assert any(line.startswith("No control: it would take about ") for line in caplog.messages)
+    assert summary["control"] is None
+    with caplog.at_level("INFO", "secateur"):
+        summary = run_recipe(by_itself, tmp_path / "cheap")
+    assert [row["metrics"] for row in summary["table"]] == [row["metrics"] for row in undisturbed[0]["table"]]
+    assert any("The control takes about" in line and "--no-control leaves it out" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "spent", "trained"),
+    [(None, 1e6, False), (1.0, 0.0, True), (40.0, 0.0, True), (41.0, 0.0, False), (300.0, 5100.0, True)],
+)
+def test_cheap_is_two_minutes_or_a_share_of_the_run(epoch: float | None, spent: float, trained: bool) -> None:
+    control = Control(train=TrainSettings(epochs=3))
+    context = Context(64, epoch_seconds=epoch, spent=spent)
+    assert dataclasses.replace(control, cheap=True).worth_its_time(context) is trained
+    assert control.worth_its_time(context)
+    assert control.describe() == "control (3 epochs)"
+    assert dataclasses.replace(control, cheap=True).describe() == "control (3 epochs, where it is cheap)"
+
+
+def test_one_that_was_not_asked_for_needs_a_training_of_known_length(trained: Path, tmp_path: Path) -> None:
+    start = load_checkpoint(trained)
+    assert may_be_cheap(planned(), start, 2)
+    assert not may_be_cheap(planned(), start, None)
+    assert not may_be_cheap(with_control(planned(), COMMON, before=2, images=32), start, 2)
+    cut = tmp_path / "cut.yaml"
+    cut.write_text("stages: [{prune: {flops: 0.5}}]")
+    assert not may_be_cheap(resolve(load_recipe(cut), {}, COMMON, trained=True), start, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "control"),
+    [
+        ([], None), (["--control"], True), (["--no-control"], False), (["--control", "auto"], None),
+        (["--control", "off", "--seed", "1"], False), (["--control=on"], True), (["--control", "--seed", "1"], True),
+    ],
+)  # fmt: skip
+def test_the_words_of_the_command_line(words: list[str], control: bool | None) -> None:
+    assert parsed(COMMANDS["run"], words).control is control
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(UserError, match="control"):
+        parsed(COMMANDS["run"], ["--control=maybe"])
 
 
 def planned(name: str = "slimming", trained: bool = True, **overrides: Any) -> tuple[PlannedStep, ...]:

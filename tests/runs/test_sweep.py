@@ -11,14 +11,9 @@ from typing import Any
 import pytest
 
 from killing import Killed, killed_after
-from secateur.checkpoints.training import train_checkpoint
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
-from secateur.data.config import load_data_config
 from secateur.errors import UserError
-from secateur.families.context import Context
-from secateur.families.hyp import load_hyp
-from secateur.families.loading import load_checkpoint
 from secateur.pruning.settings import Guards, ScoreSettings
 from secateur.report.sweep import cliff_row
 from secateur.runs.folders import OutputOptions
@@ -26,20 +21,6 @@ from secateur.runs.progress import Progress
 from secateur.runs.sweep import sweep
 from secateur.runs.sweep_options import SweepOptions, ratios_of
 from secateur.scores import Scores
-from secateur.training.settings import TrainSettings
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_weights: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny detector that detects something, in a few seconds."""
-    hyp = dataclasses.replace(load_hyp("scratch-low"), lr0=0.005, warmup_epochs=0.0, mosaic=0.0, scale=0.2)
-    settings = TrainSettings(
-        epochs=40, batch_size=4, nominal_batch=4, image_size=64, workers=0, optimizer="Adam", hyp=hyp, amp="off",
-        tensorboard=False, warmup_minimum=0, val_every=0,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("trained")
-    context = Context(64, data=load_data_config(tiny_data), batch_size=4, workers=0)
-    return train_checkpoint(load_checkpoint(tiny_weights), context, settings, folder).last
 
 
 def options(weights: Path, data: Path, root: Path, **changes: Any) -> SweepOptions:

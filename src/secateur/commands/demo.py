@@ -57,6 +57,7 @@ def demo(options: DemoOptions) -> Summary:
         image_size=options.image_size,
         seed=options.seed,
         device=options.device,
+        control=False,
         place=options.place,
     )
     summary = run_recipe(chosen, root)

@@ -108,6 +108,8 @@ class Context:
         start: what the run starts from, before any training of its own; None takes `dense`.
         folder: where files go; None writes none.
         compared: files of checkpoints with which the run compares its own, by the names of their rows.
+        epoch_seconds: of the run's last training; None where nothing was trained yet.
+        spent: seconds that the steps of the run have taken so far.
         first: no step has been done before this one.
         name_suffix: part of file names that tells a repeated step from the first ("-2").
         title: name of the step's row.
@@ -125,6 +127,8 @@ class Context:
     start: Checkpoint | None = None
     folder: Path | None = None
     compared: Mapping[str, Path] = field(default_factory=dict)
+    epoch_seconds: float | None = None
+    spent: float = 0.0
     first: bool = True
     name_suffix: str = ""
     title: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -42,12 +42,14 @@ class Kept:
         plan: was decided before the kill; then nothing is decided anew.
         decided: is given the plan and the cliff curve around it before the cut.
         scored: is given the graph of the whole network, the order in which its units go, [units], and the plan.
+        after: rounds whose states the folder keeps too, so that courses to other budgets can continue from them.
     """
 
     folder: Path | None = None
     plan: Plan | None = None
     decided: Callable[[Plan, Cliff | None], None] = lambda plan, curve: None
     scored: Callable[[ChannelGraph, Floats, Plan], None] = lambda graph, order, plan: None
+    after: Collection[int] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ def prune(
         reference = costs_of(whole, settings.budgets, settings.image_size)
         budgets = tuple(budget.at_round(*settings.repetition, reference) for budget in settings.budgets)
         settings = replace(settings, budgets=budgets)
-        plan, order = decide(network, graph, evidence, settings, reference, repair, measure, kept.folder)
+        plan, order = decide(network, graph, evidence, settings, reference, repair, measure, kept)
         kept.scored(graph, order, plan)
         kept.decided(plan, cliff_around(network, graph, order, plan, settings, repair, measure))
     shorter = without_removed_blocks(network, plan)
@@ -120,7 +122,7 @@ def decide(
     reference: Mapping[str, float],
     repair: Repair[Network],
     measure: Measure[Network] | None,
-    folder: Path | None,
+    kept: Kept,
 ) -> tuple[Plan, Floats]:
     """What stays, and the order in which the units go, [units], first lowest: by rounds, by one look, or by a search.
 
@@ -129,7 +131,7 @@ def decide(
     """
     if in_rounds(settings, reference):
         course = Rounds(network, _sources(network, graph, evidence, settings, repair), settings, reference)
-        with kept_in(folder) as (state, save):
+        with kept_in(kept.folder, kept.after) as (state, save):
             return course.plan(state, save)
     budgets, size, criterion = settings.budgets, settings.image_size, settings.score.criterion
     scores = scored(network, graph, evidence, settings.score, settings.seed)
@@ -139,7 +141,7 @@ def decide(
         assert measure is not None, "a search measures networks"
         evaluate = measure("train", settings.search.search_images)
         fitness = Fitness(network, graph, evidence, settings.repair, evaluate)
-        return searched(fitness, scores, settings, reference, folder), order
+        return searched(fitness, scores, settings, reference, kept.folder), order
     plan = allocate(
         graph,
         scores,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,17 +105,25 @@ class State:
             ) from error
 
 
+def state_file(folder: Path, number: int = 0) -> Path:
+    """Where the state of rounds is kept: the present one, or that after round `number` (from 1)."""
+    return folder / (f"rounds-{number}.json" if number else STATE)
+
+
 @contextmanager
-def kept_in(folder: Path | None) -> Iterator[tuple[State | None, Callable[[State, int], None]]]:
+def kept_in(
+    folder: Path | None, after: Collection[int] = ()
+) -> Iterator[tuple[State | None, Callable[[State, int], None]]]:
     """The state of rounds in `rounds.json` of a folder, from which the same call goes on after a kill.
 
     Args:
         folder: None keeps nothing.
+        after: rounds whose states are kept in files of their own too (`state_file`).
 
     Raises:
         StateError: the file is damaged, or of another network.
     """
-    file = folder / STATE if folder is not None else None
+    file = state_file(folder) if folder is not None else None
     found = read_json(file) if file is not None and file.is_file() else None
     with going_on_from(file), bar("rounds") as progress:
         begun = State.from_dict(found) if found is not None else None
@@ -124,8 +132,10 @@ def kept_in(folder: Path | None) -> Iterator[tuple[State | None, Callable[[State
         def save(state: State, count: int) -> None:
             gc.collect()  # networks and their hooks hold each other
             return_memory()
-            if file is not None:
-                write_json(file, state.to_dict())
+            if folder is not None and file is not None:
+                # The present state is the last one written: a kill before that repeats the round.
+                for place in [state_file(folder, state.round)] * (state.round in after) + [file]:
+                    write_json(place, state.to_dict())
             progress.update(task, total=count, completed=state.round, visible=True)
 
         yield begun, save
@@ -135,12 +145,40 @@ def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], referen
     """Rounds in which each removes about `settings.step` of the present cost, or as many as the settings say."""
     if settings.rounds != "auto":
         return int(settings.rounds)
-    shares = []
-    for budget in budgets:
-        amount = budget.amount if budget.share else budget.amount / reference[budget.cost]
-        shares.append(1 - amount if budget.share and COSTS[budget.cost].removes else amount)
-    smallest = min(max(share, 1e-3) for share in shares)
+    smallest = min(max(share_of(budget, reference), 1e-3) for budget in budgets)
     return max(math.ceil(math.log(smallest) / math.log(1 - settings.step) - 1e-9), 1) if smallest < 1 else 1
+
+
+def share_of(budget: Budget, reference: Mapping[str, float]) -> float:
+    """The share of the dense network's cost that a budget leaves."""
+    if not budget.share:
+        return budget.amount / reference[budget.cost]
+    return 1 - budget.amount if COSTS[budget.cost].removes else budget.amount
+
+
+def shared_round(settings: RoundSettings, budget: Budget, smaller: Budget, reference: Mapping[str, float]) -> int:
+    """The round of a course to `smaller` from whose state a course to `budget` can continue; 0: it shares none.
+
+    It is the last one before widths are rounded in either course after which the course to the smaller budget is not
+    yet where the next round of the other one leads. With rounds of about 5 % both courses have then had as many rounds
+    and nearly the same targets; with a fixed number of rounds they share little or nothing.
+
+    Args:
+        budget, smaller: of the same cost.
+        reference: what the dense network costs, by the name of the cost.
+    """
+    own, other = (number_of_rounds(settings, [one], reference) for one in (budget, smaller))
+    last = min(own - rounded_rounds(own), other - rounded_rounds(other))
+    for number in range(last, 0, -1):
+        there = share_of(smaller.at_round(number, other, reference), reference)
+        if there >= share_of(budget.at_round(number + 1, own, reference), reference):
+            return number
+    return 0
+
+
+def rounded_rounds(count: int) -> int:
+    """How many of so many rounds, at the end, round widths."""
+    return min(ROUNDED, (count + 1) // 2)
 
 
 @dataclass(frozen=True)
@@ -224,7 +262,7 @@ class Rounds(Generic[Network]):
             _written(state.worth.savings, units, cost.savings() if divided else np.ones(now.units)),
         )
         scored = State(state.round + 1, order, worth, state.plan)
-        if count - state.round <= min(ROUNDED, (count + 1) // 2):
+        if count - state.round <= rounded_rounds(count):
             return replace(scored, plan=self.rounded(scored, targets, strict=scored.round == count))
         plan = self.loosely(now, ratios, targets, state.plan)
         gone = _cheap_blocks(blocks, statistics, ratios, plan.keep(now), cost, now)

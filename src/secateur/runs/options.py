@@ -8,12 +8,39 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from secateur.errors import UserError
 from secateur.ranges import COUNT, Advanced
 from secateur.runs.fields import BatchSize, Cfg, Classes, Data, Device, ImageSide, Seed, Weights, Workers
 from secateur.runs.folders import OutputOptions
 
+CONTROL_WORDS: Mapping[str, bool | None] = {"on": True, "off": False, "auto": None}
+
+
+def control_of(word: str) -> bool | None:
+    """Whether a control is trained; None leaves it to its cost.
+
+    Raises:
+        ValueError: the word is none of `CONTROL_WORDS`.
+    """
+    if word not in CONTROL_WORDS:
+        raise ValueError(f"{word} is none of {', '.join(CONTROL_WORDS)}")
+    return CONTROL_WORDS[word]
+
+
+# The command line reads --control and --no-control too (flags.py).
+ControlSwitch = Annotated[
+    bool | None,
+    arg(metavar="on/off/auto", help_behavior_hint="(default: auto)"),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="on/off/auto",
+        instance_from_str=lambda words: control_of(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, bool),
+        str_from_instance=lambda value: [word for word, meant in CONTROL_WORDS.items() if meant is value],
+    ),
+]
 ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
 HARMLESS = ("resume", "project", "name", "json", "data")
 """What says where things are; that the data set is the same one is found out by its content."""
@@ -34,8 +61,10 @@ class RunOptions:
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
-    control: bool = False
-    """Add a row to compare with: the dense detector narrowed to the FLOPs of the last row and trained as long."""
+    control: ControlSwitch = None
+    """Add a row to compare with: the dense detector narrowed to the FLOPs of the last row and trained as long.
+    --control is on, --no-control is off. auto trains it where it is cheap: by the seconds of an epoch of the run's last
+    training it takes at most 2 minutes, or 15 % of the whole run."""
     control_epochs: Advanced[
         Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT]
     ] = 0

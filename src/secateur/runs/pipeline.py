@@ -94,6 +94,7 @@ def do_steps(
         current = dense = rows.after("start", context, lambda: given, start)
     for number, planned in enumerate(steps):
         here = dataclasses.replace(context, dense=dense, compared=rows.compared)
+        here = dataclasses.replace(here, epoch_seconds=rows.epoch_seconds, spent=rows.spent)
         here = _placed(here, planned, first=not rows.rows)
         name, rest = planned.step.describe(), [later.step.describe() for later in steps[number + 1 :]]
         work, together = functools.partial(planned.step.run, current, here), planned.step.together

@@ -91,7 +91,7 @@ def prune_checkpoint(
         if rank_and_world()[0] != 0:
             return {}
         made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
-        noted = _noting_weights(made, weights) if verb == "prune" else made
+        noted = noting_weights(made, weights) if verb == "prune" else made
         saved = save_result(noted, file, context.image_size)
         print_table(result.rows)
         narrowed = left_out(whole, start, context.image_size) if classes else None
@@ -136,7 +136,7 @@ def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dic
     return result
 
 
-def _noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
+def noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
     """The checkpoint whose last cut, or choice of classes, names the file that it was made from."""
     history = list(checkpoint.history)
     place = max(place for place, entry in enumerate(history) if entry.verb in {"prune", NARROWED})

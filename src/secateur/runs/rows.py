@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from secateur.report.run_folder_plots import draw_evaluation
 from secateur.runs.progress import Progress
 from secateur.sizes import ImageSize, sides_of
 from secateur.sparsity.report import write_sparsity
-from secateur.steps.step import Made, Outcome
+from secateur.steps.step import EPOCH_SECONDS, Made, Outcome
 from secateur.training.distributed import rank_and_world
 
 LOG = logging.getLogger("secateur")
@@ -36,6 +37,8 @@ class SavedRows:
         rows: what was noted so far, in order.
         files: the checkpoints so far, by the names of their rows.
         notes: what steps noted so far, by name.
+        spent: seconds that the steps have taken so far.
+        epoch_seconds: of the last training; None where nothing was trained yet.
     """
 
     def __init__(self, progress: Progress, splits: Sequence[str], reports: Callable[[str], Path]) -> None:
@@ -43,6 +46,8 @@ class SavedRows:
         self.rows: list[RunRow] = []
         self.files: dict[str, Path] = {}
         self.notes: dict[str, Any] = {}
+        self.spent = 0.0
+        self.epoch_seconds: float | None = None
 
     def records(self, name: str) -> Path:
         """The folder for the detections of a row, also where its other reports are those of the whole run."""
@@ -70,10 +75,14 @@ class SavedRows:
         """
 
         def work() -> dict[str, Any]:
+            begun = time.perf_counter()
             outcome = run()
-            return {"rows": [self._saved(made, context) for made in outcome.made], "notes": dict(outcome.notes)}
+            rows = [self._saved(made, context) for made in outcome.made]
+            return {"rows": rows, "notes": dict(outcome.notes), "seconds": time.perf_counter() - begun}
 
         record = self.progress.step(f"{part}{context.name_suffix}", work, together=together)
+        self.spent += record.get("seconds", 0.0)
+        self.epoch_seconds = record["notes"].get(EPOCH_SECONDS, self.epoch_seconds)
         self.notes |= {f"{name}{context.name_suffix}": note for name, note in record["notes"].items()}
         for made in record["rows"]:
             checkpoint = self._added(context, made)

@@ -27,7 +27,9 @@ from secateur.runs.progress import LOG_FILE, Progress, key_of
 from secateur.runs.recipes.recipe import Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
 from secateur.runs.rows import save_result
+from secateur.steps.control import Control
 from secateur.steps.measure import Measure
+from secateur.steps.train import TrainingStep
 from secateur.training.optimization.precision import choose_precision
 
 
@@ -56,9 +58,10 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     steps = resolve(recipe, options.overrides, common, trained=trained)
     if not any(isinstance(planned.step, Measure) for planned in steps):
         steps = (*steps, PlannedStep(Measure()))
-    if options.control:
-        before, images = known_epochs(start) if trained else 0, len(family.split(data, "train"))
-        steps = with_control(steps, common, before=before, images=images, epochs=options.control_epochs)
+    before = known_epochs(start) if trained else 0
+    if options.control or (options.control is None and may_be_cheap(steps, start, before)):
+        images, cheap = len(family.split(data, "train")), options.control is None
+        steps = with_control(steps, common, before=before, images=images, epochs=options.control_epochs, cheap=cheap)
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed)
     # Broken data is found now, not after an hour.
     found = contents({name: family.split(data, name, tell=True) for name in ("train", "val")})
@@ -80,6 +83,24 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         exported = summary["export"]["file"] if summary["export"] else ""
         say(after_run(progress.folder, result.checkpoint, data, exported))
         return summary
+
+
+def may_be_cheap(steps: Sequence[PlannedStep], start: Checkpoint, before: int | None) -> bool:
+    """Whether a control that was not asked for is possible.
+
+    The run has to train and to have no control of its own, all epochs have to be known, and the network narrowable.
+    """
+    trains = any(isinstance(planned.step, TrainingStep) for planned in steps)
+    if not trains or before is None or any(isinstance(planned.step, Control) for planned in steps):
+        return False
+    family = family_of(start)
+    if not family.knows("narrow"):
+        return False
+    try:
+        family.check_narrow(start)
+    except UserError:
+        return False
+    return True
 
 
 def opening(

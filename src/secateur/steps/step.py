@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from secateur.networks.checkpoint import Checkpoint
 
 
+EPOCH_SECONDS = "epoch_seconds"
+"""Note of a training: how long one of its epochs took."""
+
+
 @dataclass(frozen=True)
 class Override:
     """An option of `secateur run` that replaces a setting of the steps of a recipe.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +12,7 @@ from tyro.conf import Suppress
 from secateur.distillation.settings import DistillSettings
 from secateur.errors import UserError
 from secateur.sparsity.settings import WeightSettings
-from secateur.steps.step import Made, Outcome, Override, Step, step
+from secateur.steps.step import EPOCH_SECONDS, Made, Outcome, Override, Step, step
 from secateur.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -113,11 +114,17 @@ class TrainingStep(Step):
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
         """One row: the best epoch, or the last average."""
         from secateur.families.loading import load_checkpoint
+        from secateur.training.results import epochs_in
 
-        result = self.trained(checkpoint, context, context.place(self.verb))
+        folder = context.place(self.verb)
+        begun, before = time.perf_counter(), epochs_in(folder)
+        result = self.trained(checkpoint, context, folder)
+        # An interrupted training has done some of its epochs before.
+        epochs, seconds = epochs_in(folder) - before, time.perf_counter() - begun
         best = self.weights_file == "best"
         name = "dense" if context.first and self.makes_dense else self.row_name
-        return Outcome((Made(load_checkpoint(result.best if best else result.last), name, plots=best),))
+        made = Made(load_checkpoint(result.best if best else result.last), name, plots=best)
+        return Outcome((made,), {EPOCH_SECONDS: seconds / epochs} if epochs > 0 else {})
 
     def trained(self, checkpoint: Checkpoint, context: Context, folder: Path) -> FitResult:
         """Trains in a folder; an interrupted training of the same folder continues."""

@@ -23,6 +23,7 @@ from secateur.terminal import bar
 EpochRow = dict[str, float]
 COLUMN_GROUPS = ("epoch", "train", "metrics", "val", "x")
 
+RESULTS = "results.csv"
 KEPT = "secateur.kept"
 """Logger whose handlers write what a training says into the log of its run."""
 
@@ -108,13 +109,19 @@ class RunLog:
         writer.writeheader()
         for row in self.rows:
             writer.writerow({k: int(v) if k == "epoch" else f"{v:.5g}" for k, v in row.items()})
-        write_text(self.folder / "results.csv", text.getvalue())
+        write_text(self.folder / RESULTS, text.getvalue())
 
     def close(self) -> None:
         """Flushes and closes the trackers; the processes stay together for what follows."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.trackers = []
+
+
+def epochs_in(folder: Path) -> int:
+    """Epochs that the results.csv of a training tells of; 0 where there is none."""
+    file = folder / RESULTS
+    return max(len(file.read_text(encoding="utf-8").splitlines()) - 1, 0) if file.is_file() else 0
 
 
 def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rates: list[float]) -> EpochRow:

@@ -16,6 +16,10 @@ from secateur.families.family import predictor_of
 from secateur.machine import cpu_threads, pinned
 from secateur.networks.checkpoint import Checkpoint
 from secateur.sizes import ImageSize
+from secateur.terminal import timing_bar
+
+WARMUP = 3
+"""Rounds that are not counted."""
 
 
 def measure_latency(
@@ -44,12 +48,18 @@ def measure_latency(
             file = Path(folder) / f"{number}{EXPORTERS[chosen].suffix}"
             export(detector, file, image_size, ExportSettings(format=chosen))
             calls[name] = predictor_call(open_predictor(file, threads=count), images)
-        return compare(calls, runs=rounds, warmup=3, threads=count)
+        with timing_bar("timing", (WARMUP + rounds) * len(calls)) as advance:
+            return compare(calls, runs=rounds, warmup=WARMUP, threads=count, done=advance)
 
 
 def latencies(
-    checkpoints: Mapping[str, Checkpoint], image_size: ImageSize, *, rounds: int = 30, threads: int = 0
+    checkpoints: Mapping[str, Checkpoint],
+    image_size: ImageSize,
+    *,
+    rounds: int = 30,
+    threads: int = 0,
+    runtime: str = "",
 ) -> dict[str, float]:
-    """The medians in milliseconds, by name."""
-    measured = measure_latency(checkpoints, image_size, rounds=rounds, threads=threads)
+    """The medians in milliseconds, by name; see `measure_latency`."""
+    measured = measure_latency(checkpoints, image_size, rounds=rounds, threads=threads, runtime=runtime)
     return {name: value.median_ms for name, value in measured.latencies.items()}

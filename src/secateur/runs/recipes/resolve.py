@@ -137,7 +137,13 @@ def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) 
 
 
 def with_control(
-    planned: Sequence[PlannedStep], common: Mapping[str, Any], *, before: int | None, images: int, epochs: int = 0
+    planned: Sequence[PlannedStep],
+    common: Mapping[str, Any],
+    *,
+    before: int | None,
+    images: int,
+    epochs: int = 0,
+    cheap: bool = False,
 ) -> tuple[PlannedStep, ...]:
     """The steps with a control behind them, trained like their last training; a measurement at the end is done after.
 
@@ -146,6 +152,7 @@ def with_control(
         images: of the training split, for steps that are not counted in epochs.
         before: epochs that the weights were trained for on this data; None where nobody knows.
         epochs: of the control; 0 is `before` and those of all steps.
+        cheap: it is trained only where that is cheap.
 
     Raises:
         UserError: there is a control already, or its length is unknown or none.
@@ -163,9 +170,9 @@ def with_control(
     trainings = [step.step for step in planned if isinstance(step.step, TrainingStep)]
     if trainings:
         train = dataclasses.replace(trainings[-1].train, epochs=epochs)
-        control = Control(hyp=trainings[-1].hyp, train=train)
+        control = Control(hyp=trainings[-1].hyp, train=train, cheap=cheap)
     else:
-        control = configured(Control, {**common, "epochs": epochs}, "--control")
+        control = configured(Control, {**common, "epochs": epochs, "cheap": cheap}, "--control")
     end = len(planned) - isinstance(planned[-1].step, Measure)
     return (*planned[:end], PlannedStep(control, title=control.title), *planned[end:])
 

@@ -1,0 +1,1 @@
+"""`secateur pareto`: networks cut to several budgets, and the curve of their accuracy against time."""
