@@ -63,7 +63,7 @@ class Control(Step):
 
     def worth_its_time(self, context: Context) -> bool:
         """Whether it is trained, said with what it costs: by what an epoch of the run's last training took."""
-        from secateur.training.results import duration
+        from secateur.terminal.progress import duration
 
         if context.epoch_seconds is None:
             if self.cheap:

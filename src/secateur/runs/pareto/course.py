@@ -158,7 +158,7 @@ class ParetoCourse:
             write_json(state_file(folder), read_json(state))
         known = Plan.from_dict(read_json(plan_file)) if plan_file.is_file() else None
         passed = {self.shared(network, other) for other in network.targets} - {0} if folder == descent else ()
-        kept = Kept(folder, known, lambda plan, _: write_json(plan_file, plan.to_dict()), tuple(passed))
+        kept = Kept(folder, known, lambda plan, _: write_json(plan_file, plan.to_dict()), after=tuple(passed))
         settings = channel_settings(self.task.options, self.task.guards, target.text)
         checkpoint, pruned = prune(network.checkpoint, network.context, settings, kept)
         self.save(network, label, noting_weights(checkpoint, network.file))

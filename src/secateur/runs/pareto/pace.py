@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.training.results import duration
+from secateur.terminal.progress import duration
 
 SECONDS = "seconds"
 """Name under which a part notes how long it took."""
