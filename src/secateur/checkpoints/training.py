@@ -253,6 +253,8 @@ def known_epochs(checkpoint: Checkpoint) -> int | None:
     epochs = [value for value in entries if isinstance(value, int)]
     if epochs:
         return sum(epochs)
+    if any(entry.verb == "heal" for entry in checkpoint.history):
+        return None  # its training notes are those of the healing, whose pieces are no epochs
     notes = checkpoint.training
     known = notes.get("settings", notes).get("epochs")
     return known if isinstance(known, int) and known > 0 else None

@@ -71,9 +71,13 @@ class HealSettings:
     as the family wants it (auto): learn, for Ultralytics keep."""
 
     def __post_init__(self) -> None:
+        words = self.heal_steps
+        if isinstance(words, str) and words != "auto":
+            # Recipes hold the number of a setting whose default is a word as text.
+            if not words.isdecimal() or len(words) > 8:
+                raise UserError(f"--heal-steps {shortened(words)} is neither auto nor a number of steps.")
+            object.__setattr__(self, "heal_steps", int(words))
         check_ranges(self)
-        if isinstance(self.heal_steps, str) and self.heal_steps != "auto":
-            raise UserError(f"--heal-steps {shortened(self.heal_steps)} is neither auto nor a number of steps.")
         if self.heal_lr == 1:
             raise UserError(f"--heal-lr {self.heal_lr:g} is not below 1; 0.001 is usual.")
 

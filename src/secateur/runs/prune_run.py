@@ -104,6 +104,7 @@ def prune_checkpoint(
         if verb == "prune":
             summary |= say_change(progress, result.rows, here, made, file, "healed" if options.heal else "pruned")
         summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
+        summary |= {"healing": result.notes["heal"]} if "heal" in result.notes else {}
         done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
