@@ -140,7 +140,7 @@ def _sentence(box: str) -> str:
 
 def _call(command: Command, arguments: Sequence[str]) -> None:
     """Runs a command; with --json its printing goes to stderr and the summary alone to stdout."""
-    from secateur.terminal import OnTerminal, quiet_unless_first
+    from secateur.terminal import OnTerminal, is_first_process, quiet_unless_first
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[OnTerminal()])
     logging.getLogger("secateur").setLevel(logging.INFO)
@@ -152,7 +152,7 @@ def _call(command: Command, arguments: Sequence[str]) -> None:
         command.run(options)
         return
     partly: PartlyDoneError | None = None
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr if is_first_process() else sys.stdout):
         try:
             summary = command.run(options)
         except PartlyDoneError as error:

@@ -21,6 +21,7 @@ from secateur.data.config import DataConfig
 from secateur.data.images import fold_remarks, list_images
 from secateur.data.labels import find_class_line
 from secateur.errors import UserError
+from secateur.terminal import is_first_process
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -152,7 +153,9 @@ def scan(
             _save(index, caches)
     counts = replace(index.counts, unused=len(labels.unused))
     index = replace(index, counts=counts, remarks=labels.remarks + index.remarks, label_folders=labels.folders)
-    console = Console(stderr=True, quiet=not (progress and tell), highlight=False, soft_wrap=True)
+    console = Console(
+        stderr=True, quiet=not (progress and tell and is_first_process()), highlight=False, soft_wrap=True
+    )
     _say(index, split, config.labelled, console)
     if not len(index):
         reason = index.problems[0] if index.problems else "no image can be used"

@@ -100,6 +100,8 @@ def test_a_file_is_pruned_in_rounds_and_healed(
         "--recalibrate", "8", "--name", "p")  # fmt: skip
     pruned = load_checkpoint("runs/prune/p/pruned.safetensors")
     said = capsys.readouterr().out
+    assert ("agreement, mAP50 " in said) != labels
+    assert f"Next:  secateur {'finetune' if labels else 'heal'} --weights runs/prune/p/pruned.safetensors" in said
     assert "Saved to runs/prune/p/pruned.pt: YOLO('pruned.pt') loads" in said and "its plain train() builds" in said
     handed = load_checkpoint("runs/prune/p/pruned.pt")
     assert {key: value.shape for key, value in handed.tensors.items()} == {
