@@ -107,12 +107,13 @@ class Lines:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Names with their values."""
+    """Names with their values; several columns of them where they are short."""
 
     kind: ClassVar[str] = "pairs"
     title: str
     pairs: Sequence[tuple[str, str]]
     folded: bool = False
+    short: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,18 @@ def count(value: float | None) -> str:
     """A number of parameters: 1.77 M."""
     if value is None:
         return MISSING
-    return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value / 1e3:.3g} k" if value >= 1e3 else f"{value:.0f}"
+    # Spaces that do not break: a number is not parted from its unit.
+    return (
+        f"{value / 1e6:.3g}\u00a0M" if value >= 1e6 else f"{value / 1e3:.3g}\u00a0k" if value >= 1e3 else f"{value:.0f}"
+    )
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, never in powers of ten."""
+    """A number with so many significant digits; one of thousandths and less in powers of ten."""
     if value is None:
         return MISSING
-    if value and abs(value) < 10 ** -(digits + 3):
-        return f"{value:.1e}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", "−")
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     text = f"{value:.{max(digits - whole, 0)}f}" if abs(value) >= 0.1 else f"{value:.{digits}g}"
     return text.replace("-", "−")

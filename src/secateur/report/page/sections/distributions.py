@@ -52,7 +52,7 @@ def _sizes_chart(columns: dict[str, Any], what: str, where: str) -> Chart:
         base = {"type": "scatter", "mode": "lines", "line": {"width": 0, "color": shade}, "x": epochs}
         traces.append(base | {"y": columns[f"ema/{low}"].tolist(), "showlegend": False, "hoverinfo": "skip"})
         traces.append(base | {"y": columns[f"ema/{high}"].tolist(), "fill": "tonexty", "fillcolor": shade,
-                              "name": f"{low[1:]} to {high[1:]} %", "hoverinfo": "skip"})  # fmt: skip
+                              "name": f"{int(low[1:])} to {high[1:]} %", "hoverinfo": "skip"})  # fmt: skip
     median = columns["ema/q50"]
     traces.append({
         "type": "scatter", "mode": "lines", "name": "median", "x": epochs, "y": median.tolist(),

@@ -205,7 +205,12 @@ def _trace(
 
 def _summary(points: Sequence[ParetoPoint], x: tuple[str, str], y: tuple[str, str]) -> str:
     own = [p for p in points if p.kind not in {"reference", "candidate"} and x[0] in p.figures and y[0] in p.figures]
-    listed = [f"{p.label} {y[1]} {say.score(p.figures[y[0]])} at {_cost_words(p, x[0])}" for p in own[:8]]
+    several = len({point.run for point in own}) > 1
+    names = [f"{p.run}: {p.label}" if several else p.label for p in own]
+    listed = [
+        f"{name} {y[1]} {say.score(p.figures[y[0]])} at {_cost_words(p, x[0])}"
+        for name, p in zip(names[:8], own, strict=False)
+    ]
     others = sum(point.kind == "candidate" for point in points)
     more = f" There are {others} candidates in the plot for FLOPs and parameters." if others else ""
     return f"{say.joined(listed)}.{more}" if listed else f"{len(points)} networks by accuracy and cost.{more}"

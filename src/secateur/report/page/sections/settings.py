@@ -32,10 +32,10 @@ def _of(run: RunData) -> list[Block]:
     blocks.append(Pairs("Run", [(name, value) for name, value in general if value]))
     for title, key in (("Machine", "machine"), ("Versions", "versions")):
         if about.get(key):
-            blocks.append(Pairs(title, [(name, _words(value)) for name, value in about[key].items()]))
+            blocks.append(Pairs(title, [(name, _words(value)) for name, value in about[key].items()], short=True))
     chosen = about.get("settings") or {}
     if chosen:
-        blocks.append(Pairs("Settings", sorted(_flat(chosen)), folded=True))
+        blocks.append(Pairs("Settings", sorted(_flat(chosen)), folded=True, short=True))
     if not about:
         blocks.append(Lines([f"An earlier version made this run: there is no {ABOUT} with its command, versions and "
                              "machine."]))  # fmt: skip
@@ -44,7 +44,7 @@ def _of(run: RunData) -> list[Block]:
         blocks.append(Lines(warnings, label="Warnings and notes of the run"))
     files = files_of(run)
     if files:
-        blocks.append(Pairs("Files", files, folded=True))
+        blocks.append(Pairs("Files", files, folded=True, short=True))
     return blocks
 
 

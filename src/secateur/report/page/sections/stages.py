@@ -11,9 +11,9 @@ from secateur.report.page.model import RunData, Stage, number
 from secateur.report.page.sections.headline import judging
 
 _COSTS: tuple[tuple[str, Callable[[Stage], float | None], Callable[[float | None], str]], ...] = (
-    ("Parameters", lambda stage: stage.cost("parameters"), say.count),
+    ("Params", lambda stage: stage.cost("parameters"), say.count),
     ("GFLOPs", lambda stage: stage.cost("gflops"), say.plain),
-    ("MB (fp16)", lambda stage: stage.cost("file_mb"), lambda value: say.plain(value, 3)),
+    ("MB", lambda stage: stage.cost("file_mb"), lambda value: say.plain(value, 3)),
     ("ms", lambda stage: stage.milliseconds, say.plain),
     ("Zeros", lambda stage: _zeros(stage), lambda value: say.share(value, 1)),
 )
@@ -54,10 +54,10 @@ def _table(runs: Sequence[RunData], split: str, caption: str) -> DataTable:
 def _scores(run: RunData, stage: Stage, split: str) -> dict[str, float]:
     """Scores of a split with the sizes of COCO, where they were measured."""
     metrics = stage.metrics if split == "metrics" else stage.test
-    by_size = stage.record.get("ap_by_size") or {}
-    if split == "test":
-        record = record_of(run, stage, "test")
-        by_size = record.ap_by_size if record is not None else {}
+    by_size = (stage.record.get("ap_by_size") if split == "metrics" else None) or {}
+    record = None if by_size else record_of(run, stage, "val" if split == "metrics" else split)
+    if record is not None:
+        by_size = record.ap_by_size
     found = {**metrics, **{name: value for name, value in by_size.items() if name not in metrics}}
     return {name: value for name, value in found.items() if number(value) is not None}
 
