@@ -17,6 +17,7 @@ from secateur.networks.checkpoint import Checkpoint
 from secateur.pruning.costs import COSTS
 from secateur.report.table import print_table, write_markdown
 from secateur.runs.beginning import beginning
+from secateur.runs.compare.difference import difference_line, first_to_last
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
 from secateur.runs.pipeline import PipelineResult, check_steps, do_steps, one_process
@@ -126,12 +127,15 @@ def closing(
         "plan": plans[-1] if plans else None,
         "control": result.notes.get("control"),
         "table": result.rows,
+        "difference": first_to_last(folder, result.rows),
     }
     if narrowed is not None:
         summary["classes"] = narrowed.to_dict()
     write_markdown(folder / "summary.md", result.rows, f"Run {folder.name}, recipe {recipe.name}")
     progress.finish(summary)
     print_table(result.rows)
+    if line := difference_line(summary["difference"]):
+        print(line)
     if narrowed is not None:
         print(narrowed)
     made = {

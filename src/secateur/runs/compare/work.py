@@ -16,13 +16,14 @@ from secateur import sizes
 from secateur.deploy.speed.comparison import side_by_side
 from secateur.deploy.speed.timed import BenchSettings
 from secateur.errors import UserError
-from secateur.evaluation.bootstrap import FIGURES, Difference, check_alike, differences
+from secateur.evaluation.bootstrap import Difference, check_alike
 from secateur.evaluation.metrics import Metrics, measure
 from secateur.evaluation.record import DetectionRecord, record_file
 from secateur.evaluation.settings import ValSettings
 from secateur.machine import cpu_threads, pick_device
 from secateur.ranges import check_ranges
 from secateur.report.disagreement import Disagreement, disagreements
+from secateur.runs.compare.difference import resampled
 from secateur.runs.compare.drawing import draw_disagreements
 from secateur.runs.compare.options import CompareOptions
 from secateur.runs.compare.sources import Source, sources_of
@@ -31,7 +32,6 @@ from secateur.runs.compare.table import Compared, print_comparison
 from secateur.runs.folders import Summary, require
 from secateur.runs.pipeline import one_process
 from secateur.runs.progress import Progress, digest, file_digest, key_of
-from secateur.terminal import bar
 
 LOG = logging.getLogger("secateur")
 _LISTED = 100  # images of disagreement in the summary
@@ -185,19 +185,9 @@ def _metrics(record: DetectionRecord) -> Metrics:
 
 def _differences(records: Mapping[str, DetectionRecord], options: CompareOptions) -> dict[str, dict[str, Any]]:
     """Of every network but the first, by name and figure, as plain data."""
-    (_, reference), *others = records.items()
-    classes = len(np.unique(reference.truths.classes))
-    with bar("resampling") as shown:
-        ticks = shown.add_task("", total=classes * len(records))
-        found = differences(
-            reference,
-            dict(others),
-            resamples=options.resamples,
-            seed=options.seed,
-            done=lambda steps: shown.advance(ticks, steps),
-        )
+    found = resampled(records, resamples=options.resamples, seed=options.seed)
     return {
-        name: {figure: dataclasses.asdict(of_network[figure]) for figure in FIGURES}
+        name: {figure: dataclasses.asdict(difference) for figure, difference in of_network.items()}
         for name, of_network in found.items()
     }
 
