@@ -56,8 +56,10 @@ class Difference:
         return f"{way} by {abs(self.change):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
     def line(self) -> str:
-        """The difference, its interval and the result in words."""
-        return f"{self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f}), {self.verdict()}"
+        """The difference and its interval, in words where it is clear."""
+        if not self.is_noise:
+            return self.verdict()
+        return f"{self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f}), within noise"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

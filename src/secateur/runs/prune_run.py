@@ -26,6 +26,7 @@ from secateur.pruning.rounds import STATE as ROUNDS_STATE
 from secateur.report.page import PAGE, leave_page
 from secateur.report.table import print_table
 from secateur.runs.about import note_about
+from secateur.runs.compare.difference import difference_line, first_to_last
 from secateur.runs.ending.change import say_change
 from secateur.runs.ending.next_line import after_cut, looked_at, prediction, say
 from secateur.runs.folders import Summary
@@ -94,13 +95,16 @@ def prune_checkpoint(
         noted = noting_weights(made, weights) if verb == "prune" else made
         saved = save_result(noted, file, context.image_size)
         print_table(result.rows)
+        difference = first_to_last(progress.folder, result.rows)
+        if line := difference_line(difference):
+            print(line)
         narrowed = left_out(whole, start, context.image_size) if classes else None
         if narrowed is not None:
             print(narrowed)
         _say_what_was_cut(progress.folder, steps)
         print("\n".join(saved))
         last = result.last
-        summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
+        summary: Summary = {"command": verb, "weights": str(file), "table": result.rows, "difference": difference}
         if verb == "prune":
             summary |= say_change(progress, result.rows, here, made, file, "healed" if options.heal else "pruned")
         summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
