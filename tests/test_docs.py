@@ -26,7 +26,7 @@ from secateur.runs.recipes.resolve import resolve
 from test_help import flags
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"(?:^|\s)secateur (?=[\w-])(.*)")
