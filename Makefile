@@ -8,7 +8,7 @@ JOBS ?= 2
 # Cases of `make fuzz`, over all readers together.
 N ?= 10000
 
-.PHONY: demo test test-ultralytics fuzz lint format clean
+.PHONY: demo test test-ultralytics docs fuzz lint format clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -41,6 +41,14 @@ $(VENV)/.ultralytics: $(VENV)/.dev
 test-ultralytics: $(VENV)/.ultralytics
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 tests/families/ultralytics
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# The site in build/site; a broken link or anchor is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz -n $(N)
 
@@ -48,6 +56,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell src tests docs benchmarks *.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -26,7 +26,7 @@ from secateur.runs.recipes.resolve import resolve
 from test_help import flags
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"(?:^|\s)secateur (?=[\w-])(.*)")
@@ -109,11 +109,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def test_the_snippets_of_the_readme_end_in_a_detector(
+def test_the_snippets_of_the_readme_and_of_the_python_page_end_in_a_detector(
     in_a_folder_of_its_own: Path, tiny_weights: Path, tiny_data: Path
 ) -> None:
     """As they stand, but on a tiny network, tiny images and for one epoch."""
-    code = "\n".join(text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python")
+    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/python.md")]
+    code = "\n".join(text for page in pages for language, text in BLOCK.findall(page) if language == "python")
     picture = next(file for file in sorted(tiny_data.parent.rglob("*")) if file.suffix in {".jpg", ".png"})
     checkpoint = load_checkpoint(tiny_weights)
     save_checkpoint(dataclasses.replace(checkpoint, image_size=64), "best.safetensors")

@@ -34,7 +34,7 @@ PHRASES = re.compile(r"\bgo(es|ing)? on with\b|\bgone on with\b|\bas far as\b", 
 SAME_NAME = {
     "WithStrides": "the same protocol in two rooms that may not import each other",
 }
-HEADED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+HEADED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def words_of(identifier: str) -> set[str]:
