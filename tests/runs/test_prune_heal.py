@@ -47,10 +47,10 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(healing, "PIECE", 4)
 
 
-def command(weights: Path, images: Path, *more: str) -> list[str]:
+def command(weights: Path, images: Path, *more: str, steps: str = "8") -> list[str]:
     start = ["prune", "--weights", str(weights), "--images", str(images), "--img", "64", "--workers", "0"]
     few = ["--statistics-images", "8", "--correction-images", "8", "--rounds", "2"]
-    few += ["--heal-batch", "8", "--heal-steps", "8"]
+    few += ["--heal-batch", "8", "--heal-steps", steps]
     return [*start, "--flops", "0.8", "--round-to", "1", *few, *more]
 
 
@@ -217,6 +217,16 @@ def test_heal_finds_the_teacher_that_the_cut_noted(
     with pytest.raises(SystemExit):
         main(["heal", "--weights", cut, "--images", str(tiny_data), *few])
     assert "is not there any more; give it as --teacher" in capsys.readouterr().err
+
+
+def test_auto_says_what_it_expects_and_what_it_did(weights: Path, tiny_data: Path) -> None:
+    main(command(weights, tiny_data, "--heal", "--heal-minutes", "0.05", steps="auto"))
+    said = Path("runs/prune/exp/run.log").read_text()
+    assert "[2/2] heal (up to 0.05 min)" in said
+    assert "Healing: a step takes" in said and "Healing took" in said and "and ended because" in said
+    noted = json.loads(Path("runs/prune/exp/summary.json").read_text())["healing"]
+    assert noted == read_json(Path("runs/prune/exp/heal/healing.json"))
+    assert noted["reason"] in {"minutes", "flattened"} and noted["after"] <= noted["before"]
 
 
 def test_what_cannot_be_meant_is_one_sentence(

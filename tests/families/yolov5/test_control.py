@@ -129,6 +129,8 @@ def test_epochs_are_known_from_history_or_from_training_notes() -> None:
         HistoryEntry("finetune", {"epochs": 10}),
     )
     assert known_epochs(dataclasses.replace(ours, history=stages)) == 40
+    healed = (HistoryEntry("prune", {"criterion": "l1"}), HistoryEntry("heal", {"heal_steps": "auto"}))
+    assert known_epochs(dataclasses.replace(ours, history=healed)) is None  # what it notes last is its healing
 
 
 def test_other_architectures_get_one_sentence() -> None:
