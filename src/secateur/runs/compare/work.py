@@ -252,7 +252,8 @@ def _say_disagreements(name: str, found: Sequence[Disagreement], record: Detecti
     if not found:
         print(f"{name} and the reference agree on every image.")
         return
-    print(f"{name} disagrees with the reference on {len(found)} of {len(record)} images, most on:")
+    what = "objects lost or gained, false boxes removed or added"
+    print(f"{name} disagrees with the reference on {len(found)} of {len(record)} images ({what}), most on:")
     for row in found[:_PRINTED]:
         print(f"  {record.files[row.image]}: {row.words()}")
     if folder is not None:
