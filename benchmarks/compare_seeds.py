@@ -1,7 +1,6 @@
 """Does the interval of one comparison contain the difference that several seeds show?
 
-    python benchmarks/compare_seeds.py --weights best.pt --data data.yaml [--seeds 0 1 2] [--json out.json] --
-        --flops 0.5 --heal
+    python benchmarks/compare_seeds.py --weights best.pt --data data.yaml [--seeds 0 1 2] -- --flops 0.5 --heal
     python benchmarks/compare_seeds.py --runs runs/run/exp runs/run/exp2 runs/run/exp3
 
 The first form prunes once for each seed, with the options after `--`; the second reads runs of `secateur run` or

@@ -36,6 +36,6 @@ def test_objects_and_false_boxes_of_only_one_are_counted() -> None:
     assert [(row.image, row.lost, row.gained, row.removed, row.added) for row in back] == [
         (1, 0, 1, 1, 0), (0, 0, 1, 0, 0), (2, 1, 0, 0, 0)
     ]  # fmt: skip
-    assert there[0].words() == "1 lost, 1 false boxes more" and there[0].count == 2
+    assert there[0].words() == "1 lost, 1 false added" and there[0].count == 2
     assert [row.image for row in disagreements(one, two, confidence=0.1)] == [1, 2]
     assert disagreements(one, one) == []

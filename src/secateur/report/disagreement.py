@@ -42,8 +42,8 @@ class Disagreement:
         named = {
             "lost": self.lost,
             "gained": self.gained,
-            "false boxes less": self.removed,
-            "false boxes more": self.added,
+            "false removed": self.removed,
+            "false added": self.added,
         }
         return ", ".join(f"{count} {name}" for name, count in named.items() if count)
 

@@ -16,7 +16,7 @@ SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class GivenNetwork:
     """One network of a comparison.
 
     Attributes:
@@ -32,7 +32,7 @@ class Source:
     model: Mapping[str, Any]
 
 
-def sources_of(given: tuple[str, ...], split: str) -> list[Source]:
+def sources_of(given: tuple[str, ...], split: str) -> list[GivenNetwork]:
     """What each word stands for, in order.
 
     Raises:
@@ -60,16 +60,16 @@ def _short(given: Sequence[str]) -> dict[str, str]:
     return {word: "/".join(parts[-count:]).replace("//", "/") for word, parts in paths.items()}
 
 
-def _source(word: str, name: str, split: str) -> Source:
+def _source(word: str, name: str, split: str) -> GivenNetwork:
     path = usable_path(word, expand=True)
     if path.suffix == ".npz":
         if not path.is_file():
             raise UserError(f"{path} does not exist; give detections.npz of an evaluation, or the network itself.")
-        return Source(word, name, path, {})
+        return GivenNetwork(word, name, path, {})
     if path.is_dir() and not is_exported(path):
         record, model = _of_run(path, split)
-        return Source(word, name, record, model)
-    return Source(word, name, None, {})
+        return GivenNetwork(word, name, record, model)
+    return GivenNetwork(word, name, None, {})
 
 
 def _of_run(folder: Path, split: str) -> tuple[Path, Mapping[str, Any]]:

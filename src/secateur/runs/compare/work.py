@@ -26,7 +26,7 @@ from secateur.report.disagreement import Disagreement, disagreements
 from secateur.runs.compare.difference import resampled
 from secateur.runs.compare.drawing import draw_disagreements
 from secateur.runs.compare.options import CompareOptions
-from secateur.runs.compare.sources import Source, sources_of
+from secateur.runs.compare.sources import GivenNetwork, sources_of
 from secateur.runs.compare.subject import Subject
 from secateur.runs.compare.table import Compared, print_comparison
 from secateur.runs.folders import Summary, require
@@ -50,7 +50,7 @@ class _Task:
 
     options: CompareOptions
     device: torch.device
-    sources: list[Source]
+    sources: list[GivenNetwork]
     subjects: dict[str, Subject]
     signature: str
 
@@ -149,7 +149,7 @@ def _compared(task: _Task, progress: Progress) -> Summary:
     return progress.finish(summary)
 
 
-def _record(task: _Task, source: Source, number: int, progress: Progress) -> DetectionRecord:
+def _record(task: _Task, source: GivenNetwork, number: int, progress: Progress) -> DetectionRecord:
     """What a network found; evaluated once, and kept in the folder of the comparison."""
     if source.record is not None:
         return DetectionRecord.load(source.record)
@@ -209,7 +209,7 @@ def _times(task: _Task) -> dict[str, Any]:
 
 
 def _row(
-    source: Source,
+    source: GivenNetwork,
     task: _Task,
     metrics: Metrics,
     record: DetectionRecord,
@@ -252,7 +252,8 @@ def _say_disagreements(name: str, found: Sequence[Disagreement], record: Detecti
     if not found:
         print(f"{name} and the reference agree on every image.")
         return
-    print(f"{name} disagrees with the reference on {len(found)} of {len(record)} images, most on:")
+    what = "objects lost or gained, false boxes removed or added"
+    print(f"{name} disagrees with the reference on {len(found)} of {len(record)} images ({what}), most on:")
     for row in found[:_PRINTED]:
         print(f"  {record.files[row.image]}: {row.words()}")
     if folder is not None:
