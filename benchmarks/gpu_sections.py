@@ -19,7 +19,7 @@ from secateur.checkpoints.channels import prune
 from secateur.checkpoints.heal import heal
 from secateur.checkpoints.training import train_checkpoint
 from secateur.data.config import load_data_config
-from secateur.data.synthetic import generate
+from secateur.data.synthetic import SHAPES, generate
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
@@ -245,7 +245,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 def network(cfg: str) -> Checkpoint:
     """A fresh network, the same on every machine."""
-    return starting_point("", cfg, dict(enumerate("abcd"[:CLASSES])), 0)
+    return starting_point("", cfg, dict(enumerate(list(SHAPES)[:CLASSES])), 0)
 
 
 def halved(whole: Checkpoint, context: Context, images: int, *, few: bool = False) -> tuple[Checkpoint, Any]:
