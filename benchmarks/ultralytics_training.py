@@ -2,7 +2,7 @@
 
     python benchmarks/ultralytics_training.py --weights best.safetensors --data data.yaml [--img 320]
         [--shares 0.8 0.6 0.5] [--labels none data] [--ways untrained healed finetuned] [--epochs 30] [--steps 400]
-        [--keep folder] [--json rows.json]
+        [--healing heal_features=0] [--keep folder] [--json rows.json]
 
     dense             the network that is cut
     dense+epochs      trained for so many epochs more by the package's trainer: equal total epochs
@@ -10,9 +10,11 @@
     healed            then healed by `secateur.heal`
     finetuned         the cut, trained by the package's trainer
     healed+finetuned  the healed one, trained by it
-    norm, taylor      cut by Torch-Pruning: magnitude of groups, or first-order Taylor on the package's loss with labels
-    norm+finetuned, taylor+finetuned
-                      the same, trained by the package's trainer
+    norm              cut by Torch-Pruning, the same share of every layer by magnitude of groups
+    norm-global       the same, all layers ranked together
+    taylor            the same by first-order Taylor on the package's loss with labels, all layers ranked together
+    norm+finetuned, norm-global+finetuned, taylor+finetuned
+                      these, trained by the package's trainer
 
 With `--labels none` cuts read the training images without labels; healing reads no labels, trainings always do. The
 last epoch of a training is measured, on `val` and, where there is one, on `test`. Rows that are in the JSON file are
@@ -49,9 +51,9 @@ from secateur.machine import processor
 from secateur.networks.checkpoint import Checkpoint
 
 OURS = ("untrained", "healed", "finetuned", "healed+finetuned")
-THEIRS = ("norm", "norm+finetuned", "taylor", "taylor+finetuned")
-WAYS = ("dense", "dense+epochs", *OURS, *THEIRS)
 TUNED = "+finetuned"
+THEIRS = tuple(way + after for way in ("norm", "norm-global", "taylor") for after in ("", TUNED))
+WAYS = ("dense", "dense+epochs", *OURS, *THEIRS)
 STEPS, MOST = 160, 0.9
 """Steps in which Torch-Pruning removes its channels, and the largest share of a layer that it may take."""
 STATISTICS = 256
@@ -87,6 +89,7 @@ class Bench:
             return cut
         if way == "finetuned":
             return self._tuned(f"cut-{name}", cut)
+        name = "-".join((name, *self.options.healing))
         healed = self._once(f"healed-{name}", lambda: self._healed(f"healing-{name}", cut))
         return healed if way == "healed" else self._tuned(f"healed-{name}", healed)
 
@@ -102,9 +105,9 @@ class Bench:
         return secateur.prune(self.whole, **source, image_size=self.size, seed=self.options.seed, flops=share)
 
     def _healed(self, name: str, cut: Checkpoint) -> Checkpoint:
-        options = {"heal_steps": self.options.steps, "image_size": self.size, "seed": self.options.seed}
-        folder = self.keep / name
-        return secateur.heal(cut, self.whole, self.options.data, folder=folder, **options)
+        chosen = {key: float(value) for key, value in (part.split("=") for part in self.options.healing)}
+        options = {"heal_steps": self.options.steps, "image_size": self.size, "seed": self.options.seed, **chosen}
+        return secateur.heal(cut, self.whole, self.options.data, folder=self.keep / name, **options)
 
     def _tuned(self, name: str, start: Checkpoint) -> Checkpoint:
         """Trained further; the last epoch is what counts, so that no network is chosen by the split it is judged on."""
@@ -122,7 +125,7 @@ class Bench:
         )
 
     def _by_torch_pruning(self, kind: str, share: float) -> Checkpoint:
-        """Cut by Torch-Pruning, channels of all layers ranked together, until the FLOPs are reached."""
+        """Cut by Torch-Pruning in small steps until the FLOPs are reached."""
         import torch_pruning
 
         network: Any = self.whole.build().eval().requires_grad_(True)
@@ -131,22 +134,19 @@ class Bench:
             _part_(block)
         if kind == "taylor":
             self._gradients(network)
-        scores = {
-            "norm": torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            "taylor": torch_pruning.importance.GroupTaylorImportance(),
-        }[kind]
+        scores = torch_pruning.importance
         images = network.example_inputs(self.size)
         pruner = torch_pruning.pruner.BasePruner(
             network,
             *images,
-            scores,
+            scores.GroupTaylorImportance() if kind == "taylor" else scores.GroupMagnitudeImportance(p=2),
             output_transform=lambda answers: [*tensors_of(answers), *(block.tie for block in blocks)],
-            global_pruning=True,
+            global_pruning=kind != "norm",
             pruning_ratio=1.0,
             max_pruning_ratio=MOST,
             iterative_steps=STEPS,
             ignored_layers=_ignored(network),
-            round_to=8,
+            round_to=4,
         )
         before, now = _flops(network, *images), 1.0
         while now > share and pruner.current_step < STEPS:
@@ -177,9 +177,6 @@ class Bench:
             if split in data.splits
         }
         return {
-            "way": way,
-            "labels": labels,
-            "share": share,
             "seconds": took,
             "gflops": cost.flops / 1e9,
             "flops": cost.flops / dense.flops,
@@ -261,8 +258,10 @@ def main() -> None:
         show(row)
     for way in options.ways:
         for labels, share in _cases(way, options):
-            if (way, labels, share) not in {(row["way"], row["labels"], row["share"]) for row in rows}:
-                rows.append(bench.row(way, labels, share))
+            healing = options.healing if "healed" in way else []
+            case = {"way": way, "labels": labels, "share": share, "healing": healing}
+            if not any(case.items() <= row.items() for row in rows):
+                rows.append(case | bench.row(way, labels, share))
                 show(rows[-1])
                 if options.json:
                     options.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -281,11 +280,9 @@ def show(row: dict[str, Any]) -> None:
     accuracy = "  ".join(
         f"{split} {row[split][0]:.3f}/{row[split][1]:.3f}" for split in ("val", "test") if split in row
     )
+    title = f"{row['way']:<17} {row['labels']:<4} {row['share']:.2f} {' '.join(row['healing'])}"
     cost = f"{row['gflops']:.3f} GFLOPs ({row['flops']:.3f})  {row['parameters']:>10,} parameters"
-    print(
-        f"{row['way']:<17} {row['labels']:<4} {row['share']:.2f}  {cost}  {accuracy}  {row['seconds']:.0f} s",
-        flush=True,
-    )
+    print(f"{title} {cost}  {accuracy}  {row['seconds']:.0f} s", flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -300,6 +297,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--nominal-batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=400, help="steps of a healing")
+    parser.add_argument("--healing", nargs="+", default=[], help="other options of it, such as heal_features=0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("ultralytics-training"), help="folder of the networks")
     parser.add_argument("--json", type=Path)
