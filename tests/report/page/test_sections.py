@@ -200,3 +200,12 @@ def test_settings_tell_how_to_make_it_again(run: RunData) -> None:
     pairs = {title: dict(block.pairs) for block in blocks if (title := getattr(block, "title", ""))}
     assert pairs["Settings"] == {"seed": "0", "train.epochs": "2"}
     assert pairs["Machine"]["processor"] == "A processor" and "cliff.json" in pairs["Files"]
+
+
+def test_candidates_of_a_search_have_a_plot_of_their_own(run: RunData) -> None:
+    entries = [("threshold", 0.3), ("random", -1.7e308), ("evolved", 0.45)]
+    candidates = [{"origin": origin, "kept": [1], "share": 0.5, "fitness": value} for origin, value in entries]
+    write(run.folder / "search.json", {"key": "", "dropped": 0, "candidates": candidates})
+    _, chart = charts(pareto([run]))
+    assert [trace["name"] for trace in chart.views[""].traces] == ["threshold", "evolved"]
+    assert chart.summary.startswith("Of 2 candidates, number 2 (evolved) is best with 0.450; the first one")

@@ -10,6 +10,7 @@ from secateur.report.page import wording as say
 from secateur.report.page.blocks import Chart, ChartView, Choice, DataTable, Section, Trace
 from secateur.report.page.model import PARETO, RunData, Stage, number
 from secateur.report.page.reference import ReferencePoint, published
+from secateur.report.page.sections.candidates import search_charts
 
 _X = (("ms", "ms"), ("gflops", "GFLOPs"), ("parameters", "Parameters"), ("mb", "MB"))
 _TITLES = {"ms": "Milliseconds an image", "gflops": "GFLOPs", "parameters": "Parameters", "mb": "Megabytes (fp16)"}
@@ -61,12 +62,12 @@ def pareto(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -
         "Networks by cost and accuracy", _summary(points, own_x[0], own_y[0]), views, choices, 460, _listed(points)
     )
     lead = "Up and to the left is better. "
-    lead += "Candidates are what a search, a sweep or the cliff curve measured on the way. " if any(
+    lead += "Candidates are what a sweep or the cliff curve measured on the way. " if any(
         point.kind == "candidate" for point in points
     ) else ""  # fmt: skip
     if lines and not references:
         lead += "The grey lines are figures that their makers published for COCO val2017 at 640 px."
-    return Section("pareto", "Accuracy against cost", lead, [chart])
+    return Section("pareto", "Accuracy against cost", lead, [chart, *search_charts(runs)])
 
 
 def kind_of(stage: Stage, run: RunData) -> str:
@@ -104,7 +105,7 @@ def _figures_of(stage: Stage) -> dict[str, float]:
 
 
 def _candidates(run: RunData) -> list[ParetoPoint]:
-    """What was measured on the way: rungs of the cliff curve, rows of a sweep, candidates of a search."""
+    """What was measured on the way: rungs of the cliff curve, and rows of a sweep."""
     found: list[ParetoPoint] = []
     for point in (run.json("cliff.json") or {}).get("points") or []:
         share, corrected = number(point.get("ratio")), number(point.get("corrected"))
