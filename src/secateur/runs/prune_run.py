@@ -20,6 +20,7 @@ from secateur.families.reading import Split
 from secateur.files import read_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import NARROWED, Checkpoint
+from secateur.pruning.costs import COSTS
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
@@ -91,6 +92,8 @@ def prune_checkpoint(
         last = result.last
         summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
         summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
+        sized = result.notes.get("plan", {}).get("file_mb")
+        summary |= {} if sized is None else {"file_mb": sized}
         done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
@@ -140,4 +143,17 @@ def _say_what_is_next(file: Path, made: Checkpoint, context: Context, steps: Seq
     zeroed = bool(steps) and isinstance(steps[-1], ZeroWeights)
     if not zeroed and can_be_trained(made):
         print(f"Fine-tune it:  secateur finetune --weights {file} --data {data}")
-    print(f"Export it:     secateur export --weights {file}")
+    print(f"Export it:     secateur export --weights {file}{_as_budgeted(context, steps)}")
+
+
+def _as_budgeted(context: Context, steps: Sequence[Step]) -> str:
+    """The options that export the kind of file whose size was a budget."""
+    from secateur.deploy.file_size import settings_of_file
+
+    budgets = [budget for step in steps if isinstance(step, Prune) for budget in step.channels.budgets]
+    sized = next((budget for budget in budgets if COSTS[budget.cost].files), None)
+    if sized is None:
+        return ""
+    how = settings_of_file(sized.file)
+    images = f" --data {context.data.file}" if context.data is not None else " --images images/"
+    return f" --format {how.format} --precision {how.precision}{images if how.precision == 'int8' else ''}"
