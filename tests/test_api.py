@@ -24,7 +24,15 @@ def test_every_word_is_documented_with_a_runnable_example() -> None:
     for name in secateur.__all__:
         assert ">>>" in (getattr(secateur, name).__doc__ or ""), name
     attempted = 0
-    for name in ("api.models", "api.listing", "api.cutting", "api.removing", "api.using", "pruning.evidence"):
+    for name in (
+        "api.models",
+        "api.listing",
+        "api.cutting",
+        "api.removing",
+        "api.tables",
+        "api.using",
+        "pruning.evidence",
+    ):
         module = importlib.import_module(f"secateur.{name}")
         names = {word: getattr(secateur, word) for word in secateur.__all__} | {"Checkpoint": Checkpoint}
         result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE, extraglobs=names)
@@ -35,7 +43,7 @@ def test_every_word_is_documented_with_a_runnable_example() -> None:
 
 def test_lists_are_those_of_the_registries() -> None:
     assert secateur.list_criteria() == ["fisher", "gamma", "gamma_kernel", "l1", "l2", "random", "taylor"]
-    assert secateur.list_costs() == ["flops", "ms", "params", "percent"]
+    assert secateur.list_costs() == ["flops", "fps", "ms", "params", "percent", "size"]
     assert secateur.list_patterns() == ["N:M", "NxM"]
     assert {"onnx", "yolov5"} < set(secateur.list_formats())
     assert {"best", "intel"} < set(secateur.list_recipes())

@@ -303,7 +303,7 @@ def test_a_teacher_of_other_classes(
         ("--unstructured 1.2", "--unstructured"),
         ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts nothing"),
         ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
-        ("--unstructured 0.3 --layers 1", "without --flops, --ms, --params, --percent, --layers"),
+        ("--unstructured 0.3 --layers 1", "without --flops, --fps, --ms, --params, --percent, --size, --layers"),
         ("--layers 1 --search eagleeye", "--search looks for widths within a budget"),
         ("--percent 0.2 --chains", "give --layers 1 with it"),
         ("--layers 1 --layer-score charm", "Unknown layer score 'charm'; choose one of contribution,"),

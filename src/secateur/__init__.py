@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from secateur.api import *
 
 __all__ = [
-    "Evidence", "allocate", "cut", "evaluate", "export", "finetune", "heal", "latency", "list_costs",
+    "Evidence", "allocate", "cut", "evaluate", "export", "file_size", "finetune", "heal", "latency", "list_costs",
     "list_criteria", "list_distillations", "list_families", "list_formats", "list_layer_scores", "list_operators",
     "list_patterns", "list_recipes", "list_schedules", "list_steps", "list_weight_criteria",
     "list_weight_schedules", "load", "mask", "predict", "prune", "remove", "repair", "save", "score", "shorten",

@@ -126,7 +126,7 @@ def test_nothing_to_prune() -> None:
 
 
 def test_no_budget(graph: ChannelGraph, scores: Floats) -> None:
-    with pytest.raises(UserError, match=r"No budget is given.*flops, ms, params, percent"):
+    with pytest.raises(UserError, match=r"No budget is given.*flops, fps, ms, params, percent, size"):
         allocate(graph, scores, [])
 
 

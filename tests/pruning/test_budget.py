@@ -29,6 +29,14 @@ from secateur.pruning.budget import Budget, budgets_from
         ("flops", "2e9", 2e9, False),
         ("flops", " 50% ", 0.5, True),
         ("flops", "99.9%", 0.999, True),
+        ("size", "2MB", 2, False),
+        ("size", "800 KB", 0.8, False),
+        ("size", "1.5 MiB", 1.572864, False),
+        ("size", "0.5MB", 0.5, False),
+        ("size", "1500000B", 1.5, False),
+        ("size", "2m", 2, False),
+        ("size", "0.5", 0.5, True),
+        ("size", "50%", 0.5, True),
     ],
 )
 def test_parse(cost: str, text: str | float, amount: float, share: bool) -> None:
@@ -65,13 +73,35 @@ def test_a_slip_is_no_amount(cost: str, text: str | float) -> None:
         ("flops", "-0.5", "not between 0 and 1"),
         ("params", "0", "not between 0 and 1"),
         ("params", "inf", "neither a share nor a number of parameters"),
-        ("seconds", "3", "Unknown cost 'seconds'; choose one of flops, ms, params, percent"),
+        ("seconds", "3", "Unknown cost 'seconds'; choose one of flops, fps, ms, params, percent, size"),
     ],
 )
 def test_parse_refuses(cost: str, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         Budget.parse(cost, text)
     assert str(error.value).count(". ") == 0, "one sentence"
+
+
+def test_images_a_second_are_milliseconds() -> None:
+    assert Budget.parse("fps", "30") == Budget.parse("fps", "30 fps") == Budget("ms", 1000 / 30, share=False)
+    assert Budget.parse("fps", 0.5) == Budget("ms", 2000, share=False)
+    for text in ("50%", "half", "0", "-3"):
+        with pytest.raises(UserError, match=rf"--fps {text} is not a number( of fps)?; write a number of fps"):
+            Budget.parse("fps", text)
+
+
+def test_a_kind_of_file_follows_a_colon() -> None:
+    budget = Budget.parse("size", "2MB:ONNX-int8")
+    assert budget == Budget("size", 2, share=False, file="onnx-int8")
+    assert str(budget) == "size 2 MB (onnx-int8)" and Budget.from_dict(budget.to_dict()) == budget
+    assert Budget.parse("size", "0.5:yolov5") == Budget("size", 0.5, file="yolov5")
+    assert str(Budget.parse("size", "0.5")) == "size 0.5" and "file" not in Budget("size", 0.5).to_dict()
+    assert budget.at_round(1, 2, {"size": 8}) == Budget("size", 4, share=False, file="onnx-int8")
+    for text, words in (("2MB:", "names no kind of file"), ("2", "has no unit"), ("0:onnx", "not between 0 and 1")):
+        with pytest.raises(UserError, match=words):
+            Budget.parse("size", text)
+    with pytest.raises(UserError, match="is not a number"):
+        Budget.parse("flops", "2G:onnx-int8")
 
 
 def test_a_budget_of_its_own() -> None:

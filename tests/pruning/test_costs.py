@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from networks import Chain, ConvNorm
+from secateur.errors import UserError
 from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.budget import Budget
 from secateur.pruning.costs import COSTS, CostKind, cost
-from secateur.pruning.graph import Bools, ChannelGraph, Floats, trace
+from secateur.pruning.graph import Bools, ChannelGraph, Floats, SizeTable, Stored, trace
 from secateur.pruning.settings import Guards
 
 
@@ -41,6 +43,29 @@ def test_price_and_savings(graph: ChannelGraph, name: str) -> None:
 def test_what_a_run_began_with(graph: ChannelGraph) -> None:
     budgets = [Budget("flops", 0.5), Budget("percent", 0.3), Budget("flops", 0.2)]
     assert costs_of(graph, budgets, 128) == {"flops": graph.price(None, 128).flops, "percent": graph.units}
+
+
+def test_bytes_of_files(graph: ChannelGraph) -> None:
+    """stem: 3 -> 8 channels of 3 x 3, a: 8 -> 32 of 3 x 3, b: 32 -> 8, each with a norm; last: 8 -> 4 with a bias."""
+    with pytest.raises(UserError, match=r"secateur\.file_size"):
+        COSTS["size"].of(graph, None).price(graph.everything())
+    sized = replace(graph, sizing=SizeTable("x", Stored(1, 17, 4), fixed=1000, layer=100))
+    counted = COSTS["size"].of(sized, None)
+    total = 1000 + 4 * 100 + (3 * 8 * 9 + 8 * 32 * 9 + 32 * 8) + 17 * (8 + 32 + 8) + 4 * (8 * 4 + 4)
+    assert counted.price(graph.everything()) == pytest.approx(total / 1e6, rel=1e-3)
+    keep = graph.everything()
+    keep[3] = False
+    saved = counted.price(graph.everything()) - counted.price(keep)
+    assert saved == pytest.approx(counted.savings()[3], rel=1e-2) and saved > 0
+    assert counted.inside("layers.a") == pytest.approx((32 * 8 * 9 + 17 * 32 + 100) / 1e6)
+
+
+def test_tables_are_plain_data() -> None:
+    table = SizeTable("onnx-int8", Stored(1, 17, 4), 1000.5, 100)
+    assert SizeTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+    for data in ({}, table.to_dict() | {"fixed": "x"}, table.to_dict() | {"layer": float("nan")}):
+        with pytest.raises(UserError, match="table of file sizes"):
+            SizeTable.from_dict(data)
 
 
 @dataclass(frozen=True)

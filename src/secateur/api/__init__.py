@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from secateur import __all__
-from secateur.api.cutting import allocate, cut, heal, latency, mask, prune, repair, score, trace
+from secateur.api.cutting import allocate, cut, heal, mask, prune, repair, score, trace
 from secateur.api.listing import (
     list_costs,
     list_criteria,
@@ -23,5 +23,6 @@ from secateur.api.listing import (
 )
 from secateur.api.models import load, save
 from secateur.api.removing import remove, shorten, zero
+from secateur.api.tables import file_size, latency
 from secateur.api.using import evaluate, export, finetune, predict
 from secateur.pruning.evidence import LoaderEvidence as Evidence

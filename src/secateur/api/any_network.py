@@ -35,14 +35,16 @@ def prune_any(
         options: budgets by name, and the fields of the settings of scores, rounds, guards and repair.
 
     Raises:
-        UserError: no budget, one in milliseconds, or what `pruning.prune.prune` raises.
+        UserError: no budget, one in milliseconds or of the size of a file, or what `pruning.prune.prune` raises.
     """
     kinds = (budget_options(), ScoreSettings, RoundSettings, GuardSettings, RepairSettings)
     budget, scoring, rounds, guards, repair = settings_of(function, options, *kinds)
     settings = ChannelSettings(budget, scoring, rounds, decided_guards(guards, LatencySettings()), repair)
     settings.check()
-    if any(entry.cost == "ms" for entry in settings.budgets):
-        raise UserError("Milliseconds of a network with Evidence are not measured yet; give flops= or params=.")
+    if any(entry.cost in ("ms", "size") for entry in settings.budgets):
+        raise UserError(
+            "Milliseconds and file sizes of a network with Evidence are not measured yet; give flops= or params=."
+        )
     size = size_of(function, image_size) or None
     wanted = PruneSettings(tuple(settings.budgets), scoring, rounds, settings.guards, repair, size, seed)
     return prune(network, evidence, wanted)

@@ -25,7 +25,6 @@ from secateur.api.arguments import (
 from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.checkpoints import channels as cutting
-from secateur.deploy.speed.latency_table import latency_table
 from secateur.deploy.speed.rounding import decided_guards
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
@@ -43,7 +42,6 @@ from secateur.pruning.budget import budgets_from
 from secateur.pruning.costs import COSTS
 from secateur.pruning.evidence import LoaderEvidence
 from secateur.pruning.graph import ChannelGraph
-from secateur.pruning.latency import LatencyTable
 from secateur.pruning.options import ChannelSettings, GuardSettings, LatencySettings, budget_options
 from secateur.pruning.plan import Plan
 from secateur.pruning.prune import Pruned, scored
@@ -70,37 +68,6 @@ def trace(model: Model, *inputs: Any) -> ChannelGraph:
     1767976
     """
     return graphs.trace(network_of(model), *inputs)
-
-
-def latency(
-    model: Model,
-    image_size: Size = 0,
-    *,
-    file: str | Path = "",
-    runtime: str = "",
-    threads: int = 0,
-) -> LatencyTable:
-    """What every layer of a model takes at every width on this machine: with it in its graph, budgets may be in `ms`.
-
-    It is measured once, in a minute or two, and known from then on; or read from a `file` of `secateur latency`.
-
-    Args:
-        model: the dense one, or its file; the table holds for all that is cut from it.
-        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers, else 640.
-        runtime: "onnx" or "torch"; "" takes the first that is installed.
-        threads: 0 takes those that this process was granted.
-
-    >>> graph = trace(checkpoint)  # doctest: +SKIP
-    >>> graph = dataclasses.replace(graph, timing=latency(checkpoint, 320))  # doctest: +SKIP
-    >>> plan = allocate(graph, score(checkpoint, graph, "l2"), ms=8)  # doctest: +SKIP
-    """
-    size = size_of(latency, image_size)
-    if not isinstance(model, nn.Module):
-        model = checkpoint_of(model)
-        size = usable_size(model, size)
-    given = {"latency_table": file, "runtime": runtime, "threads": threads}
-    [settings] = settings_of(latency, given, LatencySettings)
-    return latency_table(network_of(model), size or 640, settings)
 
 
 def score(
@@ -294,7 +261,8 @@ def prune(
     budget, scoring, rounds, guards, repairing, timing, healing = settings_of(
         prune, options, budget_options(), *_SETTINGS
     )
-    guards = decided_guards(guards, timing, milliseconds=bool(budget.ms))
+    timed = any(entry.cost == "ms" for entry in ChannelSettings(budget).budgets)
+    guards = decided_guards(guards, timing, milliseconds=timed)
     settings = ChannelSettings(budget, scoring, rounds, guards, repairing, CliffSettings(cliff=False), latency=timing)
     keep = typed(prune, "heal", heal, bool | str)
     whole = checkpoint_of(checkpoint)

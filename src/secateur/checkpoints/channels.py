@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from secateur.deploy.exporting import about
+from secateur.deploy.file_size import size_table
 from secateur.deploy.speed.latency_table import latency_table
 from secateur.families.context import Context
 from secateur.families.evaluation import evaluator, val_settings
@@ -21,9 +23,8 @@ from secateur.pruning.allocation import allocate, costs_of
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth import candidates, left_of, remove
 from secateur.pruning.depth.selection import without_removed_blocks
-from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.graph import ChannelGraph, Tables, trace
 from secateur.pruning.importance import CRITERIA, needs_gradients
-from secateur.pruning.latency import LatencyTable
 from secateur.pruning.options import ChannelSettings
 from secateur.pruning.plan import Plan
 from secateur.pruning.prune import Kept, Pruned
@@ -70,7 +71,7 @@ def prune(
         ),
         masked=checkpoint.masks,
         dense=None if dense is None or dense is checkpoint else dense.build(),
-        timing=None if kept.plan is not None else timing_of(checkpoint, context, settings),
+        tables=Tables() if kept.plan is not None else tables_of(checkpoint, context, settings),
         measure=partial(_evaluator, whole, context),
         kept=kept,
     )
@@ -84,15 +85,21 @@ def _evaluator(whole: nn.Module, context: Context, split: str, images: int) -> C
     return evaluator(family_of(whole).split(data, split), settings, images or None)
 
 
-def timing_of(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> LatencyTable | None:
-    """With a budget in milliseconds the latency table of the dense network, which holds for all that is cut from it.
+def tables_of(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> Tables:
+    """What the budgets read, of the dense network; it holds for all that is cut from it.
+
+    With a budget in milliseconds that is a latency table, with one of the size of a file the table of its format.
 
     Raises:
-        UserError: there is no table for it, see `latency_table`.
+        UserError: there is no table for it, see `latency_table` and `size_table`.
     """
-    if not any(budget.cost == "ms" for budget in settings.budgets):
-        return None
-    return latency_table((context.dense or checkpoint).build(), context.image_size, settings.latency)
+    dense = context.dense or checkpoint
+    costs = {budget.cost: budget for budget in settings.budgets}
+    timing = latency_table(dense.build(), context.image_size, settings.latency) if "ms" in costs else None
+    sizing = None
+    if "size" in costs:
+        sizing = size_table(dense.build(), context.image_size, costs["size"].file, about(dense))
+    return Tables(timing, sizing)
 
 
 def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
@@ -107,7 +114,7 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
     # A later cut starts from a smaller network, of which only a bound is known yet.
     first = context.rounds == 1 and not context.name_suffix
     if first or settings.guards.exclude:
-        graph = replace(trace(checkpoint.build()), timing=timing_of(checkpoint, context, settings))
+        graph = trace(checkpoint.build()).with_tables(tables_of(checkpoint, context, settings))
         order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
         size = context.image_size
         allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
@@ -135,8 +142,9 @@ def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: Channel
     Raises:
         UserError: the budget is below that bound.
     """
-    # What removals count is relative to the network at hand; milliseconds are not measured for a bound.
-    budgets = [budget for budget in settings.budgets if budget.cost != "ms" and not COSTS[budget.cost].removes]
+    # What removals count is relative to the network at hand; nothing is measured for a bound.
+    measured = ("ms", "size")
+    budgets = [budget for budget in settings.budgets if budget.cost not in measured and not COSTS[budget.cost].removes]
     if not budgets:
         return
     network = checkpoint.build()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur.deploy.check import checked
@@ -19,7 +20,8 @@ from secateur.deploy.source import Judge, Source
 from secateur.errors import UserError
 from secateur.evaluation.validate import check_image_size
 from secateur.files import atomic_folder, atomic_write
-from secateur.networks.architecture import strides_of
+from secateur.networks.architecture import channels_of, strides_of
+from secateur.pruning.graph import Stored
 from secateur.registry import Registry
 from secateur.terminal import silenced, without_telemetry
 
@@ -82,6 +84,8 @@ class Exporter:
         folder: it is a folder of files.
         precisions, outputs: those that it can be written with, see `ExportSettings`.
         dynamic: the number of images can be left open.
+        stored: by precision, the bytes that it takes for the tensors of a network; none where files of it are not
+            sized before they are written.
         check: raises UserError for what else of the settings it cannot write.
     """
 
@@ -94,6 +98,7 @@ class Exporter:
     precisions: tuple[str, ...] = ("fp32",)
     outputs: tuple[str, ...] = ("decoded",)
     dynamic: bool = False
+    stored: Mapping[str, Stored] = field(default_factory=dict)
     check: Callable[[ExportSettings], None] | None = None
 
     def missing(self) -> str:
@@ -169,9 +174,7 @@ def export(
         raise UserError("--accuracy-drop needs --data with a val split to measure on.")
     if settings.precision == "int8" and not images:
         raise UserError("int8 is calibrated on images of yours: give some with --data or --images.")
-    stride = int(max(strides_of(network), default=1))
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    size = check_image_size(height, stride), check_image_size(width, stride)
+    size = _whole_strides(network, image_size)
     source = Source.of(network, size, about, images, judge)
     with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
         written = exporter.write(source, temporary, settings)
@@ -181,6 +184,37 @@ def export(
     batch = 0 if settings.dynamic else settings.batch_size
     notes = tuple(note.replace("{file}", str(path)) for note in written.notes)
     return Exported(path, error, size, batch, megabytes, settings.precision, written.details, notes)
+
+
+def bytes_written(
+    network: nn.Module, image_size: int | tuple[int, int], settings: ExportSettings, about: Mapping[str, str]
+) -> int:
+    """Bytes of the file, or of all files of the folder, that `export` would leave; nothing is checked or kept.
+
+    int8 is calibrated on noise, for the ranges of activations do not change the size.
+
+    Raises:
+        UserError: the network cannot be expressed.
+    """
+    exporter, size = check_export(settings), _whole_strides(network, image_size)
+    random = torch.Generator().manual_seed(0)
+    noise = [
+        torch.randint(0, 256, (channels_of(network), *size), generator=random, dtype=torch.uint8) for _ in range(2)
+    ]
+    source = Source.of(network, size, about, noise)
+    with tempfile.TemporaryDirectory() as folder:
+        # Under the name that the file of a pruned network usually has: some formats repeat it at every tensor.
+        file = Path(folder) / f"pruned{exporter.suffix}"
+        with atomic_folder(file) if exporter.folder else atomic_write(file) as temporary:
+            exporter.write(source, temporary, settings)
+        return _bytes(file)
+
+
+def _whole_strides(network: nn.Module, image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels, rounded up to multiples of the largest stride."""
+    stride = int(max(strides_of(network), default=1))
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return check_image_size(height, stride), check_image_size(width, stride)
 
 
 @contextmanager

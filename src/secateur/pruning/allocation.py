@@ -109,7 +109,7 @@ def _allocated(widths: Widths, criterion: str, strict: bool, worth: Worth | None
     keep = widths.keep(counts)
     notes = widths.notes(threshold, counts)
     reached = widths.measure(keep)
-    if widths.misses(counts) > TOLERANCE:
+    if widths.misses(counts) > TOLERANCE or (widths.kind.strict and reached > widths.target):
         sentence = f"the closest reachable value is {widths.describe(reached)}"
         if reached > widths.target and strict:
             raise UserError(f"The budget {budget} cannot be reached: {sentence} (with {widths.guards}).")

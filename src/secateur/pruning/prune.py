@@ -15,9 +15,8 @@ from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth.selection import without_removed_blocks
 from secateur.pruning.evidence import Evidence
-from secateur.pruning.graph import ChannelGraph, Floats, trace
+from secateur.pruning.graph import ChannelGraph, Floats, Tables, trace
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
-from secateur.pruning.latency import LatencyTable
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair import Repair, Shorter, absorb_offsets
 from secateur.pruning.rounds import Rounds, Sources, kept_in, number_of_rounds
@@ -74,7 +73,7 @@ def prune(
     *,
     masked: Iterable[str] = (),
     dense: nn.Module | None = None,
-    timing: LatencyTable | None = None,
+    tables: Tables = Tables(),  # noqa: B008 (frozen)
     measure: Measure[Network] | None = None,
     kept: Kept = Kept(),
 ) -> Pruned[Network]:
@@ -90,7 +89,7 @@ def prune(
             moved into the layers that read them.
         masked: names of tensors some of whose weights are to stay zero.
         dense: the network that shares of a budget speak of; None: this one.
-        timing: latency table, which a budget in milliseconds reads.
+        tables: what budgets in milliseconds or of the size of a file read.
         measure: evaluates networks, for the search and for the cliff curve; None: there is no curve.
 
     Raises:
@@ -98,11 +97,11 @@ def prune(
             kept is damaged.
     """
     example = evidence.example() if evidence is not None else ()
-    graph = replace(trace(network, *example), timing=timing)
+    graph = trace(network, *example).with_tables(tables)
     repair = Repair(network, evidence, settings.repair, masked)
     plan = kept.plan
     if plan is None:
-        whole = graph if dense is None else replace(trace(dense, *example), timing=timing)
+        whole = graph if dense is None else trace(dense, *example).with_tables(tables)
         reference = costs_of(whole, settings.budgets, settings.image_size)
         budgets = tuple(budget.at_round(*settings.repetition, reference) for budget in settings.budgets)
         settings = replace(settings, budgets=budgets)
@@ -260,6 +259,6 @@ def _sources(
         repair.repair_(network, plan, shorter, repaired, CORRECTING + number)
 
     def traced(part: Network) -> ChannelGraph:
-        return graph if part is network else replace(trace(part, *example), timing=graph.timing)
+        return graph if part is network else trace(part, *example).with_tables(graph.tables)
 
     return Sources(traced, gather, repair_round)

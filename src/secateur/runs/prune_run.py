@@ -20,6 +20,7 @@ from secateur.families.reading import Split
 from secateur.files import read_json
 from secateur.machine import pick_device
 from secateur.networks.checkpoint import NARROWED, Checkpoint
+from secateur.pruning.costs import COSTS
 from secateur.pruning.depth import candidates
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounds import STATE as ROUNDS_STATE
@@ -28,7 +29,7 @@ from secateur.report.table import print_table
 from secateur.runs.about import note_about
 from secateur.runs.compare.difference import difference_line, first_to_last
 from secateur.runs.ending.change import say_change
-from secateur.runs.ending.next_line import after_cut, looked_at, prediction, say
+from secateur.runs.ending.next_line import after_cut, looked_at, pasted, prediction, say
 from secateur.runs.folders import Summary
 from secateur.runs.pipeline import check_steps, do_steps, one_process
 from secateur.runs.progress import Progress, key_of
@@ -109,6 +110,8 @@ def prune_checkpoint(
             summary |= say_change(progress, result.rows, here, made, file, "healed" if options.heal else "pruned")
         summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
         summary |= {"healing": result.notes["heal"]} if "heal" in result.notes else {}
+        sized = result.notes.get("plan", {}).get("file_mb")
+        summary |= {} if sized is None else {"file_mb": sized}
         done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
         for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
@@ -160,4 +163,18 @@ def _next_line(verb: str, file: Path, made: Checkpoint, options: Any, context: C
     if verb == "heal":
         return prediction(file, made, looked_at(context.data, options.images))
     zeroed = bool(steps) and isinstance(steps[-1], ZeroWeights)
-    return after_cut(file, made, data=options.data, images=options.images, zeroed=zeroed)
+    sized = _export_of_sized(file, options, steps)
+    return sized or after_cut(file, made, data=options.data, images=options.images, zeroed=zeroed)
+
+
+def _export_of_sized(file: Path, options: Any, steps: Sequence[Step]) -> str:
+    """The export to the kind of file whose size was a budget; "" without such a budget."""
+    from secateur.deploy.file_size import settings_of_file
+
+    budgets = [budget for step in steps if isinstance(step, Prune) for budget in step.channels.budgets]
+    sized = next((budget for budget in budgets if COSTS[budget.cost].files), None)
+    if sized is None:
+        return ""
+    how = settings_of_file(sized.file)
+    read = {"data": options.data, "images": options.images} if how.precision == "int8" else {}
+    return pasted("export", weights=file, format=how.format, precision=how.precision, **read)

@@ -57,6 +57,7 @@ class Export(Step):
         measured_on = self._measured_on(checkpoint, context)
         for settings in self.export.each():
             written = exported(checkpoint, stem, context.image_size, settings, images, measured_on)
+            print(f"{written.path.name}: {written.file_mb:.3f} MB ({written.precision})")
             for note in written.notes:
                 print(note)
             files.append({"format": settings.format, **written.to_dict()})

@@ -123,9 +123,25 @@ class Prune(Step):
         repaired, pruned = prune(checkpoint, context, self.channels, kept)
         plan = pruned.plan
         warning = read_json(cliff_file)["warning"] if cliff_file.is_file() else None
+        sized = self._sized(repaired, context)
         note = {"parameters": plan.after.parameters, "flops": plan.after.flops, "warning": warning}
         made = (
             Made(cut_channels(checkpoint, pruned.graph, plan), "cut", f"{context.title}, no repair"),
             Made(repaired, "repair", f"{context.title} + repair"),
         )
-        return Outcome(made, {"plan": note | {"notes": list(plan.notes)}})
+        return Outcome(made, {"plan": note | sized | {"notes": list(plan.notes)}})
+
+    def _sized(self, checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
+        """Writes the files whose size is a budget, says how large they are, and keeps none."""
+        from secateur.deploy.exporters import bytes_written
+        from secateur.deploy.exporting import about
+        from secateur.deploy.file_size import settings_of_file
+
+        found = {}
+        for budget in self.channels.budgets:
+            if COSTS[budget.cost].files:
+                how = settings_of_file(budget.file)
+                kind, network = f"{how.format}-{how.precision}", checkpoint.build()
+                found[kind] = bytes_written(network, context.image_size, how, about(checkpoint)) / 1e6
+                print(f"Its {kind} file at {context.image_size} px: {found[kind]:.3f} MB (budget: {budget})")
+        return {"file_mb": found} if found else {}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latency_subjects import FAKE, OFFSET, SLOPE, Clock, table_of
-from secateur.checkpoints.channels import check_channels, prune, timing_of
+from secateur.checkpoints.channels import check_channels, prune, tables_of
 from secateur.cli import main
 from secateur.deploy.speed import latency_table as module
 from secateur.deploy.speed.latency_table import latency_table, line, measure
@@ -158,19 +158,19 @@ def test_a_file_from_elsewhere(tiny: Checkpoint, formula: list[Signature], tmp_p
     file = tmp_path / "phone.json"
     table_of(graph, 64).save(file)
     told = settings(latency_table=str(file))
-    assert timing_of(tiny, Context(64), told) == table_of(graph, 64) and not formula
+    assert tables_of(tiny, Context(64), told).timing == table_of(graph, 64) and not formula
     with pytest.raises(UserError, match="measured at 64 px, not at 96 x 96 px"):
-        timing_of(tiny, Context(96), told)
+        tables_of(tiny, Context(96), told)
     cut_down = json.loads(file.read_text())
     cut_down["entries"] = cut_down["entries"][1:]
     file.write_text(json.dumps(cut_down))
     with pytest.raises(UserError, match="for another network or image size"):
-        timing_of(tiny, Context(64), told)
+        tables_of(tiny, Context(64), told)
 
 
 def test_only_budgets_in_milliseconds_need_a_table(tiny: Checkpoint, formula: list[Signature]) -> None:
     flops = dataclasses.replace(settings(), budget=budget_options()(flops="0.8"))
-    assert timing_of(tiny, Context(64), flops) is None and not formula
+    assert tables_of(tiny, Context(64), flops).timing is None and not formula
 
 
 def test_a_cut_meets_its_milliseconds(tiny: Checkpoint) -> None:

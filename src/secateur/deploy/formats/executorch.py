@@ -21,6 +21,7 @@ from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError, told
+from secateur.pruning.graph import Stored
 from secateur.terminal import silenced
 
 FILE = "model.pte"
@@ -100,6 +101,7 @@ EXPORTERS.register("executorch")(
         write,
         folder=True,
         outputs=("decoded", "raw"),
+        stored={"fp32": Stored(4, 4, 4)},
     )
 )
 RUNTIMES.register("_executorch_model")(Runtime("ExecuTorch", ExecuTorchPredictor))

@@ -24,6 +24,7 @@ from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError, told
+from secateur.pruning.graph import Stored
 from secateur.terminal import silenced
 
 METADATA = "metadata.json"
@@ -122,6 +123,14 @@ def _sides(detail: Any) -> tuple[int, ...]:
 
 
 EXPORTERS.register("litert")(
-    Exporter("LiteRT", ".tflite", ("litert_torch", "ai_edge_litert"), "litert", write, outputs=("decoded", "raw"))
+    Exporter(
+        "LiteRT",
+        ".tflite",
+        ("litert_torch", "ai_edge_litert"),
+        "litert",
+        write,
+        outputs=("decoded", "raw"),
+        stored={"fp32": Stored(4, 4, 4)},
+    )
 )
 RUNTIMES.register(".tflite")(Runtime("LiteRT", LiteRTPredictor))

@@ -25,6 +25,7 @@ from secateur.deploy.settings import ExportSettings
 from secateur.deploy.source import Source
 from secateur.errors import UserError
 from secateur.families.outputs import Answer
+from secateur.pruning.graph import Stored
 from secateur.terminal import silenced
 
 PARAM, WEIGHTS = FILES = ("model.ncnn.param", "model.ncnn.bin")
@@ -184,6 +185,7 @@ EXPORTERS.register("ncnn")(
         folder=True,
         precisions=("fp32", "fp16"),
         outputs=("decoded", "raw"),
+        stored={"fp32": Stored(4, 4, 4), "fp16": Stored(2, 4, 2)},
     )
 )
 RUNTIMES.register("_ncnn_model")(Runtime("ncnn", NcnnPredictor))

@@ -28,6 +28,7 @@ from secateur.deploy.source import Source, cannot
 from secateur.errors import UserError, told
 from secateur.families.outputs import Shape
 from secateur.machine import signal_stack_kept
+from secateur.pruning.graph import Stored
 from secateur.terminal import bar, silenced, without_telemetry
 
 # The lines of OpenVINO's source that its messages begin with.
@@ -278,6 +279,7 @@ EXPORTERS.register("openvino")(
         precisions=("fp32", "fp16", "int8"),
         outputs=("decoded", "raw", "detections"),
         dynamic=True,
+        stored={"fp32": Stored(4, 4, 4), "fp16": Stored(2, 2, 2), "int8": Stored(1, 8, 4)},
     )
 )
 for suffix in ("_openvino_model", ".xml"):

@@ -28,10 +28,13 @@ from secateur.families.family import family_of, predictor_of
 from secateur.families.loading import load_checkpoint
 from secateur.layers import hooked
 from secateur.machine import use_threads
+from secateur.pruning.graph import Stored
 from secateur.pruning.latency import Signature
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _OUTSIDE, _BETWEEN = ("(outputs)", "decode"), ("(between the layers)", "call")
+# Norms stay apart, with two parameters and two statistics for each channel.
+_STORED = {"fp32": Stored(4, 16, 4)}
 _NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
@@ -250,7 +253,7 @@ def own_format(title: str, kind: str, packages: tuple[str, ...] = ()) -> Exporte
         note = source.family.write(source.whole, path, max(source.size))
         return Written(notes=(note,) if note else ())
 
-    return Exporter(title, ".pt", packages, kind if packages else "", write, dynamic=True)
+    return Exporter(title, ".pt", packages, kind if packages else "", write, dynamic=True, stored=_STORED)
 
 
 EXPORTERS.register("yolov5")(own_format("YOLOv5", "yolov5"))

@@ -34,6 +34,7 @@ from secateur.errors import UserError, told
 from secateur.families.outputs import Answer, tensors_of
 from secateur.machine import use_threads
 from secateur.networks.formats.archive import refuse_bombs
+from secateur.pruning.graph import Stored
 from secateur.terminal import silenced
 
 CONFIG = "config.txt"
@@ -196,6 +197,7 @@ EXPORTERS.register("torchscript")(
         precisions=("fp32", "fp16"),
         outputs=("decoded", "raw", "detections"),
         dynamic=True,
+        stored={"fp32": Stored(4, 4, 4), "fp16": Stored(2, 2, 2)},
     )
 )
 RUNTIMES.register(".torchscript")(Runtime("TorchScript", TorchScriptPredictor))

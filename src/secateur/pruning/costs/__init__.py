@@ -6,9 +6,9 @@ of the units of a graph costs. Its name is also the option (`--name`) and the ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from secateur.registry import Registry
 
@@ -54,39 +54,40 @@ class CostKind:
         unit: what is counted, as it stands behind a number.
         help: sentence for --help.
         example: a share of the dense network, as one writes it.
-        removes: whether the share says what goes; else what stays.
         of: the cost of a graph at an image size (None: what was traced).
+        removes: whether the share says what goes; else what stays.
         absolute: an amount in the unit, as one writes it; empty where only shares have a meaning.
         least: smallest amount in the unit that can be meant; below it a bare number is a slip.
+        factors: what may follow an amount, in lower case, and by how much it multiplies the number ("kb": 0.001 MB).
+            Where there are any, an amount needs one, for a bare number could be a share as well. Empty: k, M, G and T.
+        strict: what is a little over an amount does not meet it.
+        files: the cost is that of a file, whose kind may follow a colon ("2MB:onnx-int8").
+        means: name of the cost in whose unit budgets of this kind are meant, and the amount there; such a kind has no
+            shares. None: its own.
     """
 
     name: str
     unit: str
     help: str
     example: str
-    removes: bool
     of: Make
+    removes: bool = False
     absolute: str = ""
     least: float = 0.0
+    factors: Mapping[str, float] = field(default_factory=dict)
+    strict: bool = False
+    files: bool = False
+    means: tuple[str, Callable[[float], float]] | None = None
 
 
 COSTS: Registry[CostKind] = Registry("cost", "secateur.pruning.costs")
 
 
-def cost(
-    name: str,
-    *,
-    unit: str,
-    help: str,
-    example: str = "0.5",
-    removes: bool = False,
-    absolute: str = "",
-    least: float = 0,
-) -> Callable[[Make], Make]:
-    """Registers a cost under a name; see `CostKind` for the rest."""
+def cost(name: str, *, unit: str, help: str, example: str = "0.5", **more: Any) -> Callable[[Make], Make]:
+    """Registers a cost under a name; see `CostKind` for these and the rest."""
 
     def register(make: Make) -> Make:
-        COSTS.register(name)(CostKind(name, unit, help, example, removes, make, absolute, least))
+        COSTS.register(name)(CostKind(name, unit, help, example, of=make, **more))
         return make
 
     return register

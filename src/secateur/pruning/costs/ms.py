@@ -1,4 +1,4 @@
-"""Milliseconds for one image, by the latency table of a machine and a runtime that the graph carries."""
+"""Milliseconds for one image, and images a second, by the latency table that the graph carries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from secateur.errors import UserError
-from secateur.pruning.costs import cost
+from secateur.pruning.costs import COSTS, Cost, cost
 from secateur.sizes import in_words, sides_of
 
 if TYPE_CHECKING:
@@ -70,3 +70,16 @@ def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
                 "measure one at this size with secateur latency."
             )
     return Milliseconds(graph)
+
+
+@cost(
+    "fps",
+    unit="fps",
+    help="Images a second on this machine: 30 is --ms 33.3.",
+    example="30",
+    absolute="30",
+    means=("ms", lambda number: 1000 / number),
+)
+def fps(graph: ChannelGraph, image_size: ImageSize = None) -> Cost:
+    """What `ms` counts: a budget in images a second becomes one in milliseconds when it is read."""
+    return COSTS["ms"].of(graph, image_size)

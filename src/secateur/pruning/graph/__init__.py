@@ -1,9 +1,10 @@
 """The channel graph: which channels live or die together, which tensors they index, and what a choice of them costs."""
 
-from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space
+from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space, Tables
 from secateur.pruning.graph.flow import Ids
 from secateur.pruning.graph.pricing import Axis, Bools, Floats, ImageSize, Price
 from secateur.pruning.graph.remaining import remaining
+from secateur.pruning.graph.size_table import SizeTable, Stored
 from secateur.pruning.graph.tracing import trace
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "Ids",
     "ImageSize",
     "Price",
+    "SizeTable",
     "Space",
+    "Stored",
+    "Tables",
     "remaining",
     "trace",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from secateur.pruning.graph.flow import Ids, Number
 from secateur.pruning.graph.pricing import Axis, Bools, ImageSize, Price, Pricing, Sides
+from secateur.pruning.graph.size_table import SizeTable
 from secateur.pruning.latency import LatencyTable, TracedOperation
 
 
@@ -106,6 +107,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What was measured for costs that cannot be counted; each None where no budget reads it.
+
+    Attributes:
+        timing: milliseconds of layers.
+        sizing: bytes of exported files.
+    """
+
+    timing: LatencyTable | None = None
+    sizing: SizeTable | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ChannelGraph:
     """Units, spaces, and for every tensor axis the unit of each entry. Made by `trace`; holds no weights.
@@ -129,6 +143,7 @@ class ChannelGraph:
         pricing: what any choice of units costs.
         operations: the operations, as a latency table sees them.
         timing: the latency table that budgets in milliseconds read; `dataclasses.replace` attaches one.
+        sizing: the bytes of exported files that budgets of their size read; attached likewise.
     """
 
     units: int
@@ -146,6 +161,7 @@ class ChannelGraph:
     pricing: Pricing = field(repr=False)
     operations: tuple[TracedOperation, ...] = field(default=(), repr=False)
     timing: LatencyTable | None = field(default=None, repr=False)
+    sizing: SizeTable | None = field(default=None, repr=False)
 
     def price(self, keep: Bools | Tensor | None = None, image_size: ImageSize = None) -> Price:
         """Exact cost of the network that keeps these units (None: all), without building it.
@@ -160,6 +176,15 @@ class ChannelGraph:
         mask = self.everything() if keep is None else np.asarray(keep, dtype=bool)
         sides = (image_size, image_size) if isinstance(image_size, int) else image_size
         return self.pricing.price(mask, None if sides == self.image_size else sides)
+
+    def with_tables(self, tables: Tables) -> ChannelGraph:
+        """The same graph with these tables."""
+        return replace(self, timing=tables.timing, sizing=tables.sizing)
+
+    @property
+    def tables(self) -> Tables:
+        """The tables that it carries."""
+        return Tables(self.timing, self.sizing)
 
     def everything(self) -> Bools:
         """The choice that keeps all units, [units] bool."""

@@ -107,6 +107,23 @@ class Pricing:
         flops = 2 * _evaluate(self._operations, counts) * self._positions(image_size)
         return Price(int(parameters.sum()), int(flops.sum()))
 
+    @property
+    def names(self) -> list[str]:
+        """Of the parameters, in the order of what `weighted` takes."""
+        return list(self._names)
+
+    def weighted(self, keep: Bools | None, weights: Floats) -> Floats:
+        """Entries of each parameter that the network keeps (None: all), times a weight: [parameters].
+
+        Args:
+            weights: of one entry, [parameters], such as the bytes that a file takes for it.
+        """
+        return weights * _evaluate(self._parameters, self._counts(keep))
+
+    def weighted_savings(self, weights: Floats, units: int) -> Floats:
+        """What the removal of one unit alone saves of the sum of `weighted`, to first order: [units]."""
+        return self._savings(self._parameters, weights, units)
+
     def parameter_savings(self, units: int) -> Floats:
         """Parameters that the removal of one unit alone saves, to first order: [units]."""
         return self._savings(self._parameters, np.ones(self._parameters.shape[1], dtype=np.float64), units)

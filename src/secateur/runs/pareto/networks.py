@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from secateur.checkpoints.channels import check_criterion, timing_of
+from secateur.checkpoints.channels import check_criterion, tables_of
 from secateur.checkpoints.heal import check_healing
 from secateur.checkpoints.training import check_trainable
 from secateur.data.config import unlabelled_images
@@ -101,7 +101,7 @@ def opened(options: ParetoOptions, budgets: Mapping[str, Budget], guards: Guards
         _check_work(options, checkpoint, context)
         network = checkpoint.build()
         settings = channel_settings(options, guards, next(iter(budgets)))
-        graph = replace(trace(network), timing=timing_of(checkpoint, context, settings))
+        graph = trace(network).with_tables(tables_of(checkpoint, context, settings))
         targets, skipped = _reachable(label, graph, budgets, guards, size)
         reference = costs_of(graph, list(budgets.values()), size)
         ordered = sorted((Target(text, one, share_of(one, reference)) for text, one in targets.items()), key=_share)

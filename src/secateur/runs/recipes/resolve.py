@@ -115,7 +115,10 @@ def _with_a_number(settings: Mapping[str, Any]) -> dict[str, Any]:
     from secateur.deploy.speed.rounding import decided
 
     latency = LatencySettings(runtime=str(settings.get("runtime", "")), threads=int(settings.get("threads", 0)))
-    return {**settings, "round_to": decided(AUTO, latency, milliseconds=bool(settings.get("ms")))}
+    return {
+        **settings,
+        "round_to": decided(AUTO, latency, milliseconds=bool(settings.get("ms") or settings.get("fps"))),
+    }
 
 
 def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) -> None:

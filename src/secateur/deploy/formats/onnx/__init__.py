@@ -10,6 +10,7 @@ from secateur.deploy.formats.onnx.writer import check_opset, write
 from secateur.deploy.profiling import PROFILERS, Profiler
 from secateur.deploy.runtimes import RUNTIMES, Runtime
 from secateur.deploy.timing import STOPWATCHES, Stopwatch
+from secateur.pruning.graph import Stored
 
 EXPORTERS.register("onnx")(
     Exporter(
@@ -21,6 +22,8 @@ EXPORTERS.register("onnx")(
         precisions=("fp32", "fp16", "int8"),
         outputs=("decoded", "raw", "detections"),
         dynamic=True,
+        # int8: for each channel the scale, zero point and value of its bias, and scale and zero point of its weights.
+        stored={"fp32": Stored(4, 4, 4), "fp16": Stored(2, 2, 2), "int8": Stored(1, 17, 4)},
         check=check_opset,
     )
 )
