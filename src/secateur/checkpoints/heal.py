@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.checkpoints.pace import NOTES, Pace, notes_of
+from secateur.checkpoints.pace import NOTES, HealingPace, notes_of
 from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealSettings
 from secateur.errors import UserError
@@ -128,7 +128,7 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     end = None
     if settings.heal_steps == "auto":
         minutes = settings.heal_minutes
-        pace = Pace.of(folder, network, imitate, batches, family, context.device, minutes=minutes, most=PIECE)
+        pace = HealingPace.of(folder, network, imitate, batches, family, context.device, minutes=minutes, most=PIECE)
         if rank_and_world()[0] == 0:
             LOG.info("%s", pace.expected(minutes, before.value))
         piece, end = pace.piece, OpenEnd(minutes, MOST_STEPS // pace.piece, began)

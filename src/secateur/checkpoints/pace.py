@@ -30,7 +30,7 @@ FEWEST_PIECES = 25
 
 
 @dataclass(frozen=True)
-class Pace:
+class HealingPace:
     """What a healing is planned by.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pace:
         *,
         minutes: float,
         most: int,
-    ) -> Pace:
+    ) -> HealingPace:
         """Measured on two steps of a copy; for a healing that continues, what it was planned by.
 
         Args:

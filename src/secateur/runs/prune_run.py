@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from secateur.runs.compare.difference import difference_line, first_to_last
 from secateur.runs.ending.change import say_change
 from secateur.runs.ending.next_line import after_cut, looked_at, pasted, prediction, say
 from secateur.runs.folders import Summary
-from secateur.runs.pipeline import check_steps, do_steps, one_process
+from secateur.runs.pipeline import PipelineResult, check_steps, do_steps, one_process
 from secateur.runs.progress import Progress, key_of
 from secateur.runs.recipes.resolve import PlannedStep
 from secateur.runs.rows import save_result
@@ -92,33 +93,61 @@ def prune_checkpoint(
         result = do_steps(planned, start, here, progress, splits=("val",), first=FIRST[verb])
         if rank_and_world()[0] != 0:
             return {}
-        made, file = result.checkpoint, progress.folder / f"{RESULTS[verb]}.safetensors"
-        noted = noting_weights(made, weights) if verb == "prune" else made
-        saved = save_result(noted, file, context.image_size)
-        print_table(result.rows)
-        difference = first_to_last(progress.folder, result.rows)
-        if line := difference_line(difference):
-            print(line)
-        narrowed = left_out(whole, start, context.image_size) if classes else None
-        if narrowed is not None:
-            print(narrowed)
-        _say_what_was_cut(progress.folder, steps)
-        print("\n".join(saved))
-        last = result.last
-        summary: Summary = {"command": verb, "weights": str(file), "table": result.rows, "difference": difference}
-        if verb == "prune":
-            summary |= say_change(progress, result.rows, here, made, file, "healed" if options.heal else "pruned")
-        summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
-        summary |= {"healing": result.notes["heal"]} if "heal" in result.notes else {}
-        sized = result.notes.get("plan", {}).get("file_mb")
-        summary |= {} if sized is None else {"file_mb": sized}
-        done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
-        # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
-        for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
-            left.unlink(missing_ok=True)
-        if leave_page(progress.folder):
-            print(f"Report:        {progress.folder / PAGE}")
-        say(_next_line(verb, file, made, options, context, steps))
+        return _closing(PruneTask(verb, options, whole, here, tuple(steps)), result, progress)
+
+
+@dataclass(frozen=True)
+class PruneTask:
+    """What a call of `prune_checkpoint` was asked for.
+
+    Attributes:
+        verb: the command.
+        options: those of the command.
+        whole: the checkpoint that was given, with all of its classes.
+        context: its `dense` is the checkpoint that the steps start from.
+        steps: in order.
+    """
+
+    verb: str
+    options: Any
+    whole: Checkpoint
+    context: Context
+    steps: tuple[Step, ...]
+
+
+def _closing(task: PruneTask, result: PipelineResult, progress: Progress) -> Summary:
+    """Saves the last checkpoint, prints the table and the change, writes the summary and the page."""
+    verb, options, folder = task.verb, task.options, progress.folder
+    made, file = result.checkpoint, folder / f"{RESULTS[verb]}.safetensors"
+    saved = save_result(
+        noting_weights(made, options.weights) if verb == "prune" else made, file, task.context.image_size
+    )
+    print_table(result.rows)
+    difference = first_to_last(folder, result.rows)
+    if line := difference_line(difference):
+        print(line)
+    summary: Summary = {"command": verb, "weights": str(file), "table": result.rows, "difference": difference}
+    if getattr(options, "classes", ()):
+        assert task.context.dense is not None
+        narrowed = left_out(task.whole, task.context.dense, task.context.image_size)
+        print(narrowed)
+        summary["classes"] = narrowed.to_dict()
+    _say_what_was_cut(folder, task.steps)
+    print("\n".join(saved))
+    if verb == "prune":
+        healed = "healed" if options.heal else "pruned"
+        summary |= say_change(progress, result.rows, task.context, made, file, healed)
+    if "heal" in result.notes:
+        summary["healing"] = result.notes["heal"]
+    sized = result.notes.get("plan", {}).get("file_mb")
+    summary |= {} if sized is None else {"file_mb": sized}
+    done = progress.finish(summary | {key: result.last[key] for key in ("metrics", "model", "speed_ms")})
+    # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
+    for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
+        left.unlink(missing_ok=True)
+    if leave_page(folder):
+        print(f"Report:        {folder / PAGE}")
+    say(_next_line(verb, file, made, options, task.context, task.steps))
     return done
 
 

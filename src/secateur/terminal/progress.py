@@ -43,7 +43,7 @@ _REST = 3
 
 
 @dataclass(frozen=True)
-class Stage:
+class EnteredStage:
     """A part of a piece of work: its name, its number of how many, and the names of those to come."""
 
     name: str
@@ -65,7 +65,7 @@ class _Screen:
     """The one place of the terminal in which bars are drawn, from the first that is opened to the last that ends."""
 
     def __init__(self) -> None:
-        self.stages: list[Stage] = []
+        self.stages: list[EnteredStage] = []
         self._bars: list[Bar] = []
         self._live: Live | None = None
         self._lock = threading.RLock()
@@ -265,13 +265,13 @@ def counted(
 
 
 @contextlib.contextmanager
-def stage(name: str, number: int, count: int, rest: Sequence[str] = ()) -> Iterator[Stage]:
+def stage(name: str, number: int, count: int, rest: Sequence[str] = ()) -> Iterator[EnteredStage]:
     """What is done meanwhile is stage `number` of `count`; bars and their lines say so.
 
     Args:
         rest: names of the stages to come.
     """
-    entered = Stage(name, number, count, tuple(rest))
+    entered = EnteredStage(name, number, count, tuple(rest))
     _SCREEN.stages.append(entered)
     try:
         yield entered
