@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from secateur.report.table import TableRow, columns_of, fitting_table, print_table, to_markdown, to_rich, write_markdown
+from secateur.report.table import (
+    WIDE,
+    TableRow,
+    columns_of,
+    fitting_table,
+    print_table,
+    to_markdown,
+    to_rich,
+    write_markdown,
+)
 
 JUDGED_BY = ("mAP50", "mAP50-95")
 
@@ -105,13 +114,14 @@ def test_sizes_of_objects_have_columns_where_there_is_room(tmp_path: Path, capsy
     out = capsys.readouterr().out
     assert "small" in out and out.count("0.125") == 2 and "…" not in out
     assert "large" not in out, "no row has a figure of it"
-    long = [record | {"stage": "a long name of a stage " * 3} for record in sized]
+    rows = [TableRow.of(record) for record in sized]
+    room = WIDE - Console(width=1000).measure(to_rich(rows, sizes=False)).maximum
+    long = [record | {"stage": "s" * (len("dense") + room)} for record in sized]
     print_table(long)
     assert "small" not in (out := capsys.readouterr().out) and "…" not in out
     write_markdown(tmp_path / "table.md", long, "Run")
     assert "AP small" in (tmp_path / "table.md").read_text()
     narrow = Console(file=io.StringIO(), width=100)
-    rows = [TableRow.of(record) for record in sized]
     assert len(fitting_table(narrow, rows).columns) == len(columns_of(rows, sizes=False))
 
 
