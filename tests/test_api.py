@@ -28,6 +28,7 @@ def test_every_word_is_documented_with_a_runnable_example() -> None:
         "api.models",
         "api.listing",
         "api.cutting",
+        "api.forecasting",
         "api.removing",
         "api.tables",
         "api.using",

@@ -14,7 +14,7 @@ __all__ = [
     "list_criteria", "list_distillations", "list_families", "list_formats", "list_layer_scores", "list_operators",
     "list_patterns", "list_recipes", "list_schedules", "list_steps", "list_weight_criteria",
     "list_weight_schedules", "load", "mask", "predict", "prune", "remove", "repair", "save", "score", "shorten",
-    "trace", "zero",
+    "trace", "what_if", "zero",
 ]  # fmt: skip
 
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from law_subjects import enliven
-from secateur.checkpoints.channels import prune
+from secateur.checkpoints.channels import check_criterion, prune
 from secateur.data.config import load_data_config, unlabelled_images
 from secateur.errors import UserError
 from secateur.families import evidence as evidence_module
 from secateur.families.context import Context
-from secateur.families.evidence import FamilyEvidence
+from secateur.families.evidence import FamilyEvidence, Labelled
 from secateur.families.loading import load_checkpoint
 from secateur.families.yolov5.model import Detector
 from secateur.networks.checkpoint import Checkpoint
@@ -159,6 +159,42 @@ def test_rounds_look_at_other_pictures_each_time(whole: Checkpoint, context: Con
     assert draws[0] == draws[2] != draws[1]
     shown = [torch.cat(list(evidence.images(8, number))) for number in (0, 1, 0)]
     assert len(shown[0]) == 8 and torch.equal(shown[0], shown[2]) and not torch.equal(shown[0], shown[1])
+
+
+def test_places_of_small_objects_count_more(whole: Checkpoint, context: Context) -> None:
+    """Sizes are those in the original image: where that is twice as large, an object is too."""
+    evidence = FamilyEvidence(context, whole.build())
+    images, row = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), [1, 0, 0.5, 0.25, 0.25, 0.25]  # 16 x 16 px in image 1
+    for scale, expected in ((1.0, True), (0.5, False), (2.0, True)):
+        batch = Labelled(images, torch.tensor([row]), [((scale, scale), (0, 0))] * 2)
+        weights = evidence.places(batch, (0, 20))
+        assert weights.shape == (2, 1, 64, 64) and bool((weights[0] == 1).all())
+        inside = torch.zeros(64, 64, dtype=torch.bool)
+        inside[8:24, 24:40] = expected
+        assert torch.equal(weights[1, 0] > 1, inside)
+    with pytest.raises(UserError, match="needs objects with boxes"):
+        evidence.places(Labelled(images, torch.tensor([0, 1])), (0, 20))
+
+
+def test_protecting_objects_changes_what_goes(whole: Checkpoint, context: Context) -> None:
+    plans = []
+    for protect in ("", "16"):
+        score = ScoreSettings(protect=protect, statistics_images=16)
+        how = dataclasses.replace(settings(rounds="1"), score=score)
+        plans.append(prune(whole, context, how)[1].plan)
+    assert plans[0].layers != plans[1].layers
+    assert plans[0].after.flops == pytest.approx(plans[1].after.flops, rel=0.05)
+
+
+@pytest.mark.parametrize("text", ["tiny", "-3", "0", "9000", "3.5"])
+def test_what_cannot_be_protected(text: str) -> None:
+    with pytest.raises(UserError, match=f"--protect {text} is none of small, medium, large and no number of pixels"):
+        ScoreSettings(protect=text)
+
+
+def test_protection_needs_gradients(whole: Checkpoint, context: Context) -> None:
+    with pytest.raises(UserError, match=r"--protect .* the criterion l2 reads weights only"):
+        check_criterion(whole, context, ScoreSettings("l2", protect="24px"))
 
 
 def test_weights_alone_are_looked_at_once() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from networks import Chain, ConvNorm, enliven
 from secateur.errors import UserError
 from secateur.pruning import importance
-from secateur.pruning.graph import ChannelGraph, trace
+from secateur.pruning.graph import ChannelGraph, Floats, trace
 from secateur.pruning.importance import CRITERIA, Criterion, needs_gradients, score
 from secateur.pruning.statistics import Statistics, collect
 from secateur.registry import Registry
@@ -176,6 +176,28 @@ def test_a_batch_gives_what_its_images_give_one_by_one(network: Chain, graph: Ch
     alone = collect(network, graph, images.split(1), summed)
     assert together.images == alone.images == 5
     assert np.allclose(together.taylor, alone.taylor) and np.allclose(together.fisher, alone.fisher)  # type: ignore[arg-type]
+
+
+def test_places_that_count_more(network: Chain, graph: ChannelGraph) -> None:
+    """Weights of one change nothing, weights of two double what a unit gives, and half an image gives less."""
+    network.double()
+    images = torch.rand(2, 3, 16, 16, dtype=torch.double)
+
+    def summed(network: nn.Module, batch: Tensor) -> Tensor:
+        return network(batch).square().sum()
+
+    def taylor(weights: Tensor | None) -> Floats:
+        places = None if weights is None else lambda batch: weights
+        found = collect(network, graph, [images], summed, places=places).taylor
+        assert found is not None
+        return found
+
+    plain = taylor(None)
+    even = torch.ones(2, 1, 16, 16, dtype=torch.double)
+    assert np.allclose(taylor(even), plain) and np.allclose(taylor(2 * even), 2 * plain)
+    left = even.clone()
+    left[..., 8:] = 0
+    assert not np.allclose(taylor(left), plain) and np.allclose(taylor(0 * even), 0)
 
 
 def test_collecting_leaves_the_network_as_it_was(network: Chain, graph: ChannelGraph) -> None:

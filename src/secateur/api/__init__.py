@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from secateur import __all__
 from secateur.api.cutting import allocate, cut, heal, mask, prune, repair, score, trace
+from secateur.api.forecasting import what_if
 from secateur.api.listing import (
     list_costs,
     list_criteria,

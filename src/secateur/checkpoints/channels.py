@@ -13,6 +13,7 @@ from torch import nn
 from secateur.deploy.exporting import about
 from secateur.deploy.file_size import size_table
 from secateur.deploy.speed.latency_table import latency_table
+from secateur.errors import UserError
 from secateur.families.context import Context
 from secateur.families.evaluation import evaluator, val_settings
 from secateur.families.evidence import FamilyEvidence, check_gradients
@@ -129,6 +130,11 @@ def check_criterion(subject: Checkpoint | nn.Module, context: Context, settings:
         UserError: an unknown name (the sentence lists the known ones), or gradients without a loss or images.
     """
     CRITERIA[settings.criterion]
+    if settings.protected is not None and not needs_gradients(settings.criterion):
+        raise UserError(
+            f"--protect says which gradients count more, and the criterion {settings.criterion} reads weights only; "
+            "take --criterion fisher or taylor."
+        )
     if needs_gradients(settings.criterion):
         check_gradients(subject, context, f"The criterion {settings.criterion}", "choose --criterion l2, l1 or gamma")
 

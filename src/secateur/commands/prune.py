@@ -46,6 +46,8 @@ class PruneOptions:
     seed: Seed = 0
     device: Device = "auto"
     budget: Any = field(default_factory=no_budgets)
+    what_if: bool = False
+    """Only show what budgets would cost and lose, in seconds, and the smallest that can be reached."""
     heal: bool = False
     """Afterwards train for some minutes to reproduce the whole detector's outputs; needs no labels."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
@@ -74,6 +76,10 @@ def prune(options: PruneOptions) -> Summary:
 
     require(options.weights, "--weights", "best.pt")
     _refuse_contradictions(options)
+    if options.what_if:
+        from secateur.runs.what_if import show_forecast
+
+        return show_forecast(options, _channels(options))
     return prune_checkpoint("prune", options, lambda checkpoint: _steps(options))
 
 
@@ -97,6 +103,8 @@ def _refuse_contradictions(options: PruneOptions) -> None:
             f"No budget is given: say {examples} (several: all are met), --layers 2, --unstructured 0.3 or --classes "
             "person."
         )
+    elif options.what_if and not budgets:
+        raise UserError(f"--what-if answers what a budget would give; name one of {costs} with it.")
     elif options.heal and not budgets and not layers.layers:
         raise UserError("--heal trains a detector that was cut: give a budget with it, such as --flops 0.5.")
     if search and not budgets:
@@ -110,6 +118,12 @@ def _steps(options: PruneOptions) -> list[Step]:
     if options.one_shot.unstructured:
         return [ZeroWeights(dataclasses.replace(options.one_shot, exclude=options.guards.exclude))]
     steps: list[Step] = [RemoveLayers(options.layers, options.repair)] if options.layers.layers else []
+    steps += [Prune(_channels(options))] if ChannelSettings(options.budget).budgets else []
+    return [*steps, Heal(options.healing)] if options.heal else steps
+
+
+def _channels(options: PruneOptions) -> ChannelSettings:
+    """The settings of the cut; with --round-to auto the machine may be timed."""
     channels = ChannelSettings(
         options.budget,
         options.score,
@@ -119,8 +133,7 @@ def _steps(options: PruneOptions) -> list[Step]:
         search=options.search,
         latency=options.latency,
     )
-    steps += [Prune(_guarded(channels, options.guards))] if channels.budgets else []
-    return [*steps, Heal(options.healing)] if options.heal else steps
+    return _guarded(channels, options.guards)
 
 
 def _guarded(channels: ChannelSettings, guards: GuardSettings) -> ChannelSettings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.data.dataset import Batch
+from secateur.errors import UserError
 from secateur.families.context import Context, known_data
 from secateur.families.family import Family, family_of
 from secateur.families.reading import Reading
@@ -24,16 +27,24 @@ from secateur.training.hyp import Hyp
 from secateur.training.optimization.precision import choose_precision, full_precision
 from secateur.training.settings import TrainSettings
 
+PROTECTION = 4.0
+"""How many times a place of a protected object counts."""
 OR_IMAGES = ", or give --images and no --data"
 """What the user can do instead where no image of a data set has an object."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 [B, C, H, W] with targets in the form that the family's loss reads."""
+    """Images uint8 [B, C, H, W] with targets in the form that the family's loss reads.
+
+    Attributes:
+        ratio_pads: of each image by what factors its height and width were scaled, and its border; () where that is
+            not known.
+    """
 
     images: Tensor
     targets: Tensor
+    ratio_pads: Sequence[Any] = ()
 
 
 def check_gradients(subject: Checkpoint | nn.Module, context: Context, reader: str, instead: str) -> None:
@@ -134,6 +145,28 @@ class FamilyEvidence:
 
         return loss
 
+    def places(self, batch: Any, sides: tuple[float, float]) -> Tensor:
+        """See `pruning.evidence.KnowsPlaces`: places inside the boxes of such objects count `PROTECTION` times.
+
+        Raises:
+            UserError: the labels are no boxes.
+        """
+        images, targets = batch.images, batch.targets
+        if targets.ndim != 2 or targets.shape[1] < 6:
+            raise UserError("--protect needs objects with boxes, and these labels have none; leave it out.")
+        height, width = images.shape[2:]
+        weights = torch.ones(len(images), 1, height, width)
+        pads = batch.ratio_pads if isinstance(batch, Batch | Labelled) else ()
+        scales = [pad[0] for pad in pads] or [(1.0, 1.0)] * len(images)
+        for image, x, y, w, h in targets[:, [0, 2, 3, 4, 5]].tolist():
+            down, across = scales[int(image)]
+            side = math.sqrt(w * width / across * h * height / down)
+            if sides[0] <= side < sides[1]:
+                top, bottom = math.floor((y - h / 2) * height), math.ceil((y + h / 2) * height)
+                left, right = math.floor((x - w / 2) * width), math.ceil((x + w / 2) * width)
+                weights[int(image), 0, max(top, 0) : bottom, max(left, 0) : right] = PROTECTION
+        return weights.to(self.context.device)
+
     def images(self, limit: int, draw: int) -> Iterator[Tensor]:
         """Prepared training images [B, C, H, W], those of like shape together: nearly without grey borders."""
         context = self.context
@@ -197,7 +230,7 @@ class FamilyEvidence:
             seen += len(batch.images)
             if demanding and seen >= limit:  # whoever reads may stop here and never come to the end
                 labels.require_some()
-            yield Labelled(batch.images, targets)
+            yield Labelled(batch.images, targets, batch.ratio_pads if isinstance(batch, Batch) else ())
         if demanding:
             labels.require_some()
 

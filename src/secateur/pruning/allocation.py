@@ -192,7 +192,7 @@ class Widths:
 
     def misses(self, counts: Ids) -> float:
         """How far the cost is from the target, as a share of it."""
-        return abs(self.measure(self.keep(counts)) - self.target) / self.target
+        return abs(self.measure(self.keep(counts)) - self.target) / max(self.target, 1e-30)
 
     def wanted(self, threshold: int) -> Ids:
         """Units a space whose rank is not under the threshold."""

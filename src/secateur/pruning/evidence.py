@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,20 @@ class Evidence(Protocol[Network_contra]):
 
     def augmented(self, limit: int) -> Iterable[Tensor]:
         """Inputs [B, ...] of about `limit` images as a training shows them, in batches of one size."""
+        ...
+
+
+@runtime_checkable
+class KnowsPlaces(Protocol):
+    """Evidence that knows where in its images the objects are."""
+
+    def places(self, batch: Any, sides: tuple[float, float]) -> Tensor:
+        """How much each place of the images of a scored batch counts, [B, 1, H, W], on their device: more where objects
+        are of these sizes.
+
+        Args:
+            sides: least side and side that is too large, in pixels of the original image (the root of the area).
+        """
         ...
 
 

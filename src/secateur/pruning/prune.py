@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from torch import nn
 
+from secateur.errors import UserError
 from secateur.machine import return_memory
 from secateur.pruning.allocation import allocate, costs_of, scores_per_saving
 from secateur.pruning.cliff import Cliff, cliff
 from secateur.pruning.costs import COSTS
 from secateur.pruning.depth.selection import without_removed_blocks
-from secateur.pruning.evidence import Evidence
+from secateur.pruning.evidence import Evidence, KnowsPlaces
 from secateur.pruning.graph import ChannelGraph, Floats, Tables, trace
 from secateur.pruning.importance import divides_by_saving, needs_gradients, score
 from secateur.pruning.plan import Plan
@@ -224,7 +226,12 @@ def gathered(
     if evidence is None or not needs_gradients(settings.criterion):
         return collect(network, graph)
     batches, loss = evidence.scored(network, limit, draw)
-    return collect(network, graph, batches, loss, limit=limit, blocks=blocks)
+    places = None
+    if settings.protected is not None:
+        if not isinstance(evidence, KnowsPlaces):
+            raise UserError("This evidence does not say where objects are: leave protect out.")
+        places = partial(evidence.places, sides=settings.protected)
+    return collect(network, graph, batches, loss, limit=limit, blocks=blocks, places=places)
 
 
 def cut_and_repaired(network: Network, graph: ChannelGraph, plan: Plan, repair: Repair[Network]) -> Network:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from secateur.errors import UserError
 from secateur.pruning.budget import Budget
-from secateur.ranges import COUNT, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
+from secateur.ranges import COUNT, PIXELS, POSITIVE, SHARE, Advanced, Between, check_ranges, shortened
 from secateur.sizes import ImageSize
 
 Tie = Literal["mean", "sum", "max", "min"]
 PerSaving = Literal["auto", "always", "never"]
 Norms = Literal["paired", "reestimate"]
+PROTECTED: Mapping[str, tuple[float, float]] = {"small": (0, 32), "medium": (32, 96), "large": (96, math.inf)}
+"""Objects by the root of the area of their box in pixels of the original image, as COCO divides them."""
 SEARCHES = ("eagleeye",)
 MOST_ROUNDS = Between(1, 1000)
 ROUND_TO = 8
@@ -80,9 +83,31 @@ class ScoreSettings:
     criterion is a change of the loss: taylor and fisher)."""
     statistics_images: Advanced[Annotated[int, POSITIVE]] = 256
     """Training images that gradient criteria read (in rounds half as many, different ones in each round)."""
+    protect: str = ""
+    """Objects whose places count more in the scores: small (under 32 px in the original image, as COCO counts), medium,
+    large, or those under a number of pixels."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        _ = self.protected
+
+    @property
+    def protected(self) -> tuple[float, float] | None:
+        """Least side and side that is too large of the objects to protect, in pixels of the original image (the root of
+        the area of their box); None where no object is.
+
+        Raises:
+            UserError: it is neither a word nor a number of pixels.
+        """
+        if not self.protect:
+            return None
+        if self.protect in PROTECTED:
+            return PROTECTED[self.protect]
+        pixels = self.protect.removesuffix("px").strip()
+        if not pixels.isdecimal() or int(pixels) not in PIXELS or not int(pixels):
+            words = ", ".join(PROTECTED)
+            raise UserError(f"--protect {shortened(self.protect)} is none of {words} and no number of pixels.")
+        return 0.0, float(pixels)
 
 
 @dataclass(frozen=True)

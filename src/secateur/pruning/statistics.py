@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from secateur.errors import UserError
 from secateur.layers import evaluating, hooked, without_gradients
@@ -54,6 +55,7 @@ def collect(
     *,
     limit: int | None = None,
     blocks: Sequence[str] = (),
+    places: Callable[[Any], Tensor] | None = None,
 ) -> Statistics:
     """Reads the tensors and, given batches and a loss, first-order statistics of every unit, image by image.
 
@@ -67,6 +69,8 @@ def collect(
             its images: a scalar. (A mean over the batch would make images of large batches count less.)
         limit: images after which no further batch is read.
         blocks: names of blocks, input and output of one shape, that are to be scored too.
+        places: takes a batch, gives how much each place of its images counts, [B, 1, H, W]; None: all alike. A place of
+            a smaller map counts as the most important one of the image that it covers.
 
     Raises:
         UserError: a gradient is not finite, or there is no image.
@@ -82,7 +86,8 @@ def collect(
     with evaluating(network), without_gradients(network), bar("scoring on images") as progress:
         task = progress.add_task("", total=limit)
         for batch in batches:
-            sums, changes = _image_sums(network, graph, batch, loss, blocks)
+            weights = None if places is None else places(batch)
+            sums, changes = _image_sums(network, graph, batch, loss, blocks, weights)
             if not (np.isfinite(sums).all() and np.isfinite(changes).all()):
                 raise UserError("A gradient is not finite; the checkpoint or a label is broken, or the loss overflows.")
             taylor += np.abs(sums).sum(0)
@@ -104,6 +109,7 @@ def _image_sums(
     batch: Any,
     loss: Callable[[Network, Any], Tensor],
     blocks: Sequence[str],
+    weights: Tensor | None = None,
 ) -> tuple[Floats, Floats]:
     """s_u of every image of the batch, [images, units], and the same of whole blocks, [images, blocks]."""
     places = _places(graph)
@@ -121,13 +127,26 @@ def _image_sums(
         owners.append(owner)
         return gate
 
+    def weighted(values: Tensor) -> Tensor:
+        """The values by how much their places count."""
+        if weights is None or values.ndim != 4 or len(values) != len(weights):
+            return values
+        return values * functional.adaptive_max_pool2d(weights, values.shape[2:]).to(values)
+
     def by_channel(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         dim = -1 if isinstance(modules[name], nn.Linear) else 1
-        return lambda module, inputs, output: output * gate_of(output, dim, places[name])
+        if weights is None:
+            return lambda module, inputs, output: output * gate_of(output, dim, places[name])
+        # The output is as it was, and so are all gradients but that of the gate.
+        return lambda module, inputs, output: (
+            output + (gate_of(output, dim, places[name]) - 1) * weighted(output.detach())
+        )
 
     def by_image(index: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         # At one the output is as it was; the gradient is that along what the block adds.
-        return lambda module, inputs, output: output + (gate_of(output, 1, index) - 1) * (output - inputs[0]).detach()
+        return lambda module, inputs, output: (
+            output + (gate_of(output, 1, index) - 1) * weighted((output - inputs[0]).detach())
+        )
 
     handles = [modules[name].register_forward_hook(by_channel(name)) for name in places]
     handles += [modules[name].register_forward_hook(by_image(index)) for index, name in enumerate(blocks)]

@@ -65,20 +65,8 @@ def prune_checkpoint(
     if verb == "prune" and not options.heal:
         one_process(verb)
     weights = options.weights
-    whole = start = load_checkpoint(weights)
+    whole, start, context = opened(options, otherwise)
     classes = getattr(options, "classes", ())
-    if classes:
-        start = only_classes(whole, classes)
-    data = family_of(start).open_data(options.data) if options.data else None
-    context = Context(
-        usable_size(start, options.image_size),
-        pick_device(options.device),
-        None if data is None else known_data(start, data, weights, otherwise=otherwise),
-        options.batch_size,
-        options.workers,
-        options.seed,
-        unlabelled_images(options.images, start.names) if options.images else None,
-    )
     steps = steps_for(start)
     planned = [PlannedStep(step, title=step.title) for step in steps]
     _check_blocks(steps, start, weights)
@@ -149,6 +137,33 @@ def _closing(task: PruneTask, result: PipelineResult, progress: Progress) -> Sum
         print(f"Report:        {folder / PAGE}")
     say(_next_line(verb, file, made, options, task.context, task.steps))
     return done
+
+
+def opened(options: Any, otherwise: str = "") -> tuple[Checkpoint, Checkpoint, Context]:
+    """The checkpoint of a command, the same with the classes that are asked for, and what is computed with.
+
+    Args:
+        options: those of the command.
+        otherwise: what can be done instead of giving a data set of other classes, for the error.
+
+    Raises:
+        UserError: a file or a number that cannot be used.
+    """
+    whole = start = load_checkpoint(options.weights)
+    classes = getattr(options, "classes", ())
+    if classes:
+        start = only_classes(whole, classes)
+    data = family_of(start).open_data(options.data) if options.data else None
+    context = Context(
+        usable_size(start, options.image_size),
+        pick_device(options.device),
+        None if data is None else known_data(start, data, options.weights, otherwise=otherwise),
+        options.batch_size,
+        options.workers,
+        options.seed,
+        unlabelled_images(options.images, start.names) if options.images else None,
+    )
+    return whole, start, context
 
 
 def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> None:

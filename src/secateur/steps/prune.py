@@ -33,6 +33,9 @@ class _Overrides:
         return (
             *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
             Override("criterion", "criterion", "Importance of a channel: {secateur.pruning.criteria}."),
+            Override(
+                "protect", "protect", "Objects whose places count more in the scores: small, medium, large or pixels."
+            ),
             Override("rounds", "rounds", "Rounds of scoring, cutting and correcting: auto, or a number."),
             Override(
                 "round_to",
