@@ -90,7 +90,7 @@ def _check_length(layer: nn.Module, key: str, length: int, name: str) -> None:
 @contextmanager
 def all_digits() -> Iterator[None]:
     """Convolutions and products of float32 keep all their digits: a GPU rounds to ten bits (TF32) where it is let."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     try:
         for switch in switches:
