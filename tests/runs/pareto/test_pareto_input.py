@@ -151,3 +151,4 @@ def test_the_time_left_follows_the_parts_that_are_done() -> None:
     done |= {"b": {"seconds": 300.0}, "c": {"seconds": 60.0}}
     assert pace.left({"a": done["a"], "c": done["c"]}) == "about 5 min left"
     assert pace.left(done) == ""
+    assert pace.left({"a": {"seconds": None}}) == ""  # of an interrupted part the seconds say nothing

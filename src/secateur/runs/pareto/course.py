@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from secateur.checkpoints.channels import prune
@@ -99,7 +100,9 @@ class ParetoCourse:
         """The points in order, and the milliseconds of the dense and cut networks by their labels."""
         LOG.info("Run folder: %s", self.folder)
         for network in self.task.networks:
-            self.points.append(self.row(network, network.label, "dense", network.file, network.checkpoint))
+            # An official name is no file here.
+            file = str(Path(network.file).absolute()) if Path(network.file).is_file() else network.file
+            self.points.append(self.row(network, network.label, "dense", file, network.checkpoint))
             # The descent to the smallest budget comes first; the others continue from its rounds.
             for target in network.targets:
                 self.branch(network, target)
@@ -108,23 +111,28 @@ class ParetoCourse:
     def branch(self, network: ParetoNetwork, target: Target) -> None:
         """The points of one budget."""
         label = network.point(target)
-        self.part(f"prune {label}", lambda: self.pruned(network, target))
+        self.part(f"prune {label}", lambda: self.pruned(network, target), self.folder / ROUNDS / label)
         current = self.checkpoint(network, label)
         for kind, ending in self.task.stages:
             name = network.point(target, ending)
             if kind != "pruned":
-                verb, work = (HEAL, self.healed) if kind == "healed" else (FINETUNE, self.finetuned)
-                self.part(f"{verb} {label}", functools.partial(work, network, current, name))
+                verb, train = (HEAL, self.healed) if kind == "healed" else (FINETUNE, self.finetuned)
+                work = functools.partial(train, network, current, name)
+                self.part(f"{verb} {label}", work, self.folder / TRAININGS / name)
                 current = self.checkpoint(network, name)
             self.points.append(self.row(network, name, kind, f"{POINTS}/{name}.safetensors", current))
 
-    def part(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of a part, done now or before, with the seconds that it took."""
+    def part(self, name: str, work: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
+        """The result of a part, done now or before, with the seconds that it took.
+
+        Args:
+            folder: that the work makes; where it is there already, an interrupted process has done some of it.
+        """
 
         def timed() -> dict[str, Any]:
             LOG.info(self.pace.line(name, self.progress.parts))
-            start = time.perf_counter()
-            return work() | {SECONDS: time.perf_counter() - start}
+            start, begun = time.perf_counter(), folder is not None and folder.is_dir()
+            return work() | {SECONDS: None if begun else time.perf_counter() - start}
 
         result: dict[str, Any] = self.progress.step(name, timed)
         return result

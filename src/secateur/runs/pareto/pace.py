@@ -10,7 +10,7 @@ from typing import Any
 from secateur.terminal.progress import duration
 
 SECONDS = "seconds"
-"""Name under which a part notes how long it took."""
+"""Name under which a part notes how long it took; None where an earlier process has done some of it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Pace:
         spent: dict[str, float] = defaultdict(float)
         amounts: dict[str, float] = defaultdict(float)
         for part in self.parts:
-            if part.name in done:
+            if part.name in done and done[part.name][SECONDS] is not None:
                 spent[part.kind] += done[part.name][SECONDS]
                 amounts[part.kind] += part.amount
         rest = [part for part in self.parts if part.name not in done]
