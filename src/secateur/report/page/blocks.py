@@ -45,10 +45,11 @@ class DataTable:
 
 @dataclass(frozen=True)
 class ChartView:
-    """One view of a figure: its traces and its layout, as Plotly reads them."""
+    """One view of a figure: its traces and its layout, as Plotly reads them, and the summary where it has its own."""
 
     traces: Sequence[Trace]
     layout: Mapping[str, Any] = field(default_factory=dict)
+    words: str = ""
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,8 @@ def counted(number: int, word: str) -> str:
     """1 image, 2 images."""
     plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}es" if word.endswith(("s", "x")) else f"{word}s"
     return f"{number:,} {word if number == 1 else plural}"
+
+
+def markup(text: str) -> str:
+    """A name for Plotly, which takes some tags in texts as its own: they are shown as they are written."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

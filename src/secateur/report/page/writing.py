@@ -15,7 +15,8 @@ from typing import Any
 from secateur import __version__
 from secateur.errors import UserError, told
 from secateur.files import write_text
-from secateur.report.page.blocks import Chart, Section
+from secateur.report.page import wording
+from secateur.report.page.blocks import Chart, Section, Trace
 from secateur.report.page.model import RunData, read_runs
 from secateur.report.page.reference import ReferencePoint, read_reference
 from secateur.report.page.sections.classes import classes
@@ -191,10 +192,29 @@ def _views(sections: Sequence[Section]) -> dict[str, Any]:
     return {
         names[id(chart)]: {
             "first": chart.first(),
-            "views": {key: {"data": view.traces, "layout": view.layout} for key, view in chart.views.items()},
+            "views": {
+                key: {"data": [_named(trace) for trace in view.traces], "layout": view.layout}
+                | ({"words": view.words} if view.words else {})
+                for key, view in chart.views.items()
+            },
         }
         for chart in charts
     }
+
+
+_NAMES = ("name", "x", "y", "text")
+"""What of a trace may be names of the user's; the rest is numbers or words of ours."""
+
+
+def _named(trace: Trace) -> Trace:
+    """The trace with names in which Plotly finds no tags."""
+    return trace | {key: _without_tags(trace[key]) for key in _NAMES if key in trace}
+
+
+def _without_tags(value: Any) -> Any:
+    if isinstance(value, str):
+        return wording.markup(value)
+    return [_without_tags(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def as_script_data(value: Any) -> str:

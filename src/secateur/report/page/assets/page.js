@@ -5,7 +5,6 @@
   var names = Object.keys(figures);
   var dark = window.matchMedia("(prefers-color-scheme: dark)");
   var button = document.getElementById("theme");
-  var drawn = {};
   var printing = false;
 
   function kept(value) {
@@ -79,8 +78,9 @@
     var figure = figures[name];
     var view = figure.views[chosen(name)] || figure.views[figure.first];
     var styles = getComputedStyle(root);
-    drawn[name] = true;
-    return Plotly.react(place, coloured(view.data, styles), layout(coloured(view.layout, styles), styles, place), { responsive: true, displayModeBar: false });
+    if (view.words) { document.getElementById(name + "-text").textContent = view.words; }
+    // Not Plotly.react: it leaves out the words of points where the view before had none.
+    return Plotly.newPlot(place, coloured(view.data, styles), layout(coloured(view.layout, styles), styles, place), { responsive: true, displayModeBar: false });
   }
 
   function drawAll() { names.forEach(draw); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from secateur.report.page import wording as say
@@ -31,7 +32,13 @@ def _chart(dense: Stage, final: Stage) -> Chart:
     measures = [key for key in reversed(list(rows[0])) if key not in _COUNTS and number(rows[0][key]) is not None]
     before = {row["name"]: row for row in dense.classes}
     changed = final is not dense
-    views = {key: _view(rows, before if changed else {}, key, dense.title, final.title) for key in measures}
+    views = {
+        key: replace(
+            _view(rows, before if changed else {}, key, dense.title, final.title),
+            words=_summary(rows, before, key, changed),
+        )
+        for key in measures
+    }
     table = _table(rows, before if changed else {}, measures)
     height = min(1800, max(260, 120 + 34 * len(rows)))
     summary = _summary(rows, before, measures[0], changed)

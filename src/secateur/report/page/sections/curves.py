@@ -41,8 +41,7 @@ def _precision_recall(found: Sequence[tuple[str, Curves]]) -> Chart:
         str(place): _curve_view(found, name) for place, name in enumerate(names)
     }
     options = [("-1", _ALL), *((str(place), name) for place, name in enumerate(names))]
-    areas = [f"{float(curve.precision_at_recall.mean()):.3f} for {title}" for title, curve in found]
-    summary = f"The area under the mean curve ({first.area}) is {say.joined(areas)}."
+    summary = views["-1"].words
     return Chart("Precision against recall at IoU 0.5", summary, views, [Choice("Class", options)], 420)
 
 
@@ -62,7 +61,9 @@ def _curve_view(found: Sequence[tuple[str, Curves]], name: str | None) -> ChartV
             "hovertemplate": "recall %{x:.2f}: %{y:.3f}<extra>%{fullData.name}</extra>",
         })  # fmt: skip
     layout = {"xaxis": {"title": "Recall", "range": [0, 1]}, "yaxis": {"title": "Precision", "range": [0, 1.02]}}
-    return ChartView(traces, layout)
+    areas = [f"{sum(trace['y']) / len(trace['y']):.3f} for {trace['name']}" for trace in traces]
+    what = f"mean curve ({found[0][1].area})" if name is None else f"curve of {name}"
+    return ChartView(traces, layout, f"The area under the {what} is {say.joined(areas)}.")
 
 
 def _confusion(found: Sequence[tuple[str, Curves]]) -> Chart:

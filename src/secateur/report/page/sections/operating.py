@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from secateur.evaluation.record import DetectionRecord
 from secateur.report.page import wording as say
@@ -44,7 +45,7 @@ def rates_of(record: DetectionRecord, confidence: float) -> Rates:
 def _chart(records: Sequence[tuple[str, DetectionRecord]]) -> Chart:
     rates = {c: [(title, rates_of(record, c)) for title, record in records] for c in CONFIDENCES}
     views = {
-        f"{place}|{c}": _view(rates[c], place, word)
+        f"{place}|{c}": replace(_view(rates[c], place, word), words=_summary(rates[c], c))
         for c in CONFIDENCES
         for place, word in ((2, "Recall"), (1, "Precision"))
     }
@@ -55,7 +56,7 @@ def _chart(records: Sequence[tuple[str, DetectionRecord]]) -> Chart:
     names = rates[CONFIDENCES[0]][0][1]
     height = min(1800, max(260, 120 + 16 * len(names) * (len(records) + 0.4)))
     first = rates[CONFIDENCES[0]]
-    return Chart("Rates of every class", _summary(first), views, choices, round(height), _table(first))
+    return Chart("Rates of every class", _summary(first, CONFIDENCES[0]), views, choices, round(height), _table(first))
 
 
 def _view(rates: Sequence[tuple[str, Rates]], place: int, word: str) -> ChartView:
@@ -94,14 +95,14 @@ def _table(rates: Sequence[tuple[str, Rates]]) -> DataTable:
     return DataTable(f"Rates at confidence {CONFIDENCES[0]:g}", titles, rows, folded=True)
 
 
-def _summary(rates: Sequence[tuple[str, Rates]]) -> str:
+def _summary(rates: Sequence[tuple[str, Rates]], confidence: float) -> str:
     parts = []
     for title, found in rates:
         objects = sum(count for count, *_ in found.values())
         recall = sum(count * r for count, _, r in found.values()) / max(objects, 1)
         precision = sum(p for _, p, _ in found.values()) / max(len(found), 1)
         parts.append(f"{title} finds {say.share(recall, 1)} of {objects:,} objects, mean precision {precision:.3f}")
-    text = f"At confidence {CONFIDENCES[0]:g}, {'; '.join(parts)}."
+    text = f"At confidence {confidence:g}, {'; '.join(parts)}."
     if len(rates) > 1:
         before, after = rates[0][1], rates[1][1]
         change, name = min((after[name][2] - before[name][2], name) for name in before if name in after)

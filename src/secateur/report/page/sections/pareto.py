@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from secateur.report.page import wording as say
@@ -52,15 +52,15 @@ def pareto(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -
         for x, _ in _X:
             shown = [point for point in points if x in point.figures and y in point.figures]
             if any(point.kind != "reference" for point in shown):
-                views[f"{x}|{y}"] = _view(shown, x, y, len(runs) > 1)
+                words = _summary(points, x, y)
+                views[f"{x}|{y}"] = replace(_view(shown, x, y, len(runs) > 1), words=words)
     if not views:
         return Section("pareto", "Accuracy against cost", absent="No network of the runs has both an mAP and a cost.")
     own_x = [option for option in _X if any(key.startswith(f"{option[0]}|") for key in views)]
     own_y = [option for option in _Y if any(key.endswith(f"|{option[0]}") for key in views)]
     choices = [Choice("Cost", own_x), Choice("Accuracy", own_y)]
-    chart = Chart(
-        "Networks by cost and accuracy", _summary(points, own_x[0], own_y[0]), views, choices, 460, _listed(points)
-    )
+    first = views.get(f"{own_x[0][0]}|{own_y[0][0]}") or next(iter(views.values()))
+    chart = Chart("Networks by cost and accuracy", first.words, views, choices, 460, _listed(points))
     lead = "Up and to the left is better. "
     lead += "Candidates are what a sweep or the cliff curve measured on the way. " if any(
         point.kind == "candidate" for point in points
@@ -193,10 +193,12 @@ def _trace(
     ordered = sorted(points, key=lambda point: point.figures[x]) if kind == "reference" else list(points)
     labels = [f"{point.run}: {point.label}" if several and point.run else point.label for point in ordered]
     hover = f"%{{customdata}}<br>{_TITLES[x]} %{{x:.4g}}<br>{dict(_Y)[y]} %{{y:.3f}}<extra></extra>"
+    names = [say.markup(label) for label in labels]
     shown = [label if point in named else "" for point, label in zip(ordered, labels, strict=True)]
     return {
         "type": "scatter", "name": name, "x": [p.figures[x] for p in ordered], "y": [p.figures[y] for p in ordered],
-        "mode": f"{'lines+' if kind == 'reference' else ''}markers+text", "text": shown, "customdata": labels,
+        "mode": f"{'lines+' if kind == 'reference' else ''}markers+text", "text": shown,
+        "customdata": names,
         "hovertemplate": hover, "cliponaxis": False, "textfont": {"size": 11},
         "textposition": "top center" if kind != "reference" else "bottom right",
         "line": {"color": colour, "width": 1.2, "dash": "dash"},
@@ -204,17 +206,18 @@ def _trace(
     }  # fmt: skip
 
 
-def _summary(points: Sequence[ParetoPoint], x: tuple[str, str], y: tuple[str, str]) -> str:
-    own = [p for p in points if p.kind not in {"reference", "candidate"} and x[0] in p.figures and y[0] in p.figures]
+def _summary(points: Sequence[ParetoPoint], x: str, y: str) -> str:
+    own = [p for p in points if p.kind not in {"reference", "candidate"} and x in p.figures and y in p.figures]
     several = len({point.run for point in own}) > 1
     names = [f"{p.run}: {p.label}" if several else p.label for p in own]
     listed = [
-        f"{name} {y[1]} {say.score(p.figures[y[0]])} at {_cost_words(p, x[0])}"
-        for name, p in zip(names[:8], own, strict=False)
+        f"{name} {say.score(p.figures[y])} at {_cost_words(p, x)}" for name, p in zip(names[:8], own, strict=False)
     ]
-    others = sum(point.kind == "candidate" for point in points)
-    more = f" There are {others} candidates in the plot for FLOPs and parameters." if others else ""
-    return f"{say.joined(listed)}.{more}" if listed else f"{len(points)} networks by accuracy and cost.{more}"
+    others = sum(p.kind == "candidate" and x in p.figures and y in p.figures for p in points)
+    more = f" {say.counted(others, 'candidate')} {'is' if others == 1 else 'are'} drawn too." if others else ""
+    if not listed:
+        return f"{dict(_Y)[y]} of {len(points)} networks against their cost.{more}"
+    return f"{dict(_Y)[y]}: {'; '.join(listed)}.{more}"
 
 
 def _cost_words(point: ParetoPoint, x: str) -> str:

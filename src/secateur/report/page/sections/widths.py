@@ -50,7 +50,10 @@ def layers_of(run: RunData) -> list[Layer]:
 def _chart(layers: Sequence[Layer], run: RunData) -> Chart:
     names = [name for name, _, _ in layers]
     scores = _scores(run)
-    hover = [f"{name}<br>{kept} of {total} channels{_score_words(scores.get(name))}" for name, kept, total in layers]
+    hover = [
+        f"{say.markup(name)}<br>{kept} of {total} channels{_score_words(scores.get(name))}"
+        for name, kept, total in layers
+    ]
     shared: dict[str, Any] = {"type": "bar", "x": names, "customdata": hover}
     shared["hovertemplate"] = "%{customdata}<extra></extra>"
     view = ChartView(
