@@ -209,3 +209,12 @@ def test_candidates_of_a_search_have_a_plot_of_their_own(run: RunData) -> None:
     _, chart = charts(pareto([run]))
     assert [trace["name"] for trace in chart.views[""].traces] == ["threshold", "evolved"]
     assert chart.summary.startswith("Of 2 candidates, number 2 (evolved) is best with 0.450; the first one")
+
+
+def test_times_that_scatter_are_said(run: RunData) -> None:
+    def notices() -> list[str]:
+        return [line for block in headline([run]).blocks for line in getattr(block, "lines", ())]
+
+    assert not notices()
+    run.notes["latency_samples"]["final"] = [1.0, 1.0, 60.0, 60.0]  # type: ignore[index]
+    assert notices()[0].startswith("The times of final scatter by more than a factor of two")

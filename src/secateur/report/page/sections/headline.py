@@ -9,6 +9,7 @@ from secateur.report.page import wording as say
 from secateur.report.page.blocks import Block, Heading, KeyFigure, Lines, Paragraph, Section, Tiles
 from secateur.report.page.detections import signature_of
 from secateur.report.page.model import RunData, Stage
+from secateur.report.page.sections.latency import scattered_times
 
 _ASKED = {
     "prune": "Prune a trained network",
@@ -91,7 +92,8 @@ def accuracy_words(dense: Stage, final: Stage) -> str:
         if before is not None and after is not None:
             kept = f"{100 * after / before:.1f} % of " if before else ""
             parts.append(f"{kept}{name} ({say.score(after)} of {say.score(before)})")
-    return f"keeps {say.joined(parts)}" if parts else ""
+    more = all((final.score(name) or 0) > (dense.score(name) or 0) for name in judging(final))
+    return f"{'reaches' if more else 'keeps'} {say.joined(parts)}" if parts else ""
 
 
 def cost_words(dense: Stage, final: Stage) -> str:
@@ -162,6 +164,10 @@ def notices_of(run: RunData) -> list[str]:
         lines.append(f"The run has not ended: {left}. The page shows what is done so far.")
     lines += run.unreadable
     lines += [str(note["warning"]) for note in run.notes.values() if isinstance(note, dict) and note.get("warning")]
+    scattered = scattered_times(run)
+    if scattered:
+        lines.append(f"The times of {say.joined(scattered)} scatter by more than a factor of two, so the machine was busy "
+                     "with other work: measure again with secateur bench before you rely on them.")  # fmt: skip
     return list(dict.fromkeys(lines))
 
 
