@@ -42,6 +42,7 @@ _DETECT: Mapping[str, tuple[str, ...]] = {
 SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "val": {"--half": ("--precision", "fp16"), "--noplots": ("--no-plots",)},
     "bench": {"--half": ("--precision", "fp16")},
+    "compare": {"--verbose": ("--per-class",)},
     "export": {"--half": ("--precision", "fp16"), "--int8": ("--precision", "int8")},
     "predict": _DETECT,
     "detect": _DETECT,
@@ -94,9 +95,9 @@ SQUARES: Mapping[str, str] = {
     "demo": "its images are square",
 }
 # Commands whose files and sources may follow any option.
-FILES = frozenset({"predict", "detect", "bench", "info"})
+FILES = frozenset({"predict", "detect", "bench", "compare", "info"})
 # Commands that pick the number of images in a batch themselves, for which YOLOv5 has -1.
-AUTOMATIC = frozenset({"predict", "detect", "val"})
+AUTOMATIC = frozenset({"predict", "detect", "val", "compare"})
 
 
 def renamed() -> dict[str, str]:

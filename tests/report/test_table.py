@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from secateur.report.table import TableRow, columns_of, print_table, to_markdown, to_rich, write_markdown
+from secateur.report.table import (
+    WIDE,
+    TableRow,
+    columns_of,
+    fitting_table,
+    print_table,
+    to_markdown,
+    to_rich,
+    write_markdown,
+)
 
 JUDGED_BY = ("mAP50", "mAP50-95")
 
@@ -97,6 +106,23 @@ def test_rows_of_version_0_2_and_new_ones_give_the_same_table() -> None:
     )
     names = [name for name, *_ in columns_of([TableRow.of(record) for record in RECORDS])]
     assert names[:7] == ["Stage", "P", "R", "mAP50", "change", "mAP50-95", "change"]
+
+
+def test_sizes_of_objects_have_columns_where_there_is_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sized = [record | {"ap_by_size": {"AP small": 0.125, "AP large": None}} for record in RECORDS]
+    print_table(sized)
+    out = capsys.readouterr().out
+    assert "small" in out and out.count("0.125") == 2 and "…" not in out
+    assert "large" not in out, "no row has a figure of it"
+    rows = [TableRow.of(record) for record in sized]
+    room = WIDE - Console(width=1000).measure(to_rich(rows, sizes=False)).maximum
+    long = [record | {"stage": "s" * (len("dense") + room)} for record in sized]
+    print_table(long)
+    assert "small" not in (out := capsys.readouterr().out) and "…" not in out
+    write_markdown(tmp_path / "table.md", long, "Run")
+    assert "AP small" in (tmp_path / "table.md").read_text()
+    narrow = Console(file=io.StringIO(), width=100)
+    assert len(fitting_table(narrow, rows).columns) == len(columns_of(rows, sizes=False))
 
 
 def test_a_table_of_a_classifier(tmp_path: Path) -> None:

@@ -66,9 +66,19 @@ def test_pictures_are_enough(weights: Path, tiny_data: Path, capsys: pytest.Capt
     assert all(row["metrics"] is None for row in rows)
 
 
-def test_with_a_data_set_every_stage_is_measured(weights: Path, tiny_data: Path) -> None:
+def test_with_a_data_set_every_stage_is_measured(
+    weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(command(weights, tiny_data, "--heal", "--data", str(tiny_data), "--no-cliff"))
-    rows = json.loads(Path("runs/prune/exp/summary.json").read_text())["table"]
+    summary = json.loads(Path("runs/prune/exp/summary.json").read_text())
+    rows, difference = summary["table"], summary["difference"]
+    assert (difference["of"], difference["against"], difference["images"]) == ("healed", "dense", 8)
+    for figure in ("mAP50", "mAP50-95"):
+        found = difference[figure]
+        assert found["reference"] == pytest.approx(rows[0]["metrics"][figure], abs=1e-12)
+        assert found["value"] == pytest.approx(rows[-1]["metrics"][figure], abs=1e-12)
+        assert found["low"] <= found["high"] and found["resamples"] == 1000
+    assert "healed against dense: mAP50 " in capsys.readouterr().out
     assert len(rows) == 4 and all(row["metrics"] for row in rows)
     records = [DetectionRecord.load(f"runs/prune/exp/evaluation/{row['name']}/detections.npz") for row in rows]
     assert [record.ap_by_size for record in records] == [row["ap_by_size"] for row in rows]

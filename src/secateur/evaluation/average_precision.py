@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
 SIZES = {"AP small": (0.0, 32.0**2), "AP medium": (32.0**2, 96.0**2), "AP large": (96.0**2, 1e10)}
 """Areas of objects in square pixels of the original image, both ends included as in COCO."""
 _RECALLS = np.linspace(0, 1, 101)
+Singles = NDArray[np.float32]
 _CHUNK = 4_000_000  # numbers of an array: bounds the memory
 
 
@@ -41,30 +44,44 @@ class Ranked:
         Returns:
             float64 [b, thresholds]; NaN where there is no object.
         """
-        total = weights @ self.objects
         result = np.full((len(weights), len(self.hits)), np.nan)
-        step = max(1, _CHUNK // max(1, len(self.image)))
+        total = weights @ self.objects
+        places = np.flatnonzero(self.hits.any(axis=0))
+        step = max(1, _CHUNK // max(1, len(places), len(self.objects)))
         for first in range(0, len(weights), step):
             part = slice(first, first + step)
-            result[part] = self._of_chunk(weights[part], total[part])
+            # Sums of whole numbers below 2^24 are exact in float32.
+            columns = np.ascontiguousarray(weights[part].T, np.float32)
+            result[part] = self._of_columns(columns, total[part], places).T
         result[total == 0] = np.nan
         return result
 
-    def _of_chunk(self, weights: Ints, total: Ints) -> Floats:
-        count = weights.astype(np.int32)[:, self.image]  # how often each detection is there
-        seen = count.cumsum(axis=1, dtype=np.int32)
-        result = np.zeros((len(weights), len(self.hits)))
-        for row, hits in enumerate(self.hits):
-            # Precision is largest at hits: what is between them need not be looked at.
-            places = np.flatnonzero(hits)
-            if not len(places):
+    def _of_columns(self, columns: Singles, total: Ints, places: Ints) -> Floats:
+        """[thresholds, b] from weights [images, b]. Precision is largest at hits, so only their places count."""
+        result = np.zeros((len(self.hits), columns.shape[1]))
+        if not len(places):
+            return result
+        seen = np.maximum(self._seen(columns, places), 1)
+        for row, hits in zip(result, self.hits[:, places], strict=True):
+            if not hits.any():
                 continue
-            found = count[:, places].cumsum(axis=1, dtype=np.int32)
-            precision = found / np.maximum(seen[:, places], 1)
-            envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            points = _points_reached(found / np.maximum(total, 1)[:, None])
-            result[:, row] = (np.diff(points, axis=1, prepend=0) * envelope).sum(axis=1) / len(_RECALLS)
+            found = _running(columns[self.image[places[hits]]], np.add)
+            envelope = _running(np.divide(found, seen[hits], dtype=np.float64)[::-1], np.maximum)[::-1]
+            points = _points_reached(found / np.maximum(total, 1))
+            row[:] = (np.diff(points, axis=0, prepend=0) * envelope).sum(axis=0) / len(_RECALLS)
         return result
+
+    def _seen(self, columns: Singles, places: Ints) -> Singles:
+        """[places, b], how many detections there are up to each place."""
+        between = np.searchsorted(places, np.arange(places[-1] + 1))  # the place that follows each detection
+        image, images = self.image[: len(between)], len(columns)
+        seen, step = np.empty((len(places), columns.shape[1]), np.float32), max(1, _CHUNK // images)
+        for first in range(0, len(places), step):
+            mine = (between >= first) & (between < first + step)
+            count = min(step, len(places) - first)
+            cells = np.bincount((between[mine] - first) * images + image[mine], minlength=count * images)
+            seen[first : first + count] = cells.reshape(count, images).astype(np.float32) @ columns
+        return _running(seen, np.add)
 
 
 def ranked(
@@ -120,6 +137,13 @@ def _of_classes(truths: Boxes, detections: Boxes, images: int) -> Iterator[tuple
 def _outside(boxes: Boxes, area: tuple[float, float]) -> NDArray[np.bool_]:
     areas = (boxes.corners[:, 2:] - boxes.corners[:, :2]).prod(axis=1)
     return np.asarray((areas < area[0]) | (areas > area[1]))
+
+
+def _running(rows: NDArray[Any], combine: np.ufunc) -> NDArray[Any]:
+    """`combine.accumulate` over the rows, in place where they are: a row at a time is several times as fast."""
+    for above, row in itertools.pairwise(rows):
+        combine(above, row, out=row)
+    return rows
 
 
 def _points_reached(recall: Floats) -> Ints:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import supervision
 from supervision import Color, ColorPalette, VideoInfo, VideoSink
+from torch import Tensor
 
 from secateur.data.images import Image
 from secateur.errors import UserError
@@ -38,11 +39,15 @@ class Drawing:
 
     def __call__(self, prediction: Prediction) -> Image:
         """A copy of the image with its boxes: BGR uint8 [H, W, 3]."""
-        pixels = prediction.frame.pixels.copy()
-        if not len(prediction.boxes):
+        return self.on(prediction.frame.pixels, prediction.boxes)
+
+    def on(self, pixels: Image, boxes: Tensor) -> Image:
+        """A copy of the pixels (BGR uint8 [H, W, 3]) with boxes [n, 6], the best first."""
+        pixels = pixels.copy()
+        if not len(boxes):
             return pixels
-        # The best box lies on top.
-        detections = to_detections(prediction.boxes.flip(0), self._names)
+        # The best box is drawn over the others.
+        detections = to_detections(boxes.flip(0), self._names)
         size = (pixels.shape[1], pixels.shape[0])
         thickness = self._settings.line_thickness or max(round(min(size) * _LINE), 2)
         drawn: Any = supervision.BoxAnnotator(thickness=thickness).annotate(pixels, detections)

@@ -33,6 +33,7 @@ class TableRow:
         file_mb: size of the stage's file in megabytes (10^6 bytes).
         latency_ms: median CPU latency at batch 1.
         sparsity: share of parameters that are zero.
+        sizes: AP of small, medium and large objects by name.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class TableRow:
     file_mb: float | None = None
     latency_ms: float | None = None
     sparsity: float | None = None
+    sizes: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Mapping[str, Any], split: str = "metrics") -> TableRow:
@@ -57,6 +59,7 @@ class TableRow:
             file_mb=model["file_mb"],
             latency_ms=record.get("latency_ms"),
             sparsity=model.get("sparsity"),
+            sizes=record.get("ap_by_size") or {} if split == "metrics" else {},
         )
 
 
@@ -114,20 +117,35 @@ def _score(row: TableRow, name: str) -> float | None:
     return row.scores.get(name)
 
 
-def columns_of(rows: Sequence[TableRow]) -> list[list[str]]:
-    """Columns of texts, each with its heading on top: the stages, and the figures that at least one row has."""
-    found = [["Stage", *(row.stage for row in rows)]]
-    for column in (*score_columns(rows), *COSTS):
+def size_columns(rows: Sequence[TableRow]) -> list[Column]:
+    """A column for each size of objects."""
+    names = dict.fromkeys(name for row in rows for name in row.sizes)
+    return [Column(name.replace(" ", "\n"), partial(_size, name=name), 3) for name in names]
+
+
+def _size(row: TableRow, name: str) -> float | None:
+    return row.sizes.get(name)
+
+
+def columns_of(rows: Sequence[TableRow], heading: str = "Stage", *, sizes: bool = True) -> list[list[str]]:
+    """Columns of texts, each with its heading on top: the stages, and the figures that at least one row has.
+
+    Args:
+        heading: of the stages.
+        sizes: with the AP of each size of objects.
+    """
+    found = [[heading, *(row.stage for row in rows)]]
+    for column in (*score_columns(rows), *(size_columns(rows) if sizes else ()), *COSTS):
         texts = column.texts(rows)
         if texts:
             found.append([column.name, *texts])
     return found
 
 
-def to_rich(rows: Sequence[TableRow], title: str | None = None) -> Table:
-    """The table for the terminal."""
+def to_rich(rows: Sequence[TableRow], title: str | None = None, heading: str = "Stage", *, sizes: bool = True) -> Table:
+    """The table for the terminal; see `columns_of`."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    columns = columns_of(rows)
+    columns = columns_of(rows, heading, sizes=sizes)
     for number, (name, *_) in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for cells in zip(*(texts for _, *texts in columns), strict=True):
@@ -149,11 +167,27 @@ def to_markdown(rows: Sequence[TableRow]) -> str:
 
 def print_table(records: Sequence[Mapping[str, Any]]) -> None:
     """Prints the table of the stages' records: of the val split, and of the test split where there is one."""
-    console = Console(width=None if Console().is_terminal else WIDE)
+    console = console_for_tables()
     tested = any(record.get("test") for record in records)
-    console.print(to_rich([TableRow.of(record) for record in records], "Validation split" if tested else None))
+    title = "Validation split" if tested else None
+    console.print(fitting_table(console, [TableRow.of(record) for record in records], title))
     if tested:
         console.print(to_rich([TableRow.of(record, "test") for record in records], "Test split"))
+
+
+def console_for_tables() -> Console:
+    """The terminal, or wide lines where the output goes elsewhere."""
+    return Console(width=None if Console().is_terminal else WIDE)
+
+
+def fitting_table(
+    console: Console, rows: Sequence[TableRow], title: str | None = None, heading: str = "Stage"
+) -> Table:
+    """The table with the AP of each size of objects where the lines have room for it, else without."""
+    whole = to_rich(rows, title, heading)
+    if console.measure(whole, options=console.options.update(width=1000)).maximum <= console.width:
+        return whole
+    return to_rich(rows, title, heading, sizes=False)
 
 
 def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -26,6 +26,7 @@ from secateur.pruning.rounds import STATE as ROUNDS_STATE
 from secateur.report.page import PAGE, leave_page
 from secateur.report.table import print_table
 from secateur.runs.about import note_about
+from secateur.runs.compare.difference import difference_line, first_to_last
 from secateur.runs.folders import Summary
 from secateur.runs.pipeline import check_steps, do_steps, one_process
 from secateur.runs.progress import Progress, key_of
@@ -86,6 +87,9 @@ def prune_checkpoint(
         noted = _noting_weights(made, weights) if verb == "prune" else made
         saved = save_result(noted, file, context.image_size)
         print_table(result.rows)
+        difference = first_to_last(progress.folder, result.rows)
+        if line := difference_line(difference):
+            print(line)
         narrowed = left_out(whole, start, context.image_size) if classes else None
         if narrowed is not None:
             print(narrowed)
@@ -93,7 +97,7 @@ def prune_checkpoint(
         print("\n".join(saved))
         _say_what_is_next(file, made, context, steps)
         last = result.last
-        summary: Summary = {"command": verb, "weights": str(file), "table": result.rows}
+        summary: Summary = {"command": verb, "weights": str(file), "table": result.rows, "difference": difference}
         summary |= {} if narrowed is None else {"classes": narrowed.to_dict()}
         done = progress.finish(summary | {key: last[key] for key in ("metrics", "model", "speed_ms")})
         # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.

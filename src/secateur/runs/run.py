@@ -19,6 +19,7 @@ from secateur.report.page import PAGE, leave_page
 from secateur.report.table import print_table, write_markdown
 from secateur.runs.about import note_about
 from secateur.runs.beginning import beginning
+from secateur.runs.compare.difference import difference_line, first_to_last
 from secateur.runs.folders import Summary, require
 from secateur.runs.options import RunOptions
 from secateur.runs.pipeline import PipelineResult, check_steps, do_steps, one_process
@@ -130,6 +131,7 @@ def closing(
         "plan": plans[-1] if plans else None,
         "control": result.notes.get("control"),
         "table": result.rows,
+        "difference": first_to_last(folder, result.rows),
     }
     if narrowed is not None:
         summary["classes"] = narrowed.to_dict()
@@ -137,6 +139,8 @@ def closing(
     progress.finish(summary)
     leave_page(folder)
     print_table(result.rows)
+    if line := difference_line(summary["difference"]):
+        print(line)
     if narrowed is not None:
         print(narrowed)
     made = {

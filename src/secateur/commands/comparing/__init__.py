@@ -1,5 +1,5 @@
 """Commands that look at what others made."""
 
-from secateur.commands.comparing import report
+from secateur.commands.comparing import compare, report
 
-__all__ = ["report"]
+__all__ = ["compare", "report"]

@@ -27,7 +27,7 @@ from secateur.evaluation.latency import Comparison, compare
 from secateur.families.evaluation import describe, size_of
 from secateur.machine import pinned, simd_channels
 from secateur.pruning.settings import ROUND_TO
-from secateur.sizes import Sides
+from secateur.sizes import ImageSize, Sides, sides_of
 from secateur.terminal import timing_bar
 
 WARMUP = 3
@@ -90,6 +90,35 @@ def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool
             machine = Machine(channels, balance, batch)
             blocks.append(_block(entries, settings, sides, machine, layers))
     return SpeedComparison(sides, settings.runtimes, tuple(blocks))
+
+
+def side_by_side(
+    sizes: Mapping[str, ImageSize], settings: BenchSettings
+) -> dict[str, tuple[BenchRow, Mapping[str, Any]]]:
+    """Times files in turns at one image a call, each at an image size of its own; the first is what all are compared
+    with.
+
+    Args:
+        sizes: px, one side or height and width, by the names of the files.
+        settings: how; checkpoints run on the first of its runtimes.
+
+    Returns:
+        by the names of the files a row, and the `model` part of summaries.
+
+    Raises:
+        UserError: a file or an option that cannot be used.
+    """
+    _check(settings, layers=False)
+    settings = replace(settings, runtimes=check_runtimes(settings.runtimes)[:1], batches=(1,))
+    with pinned(settings.threads if settings.device.type == "cpu" else 0), tempfile.TemporaryDirectory() as folder:
+        found = []
+        for number, entry in enumerate(bench_files(list(sizes), settings)):
+            place = Path(folder) / str(number)
+            found += timed_networks([entry], settings, sides_of(sizes[entry.name]), 1, place)
+        measured = _measured(found, [0] * len(found), settings)
+        models = [_model(one) for one in found]
+        rows = [_row(one, found[0], measured, model, 1) for one, model in zip(found, models, strict=True)]
+    return {row.name: (row, model) for row, model in zip(rows, models, strict=True)}
 
 
 def _check(settings: BenchSettings, layers: bool) -> None:

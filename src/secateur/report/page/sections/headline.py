@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from secateur.evaluation.bootstrap import FIGURES, Difference
 from secateur.report.page import wording as say
 from secateur.report.page.blocks import Block, Heading, KeyFigure, Lines, Paragraph, Section, Tiles
 from secateur.report.page.detections import signature_of
@@ -38,6 +39,9 @@ def headline(runs: Sequence[RunData]) -> Section:
         tiles = tiles_of(run)
         if tiles:
             blocks.append(Tiles(f"Key figures of {run.label}", tiles))
+        certain = difference_sentence(run)
+        if certain:
+            blocks.append(Paragraph(certain, "lead"))
         notices = notices_of(run)
         if notices:
             blocks.append(Lines(notices, label="What to know"))
@@ -112,6 +116,25 @@ def cost_words(dense: Stage, final: Stage) -> str:
     return ", ".join(words)
 
 
+def difference_sentence(run: RunData) -> str:
+    """How sure the change of accuracy is, where the run resampled its images; "" otherwise."""
+    found = run.summary.get("difference")
+    if not isinstance(found, dict):
+        return ""
+    names = set(Difference.__dataclass_fields__)
+    try:
+        lines = [
+            f"{figure} {Difference(**{name: value for name, value in found[figure].items() if name in names}).line()}"
+            for figure in FIGURES
+        ]
+        return (
+            f"Against {found['against']}: {'; '.join(lines)} (95 % intervals over resamples of the "
+            f"{found['images']} validation images)."
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""
+
+
 def judging(stage: Stage) -> tuple[str, ...]:
     """Names of the scores that judge a stage: what it recorded, else the last two."""
     return tuple(stage.record.get("judged_by") or list(stage.metrics)[-2:])
@@ -166,8 +189,8 @@ def notices_of(run: RunData) -> list[str]:
     lines += [str(note["warning"]) for note in run.notes.values() if isinstance(note, dict) and note.get("warning")]
     scattered = scattered_times(run)
     if scattered:
-        lines.append(f"The times of {say.joined(scattered)} scatter by more than a factor of two, so the machine was busy "
-                     "with other work: measure again with secateur bench before you rely on them.")  # fmt: skip
+        lines.append(f"The times of {say.joined(scattered)} scatter by more than a factor of two, so the machine was "
+                     "busy with other work: measure again with secateur bench before you rely on them.")  # fmt: skip
     return list(dict.fromkeys(lines))
 
 

@@ -1,0 +1,152 @@
+"""Is a difference in accuracy noise? Two detectors are compared on the same resamples of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import UserError
+from secateur.evaluation.average_precision import ranked
+from secateur.evaluation.matching import Floats, Ints
+from secateur.evaluation.record import DetectionRecord
+
+FIGURES = ("mAP50", "mAP50-95")
+RESAMPLES = 1000
+INTERVAL = (2.5, 97.5)  # percentiles
+Done = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a detector is from a reference in one figure.
+
+    Attributes:
+        reference: the figure of the reference on all images.
+        value: that of the detector.
+        low, high: the interval that holds 95 % of the differences (value - reference) over resamples of the images.
+        above: share of resamples in which the detector is better.
+        resamples: their number.
+    """
+
+    reference: float
+    value: float
+    low: float
+    high: float
+    above: float
+    resamples: int
+
+    @property
+    def change(self) -> float:
+        """The difference on all images."""
+        return self.value - self.reference
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether other images of the same kind could as well have shown the opposite."""
+        return self.low <= 0 <= self.high
+
+    def verdict(self) -> str:
+        """The result in words."""
+        if self.is_noise:
+            return "within noise"
+        way, ends = ("higher", (self.low, self.high)) if self.low > 0 else ("lower", (-self.high, -self.low))
+        return f"{way} by {abs(self.change):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+
+    def line(self) -> str:
+        """The difference and its interval, in words where it is clear."""
+        if not self.is_noise:
+            return self.verdict()
+        return f"{self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f}), within noise"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "change": self.change, "verdict": self.verdict()}
+
+
+def differences(
+    reference: DetectionRecord,
+    others: Mapping[str, DetectionRecord],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    done: Done = lambda steps: None,
+) -> dict[str, dict[str, Difference]]:
+    """The differences to the reference by the names of the others, and of each by the names of its figures.
+
+    A resample draws as many images as there are, with replacement; all detectors are measured on the same ones.
+
+    Args:
+        resamples: their number, at least 1.
+        seed: of the draws.
+        done: called with 1 after every detector and class.
+
+    Raises:
+        UserError: the records are of other images, objects or classes, or `resamples` is not positive.
+    """
+    if resamples < 1:
+        raise UserError(f"--resamples is {resamples}; give a number of at least 1.")
+    for name, other in others.items():
+        check_alike("The reference", reference, name, other)
+    images = len(reference)
+    # The first row is the images as they are.
+    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    weights = np.concatenate((np.ones((1, images), np.int64), drawn))
+    first = _figures(reference, weights, done)
+    result = {}
+    for name, other in others.items():
+        own = _figures(other, weights, done)
+        result[name] = {figure: _difference(first[figure], own[figure]) for figure in FIGURES}
+    return result
+
+
+def check_alike(first: str, reference: DetectionRecord, second: str, other: DetectionRecord) -> None:
+    """That two records can be compared image by image.
+
+    Args:
+        first, second: their names, for the error.
+
+    Raises:
+        UserError: they are of other images, objects or classes.
+    """
+    if reference.names != other.names:
+        raise UserError(
+            f"{first} has the classes {_few(reference)} and {second} has {_few(other)}: a comparison needs the same "
+            "classes in the same order."
+        )
+    if reference.signature != other.signature:
+        raise UserError(
+            f"{first} was evaluated on {_data(reference)} and {second} on {_data(other)}, whose images or labels are "
+            "not the same; evaluate both on one data set."
+        )
+
+
+def _few(record: DetectionRecord) -> str:
+    names = list(record.names.values())
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _data(record: DetectionRecord) -> str:
+    return f"{record.data or 'a data set'} ({record.split or 'val'}, {len(record):,} images)"
+
+
+def _figures(record: DetectionRecord, weights: Ints, done: Done) -> dict[str, Floats]:
+    """Both figures for each row of weights [b, images]: the mean over the classes that have objects there."""
+    total, counted = np.zeros((len(weights), 10)), np.zeros((len(weights), 1))
+    for of_class in ranked(record.truths, record.detections, len(record)).values():
+        ap = of_class.average_precision(weights)
+        total += np.nan_to_num(ap)
+        counted += ~np.isnan(ap[:, :1])
+        done(1)
+    ap = total / np.maximum(counted, 1)
+    return {"mAP50": ap[:, 0], "mAP50-95": ap.mean(axis=1)}
+
+
+def _difference(reference: Floats, value: Floats) -> Difference:
+    """From the figures on the images as they are, followed by those on the resamples."""
+    changes = value[1:] - reference[1:]
+    low, high = np.percentile(changes, INTERVAL)
+    above = float((changes > 0).mean())
+    return Difference(float(reference[0]), float(value[0]), float(low), float(high), above, len(changes))
