@@ -113,7 +113,7 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-HEAVY = "('torch', 'cv2', 'accelerate', 'onnx', 'onnxruntime', 'matplotlib', 'supervision')"
+HEAVY = "('torch', 'cv2', 'accelerate', 'onnx', 'onnxruntime', 'matplotlib', 'supervision', 'plotly')"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,21 @@ def test_candidates_of_a_search_have_a_plot_of_their_own(run: RunData) -> None:
     _, chart = charts(pareto([run]))
     assert [trace["name"] for trace in chart.views[""].traces] == ["threshold", "evolved"]
     assert chart.summary.startswith("Of 2 candidates, number 2 (evolved) is best with 0.450; the first one")
+
+
+def test_times_that_scatter_are_said(run: RunData) -> None:
+    def notices() -> list[str]:
+        return [line for block in headline([run]).blocks for line in getattr(block, "lines", ())]
+
+    assert not notices()
+    run.notes["latency_samples"]["final"] = [1.0, 1.0, 60.0, 60.0]  # type: ignore[index]
+    assert notices()[0].startswith("The times of final scatter by more than a factor of two")
+
+
+def test_the_interval_of_the_change_is_said(run: RunData) -> None:
+    part = {"reference": 0.4, "value": 0.39, "low": -0.03, "high": 0.01, "above": 0.3, "resamples": 100}
+    summary = {**run.summary, "difference": {"of": "fine-tuned", "against": "dense", "images": 10,
+                                             "mAP50": part, "mAP50-95": part}}  # fmt: skip
+    text = texts(headline([replace(run, summary=summary)]))
+    assert "Against dense: " in text and "-0.010 (-0.030 to +0.010), within noise" in text
+    assert "95 % intervals over resamples of the 10 validation images" in text

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from secateur.evaluation.bootstrap import FIGURES, Difference
 from secateur.report.page import wording as say
 from secateur.report.page.blocks import Block, Heading, KeyFigure, Lines, Paragraph, Section, Tiles
 from secateur.report.page.detections import signature_of
 from secateur.report.page.model import RunData, Stage
+from secateur.report.page.sections.latency import scattered_times
 
 _ASKED = {
     "prune": "Prune a trained network",
@@ -37,6 +39,9 @@ def headline(runs: Sequence[RunData]) -> Section:
         tiles = tiles_of(run)
         if tiles:
             blocks.append(Tiles(f"Key figures of {run.label}", tiles))
+        certain = difference_sentence(run)
+        if certain:
+            blocks.append(Paragraph(certain, "lead"))
         notices = notices_of(run)
         if notices:
             blocks.append(Lines(notices, label="What to know"))
@@ -91,7 +96,8 @@ def accuracy_words(dense: Stage, final: Stage) -> str:
         if before is not None and after is not None:
             kept = f"{100 * after / before:.1f} % of " if before else ""
             parts.append(f"{kept}{name} ({say.score(after)} of {say.score(before)})")
-    return f"keeps {say.joined(parts)}" if parts else ""
+    more = all((final.score(name) or 0) > (dense.score(name) or 0) for name in judging(final))
+    return f"{'reaches' if more else 'keeps'} {say.joined(parts)}" if parts else ""
 
 
 def cost_words(dense: Stage, final: Stage) -> str:
@@ -108,6 +114,25 @@ def cost_words(dense: Stage, final: Stage) -> str:
         gain = f"{speed:.1f} times as fast" if speed >= 1.05 else "no faster" if speed >= 0.95 else "slower"
         words.append(f"at {say.plain(after)} instead of {say.plain(before)} ms an image ({gain})")
     return ", ".join(words)
+
+
+def difference_sentence(run: RunData) -> str:
+    """How sure the change of accuracy is, where the run resampled its images; "" otherwise."""
+    found = run.summary.get("difference")
+    if not isinstance(found, dict):
+        return ""
+    names = set(Difference.__dataclass_fields__)
+    try:
+        lines = [
+            f"{figure} {Difference(**{name: value for name, value in found[figure].items() if name in names}).line()}"
+            for figure in FIGURES
+        ]
+        return (
+            f"Against {found['against']}: {'; '.join(lines)} (95 % intervals over resamples of the "
+            f"{found['images']} validation images)."
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""
 
 
 def judging(stage: Stage) -> tuple[str, ...]:
@@ -162,6 +187,10 @@ def notices_of(run: RunData) -> list[str]:
         lines.append(f"The run has not ended: {left}. The page shows what is done so far.")
     lines += run.unreadable
     lines += [str(note["warning"]) for note in run.notes.values() if isinstance(note, dict) and note.get("warning")]
+    scattered = scattered_times(run)
+    if scattered:
+        lines.append(f"The times of {say.joined(scattered)} scatter by more than a factor of two, so the machine was "
+                     "busy with other work: measure again with secateur bench before you rely on them.")  # fmt: skip
     return list(dict.fromkeys(lines))
 
 

@@ -45,3 +45,9 @@ def samples_of(run: RunData) -> dict[str, list[float]]:
         return {}
     known = {str(name): [v for value in values if (v := number(value)) is not None] for name, values in found.items()}
     return {name: values for name, values in known.items() if values}
+
+
+def scattered_times(run: RunData) -> list[str]:
+    """The networks whose times differ by more than a factor of two within 80 % of the measurements."""
+    quantiles = {name: np.quantile(samples, (0.1, 0.9)) for name, samples in samples_of(run).items()}
+    return [name for name, (low, high) in quantiles.items() if high > 2 * low]
