@@ -84,8 +84,8 @@ class ScoreSettings:
     statistics_images: Advanced[Annotated[int, POSITIVE]] = 256
     """Training images that gradient criteria read (in rounds half as many, different ones in each round)."""
     protect: str = ""
-    """Objects whose places count more in the scores: small (under 32 px in the original image, as COCO counts), medium,
-    large, or those under a number of pixels."""
+    """Objects that count more in the scores: small (under 32 px, as COCO counts), medium, large, or below a number of
+    pixels."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
