@@ -118,7 +118,7 @@ def test_two_processes_cut_once_and_heal_together(weights: Path, tiny_data: Path
     assert [row["stage"] for row in rows] == ["dense", "cut, no repair", "cut + repair", "healed"]
     assert [entry.verb for entry in load_checkpoint(folder / "pruned.safetensors").history] == ["prune", "heal"]
     assert read_json(folder / "heal" / "healing.json")["steps"] == 8
-    assert done.stdout.decode().count("Export it:") == 1
+    assert done.stdout.decode().count("Next:  secateur") == 1
     assert (folder / "run.log").read_text().count("[2/2] heal") == 1
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from secateur.checkpoints.training import Methods, can_be_trained, contents
+from secateur.checkpoints.training import Methods, contents
 from secateur.deploy.speed.rounding import decided_guards
 from secateur.deploy.speed.timed import check_runtimes
 from secateur.distillation.settings import DistillSettings
@@ -19,7 +20,9 @@ from secateur.files import write_json, write_text
 from secateur.machine import cpu_threads, processor
 from secateur.ranges import check_ranges
 from secateur.report.figures import plots_available
+from secateur.report.page import PAGE, leave_page
 from secateur.report.tradeoff import curve_csv, curve_table, knee_sentence, plot_curve, winner_sentences
+from secateur.runs.ending.next_line import after_cut, export_of, say
 from secateur.runs.folders import Summary, require
 from secateur.runs.pareto.course import ParetoCourse, ParetoTask
 from secateur.runs.pareto.networks import ParetoNetwork, opened
@@ -169,8 +172,9 @@ class Ending:
             {"command": "pareto", "metrics": metrics, "model": first["model"], "speed_ms": {}, "table": points}
             | {name: value for name, value in record.items() if name != "points"}
         )
-        print(f"Table and plot are in {folder}: pareto.csv, pareto.json{', pareto.png' * plots_available()}.")
-        self.say_what_is_next(chosen)
+        page = f", {PAGE}" if leave_page(folder) else ""
+        print(f"Table and plot are in {folder}: pareto.csv, pareto.json{', pareto.png' * plots_available()}{page}.")
+        say(self.next_line(chosen))
         return result
 
     def reference(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,11 +182,10 @@ class Ending:
         nothing = dict.fromkeys(("network", "accuracy", "parameters", "gflops", "mb", "file"))
         return {**nothing, **point, "kind": "reference", "figures": {}}
 
-    def say_what_is_next(self, point: Mapping[str, Any]) -> None:
-        """Commands that continue with the knee, as they can be pasted."""
-        options = self.task.options
-        file = point["file"] if point["kind"] == "dense" else self.progress.folder / point["file"]
+    def next_line(self, point: Mapping[str, Any]) -> str:
+        """The command that continues with a point, as it can be pasted."""
+        file = Path(point["file"]) if point["kind"] == "dense" else self.progress.folder / point["file"]
         network = next(one for one in self.task.networks if one.label == point["network"])
-        if point["kind"] in ("pruned", "healed") and can_be_trained(network.checkpoint):
-            print(f"Fine-tune it:  secateur finetune --weights {file} --data {options.data}")
-        print(f"Export it:     secateur export --weights {file}")
+        if point["kind"] in ("pruned", "healed"):
+            return after_cut(file, network.checkpoint, data=self.task.options.data)
+        return export_of(file)
