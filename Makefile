@@ -8,7 +8,7 @@ JOBS ?= 2
 # Cases of `make fuzz`, over all readers together.
 N ?= 10000
 
-.PHONY: demo test test-ultralytics docs fuzz lint format clean
+.PHONY: demo test test-slow test-ultralytics docs fuzz lint format clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -30,6 +30,10 @@ demo: $(VENV)/.run
 # out by file.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
+
+# The tests that `make test` leaves out (tests/conftest.py names them).
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 -m slow
 
 # Installs the package ultralytics (AGPL-3.0), which no other target needs.
 $(VENV)/.ultralytics: $(VENV)/.dev

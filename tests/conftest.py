@@ -29,6 +29,31 @@ if "PYTHONPATH" in os.environ:
     places = os.environ["PYTHONPATH"].split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(str(STARTED_IN / place) for place in places)
 
+# Tests of `make test-slow`: each repeats with more effort what a test of `make test` holds already.
+SLOW = (
+    "tests/deploy/formats/test_int8_openvino.py::test_layers_go_back_to_float_until_the_judge_is_content",
+    "tests/deploy/test_file_size.py::test_predicted_sizes_are_those_of_the_files[onnx-fp16]",
+    "tests/deploy/test_file_size.py::test_predicted_sizes_are_those_of_the_files[yolov5-fp32]",
+    "tests/laws/test_devices.py",
+    "tests/pruning/test_tokens.py::test_scoring_reads_linear_layers_inside_windows",
+    "tests/runs/pareto/test_pareto_curve.py::test_a_kill_in_the_descent_continues_it",
+    "tests/runs/pareto/test_pareto_curve.py::test_rounds_are_shared",
+    "tests/runs/pareto/test_pareto_curve.py::test_the_smallest_point_is_what_prune_gives",
+    "tests/runs/test_recipes.py::test_killed_at_a_random_step_it_ends_with_the_same_weights[pruned-yolo]",
+    "tests/runs/test_recipes.py::test_layers_and_channels_on_other_topologies[yolov5s6]",
+    "tests/runs/test_recipes.py::test_runs_from_end_to_end[slimyolov3]",
+    "tests/runs/test_run.py::test_two_equal_commands_at_once",
+    "tests/sparsity/test_one_shot.py::test_published_accuracy_of_yolov5n_with_zeros",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the slow tests, before those that are not asked for are left out."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _repository_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -69,7 +69,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 def test_an_interrupted_run_says_how_to_go_on(
     tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("secateur.runs.progress.Progress.step", stop)

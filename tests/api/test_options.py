@@ -93,6 +93,7 @@ CALLS = {
     "finetune": lambda model, **words: secateur.finetune(model, "data.yaml", "runs", **words),
     "export": lambda model, **words: secateur.export(model, "x.onnx", **words),
     "predict": lambda model, **words: secateur.predict(model, np.zeros((32, 32, 3), np.uint8), **words),
+    "what_if": lambda model, **words: secateur.what_if(model, **words),
     "allocate": lambda model, **words: secateur.allocate(cut_of(model)[0], np.ones(3), params=0.5, **words),
 }
 
@@ -117,6 +118,7 @@ def cut_of(model: Checkpoint) -> tuple[Any, Any]:
         ("export", "formats", "format"),
         ("predict", "max_dets", "max_det"),
         ("predict", "class", "classes"),
+        ("what_if", "flop", "flops"),
         ("allocate", "min_chanels", "min_share"),
         ("allocate", "param", "params"),
     ],

@@ -71,7 +71,7 @@ def test_a_run_leaves_the_dense_training_out_for_weights_that_know_the_digits(
 def steps_of(weights: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a run says that it will do."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("secateur.runs.progress.Progress.step", stop)

@@ -80,7 +80,7 @@ def test_the_final_checkpoint_tells_its_history(undisturbed: tuple[dict[str, Any
 def test_it_opens_with_what_it_will_do(
     tiny_weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    def stop(self: Progress, name: str, work: Any) -> Any:
+    def stop(self: Progress, name: str, work: Any, **more: Any) -> Any:
         raise Killed
 
     monkeypatch.setattr(Progress, "step", stop)
@@ -111,10 +111,10 @@ def test_killed_after_each_part_it_ends_with_the_same_table(
     original, done = Progress.step, []
 
     def killing_after(part: str) -> Any:
-        def step(self: Progress, name: str, work: Any) -> Any:
+        def step(self: Progress, name: str, work: Any, **more: Any) -> Any:
             if name not in self.parts:
                 done.append(name)
-            result = original(self, name, work)
+            result = original(self, name, work, **more)
             if name == part:
                 raise Killed
             return result
@@ -184,7 +184,7 @@ def test_a_run_after_the_labels_changed_starts_afresh(
     copy = tmp_path / "set"
     shutil.copytree(tiny_data.parent, copy, ignore=shutil.ignore_patterns("*.npz"))
 
-    def stop(self: Progress, name: str, work: Any) -> Any:
+    def stop(self: Progress, name: str, work: Any, **more: Any) -> Any:
         raise Killed
 
     monkeypatch.setattr(Progress, "step", stop)
@@ -229,7 +229,7 @@ def test_weights_of_the_same_classes_in_another_order_are_trained_first(
     turned = dict(enumerate(reversed(checkpoint.names.values())))
     save_checkpoint(dataclasses.replace(checkpoint, names=turned), tmp_path / "turned.safetensors")
 
-    def stop(self: Progress, name: str, work: Any) -> Any:
+    def stop(self: Progress, name: str, work: Any, **more: Any) -> Any:
         raise Killed
 
     monkeypatch.setattr(Progress, "step", stop)

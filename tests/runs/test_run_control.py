@@ -98,10 +98,10 @@ def test_killed_before_and_inside_the_control_it_ends_the_same(
 ) -> None:
     original = Progress.step
 
-    def step(self: Progress, name: str, work: Any) -> Any:
+    def step(self: Progress, name: str, work: Any, **more: Any) -> Any:
         if name == "control":
             raise Killed
-        return original(self, name, work)
+        return original(self, name, work, **more)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Progress, "step", step)

@@ -76,10 +76,10 @@ def test_killed_again_and_again_it_ends_with_the_same_table(
     original, done = Progress.step, []
 
     def kill_after(name: str) -> Any:
-        def step(self: Progress, step: str, work: Any) -> Any:
+        def step(self: Progress, step: str, work: Any, **more: Any) -> Any:
             if step not in self.parts:
                 done.append(step)
-            result = original(self, step, work)
+            result = original(self, step, work, **more)
             if step == name:
                 raise Killed
             return result

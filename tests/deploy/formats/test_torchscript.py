@@ -11,11 +11,11 @@ import torch
 
 from export_formats import answered, expected_of
 from law_subjects import subject_named
-from secateur.commands.val import ValOptions, opened
 from secateur.deploy.exporters import export
 from secateur.deploy.runtimes import open_predictor
 from secateur.deploy.settings import ExportSettings
 from secateur.errors import UserError
+from secateur.runs.compare.subject import Subject
 
 SIZE = (64, 96)
 SETTINGS = ExportSettings(format="torchscript")
@@ -194,9 +194,8 @@ def test_programs_that_reach_for_files_are_not_opened(tmp_path, kind, word) -> N
 
 
 def test_the_precision_of_the_file_is_its_own(file, caplog) -> None:
-    options = ValOptions(weights=str(file), device="cpu", precision="bf16")
-    predictor, size, _, line = opened(options, options.weights)
-    assert (size, predictor.nc) == (96, 3) and "TorchScript, 3 classes" in line
+    subject = Subject.of(str(file), 0, torch.device("cpu"), "bf16")
+    assert (subject.image_size, subject.network.nc) == (96, 3) and "TorchScript, 3 classes" in subject.line
     assert "exported with, not in bf16" in caplog.text
 
 
