@@ -165,3 +165,10 @@ def test_paths_that_the_design_names_are_there() -> None:
             if re.fullmatch(r"(?!tests|docs|benchmarks)[a-z_]+(/[a-z_0-9*.]+)*(/|\.py)", path):
                 places = [ROOT / "src" / "secateur", ROOT / "src" / "secateur" / "sparsity", ROOT]
                 assert any((place / path).exists() for place in places), path
+
+
+def test_the_python_page_names_every_public_function() -> None:
+    text = (ROOT / "docs" / "python.md").read_text()
+    for name in secateur.__all__:
+        function = getattr(secateur, name)
+        assert f"::: {function.__module__}.{function.__qualname__}\n" in text or f"`secateur.{name}()`" in text, name
