@@ -31,19 +31,31 @@ if "PYTHONPATH" in os.environ:
 
 # Tests of `make test-slow`: each repeats with more effort what a test of `make test` holds already.
 SLOW = (
+    "tests/checkpoints/test_pruning_in_rounds.py::test_killed_rounds_go_on",
     "tests/deploy/formats/test_int8_openvino.py::test_layers_go_back_to_float_until_the_judge_is_content",
     "tests/deploy/test_file_size.py::test_predicted_sizes_are_those_of_the_files[onnx-fp16]",
+    "tests/deploy/test_file_size.py::test_predicted_sizes_are_those_of_the_files[torchscript-fp32]",
     "tests/deploy/test_file_size.py::test_predicted_sizes_are_those_of_the_files[yolov5-fp32]",
+    "tests/evaluation/test_validate.py::test_published_figures_of_yolov5n_on_coco128[train]",
     "tests/laws/test_devices.py",
+    "tests/pruning/test_shared_rounds.py::test_the_smallest_budget_is_a_",
+    "tests/pruning/test_tokens.py::test_a_transformer_is_priced_at_every_size_of_its_own",
     "tests/pruning/test_tokens.py::test_scoring_reads_linear_layers_inside_windows",
     "tests/runs/pareto/test_pareto_curve.py::test_a_kill_in_the_descent_continues_it",
     "tests/runs/pareto/test_pareto_curve.py::test_rounds_are_shared",
     "tests/runs/pareto/test_pareto_curve.py::test_the_smallest_point_is_what_prune_gives",
     "tests/runs/test_recipes.py::test_killed_at_a_random_step_it_ends_with_the_same_weights[pruned-yolo]",
     "tests/runs/test_recipes.py::test_layers_and_channels_on_other_topologies[yolov5s6]",
+    "tests/runs/test_recipes.py::test_runs_from_end_to_end[quick-int8]",
+    "tests/runs/test_recipes.py::test_runs_from_end_to_end[slimming-chains]",
+    "tests/runs/test_recipes.py::test_runs_from_end_to_end[slimming-conv]",
     "tests/runs/test_recipes.py::test_runs_from_end_to_end[slimyolov3]",
     "tests/runs/test_run.py::test_two_equal_commands_at_once",
+    "tests/runs/test_run_control.py::test_one_that_was_not_asked_for_is_trained_only_where_it_is_cheap",
+    "tests/runs/test_sweep.py::test_an_unfinished_sweep_of_version_0_2_goes_on",
     "tests/sparsity/test_one_shot.py::test_published_accuracy_of_yolov5n_with_zeros",
+    "tests/test_cli.py::test_train_resumes_a_finished_",
+    "tests/test_cli_grey.py::test_train_val_predict_prune_heal_finetune",
 )
 
 
