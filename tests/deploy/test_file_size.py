@@ -64,7 +64,9 @@ def test_predicted_sizes_are_those_of_the_files(lively, kind: str) -> None:
         scores = np.random.default_rng(1).random(graph.units)
         plan = allocate(graph, scores, Budget("params", share), Guards(round_to=1))
         predicted = COSTS["size"].of(graph, None).price(plan.keep(graph))
-        assert predicted == pytest.approx(written(cut(whole, graph, plan), kind), rel=0.01)
+        assert predicted == pytest.approx(
+            written(cut(whole, graph, plan), kind), rel=0.006 if kind.startswith("torchscript") else 0.005
+        )
 
 
 def test_a_table_is_written_once(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def residual() -> Chain:
 
 
 def test_exact_inside_the_image() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     network = residual()
     graph = trace(network)
     plan = keep_every_other(graph)
@@ -50,7 +50,7 @@ def test_exact_inside_the_image() -> None:
         bare = cut(network, graph, plan)(images)
         repaired = cut(absorb_offsets(network, graph, plan), graph, plan)(images)
     inside = (..., slice(6, -6), slice(6, -6))
-    assert (dense - bare)[inside].abs().max() > 0.01
+    assert (dense - bare)[inside].abs().max() > 0.1
     torch.testing.assert_close(repaired[inside], dense[inside], rtol=0, atol=1e-5)
     assert (dense - repaired).abs().max() > 1e-3, "zero padding hides part of the constant at the border"
 

@@ -57,7 +57,7 @@ class PruneOptions:
     layers: LayerSettings = field(default_factory=LayerSettings)
     one_shot: OneShotSettings = field(default_factory=OneShotSettings)
     search: Advanced[SearchSettings] = field(default_factory=SearchSettings)
-    latency: LatencySettings = field(default_factory=LatencySettings)
+    latency: Advanced[LatencySettings] = field(default_factory=LatencySettings)
     cliff: Advanced[CliffSettings] = field(default_factory=CliffSettings)
     healing: Advanced[HealSettings] = field(default_factory=HealSettings)
     place: OutputOptions = field(default_factory=OutputOptions)

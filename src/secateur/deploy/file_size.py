@@ -131,7 +131,7 @@ def _lively(network: nn.Module) -> nn.Module:
 
 
 def _cache_file(network: nn.Module, image_size: ImageSize, settings: ExportSettings, about: Mapping[str, str]) -> Path:
-    """Where the table of this network, format and image size is: by whatever the size of its file depends on."""
+    """The path of the cached table; it depends on everything that the size of the file depends on."""
     shapes = [(name, list(tensor.shape)) for name, tensor in network.state_dict().items()]
     packages = (*EXPORTERS[settings.format].packages, "torch", "secateur")
     kind = f"{settings.format} {settings.precision}"

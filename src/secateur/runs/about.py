@@ -91,7 +91,7 @@ def machine(context: Context) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Secateur, Python and the packages that results depend on, as far as they are installed."""
+    """Versions of Secateur, Python and the installed packages that results depend on."""
     found = {"secateur": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

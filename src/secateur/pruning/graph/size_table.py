@@ -35,7 +35,7 @@ class SizeTable:
         kind: format and precision ("onnx-int8").
         stored: bytes of the tensors.
         fixed: bytes of what no layer brings: the decoding with its constants, which grow with the image, names of
-            classes, and whatever else the file says of itself.
+            classes, and other metadata of the file.
         layer: bytes of the description of a convolution or linear layer and the operations around it.
     """
 

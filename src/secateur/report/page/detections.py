@@ -43,7 +43,7 @@ def _loaded(file: Path, changed: int) -> DetectionRecord:
 
 
 def compared_records(run: RunData) -> list[tuple[str, DetectionRecord]]:
-    """The dense network, the last stage and the networks to compare with, as far as their detections were kept."""
+    """The dense network, the last stage and the networks to compare with, if their detections were kept."""
     stages = [run.dense, run.final, *(stage for stage in run.stages if stage.compared)]
     pairs = [(stage, record_of(run, stage)) for stage in stages if stage is not None]
     return [(stage.title, record) for stage, record in pairs if record is not None and len(record)]

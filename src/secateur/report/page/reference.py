@@ -19,7 +19,7 @@ FIGURES = ("mAP50", "mAP50_95", "parameters", "gflops", "mb", "ms")
 
 @dataclass(frozen=True)
 class ReferencePoint:
-    """One network: its label, the line that it is on ("YOLOv5"), and its figures by name, as far as they are known."""
+    """One network: its label, the line that it is on ("YOLOv5"), and its known figures by name."""
 
     label: str
     line: str

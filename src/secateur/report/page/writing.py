@@ -159,7 +159,7 @@ def page_text(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()
 
 
 def digest(text: str) -> str:
-    """What a content security policy names a script by: only these scripts run, whatever a name of the user's says."""
+    """The hash by which the content security policy allows a script; no other script runs."""
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 

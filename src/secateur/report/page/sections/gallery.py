@@ -147,7 +147,7 @@ def _read(record: DetectionRecord, number: int) -> Image | None:
         return None
     try:
         image = read_image(str(file))
-    except Exception:  # whatever a decoder says, the page goes without the image
+    except Exception:  # decoders raise many kinds of errors; the page is written without the image
         return None
     return image if image.shape[:2] == tuple(record.shapes[number].tolist()) else None
 
