@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 def test_options_beside_resume_are_refused_and_not_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     said = sentence(capsys, "train", "--resume", "runs/train/exp", "--epochs", "5", "--img", "320")
-    assert "--epochs, --image-size cannot be given with it" in said
+    assert "Remove --epochs, --image-size, or start a new run" in said
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The options of `secateur sweep`, and how its list of ratios is read; imports no torch."""
+"""The options of `secateur sweep`, and the parser of its ratios. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.runs.folders import OutputOptions
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Show accuracy and cost against the share of removed channels: where is the cliff?"""
+    """Tabulate accuracy and cost against the share of removed channels, to find the cliff."""
 
     weights: Weights = ""
     data: Data = ""
@@ -25,16 +25,16 @@ class SweepOptions:
     """Shares of the prunable channels to remove, between 0 and 1, separated by commas."""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
+    """Images per batch of training data (statistics, BatchNorm, fine-tuning)."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
     cut: bool = False
-    """Also evaluate the detector after the cut, and report whether it equals the masked one."""
+    """Also evaluate the detector after the actual cut, and report whether it equals the masked one."""
     repair: bool = False
-    """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
+    """Repair the cut detector before its evaluation, as `secateur prune` does. Implies --cut."""
     finetune_epochs: Annotated[int, Between(0, 1_000_000)] = 0
-    """Also fine-tune every cut and repaired detector for this many epochs (0: none)."""
+    """Also fine-tune every cut and repaired detector for this number of epochs (0: no fine-tuning)."""
     hyp: Advanced[str] = "finetune"
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
