@@ -188,7 +188,7 @@ def test_states_of_earlier_versions_go_on(tiny_weights: Path, data: Path, caplog
     write_state(folder, state)
     caplog.set_level("INFO", "secateur")
     main(["train", "--resume", str(folder), "--data", str(data)])
-    assert "whether --data is the same data set cannot be compared" in caplog.text
+    assert "so --data cannot be compared with its data set" in caplog.text
     assert json.loads((folder / "summary.json").read_text())["epochs"] == 2
 
 

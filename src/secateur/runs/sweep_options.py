@@ -43,21 +43,21 @@ class SweepOptions:
 
 
 def ratios_of(percent: str | float | Iterable[float]) -> tuple[float, ...]:
-    """The ratios of a sweep, ascending, from "0.1,0.2", "10%, 20%", one number or several.
+    """The ratios of a sweep in ascending order, from "0.1,0.2", "10%, 20%", one number or several.
 
     Raises:
-        UserError: none is given, one is no number between 0 and 1, or one is given twice.
+        UserError: there are no ratios, a ratio is not between 0 and 1, or a ratio is given twice.
     """
     if isinstance(percent, str):
         words = [word for word in percent.replace(",", " ").split() if word]
     else:
         words = [str(value) for value in ([percent] if isinstance(percent, int | float) else percent)]
     if not words:
-        raise UserError("--percent is empty; list the shares of channels to remove, for example --percent 0.1,0.2,0.3.")
+        raise UserError("--percent is empty. List the shares of channels to remove, for example --percent 0.1,0.2,0.3.")
     ratios = sorted(_ratio(word) for word in words)
     twice = next((a for a, b in pairwise(ratios) if a == b), None)
     if twice is not None:
-        raise UserError(f"--percent names {twice:g} twice; give every share once.")
+        raise UserError(f"--percent contains {twice:g} twice. Give each share once.")
     return tuple(ratios)
 
 
@@ -68,5 +68,5 @@ def _ratio(word: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 < value < 1:
-        raise UserError(f"--percent {word} is not a share between 0 and 1; write for example --percent 0.1,0.2,0.3.")
+        raise UserError(f"--percent {word} is not a share between 0 and 1. Write, for example, --percent 0.1,0.2,0.3.")
     return value
