@@ -18,7 +18,7 @@ def good() -> Candidates:
 
 
 def refused(fault: str) -> pytest.RaisesExc[AnswerError]:
-    return pytest.raises(AnswerError, match=rf"^a\.onnx gives {fault}; export it anew\.$")
+    return pytest.raises(AnswerError, match=rf"^a\.onnx gives {fault}; export it again\.$")
 
 
 @pytest.mark.parametrize(
