@@ -188,4 +188,4 @@ def test_one_size_from_export_to_bench(
     told = sentence_of(capsys, "bench", str(tiny_weights), str(file), "--img", "96")
     assert told.endswith("requires images of 64 x 96 px, not 96. Remove --img, or export it for that size.")
     summary("val", "--weights", str(file), *on[:-5], "--img", "96", "64")
-    assert "Image size 96 x 64: this file takes images of 64 x 96 pixels only." in caplog.text
+    assert "Image size 96 x 64 is ignored: this file accepts only images of 64 x 96 pixels." in caplog.text

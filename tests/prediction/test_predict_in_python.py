@@ -68,7 +68,7 @@ def test_a_predictor_of_one_size_says_so(caplog: pytest.LogCaptureFixture) -> No
     predictor = BrightRectangles((96, 160))
     secateur.predict(predictor, SCENE, image_size=640)
     assert predictor.shapes == [(1, 3, 96, 160)]
-    assert "takes images of 96 x 160 pixels only" in caplog.text
+    assert "accepts only images of 96 x 160 pixels" in caplog.text
 
 
 def test_without_supervision_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_a_file_named_like_a_webcam_is_the_file() -> None:
         ("*.jpg", "Nothing matches the pattern"),
         ("empty/*", "The pattern empty/\\* matches no images"),
         ("12345", "There is no image, video or folder 12345"),
-        ("ftp://x.org/a.jpg", "Nothing here reads ftp://"),
+        ("ftp://x.org/a.jpg", "ftp:// URLs are not supported"),
         ("http://[x/a.jpg", "is not an address"),
     ],
 )
