@@ -108,7 +108,7 @@ def test_a_window_without_steps_is_refused() -> None:
         ({"target_sparsity": "8e-1"}, "--target-sparsity is the text '8e-1'.*YAML"),
         ({"max_sparsity": 1.5}, "--max-sparsity is 1.5"),
         ({"pruning_frequency": 0}, "--pruning-frequency is 0"),
-        ({"pruning_frequency": 2.5}, "pruning_frequency is 2.5; it must be an integer"),
+        ({"pruning_frequency": 2.5}, "pruning_frequency is 2.5; it must be a whole number"),
         ({"pruning_start": -0.5}, "--pruning-start is -0.5"),
         ({"cooldown_epochs": -2}, "--cooldown-epochs is -2"),
         ({"pruning_scope": "world"}, "--pruning-scope is 'world'; choose one of global"),
