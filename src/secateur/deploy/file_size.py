@@ -80,7 +80,7 @@ def size_table(
         image_size: input size in pixels; constants of the decoding grow with it.
         kind: format and precision ("onnx-int8"); "" is `USUAL`.
         about: additional metadata in the file.
-        blocks: whether blocks may be removed. If not, and if no table is cached, the measurement takes half the time, and
+        blocks: whether blocks may be removed. If not, and no table is cached, the measurement takes half the time, and
             the resulting table has no overhead per layer and is not cached.
 
     Raises:
