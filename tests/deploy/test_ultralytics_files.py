@@ -101,14 +101,14 @@ def test_final_boxes_are_not_suppressed_again(kind: str, says: dict[str, Any], t
     [
         (columns(80), {}, "without class names in the file cannot be told from boxes with angles or key points"),
         (columns(15, extra=1), {**SAYS, "names": names(15)}, "but of 20 values where 15 classes need 19"),
-        (columns(3, extra=1), {**SAYS, "task": "obb"}, "and says that its task is obb"),
+        (columns(3, extra=1), {**SAYS, "task": "obb"}, "and states the task obb"),
         (columns(3) / 200, SAYS, "but with boxes that are not in pixels"),
         (columns(3) * 2, SAYS, r"but with scores that leave 0\.\.1"),
         (final(3), {}, "probably boxes after non-maximum suppression"),
         (final(3), {**SAYS, "names": names(2)}, "probably boxes after non-maximum suppression"),
-        (final(3), {**SAYS, "task": "pose", "end2end": True}, "and says that its task is pose"),
-        (boxes(300, 38), {**SAYS, "task": "segment", "end2end": True}, "and says that its task is segment"),
-        (torch.rand(1, 1000), {**SAYS, "task": "classify"}, "and says that its task is classify"),
+        (final(3), {**SAYS, "task": "pose", "end2end": True}, "and states the task pose"),
+        (boxes(300, 38), {**SAYS, "task": "segment", "end2end": True}, "and states the task segment"),
+        (torch.rand(1, 1000), {**SAYS, "task": "classify"}, "and states the task classify"),
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, str) else "",
 )
