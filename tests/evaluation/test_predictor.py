@@ -10,7 +10,7 @@ from secateur.evaluation.predictor import AnswerError, check_boxes, check_candid
 
 BOXES = [[6.0, 6.0, 10.0, 10.0], [8.0, 8.0, 8.0, 8.0]]
 SCORES = [[0.9, 0.0], [1.05, -0.05]]
-EXPORTED = "a.onnx", "export it anew"
+EXPORTED = "a.onnx", "export it again"
 
 
 def good() -> Candidates:
@@ -42,7 +42,7 @@ def test_candidates_that_cannot_be_boxes_are_refused(place: int, value: float, f
     with refused(fault) as caught:
         check_candidates([good(), nothing, bad], *EXPORTED)
     assert caught.value.image == 2
-    assert f"{fault.replace(chr(92), '')} for b.jpg; export it anew." in str(caught.value.named("b.jpg"))
+    assert f"{fault.replace(chr(92), '')} for b.jpg; export it again." in str(caught.value.named("b.jpg"))
 
 
 def test_large_numbers_are_no_fault_by_their_sum() -> None:

@@ -40,7 +40,7 @@ def others(tiny_weights: Path, tiny_cfg: Path, tmp_path: Path) -> dict[str, str]
     [
         ({"weights": ()}, "--weights is missing"),
         ({"weights": ("none.pt",)}, "none.pt"),
-        ({"weights": ("TINY", "TINY")}, "twice; give every network once"),
+        ({"weights": ("TINY", "TINY")}, "twice. Give each network once"),
         ({"weights": ("TINY", "cats")}, "cats.safetensors"),
         ({"weights": ("TINY", "large"), "image_size": 0}, "trained at different image sizes"),
         ({"data": ""}, "--data is missing"),
