@@ -241,7 +241,7 @@ def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
     ids=["predict", "evaluate", "finetune", "shorten"],
 )
 def test_a_plain_module_is_no_detector(call: Any) -> None:
-    with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, and this is a Sequential \(plain module\)"):
+    with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, but this is a Sequential \(plain module\)"):
         call(Checkpoint.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
 
 

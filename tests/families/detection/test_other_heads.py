@@ -150,7 +150,7 @@ def test_answers_that_cannot_be_boxes_are_refused(network: Any) -> None:
     with torch.no_grad():
         network.layer.weight[0] = float("nan")
     predictor = predictor_of(network)
-    with pytest.raises(AnswerError, match="The network gives values that are not finite; take another checkpoint"):
+    with pytest.raises(AnswerError, match="The network returns values that are not finite; take another checkpoint"):
         predictor.infer(torch.zeros(1, 3, 16, 16), 0.1)
 
 
