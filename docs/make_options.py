@@ -263,7 +263,7 @@ def _other_names() -> str:
     return "\n".join(
         [
             "## Flags of YOLOv5 and of pruning systems\n",
-            "In all of them `_` and `-` are equivalent. A flag without a counterpart stops the command with this message.\n",
+            "`_` and `-` are equivalent in all of them. Flags without a counterpart stop the command with this message.\n",
             "| there | here |",
             "|---|---|",
             *rows,
