@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import json
 import os
 import re
 import shlex
@@ -172,3 +173,16 @@ def test_the_python_page_names_every_public_function() -> None:
     for name in secateur.__all__:
         function = getattr(secateur, name)
         assert f"::: {function.__module__}.{function.__qualname__}\n" in text or f"`secateur.{name}()`" in text, name
+
+
+def test_the_picture_of_the_readme_is_drawn_from_a_curve(tmp_path: Path) -> None:
+    """docs/make_picture.py draws what `secateur pareto` writes, and says in words what it drew."""
+    curve: dict[str, Any] = {"runtime": "onnx", "threads": 2, "points": []}
+    points = [("n", "dense", 9.0, 0.6), ("n-50", "pruned", 6.0, 0.4), ("n-50-healed", "healed", 6.0, 0.5)]
+    for label, kind, ms, value in points:
+        curve["points"] += [{"label": label, "network": "n", "kind": kind, "ms": ms, "figures": {"mAP50-95": value}}]
+    (tmp_path / "pareto.json").write_text(json.dumps(curve))
+    command = [sys.executable, str(ROOT / "docs" / "make_picture.py"), "pareto.json", "images/curve.svg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "n-50-healed (healed) 0.500 at 6.0 ms" in done.stdout
+    assert "<svg" in (tmp_path / "images" / "curve.svg").read_text()
