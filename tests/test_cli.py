@@ -265,7 +265,7 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
         ("--target-sparsity 0.5 --exclude-weights nothing.*", "nothing.*"),
         ("--distill magic", "Unknown distillation 'magic'; choose one of bce,"),
         ("--distill bce --teacher nowhere.pt", "nowhere.pt"),
-        ("--distill bce", "give that one as --teacher"),
+        ("--distill bce", "Set that network with --teacher"),
         ("--teacher nowhere.pt", "--teacher needs --distill"),
         ("--group-lasso 0.1", "group_lasso acts on weights that are being pruned"),
     ],
@@ -299,7 +299,7 @@ def test_a_teacher_of_other_classes(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", "No budget is given"),
+        ("", "No budget is set"),
         ("--unstructured 1.2", "--unstructured"),
         ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts no channels"),
         ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
