@@ -16,7 +16,8 @@ from test_help import flags
 SHELLS = ("bash", "zsh", "fish")
 # What each shell is asked: what can stand behind these words, the last of which is not finished.
 ASKED = {
-    "bash": 'source {script}; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _secateur; echo "${{COMPREPLY[*]}}"',
+    "bash": "source {script}; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _secateur; "
+    'echo "${{COMPREPLY[*]}}"',
     "fish": "source {script}; complete -C '{line}'",
 }
 
