@@ -68,9 +68,9 @@ def test_a_removed_option_says_what_to_do_instead() -> None:
         ("train", "--do_prune", "--target-sparsity"),
         ("train", "--st", "secateur sparsify"),
         ("train", "--ft_pruned_model", "secateur finetune"),
-        ("train", "--cache", "leave it out"),
+        ("train", "--cache", "remove the flag"),
         ("val", "--exist-ok", "--name"),
-        ("prune", "--cfg", "knows its own network"),
+        ("prune", "--cfg", "stored in the checkpoint"),
     ],
 )
 def test_words_without_a_counterpart_are_answered(
@@ -301,11 +301,11 @@ def test_a_teacher_of_other_classes(
     [
         ("", "No budget is set"),
         ("--unstructured 1.2", "--unstructured"),
-        ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts nothing"),
+        ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts no channels"),
         ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
-        ("--unstructured 0.3 --layers 1", "without --flops, --fps, --ms, --params, --percent, --size, --layers"),
-        ("--layers 1 --search eagleeye", "--search looks for widths within a budget"),
-        ("--percent 0.2 --chains", "give --layers 1 with it"),
+        ("--unstructured 0.3 --layers 1", "Remove --flops, --fps, --ms, --params, --percent, --size, --layers"),
+        ("--layers 1 --search eagleeye", "--search needs a budget"),
+        ("--percent 0.2 --chains", "Add --layers 1"),
         ("--layers 1 --layer-score charm", "Unknown layer score 'charm'; choose one of contribution,"),
         ("--percent 0.2 --criterion beauty", "Unknown criterion 'beauty'; choose one of fisher,"),
         ("--percent 0.2 --tie loosely", "invalid choice 'loosely' for argument '--tie'"),

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 def test_options_beside_resume_are_refused_and_not_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     said = sentence(capsys, "train", "--resume", "runs/train/exp", "--epochs", "5", "--img", "320")
-    assert "--epochs, --image-size cannot be given with it" in said
+    assert "Remove --epochs, --image-size, or start a new run" in said
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_interrupted_training_says_how_to_go_on(
             main(words)
     assert stopped.value.code == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    line = told.partition("to go on:  ")[2]
+    line = told.partition("Resume with:  ")[2]
     assert line == "secateur train --resume runs/train/exp"
     main(line.split()[1:])
     assert "Resuming at epoch 2 of 2" in Path("runs/train/exp/run.log").read_text()

@@ -28,11 +28,11 @@ DEEP = "/".join(["b" * 200] * 30)
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("~nosuchuser/x", "The path ~nosuchuser/x begins with a home that is not here; write the whole path."),
-        (LONG, "The path aaaaaaaaaaaaaaaaaaaaaaaa... is longer than the system allows; correct it."),
-        (DEEP, "The path bbbbbbbbbbbbbbbbbbbbbbbb... is longer than the system allows; correct it."),
-        ("a\0b", "The path a\\0b has a NUL character in it; correct it."),
-        ("a\ud800b", "The path 'a\\ud800b' has characters that no file name has; correct it."),
+        ("~nosuchuser/x", "Cannot expand the home folder in ~nosuchuser/x. Write the complete path."),
+        (LONG, "The path aaaaaaaaaaaaaaaaaaaaaaaa... is longer than the system allows. Shorten it."),
+        (DEEP, "The path bbbbbbbbbbbbbbbbbbbbbbbb... is longer than the system allows. Shorten it."),
+        ("a\0b", "The path a\\0b contains a NUL character. Correct it."),
+        ("a\ud800b", "The path 'a\\ud800b' contains characters that are not allowed in file names. Correct it."),
     ],
     ids=["user", "long", "deep", "nul", "surrogate"],
 )
@@ -137,7 +137,7 @@ def test_a_folder_in_which_nothing_can_be_made_is_named(
     words: list[str], tiny_weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = [*_said(words, tiny_data), "--weights", str(tiny_weights), "--img", "64", "--project", "/proc/no/runs"]
-    assert "Cannot make the run folder /proc/no/runs/exp" in sentence(capsys, *said)
+    assert "Cannot create the run folder /proc/no/runs/exp" in sentence(capsys, *said)
     assert not Path("runs").exists()
 
 

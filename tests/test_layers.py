@@ -48,7 +48,10 @@ def test_norms_and_linear_layers() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "sentence"),
-    [((10, 2, 3, 3), "10 channels, no multiple of its group width 3"), ((9, 1, 3, 3), "1 channels in a group instead")],
+    [
+        ((10, 2, 3, 3), "10 channels, not a multiple of its group width 3"),
+        ((9, 1, 3, 3), "1 channels per group instead"),
+    ],
 )
 def test_tensors_that_are_no_whole_groups_are_refused(shape: tuple[int, ...], sentence: str) -> None:
     layer = nn.Conv2d(8, 12, 3, groups=4)
@@ -61,7 +64,7 @@ def test_tensors_that_are_no_whole_groups_are_refused(shape: tuple[int, ...], se
 def test_a_bias_of_another_length_is_refused() -> None:
     layer = nn.Conv2d(8, 12, 3)
     layer.weight = nn.Parameter(torch.rand(6, 8, 3, 3))
-    with pytest.raises(UserError, match=r"The tensor stem\.bias has the shape \[12\] where its layer has 6"):
+    with pytest.raises(UserError, match=r"The tensor stem\.bias has the shape \[12\], but its layer has length 6"):
         match_numbers_(layer, None, "stem")
 
 

@@ -189,11 +189,11 @@ def test_each_process_has_its_own_gpu(gpus, rank: int) -> None:
     [
         (0, None, 1, "0", "no CUDA device"),
         (0, None, 1, "cuda", "no CUDA device"),
-        (1, None, 1, "1", r"There is no GPU 1: PyTorch sees one GPU"),
-        (2, None, 1, "cuda:7", "There is no GPU 7: PyTorch sees 2 GPUs, numbers 0 to 1"),
+        (1, None, 1, "1", r"There is no GPU 1: PyTorch finds one GPU"),
+        (2, None, 1, "cuda:7", "There is no GPU 7: PyTorch finds 2 GPUs, numbers 0 to 1"),
         (2, None, 1, "tpu", "Unknown device 'tpu'"),
         (2, None, 1, "0;1", "Unknown device"),
-        (4, 0, 2, "1", "names 1 of the GPUs, but torchrun started 2 processes"),
+        (4, 0, 2, "1", "names 1 GPUs, but torchrun started 2 processes"),
         (1, 1, 2, "auto", "2 processes are too many"),
     ],
 )

@@ -63,9 +63,9 @@ class Some:
     [
         ({"width": 1}, "--width is 1; it must be from 2 to 4 (or 0)."),
         ({"width": 5}, "--width is 5; it must be from 2 to 4 (or 0)."),
-        ({"width": 10**30}, "--width is a number of over 24 digits; it must be from 2 to 4 (or 0)."),
+        ({"width": 10**30}, "--width is a number with more than 24 digits; it must be from 2 to 4 (or 0)."),
         ({"shares": (0.5, float("nan"))}, "--shares is nan; it must be from 0 to 1."),
-        ({"shares": ("1e-4",)}, "--shares is the text '1e-4'; YAML reads 1e-4 as text: write 1.0e-4."),
+        ({"shares": ("1e-4",)}, "--shares is the text '1e-4'. YAML reads 1e-4 as text; write 1.0e-4."),
     ],
 )
 def test_what_is_outside_is_told(values: dict[str, Any], told: str) -> None:

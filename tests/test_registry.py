@@ -88,7 +88,7 @@ def test_an_unknown_name_lists_the_known_ones(package: Path) -> None:
         registry()["x"]
 
 
-@pytest.mark.parametrize(("text", "sentence"), [(None, "which is no Python file"), ("1 / 0", "ZeroDivisionError")])
+@pytest.mark.parametrize(("text", "sentence"), [(None, "which is not a Python file"), ("1 / 0", "ZeroDivisionError")])
 def test_broken_plugins_are_named(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, sentence: str
 ) -> None:

@@ -65,7 +65,7 @@ def test_one_number(side: int) -> None:
 def test_what_is_no_size_is_refused(value: Any, shown: str) -> None:
     with pytest.raises(UserError) as error:
         read_size(value)
-    assert str(error.value) == f"--img takes one number or height and width, e.g. 640 or 384 640; not {shown}."
+    assert str(error.value) == f"--img takes one number or height and width, for example 640 or 384 640; not {shown}."
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_two_numbers_are_one_word(command: str, words: str, ours: str) -> None:
 
 def test_a_number_that_is_a_file_is_told(own_folder: None) -> None:
     Path("480").mkdir()
-    with pytest.raises(UserError, match="--img 640 480: 480 is a file here too; write --img 640x480, or the file bef"):
+    with pytest.raises(UserError, match=r"--img 640 480 is ambiguous: 480 is also a file here. Write --img 640x480"):
         understood("predict", ["--img", "640", "480"])
     assert understood("predict", ["480", "--img", "640x480"]) == ["480", "--image-size", "640x480"]
     assert understood("val", ["--img", "640", "480"]) == ["--image-size", "640x480"]
@@ -111,8 +111,8 @@ def test_commands_that_take_height_and_width(command: str, words: list[str]) -> 
 def test_commands_that_take_squares_say_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = sentence(capsys, command, "--weights", "best.pt", "--img", "384", "640")
     assert told == (
-        f"error: secateur {command} takes one image size (--img 640): {SQUARES[command]}; give --img 384 640 to "
-        "export, val or predict."
+        f"error: secateur {command} supports only square images: {SQUARES[command]}. Use --img 640 here. "
+        "export, val and predict also take --img 384 640."
     )
     assert "--img takes one number or" in sentence(capsys, command, "--weights", "best.pt", "--img", "640x")
 
@@ -122,7 +122,7 @@ def test_commands_that_take_squares_say_so(command: str, capsys: pytest.CaptureF
 def test_an_automatic_batch_size_is_told(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = sentence(capsys, command, "--batch", "-1")
     assert told == (
-        f"error: secateur {command} has no automatic batch size (--batch -1); give a number, e.g. --batch 16."
+        f"error: secateur {command} has no automatic batch size (--batch -1). Give a number, for example --batch 16."
     )
 
 

@@ -1,6 +1,6 @@
 """Secateur makes trained YOLO detectors smaller and faster and keeps their accuracy."""
 
-# The names are those of the API, which is imported when it is first used.
+# The API is imported on first use.
 # ruff: noqa: F403, F405
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the API, and with it PyTorch, when it is first used."""
+    """Imports the API, and with it PyTorch, on first use."""
     if name in __all__:
         from secateur import api
 

@@ -1,4 +1,4 @@
-"""`python -m secateur` is the `secateur` command."""
+"""`python -m secateur` runs the `secateur` command."""
 
 from secateur.cli import main
 

@@ -1,4 +1,6 @@
-"""The command line: finds the command, reads its options, calls it; bad input is one sentence and exit code 2."""
+"""Command-line entry point: finds the command, parses its options and calls it. Bad input prints one message and exits
+with code 2.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from secateur.ranges import check_ranges
 
 ALL = "--help-all"
 LONGEST = 300
-"""Characters of a sentence that refuses something."""
+"""Longest error message in characters."""
 
 
 def usage() -> str:
@@ -30,7 +32,8 @@ def usage() -> str:
     width = max(len(entry.name) for entry in commands)
     return "\n".join(
         [
-            "usage: secateur COMMAND [options]        (secateur COMMAND --help: the usual ones; --help-all: every one)",
+            "usage: secateur COMMAND [options]        (secateur COMMAND --help: common options; --help-all: "
+            "all options)",
             "",
             "Makes trained YOLO detectors smaller and faster and keeps their accuracy.",
             "",
@@ -42,7 +45,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `secateur` command; exits with 0, 1 (interrupted, or partly done) or 2 (bad input)."""
+    """Entry point of the `secateur` command. Exits with 0, 1 (interrupted, or completed in part) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         _answer(arguments)
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:
-        # Whoever read the output (head, say) has seen enough; the interpreter must not complain when it ends.
+        # The reader of the output (head, for example) has closed the pipe; suppress the error at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt as interruption:
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _short(sentence: str) -> str:
-    """One line of at most 300 characters: what a file or an option brings into a sentence may be of any length."""
+    """One line of at most 300 characters, because values from files and options can have any length."""
     text = " ".join(sentence.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 105]} ... {text[-100:]}"
 
@@ -87,10 +90,10 @@ def _names() -> list[str]:
 
 
 def parsed(command: Command, arguments: Sequence[str]) -> Any:
-    """The options of a command from its words, those of YOLOv5 and its forks among them.
+    """Parses the options of a command. Flags of YOLOv5 and its forks are translated first.
 
     Raises:
-        UserError: a word that cannot be read, or one of theirs that has another name here, told in the sentence.
+        UserError: an argument cannot be parsed, or a YOLOv5 flag is not supported.
     """
     if {"-h", "--help", ALL} & set(arguments):
         _print_help(command, arguments)
@@ -114,11 +117,11 @@ def _read(command: Command, kind: Any, words: Sequence[str]) -> Any:
 
 
 def _print_help(command: Command, arguments: Sequence[str]) -> NoReturn:
-    """Prints the help of a command, or of the subcommand that the words before --help name, and ends."""
+    """Prints the help of a command, or of the subcommand before --help, and exits."""
     from secateur.commands.help import options_shown, shown
 
     everything = ALL in arguments
-    # Other options say nothing here; a subcommand of `secateur data` does.
+    # Other options do not change the help, but a subcommand of `secateur data` does.
     words = [*itertools.takewhile(lambda word: not word.startswith("-"), arguments), "--help"]
     kind = shown(command.options(), everything=everything)
     try:
@@ -131,15 +134,17 @@ def _print_help(command: Command, arguments: Sequence[str]) -> NoReturn:
 
 
 def _sentence(box: str) -> str:
-    """What a box of tyro's says, up to its first rule, as one sentence; its title may have a rule under it."""
+    """The message in an error box of tyro, up to its first rule, as one sentence. The title may be followed by a
+    rule.
+    """
     lines = [line.strip("│| ") for line in box.splitlines()[1:]]
     parts = [list(part) for rule, part in itertools.groupby(lines, lambda line: not line.strip("─-")) if not rule]
-    text = " ".join(parts[0]) if parts else "The options cannot be read"
+    text = " ".join(parts[0]) if parts else "Cannot read the options"
     return text if text.endswith(".") else f"{text}."
 
 
 def _call(command: Command, arguments: Sequence[str]) -> None:
-    """Runs a command; with --json its printing goes to stderr and the summary alone to stdout."""
+    """Runs a command. With --json, its output goes to stderr and only the summary to stdout."""
     from secateur.terminal import OnTerminal, is_first_process, quiet_unless_first
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[OnTerminal()])
@@ -163,10 +168,10 @@ def _call(command: Command, arguments: Sequence[str]) -> None:
 
 
 def _how_to_go_on(arguments: Sequence[str], interruption: KeyboardInterrupt) -> str:
-    """What an interrupted user types to go on."""
+    """The command line that resumes after an interruption."""
     line = shlex.join(["secateur", *arguments])
     if isinstance(interruption, Interrupted):
-        return f"interrupted; to go on:  {interruption.line}"
+        return f"Interrupted. Resume with:  {interruption.line}"
     if arguments and arguments[0] in COMMANDS and COMMANDS[arguments[0]].continues:
-        return f"interrupted; the same command goes on where it was:  {line}"
-    return f"interrupted, and no progress was saved; run the command again:  {line}"
+        return f"Interrupted. Run the same command to resume:  {line}"
+    return f"Interrupted. No progress was saved; run the command again:  {line}"

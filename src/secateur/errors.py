@@ -1,4 +1,4 @@
-"""What the user is told: bad input in one sentence, what was left out, and how an interrupted command goes on."""
+"""User-facing errors, and how values and reasons are shortened in them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from pathlib import Path
 from typing import Any
 
 SHOWN = 60
-"""Characters that a sentence gives a value of the user's."""
+"""Longest representation of a user's value in a message, in characters."""
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence that names the file, line or option and says what to do.
+    """Bad input. The message names the file, line or option and says what to do.
 
-    The command line prints the sentence and exits with code 2; from Python it is an ordinary exception.
+    The command line prints the message and exits with code 2. In Python it is an ordinary exception.
     """
 
 
 class StateError(UserError):
-    """What an interrupted piece of work has kept is damaged, or is not of this work: nothing can go on from it."""
+    """The saved state of interrupted work is damaged or belongs to other work, so it cannot be resumed."""
 
 
 @contextmanager
 def going_on_from(file: Path | None) -> Iterator[None]:
-    """What is found wrong with a state meanwhile is told with the file that keeps it, and what to do."""
+    """Adds to an error about a saved state the file that holds the state and what to do."""
     try:
         yield
     except StateError as error:
-        raise UserError(f"Cannot continue from {file}: {error} Remove it to start again.") from error
+        raise UserError(f"Cannot resume from {file}: {error} Remove the file to start again.") from error
 
 
 class PartlyDoneError(Exception):
-    """A command did what it could and left something out; the command line exits with code 1.
+    """The command was completed in part. The command line exits with code 1.
 
     Attributes:
-        summary: of what is done, as the command would have given it.
+        summary: the command's summary of the completed part.
     """
 
     def __init__(self, sentence: str, summary: dict[str, Any]) -> None:
@@ -45,10 +45,10 @@ class PartlyDoneError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a command that can go on.
+    """The user stopped a command that can be resumed.
 
     Attributes:
-        line: what to type to go on.
+        line: the command line that resumes it.
     """
 
     def __init__(self, line: str) -> None:
@@ -57,7 +57,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Shortened(reprlib.Repr):
-    """`repr` of which the work is bounded too: of lists that hold lists only the first few values are looked at."""
+    """`repr` with bounded work: only the first few values of nested lists are visited."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -65,17 +65,17 @@ class _Shortened(reprlib.Repr):
         self.maxstring = self.maxlong = self.maxother = most
 
     def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write out whole numbers of thousands of digits."""
+        """Python refuses to format integers of thousands of digits."""
         return super().repr_int(x, level) if x.bit_length() < 1_000 else f"a number of {x.bit_length():,} bits"
 
 
 def shown(value: object, most: int = SHOWN) -> str:
-    """A value of the user's as a sentence shows it: as in Python, on one line, shortened to `most` characters."""
+    """A user's value as text for a message: its `repr`, on one line, shortened to `most` characters."""
     text = " ".join(_Shortened(most).repr(value).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def told(reason: object, most: int = 120) -> str:
-    """What another program says of an error: on one line, shortened to `most` characters."""
+    """The error text of another program, on one line, shortened to `most` characters."""
     text = " ".join(str(reason)[: 10 * most].split())
     return text if len(text) <= most else f"{text[: most - 3]}..."

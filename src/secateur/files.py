@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one, and naming run folders."""
+"""Atomic file writes, which survive kills and full disks, and names of run folders."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from secateur.ranges import shortened
 
 _TEMPORARY = re.compile(r"\.secateur-(\d+)-")
 OLD = 3600.0
-"""Seconds after which a file of a process that is gone is left over."""
+"""Age in seconds after which temporary files of a dead process are removed."""
 LONGEST_NAME, LONGEST_PATH = 255, 4096
-"""Bytes of one name, and of a whole path with the zero at its end: Linux' limits, and not under those of others."""
+"""Longest file name and longest path (including the terminating zero) in bytes: Linux's limits, which other systems
+match or exceed.
+"""
 
 
 def usable_path(path: str | Path, *, expand: bool = False) -> Path:
-    """The path, if the system can have a file of that name.
+    """Checks that the system can have a file with this path.
 
     Args:
-        path: as a user or a file of theirs wrote it.
-        expand: a leading ~ stands for a home.
+        path: as given by the user or in a user's file.
+        expand: whether a leading ~ is expanded to a home folder.
 
     Raises:
-        UserError: a NUL character, a name that is too long or that no encoding takes, or the home of nobody.
+        UserError: the path contains a NUL character, a name is too long or cannot be encoded, or the home folder is
+            unknown.
     """
     shown = shortened(str(path).replace("\0", "\\0"))
     try:
@@ -40,33 +43,35 @@ def usable_path(path: str | Path, *, expand: bool = False) -> Path:
         longest = max((len(os.fsencode(part)) for part in result.parts), default=0)
         whole = len(os.fsencode(result))
     except RuntimeError:
-        raise UserError(f"The path {shown} begins with a home that is not here; write the whole path.") from None
+        raise UserError(f"Cannot expand the home folder in {shown}. Write the complete path.") from None
     except UnicodeEncodeError:
-        raise UserError(f"The path {shown!r} has characters that no file name has; correct it.") from None
+        raise UserError(
+            f"The path {shown!r} contains characters that are not allowed in file names. Correct it."
+        ) from None
     if "\0" in str(path):
-        raise UserError(f"The path {shown} has a NUL character in it; correct it.")
+        raise UserError(f"The path {shown} contains a NUL character. Correct it.")
     if longest > LONGEST_NAME or whole >= LONGEST_PATH:
-        raise UserError(f"The path {shown} is longer than the system allows; correct it.")
+        raise UserError(f"The path {shown} is longer than the system allows. Shorten it.")
     return result
 
 
 @contextmanager
 def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
+    """Yields a temporary path in the same folder. On success it replaces `path`; on failure it is removed.
 
     Args:
-        path: where the file goes.
-        durable: wait until the disk has it, so that it outlives a power cut; that takes milliseconds.
+        path: destination of the file.
+        durable: wait until the data is on disk, so that it survives a power failure. Takes milliseconds.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
-        # A long name may have no room for the rest.
+        # A long name may leave no space for the suffix.
         prefix = f"{_mark()}{path.stem[:40]}-"
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
         os.close(handle)
@@ -75,12 +80,12 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        # mkstemp makes the file private; the result gets the rights that a plain open() would have given.
+        # mkstemp creates a private file; apply the permissions that a plain open() would have set.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"Cannot write {path}: {error.strerror or error}; choose another place or free some space."
+            f"Cannot write {path}: {error.strerror or error}. Choose another location or free some space."
         ) from error
     finally:
         if temporary is not None:
@@ -89,26 +94,26 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`; on success it gets that name, on any failure it is removed.
+    """Yields a temporary folder next to `path`. On success it is renamed to `path`; on failure it is removed.
 
     Raises:
-        UserError: something has the name already, the place cannot be written, or the disk is full.
+        UserError: the name exists already, the location cannot be written, or the disk is full.
     """
     path = Path(path)
     if path.exists():
-        raise UserError(f"There is a {path} already, and nothing is overwritten; choose another name.")
+        raise UserError(f"{path} already exists and is not overwritten. Choose another name.")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
-        # The end of the name tells what kind of folder it is, also before it has its own.
+        # Keep the end of the name, which determines the kind of folder, in the temporary name too.
         temporary = Path(tempfile.mkdtemp(prefix=_mark(), suffix=f"-{path.name}", dir=path.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"Cannot write {path}: {error.strerror or error}; choose another place or free some space."
+            f"Cannot write {path}: {error.strerror or error}. Choose another location or free some space."
         ) from error
     finally:
         if temporary is not None:
@@ -116,16 +121,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _mark() -> str:
-    """What the names of temporary files of this process begin with: whose they are is told by name alone."""
+    """Prefix of this process's temporary file names, from which their owner is identified."""
     return f".secateur-{os.getpid()}-"
 
 
 @functools.cache
 def _sweep(folder: Path) -> None:
-    """Removes what killed processes left half-written in a folder, once for each folder that is written into.
+    """Removes temporary files of killed processes from a folder. Runs once per folder.
 
-    Nothing is touched but names of ours, whose process is gone and that are an hour old: folders may be shared with
-    another machine, on which a process of that number is at work.
+    Removes only files with our prefix whose process is dead and which are an hour old: another machine that shares the
+    folder may run a process with the same number.
     """
     with suppress(OSError):
         for file in folder.iterdir():
@@ -140,9 +145,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether there may be a process of this number on this machine."""
+    """Whether a process with this number may be running on this machine."""
     if os.name != "posix":
-        return True  # asking with a signal is Unix' way
+        return True  # probing with a signal is specific to Unix
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -170,7 +175,7 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Reads JSON, with a byte order mark or without; UserError names the file when it is missing or broken."""
+    """Reads JSON, with or without a byte order mark. Raises UserError if the file is missing or invalid."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -181,15 +186,15 @@ def read_json(path: str | Path) -> Any:
 
 @contextmanager
 def fresh_run(root: str | Path, name: str = "exp", worth_keeping: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-    """Gives a new run folder (see `increment_run`); on failure it goes again, with the folders made around it.
+    """Yields a new run folder (see `increment_run`). On failure, removes it and the parent folders created for it.
 
     Args:
-        root: holds the runs.
-        name: of the folder.
-        worth_keeping: asked on failure, whether the folder is to stay nevertheless.
+        root: folder that holds the runs.
+        name: name of the run folder.
+        worth_keeping: called on failure; if it returns True, the folder is kept.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
     root = Path(root)
     with no_empty_folders(root):
@@ -204,22 +209,22 @@ def fresh_run(root: str | Path, name: str = "exp", worth_keeping: Callable[[], b
 
 @contextmanager
 def no_empty_folders(root: Path) -> Iterator[None]:
-    """On failure, removes `root` and the folders around it that were made meanwhile, as far as nothing is in them."""
+    """On failure, removes `root` and its parent folders that were created in the meantime, if they are empty."""
     made = [place for place in (root, *root.parents) if not place.exists()]
     try:
         yield
     except Exception:
         for place in made:
-            with suppress(OSError):  # another run may be in it by now
+            with suppress(OSError):  # another run may use the folder by now
                 place.rmdir()
         raise
 
 
 def increment_run(root: str | Path, name: str = "exp") -> Path:
-    """Makes and returns the first free folder of `root`/exp, exp2, exp3, ...: nothing of the user's is overwritten.
+    """Creates and returns the first free folder of `root`/exp, exp2, exp3, ...; never overwrites existing files.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
     root = Path(root)
     number = 1
@@ -230,9 +235,9 @@ def increment_run(root: str | Path, name: str = "exp") -> Path:
             return folder
         except FileExistsError:
             if root.exists() and not root.is_dir():
-                raise UserError(f"Cannot make a run folder: {root} is a file; choose another --project.") from None
+                raise UserError(f"Cannot create a run folder: {root} is a file. Choose another --project.") from None
             number += 1
         except OSError as error:
             raise UserError(
-                f"Cannot make the run folder {folder}: {error.strerror or error}; choose another --project."
+                f"Cannot create the run folder {folder}: {error.strerror or error}. Choose another --project."
             ) from error

@@ -1,4 +1,4 @@
-"""The flags that users of YOLOv5 and of pruning systems know: most mean an option of ours, others get an answer."""
+"""Flags of YOLOv5 and of other pruning tools: most are synonyms of options, the others get an error with advice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secateur.sizes import read_size, square_as_one
 from secateur.sparsity.settings import REMOVED
 from secateur.training.own_options import declared
 
-# Flags that are another name for an option of ours; aliases that the help lists are not repeated.
+# Synonyms: flag -> option. Aliases that the help already lists are not repeated here.
 RENAMED: Mapping[str, str] = {
     "--img": "--image-size",
     "--imgsz": "--image-size",
@@ -31,9 +31,9 @@ RENAMED: Mapping[str, str] = {
     "--include": "--format",
     **{f"--{former.replace('_', '-')}": f"--{ours.replace('_', '-')}" for former, ours in FORMER_NAMES.items()},
 }
-# Flags that switch on what here is said with a value.
+# Switches that correspond to an option with a value.
 SPELT_OUT: Mapping[str, tuple[str, ...]] = {"--noval": ("--val-every", "0"), "--adam": ("--optimizer", "Adam")}
-# Flags that mean something in one command only.
+# Flags with a meaning in one command only.
 _DETECT: Mapping[str, tuple[str, ...]] = {
     "--half": ("--precision", "fp16"),
     "--nosave": ("--no-save",),
@@ -48,71 +48,71 @@ SPELT_OUT_IN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "predict": _DETECT,
     "detect": _DETECT,
 }
-# Options of one command with a value that --OPTION and --no-OPTION stand for too.
+# Options with a value that can also be written as --OPTION or --no-OPTION, by command.
 SWITCHES: Mapping[str, Mapping[str, Sequence[str]]] = {"run": {"--control": tuple(CONTROL_WORDS)}}
-# Flags that take several words, which here is one with commas.
+# Options whose YOLOv5 counterpart takes several words; here the words are joined by commas.
 JOINED: Mapping[str, str] = {"export": "--format"}
-# Flags without a counterpart: what to do instead, in one sentence.
+# Flags without a counterpart, each with what to do instead.
 ANSWERS: Mapping[str, str] = {
-    "--do-prune": "weights are pruned while training by saying how many: --target-sparsity 0.8 (secateur finetune)",
-    "--prune": "pruning is a command of its own: secateur prune --weights best.pt --flops 0.5",
-    "--st": "sparse training is a command of its own: secateur sparsify --weights best.pt --data data.yaml",
+    "--do-prune": "to zero weights during training, set a target: secateur finetune --target-sparsity 0.8",
+    "--prune": "pruning is a separate command: secateur prune --weights best.pt --flops 0.5",
+    "--st": "sparse training is a separate command: secateur sparsify --weights best.pt --data data.yaml",
     "--ft-pruned-model": "a pruned checkpoint is trained like any other: secateur finetune --weights cut.safetensors",
-    "--cache": "images are kept in memory by themselves where they fit; leave it out",
-    "--cache-images": "images are kept in memory by themselves where they fit; leave it out",
-    "--exist-ok": "nothing is ever overwritten: runs go to exp, exp2, ...; name one with --name",
-    "--save-period": "the resumable state is saved every epoch, and more often with --save-every-steps",
-    "--nosave": "best and last are always saved; leave it out",
-    "--evolve": "hyper-parameters are not evolved here; give a file with --hyp",
-    "--image-weights": "images are drawn evenly here; leave it out",
-    "--quad": "this loader does not exist here; leave it out",
-    "--local-rank": "torchrun tells each process its rank; leave it out",
-    "--notest": "evaluate rarely with --val-every 0",
-    "--augment": "there is no test-time augmentation here; leave it out",
-    "--half": "mixed precision is chosen with --amp in a training and with --precision in secateur val and bench",
-    "--noplots": "plots are drawn where matplotlib is installed; leave it out",
-    "--verbose": "the table of all classes is always printed; leave it out",
+    "--cache": "images are cached in memory automatically if they fit; remove the flag",
+    "--cache-images": "images are cached in memory automatically if they fit; remove the flag",
+    "--exist-ok": "runs are never overwritten, they go to exp, exp2, ...; choose a folder with --name",
+    "--save-period": "the resumable state is saved every epoch; --save-every-steps saves it more often",
+    "--nosave": "best and last are always saved; remove the flag",
+    "--evolve": "hyper-parameter evolution is not supported; give a hyper-parameter file with --hyp",
+    "--image-weights": "weighted image sampling is not supported; remove the flag",
+    "--quad": "the quad loader is not supported; remove the flag",
+    "--local-rank": "torchrun sets the rank of each process; remove the flag",
+    "--notest": "use --val-every 0 to evaluate only the last epoch",
+    "--augment": "test-time augmentation is not supported; remove the flag",
+    "--half": "mixed precision is set with --amp in a training and with --precision in secateur val and bench",
+    "--noplots": "plots are drawn if matplotlib is installed; remove the flag",
+    "--verbose": "the table of all classes is always printed; remove the flag",
 }
 _NOT_IN_DETECT: Mapping[str, str] = {
-    "--visualize": "feature maps are not drawn here; leave it out",
-    "--update": "weights are never changed by a prediction; leave it out",
-    "--dnn": "ONNX files run in ONNX Runtime; leave it out",
-    "--data": "a detector knows the names of its classes; leave it out",
-    "--save-csv": "take --save-json, which writes a line of JSON for each image",
+    "--visualize": "feature maps cannot be plotted; remove the flag",
+    "--update": "prediction never changes weights; remove the flag",
+    "--dnn": "ONNX files run in ONNX Runtime; remove the flag",
+    "--data": "the class names are stored in the checkpoint; remove the flag",
+    "--save-csv": "use --save-json, which writes one JSON line per image",
 }
-# Options that an earlier version had, under our own names.
+# Options of earlier versions that were removed.
 GONE: Mapping[str, str] = {f"--{name.replace('_', '-')}": text for name, (_, text) in REMOVED.items()}
-# Answers that hold for one command only.
+# Advice that applies to one command only.
 OF_COMMAND: Mapping[str, Mapping[str, str]] = {
     "predict": _NOT_IN_DETECT,
     "detect": _NOT_IN_DETECT,
-    "prune": {"--cfg": "a checkpoint knows its own network; leave it out"},
-    "finetune": {"--cfg": "a checkpoint knows its own network; leave it out"},
-    "sparsify": {"--cfg": "a checkpoint knows its own network; leave it out"},
+    "prune": {"--cfg": "the network is stored in the checkpoint; remove the flag"},
+    "finetune": {"--cfg": "the network is stored in the checkpoint; remove the flag"},
+    "sparsify": {"--cfg": "the network is stored in the checkpoint; remove the flag"},
 }
-# Commands that read or make squares alone, and why.
+# Commands that support only square images, and why.
 SQUARES: Mapping[str, str] = {
     **dict.fromkeys(("train", "sparsify", "finetune"), "training images are square"),
     **dict.fromkeys(("prune", "sweep", "pareto"), "images are letterboxed to a square for scoring"),
     **dict.fromkeys(("heal", "run"), "images are letterboxed to a square"),
     "demo": "its images are square",
 }
-# Commands whose files and sources may follow any option.
+# Commands that accept file arguments after any option.
 FILES = frozenset({"predict", "detect", "bench", "compare", "info"})
-# Commands that pick the number of images in a batch themselves, for which YOLOv5 has -1.
+# Commands that choose the batch size automatically, which is -1 in YOLOv5.
 AUTOMATIC = frozenset({"predict", "detect", "val", "compare"})
 
 
 def renamed() -> dict[str, str]:
-    """`RENAMED`, and the flags that families have other names for."""
+    """`RENAMED`, extended by the flags that families rename."""
     return {**RENAMED, **{flag: ours for kind in declared() for flag, ours in kind.flags.items()}}
 
 
 def understood(command: str, arguments: Sequence[str]) -> list[str]:
-    """The words under our names; a bare --resume is completed.
+    """Translates the arguments to the option names of Secateur and completes a bare --resume.
 
     Raises:
-        UserError: a flag without a counterpart; the sentence says what to do instead.
+        UserError: a flag has no counterpart; the message says what to do instead.
     """
     words: list[str] = []
     for position, word in enumerate(arguments):
@@ -132,7 +132,7 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
             raise UserError(f"{flag} was removed: {GONE[flag]}.")
         answer = OF_COMMAND.get(command, {}).get(flag) or ANSWERS.get(flag)
         if answer is not None:
-            raise UserError(f"secateur {command} has no {flag}: {answer}.")
+            raise UserError(f"secateur {command} does not support {flag}: {answer}.")
         following = arguments[position + 1] if position + 1 < len(arguments) else "--"
         switched = "--" + flag.removeprefix("--").removeprefix("no-")
         if not equals and following not in SWITCHES.get(command, {}).get(switched, (following,)):
@@ -145,10 +145,10 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _with_values(command: str, words: Sequence[str]) -> list[str]:
-    """The words with one for an image size, also where it was given as two, and without YOLOv5's --batch-size -1.
+    """Joins an image size given as two words into one and replaces YOLOv5's --batch-size -1.
 
     Raises:
-        UserError: what is given is no size, or not one for this command.
+        UserError: the value is not an image size, or not one that the command supports.
     """
     found: list[str] = []
     rest = list(words)
@@ -170,16 +170,17 @@ def _with_values(command: str, words: Sequence[str]) -> list[str]:
 
 
 def _is_second(command: str, first: str, word: str) -> bool:
-    """Whether a word behind the first number of an image size is the second one, and no file or webcam.
+    """Whether the word after the first number of an image size is the second number, rather than a file or a webcam.
 
     Raises:
-        UserError: it may be both.
+        UserError: the word could be either.
     """
     if not first.rstrip(",").isdecimal() or not word.isdecimal() or (command in FILES and len(word) == 1):
         return False
     if command in FILES and Path(word).exists():
         raise UserError(
-            f"--img {first} {word}: {word} is a file here too; write --img {first}x{word}, or the file before --img."
+            f"--img {first} {word} is ambiguous: {word} is also a file here. Write --img {first}x{word}, or "
+            "put the file before --img."
         )
     return True
 
@@ -191,14 +192,16 @@ def _size(command: str, value: str) -> str:
         size = square_as_one(size)
         if not isinstance(size, int):
             raise UserError(
-                f"secateur {command} takes one image size (--img {max(size)}): {SQUARES[command]}; give "
-                f"--img {size[0]} {size[1]} to export, val or predict."
+                f"secateur {command} supports only square images: {SQUARES[command]}. Use --img {max(size)} "
+                f"here. export, val and predict also take --img {size[0]} {size[1]}."
             )
     return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
 
 
 def _batch(command: str) -> str:
-    """What --batch-size -1, the automatic one of YOLOv5, is here."""
+    """The batch size that replaces --batch-size -1, YOLOv5's automatic batch size."""
     if command in AUTOMATIC:
         return "0"
-    raise UserError(f"secateur {command} has no automatic batch size (--batch -1); give a number, e.g. --batch 16.")
+    raise UserError(
+        f"secateur {command} has no automatic batch size (--batch -1). Give a number, for example --batch 16."
+    )

@@ -1,4 +1,6 @@
-"""Numbers that layers keep (channels, groups, features), brought in line with their tensors; modes of networks."""
+"""Layers: numbers that must match their tensors (channels, groups, features), and context managers for modes and
+hooks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from secateur.errors import UserError
 
 
 def group_width(layer: nn.Module) -> tuple[int, int] | None:
-    """(input channels, output channels) of one group of a grouped convolution or group norm; None for other layers."""
+    """(input channels, output channels) per group of a grouped convolution or group norm; None for other layers."""
     if isinstance(layer, _ConvNd) and layer.groups > 1:
         return layer.in_channels // layer.groups, layer.out_channels // layer.groups
     if isinstance(layer, nn.GroupNorm):
@@ -28,16 +30,16 @@ def group_width(layer: nn.Module) -> tuple[int, int] | None:
 
 
 def match_numbers_(layer: nn.Module, per_group: tuple[int, int] | None, name: str = "") -> None:
-    """Sets the widths and groups of convolutions, linear layers and norms to what their tensors have.
+    """Sets the widths and groups of convolutions, linear layers and norms to match their tensors.
 
     Args:
-        layer: any module; one without such numbers is left as it is. Its tensors have their new shapes already.
-        per_group: (input channels, output channels) of one group of the dense layer (`group_width`), None when it is
-            not grouped. Narrowing removes whole groups, so the width of a group stays.
-        name: of the layer, for errors; left out, its class.
+        layer: any module with its tensors already in their new shapes. Modules without such numbers are not changed.
+        per_group: (input channels, output channels) per group of the dense layer (`group_width`); None if it is not
+            grouped. Pruning removes complete groups, so the width of a group does not change.
+        name: name of the layer for errors; the default is its class.
 
     Raises:
-        UserError: the tensors do not fit a whole number of such groups, or not each other.
+        UserError: the tensors do not hold a whole number of groups, or do not match each other.
     """
     name = name or type(layer).__name__
     if isinstance(layer, _ConvNd):
@@ -57,7 +59,7 @@ def match_numbers_(layer: nn.Module, per_group: tuple[int, int] | None, name: st
         own = per_group[0]
         if layer.num_channels % own:
             raise UserError(
-                f"The tensor {name}.weight has {layer.num_channels} channels, no multiple of its group width {own}."
+                f"The tensor {name}.weight has {layer.num_channels} channels, not a multiple of its group width {own}."
             )
         layer.num_groups = layer.num_channels // own
         _check_length(layer, "bias", layer.num_channels, name)
@@ -70,12 +72,12 @@ def _match_convolution(layer: _ConvNd, per_group: tuple[int, int] | None, name: 
     first, second = layer.weight.shape[:2]
     layer.groups = 1
     if per_group is not None:
-        # A transposed convolution has its weight the other way round: [inputs, outputs of a group, ...].
+        # The weight of a transposed convolution is [inputs, outputs per group, ...].
         own, other = per_group if layer.transposed else per_group[::-1]
         if first % own:
-            raise UserError(f"The tensor {name}.weight has {first} channels, no multiple of its group width {own}.")
+            raise UserError(f"The tensor {name}.weight has {first} channels, not a multiple of its group width {own}.")
         if second != other:
-            raise UserError(f"The tensor {name}.weight has {second} channels in a group instead of {other}.")
+            raise UserError(f"The tensor {name}.weight has {second} channels per group instead of {other}.")
         layer.groups = first // own
     channels = (first, second * layer.groups)
     layer.in_channels, layer.out_channels = channels if layer.transposed else channels[::-1]
@@ -84,12 +86,14 @@ def _match_convolution(layer: _ConvNd, per_group: tuple[int, int] | None, name: 
 def _check_length(layer: nn.Module, key: str, length: int, name: str) -> None:
     tensor = getattr(layer, key, None)
     if tensor is not None and tensor.shape != (length,):
-        raise UserError(f"The tensor {name}.{key} has the shape {list(tensor.shape)} where its layer has {length}.")
+        raise UserError(
+            f"The tensor {name}.{key} has the shape {list(tensor.shape)}, but its layer has length {length}."
+        )
 
 
 @contextmanager
 def all_digits() -> Iterator[None]:
-    """Convolutions and products of float32 keep all their digits: a GPU rounds to ten bits (TF32) where it is let."""
+    """Disables TF32, in which a GPU rounds float32 inputs of convolutions and matrix products to ten bits."""
     switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     try:
@@ -103,7 +107,7 @@ def all_digits() -> Iterator[None]:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """The networks in evaluation mode while this lasts; then every module is in the mode that it was in."""
+    """Sets the networks to evaluation mode. On exit, restores the mode of every module."""
     modes = {module: module.training for network in networks for module in network.modules()}
     for network in networks:
         network.eval()
@@ -116,7 +120,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_gradients(network: nn.Module) -> Iterator[None]:
-    """The parameters of a network need no gradients while this lasts; then those do that did."""
+    """Disables gradients for the parameters of a network. On exit, restores those that had them enabled."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.requires_grad_(False)
     try:
@@ -128,7 +132,7 @@ def without_gradients(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Hooks that were just registered act while this lasts; then they are removed."""
+    """Removes the given hooks on exit."""
     handles = list(handles)
     try:
         yield
@@ -138,10 +142,11 @@ def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 
 
 def shape_pass(network: nn.Module, image: Tensor) -> Any:
-    """What a network gives for an image in eval mode on the meta device: shapes without arithmetic; hooks fire.
+    """The network's output in evaluation mode on the meta device: shapes without computation. Hooks are called.
 
     Args:
-        image: [1, C, H, W], of which shape and dtype count.
+        network: any module.
+        image: [1, C, H, W]; only its shape and dtype are used.
     """
     tensors = [*network.named_parameters(), *network.named_buffers()]
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
@@ -150,14 +155,14 @@ def shape_pass(network: nn.Module, image: Tensor) -> Any:
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether the projections of queries, keys and values are one tensor, as in `nn.MultiheadAttention`."""
+    """Whether the query, key and value projections share one tensor, as in `nn.MultiheadAttention`."""
     return any(name == "in_proj_weight" for name, _ in module.named_parameters(recurse=False))
 
 
 class NormsPass(TorchFunctionMode):
-    """Batch norms give back what they read: for passes that want shapes alone, where they cost more than all else.
+    """Makes batch norms return their input, for passes that need only shapes, where norms would dominate the time.
 
-    (On the meta device one takes milliseconds, for it is put together from a dozen operators.)
+    On the meta device, one batch norm takes milliseconds because it is decomposed into a dozen operators.
     """
 
     def __torch_function__(
@@ -167,7 +172,7 @@ class NormsPass(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The call, or the input of a batch norm."""
+        """Calls the function; for a batch norm, returns its input."""
         if func in (F.batch_norm, torch.batch_norm):
             return args[0]
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""What the computer grants: processor cores, devices by the words that users write, the processor's name."""
+"""The machine: granted CPUs, devices selected by the user, and the processor's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-# Flags of /proc/cpuinfo that decide which arithmetic is fast, and how people call it.
+# Flags of /proc/cpuinfo for fast arithmetic, and their common names.
 _FEATURES = {
     "AVX2": ("avx2",),
     "AVX-512": ("avx512f",),
@@ -32,21 +32,21 @@ _FEATURES = {
 
 
 def granted_cpus(root: Path = Path("/")) -> int:
-    """Logical processors that this process may keep busy: its affinity (taskset), within the container's quota.
+    """Logical processors that this process may use: its CPU affinity (taskset), limited by the container's quota.
 
     Args:
-        root: where /proc and /sys lie.
+        root: root of /proc and /sys, for tests.
     """
     return _within_quota(len(_affinity()), root)
 
 
 def cpu_threads(root: Path = Path("/")) -> int:
-    """Threads that one computation should use: the cores, not their hyper-threads, of the granted processors.
+    """Threads for one computation: physical cores, not hyper-threads, of the granted processors.
 
-    Never more than `OMP_NUM_THREADS`, with which users set the number, and torchrun where it starts several processes.
+    At most `OMP_NUM_THREADS`, which users set, and which torchrun sets if it starts several processes.
 
     Args:
-        root: where /proc and /sys lie.
+        root: root of /proc and /sys, for tests.
     """
     places = root / "sys/devices/system/cpu"
     siblings = set()
@@ -61,7 +61,7 @@ def cpu_threads(root: Path = Path("/")) -> int:
 
 
 def use_threads(threads: int = 0) -> int:
-    """Sets the number of PyTorch's threads and returns it; 0 takes `cpu_threads()`.
+    """Sets and returns the number of PyTorch threads; 0 uses `cpu_threads()`.
 
     Raises:
         UserError: the number is negative.
@@ -69,34 +69,34 @@ def use_threads(threads: int = 0) -> int:
     import torch
 
     if threads < 0:
-        raise UserError(f"The number of threads must be positive, or 0 for what the machine grants, not {threads}.")
+        raise UserError(f"The number of threads is {threads}; it must be positive, or 0 to use all granted CPUs.")
     torch.set_num_threads(threads or cpu_threads())
     return torch.get_num_threads()
 
 
 def return_memory() -> None:
-    """Gives the system back the memory that is not in use.
+    """Returns unused memory to the system.
 
-    The allocator of Linux keeps freed blocks of up to 32 MB for later, and where networks change their shapes later
-    blocks do not fit into them: rounds of pruning of yolov5x grew from 6.6 to 9.4 GB, of which less than 2 were in use.
+    Linux's allocator keeps freed blocks of up to 32 MB. When a network changes its shapes, later blocks do not fit into
+    them: memory for pruning yolov5x in rounds grew from 6.6 to 9.4 GB, with less than 2 GB in use.
     """
-    with suppress(OSError, AttributeError):  # other systems have no such call, and no such habit
+    with suppress(OSError, AttributeError):  # only glibc has this call, and only glibc needs it
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class SignalStack(ctypes.Structure):
-    """Linux's `stack_t`: where a thread's signals are handled; flag 2 says that it has no such place of its own."""
+    """Linux's `stack_t`: the stack for a thread's signals. Flag 2 means that there is none."""
 
     _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
 
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """This thread handles its signals in the same place before and after, whatever is loaded meanwhile.
+    """Restores the signal stack of this thread on exit, in case a library replaces it.
 
-    On processors with AMX, OpenVINO gives the thread that loads it a stack for signals, and takes it away with the last
-    model that needs it. Where two are held at a time, it can leave the thread with one that it has freed already: the
-    next signal, Ctrl-C or the end of a child process, then kills the program without a word.
+    On processors with AMX, OpenVINO installs a signal stack in the thread that loads it and removes it with the last
+    model. With two models, it can leave the thread with a stack that is already freed; the next signal (Ctrl-C, or the
+    end of a child process) then kills the program without a message.
     """
     if sys.platform != "linux":
         yield
@@ -111,13 +111,13 @@ def signal_stack_kept() -> Iterator[None]:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
-    """Keeps this process on as many of its processors as it has threads, one a core, so that none moves while it is
-    timed; afterwards all threads of the process may go where they could before.
+    """Pins this process to as many processors as it has threads, one per core, so that threads do not migrate during
+    timing. On exit, restores the affinity of all threads.
 
-    Where no more processors are granted than that, and where the system is not Linux, nothing happens.
+    Does nothing if no more processors are granted, or if the system is not Linux.
 
     Returns:
-        The numbers of the processors; none where nothing was pinned.
+        numbers of the processors; empty if nothing was pinned.
     """
     before = _affinity()
     places = tuple(_one_a_core(before)[:threads])
@@ -132,22 +132,23 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
 
 
 def pick_device(device: str | int | torch.device = "auto") -> torch.device:
-    """The device that a user's words name: auto, cpu, mps, 0, cuda, cuda:1, or 0,1 under torchrun; or that device.
+    """The device for a user's text: auto, cpu, mps, 0, cuda, cuda:1, or 0,1 under torchrun. A torch.device is returned
+    unchanged.
 
-    Each process of torchrun gets a GPU of its own: the one of its local rank, or that entry of a list.
+    Each process of torchrun gets its own GPU: the one with its local rank, or that entry of a list.
 
     Raises:
-        UserError: no such device here, or more of them named than processes were started.
+        UserError: there is no such device, or more devices are named than processes were started.
     """
     import torch
 
     text = str(device)
     words = text.strip().lower()
-    if words in {"cpu:0", "mps:0"}:  # as PyTorch writes a device that was made with a number
+    if words in {"cpu:0", "mps:0"}:  # how PyTorch formats a device with a number
         words = words.removesuffix(":0")
     if words in {"cpu", "mps"}:
         if words == "mps" and not torch.backends.mps.is_available():
-            raise UserError("Device mps is not here: it needs a Mac with Apple's processor; take auto or cpu.")
+            raise UserError("Device mps is not available: it requires a Mac with Apple silicon. Use auto or cpu.")
         return torch.device(words)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     rank, world = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -158,9 +159,9 @@ def pick_device(device: str | int | torch.device = "auto") -> torch.device:
     elif re.fullmatch(r"(cuda:)?\d+(,\d+)*", words):
         chosen = [int(number) for number in words.removeprefix("cuda:").split(",")]
     else:
-        raise UserError(f"Unknown device {text!r}; write auto, cpu, mps, a GPU's number (0), or several of them (0,1).")
+        raise UserError(f"Unknown device {text!r}. Use auto, cpu, mps, a GPU number (0), or several (0,1).")
     if not count:
-        raise UserError(f"Device {text} is not here: PyTorch sees no CUDA device; take cpu or auto.")
+        raise UserError(f"Device {text} is not available: PyTorch finds no CUDA device. Use cpu or auto.")
     if max(chosen) >= count:
         shown = "one GPU, number 0" if count == 1 else f"{count} GPUs, numbers 0 to {count - 1}"
         what = (
@@ -168,14 +169,14 @@ def pick_device(device: str | int | torch.device = "auto") -> torch.device:
             if len(chosen) != world or world == 1
             else f"{world} processes are too many"
         )
-        raise UserError(f"{what}: PyTorch sees {shown}.")
+        raise UserError(f"{what}: PyTorch finds {shown}.")
     if len(chosen) != world:
         raise UserError(_processes_missing(text, len(chosen), world))
     return torch.device("cuda", chosen[rank])
 
 
 def processor() -> str:
-    """The processor's name and the fast arithmetic it has: "Intel(R) Xeon(R) Processor (AVX2, AVX-512, VNNI)"."""
+    """The processor's name and its fast arithmetic: "Intel(R) Xeon(R) Processor (AVX2, AVX-512, VNNI)"."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -189,7 +190,7 @@ def processor() -> str:
 
 
 def simd_channels() -> int:
-    """Channels of fp32 that runtimes lay side by side here: 16 with AVX-512, 8 with AVX2 or NEON and elsewhere."""
+    """Number of fp32 channels in a SIMD register: 16 with AVX-512, 8 with AVX2, NEON and others."""
     return 16 if "AVX-512" in processor() else 8
 
 
@@ -204,13 +205,16 @@ def _name_by_system() -> str:
 
 
 def _processes_missing(text: str, devices: int, world: int) -> str:
-    """The sentence for a list of GPUs that does not fit the number of processes."""
+    """The error message for a list of GPUs that does not match the number of processes."""
     if world > 1:
-        return f"Device {text} names {devices} of the GPUs, but torchrun started {world} processes; name one for each."
+        return f"Device {text} names {devices} GPUs, but torchrun started {world} processes. Name one GPU per process."
     program = Path(sys.argv[0])
     ours = program.stem == "secateur" or program.parent.name == "secateur"
     line = f"-m secateur {shlex.join(sys.argv[1:])}" if ours else shlex.join(sys.argv)
-    return f"Device {text} names {devices} GPUs, one process each: torchrun --nproc_per_node {devices} {line}"
+    return (
+        f"Device {text} names {devices} GPUs, which need one process each. Run: torchrun --nproc_per_node "
+        f"{devices} {line}"
+    )
 
 
 def _affinity() -> set[int]:
@@ -221,7 +225,7 @@ def _affinity() -> set[int]:
 
 
 def _one_a_core(cpus: set[int]) -> list[int]:
-    """The first logical processor of every core, then the other ones."""
+    """The first logical processor of every core, then the others."""
     firsts: dict[str, int] = {}
     for cpu in sorted(cpus):
         try:
@@ -233,7 +237,9 @@ def _one_a_core(cpus: set[int]) -> list[int]:
 
 
 def _bind(cpus: tuple[int, ...]) -> None:
-    """Lets all threads that the process has run on these processors only; later ones do as their makers."""
+    """Pins all current threads of the process to these processors. New threads inherit from the thread that creates
+    them.
+    """
     for thread in Path("/proc/self/task").iterdir():
         try:
             os.sched_setaffinity(int(thread.name), cpus)
@@ -242,13 +248,13 @@ def _bind(cpus: tuple[int, ...]) -> None:
 
 
 def _within_quota(cpus: int, root: Path) -> int:
-    """At most as many as the control groups' time suffices for, rounded down: a throttled thread holds up the rest."""
+    """Limits the number to the CPU quota of the control groups, rounded down: a throttled thread delays all others."""
     quota = _quota(root)
     return max(1, cpus if quota is None else min(cpus, int(quota)))
 
 
 def _quota(root: Path) -> float | None:
-    """Processors' worth of time that the control groups (version 1 or 2) of this process grant; None: no limit."""
+    """CPU quota of this process's control groups (version 1 or 2), in processors; None if there is no limit."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -261,7 +267,7 @@ def _quota(root: Path) -> float | None:
             continue
         tops = [root / "sys/fs/cgroup" / name for name in {controllers, *names}]
         for top in tops:
-            # The limits of all groups above hold too; inside a container only the top may be there to be read.
+            # The limits of all parent groups apply too. Inside a container, only the root may be readable.
             place = top / path.lstrip("/")
             for folder in (place, *place.parents):
                 if folder.is_relative_to(top):
@@ -270,7 +276,7 @@ def _quota(root: Path) -> float | None:
 
 
 def _limit(folder: Path) -> list[float]:
-    """The limit that one control group states, if any."""
+    """The limit set by one control group, if any."""
     try:
         if (folder / "cpu.max").is_file():
             time, period = (folder / "cpu.max").read_text().split()[:2]

@@ -1,4 +1,4 @@
-"""What a field of options says besides its default: its range, checked in one place, and whether few users need it."""
+"""Metadata of option fields: allowed ranges, checked in one place, and a marker for advanced options."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 ADVANCED: Final = object()
 Advanced = Annotated[T, ADVANCED]
-"""An option that --help leaves to --help-all: `absorb: Advanced[bool] = True`; or a whole group of them."""
+"""Marks an option, or a group of options, that only --help-all shows: `absorb: Advanced[bool] = True`."""
 
-_LONGEST = 24  # characters of a value that a sentence repeats
+_LONGEST = 24  # longest value that an error message repeats, in characters
 
 
 @dataclass(frozen=True)
 class Between:
-    """The numbers that an option takes: `Annotated[int, Between(1, 100)]`.
+    """The allowed values of an option: `Annotated[int, Between(1, 100)]`.
 
     Attributes:
-        least, most: both are taken.
-        also: one number more, which stands for "by itself" or "none".
+        least, most: bounds, both inclusive.
+        also: one additional value with a special meaning, such as "automatic" or "none".
     """
 
     least: float
@@ -33,7 +33,7 @@ class Between:
     also: float | None = None
 
     def __contains__(self, value: float) -> bool:
-        # Not a number is in no range.
+        # NaN is outside every range.
         return value == self.also or self.least <= value <= self.most
 
     def __str__(self) -> str:
@@ -44,10 +44,10 @@ class Between:
 SHARE = Between(0, 1)
 FACTOR = Between(0, 1e6)
 COUNT = Between(0, 10_000_000)
-"""Of steps, images, channels and the like: more than any machine holds, so that a slip of the keys is told."""
+"""Range for numbers of steps, images or channels. The bound is far above real values and catches typing errors."""
 POSITIVE = Between(1, 10_000_000)
 PIXELS = Between(1, 8192, also=0)
-"""Sides of images: beyond it a single image's maps fill the memory of most machines."""
+"""Range for image sides. Above it, the feature maps of a single image exceed the memory of most machines."""
 BATCH = Between(1, 4096)
 EPOCHS = Between(1, 1_000_000)
 ROUNDS = Between(1, 100_000)
@@ -57,10 +57,11 @@ SEED = Between(0, 2**32 - 1)
 
 
 def check_ranges(settings: Any) -> None:
-    """Checks every number of a dataclass that has a range and every word that has choices, and those of its groups.
+    """Checks every numeric field of a dataclass against its range and every word against its choices, including nested
+    groups.
 
     Raises:
-        UserError: one is outside; it names the option and what it takes.
+        UserError: a value is not allowed; the message names the option and its allowed values.
     """
     kind: Any = type(settings)
     for name, words in _choices(kind).items():
@@ -81,18 +82,18 @@ def _check(name: str, value: Any, known: Between) -> None:
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
-        # A word in place of a number (auto) is checked where words are; this one was meant as a number.
+        # A word in place of a number, such as auto, is checked elsewhere. This word was meant as a number.
         if _is_number(value):
-            raise UserError(f"{_flag(name)} is the text {value!r}; YAML reads 1e-4 as text: write 1.0e-4.")
+            raise UserError(f"{_flag(name)} is the text {value!r}. YAML reads 1e-4 as text; write 1.0e-4.")
         return
     if value not in known:
         raise UserError(f"{_flag(name)} is {shortened(value)}; it must be {known}.")
 
 
 def shortened(value: Any) -> str:
-    """A value as a sentence repeats it: not more than a few words of it."""
+    """A value for an error message, shortened to a few characters."""
     if isinstance(value, int) and abs(value) >= 10**_LONGEST:
-        return f"a number of over {_LONGEST} digits"
+        return f"a number with more than {_LONGEST} digits"
     text = str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -115,7 +116,7 @@ def _number(value: float) -> str:
 
 @functools.cache
 def _ranges(kind: type[Any]) -> dict[str, Between]:
-    """The ranges of a dataclass's own fields, by their names."""
+    """The ranges of a dataclass's own fields by name."""
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
     for entry in dataclasses.fields(kind):
@@ -127,7 +128,7 @@ def _ranges(kind: type[Any]) -> dict[str, Between]:
 
 @functools.cache
 def _choices(kind: type[Any]) -> dict[str, tuple[str, ...]]:
-    """The words that a dataclass's own fields take, by their names: those of their `Literal`."""
+    """The choices of a dataclass's own fields by name, from their `Literal` types."""
     hints = typing.get_type_hints(kind)
     literal = [entry.name for entry in dataclasses.fields(kind) if typing.get_origin(hints[entry.name]) is Literal]
     return {name: typing.get_args(hints[name]) for name in literal}

@@ -1,4 +1,4 @@
-"""Named methods that are found by themselves: the files of a method's package, and those of the user's plugins."""
+"""Registries of methods by name. Methods are found in the files of a package and in the user's plug-ins."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from secateur.errors import UserError, shown
 PLUGINS = "SECATEUR_PLUGINS"
 
 T = TypeVar("T")
-_KINDS: dict[str, Registry[Any]] = {}  # every registry by its home
+_KINDS: dict[str, Registry[Any]] = {}  # all registries by home
 _PLACE = re.compile(r"\{(secateur[\w.]+)\}")
 
 
 class Registry(Mapping[str, T]):
     """Methods of one kind by name.
 
-    The modules of `package` are imported at the first look, so a new method is one new file there. Files (or folders of
-    files) named by the environment variable `SECATEUR_PLUGINS` are imported too: a method of one's own needs no change
-    of this package. The variable is set by whoever runs the program; no input file can name code to run. `home` is the
-    module that makes the registry, where several registries share a package.
+    The modules of `package` are imported on first access, so a new method is one new file. Files or folders named by
+    the environment variable `SECATEUR_PLUGINS` are imported too, so a plug-in needs no change of this package. The user
+    sets this variable; an input file cannot name code to run. `home` is the module that creates the registry; it is
+    needed if several registries share a package.
     """
 
     def __init__(self, kind: str, package: str, home: str = "") -> None:
@@ -38,8 +38,9 @@ class Registry(Mapping[str, T]):
         _KINDS[self.home] = self
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that gives a method its name. A user's method takes the place of one of the package, never the
-        other way round."""
+        """Decorator that registers a method under a name. A plug-in can replace a built-in method, but a built-in
+        method never replaces a plug-in.
+        """
 
         def add(method: T) -> T:
             shared = (other for other in _KINDS.values() if other.package == self.package)
@@ -51,10 +52,10 @@ class Registry(Mapping[str, T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """The method.
+        """Returns the method.
 
         Raises:
-            UserError: unknown name; it lists the known ones.
+            UserError: the name is unknown; the message lists the known names.
         """
         self._search()
         if name not in self._methods:
@@ -74,7 +75,7 @@ class Registry(Mapping[str, T]):
         return name in self._methods
 
     def registered(self) -> set[str]:
-        """The names that are registered so far; nothing is imported."""
+        """The names registered so far. Imports nothing."""
         return set(self._methods)
 
     def _search(self) -> None:
@@ -92,10 +93,10 @@ class Registry(Mapping[str, T]):
 
 
 def names_in(home: str) -> list[str]:
-    """The names that the registry of a package or module has, in order.
+    """The names that the registry of a package or module holds, in order.
 
-    Help asks for them, and help must be fast: the package is read and not imported (its methods import PyTorch). The
-    user's plugins are imported.
+    Used by the help, which must be fast: the source of the package is parsed and not imported, because its methods
+    import PyTorch. The user's plug-ins are imported.
     """
     load_plugins()
     found = _KINDS[home].registered() if home in _KINDS else set()
@@ -113,7 +114,7 @@ def _place(module: str) -> Path:
 
 
 def _made_in(file: Path) -> tuple[str, str]:
-    """The package that the registry of a module searches, and the name that the module gives the registry."""
+    """The package that a module's registry searches, and the variable that holds the registry."""
     for statement in ast.parse(file.read_text(encoding="utf-8")).body:
         match statement:
             case ast.AnnAssign(
@@ -121,11 +122,13 @@ def _made_in(file: Path) -> tuple[str, str]:
                 value=ast.Call(func=ast.Name("Registry"), args=[_, ast.Constant(str(package)), _]),
             ):
                 return package, name
-    raise AssertionError(f"{file} makes no registry")
+    raise AssertionError(f"{file} creates no registry")
 
 
 def with_names(text: str) -> str:
-    """A text of help in which `{secateur.pruning.criteria}` becomes the names of that package: "gamma, l1 or l2"."""
+    """Replaces placeholders such as `{secateur.pruning.criteria}` in a help text by the names in that package: "gamma,
+    l1 or l2".
+    """
 
     def listed(place: re.Match[str]) -> str:
         *others, last = names_in(place[1])
@@ -135,8 +138,9 @@ def with_names(text: str) -> str:
 
 
 def _registered_in(module: ast.Module, variable: str = "") -> Iterator[str]:
-    """The names that the decorators at the top of a file register, as in `@criterion("l2")`; with a `variable` only
-    those that are registered with the registry of that name."""
+    """The names that top-level decorators of a file register, as in `@criterion("l2")`. With `variable`, only those of
+    the registry of that name.
+    """
     for statement in module.body:
         calls = getattr(statement, "decorator_list", ())
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -156,7 +160,7 @@ def load_plugins() -> None:
     """Imports the files of `SECATEUR_PLUGINS`, each once.
 
     Raises:
-        UserError: a file is not there, or fails to import.
+        UserError: a file is missing or cannot be imported.
     """
     for entry in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
         path = Path(entry).expanduser().resolve()
@@ -167,11 +171,11 @@ def load_plugins() -> None:
                 continue
             specification = importlib.util.spec_from_file_location(name, file)
             if specification is None or specification.loader is None or not file.is_file():
-                raise UserError(f"{PLUGINS} names {file}, which is no Python file.")
+                raise UserError(f"{PLUGINS} names {file}, which is not a Python file.")
             module = importlib.util.module_from_spec(specification)
             sys.modules[name] = module
             try:
                 specification.loader.exec_module(module)
-            except Exception as error:  # whatever the user's file raises
+            except Exception as error:  # a plug-in may raise anything
                 del sys.modules[name]
-                raise UserError(f"The plugin {file} cannot be imported: {type(error).__name__}: {error}.") from error
+                raise UserError(f"Cannot import the plug-in {file}: {type(error).__name__}: {error}.") from error

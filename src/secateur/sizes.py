@@ -1,4 +1,4 @@
-"""Sizes of images: one number for a square, or height and width; how they are read, and how sentences show them."""
+"""Image sizes: one number for a square, or height and width; reading and formatting."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from secateur.errors import UserError, shown
 Sides = tuple[int, int]
 """Height and width of an image in pixels."""
 ImageSize = int | Sides
-"""Side of an image in pixels, or its height and width."""
+"""Side of a square image in pixels, or height and width."""
 
 _ONE = re.compile(r"[+-]?\d+")
 _TWO = re.compile(r"([+-]?\d+)(?:\s*[xX×*,]\s*|\s+)([+-]?\d+)")
 _MOST = 24
-"""Characters of a text that may be a size; more digits are a slip of the keys."""
+"""Longest text that is read as a size, in characters; more digits are a typing error."""
 
 
 def read_size(value: Any, option: str = "--img") -> ImageSize:
-    """One number, or height and width, from what a person gives: 640, "640", "384x640", "384,640", (384, 640).
+    """An image size from user input: 640, "640", "384x640", "384,640" or (384, 640).
 
     Args:
-        value: a whole number, a text, or two whole numbers; 0 means automatic.
-        option: its name, for the sentence.
+        value: an integer, a text, or two integers; 0 means automatic.
+        option: option name for the error message.
 
     Raises:
-        UserError: it is something else.
+        UserError: the value is not an image size.
 
     >>> read_size("640"), read_size("384x640"), read_size([384, 640])
     (640, (384, 640), (384, 640))
@@ -39,11 +39,13 @@ def read_size(value: Any, option: str = "--img") -> ImageSize:
         numbers = [_whole(value)]
     if len(numbers) == 1 and numbers[0] is not None:
         return numbers[0]
-    # A number alone may be 0; of two both are sides.
+    # A single number may be 0; two numbers are both sides.
     if len(numbers) == 2 and numbers[0] and numbers[1]:
         return numbers[0], numbers[1]
     given = " ".join(value.split()) if isinstance(value, str) and len(value) <= _MOST else shown(value)
-    raise UserError(f"{option} takes one number or height and width, e.g. 640 or 384 640; not {given or 'nothing'}.")
+    raise UserError(
+        f"{option} takes one number or height and width, for example 640 or 384 640; not {given or 'nothing'}."
+    )
 
 
 def sides_of(size: ImageSize) -> Sides:
@@ -52,19 +54,19 @@ def sides_of(size: ImageSize) -> Sides:
 
 
 def square_as_one(size: ImageSize) -> ImageSize:
-    """One number where height and width are the same, for what knows no difference between the two."""
+    """One number if height and width are equal, otherwise the pair."""
     height, width = sides_of(size)
     return height if height == width else (height, width)
 
 
 def in_words(size: ImageSize) -> str:
-    """As sentences show it: "640", or "384 x 640"; of a square the one side."""
+    """The size as text: "640", or "384 x 640"."""
     size = square_as_one(size)
     return str(size) if isinstance(size, int) else f"{size[0]} x {size[1]}"
 
 
 def as_data(size: ImageSize) -> int | list[int]:
-    """As JSON has it: one number, or height and width."""
+    """The size as JSON data: one number, or height and width."""
     size = square_as_one(size)
     return size if isinstance(size, int) else list(size)
 
@@ -81,7 +83,7 @@ def _numbers(text: str) -> list[int | None]:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of any type as Python's own; None for everything else."""
+    """An integer of any type as Python's `int`; None for everything else."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return None
     number: int = value.__index__()

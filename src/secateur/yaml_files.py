@@ -1,9 +1,9 @@
-"""The one reader of YAML files: plain data, or one sentence that names the file and the line.
+"""Reads YAML files as plain data. Errors name the file and the line.
 
-PyYAML's safe loader runs nothing, but a short file can stand for a long one (aliases), nest without end, and fail in
-its constructors with any exception. So a file is composed to nodes first, those are counted, and only then values
-are made. It also keeps the last of two equal keys and makes numbers, dates and truth values of words (`01`, `no`,
-`12:30`): equal keys are an error here, and what a caller needs as text stays as the user wrote it.
+PyYAML's safe loader executes no code, but a short file can expand to a huge one (aliases), nest without limit, or raise
+any exception in its constructors. Therefore a file is first composed to nodes, the nodes are counted, and only then
+converted to values. The safe loader also keeps the last of two equal keys and converts some words to numbers, dates and
+booleans (`01`, `no`, `12:30`). Here, equal keys are an error, and values that a caller needs as text are not converted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from secateur.errors import UserError, shown, told
 from secateur.limits import MAX_YAML, MAX_YAML_DEPTH, MAX_YAML_VALUES
 
 _MOST_DIGITS = 400
-"""Characters of a number; 1.8e308, the largest that a computer counts with, has 309 digits."""
+"""Longest number in characters; 1.8e308, the largest double, has 309 digits."""
 
 
 class _RefusedError(Exception):
-    """What is wrong, and on which line (from 0)."""
+    """The reason for a rejection and its line, counted from 0."""
 
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)
@@ -31,12 +31,12 @@ class _RefusedError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which stops at nesting that would exhaust the stack, and at too many values."""
+    """PyYAML's safe loader with limits on nesting depth and number of values."""
 
     depth = values = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        """One node with what is in it."""
+        """Composes one node and its content."""
         self.depth, self.values = self.depth + 1, self.values + 1
         if self.values > MAX_YAML_VALUES:
             raise _RefusedError(f"it has more than {MAX_YAML_VALUES:,} values", self.line)
@@ -47,29 +47,29 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """The value of a node; what its constructor fails with names the line."""
+        """The value of a node. If the constructor fails, the error names the line."""
         try:
             return super().construct_object(node, deep)
         except (_RefusedError, yaml.YAMLError):
             raise
-        except Exception as error:  # dates, numbers and tagged values fail in their own ways
+        except Exception as error:  # constructors of dates, numbers and tagged values raise various exceptions
             text = shown(node.value) if isinstance(node, ScalarNode) else "a list or a mapping"
             kind = node.tag.rpartition(":")[2]
-            raise _RefusedError(f"{text} cannot be read as {kind}", node.start_mark.line) from error
+            raise _RefusedError(f"cannot read {text} as {kind}", node.start_mark.line) from error
 
 
 def read_yaml(path: str | Path, what: str = "file", *, texts: Collection[str] = (), paths: Collection[str] = ()) -> Any:
-    """The content of a YAML file: dicts whose keys are words or numbers, lists, text, numbers, dates.
+    """Reads a YAML file: mappings whose keys are words or numbers, lists, text, numbers, dates.
 
     Args:
-        path: the file, UTF-8.
-        what: of which kind it is, for sentences: "data file", "recipe".
-        texts: outermost keys whose lists and mappings hold nothing but the text in the file: `no` is "no", `~` is "~".
-        paths: the same for keys under which null and truth values keep their meaning: `2024` is "2024", `~` is None.
+        path: the file, in UTF-8.
+        what: kind of file for error messages: "data file", "recipe".
+        texts: top-level keys whose lists and mappings are kept as text: `no` is "no", `~` is "~".
+        paths: top-level keys whose values are kept as text except null and booleans: `2024` is "2024", `~` is None.
 
     Raises:
-        UserError: it cannot be read, is no YAML, has two equal keys in one mapping, or declares more than `limits`
-            allows; names the file and the line.
+        UserError: the file cannot be read, is not YAML, has two equal keys in one mapping, or exceeds `limits`. The
+            message names the file and the line.
     """
     path = Path(path)
     try:
@@ -78,20 +78,23 @@ def read_yaml(path: str | Path, what: str = "file", *, texts: Collection[str] = 
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read the {what} {path}: {told(getattr(error, 'strerror', '') or error)}.") from error
     if len(content) > MAX_YAML:
-        raise UserError(f"The {what} {path} has more than {MAX_YAML:,} bytes; a YAML file of that size is a mistake.")
+        raise UserError(
+            f"The {what} {path} has more than {MAX_YAML:,} bytes, the maximum for a YAML file. Check that it is "
+            "the right file."
+        )
     return parse_yaml(content, f"The {what} {path}", texts=texts, paths=paths)
 
 
 def parse_yaml(content: bytes | str, origin: str, *, texts: Collection[str] = (), paths: Collection[str] = ()) -> Any:
-    """What YAML text says, as `read_yaml` gives it.
+    """Parses YAML text; returns the same as `read_yaml`.
 
     Args:
-        content: UTF-8 where it is bytes.
-        origin: the subject of sentences: "The recipe fast.yaml".
-        texts, paths: as `read_yaml` takes them.
+        content: text, or bytes in UTF-8.
+        origin: subject of error messages: "The recipe fast.yaml".
+        texts, paths: as for `read_yaml`.
 
     Raises:
-        UserError: it is no YAML, has two equal keys in one mapping, or declares more than `limits` allows; names the
+        UserError: the text is not YAML, has two equal keys in one mapping, or exceeds `limits`. The message names the
             line.
     """
     try:
@@ -99,7 +102,7 @@ def parse_yaml(content: bytes | str, origin: str, *, texts: Collection[str] = ()
         loader = _Loader(text)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{origin}, line {line} is not valid YAML: it is no UTF-8 text.") from error
+        raise UserError(f"{origin}, line {line} is not valid YAML: the text is not UTF-8.") from error
     except yaml.YAMLError as error:
         raise UserError(f"{origin}{_place(error)} is not valid YAML: {_reason(error)}.") from error
     try:
@@ -120,10 +123,10 @@ def parse_yaml(content: bytes | str, origin: str, *, texts: Collection[str] = ()
 
 
 def _measure(node: Node, sizes: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """Values and levels that a node stands for, its aliases followed; every node is looked at once.
+    """Number of values and depth of a node with its aliases expanded. Every node is visited once.
 
     Raises:
-        _RefusedError: it stands for too much, or has a tag or a key that plain data do not have.
+        _RefusedError: a limit is exceeded, or a tag or a key is not plain data.
     """
     if id(node) in above:
         raise _RefusedError("a list or a mapping in it contains itself", node.start_mark.line)
@@ -131,12 +134,12 @@ def _measure(node: Node, sizes: dict[int, tuple[int, int]], above: set[int]) -> 
         return sizes[id(node)]
     line = node.start_mark.line
     if not str(node.tag).startswith("tag:yaml.org,2002:") or "python" in str(node.tag):
-        raise _RefusedError(f"it has the tag {shown(node.tag)}, and only plain values are read", line)
+        raise _RefusedError(f"the tag {shown(node.tag)} is not supported; only plain values are read", line)
     inner: list[Node] = []
     if isinstance(node, MappingNode):
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
-                raise _RefusedError("the name before a colon must be a word or a number", key.start_mark.line)
+                raise _RefusedError("a key must be a word or a number", key.start_mark.line)
         inner = [part for pair in node.value for part in pair]
     elif isinstance(node, SequenceNode):
         inner = node.value
@@ -155,7 +158,7 @@ def _measure(node: Node, sizes: dict[int, tuple[int, int]], above: set[int]) -> 
 
 
 def _as_written(key: Node, value: Node, texts: Collection[str], paths: Collection[str]) -> Node:
-    """The value of an outermost key, as text where the caller needs it so."""
+    """The value of a top-level key, converted to text if the caller needs it so."""
     if key.value in texts and not isinstance(value, ScalarNode):
         return _as_text(value, ("merge",))
     if key.value in texts:
@@ -164,7 +167,9 @@ def _as_written(key: Node, value: Node, texts: Collection[str], paths: Collectio
 
 
 def _as_text(node: Node, but: Collection[str]) -> Node:
-    """A copy in which scalars are text, except those of some tags; an alias elsewhere keeps its own meaning."""
+    """A copy whose scalars are text, except those with certain tags. Other references to the same alias are not
+    affected.
+    """
     if isinstance(node, MappingNode):
         pairs = [(_as_text(key, but), _as_text(value, but)) for key, value in node.value]
         return MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
@@ -173,13 +178,13 @@ def _as_text(node: Node, but: Collection[str]) -> Node:
         return SequenceNode(node.tag, parts, node.start_mark, node.end_mark, node.flow_style)
     if not isinstance(node, ScalarNode) or node.tag.rpartition(":")[2] in but:
         return node
-    block = node.style in ("|", ">")  # such text ends in a line break that its author did not mean
+    block = node.style in ("|", ">")  # block scalars end in a line break that is not part of the value
     text = node.value.strip() if block else node.value
     return ScalarNode("tag:yaml.org,2002:str", text, node.start_mark, node.end_mark, node.style)
 
 
 def _check_keys(node: Node, loader: _Loader, done: set[int]) -> None:
-    """Refuses two equal keys of one mapping; those that a merge (`<<`) brings may be given again."""
+    """Rejects two equal keys in one mapping. Keys from a merge (`<<`) may be overridden."""
     if id(node) in done or isinstance(node, ScalarNode):
         return
     done.add(id(node))
@@ -189,7 +194,7 @@ def _check_keys(node: Node, loader: _Loader, done: set[int]) -> None:
             continue
         name, line = loader.construct_object(key), key.start_mark.line
         if not isinstance(name, Hashable):
-            raise _RefusedError("the name before a colon must be a word or a number", line)
+            raise _RefusedError("a key must be a word or a number", line)
         if name in lines:
             raise _RefusedError(f"the key {shown(name)} is given twice, first in line {lines[name] + 1}", line)
         lines[name] = line
@@ -198,18 +203,18 @@ def _check_keys(node: Node, loader: _Loader, done: set[int]) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """ ", line 3", where an error knows it."""
+    """ ", line 3" if the error has a line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     return f", line {mark.line + 1}" if mark is not None else ""
 
 
 def _reason(error: BaseException) -> str:
-    """What PyYAML says is wrong, without its excerpts of the file."""
+    """PyYAML's reason for the error, without its excerpts of the file."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, yaml.reader.ReaderError):
-        return f"it has the character #x{int(error.character):04x}, which no text has"
+        return f"it has the character #x{int(error.character):04x}, which is not allowed in text"
     problem = str(getattr(error, "problem", None))
     if "character '\\t'" in problem:
-        return "it has a tab where YAML takes spaces; replace it"
+        return "it is indented with a tab; use spaces"
     return told(getattr(error, "problem", None) or getattr(error, "context", None) or type(error).__name__)

@@ -219,7 +219,9 @@ def test_a_device_that_is_none_is_one_sentence() -> None:
         pick_device(torch.device("meta"))
     if not torch.cuda.is_available():
         for device in (0, torch.device("cuda"), torch.device("cuda", 1)):
-            with pytest.raises(UserError, match=r"Device (0|cuda|cuda:1) is not here: PyTorch sees no CUDA device"):
+            with pytest.raises(
+                UserError, match=r"Device (0|cuda|cuda:1) is not available: PyTorch finds no CUDA device"
+            ):
                 pick_device(device)
 
 

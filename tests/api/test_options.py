@@ -127,9 +127,9 @@ def test_an_unknown_keyword_lists_the_near_ones(function: str, name: str, near: 
     with pytest.raises(TypeError) as raised:
         CALLS[function](load_checkpoint(tiny_weights), **{name: 1})
     message = str(raised.value)
-    assert message.startswith(f"secateur.{function} has no option {name!r}; ")
+    assert message.startswith(f"secateur.{function} has no option {name!r}. ")
     if near is not None:
-        assert near in message.partition("; near it are ")[2].rstrip(".").split(", ")
+        assert near in message.partition(" Did you mean ")[2].rstrip("?").split(" or ")
 
 
 def test_every_function_with_options_is_among_the_calls() -> None:

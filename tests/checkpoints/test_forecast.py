@@ -90,4 +90,4 @@ def test_refused(tiny: Checkpoint, capsys: pytest.CaptureFixture[str]) -> None:
         forecast(tiny, Context(64), settings())
     with pytest.raises(SystemExit):
         main(["prune", "--weights", "best.pt", "--what-if", "--layers", "1"])
-    assert "--what-if answers what a budget would give; name one of --flops" in capsys.readouterr().err
+    assert "--what-if predicts the result of a budget. Add one of --flops" in capsys.readouterr().err

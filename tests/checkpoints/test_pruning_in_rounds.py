@@ -121,7 +121,9 @@ def test_a_state_of_other_rounds_is_refused_by_its_name(
     prune(whole, context, settings(rounds="2"), Kept(tmp_path))
     file = tmp_path / rounds.STATE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(UserError, match=rf"Cannot continue from .*rounds\.json: .*{words}.* Remove it to start again"):
+    with pytest.raises(
+        UserError, match=rf"Cannot resume from .*rounds\.json: .*{words}.* Remove the file to start again"
+    ):
         prune(whole, context, settings(rounds="2"), Kept(tmp_path))
 
 

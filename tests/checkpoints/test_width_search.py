@@ -76,7 +76,9 @@ def test_a_damaged_state_is_refused_by_its_name(
     state = json.loads(file.read_text())
     del state["candidates"][0]["kept"]
     file.write_text(json.dumps(state))
-    with pytest.raises(UserError, match=r"search\.json: This is no state of a search \(KeyError: 'kept'\)\. Remove it"):
+    with pytest.raises(
+        UserError, match=r"search\.json: This is no state of a search \(KeyError: 'kept'\)\. Remove the file"
+    ):
         found(tiny_weights, tiny_data, tmp_path)
 
 

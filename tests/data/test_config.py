@@ -171,7 +171,7 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
         ("train: a\nnames: {yes: x}", "not 'yes'"),
         ("train: a\nnames: [light: red]", "must be a word, not {'light': 'red'}; put a name with ': ' in it in quotes"),
         ("train: a\nnames: no", "names must be"),
-        ("train: a\nnames:\n\t- x", "line 3 is not valid YAML: it has a tab where YAML takes spaces"),
+        ("train: a\nnames:\n\t- x", "line 3 is not valid YAML: it is indented with a tab"),
         ("- 1", "not a data set description"),
         ("a: [", "not valid YAML"),
     ],

@@ -77,6 +77,19 @@ def test_a_table_is_written_once(tiny: Checkpoint, monkeypatch: pytest.MonkeyPat
     assert (first.kind, first.stored.channel) == ("yolov5-fp32", 16)
 
 
+def test_without_blocks_one_stand_in_gives_the_same_size(tiny: Checkpoint) -> None:
+    network = tiny.build()
+    short, whole = (size_table(network, 64, "yolov5-fp32", blocks=blocks) for blocks in (False, True))
+    assert short.layer == 0 < whole.layer
+    graph = trace(network)
+    plan = allocate(graph, np.random.default_rng(1).random(graph.units), Budget("params", 0.5))
+    sizes = [
+        COSTS["size"].of(dataclasses.replace(graph, sizing=table), None).price(plan.keep(graph))
+        for table in (short, whole)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-9)
+
+
 def test_constants_of_the_decoding_grow_with_the_image(tiny: Checkpoint) -> None:
     pytest.importorskip("onnx")
     small, large = (size_table(tiny.build(), side, "onnx-fp32") for side in (64, 256))

@@ -67,7 +67,7 @@ def test_three_hundred_pictures_with_one_corrupt(
     told = capfd.readouterr()
     assert "299 images, 1 unreadable; 299 boxes: 299 red" in told.out
     assert [record.getMessage() for record in caplog.records] == ["many/123.png: is not an image or is damaged."]
-    assert told.err == "1 of 300 sources cannot be read.\n"
+    assert told.err == "Cannot read 1 of 300 sources.\n"
     assert [Path(row["file"]).stem for row in lines()] == [f"{n:03}" for n in range(300) if n != 123]
     assert len(list(Path("runs/predict/exp/labels").iterdir())) == 299
     summary = json.loads(Path("runs/predict/exp/summary.json").read_text())
@@ -203,7 +203,7 @@ def test_a_stream_ends_with_ctrl_c_and_keeps_its_video(monkeypatch: pytest.Monke
         (["predict", "--weights", "gone.pt", "a.png"], "gone.pt"),
         (["predict", "--weights", "bright.pt", "gone.png"], "There is no image, video or folder gone.png"),
         (["predict", "--weights", "bright.pt", "broken.png"], "broken.png: is not an image or is damaged."),
-        (["predict", "--weights", "bright.pt", "broken.png", "empty.mp4"], "None of the 2 sources can be read; the"),
+        (["predict", "--weights", "bright.pt", "broken.png", "empty.mp4"], "Cannot read any of the 2 sources. The"),
         (["predict", "--weights", "bright.pt", "empty.mp4"], "empty.mp4: the file is empty (zero bytes)."),
         (["predict", "--weights", "bright.pt", "99"], "webcam 99: is not there or is in use."),
         (["predict", "--weights", "bright.pt", "http://127.0.0.1:9/a.jpg"], "cannot be fetched (Connection refused)"),
@@ -212,9 +212,9 @@ def test_a_stream_ends_with_ctrl_c_and_keeps_its_video(monkeypatch: pytest.Monke
         (["predict", "--weights", "bright.pt", "a.png", "--vid-stride", "0"], "--vid-stride is 0"),
         (["predict", "--weights", "bright.pt", "a.png", "--batch-size", "-2"], "--batch-size is -2"),
         (["predict", "--weights", "bright.pt", "a.png", "--line-thickness", "-1"], "--line-thickness is -1"),
-        (["predict", "--weights", "bright.pt", "a.png", "--json", "--jsonl"], "choose one"),
+        (["predict", "--weights", "bright.pt", "a.png", "--json", "--jsonl"], "Use only one"),
         (["predict", "--weights", "bright.pt", "a.png", "--view-img"], "--view cannot show windows here"),
-        (["detect", "--weights", "bright.pt", "a.png", "--visualize"], "feature maps are not drawn here"),
+        (["detect", "--weights", "bright.pt", "a.png", "--visualize"], "feature maps cannot be plotted"),
     ],
 )
 def test_bad_input_is_one_sentence(

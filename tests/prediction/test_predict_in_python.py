@@ -38,7 +38,7 @@ def test_options_are_those_of_the_command() -> None:
     found = secateur.predict(BrightRectangles(), SCENE, classes=("green",), conf=0.4, batch_size=1)
     assert list(found.data["class_name"]) == ["green"]
     assert len(secateur.predict(BrightRectangles(), SCENE, max_det=1)) == 1
-    with pytest.raises(TypeError, match=r"has no option 'shape'; it takes .*agnostic"):
+    with pytest.raises(TypeError, match=r"has no option 'shape'. Its options: .*agnostic"):
         secateur.predict(BrightRectangles(), SCENE, shape=3)
 
 

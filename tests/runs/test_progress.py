@@ -48,7 +48,7 @@ def test_a_run_of_another_version_is_not_gone_on_with(
     (tmp_path / "exp" / "progress.json").write_text(f'{{"key": {key}, "finished": false, "steps": {{"dense": 1}}}}')
     with Progress.open(tmp_path, "exp", KEY) as progress:
         assert progress.folder == tmp_path / "exp2"
-    assert "it was begun by another version" in caplog.text
+    assert "it was started by another version" in caplog.text
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_second_process_is_kept_out_and_nothing_is_lost(tmp_path: Path) -> Non
         other = context.Process(target=_open, args=(tmp_path, answers))
         other.start()
         other.join()
-        assert f"Another process is at work on {first.folder}" in answers.get()
+        assert f"Another process is using {first.folder}" in answers.get()
         first.step("b", lambda: 2)
     with Progress.open(tmp_path, "exp", KEY) as again:
         assert again.parts == {"a": 1, "b": 2}
@@ -110,7 +110,7 @@ def test_a_second_process_is_kept_out_and_nothing_is_lost(tmp_path: Path) -> Non
 
 
 def test_a_training_folder_is_locked_too(tmp_path: Path) -> None:
-    with run_lock(tmp_path), pytest.raises(UserError, match="Another process is at work"), run_lock(tmp_path):
+    with run_lock(tmp_path), pytest.raises(UserError, match="Another process is using"), run_lock(tmp_path):
         pass
     with run_lock(tmp_path):
         pass

@@ -51,7 +51,7 @@ def test_a_repetition_is_unrolled(tmp_path: Path) -> None:
         ("stages: [{train: [1]}]", "must be 'name: value' pairs"),
         ("stages: [{train: {1: 2}}]", "must be words"),
         ("stages: [", "not valid YAML"),
-        ("stages: [{repeat: {rounds: 2}}]", "a repetition is written"),
+        ("stages: [{repeat: {rounds: 2}}]", "write a repetition as"),
         ("stages: [{repeat: {rounds: 0, stages: []}}]", "rounds from 1 to 100"),
         (
             "stages: [{repeat: {rounds: 2, stages: [{repeat: {rounds: 2, stages: [{prune: {}}]}}]}}]",

@@ -79,7 +79,7 @@ def test_a_cut_of_layers_or_weights_is_a_step_of_its_own() -> None:
     ],
 )
 def test_an_option_that_nothing_takes_is_refused(recipe: str, option: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"needs a step that .* and recipe {recipe} has none"):
+    with pytest.raises(UserError, match=f"needs a step that .* but the recipe {recipe} has none"):
         resolved(recipe, **option)
 
 

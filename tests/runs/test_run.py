@@ -92,7 +92,7 @@ def test_it_opens_with_what_it_will_do(
     assert "recipe   slimming: " in printed
     assert "device   cpu (" in printed
     assert "budget   flops 0.6 (from the command line)" in printed
-    assert "budget   percent 0.4 (the recipe's; " in printed
+    assert "budget   percent 0.4 (from the recipe; " in printed
     assert "steps    train (1 epoch), sparsify (2 epochs), prune (" in printed
     assert "24 train, 8 val, 8 test images" in printed
 
@@ -171,7 +171,7 @@ def test_two_equal_commands_at_once(
     assert second.value.code == 2
     told = capsys.readouterr().err
     assert told.count("error: ") == 1
-    assert "Another process is at work on" in told
+    assert "Another process is using" in told
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["exp"]
     assert len(json.loads((tmp_path / "runs" / "exp" / "summary.json").read_text())["table"]) == 3
 

@@ -134,7 +134,7 @@ def test_one_that_was_not_asked_for_is_trained_only_where_it_is_cheap(
     with caplog.at_level("INFO", "secateur"):
         summary = run_recipe(by_itself, tmp_path / "cheap")
     assert [row["metrics"] for row in summary["table"]] == [row["metrics"] for row in undisturbed[0]["table"]]
-    assert any("The control takes about" in line and "--no-control leaves it out" in line for line in caplog.messages)
+    assert any("The control takes about" in line and "--no-control to skip it" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize(
@@ -200,18 +200,18 @@ def test_a_measurement_at_the_end_is_done_behind_it() -> None:
 def test_what_it_cannot_be_is_said_before_anything_starts(
     tiny_weights: Path, tiny_data: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="say it with --control-epochs"):
+    with pytest.raises(UserError, match="Set --control-epochs"):
         run_recipe(options(tiny_weights, tiny_data, recipe), tmp_path / "runs")
-    with pytest.raises(UserError, match="give --control too"):
+    with pytest.raises(UserError, match="Add --control"):
         run_recipe(options(tiny_weights, tiny_data, recipe, control=False, control_epochs=3), tmp_path / "runs")
     cut = tmp_path / "cut.yaml"
     cut.write_text("stages: [{prune: {}}]")
-    with pytest.raises(UserError, match="nothing here trains it"):
+    with pytest.raises(UserError, match="this run trains nothing"):
         with_control(resolve(load_recipe(cut), {}, COMMON, trained=True), COMMON, before=0, images=32)
     with pytest.raises(UserError, match="--epochs is -1; it must be"):
         run_recipe(options(tiny_weights, tiny_data, recipe, control_epochs=-1), tmp_path / "runs")
     own = tmp_path / "own.yaml"
     own.write_text("stages: [{prune: {}}, {control: {epochs: 3}}]")
-    with pytest.raises(UserError, match="a control of its own"):
+    with pytest.raises(UserError, match="already contains a control"):
         run_recipe(options(tiny_weights, tiny_data, own), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

@@ -174,7 +174,7 @@ def test_a_run_begins_with_the_classes(
         ("prune --weights WHOLE --classes squar", "There is no class 'squar'; near it are 1 square."),
         ("prune --weights WHOLE --classes disc 0", "--classes names 'disc' (class 0) twice; name each class once."),
         ("prune --weights WHOLE --classes 0,1,2", "--classes names all 3 classes of the detector, so there is nothing"),
-        ("prune --weights WHOLE --classes disc --heal", "--heal trains a detector that was cut: give a budget with it"),
+        ("prune --weights WHOLE --classes disc --heal", "--heal trains a detector after it was cut. Add a budget"),
         ("run --cfg yolov5n --data DATA --classes disc", "--classes narrows a trained detector to some of its classes"),
         ("run --weights WHOLE --data OTHER --classes disc", "knows 1 classes but"),
     ],

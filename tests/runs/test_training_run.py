@@ -68,7 +68,7 @@ def test_the_same_command_continues_a_killed_training(
     with killed_after(4):
         begun(tiny_weights, tiny_data, "--project", "killed")
     begun(tiny_weights, tiny_data, "--project", "killed", "--workers", "1")
-    assert caplog.text.count("Going on in killed/exp.") == 2
+    assert caplog.text.count("Resuming in killed/exp.") == 2
     assert [folder.name for folder in Path("killed").iterdir()] == ["exp"]
     ours, theirs = (load_checkpoint(f"{place}/exp/weights/last.safetensors") for place in ("killed", "undisturbed"))
     assert ours.history[-1].settings | {"workers": 0} == theirs.history[-1].settings
@@ -84,7 +84,9 @@ def test_another_command_starts_a_training_of_its_own_and_says_what_differs(
     with killed_after(4):
         begun(tiny_weights, tiny_data)
     begun(tiny_weights, tiny_data, "--seed", "1", "--optimizer", "Adam")
-    assert "Starting afresh: runs/train/exp is unfinished, but --optimizer, --seed changed since." in caplog.text
+    assert (
+        "Starting a new run: runs/train/exp is unfinished, but --optimizer, --seed changed since." in caplog.text
+    )
     main(["train", "--resume", "runs/train/exp"])
     epochs = [json.loads(Path(f"runs/train/{name}/summary.json").read_text())["epochs"] for name in ("exp", "exp2")]
     assert epochs == [2, 2]

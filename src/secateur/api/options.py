@@ -1,4 +1,4 @@
-"""What the functions of the API make of their keywords: settings whose values have the types of their fields."""
+"""Converts the keyword arguments of API functions to settings and checks their types."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ _SCALARS = (str, Path, int, float, np.generic, torch.device)
 
 
 class _MisfitError(Exception):
-    """A value that is of another type than its field."""
+    """A value does not match the type of its field."""
 
 
 def settings_of(function: Callable[..., Any], options: dict[str, Any], *kinds: type[Any]) -> list[Any]:
-    """One instance of each kind of settings, from the keywords that are its fields.
+    """Creates one instance of each settings class from the keywords that match its fields.
 
-    Numbers of NumPy become Python's, numbers for a text option become text, and one value becomes a list of one.
+    NumPy numbers are converted to Python numbers, numbers for a text option to text, and a single value to a list of
+    one.
 
     Args:
-        function: to which the keywords were given, for the errors.
-        options: all keywords that are not parameters of its own.
-        kinds: dataclasses.
+        function: the API function, for error messages.
+        options: all keywords that are not parameters of the function itself.
+        kinds: settings dataclasses.
 
     Raises:
-        TypeError: a keyword that no kind has (near names are listed), or a value of another type.
-        UserError: a number out of range, or a name that is not known.
+        TypeError: no class has such a field (similar names are listed), or a value has another type.
+        UserError: a number is out of range, or a name is unknown.
     """
     known = [entry.name for kind in kinds for entry in dataclasses.fields(kind)]
     options = under_present_options(options, known)
@@ -51,7 +52,7 @@ def settings_of(function: Callable[..., Any], options: dict[str, Any], *kinds: t
 
 
 def refuse_unknown(function: Callable[..., Any], options: Iterable[str], known: Iterable[str]) -> None:
-    """TypeError for the first keyword that is none of the known ones and no parameter of the function."""
+    """Raises TypeError for the first keyword that is neither known nor a parameter of the function."""
     own = [
         entry.name for entry in inspect.signature(function).parameters.values() if entry.kind is not entry.VAR_KEYWORD
     ]
@@ -59,15 +60,15 @@ def refuse_unknown(function: Callable[..., Any], options: Iterable[str], known: 
     for name in options:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
-            hint = f"near it are {', '.join(near)}" if near else f"it takes {', '.join(names)}"
-            raise TypeError(f"{title_of(function)} has no option {name!r}; {hint}.")
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Its options: {', '.join(names)}."
+            raise TypeError(f"{title_of(function)} has no option {name!r}. {hint}")
 
 
 def typed(function: Callable[..., Any], name: str, value: Any, hint: Any) -> Any:
-    """A value as an option of that type has it.
+    """Converts a value to the type of an option.
 
     Raises:
-        TypeError: it cannot be one.
+        TypeError: the value has another type.
     """
     try:
         return _fitted(value, hint)
@@ -79,11 +80,11 @@ def typed(function: Callable[..., Any], name: str, value: Any, hint: Any) -> Any
 
 
 def number(function: Callable[..., Any], name: str, value: Any, known: Between) -> int:
-    """A whole number within a range.
+    """An integer within a range.
 
     Raises:
-        TypeError: it is no whole number.
-        UserError: it is out of the range.
+        TypeError: the value is not an integer.
+        UserError: the value is out of range.
     """
     found: int = typed(function, name, value, int)
     if found not in known:
@@ -92,7 +93,7 @@ def number(function: Callable[..., Any], name: str, value: Any, known: Between) 
 
 
 def title_of(function: Callable[..., Any]) -> str:
-    """How a function is called in errors: "secateur.prune"."""
+    """The name of a function in error messages: `secateur.prune`."""
     return f"secateur.{function.__name__}"
 
 
@@ -116,7 +117,7 @@ def _fitted(value: Any, hint: Any) -> Any:
 
 
 def _one_of(value: Any, hints: tuple[Any, ...]) -> Any:
-    """The value as the first of several types that takes it, best without a conversion."""
+    """Converts a value to the first of several types that accepts it, if possible without a conversion."""
     fits = []
     for hint in hints:
         try:
@@ -137,7 +138,7 @@ def _several(value: Any, hint: Any) -> tuple[Any, ...]:
 
 
 def _simple(value: Any, kind: type[Any]) -> Any:
-    """A value as one of the plain types; 0 and 1 are taken for False and True, but not the other way round."""
+    """Converts a value to a plain type. 0 and 1 are accepted as False and True, but not the reverse."""
     if kind is bool and isinstance(value, int | float) and value in (0, 1):
         return bool(value)
     if isinstance(value, bool) and kind in (int, float, str):
@@ -154,7 +155,7 @@ def _simple(value: Any, kind: type[Any]) -> Any:
 
 
 def _words(hint: Any) -> str:
-    """What a type is called in a sentence."""
+    """The name of a type in error messages."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _words(parts[0])
@@ -164,5 +165,5 @@ def _words(hint: Any) -> str:
         return " or ".join(map(repr, parts))
     if origin is tuple:
         return f"{_words(parts[0])}, or a list of such values"
-    known = {bool: "True or False", int: "a whole number", float: "a number", str: "text", types.NoneType: "None"}
+    known = {bool: "True or False", int: "an integer", float: "a number", str: "text", types.NoneType: "None"}
     return known.get(hint, f"a {getattr(hint, '__name__', hint)}")

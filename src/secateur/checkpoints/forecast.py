@@ -161,7 +161,9 @@ def forecast(checkpoint: Checkpoint, context: Context, settings: ChannelSettings
     check_criterion(whole, context, settings.score)
     graph = trace(whole).with_tables(tables_of(checkpoint, context, settings))
     if graph.sizing is None and not EXPORTERS[USUAL.partition("-")[0]].missing():
-        graph = replace(graph, sizing=size_table(checkpoint.build(), context.image_size, USUAL, about(checkpoint)))
+        # No rung removes a block.
+        sizing = size_table(checkpoint.build(), context.image_size, USUAL, about(checkpoint), blocks=False)
+        graph = replace(graph, sizing=sizing)
     evidence = FamilyEvidence.of(context, whole)
     how = replace(settings.score, statistics_images=min(IMAGES, settings.score.statistics_images))
     scores = scored(whole, graph, evidence, how, context.seed)

@@ -1,4 +1,4 @@
-"""The commands: one file each, found by itself, its options beside it; here, what a command is. Imports no torch."""
+"""The command registry. Each command is one file of this package, which also holds its options. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Command:
-    """One word of the command line.
+    """A subcommand of the command line.
 
     Attributes:
-        name: the word.
+        name: subcommand name.
         summary: one line for `secateur --help`.
-        options: gives the dataclass of its options; called only when the command is.
-        run: does the work and gives the summary that --json prints (None for commands without one).
-        order: place in `secateur --help`.
-        json: whether options ask for the summary alone on standard output.
-        continues: the same command line goes on where an interruption was.
-        computes: it runs networks, so PyTorch is told how many threads the process was granted.
+        options: returns the dataclass of the options; called only when the command is used.
+        run: runs the command and returns the summary that --json prints, or None for commands without a summary.
+        order: position in `secateur --help`.
+        json: whether the options ask for only the summary on standard output.
+        continues: whether the same command line resumes after an interruption.
+        computes: whether the command runs networks. If so, PyTorch's thread count is set to the CPUs granted to the
+            process.
     """
 
     name: str
@@ -49,7 +50,7 @@ def command(
     continues: bool = False,
     computes: bool = True,
 ) -> Callable[[Callable[[Any], Summary | None]], Callable[[Any], Summary | None]]:
-    """Registers a function as a command; `options` gives the dataclass that it takes."""
+    """Registers a function as a command. `options` returns the dataclass of options that the function takes."""
 
     def register(run: Callable[[Any], Summary | None]) -> Callable[[Any], Summary | None]:
         COMMANDS.register(name)(Command(name, summary, options, run, order, json, continues, computes))

@@ -1,4 +1,4 @@
-"""`secateur bench`: latency of checkpoints and exported files side by side on this machine."""
+"""`secateur bench`: compares the latency of checkpoints and exported files on this machine."""
 
 from __future__ import annotations
 
@@ -16,38 +16,43 @@ from secateur.runs.folders import OutputOptions, finish
 if TYPE_CHECKING:
     from secateur.deploy.speed.comparison import BatchComparison, SpeedComparison
 
-ITS_SIZE = "(default: the size that exported files take, else the one that checkpoints remember, else 640)"
+ITS_SIZE = "(default: the size that the exported files require, then the size stored in the checkpoints, then 640)"
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Compare the speed of detectors on this machine: interleaved calls, medians, speed against FLOPs, and why a
-    smaller one is not faster."""
+    """Compare the speed of detectors on this machine: interleaved calls, medians, speed relative to FLOPs, and why a
+    network with fewer FLOPs is not faster.
+    """
 
     files: Positional[tuple[str, ...]] = ()
-    """Checkpoints (.safetensors, .pt) and exported files (.onnx, ...); the first one on each runtime is what the others
-    there are compared with."""
+    """Checkpoints (.safetensors, .pt) and exported files (.onnx, ...). The first file on each runtime is the reference
+    for the other files on that runtime.
+    """
     image_size: Annotated[ImageSize, arg(help_behavior_hint=ITS_SIZE)] = 0
     runtime: tuple[str, ...] = ()
-    """What runs the checkpoints, one or several: torch, onnx, or any other format of `secateur export` that can be run
-    here (default: onnx where it is installed, else torch). Exported files run as they are."""
+    """Runtimes for checkpoints, one or several: torch, onnx, or any other format of `secateur export` that can run here
+    (default: onnx if installed, otherwise torch). Exported files run in their own runtime.
+    """
     batch_size: Annotated[tuple[int, ...], arg(aliases=["--batch"]), BATCH] = (1,)
-    """Images per call; several numbers give a table each."""
+    """Images per call. Several values print one table each."""
     rounds: Advanced[Annotated[int, ROUNDS]] = 30
-    """Measurements of each model."""
+    """Measurements per model."""
     threads: Annotated[int, THREADS] = 0
-    """CPU threads (0: those that this process was granted). With fewer the process keeps to as many cores."""
+    """CPU threads (0: all CPUs granted to this process). With fewer threads, the process is also limited to as many
+    cores.
+    """
     device: Device = "cpu"
     precision: str = "fp32"
-    """Of checkpoints in PyTorch: fp32, bf16, or on a GPU fp16."""
+    """Precision of checkpoints that run in PyTorch: fp32, bf16, or fp16 on a GPU."""
     layers: bool = False
-    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU), of two files in one table."""
+    """Also print the time of every layer (ONNX Runtime and PyTorch, on the CPU). Two files are shown in one table."""
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
 @command("bench", "compare the speed of detectors on this machine", lambda: BenchOptions, order=110)
 def bench(options: BenchOptions) -> Summary:
-    """Times all files in turns and prints a table for each batch size."""
+    """Times all files in interleaved rounds and prints one table per batch size."""
     from secateur.deploy.speed.comparison import compare_files
     from secateur.deploy.speed.timed import BenchSettings
     from secateur.machine import cpu_threads, pick_device, processor
@@ -104,7 +109,7 @@ def _show(block: BatchComparison, *, layers: bool) -> None:
 
 
 def _entries(block: BatchComparison) -> list[dict[str, Any]]:
-    """The rows of the summary's table."""
+    """The rows of the table as entries of the summary."""
     return [
         {"file": row.name, "model": model, "faster": row.ratio, "batch": block.batch, **row.to_dict()}
         for row, model in zip(block.rows, block.models, strict=True)
@@ -112,7 +117,7 @@ def _entries(block: BatchComparison) -> list[dict[str, Any]]:
 
 
 def _speed(table: list[dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds by file; what is measured of it on other runtimes or batches has those in its name."""
+    """Milliseconds by file. Keys include the runtime or the batch size if a file was measured with several."""
     found: dict[str, float] = {}
     for row in table:
         name = row["file"] if row["file"] not in found else f"{row['file']}, {row['runtime']}, batch {row['batch']}"
@@ -121,7 +126,7 @@ def _speed(table: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _layers(result: SpeedComparison) -> list[dict[str, Any]]:
-    """The layers of every file that was looked into."""
+    """The layers of every profiled file."""
     from secateur.deploy.speed.table import layers_to_dict
 
     return [

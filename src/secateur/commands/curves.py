@@ -1,4 +1,4 @@
-"""`secateur sweep` and `secateur pareto`: accuracy at several ratios, and against milliseconds at several budgets."""
+"""`secateur sweep` and `secateur pareto`: accuracy against the pruning ratio, and accuracy against milliseconds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from secateur.runs.sweep_options import SweepOptions
 
 @command(
     "sweep",
-    "the table of pruning ratio against accuracy, parameters and FLOPs",
+    "tabulate accuracy, parameters and FLOPs against the pruning ratio",
     lambda: SweepOptions,
     order=70,
     continues=True,
 )
 def sweep(options: SweepOptions) -> Summary:
-    """Measures the masked detector at every ratio."""
+    """Evaluates the masked detector at every ratio."""
     from secateur.runs.sweep import sweep as measure_ratios
 
     return measure_ratios(options)
@@ -23,13 +23,13 @@ def sweep(options: SweepOptions) -> Summary:
 
 @command(
     "pareto",
-    "the curve of accuracy against milliseconds of networks cut to several budgets",
+    "plot accuracy against milliseconds for networks cut to several budgets",
     lambda: ParetoOptions,
     order=72,
     continues=True,
 )
 def pareto(options: ParetoOptions) -> Summary:
-    """Cuts, heals and measures at every budget."""
+    """Cuts, heals and measures networks at every budget."""
     from secateur.runs.pareto.curve import pareto as draw_curve
 
     return draw_curve(options)

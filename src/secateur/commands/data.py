@@ -1,4 +1,4 @@
-"""`secateur data`: check a data set, convert one from COCO or VOC, generate one."""
+"""`secateur data`: checks a data set, converts COCO or VOC annotations, or generates a data set."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from secateur.ranges import Between
 
 @dataclass(frozen=True)
 class Check:
-    """Check every image and label of every split and report the findings."""
+    """Check every image and label of every split and report problems."""
 
     file: Positional[str]
-    """The data.yaml."""
+    """Path of data.yaml."""
 
 
 @dataclass(frozen=True)
 class Coco:
-    """Convert COCO annotations into labels in YOLO's format."""
+    """Convert COCO annotations to YOLO labels."""
 
     annotations: Positional[Path]
-    """The annotations, instances_val2017.json for example."""
+    """COCO annotation file, for example instances_val2017.json."""
     images: Positional[Path]
-    """Folder of the images."""
+    """Folder with the images."""
     out: Positional[Path]
-    """Folder of the new data set."""
+    """Folder for the new data set."""
 
 
 @dataclass(frozen=True)
 class Voc:
-    """Convert a folder of Pascal VOC annotations into labels in YOLO's format."""
+    """Convert a folder of Pascal VOC annotations to YOLO labels."""
 
     folder: Positional[Path]
-    """Folder with Annotations and JPEGImages."""
+    """Folder that contains Annotations and JPEGImages."""
     out: Positional[Path]
-    """Folder of the new data set."""
+    """Folder for the new data set."""
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a data set."""
+    """Convert a data set to YOLO format."""
 
     source: OmitSubcommandPrefixes[Annotated[Coco, subcommand("coco")] | Annotated[Voc, subcommand("voc")]]
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Draw a data set of shapes."""
+    """Generate a data set of drawn shapes."""
 
     out: Positional[Path]
-    """Folder of the new data set."""
+    """Folder for the new data set."""
     images: Positional[Annotated[int, Between(1, 1_000_000)]] = 200
-    """Training images; a quarter of them is drawn for val and for test too."""
+    """Number of training images. A quarter as many are drawn for val and for test."""
     size: Positional[Annotated[int, Between(64, 4096)]] = 320
-    """Image side in pixels."""
+    """Image height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class DataOptions:
 @command("data", "check, convert (coco, voc) or generate data sets", lambda: DataOptions, order=130, computes=False,
          json=lambda options: False)  # fmt: skip
 def data(options: DataOptions) -> None:
-    """Does what the subcommand says."""
+    """Runs the selected subcommand."""
     work(options.action)
 
 
 def work(action: Any) -> None:
-    """One subcommand."""
+    """Runs one subcommand."""
     from secateur.data.convert import coco_to_yolo, voc_to_yolo
     from secateur.data.synthetic import generate
 
@@ -97,7 +97,7 @@ def work(action: Any) -> None:
 
 
 def check(file: str) -> None:
-    """Checks every image and label of every split, and prints what was found: tables, then each problem once."""
+    """Checks every image and label of every split and prints tables, then each problem once."""
     from secateur.data.config import load_data_config
     from secateur.data.index import few_objects, scan, without_objects
     from secateur.report.data_table import print_data

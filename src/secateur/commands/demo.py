@@ -1,4 +1,4 @@
-"""`secateur demo`: draws a data set, trains a small detector on it from scratch and takes it through the whole run."""
+"""`secateur demo`: generates a data set, trains a small detector from scratch and prunes it with the recipe `demo`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from secateur.runs.options import RunOptions
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Generate a data set, train a small detector on it and take it through a whole run; needs no files."""
+    """Generate a data set, train a small detector and take it through a complete run. Needs no input files."""
 
     images: Annotated[int, Between(32, 1_000_000)] = 240
-    """Training images to draw."""
+    """Number of training images to generate."""
     image_size: Annotated[int, Between(64, 4096)] = 128
-    """Image side in pixels."""
+    """Image height and width in pixels."""
     seed: Seed = 0
     device: Device = "auto"
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("demo", "generate a data set and take a small detector through a whole run; needs no files",
+@command("demo", "generate a data set and take a small detector through a complete run; needs no input files",
          lambda: DemoOptions, order=10, continues=True)  # fmt: skip
 def demo(options: DemoOptions) -> Summary:
-    """Generates the images once (a killed demo goes on with them), then runs the recipe `demo` from scratch.
+    """Generates the images if they do not exist yet, so that an interrupted demo can resume, then runs the recipe
+    `demo`.
 
     Raises:
-        UserError: a folder that cannot be written.
+        UserError: the folder cannot be written.
     """
     from pathlib import Path
 

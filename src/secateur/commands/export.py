@@ -1,4 +1,4 @@
-"""`secateur export`: write files for other runtimes."""
+"""`secateur export`: exports a checkpoint to files for other runtimes."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write files for other runtimes and check that they give the detector's outputs."""
+    """Export a checkpoint to files for other runtimes and check their outputs against the detector."""
 
     weights: Weights = ""
     cfg: Advanced[str] = ""
-    """Model YAML or name, for weights that are a state dict without their network."""
+    """Model YAML file or name. Needed only for weights that are a state dict without the network."""
     image_size: ImageSize = 0
     data: Data = ""
     images: UnlabelledImages = ""
     calibration: Annotated[int, ROUNDS] = 128
-    """Images from which int8 takes the ranges of activations."""
+    """Images used to calibrate activation ranges for int8."""
     measure: Advanced[bool] = True
-    """With int8 and --data: measure detector and file on the val split."""
+    """With int8 and --data: evaluate the detector and the exported file on the val split."""
     export: ExportSettings = field(default_factory=ExportSettings)
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("export", "write files for other runtimes and check their outputs", lambda: ExportOptions, order=100)
+@command("export", "export to other runtimes and check the outputs", lambda: ExportOptions, order=100)
 def export(options: ExportOptions) -> Summary:
-    """Writes a file of each format into a fresh folder."""
+    """Writes one file per format into a new folder."""
     from secateur.deploy.exporters import check_export
     from secateur.deploy.exporting import exported
     from secateur.deploy.int8 import int8_costs
@@ -84,15 +84,15 @@ def export(options: ExportOptions) -> Summary:
 
 def _nearness(error: float, precision: str) -> str:
     if precision == "int8":
-        return f"scores of what is seen within {error:.3f} of the network's in the mean"
+        return f"mean difference of the scores from the network's {error:.3f}"
     return f"outputs within {error:.1e} of the network's"
 
 
 def _images_to_quantise_on(options: ExportOptions, checkpoint: Checkpoint, image_size: sizes.ImageSize) -> list[Tensor]:
-    """Those that int8 is calibrated on.
+    """The images for int8 calibration, each float32 [1, C, H, W] in 0..1.
 
     Raises:
-        UserError: none are given, or there are none where they should be.
+        UserError: no images are given, or none are found.
     """
     from secateur.data.config import unlabelled_images
     from secateur.deploy.int8 import calibration_images
@@ -104,14 +104,14 @@ def _images_to_quantise_on(options: ExportOptions, checkpoint: Checkpoint, image
     elif options.data:
         config = family.open_data(options.data)
     else:
-        raise UserError("int8 is calibrated on images of yours: give --data data.yaml or --images images/.")
+        raise UserError("int8 calibration needs images. Give --data data.yaml or --images images/.")
     split = family.split_for(checkpoint, config, "train", tell=True, objects=False)
     channels = checkpoint.architecture.channels
     return calibration_images(split, sizes.sides_of(image_size), options.calibration, channels=channels)
 
 
 def _measured_on(options: ExportOptions, checkpoint: Checkpoint) -> Index | None:
-    """The images that int8 is measured on, or its accuracy held; None where neither is asked for or can be."""
+    """The images for measuring int8 accuracy or limiting its drop; None if neither is requested or possible."""
     from secateur.families.context import known_data
     from secateur.families.detection.split import index_of
     from secateur.families.family import family_of

@@ -1,4 +1,4 @@
-"""`secateur heal`."""
+"""`secateur heal`: trains a cut detector without labels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from secateur.steps.heal import Heal
 
 @dataclass(frozen=True)
 class HealOptions:
-    """Train a cut detector for minutes, without labels, to reproduce the outputs of the whole one."""
+    """Train a cut detector for minutes, without labels, to reproduce the outputs of the dense detector."""
 
     weights: Weights = ""
     teacher: str = ""
-    """The whole detector (default: the one that the checkpoint says it was cut from)."""
+    """Checkpoint of the dense detector (default: the one recorded in the checkpoint's history)."""
     images: UnlabelledImages = ""
     data: Data = ""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images per batch when evaluating on held-out images."""
+    """Batch size for evaluation on held-out images."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
@@ -33,13 +33,13 @@ class HealOptions:
 
 @command(
     "heal",
-    "train a cut detector for minutes, without labels, to answer as the whole one does",
+    "train a cut detector for minutes, without labels, to reproduce the dense detector's outputs",
     lambda: HealOptions,
     order=55,
     continues=True,
 )
 def heal(options: HealOptions) -> Summary:
-    """Heals one checkpoint in a resumable folder; with --data both are evaluated."""
+    """Heals one checkpoint in a resumable folder. With --data, both detectors are evaluated."""
     from secateur.checkpoints.heal import UNLABELLED
     from secateur.families.teacher import teacher_file
     from secateur.networks.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""What the help of a command shows: with --help the options that most users need, with --help-all every one."""
+"""Help of commands: --help shows the common options, --help-all shows every option."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from secateur.registry import with_names
 
 
 def shown(kind: type[Any], *, everything: bool) -> type[Any]:
-    """The dataclass of a command as its help shows it: the names of methods filled in, advanced options hidden.
+    """A copy of a command's dataclass for its help: names of methods are inserted and advanced options are hidden.
 
-    It is for printing help; words are parsed into `kind` itself, which takes every option.
+    Used only to print help. Arguments are parsed into `kind` itself, which accepts every option.
     """
     texts = field_texts(kind)
     annotations: dict[str, Any] = {}
@@ -40,29 +40,31 @@ def shown(kind: type[Any], *, everything: bool) -> type[Any]:
 
 
 def options_shown(kind: type[Any]) -> int:
-    """How many options a dataclass has in its help, those of its groups among them."""
+    """Number of options of a dataclass that its help shows, including those of its groups."""
     groups = [_group(entry) for entry, hint in _hinted(kind) if not has(hint, Suppress)]
     return sum(1 if group is None else options_shown(type(group)) for group in groups)
 
 
 def has(hint: Any, marker: Any) -> bool:
-    """Whether the hint of a field carries a marker."""
+    """Whether the type hint of a field has the given marker."""
     return any(extra is marker for extra in getattr(hint, "__metadata__", ()))
 
 
 def help_of(hint: Any, otherwise: str) -> str:
-    """The help of a field: that in its hint, or the string under it, with the names of methods filled in."""
+    """Help text of a field: from its type hint if given there, otherwise from the docstring below the field. Names of
+    methods are inserted.
+    """
     own = [extra.help for extra in getattr(hint, "__metadata__", ()) if getattr(extra, "help", None)]
     return with_names(own[-1] if own else otherwise)
 
 
 def field_texts(kind: type[Any]) -> dict[str, str]:
-    """The string under each field, of the class and those that it inherits from."""
+    """The docstring below each field of a class and of its base classes."""
     found: dict[str, str] = {}
     for ancestor in reversed(kind.__mro__[:-1]):
         try:
             body = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
-        except (OSError, TypeError):  # made by make_dataclass: its help is in the annotations
+        except (OSError, TypeError):  # made by make_dataclass: help is in the annotations
             continue
         assert isinstance(body, ast.ClassDef)
         for field, text in zip(body.body, body.body[1:], strict=False):
@@ -72,7 +74,7 @@ def field_texts(kind: type[Any]) -> dict[str, str]:
 
 
 def _shown_as(kind: type[Any], options: Any) -> Any:
-    """Options as an instance of the dataclass that `shown` made of theirs, and so the groups inside."""
+    """Converts options to the dataclass that `shown` created from theirs, including nested groups."""
     values = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(options)}
     groups = {entry.name: group for entry in dataclasses.fields(kind) if (group := _group(entry)) is not None}
     inside = {name: _shown_as(type(group), values[name]) for name, group in groups.items()}
@@ -85,7 +87,7 @@ def _hinted(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
 
 
 def _group(entry: dataclasses.Field[Any]) -> Any:
-    """The options of a group, with their defaults; None for a field that is an option itself."""
+    """The options of a group with their defaults; None if the field is a single option."""
     factory = entry.default_factory
     default = entry.default if factory is dataclasses.MISSING else factory()
     return default if dataclasses.is_dataclass(default) and not isinstance(default, type) else None

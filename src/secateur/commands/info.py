@@ -1,4 +1,4 @@
-"""`secateur info`: what a checkpoint is made of."""
+"""`secateur info`: summarises a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from secateur.runs.fields import ImageSize
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """Summary of a checkpoint: layers, parameters, GFLOPs, sparsity, classes, history."""
+    """Summarise a checkpoint: layers, parameters, GFLOPs, sparsity, classes, history."""
 
     file: Positional[str]
-    """Checkpoint."""
+    """Checkpoint to summarise."""
     image_size: ImageSize = 0
     layers: bool = False
     """Also print a table of all blocks."""
@@ -27,10 +27,10 @@ class InfoOptions:
     """Print only JSON."""
 
 
-@command("info", "summary of a checkpoint: layers, parameters, GFLOPs, sparsity, history", lambda: InfoOptions,
+@command("info", "summarise a checkpoint: layers, parameters, GFLOPs, sparsity, history", lambda: InfoOptions,
          order=90, computes=False, json=lambda options: options.json)  # fmt: skip
 def info(options: InfoOptions) -> Summary:
-    """Prints the summary; writes nothing."""
+    """Prints the summary and writes no files."""
     from secateur.evaluation.cost import layer_flops
     from secateur.families.evaluation import describe, size_of, usable_size
     from secateur.families.loading import load_checkpoint
@@ -46,7 +46,7 @@ def info(options: InfoOptions) -> Summary:
     print(described.line() + (f", {size:.2f} MB" if size is not None else ""))
     flaw = flaw_of(checkpoint.tensors)
     if flaw:
-        print(f"warning: the weights hold {told(flaw)}: nothing can be computed with them")
+        print(f"warning: the weights contain {told(flaw)}; the network cannot compute valid outputs")
     if options.layers:
         print(described.table())
     for entry in checkpoint.history:
@@ -63,7 +63,7 @@ def info(options: InfoOptions) -> Summary:
 
 
 def _figures(values: Summary) -> str:
-    """Plain figures in words: ", parameters 1,767,976, flops 1.03e+09"."""
+    """Numeric values as text: ", parameters 1,767,976, flops 1.03e+09"."""
     shown = {name: value for name, value in values.items() if isinstance(value, int | float)}
     return "".join(f", {name} {value:,.4g}" if isinstance(value, float) else f", {name} {value:,}"
                    for name, value in shown.items())  # fmt: skip

@@ -1,4 +1,4 @@
-"""`secateur latency`: measures the latency table of a detector on this machine, for --ms here or elsewhere."""
+"""`secateur latency`: measures the latency table of a detector on this machine, for --ms on this or another machine."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """Time every layer of a detector at every width on this machine: the table that --ms reads (--latency-table)."""
+    """Time every layer of a detector at every width on this machine and write the table that --latency-table and --ms
+    use.
+    """
 
     weights: Weights = ""
     image_size: ImageSize = 0
     runtime: str = ""
-    """What to time: onnx (ONNX Runtime) or torch (default: onnx where it is installed)."""
+    """Runtime to measure: onnx (ONNX Runtime) or torch (default: onnx if installed, otherwise torch)."""
     threads: Annotated[int, THREADS] = 0
-    """CPU threads (0: those that this process was granted)."""
+    """CPU threads (0: all CPUs granted to this process)."""
     out: str = ""
-    """File to write the table to (default: latency.json in the run folder)."""
+    """Output file of the table (default: latency.json in the run folder)."""
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("latency", "measure the latency table that budgets in milliseconds read", lambda: LatencyOptions, order=115)
+@command("latency", "measure the latency table for budgets in milliseconds", lambda: LatencyOptions, order=115)
 def latency(options: LatencyOptions) -> Summary:
-    """Measures afresh; what is measured is also what `--ms` uses here from now on."""
+    """Measures a new table, which `--ms` on this machine also uses from then on."""
     from secateur.deploy.speed.latency_table import latency_table
     from secateur.families.evaluation import usable_size
     from secateur.families.loading import load_checkpoint
 
     settings = LatencySettings(runtime=options.runtime, threads=options.threads)
     if options.out and not options.out.endswith(".json"):
-        raise UserError(f"--out {options.out} is no name of a latency table; end it in .json.")
+        raise UserError(f"Cannot write {options.out}: a latency table needs the file extension .json.")
     usable_path(options.out)
     checkpoint = load_checkpoint(require(options.weights, "--weights", "best.pt"))
     size = sizes.square_as_one(usable_size(checkpoint, options.image_size))
@@ -53,13 +55,13 @@ def latency(options: LatencyOptions) -> Summary:
 
 
 def _saved(table: LatencyTable, options: LatencyOptions, folder: Path, size: sizes.ImageSize) -> Summary:
-    """Writes the table and says where it is."""
+    """Writes the table and prints its path."""
     from secateur.runs.ending.next_line import pasted, say
 
     file = options.out or str(folder / "latency.json")
     table.save(file)
     print(f"{table.machine}, {table.runtime}, {table.threads} threads, batch 1, {sizes.in_words(size)} px")
-    print(f"{table.dense:.2f} ms; {len(table.entries)} kinds of layers, R2 {table.r2:.3f} on whole networks")
+    print(f"{table.dense:.2f} ms; {len(table.entries)} kinds of layers, R2 {table.r2:.3f} on complete networks")
     print(f"Saved to {file}")
     side = max(sizes.sides_of(size))
     say(pasted("prune", weights=options.weights, img=side, ms=0.5, latency_table=file))

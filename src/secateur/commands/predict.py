@@ -1,4 +1,4 @@
-"""`secateur predict`, also `secateur detect`: boxes in images, videos and streams."""
+"""`secateur predict` and its synonym `secateur detect`: detects objects in images, videos and streams."""
 
 from __future__ import annotations
 
@@ -28,28 +28,34 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("secateur")
 
-_SHOWN = 8  # classes in the last line
+_SHOWN = 8  # number of classes in the last line
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Find objects in images, videos, webcams and streams: images with boxes, label files, crops, lines of JSON."""
+    """Detect objects in images, videos, webcams and streams. Writes annotated images, label files, crops or JSON
+    lines.
+    """
 
     sources: Positional[tuple[str, ...]] = ()
-    """Images, videos, folders, patterns, .txt lists, URLs, the number of a webcam, or - (a list from stdin)."""
-    weights: Annotated[str, arg(help="A checkpoint, an official name such as yolov5n.pt, or an exported file.")] = ""
+    """Images, videos, folders, glob patterns, .txt lists, URLs, a webcam number, or - to read a list from standard
+    input.
+    """
+    weights: Annotated[
+        str, arg(help=("A checkpoint, an official model name such as yolov5n.pt, or an exported file."))
+    ] = ""
     source: Advanced[tuple[str, ...]] = ()
-    """The same, as YOLOv5's detect.py names it."""
+    """Same as the positional arguments, under the name that YOLOv5's detect.py uses."""
     image_size: ImageSize = 0
     batch_size: Advanced[Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)]] = 0
-    """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
+    """Images per batch (0: chosen to fit the CPU cache, or 32 on a GPU)."""
     device: Device = "auto"
     precision: str = "fp32"
-    """fp32, bf16 or fp16, of a checkpoint; an exported file has its own."""
+    """Precision of a checkpoint: fp32, bf16 or fp16. Exported files have a fixed precision."""
     view: bool = False
-    """Show each image in a window, if this OpenCV has windows."""
+    """Show each image in a window. Requires an OpenCV build with GUI support."""
     jsonl: bool = False
-    """Print a line of JSON for each image or frame on standard output, as --save-json writes them to a file."""
+    """Print one JSON line per image or frame on standard output, in the format of --save-json."""
     boxes: BoxSettings = field(default_factory=BoxSettings)
     read: Advanced[ReadSettings] = field(default_factory=ReadSettings)
     write: WriteSettings = field(default_factory=WriteSettings)
@@ -58,32 +64,36 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         if self.jsonl and self.place.json:
-            raise UserError("--jsonl and --json both want standard output; choose one (--save-json writes a file).")
+            raise UserError(
+                "--jsonl and --json both write to standard output. Use only one of them (--save-json writes a file)."
+            )
 
 
-@command("detect", "the same as predict, under YOLOv5's name", lambda: PredictOptions, order=96)
-@command("predict", "find objects in images, videos, webcams and streams", lambda: PredictOptions, order=95)
+@command("detect", "same as predict, under YOLOv5's name", lambda: PredictOptions, order=96)
+@command("predict", "detect objects in images, videos, webcams and streams", lambda: PredictOptions, order=95)
 def predict(options: PredictOptions) -> Summary:
-    """Asks for boxes in everything that the sources name; what is written goes into a fresh folder."""
+    """Runs the detector on all sources and writes results into a new folder."""
     from secateur.prediction.sources import find_media
     from secateur.prediction.writing import check_drawing
 
     weights = require(options.weights, "--weights", "best.pt")
     words = (*options.sources, *options.source)
     if not words:
-        raise UserError(f"secateur predict needs something to look at: secateur predict --weights {weights} images/.")
+        raise UserError(
+            f"secateur predict needs at least one source, for example: secateur predict --weights {weights} images/."
+        )
     check_drawing(options.write, options.view)
     media = find_media(words, sys.stdin)
     if not media:
-        raise UserError("The list of images is empty; give one path or URL a line.")
+        raise UserError("The list of images is empty. Give one path or URL per line.")
     finder, image_size = _box_finder(options, weights)
     with contextlib.ExitStack() as stack:
         told = _Tally(finder.predictor.names)
-        # What was written before a failure is kept.
+        # Keep the files that were written before a failure.
         place = options.place.new("predict", lambda: told.read > 0)
         folder = stack.enter_context(place) if options.write.anything() else None
         lines = sys.stdout if options.jsonl else None
-        if lines is not None:  # and nothing else
+        if lines is not None:  # standard output holds only JSON lines
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         _run(options, finder, media, folder, lines, told)
         if not told.read:
@@ -95,12 +105,12 @@ def predict(options: PredictOptions) -> Summary:
             print(f"Results are in {folder}")
             summary = finish(folder, summary)
     if told.unreadable:
-        raise PartlyDoneError(f"{len(told.unreadable)} of {len(media)} sources cannot be read.", summary)
+        raise PartlyDoneError(f"Cannot read {len(told.unreadable)} of {len(media)} sources.", summary)
     return summary
 
 
 def _box_finder(options: PredictOptions, weights: str) -> tuple[BoxFinder, sizes.ImageSize]:
-    """The opened weights with what the options want to know, and the size of their images."""
+    """The detector with the requested options, and its image size."""
     from secateur.deploy.opening import open_detector
     from secateur.evaluation.validate import auto_batch_size
     from secateur.machine import pick_device
@@ -120,7 +130,7 @@ def _run(
     lines: TextIO | None,
     told: _Tally,
 ) -> None:
-    """Reads, asks and writes, one batch after the other; a live stream ends with Ctrl-C."""
+    """Reads, predicts and writes batch by batch. Ctrl-C ends a live stream."""
     from secateur.prediction.media import read_media
     from secateur.prediction.progress import bar
     from secateur.prediction.writing import opened_writers
@@ -151,7 +161,7 @@ def _run(
 
 
 class _Tally:
-    """What was read and found, for the last lines and the summary."""
+    """Counts of what was read and detected, for the last lines and the summary."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self.images = self.frames = 0
@@ -161,7 +171,7 @@ class _Tally:
 
     @property
     def read(self) -> int:
-        """Images and frames."""
+        """Number of images and frames."""
         return self.images + self.frames
 
     def add(self, prediction: Prediction) -> None:
@@ -173,19 +183,19 @@ class _Tally:
         self.unreadable.append(f"{medium}: {reason}.")
 
     def nothing(self) -> str:
-        """The sentence for a prediction that has read nothing."""
+        """The error message if no source was readable."""
         if len(self.unreadable) == 1:
             return self.unreadable[0]
-        return f"None of the {len(self.unreadable)} sources can be read; the first is {self.unreadable[0]}"
+        return f"Cannot read any of the {len(self.unreadable)} sources. The first one: {self.unreadable[0]}"
 
     def line(self) -> str:
-        """299 images, 1 unreadable; 12 boxes: 8 person, 4 dog; 31.2 a second."""
+        """The last line, such as `299 images, 1 unreadable; 12 boxes: 8 person, 4 dog; 31.2 a second.`"""
         counts = ((self.images, "images"), (self.frames, "frames"), (len(self.unreadable), "unreadable"))
         read = ", ".join(f"{count} {what}" for count, what in counts if count)
         found = ", ".join(f"{count} {self._name(number)}" for number, count in self._boxes.most_common(_SHOWN))
         more = len(self._boxes) - _SHOWN
         boxes = f"{self._boxes.total()} boxes{': ' if found else ''}{found}"
-        boxes += f" and {more} classes more" if more > 0 else ""
+        boxes += f" and {more} more classes" if more > 0 else ""
         return f"{read}; {boxes}; {self.read / self._seconds():.1f} a second."
 
     def to_dict(self) -> Summary:

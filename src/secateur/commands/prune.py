@@ -1,4 +1,4 @@
-"""`secateur prune`: layers go, channels go, or weights are zeroed."""
+"""`secateur prune`: removes layers, cuts channels, or zeroes weights."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from secateur.steps.zero_weights import ZeroWeights
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Make a detector smaller: a budget cuts channels and bottlenecks, --layers a number of bottlenecks, --unstructured
-    zeroes weights. --heal adds minutes of training without labels."""
+    """Make a detector smaller: a budget cuts channels and bottlenecks, --layers removes a number of bottlenecks,
+    --unstructured zeroes weights. --heal adds minutes of label-free training.
+    """
 
     weights: Weights = ""
     data: Data = ""
@@ -41,15 +42,15 @@ class PruneOptions:
     classes: Classes = ()
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images in a batch of training data (statistics, BatchNorm)."""
+    """Batch size for training images (statistics, BatchNorm)."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
     budget: Any = field(default_factory=no_budgets)
     what_if: bool = False
-    """Only show what budgets would cost and lose, in seconds, and the smallest that can be reached."""
+    """Only predict the cost and accuracy loss of the budgets, and the smallest reachable cost. Takes seconds."""
     heal: bool = False
-    """Afterwards train for some minutes to reproduce the whole detector's outputs; needs no labels."""
+    """After the cut, train for minutes without labels to reproduce the dense detector's outputs."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
@@ -65,13 +66,13 @@ class PruneOptions:
 
 @command(
     "prune",
-    "cut channels down to a budget, remove layers, or zero weights; with repair and evaluation",
+    "cut channels to fit a budget, remove layers, or zero weights; repairs and evaluates",
     lambda: PruneOptions,
     order=50,
     continues=True,
 )
 def prune(options: PruneOptions) -> Summary:
-    """Prunes one checkpoint. What reads no images needs no --data; then nothing is evaluated."""
+    """Prunes one checkpoint. --data is optional if no step reads images; the result is then not evaluated."""
     from secateur.runs.prune_run import prune_checkpoint
 
     require(options.weights, "--weights", "best.pt")
@@ -84,10 +85,10 @@ def prune(options: PruneOptions) -> Summary:
 
 
 def _refuse_contradictions(options: PruneOptions) -> None:
-    """Looks at the options alone, before any file is read.
+    """Checks the options for contradictions before any file is read.
 
     Raises:
-        UserError: nothing is to be removed at all, or options contradict each other.
+        UserError: no option removes anything, or options contradict each other.
     """
     budgets, layers, search = ChannelSettings(options.budget).budgets, options.layers, options.search.search
     costs = ", ".join(f"--{name}" for name in COSTS)
@@ -96,25 +97,28 @@ def _refuse_contradictions(options: PruneOptions) -> None:
         other = [f"--{name}" for name, value in given.items() if value]
         if budgets or other:
             words = ", ".join([costs, *other])
-            raise UserError(f"--unstructured zeroes weights and cuts nothing; give it without {words}.")
+            raise UserError(
+                f"--unstructured zeroes weights and cuts no channels or layers. Remove {words}, or run a second "
+                "command for them."
+            )
     elif not budgets and not layers.layers and not options.classes:
         examples = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
         raise UserError(
-            f"No budget is given: say {examples} (several: all are met), --layers 2, --unstructured 0.3 or --classes "
-            "person."
+            f"Nothing to prune: no budget is given. Set {examples} (if several are set, all are met), "
+            "--layers 2, --unstructured 0.3 or --classes person."
         )
     elif options.what_if and not budgets:
-        raise UserError(f"--what-if answers what a budget would give; name one of {costs} with it.")
+        raise UserError(f"--what-if predicts the result of a budget. Add one of {costs}.")
     elif options.heal and not budgets and not layers.layers:
-        raise UserError("--heal trains a detector that was cut: give a budget with it, such as --flops 0.5.")
+        raise UserError("--heal trains a detector after it was cut. Add a budget, such as --flops 0.5.")
     if search and not budgets:
-        raise UserError(f"--search looks for widths within a budget; give one of {costs} with it.")
+        raise UserError(f"--search needs a budget. Add one of {costs}.")
     if layers.chains and not layers.layers:
-        raise UserError("--chains says that --layers counts whole chains; give --layers 1 with it.")
+        raise UserError("--chains makes --layers count whole chains. Add --layers 1.")
 
 
 def _steps(options: PruneOptions) -> list[Step]:
-    """The steps that the options ask for; with --round-to auto the machine may be timed for half a minute."""
+    """The steps for the given options. --round-to auto may benchmark the machine for half a minute."""
     if options.one_shot.unstructured:
         return [ZeroWeights(dataclasses.replace(options.one_shot, exclude=options.guards.exclude))]
     steps: list[Step] = [RemoveLayers(options.layers, options.repair)] if options.layers.layers else []
@@ -123,7 +127,7 @@ def _steps(options: PruneOptions) -> list[Step]:
 
 
 def _channels(options: PruneOptions) -> ChannelSettings:
-    """The settings of the cut; with --round-to auto the machine may be timed."""
+    """The settings of the cut. --round-to auto may benchmark the machine."""
     channels = ChannelSettings(
         options.budget,
         options.score,
@@ -137,7 +141,7 @@ def _channels(options: PruneOptions) -> ChannelSettings:
 
 
 def _guarded(channels: ChannelSettings, guards: GuardSettings) -> ChannelSettings:
-    """The settings with the guards, in which a number stands for --round-to auto."""
+    """The settings with the guards. --round-to auto is resolved to a number."""
     from secateur.deploy.speed.rounding import decided_guards
 
     milliseconds = any(budget.cost == "ms" for budget in channels.budgets)

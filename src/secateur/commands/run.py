@@ -1,4 +1,4 @@
-"""`secateur run`: a recipe in one resumable run, its options those of the steps that there are; `secateur recipes`."""
+"""`secateur run`: runs a recipe in one resumable folder; `secateur recipes`: lists recipes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ADVANCED_OPTIONS = {
     "hyp", "optimizer", "amp", "teacher", "target_sparsity", "pruning_pattern", "pruning_frequency", "cooldown_epochs",
     "sparse_epochs", "rate", "dense_epochs", "latency_table", "runtime", "threads",
 }  # fmt: skip
-"""Of those that replace settings of the recipe: what --help leaves to --help-all."""
+"""Options overriding recipe settings that only --help-all shows."""
 
 
 def options() -> type[Any]:
-    """The dataclass of the command: `RunOptions`, with a group of options in place of a mapping for the overrides."""
+    """The dataclass of the command: `RunOptions`, with a group of options instead of a mapping for the overrides."""
     fields = []
     for override in sorted(override_options().values(), key=lambda override: override.option not in COSTS):
         kind: Any = tuple[str, ...] if override.kind is tuple else override.kind
@@ -33,7 +33,7 @@ def options() -> type[Any]:
         described = Annotated[described, ADVANCED] if override.option in ADVANCED_OPTIONS else described
         fields.append((override.option, described, field(default=None)))
     replacing = dataclasses.make_dataclass("Replacing", fields, frozen=True)
-    replacing.__doc__ = "Instead of what the recipe says:"
+    replacing.__doc__ = "Settings that override the recipe:"
     return dataclasses.make_dataclass(
         "RunCommandOptions",
         [("overrides", replacing, field(default_factory=replacing))],
@@ -46,7 +46,7 @@ def options() -> type[Any]:
 @command("run", "run a recipe, resumable: prune in rounds, repair, heal, fine-tune, export", options, order=20,
          continues=True)  # fmt: skip
 def run(options: Any) -> Summary:
-    """Runs the recipe, or goes on with it."""
+    """Runs the recipe, or resumes it."""
     from secateur.runs.run import run_recipe
 
     values = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(RunOptions)}
@@ -56,7 +56,7 @@ def run(options: Any) -> Summary:
 
 @dataclass(frozen=True)
 class RecipesOptions:
-    """List the recipes of `secateur run`, each with its source."""
+    """List the recipes of `secateur run` and their sources."""
 
 
 @command(
@@ -68,7 +68,7 @@ class RecipesOptions:
     json=lambda options: False,
 )
 def recipes(options: RecipesOptions) -> None:
-    """Prints a line a recipe."""
+    """Prints one line per recipe."""
     from secateur.runs.recipes.recipe import available
 
     found = available()

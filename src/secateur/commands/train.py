@@ -1,4 +1,4 @@
-"""`secateur train`, `secateur sparsify` and `secateur finetune`: the three trainings, begun or gone on with."""
+"""`secateur train`, `secateur sparsify` and `secateur finetune`: the three kinds of training, new or resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from secateur.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the three have in common; a field that the step has too is its setting."""
+    """Options that all trainings share. A field that also exists in the step is passed on to it."""
 
     data: Data = ""
     weights: Weights = ""
@@ -32,7 +32,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class TrainOptions(TrainingOptions):
-    """Train a detector: from a checkpoint (any width), or from scratch with --cfg."""
+    """Train a detector from a checkpoint (of any width), or from scratch with --cfg."""
 
     cfg: Cfg = ""
     sparsity: WeightSettings = field(default_factory=WeightSettings)
@@ -41,7 +41,7 @@ class TrainOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class SparsifyOptions(TrainingOptions):
-    """Train with a penalty that drives the scales of dispensable channels to zero."""
+    """Train with a penalty that pushes the scales of unimportant channels towards zero."""
 
     sparsify: SparsifySettings = field(default_factory=SparsifySettings)
     place: OutputOptions = field(default_factory=OutputOptions)
@@ -49,35 +49,40 @@ class SparsifyOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class FinetuneOptions(TrainingOptions):
-    """Train a pruned detector; its widths and the zeros of its weights are kept."""
+    """Train a pruned detector. Its channel widths and zero weights are kept."""
 
     sparsity: WeightSettings = field(default_factory=WeightSettings)
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("train", "train a detector from weights or from scratch", lambda: TrainOptions, order=30)
+@command("train", "train a detector from a checkpoint or from scratch", lambda: TrainOptions, order=30)
 def train(options: TrainOptions) -> Summary:
-    """Trains, or goes on with an interrupted training."""
+    """Starts a training, or resumes an interrupted one."""
     return _begun_or_resumed(Train, options, cfg=options.cfg)
 
 
-@command("sparsify", "train with a penalty that drives dispensable channels to zero", lambda: SparsifyOptions, order=40)
+@command(
+    "sparsify", "train with a penalty that pushes unimportant channels towards zero", lambda: SparsifyOptions, order=40
+)
 def sparsify(options: SparsifyOptions) -> Summary:
-    """Trains, or goes on with an interrupted training."""
+    """Starts a training, or resumes an interrupted one."""
     return _begun_or_resumed(Sparsify, options, example="best.pt")
 
 
-@command("finetune", "train a pruned detector; its shapes and its zeros are kept", lambda: FinetuneOptions, order=60)
+@command("finetune", "train a pruned detector; its shapes and zeros are kept", lambda: FinetuneOptions, order=60)
 def finetune(options: FinetuneOptions) -> Summary:
-    """Trains, or goes on with an interrupted training."""
+    """Starts a training, or resumes an interrupted one."""
     return _begun_or_resumed(Finetune, options, example="cut.safetensors")
 
 
 def _begun_or_resumed(kind: type[TrainingStep], options: Any, cfg: str = "", example: str = "") -> Summary:
-    """A new training of this kind, or with --resume the interrupted one, with no other option than --data.
+    """Starts a training of the given kind. With --resume, resumes an interrupted one; only --data may be given with it.
 
     Args:
-        example: of the weights, without which it cannot begin; "": it can.
+        kind: class of the training step.
+        options: options of the command.
+        cfg: model to train from scratch.
+        example: example weights for the error if --weights is missing; "" makes --weights optional.
     """
     from secateur.runs.training_run import begin_training, resume_training
 

@@ -1,4 +1,4 @@
-"""`secateur val`: evaluate a checkpoint, or a file exported from one."""
+"""`secateur val`: evaluates a checkpoint or an exported file."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ class ValOptions:
     weights: Weights = ""
     data: Data = ""
     task: str = "val"
-    """Split: train, val or test."""
+    """Split to evaluate: train, val or test."""
     image_size: ImageSize = 0
     batch_size: Annotated[int, arg(aliases=["--batch"]), Between(0, BATCH.most)] = 0
-    """Images in a batch (0: sized for the cache on CPU, 32 on a GPU)."""
+    """Images per batch (0: chosen to fit the CPU cache, or 32 on a GPU)."""
     device: Device = "auto"
     workers: Workers = 2
     precision: str = "fp32"
-    """fp32, bf16 or fp16."""
+    """Precision: fp32, bf16 or fp16."""
     single_cls: Advanced[bool] = False
     """Treat all classes as one."""
     coco: Advanced[bool] = True
-    """Print the twelve COCO AP/AR lines."""
+    """Print COCO's twelve AP and AR metrics."""
     save_json: Advanced[bool] = False
     """Also write the detections as COCO JSON."""
     coco91: Advanced[bool] = False
-    """Write COCO's own category ids (1 to 90) into that JSON, for its official evaluation."""
+    """Use COCO's category ids (1 to 90) in this JSON file, as the official COCO evaluation expects."""
     plots: bool = True
-    """Draw PR curves and the confusion matrix."""
+    """Plot PR curves and the confusion matrix."""
     nms: NmsSettings = field(default_factory=NmsSettings)
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
-@command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO table, speed", lambda: ValOptions, order=80)
+@command("val", "evaluate: P, R, mAP50, mAP50-95, per class, COCO metrics, speed", lambda: ValOptions, order=80)
 def val(options: ValOptions) -> Summary:
-    """Evaluates one file; the summary goes into a fresh folder."""
+    """Evaluates one file and writes the summary into a new folder."""
     from secateur.evaluation.record import save_record
     from secateur.machine import pick_device
     from secateur.report.run_folder_plots import draw_evaluation

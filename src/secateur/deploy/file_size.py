@@ -66,7 +66,12 @@ def kinds_of_files() -> list[str]:
 
 
 def size_table(
-    network: nn.Module, image_size: ImageSize, kind: str = "", about: Mapping[str, str] | None = None
+    network: nn.Module,
+    image_size: ImageSize,
+    kind: str = "",
+    about: Mapping[str, str] | None = None,
+    *,
+    blocks: bool = True,
 ) -> SizeTable:
     """The table of a kind of file for a network and all that is cut from it, as it is written on this machine.
 
@@ -74,7 +79,9 @@ def size_table(
         network: the dense one.
         image_size: of the images that the file takes, in pixels: constants of the decoding grow with it.
         kind: format and precision ("onnx-int8"); "" is `USUAL`.
-        about: what else the file says of itself.
+        about: metadata that the file also stores.
+        blocks: whether whole blocks may be removed. Where not, a table that is not cached yet takes half the time,
+            has no size of a layer and is not cached.
 
     Raises:
         UserError: as `settings_of_file`, or the network cannot be expressed in that format.
@@ -87,7 +94,9 @@ def size_table(
         return SizeTable.from_dict(known)
     name = f"{settings.format}-{settings.precision}"
     logger.info("Writing a stand-in as %s to learn what such a file takes.", name)
-    table = measured(network, graph, image_size, settings, about or {})
+    table = measured(network, graph, image_size, settings, about or {}, blocks=blocks)
+    if not blocks:
+        return table
     try:
         write_json(file, table.to_dict())
     except UserError as error:
@@ -96,9 +105,15 @@ def size_table(
 
 
 def measured(
-    network: nn.Module, graph: ChannelGraph, image_size: ImageSize, settings: ExportSettings, about: Mapping[str, str]
+    network: nn.Module,
+    graph: ChannelGraph,
+    image_size: ImageSize,
+    settings: ExportSettings,
+    about: Mapping[str, str],
+    *,
+    blocks: bool = True,
 ) -> SizeTable:
-    """The table from stand-ins that are written now."""
+    """The table from stand-ins that are written now; without `blocks` from one that keeps all layers."""
     stored = EXPORTERS[settings.format].stored[settings.precision]
     table = SizeTable(f"{settings.format}-{settings.precision}", stored, 0.0, 0.0)
 
@@ -110,10 +125,10 @@ def measured(
         return bytes_written(small, image_size, settings, about) - tensors
 
     rest, layers = besides_tensors(network, graph), len(graph.filters)
-    blocks = [block.name for block in candidates(network)] if isinstance(network, Chained) else []
-    if not blocks:
+    removable = [block.name for block in candidates(network)] if blocks and isinstance(network, Chained) else []
+    if not removable:
         return replace(table, fixed=rest)
-    shorter = remove(network, blocks)
+    shorter = remove(network, removable)
     left = trace(shorter)
     layer = (rest - besides_tensors(shorter, left)) / (layers - len(left.filters))
     return replace(table, fixed=rest - layer * layers, layer=layer)

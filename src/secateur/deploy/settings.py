@@ -1,4 +1,4 @@
-"""The options of an export: the one place of their defaults (imports no torch)."""
+"""The options of an export and their defaults. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,31 +18,35 @@ class ExportSettings:
     """Options of an export."""
 
     format: str = "onnx"
-    """Kind of file: {secateur.deploy.exporters}; several separated by commas. yolov5 is a .pt that YOLOv5 itself
-    loads."""
+    """File formats: {secateur.deploy.exporters}; several separated by commas. yolov5 writes a .pt file that YOLOv5
+    itself loads.
+    """
     precision: str = "fp32"
-    """fp32, fp16, or int8 (quantised on your images)."""
+    """Precision: fp32, fp16, or int8 (calibrated on your images)."""
     output: str = "decoded"
-    """decoded (the network's answers: for a detector every box with its scores), raw (the outputs of its last layers),
-    or detections (boxes after suppression inside the file)."""
+    """Output of the file: decoded (the network's outputs; for a detector every box with its scores), raw (the outputs
+    of the last layers), or detections (boxes after non-maximum suppression inside the file).
+    """
     batch_size: Annotated[int, BATCH] = 1
-    """Images in a batch."""
+    """Images per batch."""
     dynamic: bool = False
-    """Leave the number of images in a batch open."""
+    """Make the batch dimension dynamic."""
     any_size: bool = False
-    """Leave the height and width of images open."""
+    """Make image height and width dynamic."""
     simplify: Advanced[bool] = True
-    """Fold constants and drop needless operators (onnxslim)."""
+    """Fold constants and remove redundant operators (onnxslim)."""
     opset: Advanced[Annotated[int, Between(1, 1000)]] = 17
-    """Version of ONNX' operators."""
+    """ONNX opset version."""
     accuracy_drop: Advanced[Annotated[float, SHARE]] = 0.0
-    """OpenVINO's int8 returns layers to float until mAP50-95 on val drops by at most this (0: never); slow."""
+    """For OpenVINO int8: keep layers in floating point until mAP50-95 on val drops by at most this value (0: no limit).
+    Slow.
+    """
     conf: Advanced[Annotated[float, SHARE]] = 0.25
-    """Lowest confidence of a box, for detections."""
+    """Confidence threshold, for --output detections."""
     iou: Advanced[Annotated[float, SHARE]] = 0.45
-    """Overlap at which a box is removed by a better one of its class, for detections."""
+    """IoU threshold of non-maximum suppression, for --output detections."""
     max_det: Advanced[Annotated[int, Between(1, 100_000)]] = 300
-    """Most boxes of an image, for detections."""
+    """Maximum number of boxes per image, for --output detections."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -53,10 +57,10 @@ class ExportSettings:
 
     @property
     def nms(self) -> NmsSettings:
-        """Which boxes stay where the suppression is inside the file.
+        """Settings of non-maximum suppression inside the file.
 
         Raises:
-            UserError: a value is out of its range.
+            UserError: a value is out of range.
         """
         return replace(PREDICTION, conf=self.conf, iou=self.iou, max_det=self.max_det)
 
@@ -64,9 +68,9 @@ class ExportSettings:
         """The settings of each format.
 
         Raises:
-            UserError: there is none.
+            UserError: no format is given.
         """
         names = dict.fromkeys(name.strip() for name in self.format.split(",") if name.strip())
         if not names:
-            raise UserError("--format names no kind of file; give onnx, for example.")
+            raise UserError("--format is empty. Give at least one format, for example onnx.")
         return tuple(replace(self, format=name) for name in names)

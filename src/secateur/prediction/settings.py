@@ -1,4 +1,4 @@
-"""The options of a prediction: the one place of their defaults (imports no torch)."""
+"""The options of a prediction and their defaults. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from secateur.ranges import SHARE, Advanced, Between, check_ranges
 
 @dataclass(frozen=True)
 class BoxSettings:
-    """Which boxes are kept."""
+    """Options that select boxes."""
 
     conf: Annotated[float, SHARE] = PREDICTION.conf
-    """Lowest confidence of a box."""
+    """Confidence threshold."""
     iou: Annotated[float, SHARE] = PREDICTION.iou
-    """Overlap at which a box is removed by a better one of its class."""
+    """IoU threshold of non-maximum suppression."""
     max_det: Advanced[Annotated[int, Between(1, 100_000)]] = PREDICTION.max_det
-    """Most boxes of an image."""
+    """Maximum number of boxes per image."""
     classes: tuple[str, ...] = ()
-    """Keep boxes of these classes only: ids or names, as in --classes 0 2 or --classes person."""
+    """Keep only boxes of these classes: ids or names, as in --classes 0 2 or --classes person."""
     agnostic: Advanced[bool] = False
-    """Boxes of different classes remove each other too."""
+    """Class-agnostic: boxes of different classes suppress each other too."""
 
     def __post_init__(self) -> None:
         self.nms()
 
     def nms(self) -> NmsSettings:
-        """The settings of the suppression.
+        """Settings of non-maximum suppression.
 
         Raises:
-            UserError: a number that makes no sense.
+            UserError: a value is out of range.
         """
         return NmsSettings(self.conf, self.iou, self.max_det, self.agnostic, multi_label=PREDICTION.multi_label)
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How videos and streams are read."""
+    """Options for reading videos and streams."""
 
     vid_stride: Annotated[int, Between(1, 1_000_000)] = 1
-    """Read every N-th frame of videos and streams."""
+    """Process every N-th frame of videos and streams."""
     timeout: Annotated[float, Between(0.001, 86_400)] = 10.0
-    """Seconds to wait for a URL to answer."""
+    """Seconds to wait for a URL."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -51,14 +51,14 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """How boxes are drawn."""
+    """Options for drawing boxes."""
 
     line_thickness: Annotated[int, Between(0, 1000)] = 0
-    """Pixels of the lines (0: by the size of the image)."""
+    """Line width in pixels (0: from the image size)."""
     hide_labels: bool = False
-    """Draw boxes without their names."""
+    """Draw boxes without class names."""
     hide_conf: bool = False
-    """Draw names without the confidence."""
+    """Draw class names without the confidence."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -66,19 +66,19 @@ class DrawSettings:
 
 @dataclass(frozen=True)
 class WriteSettings:
-    """What is written."""
+    """Options for output files."""
 
     save: bool = True
     """Save images and videos with the boxes drawn."""
     save_txt: bool = False
-    """Write a label file in YOLO's format for each image or frame with a detection."""
+    """Write a YOLO label file for each image or frame with a detection."""
     save_conf: bool = False
-    """Add the confidence to these files as a sixth column."""
+    """Add the confidence as a sixth column to these label files."""
     save_crop: bool = False
-    """Save the content of each box as an image."""
+    """Save each box as a cropped image."""
     save_json: bool = False
-    """Write predictions.jsonl: a line of JSON for each image or frame."""
+    """Write predictions.jsonl with one JSON line per image or frame."""
 
     def anything(self) -> bool:
-        """Whether a folder is needed."""
+        """Whether any output file is requested."""
         return self.save or self.save_txt or self.save_crop or self.save_json

@@ -1,1 +1,1 @@
-"""Runs: recipes, options put together with them, run folders, what has been done, and the resumable pipeline."""
+"""Runs: recipes combined with command-line options, run folders, progress records, and the resumable pipeline."""

@@ -1,4 +1,4 @@
-"""What a run notes of itself, for its page: command line, settings, data, versions and machine."""
+"""Metadata of a run for its report page: command line, settings, data, versions and machine."""
 
 from __future__ import annotations
 
@@ -44,13 +44,16 @@ def note_about(
     steps: Sequence[PlannedStep] = (),
     **more: Any,
 ) -> None:
-    """Writes about.json at the beginning of a run; a run that is resumed notes when it was.
+    """Writes about.json at the start of a run. When the run is resumed, adds the time.
 
     Args:
+        folder: folder of the run.
+        command: name of the command.
         options: dataclass or mapping of the settings.
-        start: what the run begins with, whose family reads the data.
-        steps: that the run will do.
-        more: what else to note, by name, such as the budget in words.
+        start: initial checkpoint, whose family reads the data.
+        context: data, device and image size.
+        steps: the planned steps.
+        more: additional entries by name, such as the budget as text.
     """
     if rank_and_world()[0] != 0:
         return
@@ -75,7 +78,7 @@ def note_about(
 
 
 def command_line() -> str:
-    """The command as it was typed; "" for a run that was started from Python."""
+    """The command line as typed; "" for a run started from Python."""
     program = Path(sys.argv[0])
     ours = program.stem == "secateur" or program.parent.name == "secateur"
     return shlex.join(["secateur", *sys.argv[1:]]) if ours else ""
@@ -91,7 +94,7 @@ def machine(context: Context) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Secateur, Python and the installed packages that results depend on."""
+    """Versions of Secateur, Python and the installed packages that affect results."""
     found = {"secateur": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -102,7 +105,7 @@ def versions() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Settings as JSON has them; where a run is put does not count."""
+    """Settings as JSON data, without the output location."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [entry.name for entry in dataclasses.fields(value) if entry.name != "place"]
         return {name: plain(getattr(value, name)) for name in names}
@@ -119,7 +122,7 @@ def _option(options: Any, name: str) -> str:
 
 
 def _data(start: Checkpoint, context: Context) -> dict[str, Any]:
-    """The data set: its file, the images of each split, the classes; {} without one."""
+    """The data set: its file, the number of images per split, the classes; {} without a data set."""
     data = context.data or context.unlabelled
     if data is None:
         return {}

@@ -1,4 +1,4 @@
-"""What a training or a run begins with: a checkpoint, and the data set as it knows it."""
+"""The starting point of a training or a run: a checkpoint, and the data set with matching classes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from secateur.networks.classes import knows_classes
 
 @dataclass(frozen=True)
 class Beginning:
-    """What is trained first, and on what.
+    """The initial checkpoint and its data set.
 
     Attributes:
         start: the checkpoint.
-        data: the data set; all its objects are of one class where `start` has one class for all.
-        trained: the weights know the classes of the data set, in its order.
+        data: the data set; all objects have one class if `start` was trained with one class for all.
+        trained: whether the weights have the classes of the data set, in the same order.
     """
 
     start: Checkpoint
@@ -45,20 +45,25 @@ def beginning(
     """The starting point (`families.starting.starting_point`) for a data set.
 
     Args:
-        data_file: the data set, which the family of the starting point reads.
-        hyp: hyper-parameters by name, of which the family of a fresh network may read some.
-        single_cls: take all classes as one.
-        keep_one_class: so do weights that were trained so, and those that were narrowed to some classes keep these;
-            otherwise they get a head for the classes of the data set.
-        classes: of the weights, by name or id, to which they are narrowed first (`--classes`); () takes all.
+        weights: checkpoint or official name; "" starts from scratch.
+        cfg: model to train from scratch.
+        data_file: the data set, in a format that the starting point's family reads.
+        seed: seed of fresh weights.
+        hyp: hyper-parameters by name; the family of a fresh network may use some of them.
+        single_cls: treat all classes as one.
+        keep_one_class: whether weights trained with one class for all, or narrowed to some classes, keep their classes;
+            otherwise they get a new head for the classes of the data set.
+        classes: names or ids to which the weights are narrowed first (`--classes`); () keeps all.
 
     Raises:
-        UserError: as `starting_point` raises it, or the file is no data set.
+        UserError: see `starting_point`, or the file is not a data set.
     """
     known = load_checkpoint(weights, cfg) if weights else None
     if classes:
         if known is None:
-            raise UserError("--classes narrows a trained detector to some of its classes: give it as --weights.")
+            raise UserError(
+                "--classes narrows a trained detector to some of its classes. Give the detector with --weights."
+            )
         known = only_classes(known, classes)
     data: DataSet = family_to_start(known, cfg).open_data(data_file)
     one_class = known is not None and known.single_cls and (single_cls or keep_one_class)

@@ -1,4 +1,4 @@
-"""Run folders: where they are, and what they are left with."""
+"""Run folders: locations and final files."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where a command writes."""
+    """Output location of a command."""
 
     project: str = ""
-    """Folder of runs (default: runs/COMMAND)."""
+    """Parent folder of runs (default: runs/COMMAND)."""
     name: str = "exp"
-    """Name of the run folder; exp, exp2, exp3, ... so that nothing is overwritten."""
+    """Name of the run folder. A number is added (exp, exp2, exp3, ...), so nothing is overwritten."""
     json: bool = False
     """Print only the summary, as JSON, on standard output."""
 
     def root(self, command: str) -> Path:
-        """Folder that holds the runs of a command.
+        """Parent folder of the runs of a command.
 
         Raises:
-            UserError: the name leads out of it.
+            UserError: the name points outside this folder.
         """
         if Path(self.name).name != self.name or self.name in {"", ".", ".."}:
             raise UserError(
-                f"--name {shortened(self.name)} is not a plain folder name; put the rest of the path into --project."
+                f"--name {shortened(self.name)} is not a plain folder name. Put the rest of the path into --project."
             )
         usable_path(self.name)
         return usable_path(self.project, expand=True) if self.project else Path("runs") / command
 
     def new(self, command: str, worth_keeping: Callable[[], bool] = lambda: False) -> AbstractContextManager[Path]:
-        """A fresh folder, which goes again on failure unless it is worth keeping."""
+        """A new run folder, which is removed on failure unless it is worth keeping."""
         return fresh_run(self.root(command), self.name, worth_keeping)
 
 
 def require(value: str, option: str, example: str) -> str:
-    """The value of an option that a command cannot do without.
+    """The value of a required option.
 
     Raises:
-        UserError: it is empty.
+        UserError: the value is empty.
     """
     if not value:
-        raise UserError(f"Option {option} is missing; give it, for example {option} {example}.")
+        raise UserError(f"Option {option} is missing. Give it, for example {option} {example}.")
     return value
 
 
@@ -63,12 +63,12 @@ def finish(folder: Path, summary: Summary) -> Summary:
 
 
 def newest_run(root: Path, marker: str = "options.json") -> Path:
-    """The run folder under `root` that was started last.
+    """The most recently started run folder under `root`.
 
     Raises:
         UserError: there is none.
     """
     runs = sorted(root.glob(f"*/{marker}"), key=lambda file: file.stat().st_mtime)
     if not runs:
-        raise UserError(f"There is no run to resume under {root}; give its folder: --resume {root}/exp.")
+        raise UserError(f"There is no run to resume under {root}. Give its folder: --resume {root}/exp.")
     return runs[-1].parent

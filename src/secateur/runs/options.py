@@ -1,4 +1,4 @@
-"""The options of `secateur run`, from which a recipe becomes a run, and those beside --resume; imports no torch."""
+"""The options of `secateur run`, and the check of options given together with --resume. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CONTROL_WORDS: Mapping[str, bool | None] = {"on": True, "off": False, "auto": No
 
 
 def control_of(word: str) -> bool | None:
-    """Whether a control is trained; None leaves it to its cost.
+    """Whether to train a control; None decides by its cost.
 
     Raises:
-        ValueError: the word is none of `CONTROL_WORDS`.
+        ValueError: the word is not in `CONTROL_WORDS`.
     """
     if word not in CONTROL_WORDS:
-        raise ValueError(f"{word} is none of {', '.join(CONTROL_WORDS)}")
+        raise ValueError(f"{word} is not one of {', '.join(CONTROL_WORDS)}")
     return CONTROL_WORDS[word]
 
 
-# The command line reads --control and --no-control too (flags.py).
+# flags.py translates --control and --no-control to a value.
 ControlSwitch = Annotated[
     bool | None,
     arg(metavar="on/off/auto", help_behavior_hint="(default: auto)"),
@@ -41,54 +41,56 @@ ControlSwitch = Annotated[
         str_from_instance=lambda value: [word for word, meant in CONTROL_WORDS.items() if meant is value],
     ),
 ]
-ALL_EPOCHS = "(default: those of all trainings of the run and those that the weights say they had)"
+ALL_EPOCHS = "(default: those of all trainings of the run and those recorded in the checkpoint's history)"
 HARMLESS = ("resume", "project", "name", "json", "data")
-"""What says where things are; that the data set is the same one is found out by its content."""
+"""Options that name locations. Whether the data set is the same is decided by its content."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """A recipe in one resumable run: by default prune in rounds, repair, heal, fine-tune, export."""
+    """Run a recipe in one resumable folder. The default recipe prunes in rounds, repairs, heals, fine-tunes and
+    exports.
+    """
 
     data: Data = ""
     weights: Weights = ""
     cfg: Cfg = ""
-    recipe: Annotated[str, arg(help="A name from `secateur recipes`, or a YAML file.")] = "best"
+    recipe: Annotated[str, arg(help="Name from `secateur recipes`, or path of a YAML file.")] = "best"
     classes: Classes = ()
     image_size: ImageSide = 0
     batch_size: BatchSize = 16
-    """Images in a training batch."""
+    """Images per training batch."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
     control: ControlSwitch = None
-    """Add a row to compare with: the dense detector narrowed to the FLOPs of the last row and trained as long.
-    --control is on, --no-control is off. auto trains it where it is cheap: by the seconds of an epoch of the run's last
-    training it takes at most 2 minutes, or 15 % of the whole run."""
+    """Add a control row: the dense detector narrowed to the FLOPs of the final network and trained for as many epochs.
+    --control always trains it, --no-control never. auto trains it if its estimated time is at most 2 minutes or 15 % of
+    the run.
+    """
     control_epochs: Advanced[
-        Annotated[int, arg(help="Epochs of the control.", help_behavior_hint=ALL_EPOCHS), COUNT]
+        Annotated[int, arg(help="Epochs of the control training.", help_behavior_hint=ALL_EPOCHS), COUNT]
     ] = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Options that replace settings of the recipe, by name (see `resolve.override_options`)."""
+    """Options that override recipe settings, by name (see `resolve.override_options`)."""
     place: OutputOptions = field(default_factory=OutputOptions)
 
 
 def refuse_beside_resume(options: Any, defaults: Any) -> None:
-    """Refuses options that were given together with --resume.
+    """Rejects options given together with --resume.
 
     Args:
-        options: of a training command.
-        defaults: the same with nothing given.
+        options: options of a training command.
+        defaults: the same options with their defaults.
 
     Raises:
-        UserError: naming them.
+        UserError: other options were given; the message names them.
     """
     given = [name for name in _changed(options, defaults) if name not in HARMLESS]
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UserError(
-            f"--resume continues with the options of the interrupted run, so {flags} cannot be given with it: leave "
-            "that out, or start a new run without --resume."
+            f"--resume uses the options of the interrupted run. Remove {flags}, or start a new run without --resume."
         )
 
 

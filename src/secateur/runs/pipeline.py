@@ -1,4 +1,4 @@
-"""Does the steps of a run one after the other; a part that is done is not done again, and all end in one table."""
+"""Runs the steps of a run in order, skips completed parts, and collects one table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOG = logging.getLogger("secateur")
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a pipeline ends with: rows of its table, the last detector, what steps noted by name, and files by row."""
+    """The result of a pipeline: table rows, the final detector, notes of steps by name, and checkpoint files by row."""
 
     rows: list[RunRow]
     checkpoint: Checkpoint
@@ -41,28 +41,28 @@ class PipelineResult:
 
 
 def one_process(command: str) -> None:
-    """Refuses to start under torchrun where only one process can work.
+    """Rejects torchrun for commands that run in one process only.
 
     Raises:
         UserError: there are several processes.
     """
     if rank_and_world()[1] > 1:
         raise UserError(
-            f"secateur {command} works in one process: start it without torchrun; train, sparsify, finetune, heal "
-            "and prune --heal can use several."
+            f"secateur {command} runs in one process. Start it without torchrun; train, sparsify, finetune, "
+            "heal and prune --heal support several processes."
         )
 
 
 def check_steps(steps: Sequence[PlannedStep], start: Checkpoint, context: Context) -> None:
-    """Looks for what would stop the run after hours.
+    """Checks everything that could otherwise fail after hours.
 
     Raises:
-        UserError: as a step says it.
+        UserError: a step rejects its input.
     """
     if context.image_source is not None:
         check_image_channels(start.architecture.channels)
     if context.data is not None and context.data.labelled:
-        family_of(start).require("evaluate", "evaluated", "give images without labels (--images) and no --data")
+        family_of(start).require("evaluate", "evaluated", "give unlabelled images (--images) and omit --data")
     for planned in steps:
         planned.step.check(start, _placed(context, planned, first=planned is steps[0]))
 
@@ -75,15 +75,18 @@ def do_steps(
     splits: Sequence[str] = ("val", "test"),
     first: str = "dense",
 ) -> PipelineResult:
-    """All steps in order; what they make is saved and measured, and `progress` remembers what is done.
+    """Runs all steps in order. Saves and evaluates their results; `progress` records completed parts.
 
-    A first step that makes the dense detector (a training) stands for the first row; otherwise what the run starts
-    from is measured first.
+    If the first step makes the dense detector (a training), its result is the first row; otherwise the starting
+    checkpoint is evaluated first.
 
     Args:
-        start: the detector that the first step is given.
-        splits: on which every row is measured, as far as the data set has them.
-        first: title of the row of what is started from.
+        steps: the planned steps.
+        start: input of the first step.
+        context: data, device and folder of the run.
+        progress: the resumable record.
+        splits: splits on which every row is evaluated, if the data set has them.
+        first: title of the row of the starting checkpoint.
     """
     alone, folder = splits == ("val",), progress.folder
     rows = SavedRows(progress, splits, (lambda name: folder) if alone else lambda name: folder / "evaluation" / name)
@@ -110,7 +113,7 @@ def do_steps(
 
 
 def makes_dense(steps: Sequence[PlannedStep]) -> bool:
-    """Whether the first step is the training of the detector that everything is compared with."""
+    """Whether the first step trains the dense detector, the reference of the run."""
     return bool(steps) and steps[0].step.makes_dense
 
 

@@ -1,5 +1,6 @@
-"""A resumable run: its folder, its key, the parts that are done, its log and its lock. Every command that takes minutes
-opens one; the same command continues after the last completed part."""
+"""Resumable runs: folder, key, completed parts, log and lock. Every command that takes minutes uses one; the same
+command resumes after the last completed part.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ from secateur.training.state import STATE_FILE
 LOG = logging.getLogger("secateur")
 LOCK, LOG_FILE = ".lock", "run.log"
 FORMAT = 3
-"""Version of the run folder. A run that another version began is not continued."""
+"""Version of the run-folder format. Runs written in another version are not resumed."""
 GIVEN = {"start", "row dense"}
-"""Parts that only save and measure what a run was given."""
+"""Parts that only save and evaluate the input of a run."""
 WORTH_KEEPING = (STATE_FILE, ROUNDS, SEARCH, "plan.json")
-"""Files from which a long step continues."""
+"""Files from which a long step resumes."""
 
 
 def digest(value: Any) -> str:
@@ -40,20 +41,20 @@ def digest(value: Any) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """A short digest of a file's content; "" for a file that is not there."""
+    """A short digest of a file's content; "" if the file does not exist."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if usable_path(file).is_file() else ""
 
 
 def key_of(
     options: Mapping[str, Any], contents: Mapping[str, str], files: Iterable[str], steps: Sequence[PlannedStep] = ()
 ) -> dict[str, str]:
-    """All that the results of a run depend on, by names that a user knows.
+    """Everything that the results of a run depend on, by names that users understand.
 
     Args:
-        options: their values by name; the number of processes that load images changes nothing.
-        contents: of the data, in words -> a digest, see `checkpoints.training.contents`.
-        files: that options name; their content counts, and that of the files that steps name.
-        steps: with all their settings.
+        options: values by name; the number of loader processes is ignored because it does not affect results.
+        contents: descriptions of the data -> digest, see `checkpoints.training.contents`.
+        files: files named by options; their content counts, as does that of files named by steps.
+        steps: the planned steps with all settings.
     """
     key = {f"--{name.replace('_', '-')}": digest(value) for name, value in options.items() if name != "workers"}
     named = dict.fromkeys([*files, *(file for planned in steps for file in planned.step.files())])
@@ -64,15 +65,15 @@ def key_of(
 
 
 class Progress:
-    """One run: the completed parts and their results, kept in `FOLDER/progress.json`.
+    """One run: completed parts and their results, stored in `FOLDER/progress.json`.
 
-    A result is plain JSON data. A part is recorded only once its files are complete, so a kill at any point
-    costs at most the part that was under way (and that may resume by itself). While a run is open no other process
-    can open it. Of the processes of one training the first one writes.
+    A result is plain JSON data. A part is recorded only when its files are complete, so a kill costs at most the
+    current part (which may itself be resumable). While a run is open, no other process can open it. Of the processes of
+    one training, only the first one writes.
 
     Attributes:
-        folder: of the run.
-        key: what the results depend on, by name; a run continues only where all of it is the same.
+        folder: folder of the run.
+        key: everything that the results depend on, by name; a run resumes only if all of it is equal.
         parts: results by name.
     """
 
@@ -87,22 +88,24 @@ class Progress:
     @classmethod
     @contextmanager
     def open(cls, root: Path, name: str, key: Mapping[str, str], device: str = "auto") -> Iterator[Progress]:
-        """Continues the newest unfinished run of the same key under `root`, or starts a new folder.
+        """Resumes the newest unfinished run with an equal key under `root`, or starts a new folder.
 
-        On failure a folder without anything to continue from goes again.
+        On failure, a folder that contains nothing to resume from is removed.
 
         Args:
+            root: parent folder of the runs.
+            name: name of the run folder.
             key: everything that the results depend on, see `key_of`.
-            device: of a training, whose processes share the folder.
+            device: device of a training whose processes share the folder.
 
         Raises:
-            UserError: another process is at work on that very run, or no folder can be made.
+            UserError: another process uses this run, or no folder can be created.
         """
         key = {**key, "format": str(FORMAT)}
         with no_empty_folders(root), ExitStack() as lock:
 
             def begin() -> str:
-                # Two equal commands started together must not both find nothing and make a folder each.
+                # The gate prevents two equal commands, started together, from both creating a new folder.
                 with _gate(root):
                     folder = cls._unfinished(root, name, key) or cls._new(root, name, key)
                     lock.enter_context(run_lock(folder))
@@ -119,10 +122,10 @@ class Progress:
     @classmethod
     @contextmanager
     def resume(cls, folder: Path) -> Iterator[Progress]:
-        """Continues the run in a folder, also one that an earlier version began without a key.
+        """Resumes the run in a folder, including runs of earlier versions without a key.
 
         Raises:
-            UserError: another process is at work on it.
+            UserError: another process uses this run.
         """
         with run_lock(folder), log_file(folder):
             yield cls(folder)
@@ -134,15 +137,15 @@ class Progress:
             return folder
 
     def _leave_if_idle(self) -> None:
-        """Removes a folder in which nothing was done but to save and measure what the run was given."""
-        # What failed may have removed the folder itself: a pattern then finds nothing.
+        """Removes a folder in which only the input was saved and evaluated."""
+        # The failing code may have removed the folder itself; the pattern then finds nothing.
         kept = any(next(self.folder.rglob(name), None) for name in WORTH_KEEPING)
         if not kept and self.parts.keys() <= GIVEN:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @classmethod
     def _unfinished(cls, root: Path, name: str, key: Mapping[str, str]) -> Path | None:
-        """The folder of the newest unfinished run of the key; where only another key is found, what differs is said."""
+        """The folder of the newest unfinished run with this key. If only other keys are found, logs what differs."""
         reasons: list[str] = []
         files = sorted(root.glob(f"{name}*/{cls.FILE}"), key=lambda file: file.stat().st_mtime, reverse=True)
         for file in files:
@@ -151,20 +154,24 @@ class Progress:
                 continue
             known = state.get("key")
             if known == key:
-                done = f": {len(state['steps'])} parts are done" if state["steps"] else ""  # a training has none
-                LOG.info("Going on in %s%s.", file.parent, done)
+                done = (
+                    (f": {len(state['steps'])} parts are complete") if state["steps"] else ""
+                )  # a training has no parts
+                LOG.info("Resuming in %s%s.", file.parent, done)
                 return file.parent
             reasons.append(f"{file.parent} is unfinished, but {_difference(known, key)}")
         if reasons:
-            LOG.info("Starting afresh: %s.", reasons[0])
+            LOG.info("Starting a new run: %s.", reasons[0])
         return None
 
     def step(self, name: str, work: Callable[[], Any], *, together: bool = False) -> Any:
-        """The recorded result of the part, or the result of doing it now.
+        """Returns the recorded result of a part, or runs the part and records its result.
 
         Args:
-            together: of several processes all do the part; otherwise the first one does, and the others wait for its
-                result. What the first one has done counts.
+            name: name of the part.
+            work: computes the result.
+            together: whether all processes run the part; otherwise the first one does and the others wait for its
+                result. The record of the first process counts.
         """
         first = rank_and_world()[0] == 0
         if of_first(name in self.parts):
@@ -179,7 +186,7 @@ class Progress:
         return result
 
     def finish(self, summary: Summary) -> Summary:
-        """Writes summary.json, and marks the run complete: the same command then starts a new one."""
+        """Writes summary.json and marks the run as complete; the same command then starts a new run."""
         done = finish(self.folder, summary)
         self._save(finished=True)
         return done
@@ -190,7 +197,7 @@ class Progress:
 
 
 def _state(file: Path) -> dict[str, Any]:
-    """What a run noted; nothing for a foreign or damaged file, which is no run of ours: a new folder is always safe."""
+    """The recorded state of a run; empty if the file is foreign or damaged, so that a new folder is used."""
     try:
         state = read_json(file)
     except UserError:
@@ -199,35 +206,35 @@ def _state(file: Path) -> dict[str, Any]:
 
 
 def _difference(known: Any, key: Mapping[str, str]) -> str:
-    """What of a run's key is not as it was, in words."""
+    """What differs from a run's key, as text."""
     if not isinstance(known, dict) or known.get("format") != key["format"]:
-        return "it was begun by another version of Secateur"
+        return "it was started by another version of Secateur"
     names = [name for name in sorted({*known, *key}) if known.get(name) != key.get(name)]
     return f"{', '.join(names)} changed since"
 
 
 def _gate(root: Path) -> FileLock:
-    """A lock beside all runs of a folder, held only while a run is opened; it lies where it leaves nothing behind."""
+    """A lock for all runs of a folder, held only while a run is opened, in a location that leaves no files behind."""
     return FileLock(Path(tempfile.gettempdir()) / f"secateur-{digest(str(root.absolute()))}.lock")
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run folder; the processes of one training share it, its first one holds the lock.
+    """Keeps other processes out of a run folder. The processes of one training share it; the first one holds the lock.
 
     Raises:
-        UserError: another process is at work on it.
+        UserError: another process uses this folder.
     """
     if rank_and_world()[0] != 0:
         yield
         return
-    # The system gives the lock up when the process dies, however it dies.
+    # The system releases the lock when the process ends, even if it is killed.
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"Another process is at work on {folder}; wait until it ends, or start this one under another --name."
+            f"Another process is using {folder}. Wait until it ends, or start this run with another --name."
         ) from None
     try:
         yield
@@ -237,31 +244,33 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 class _LogLine(logging.Formatter):
-    """A line of the log; a warning says that it is one, so that the page of the run finds it."""
+    """A log line. Warnings are marked, so that the report page finds them."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The line without what follows it, such as a traceback."""
+        """The line without attachments such as a traceback."""
         if record.levelno >= logging.WARNING:
             record.message = f"warning: {record.message}"
         return super().formatMessage(record)
 
 
 class _LogFile(logging.FileHandler):
-    """A log that cannot be written, on a full disk, stops nothing: what is worth keeping says so itself."""
+    """A log file whose write errors (such as a full disk) do not stop the run; important files report their own
+    errors.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """No traceback on the terminal."""
+        """Suppresses the traceback on the terminal."""
 
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """What is said while the run goes on is also written into its folder, a resumed run behind what was there.
+    """Also writes log messages into the run's folder; a resumed run appends to its log.
 
-    Of the processes of one training the first one writes.
+    Of the processes of one training, only the first one writes.
     """
     if rank_and_world()[0] != 0:
         yield

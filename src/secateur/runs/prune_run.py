@@ -1,4 +1,4 @@
-"""`secateur prune` and `secateur heal`: steps of a recipe that take minutes, on one checkpoint, with a table."""
+"""`secateur prune` and `secateur heal`: recipe steps that take minutes, applied to one checkpoint, with a table."""
 
 from __future__ import annotations
 
@@ -49,18 +49,19 @@ FIRST = {"prune": "dense", "heal": "before"}
 def prune_checkpoint(
     verb: str, options: Any, steps_for: Callable[[Checkpoint], Sequence[Step]], *, otherwise: str = ""
 ) -> Summary:
-    """Does steps on a checkpoint in a resumable folder; leaves pruned.safetensors or healed.safetensors and the table.
+    """Applies steps to a checkpoint in a resumable folder. Writes pruned.safetensors or healed.safetensors and the
+    table.
 
-    Under torchrun the first process cuts, saves and measures, and all heal together.
+    Under torchrun, the first process cuts, saves and evaluates; all processes heal together.
 
     Args:
         verb: the command.
-        options: those of the command; without a data set nothing is evaluated.
-        steps_for: the steps, in order; asked once the files of the options are known to be good.
-        otherwise: what can be done instead of giving a data set of other classes, for the error.
+        options: options of the command; without a data set nothing is evaluated.
+        steps_for: returns the steps in order; called after the files named by the options have been checked.
+        otherwise: alternative to a data set with other classes, for the error message.
 
     Raises:
-        UserError: bad options or input, found before anything is written.
+        UserError: options or input are invalid; checked before anything is written.
     """
     if verb == "prune" and not options.heal:
         one_process(verb)
@@ -86,13 +87,13 @@ def prune_checkpoint(
 
 @dataclass(frozen=True)
 class PruneTask:
-    """What a call of `prune_checkpoint` was asked for.
+    """The request of one call of `prune_checkpoint`.
 
     Attributes:
         verb: the command.
-        options: those of the command.
-        whole: the checkpoint that was given, with all of its classes.
-        context: its `dense` is the checkpoint that the steps start from.
+        options: options of the command.
+        whole: the given checkpoint with all of its classes.
+        context: its `dense` is the checkpoint from which the steps start.
         steps: in order.
     """
 
@@ -104,7 +105,7 @@ class PruneTask:
 
 
 def _closing(task: PruneTask, result: PipelineResult, progress: Progress) -> Summary:
-    """Saves the last checkpoint, prints the table and the change, writes the summary and the page."""
+    """Saves the final checkpoint, prints the table and the changes, and writes the summary and the report page."""
     verb, options, folder = task.verb, task.options, progress.folder
     made, file = result.checkpoint, folder / f"{RESULTS[verb]}.safetensors"
     saved = save_result(
@@ -130,7 +131,7 @@ def _closing(task: PruneTask, result: PipelineResult, progress: Progress) -> Sum
     sized = result.notes.get("plan", {}).get("file_mb")
     summary |= {} if sized is None else {"file_mb": sized}
     done = progress.finish(summary | {key: result.last[key] for key in ("metrics", "model", "speed_ms")})
-    # What is left is the checkpoint that was asked for. Before the end a kill would have needed the others.
+    # Remove the intermediate checkpoints, which only an interrupted run needs, and keep the result.
     for left in {*result.files.values(), file.with_name(ROUNDS_STATE)} - {file}:
         left.unlink(missing_ok=True)
     if leave_page(folder):
@@ -140,14 +141,14 @@ def _closing(task: PruneTask, result: PipelineResult, progress: Progress) -> Sum
 
 
 def opened(options: Any, otherwise: str = "") -> tuple[Checkpoint, Checkpoint, Context]:
-    """The checkpoint of a command, the same with the classes that are asked for, and what is computed with.
+    """The checkpoint of a command, the same narrowed to the requested classes, and the context.
 
     Args:
-        options: those of the command.
-        otherwise: what can be done instead of giving a data set of other classes, for the error.
+        options: options of the command.
+        otherwise: alternative to a data set with other classes, for the error message.
 
     Raises:
-        UserError: a file or a number that cannot be used.
+        UserError: a file or a value is invalid.
     """
     whole = start = load_checkpoint(options.weights)
     classes = getattr(options, "classes", ())
@@ -169,14 +170,14 @@ def opened(options: Any, otherwise: str = "") -> tuple[Checkpoint, Checkpoint, C
 def _check_blocks(steps: Sequence[Step], start: Checkpoint, weights: str) -> None:
     for step in steps:
         if isinstance(step, RemoveLayers) and not candidates(start.build(), any_layer=step.layers.any_layer):
-            raise UserError(f"{weights} has no bottlenecks that --layers could remove; give a channel budget instead.")
+            raise UserError(f"{weights} has no bottlenecks that --layers could remove. Give a channel budget instead.")
 
 
 def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dict[str, str]:
-    """What the results depend on of images and labels, in words, and a digest of each."""
+    """Digests of the images and labels that the results depend on, by a description."""
     found: dict[str, Split] = {}
     family = family_of(start)
-    # A cut asks what each channel does for the objects; zeroing and healing read no labels.
+    # A cut measures the effect of each channel on the objects; zeroing and healing read no labels.
     labels = any(isinstance(step, Prune | RemoveLayers) for step in steps)
     for name in ("train", "val"):
         if context.data is not None and name in context.data.splits:
@@ -189,7 +190,7 @@ def _contents(steps: Sequence[Step], start: Checkpoint, context: Context) -> dic
 
 
 def noting_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
-    """The checkpoint whose last cut, or choice of classes, names the file that it was made from."""
+    """The checkpoint, with the source file recorded in its last cut or class selection."""
     history = list(checkpoint.history)
     place = max(place for place, entry in enumerate(history) if entry.verb in {"prune", NARROWED})
     settings = {**history[place].settings, "weights": str(Path(weights).absolute())}
@@ -203,7 +204,7 @@ def _say_what_was_cut(folder: Path, steps: Sequence[Step]) -> None:
 
 
 def _next_line(verb: str, file: Path, made: Checkpoint, options: Any, context: Context, steps: Sequence[Step]) -> str:
-    """The command that goes on from here, as it can be pasted."""
+    """The suggested next command, ready to paste."""
     if verb == "heal":
         return prediction(file, made, looked_at(context.data, options.images))
     zeroed = bool(steps) and isinstance(steps[-1], ZeroWeights)
@@ -212,7 +213,7 @@ def _next_line(verb: str, file: Path, made: Checkpoint, options: Any, context: C
 
 
 def _export_of_sized(file: Path, options: Any, steps: Sequence[Step]) -> str:
-    """The export to the kind of file whose size was a budget; "" without such a budget."""
+    """The export command for the file format whose size was a budget; "" without such a budget."""
     from secateur.deploy.file_size import settings_of_file
 
     budgets = [budget for step in steps if isinstance(step, Prune) for budget in step.channels.budgets]

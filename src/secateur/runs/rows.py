@@ -1,4 +1,4 @@
-"""The rows of a run's table: every checkpoint that a step makes is saved, measured, and noted."""
+"""Rows of a run's table: every checkpoint made by a step is saved, evaluated and recorded."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ RunRow = dict[str, Any]
 
 
 class SavedRows:
-    """Rows whose checkpoints are in the run's folder, measured on the splits that the data set has of those asked for.
+    """Rows whose checkpoints are saved in the run's folder and evaluated on the requested splits that the data set has.
 
     Attributes:
-        progress: of the run, whose folder the checkpoints are in.
-        splits: "val", and "test" where it is wanted too.
-        reports: gives the folder for the curves and the zeros of a row.
-        rows: what was noted so far, in order.
-        files: the checkpoints so far, by the names of their rows.
-        notes: what steps noted so far, by name.
+        progress: the resumable record, in whose folder the checkpoints are saved.
+        splits: "val", and "test" if requested.
+        reports: returns the folder for the curves and the zeros report of a row.
+        rows: rows so far, in order.
+        files: checkpoints so far, by the names of their rows.
+        notes: notes of steps so far, by name.
         spent: seconds that the steps have taken so far.
-        epoch_seconds: of the last training; None where nothing was trained yet.
+        epoch_seconds: seconds per epoch of the last training; None before the first training.
     """
 
     def __init__(self, progress: Progress, splits: Sequence[str], reports: Callable[[str], Path]) -> None:
@@ -50,28 +50,29 @@ class SavedRows:
         self.epoch_seconds: float | None = None
 
     def records(self, name: str) -> Path:
-        """The folder for the detections of a row, also where its other reports are those of the whole run."""
+        """The folder for the detections of a row, which is its own even if its other reports belong to the run."""
         return self.progress.folder / "evaluation" / name
 
     @property
     def compared(self) -> dict[str, Path]:
-        """The files of the rows that are no stages of the run's own detector."""
+        """The files of rows that are only for comparison and not stages of the run's detector."""
         return {row["beside"]: self.files[row["beside"]] for row in self.rows if "beside" in row}
 
     def after(
         self, part: str, context: Context, run: Callable[[], Outcome], current: Checkpoint, *, together: bool = False
     ) -> Checkpoint:
-        """Does a step, once, and saves and measures what it made.
+        """Runs a step once, then saves and evaluates its results.
 
         Args:
-            part: its name.
-            context: that it works in; the mark of a repeated step tells its names from those of the first.
-            run: does it.
-            current: what it starts from.
-            together: of several processes all do it; otherwise the first one does. That one saves and measures.
+            part: name of the step's part.
+            context: context of the step; its mark distinguishes the names of repeated steps.
+            run: runs the step.
+            current: input of the step.
+            together: whether all processes run the step; otherwise the first one does. The first one saves and
+                evaluates.
 
         Returns:
-            what the next step starts from.
+            the input of the next step.
         """
 
         def work() -> dict[str, Any]:
@@ -96,7 +97,7 @@ class SavedRows:
         return {"name": name, "title": made.title or context.title, "plots": made.plots, "compared": made.compared}
 
     def _added(self, context: Context, made: Mapping[str, Any]) -> Checkpoint:
-        """The saved checkpoint, measured once for its row."""
+        """Loads the saved checkpoint and evaluates it once for its row."""
         name = made["name"]
         file = self.files[name] = self.progress.folder / f"{name}.safetensors"
         checkpoint = load_checkpoint(file)
@@ -110,7 +111,7 @@ class SavedRows:
         return checkpoint
 
     def measure(self, context: Context, name: str, title: str, checkpoint: Checkpoint, plots: bool) -> RunRow:
-        """Scores where there is a data set, and the cost of the model."""
+        """Scores (if there is a data set) and the cost of the network."""
         row: RunRow = {"stage": title, "name": name, "model": describe(checkpoint, context.image_size)}
         row |= {"metrics": None, "test": None, "per_class": [], "speed_ms": {}}
         if context.data is None or not context.data.labelled:
@@ -118,7 +119,7 @@ class SavedRows:
         settings = val_settings(context, plots=plots, detections=True)
         splits = [split for split in self.splits if split in context.data.splits]
         results = {split: evaluate(checkpoint, context, split, settings) for split in splits}
-        draw_evaluation(self.reports(name), results["val"])  # none without curves
+        draw_evaluation(self.reports(name), results["val"])  # nothing to draw without curves
         for found in results.values():
             save_record(self.records(name), found)
         scores = results["val"]
@@ -128,10 +129,10 @@ class SavedRows:
 
 
 def save_result(checkpoint: Checkpoint, file: Path, image_size: ImageSize) -> list[str]:
-    """Saves what a run ends with, also as a file of the family's own where it hands one out.
+    """Saves the final checkpoint of a run, also in the family's own format if it has one.
 
     Returns:
-        sentences for the user: where it is, and what to know of it.
+        messages for the user: the paths, and notes about them.
     """
     save_checkpoint(checkpoint, file)
     told, family = [f"Saved to {file}"], family_of(checkpoint)
@@ -144,14 +145,14 @@ def save_result(checkpoint: Checkpoint, file: Path, image_size: ImageSize) -> li
 
 
 def last_stage(rows: Sequence[RunRow]) -> RunRow:
-    """The row of the detector that the run ends with; those beside it do not count."""
+    """The row of the run's final detector; rows for comparison are ignored."""
     return next(row for row in reversed(rows) if "beside" not in row)
 
 
 def note_latency(rows: Sequence[RunRow], times: dict[str, float] | None) -> None:
-    """Puts the times of "dense" and "final" beside the rows that have their shapes; widths in between are not timed.
+    """Adds the latencies of "dense" and "final" to the rows with the same shapes. Intermediate widths are not timed.
 
-    Detectors beside the run's own have times of their own.
+    Networks for comparison have latencies of their own.
     """
     sizes = {"dense": rows[0]["model"]["gflops"], "final": last_stage(rows)["model"]["gflops"]}
     for row in rows:

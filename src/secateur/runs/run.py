@@ -1,4 +1,4 @@
-"""`secateur run`: a recipe in one resumable folder, from what it will do to the table that it ends with."""
+"""`secateur run`: a recipe in one resumable folder, from the opening lines to the final table."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ from secateur.training.optimization.precision import choose_precision
 
 
 def run_recipe(options: RunOptions, root: Path) -> Summary:
-    """Runs (or goes on with) the recipe; returns the summary that is also written as summary.json and summary.md.
+    """Runs or resumes the recipe. Returns the summary that is also written as summary.json and summary.md.
 
     Args:
-        root: folder that holds the runs.
+        options: options of the run.
+        root: parent folder of the runs.
 
     Raises:
-        UserError: bad options or input, found before anything is written where that is possible.
+        UserError: options or input are invalid; checked before anything is written if possible.
     """
     one_process("run")
     if options.control_epochs and not options.control:
-        raise UserError("--control-epochs is the length of a control: give --control too.")
+        raise UserError("--control-epochs sets the length of a control. Add --control.")
     data_file = require(options.data, "--data", "data.yaml")
     recipe = load_recipe(options.recipe)
     device = pick_device(options.device)
@@ -64,7 +65,7 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
         images, cheap = len(family.split(data, "train")), options.control is None
         steps = with_control(steps, common, before=before, images=images, epochs=options.control_epochs, cheap=cheap)
     context = Context(image_size, device, data, options.batch_size, options.workers, options.seed)
-    # Broken data is found now, not after an hour.
+    # Detect invalid data now rather than after an hour.
     found = contents({name: family.split(data, name, tell=True) for name in ("train", "val")})
     check_steps(steps, start, context)
     for line in opening(options, recipe, steps, start, context):
@@ -87,9 +88,10 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
 
 
 def may_be_cheap(steps: Sequence[PlannedStep], start: Checkpoint, before: int | None) -> bool:
-    """Whether a control that was not asked for is possible.
+    """Whether a control can be added without being requested.
 
-    The run has to train and to have no control of its own, all epochs have to be known, and the network narrowable.
+    Requires that the run trains and has no control yet, that all epochs are known, and that the network can be
+    narrowed.
     """
     trains = any(isinstance(planned.step, TrainingStep) for planned in steps)
     if not trains or before is None or any(isinstance(planned.step, Control) for planned in steps):
@@ -107,7 +109,7 @@ def may_be_cheap(steps: Sequence[PlannedStep], start: Checkpoint, before: int | 
 def opening(
     options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep], start: Checkpoint, context: Context
 ) -> list[str]:
-    """What the run will do, before it starts."""
+    """The lines that describe a run before it starts."""
     assert context.data is not None
     family, data = family_of(start), context.data
     splits = ", ".join(f"{len(family.split(data, name))} {name}" for name in data.splits)
@@ -123,14 +125,14 @@ def opening(
 
 
 def budget_line(options: RunOptions, recipe: Recipe, steps: Sequence[PlannedStep]) -> str:
-    """Which budget holds, and who said so."""
+    """The budget that applies, and where it was set."""
     given = [f"{name} {options.overrides[name]}" for name in COSTS if name in options.overrides]
     if given:
         return f"{', '.join(given)} (from the command line)"
     brought = [words for planned in steps if (words := planned.step.budget_words())]
     if not brought:
         return "none: this recipe cuts no channels"
-    return f"{', '.join(dict.fromkeys(brought))} (the recipe's; another one with --flops 0.5, for example)"
+    return f"{', '.join(dict.fromkeys(brought))} (from the recipe; override it with --flops 0.5, for example)"
 
 
 def closing(
@@ -140,7 +142,7 @@ def closing(
     image_size: int,
     narrowed: ClassesLeftOut | None = None,
 ) -> Summary:
-    """Saves the last detector, prints the table and the artefacts, writes summary.json and summary.md."""
+    """Saves the final detector, prints the table and the artefacts, and writes summary.json and summary.md."""
     folder, last = progress.folder, result.last
     saved = save_result(result.checkpoint, folder / "final.safetensors", image_size)
     plans = [note for name, note in result.notes.items() if name.startswith("plan")]

@@ -1,4 +1,6 @@
-"""The sweep: percent, accuracy of the masked detector, parameters and GFLOPs, and where the cliff is; resumable."""
+"""The sweep: accuracy of the masked detector, parameters and GFLOPs against the pruning ratio, and the position of the
+cliff. Resumable.
+"""
 
 from __future__ import annotations
 
@@ -55,12 +57,12 @@ SweepRow = dict[str, Any]
 def sweep(options: SweepOptions) -> Summary:
     """`secateur sweep`: writes sweep.csv, sweep.json and sweep.png, prints the table and returns the summary.
 
-    Every row is one percent of channels removed, by one global threshold on the scores; its accuracy is that of the
-    full-size detector whose channels are silenced (`mask`), on the whole val split. Fine-tuning always starts from the
-    cut detector after repair. A killed sweep goes on with the same command.
+    Each row removes one percentage of channels by one global threshold on the scores. Its accuracy is that of the
+    full-size detector with these channels masked (`mask`), on the complete val split. Fine-tuning always starts from
+    the cut and repaired detector. An interrupted sweep is resumed by the same command.
 
     Raises:
-        UserError: bad options or input, found before anything is written.
+        UserError: options or input are invalid; checked before anything is written.
     """
     one_process("sweep")
     check_ranges(options)
@@ -79,7 +81,7 @@ def sweep(options: SweepOptions) -> Summary:
 
 @dataclass(frozen=True)
 class SweepTask:
-    """What a sweep measures, checked."""
+    """The checked inputs of a sweep."""
 
     options: SweepOptions
     ratios: tuple[float, ...]
@@ -91,7 +93,7 @@ class SweepTask:
 
     @property
     def cut(self) -> bool:
-        """Whether the cut detector has a column."""
+        """Whether there is a column for the cut detector."""
         return self.options.cut or self.options.repair
 
 
@@ -100,7 +102,7 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     check_image_channels(checkpoint.architecture.channels)
     ratios = ratios_of(options.percent)
     check_criterion(checkpoint, context, options.score)
-    # Made in any case: it also checks batch size, workers and seed.
+    # Created in any case, because this also checks batch size, workers and seed.
     training = TrainSettings(
         epochs=max(options.finetune_epochs, 1),
         batch_size=options.batch_size,
@@ -117,7 +119,8 @@ def _checked(options: SweepOptions, checkpoint: Checkpoint, context: Context) ->
     labels = trained or needs_gradients(options.score.criterion)
     if labels or options.repair:
         family.split(data, "train", tell=True, objects=labels)
-    # The last of the checks: --round-to auto may take half a minute. Any scores show whether the guards are possible.
+    # The last check, because --round-to auto may take half a minute. Whether the guards can be met does not depend on
+    # the scores.
     guards = decided_guards(options.guards, LatencySettings())
     allocate(graph, np.arange(float(graph.units)), _budget(ratios[0]), guards, strict=False)
     return SweepTask(options, ratios, checkpoint, context, graph, guards, training if trained else None)
@@ -128,7 +131,7 @@ def _budget(ratio: float) -> Budget:
 
 
 def _key(task: SweepTask) -> dict[str, str]:
-    """All that the results depend on, by name."""
+    """Everything that the results depend on, by name."""
     options, context = task.options, task.context
     record = dataclasses.asdict(options) | {"percent": task.ratios, "image_size": context.image_size}
     record["guards"] = dataclasses.asdict(task.guards)
@@ -140,7 +143,7 @@ def _key(task: SweepTask) -> dict[str, str]:
 
 
 class Sweep:
-    """One sweep: each evaluation and each training is a part that is done once."""
+    """One sweep. Each evaluation and each training is a part that runs once."""
 
     def __init__(self, task: SweepTask, progress: Progress) -> None:
         self.task = task
@@ -149,7 +152,7 @@ class Sweep:
         self.points: list[Point] = []
 
     def run(self) -> dict[str, Any]:
-        """All rows in order, the dense detector first, then the table."""
+        """Computes all rows in order, the dense detector first, then the table."""
         LOG.info("Run folder: %s", self.folder)
         self.points.clear()
         names, count = [f"{100 * ratio:g} %" for ratio in self.task.ratios], len(self.task.ratios) + 1
@@ -162,14 +165,16 @@ class Sweep:
         return self.summary(rows, knee_of(self.points))
 
     def dense(self) -> SweepRow:
-        """The row of the detector as it came."""
+        """The row of the dense detector."""
         model = self.progress.step("model", lambda: describe(self.task.checkpoint, self.task.context.image_size))
         scores = self.measure("dense", self.task.checkpoint, keep=True)
         LOG.info("dense: %s", scores.line())
         return self.point(0.0, 0.0, scores, model["parameters"], model["gflops"])
 
     def plans(self) -> list[Plan]:
-        """A plan a ratio, all from one scoring; where the guards end before the ratio, the most that they allow."""
+        """One plan per ratio, all from one scoring. If the guards do not allow a ratio, its plan removes as much as
+        they allow.
+        """
 
         def work() -> list[dict[str, Any]]:
             task = self.task
@@ -193,7 +198,7 @@ class Sweep:
         return [Plan.from_dict(data) for data in self.progress.step("plans", work)]
 
     def row(self, ratio: float, plan: Plan) -> SweepRow:
-        """One percent: masked, and on request cut and fine-tuned."""
+        """The row of one ratio: masked, and cut and fine-tuned if requested."""
         task, percent = self.task, f"{100 * ratio:g}"
         silenced = Checkpoint.of(mask(task.checkpoint.build(), task.graph, plan), like=task.checkpoint)
         scores = self.measure(f"masked-{percent}", silenced)
@@ -206,14 +211,14 @@ class Sweep:
         return row
 
     def smaller(self, plan: Plan, repaired: bool) -> Checkpoint:
-        """The really cut detector."""
+        """The cut detector."""
         task = self.task
         if repaired:
             return repair(task.checkpoint, task.graph, plan, task.context, RepairSettings())
         return cut_channels(task.checkpoint, task.graph, plan)
 
     def finetuned(self, percent: str, plan: Plan, training: TrainSettings) -> Scores:
-        """Scores of the cut and repaired detector after its training; that goes on by itself where it was killed."""
+        """Scores of the cut and repaired detector after fine-tuning, which resumes by itself after an interruption."""
         folder = self.folder / f"finetune-{percent}"
         start = folder / "start.safetensors"
 
@@ -233,7 +238,7 @@ class Sweep:
         return row | _judging(scores) | {"parameters": parameters, "gflops": gflops}
 
     def measure(self, step: str, checkpoint: Checkpoint, *, keep: bool = False) -> Scores:
-        """The scores on the val split, as a part that is done once; `keep` writes the detections too."""
+        """Scores on the val split, as a part that runs once; `keep` also writes the detections."""
 
         def work() -> dict[str, Any]:
             context = self.task.context
@@ -244,7 +249,7 @@ class Sweep:
         return Scores.from_record(self.progress.step(step, work))
 
     def summary(self, rows: list[SweepRow], knee: float | None) -> dict[str, Any]:
-        """Writes the files and prints the table."""
+        """Writes the files, prints the table, and returns the summary."""
         cliff, dense = cliff_row(rows, knee), self.points[0].scores
         judged_by = dense.judged_by
         write_text(self.folder / "sweep.csv", csv_text(rows))
@@ -276,11 +281,11 @@ class Sweep:
             }
         )
         page = f", {PAGE}" if leave_page(self.folder) else ""
-        print(f"Table and plot are in {self.folder}: sweep.csv, sweep.json, sweep.png{page}.")
+        print(f"Wrote table and plot to {self.folder}: sweep.csv, sweep.json, sweep.png{page}.")
         say(after_sweep(options.weights, options.data, cliff_percent))
         return result
 
 
 def _judging(scores: Scores, prefix: str = "") -> SweepRow:
-    """The figures that judge, as columns."""
+    """The metrics of `judged_by` as columns."""
     return {f"{prefix}{name}": scores.values[name] for name in scores.judged_by}

@@ -1,4 +1,4 @@
-"""The options of `secateur sweep`, and how its list of ratios is read; imports no torch."""
+"""The options of `secateur sweep`, and the parser of its ratios. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.runs.folders import OutputOptions
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Show accuracy and cost against the share of removed channels: where is the cliff?"""
+    """Tabulate accuracy and cost against the share of removed channels, to find the cliff."""
 
     weights: Weights = ""
     data: Data = ""
@@ -25,16 +25,16 @@ class SweepOptions:
     """Shares of the prunable channels to remove, between 0 and 1, separated by commas."""
     image_size: ImageSide = 0
     batch_size: Advanced[BatchSize] = 16
-    """Images in a batch of training data (statistics, BatchNorm, fine-tuning)."""
+    """Images per batch of training data (statistics, BatchNorm, fine-tuning)."""
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
     cut: bool = False
-    """Also evaluate the detector after the cut, and report whether it equals the masked one."""
+    """Also evaluate the detector after the actual cut, and report whether it equals the masked one."""
     repair: bool = False
-    """Repair the cut detector before it is evaluated, as `secateur prune` does; includes --cut."""
+    """Repair the cut detector before its evaluation, as `secateur prune` does. Implies --cut."""
     finetune_epochs: Annotated[int, Between(0, 1_000_000)] = 0
-    """Also fine-tune every cut and repaired detector for this many epochs (0: none)."""
+    """Also fine-tune every cut and repaired detector for this number of epochs (0: no fine-tuning)."""
     hyp: Advanced[str] = "finetune"
     """Hyper-parameters of the fine-tuning: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
@@ -43,21 +43,21 @@ class SweepOptions:
 
 
 def ratios_of(percent: str | float | Iterable[float]) -> tuple[float, ...]:
-    """The ratios of a sweep, ascending, from "0.1,0.2", "10%, 20%", one number or several.
+    """The ratios of a sweep in ascending order, from "0.1,0.2", "10%, 20%", one number or several.
 
     Raises:
-        UserError: none is given, one is no number between 0 and 1, or one is given twice.
+        UserError: there are no ratios, a ratio is not between 0 and 1, or a ratio is given twice.
     """
     if isinstance(percent, str):
         words = [word for word in percent.replace(",", " ").split() if word]
     else:
         words = [str(value) for value in ([percent] if isinstance(percent, int | float) else percent)]
     if not words:
-        raise UserError("--percent is empty; list the shares of channels to remove, for example --percent 0.1,0.2,0.3.")
+        raise UserError("--percent is empty. List the shares of channels to remove, for example --percent 0.1,0.2,0.3.")
     ratios = sorted(_ratio(word) for word in words)
     twice = next((a for a, b in pairwise(ratios) if a == b), None)
     if twice is not None:
-        raise UserError(f"--percent names {twice:g} twice; give every share once.")
+        raise UserError(f"--percent contains {twice:g} twice. Give each share once.")
     return tuple(ratios)
 
 
@@ -68,5 +68,5 @@ def _ratio(word: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 < value < 1:
-        raise UserError(f"--percent {word} is not a share between 0 and 1; write for example --percent 0.1,0.2,0.3.")
+        raise UserError(f"--percent {word} is not a share between 0 and 1. Write, for example, --percent 0.1,0.2,0.3.")
     return value

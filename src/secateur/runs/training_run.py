@@ -1,4 +1,4 @@
-"""A single training in a folder of its own: begun, continued, and summed up as YOLOv5 does at the end."""
+"""A single training in its own folder: start, resume, and the final summary in YOLOv5's layout."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ OPTIONS, START = "options.json", "start.safetensors"
 
 
 def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, place: OutputOptions) -> Summary:
-    """Starts a training, or continues the one that the same command began.
+    """Starts a training, or resumes one that the same command started.
 
     Args:
-        step: the kind of training and its settings; an image size of 0 takes the one that the weights remember.
+        step: kind of training with its settings; an image size of 0 uses the size stored in the checkpoint.
         data_file: the data set.
         weights, cfg: see `families.starting.starting_point`.
+        place: output location.
 
     Raises:
-        UserError: bad options or input, found before anything is written.
+        UserError: options or input are invalid; checked before anything is written.
     """
     begun = beginning(
         weights,
@@ -61,7 +62,7 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
     start, data = begun.start, begun.data
     step = _with(step, image_size=usable_size(start, step.train.image_size), single_cls=data.one_class)
     if step.distillation.distill and not step.distillation.teacher and not begun.trained:
-        raise UserError("--distill has no trained detector of these classes to imitate; give one as --teacher.")
+        raise UserError("--distill needs a teacher: a trained detector with the same classes. Give one with --teacher.")
     context = _context(step, data)
     found = contents({name: family_of(start).split(data, name, tell=True) for name in ("train", "val")})
     step.check(start, context)
@@ -80,20 +81,22 @@ def begin_training(step: TrainingStep, data_file: str, weights: str, cfg: str, p
 
 
 def resume_training(where: str, verb: str, place: OutputOptions, data_file: str = "") -> Summary:
-    """Goes on with an interrupted training: same options, same state, same data.
+    """Resumes an interrupted training with the same options, state and data.
 
     Args:
-        where: a run folder or a file in it, or "latest" for the newest one of this verb.
-        data_file: the data set where it is now, if it has moved.
+        where: a run folder, a file in it, or "latest" for the newest run of this verb.
+        verb: kind of training.
+        place: output location.
+        data_file: current location of the data set if it has moved.
 
     Raises:
-        UserError: there is none, or the classes, images or labels are not those that it began with.
+        UserError: there is no such training, or the classes, images or labels differ from its original ones.
     """
     folder = newest_run(place.root(verb)) if where == "latest" else usable_path(where)
-    # YOLOv5's habit: --resume runs/train/exp/weights/last.pt.
+    # YOLOv5 users write --resume runs/train/exp/weights/last.pt.
     folder = next((f for f in (folder, *folder.parents) if (f / OPTIONS).is_file()), folder)
     if not (folder / OPTIONS).is_file():
-        raise UserError(f"There is no training to resume in {folder}: {OPTIONS} is missing; give a run folder.")
+        raise UserError(f"There is no training to resume in {folder}: {OPTIONS} is missing. Give a run folder.")
     step, known_file = restored(folder)
     start = load_checkpoint(folder / START)
     data: DataSet = family_of(start).open_data(data_file or known_file)
@@ -107,15 +110,15 @@ def resume_training(where: str, verb: str, place: OutputOptions, data_file: str 
 
 
 def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataSet, *, moved: bool) -> None:
-    """Refuses to resume with other classes than the training began with; if the data set has moved, with other content.
+    """Rejects resuming with other classes than the training started with, or with other content of a moved data set.
 
     Raises:
-        UserError: saying what is not as it was.
+        UserError: the message names the difference.
     """
     if step.train.single_cls and start.nc > 1:
         raise UserError(
-            f"Cannot resume in {folder}: an earlier version began it, and its --single-cls kept {start.nc} classes; "
-            "start a new training."
+            f"Cannot resume in {folder}: it was started by an earlier version, and its --single-cls kept "
+            f"{start.nc} classes. Start a new training."
         )
     names = start.names if step.train.single_cls else data.names
     TrainingIdentity(names, {}, start.names).check(folder, {})
@@ -127,10 +130,10 @@ def _check_same(folder: Path, step: TrainingStep, start: Checkpoint, data: DataS
     if not moved:
         return
     if not has_state(folder):
-        raise UserError(f"Nothing was saved in {folder} before the training ended; start it anew, with --data.")
+        raise UserError(f"No state was saved in {folder} before the training ended. Start a new training with --data.")
     state = read_state(folder)
     if "subject" not in state:
-        LOG.warning("An earlier version began this training: whether --data is the same data set cannot be compared")
+        LOG.warning("An earlier version started this training, so --data cannot be compared with its data set")
     TrainingIdentity(names, contents(splits), start.names).check(folder, state)
 
 
@@ -157,7 +160,7 @@ def _context(step: TrainingStep, data: DataSet) -> Context:
 
 
 def _settings(step: TrainingStep) -> dict[str, Any]:
-    """The settings of a step as plain data, by groups."""
+    """The settings of a step as plain data, by group."""
     settings = dataclasses.asdict(step)
     settings["train"].pop("hyp")
     settings["train"] = flat(settings["train"])
@@ -165,7 +168,7 @@ def _settings(step: TrainingStep) -> dict[str, Any]:
 
 
 def restored(folder: Path) -> tuple[TrainingStep, str]:
-    """The step, and its data set, from what `begin_training` wrote (groups of settings by name).
+    """The step and its data set, from the record written by `begin_training` (groups of settings by name).
 
     Raises:
         UserError: the record is of another kind, or of a version with other settings.
@@ -182,18 +185,20 @@ def restored(folder: Path) -> tuple[TrainingStep, str]:
         step = configured(kind, {name: value for name, value in settings.items() if name not in unused}, str(folder))
         data_file = plain["data"]
         if not isinstance(data_file, str):
-            raise TypeError("its data is no file")
+            raise TypeError("its data entry is not a file")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{folder / OPTIONS} is not a record of a training ({told(error)}); start a new one."
+            f"{folder / OPTIONS} is not a record of a training ({told(error)}). Start a new training."
         ) from error
     if not isinstance(step, TrainingStep):
-        raise UserError(f"{folder} holds no training but '{record['command']}'; repeat its command instead.")
+        raise UserError(f"{folder} contains no training but '{record['command']}'. Repeat that command instead.")
     return step, data_file
 
 
 def _summary(step: TrainingStep, progress: Progress, result: FitResult, context: Context) -> Summary:
-    """Evaluates the best checkpoint with plots and writes summary.json; nothing in other processes than the first."""
+    """Evaluates the best checkpoint with plots and writes summary.json. Does nothing in processes other than the
+    first.
+    """
     if rank_and_world()[0] != 0:
         return {}
     checkpoint = load_checkpoint(result.best)

@@ -1,4 +1,4 @@
-"""`secateur prune --what-if`: a table of what budgets would cost and lose, in seconds; nothing is cut or written."""
+"""`secateur prune --what-if`: predicts within seconds what budgets would cost and lose. Nothing is cut or written."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from secateur.runs.prune_run import opened
 
 
 def show_forecast(options: Any, settings: ChannelSettings) -> Summary:
-    """Prints the table, the smallest reachable target, the cliff, and a command that goes on from there.
+    """Prints the table, the smallest reachable target, the cliff, and a suggested command.
 
     Args:
-        options: those of the command.
-        settings: what would be cut.
+        options: options of the command.
+        settings: settings of the cut.
 
     Raises:
-        UserError: bad options or input.
+        UserError: options or input are invalid.
     """
     _, start, context = opened(options)
     found = forecast(start, context, settings)
     given = {"--data": options.data, "--images": options.images, "--classes": " ".join(options.classes)}
     words = [f"{flag} {value}" for flag, value in given.items() if value] + [f"--img {context.image_size}"]
     print(found.table())
-    print(f"Cut to there:  {line_to_paste(found, options.weights, words)}")
+    print(f"Cut to this point:  {line_to_paste(found, options.weights, words)}")
     return {"command": "prune", "what_if": found.to_dict()}

@@ -1,1 +1,1 @@
-"""The verbs of recipes: one file a step; every file here is found by itself. Imports no torch before a step runs."""
+"""The verbs of recipes, one file per step. Steps are discovered automatically. Imports no torch before a step runs."""

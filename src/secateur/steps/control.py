@@ -1,4 +1,4 @@
-"""The step that trains what the run's detector has to beat: a dense one, as small, trained as long."""
+"""The step that trains a control: a dense detector of the same FLOPs, trained for as many epochs, for comparison."""
 
 from __future__ import annotations
 
@@ -17,68 +17,71 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("secateur")
 CHEAP, CHEAP_SHARE = 120.0, 0.15
-"""Seconds, and the share of the whole run, up to which a control is trained without being asked for."""
+"""A control that was not requested is trained only up to this number of seconds, or this share of the run's time."""
 
 
 @step("control", purpose="trains a control")
 @dataclass(frozen=True)
 class Control(Step):
-    """Narrow the dense detector to the FLOPs of the present one and train it, as a row to compare with."""
+    """Narrow the dense detector to the FLOPs of the current one and train it, as a row for comparison."""
 
     hyp: str = "scratch-low"
     """Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
     train: TrainSettings = field(default_factory=TrainSettings)
     cheap: bool = False
-    """Train it only where that takes at most 2 minutes or 15 % of the whole run."""
+    """Train it only if that takes at most 2 minutes or 15 % of the run's time."""
 
     @property
     def title(self) -> str:
-        """Its row."""
+        """Title of its table row."""
         return "narrow dense (control)"
 
     def describe(self) -> str:
-        """The verb and its epochs."""
+        """The verb and the epochs."""
         epochs = f"{self.train.epochs} {'epoch' if self.train.epochs == 1 else 'epochs'}"
-        return f"control ({epochs}{', where it is cheap' if self.cheap else ''})"
+        return f"control ({epochs}{', if it is cheap' if self.cheap else ''})"
 
     def files(self) -> tuple[str, ...]:
-        """Hyper-parameters of the user's own."""
+        """The user's hyper-parameter file, if any."""
         return (self.hyp,)
 
     def settings(self) -> TrainSettings:
-        """How to train, with the hyper-parameters read."""
+        """Training settings with the hyper-parameters loaded."""
         from secateur.families.hyp import load_hyp
 
         return dataclasses.replace(self.train, hyp=load_hyp(self.hyp))
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """Data, hyper-parameters, and a network whose widths can be scaled."""
+        """Checks the data, the hyper-parameters, and that the network's widths can be scaled."""
         from secateur.families.family import family_of
 
         family = family_of(checkpoint)
-        family.require("narrow", "made narrow as a control")
+        family.require("narrow", "narrowed to a control")
         family.check_narrow(checkpoint)
         context.require_data("A control")
         self.settings()
 
     def worth_its_time(self, context: Context) -> bool:
-        """Whether it is trained, said with what it costs: by what an epoch of the run's last training took."""
+        """Whether the control is trained. Logs its estimated time, from the epoch time of the run's last training."""
         from secateur.terminal.progress import duration
 
         if context.epoch_seconds is None:
             if self.cheap:
-                LOG.info("No control: nothing was trained that tells how long it would take; --control trains one.")
+                LOG.info(
+                    "No control: its training time cannot be estimated without an earlier training in this run. "
+                    "Use --control to train one."
+                )
             return not self.cheap
         cost = self.train.epochs * context.epoch_seconds
         words = f"{duration(cost)} for {self.train.epochs} of {duration(context.epoch_seconds)}"
         if self.cheap and cost > max(CHEAP, CHEAP_SHARE * (context.spent + cost)):
-            LOG.info("No control: it would take about %s; --control trains it.", words)
+            LOG.info("No control: it would take about %s. Use --control to train one.", words)
             return False
-        LOG.info("The control takes about %s%s.", words, "; --no-control leaves it out" if self.cheap else "")
+        LOG.info("The control takes about %s%s.", words, ". Use --no-control to skip it" if self.cheap else "")
         return True
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """One row, to compare with those of the run's detector, which stays as it was; none where it is not cheap."""
+        """Returns one row for comparison, or none if the control is too expensive. The run's detector is unchanged."""
         from secateur.checkpoints.training import train_checkpoint
         from secateur.families.family import family_of
         from secateur.families.loading import load_checkpoint

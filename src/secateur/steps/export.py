@@ -1,4 +1,4 @@
-"""The step that writes the detector for other runtimes, each file checked against it."""
+"""The step that exports the detector and checks each file against it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @step("export", purpose="exports")
 @dataclass(frozen=True)
 class Export(Step):
-    """Write a file for another runtime and compare its outputs with the detector's."""
+    """Export the detector and compare the outputs of each file with the detector's."""
 
     calibration: Annotated[int, ROUNDS] = 128
-    """Images from which int8 takes the ranges of activations."""
+    """Images used to calibrate activation ranges for int8."""
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def describe(self) -> str:
@@ -32,7 +32,7 @@ class Export(Step):
         return f"export ({self.export.format}{precision})"
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """The formats by name, whether what writes them is installed, and images for int8."""
+        """Checks the names of the formats, their dependencies, and that int8 has images."""
         from secateur.deploy.exporters import check_export
 
         for settings in self.export.each():
@@ -41,11 +41,11 @@ class Export(Step):
             context.require_images("int8")
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """No row: the results are noted in the summary."""
+        """Returns no row; the results are recorded in the summary."""
         return Outcome(notes={"export": self._files(checkpoint, context)})
 
     def _files(self, checkpoint: Checkpoint, context: Context) -> dict[str, object]:
-        """Writes every format; what is said of the first, and of each where there are several."""
+        """Writes all formats and returns the summary entries: of the first file, and of each if there are several."""
         from secateur.deploy.exporting import exported
         from secateur.deploy.int8 import int8_costs
 
@@ -68,7 +68,7 @@ class Export(Step):
         return {**files[0], **({"files": files} if len(files) > 1 else {})}
 
     def _images_to_quantise_on(self, checkpoint: Checkpoint, context: Context) -> list[Tensor]:
-        """Those that int8 is calibrated on; none for other precisions."""
+        """The images for int8 calibration; empty for other precisions."""
         from secateur.deploy.int8 import calibration_images
         from secateur.families.family import family_of
 
@@ -79,7 +79,7 @@ class Export(Step):
         return calibration_images(split, size, self.calibration, channels=channels)
 
     def _measured_on(self, checkpoint: Checkpoint, context: Context) -> Index | None:
-        """The images that int8 is measured on, where there are any."""
+        """The images for the int8 accuracy measurement, if any."""
         from secateur.families.detection.split import index_of
         from secateur.families.family import family_of
 

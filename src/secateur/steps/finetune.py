@@ -1,4 +1,4 @@
-"""The step that trains a pruned detector: its shapes and its zeros are kept."""
+"""The step that trains a pruned detector. Its shapes and zeros are kept."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 @step("finetune", purpose="fine-tunes")
 @dataclass(frozen=True)
 class Finetune(TrainingStep):
-    """Train a pruned detector; the widths and the zeros of its weights are kept, the best epoch counts."""
+    """Train a pruned detector, keeping its widths and zero weights; the best epoch is returned."""
 
     sparsity: WeightSettings = field(default_factory=WeightSettings)
 
     row_name: ClassVar[str] = "finetuned"
     overrides: ClassVar[tuple[Override, ...]] = (
         *TRAINING_OVERRIDES,
-        Override("finetune_epochs", "epochs", "Epochs of the fine-tuning; 0 leaves it out.", int, zero_skips=True),
+        Override("finetune_epochs", "epochs", "Epochs of the fine-tuning (0 skips it).", int, zero_skips=True),
         Override(
             "distill",
             "distill",
-            "What fine-tuning imitates of the dense network: {secateur.families.yolov5.distillation}, or several "
-            "joined by +.",
+            "Distillation from the dense network during fine-tuning: "
+            "{secateur.families.yolov5.distillation}, or several joined by +.",
         ),
-        Override("teacher", "teacher", "Teacher of the distillation, instead of the dense detector of the run."),
+        Override("teacher", "teacher", "Teacher for distillation (default: the run's dense detector)."),
         *WEIGHT_OVERRIDES,
     )
 
     @property
     def title(self) -> str:
-        """Its row."""
+        """Title of its table row."""
         return "fine-tuned"
 
     def takes(self, override: Override) -> bool:
-        """Options of the weight pruning only where weights are pruned."""
+        """Accepts weight-pruning options only if weights are pruned."""
         return override.purpose != ZEROES or self.sparsity.target_sparsity > 0
 
     def methods(self) -> Methods:
-        """Weight pruning and distillation, as far as they are switched on."""
+        """Weight pruning and distillation, if enabled."""
         from secateur.checkpoints.training import Methods
 
         return Methods(weights=self.sparsity, distill=self.distillation)

@@ -1,4 +1,4 @@
-"""The step that times the dense and the present detector side by side."""
+"""The step that measures the latency of the dense and the current detector."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 @step("measure", purpose="measures latency")
 @dataclass(frozen=True)
 class Measure(Step):
-    """Milliseconds at batch 1 on the CPU, in turns with the dense detector, in ONNX Runtime where it is installed.
+    """Milliseconds at batch 1 on the CPU, interleaved with the dense detector, in ONNX Runtime if installed.
 
-    A control of the run is timed with them.
+    The control of the run, if any, is measured in the same rounds.
     """
 
     rounds: Annotated[int, ROUNDS] = 30
-    """Measurements of each detector."""
+    """Measurements per detector."""
     threads: Annotated[int, THREADS] = 0
-    """CPU threads (0: those that this process may use)."""
+    """CPU threads (0: all CPUs granted to this process)."""
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """No row: the times are noted beside the rows of the detectors that were measured."""
+        """Returns no row; the times are added to the rows of the measured detectors."""
         from secateur.deploy.speed.latency import measure_latency
         from secateur.families.loading import load_checkpoint
 

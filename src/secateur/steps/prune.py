@@ -1,4 +1,4 @@
-"""The step that cuts channels down to a budget and repairs the detector."""
+"""The step that cuts channels to fit a budget and repairs the detector."""
 
 from __future__ import annotations
 
@@ -24,39 +24,38 @@ def _names(kind: type[Any]) -> set[str]:
 
 
 class _Overrides:
-    """The budgets by the names of all costs, and the rest.
+    """Overrides for the budgets of all costs and for the other settings.
 
-    Put together when they are asked for: a file of the user's may import this one while costs are being looked for.
+    Computed on access, because a plug-in may import this module while the costs are being discovered.
     """
 
     def __get__(self, step: Prune | None, kind: type[Prune]) -> tuple[Override, ...]:
         return (
             *(Override(cost.name, cost.name, cost.help, replaces=tuple(COSTS)) for cost in COSTS.values()),
-            Override("criterion", "criterion", "Importance of a channel: {secateur.pruning.criteria}."),
+            Override("criterion", "criterion", "Importance criterion of channels: {secateur.pruning.criteria}."),
             Override(
-                "protect", "protect", "Objects whose places count more in the scores: small, medium, large or pixels."
+                "protect", "protect", "Objects that get more weight in the scores: small, medium, large or pixels."
             ),
             Override("rounds", "rounds", "Rounds of scoring, cutting and correcting: auto, or a number."),
             Override(
                 "round_to",
                 "round_to",
-                "Kept widths are multiples of this number; auto: benchmark this machine once and take the fastest.",
+                "Round kept widths to a multiple of this number. auto benchmarks this machine once and uses "
+                "the fastest multiple.",
                 int | Literal["auto"],
                 word="INT/auto",
             ),
-            Override("latency_table", "latency_table", "For --ms: a file that `secateur latency` wrote."),
-            Override("runtime", "runtime", "For --ms without a table: what to time, onnx or torch."),
-            Override("threads", "threads", "For --ms without a table: CPU threads while timing.", int),
-            Override(
-                "exclude", "exclude", "Layers that keep all channels and weights, as patterns of their names.", tuple
-            ),
+            Override("latency_table", "latency_table", "Latency table for --ms, written by `secateur latency`."),
+            Override("runtime", "runtime", "Runtime to measure for --ms without a table: onnx or torch."),
+            Override("threads", "threads", "CPU threads while measuring for --ms without a table.", int),
+            Override("exclude", "exclude", "Name patterns of layers that keep all channels and weights.", tuple),
         )
 
 
 @step("prune", purpose="cuts channels")
 @dataclass(frozen=True)
 class Prune(Step):
-    """Cut channels down to a budget, repair the detector."""
+    """Cut channels to fit a budget, then repair the detector."""
 
     channels: ChannelSettings = field(default_factory=ChannelSettings)
 
@@ -64,7 +63,7 @@ class Prune(Step):
 
     @classmethod
     def expand(cls, settings: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        """A cut may also be written with layers to remove, or with weights to zero: then it is several steps."""
+        """Expands an entry that also removes layers or zeroes weights into several steps."""
         if settings.get("unstructured"):
             return [("zero_weights", dict(settings))]
         layers = {name: value for name, value in settings.items() if name in _names(LayerSettings)}
@@ -73,12 +72,12 @@ class Prune(Step):
         rest = {name: value for name, value in settings.items() if name not in layers}
         shared = {name: value for name, value in rest.items() if name in {"title", *_names(RepairSettings)}}
         steps = [("remove_layers", layers | shared)]
-        # Without a budget the rest still has to be one, so that a misspelt word is not overlooked.
+        # Even without a budget, check the other settings, to catch misspelt names.
         return [*steps, (cls.verb, rest)] if set(rest) - set(shared) else steps
 
     @property
     def title(self) -> str:
-        """Its rows."""
+        """Title of its table rows."""
         return "cut"
 
     def describe(self) -> str:
@@ -90,18 +89,20 @@ class Prune(Step):
         return ", ".join(str(budget) for budget in self.channels.budgets)
 
     def files(self) -> tuple[str, ...]:
-        """The latency table."""
+        """The latency table, if any."""
         table = self.channels.latency.latency_table
         return (table,) if table else ()
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """Names, ranges, excluded layers, and whether the budget can be reached."""
+        """Checks names, ranges, excluded layers, and whether the budget can be reached."""
         from secateur.checkpoints.channels import check_channels
 
         check_channels(checkpoint, context, self.channels)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """Decides (with the cliff curve around the decision), cuts, repairs: two rows."""
+        """Decides what to cut (and computes the cliff curve around the decision), cuts, and repairs. Returns two
+        rows.
+        """
         from secateur.checkpoints.channels import cut_channels, prune
         from secateur.files import read_json, write_json
         from secateur.pruning.plan import Plan
@@ -120,7 +121,7 @@ class Prune(Step):
             if curve is not None:
                 print(curve.table())
 
-        # Where the file is there, a kill came after the decision.
+        # If this file exists, the run was interrupted after the decision.
         known = Plan.from_dict(read_json(plan_file)) if plan_file.is_file() else None
         kept = Kept(folder, known, decided, scored=functools.partial(write_scores, folder))
         repaired, pruned = prune(checkpoint, context, self.channels, kept)
@@ -135,7 +136,7 @@ class Prune(Step):
         return Outcome(made, {"plan": note | sized | {"notes": list(plan.notes)}})
 
     def _sized(self, checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
-        """Writes the files whose size is a budget, says how large they are, and keeps none."""
+        """Exports the files whose size is a budget, logs their sizes, and deletes them."""
         from secateur.deploy.exporters import bytes_written
         from secateur.deploy.exporting import about
         from secateur.deploy.file_size import settings_of_file

@@ -1,4 +1,4 @@
-"""The step that takes out the bottlenecks that matter least."""
+"""The step that removes the least important bottlenecks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 @step("remove_layers", purpose="removes layers")
 @dataclass(frozen=True)
 class RemoveLayers(Step):
-    """Remove whole bottlenecks, least important first; their mean output is absorbed by the layers that follow."""
+    """Remove complete bottlenecks, least important first. The layers after them absorb their mean output."""
 
     layers: LayerSettings = field(default_factory=LayerSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
 
     @property
     def title(self) -> str:
-        """Its row."""
+        """Title of its table row."""
         return "layers removed"
 
     def describe(self) -> str:
-        """How many."""
+        """How many blocks it removes."""
         what = "chain" if self.layers.chains else "layer"
         return f"remove {self.layers.layers} {what}{'' if self.layers.layers == 1 else 's'}"
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """The score by name, and the images that it reads."""
+        """Checks the name of the score and the images that it needs."""
         from secateur.checkpoints.layers import check_layers
 
         if self.layers.layers < 1:
@@ -41,7 +41,7 @@ class RemoveLayers(Step):
         check_layers(checkpoint, context, self.layers)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """One row."""
+        """Returns one row."""
         from secateur.checkpoints.layers import remove_layers
 
         return Outcome((Made(remove_layers(checkpoint, context, self.layers, self.repair)[0], "layers"),))

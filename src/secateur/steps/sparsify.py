@@ -1,4 +1,4 @@
-"""The step that trains with a penalty, so that dispensable channels go to zero before they are cut."""
+"""The step that trains with a penalty, so that unimportant channels become zero before the cut."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @step("sparsify", purpose="trains sparsely")
 @dataclass(frozen=True)
 class Sparsify(TrainingStep):
-    """Train with a penalty on channels; the last averaged weights are kept, as the best epoch may be the least
-    sparse."""
+    """Train with a penalty on channels. The last averaged weights are kept, because the best epoch may be the least
+    sparse one.
+    """
 
     sparsify: SparsifySettings = field(default_factory=SparsifySettings)
 
@@ -27,24 +28,24 @@ class Sparsify(TrainingStep):
     row_name: ClassVar[str] = "sparse"
     overrides: ClassVar[tuple[Override, ...]] = (
         *TRAINING_OVERRIDES,
-        Override("sparse_epochs", "epochs", "Epochs of the sparse training; 0 leaves it out.", int, zero_skips=True),
-        Override("rate", "rate", "Sparsity factor of the sparse training (0: from its length).", float),
-        Override("exclude", "exclude", "Layers that keep all channels and weights, as patterns of their names.", tuple),
+        Override("sparse_epochs", "epochs", "Epochs of the sparse training (0 skips it).", int, zero_skips=True),
+        Override("rate", "rate", "Sparsity penalty factor (0: derived from the training length).", float),
+        Override("exclude", "exclude", "Name patterns of layers that keep all channels and weights.", tuple),
     )
 
     @property
     def title(self) -> str:
-        """Its row."""
+        """Title of its table row."""
         return "sparse"
 
     def methods(self) -> Methods:
-        """The penalty, and distillation where it is switched on."""
+        """The penalty, and distillation if enabled."""
         from secateur.checkpoints.training import Methods
 
         return Methods(distill=self.distillation, sparsify=self.sparsify)
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """As any training, whether there are scales to penalise, and the layers without penalty."""
+        """Checks the training settings, that scales for the penalty exist, and the excluded layers."""
         from secateur.pruning.allocation import excluded_spaces
         from secateur.pruning.graph import trace
         from secateur.sparsity.penalties import refuse_without_norms

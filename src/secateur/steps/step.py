@@ -1,4 +1,4 @@
-"""What a step is: settings, a check before anything starts, and work on a checkpoint; and the registry of all steps."""
+"""The base class of steps (settings, a check before the run starts, work on a checkpoint) and the registry of steps."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 EPOCH_SECONDS = "epoch_seconds"
-"""Note of a training: how long one of its epochs took."""
+"""Note of a training: seconds per epoch."""
 
 
 @dataclass(frozen=True)
 class Override:
-    """An option of `secateur run` that replaces a setting of the steps of a recipe.
+    """An option of `secateur run` that overrides a setting of recipe steps.
 
     Attributes:
-        option: its name, `-` written as `_`.
-        field: the setting that it replaces.
-        help: what it does.
+        option: name, with `_` instead of `-`.
+        field: the setting that it overrides.
+        help: help text.
         kind: type of the value.
-        word: what stands for the value in the help; "" is the name of its type.
-        zero_skips: the value 0 leaves the step out.
-        forces: any other value takes the step in even where it could be left out.
-        replaces: settings of the recipe that go when this option is given.
-        purpose: what a step that takes it does; "" is the purpose of the step.
+        word: placeholder of the value in the help; "" uses the name of the type.
+        zero_skips: whether the value 0 skips the step.
+        forces: whether any other value forces a step that could be skipped.
+        replaces: recipe settings that are dropped if this option is given.
+        purpose: what a step that accepts this option does; "" uses the purpose of the step.
     """
 
     option: str
@@ -46,14 +46,14 @@ class Override:
 
 @dataclass(frozen=True)
 class Made:
-    """A checkpoint that a step made: it is saved, measured, and a row of the table.
+    """A checkpoint produced by a step. It is saved, evaluated, and becomes a table row.
 
     Attributes:
-        checkpoint: what was made.
-        name: of its file, NAME.safetensors.
-        title: of its row; "" is that of the step.
-        plots: also draw the curves of its evaluation.
-        compared: it is no stage of the run's detector but another one to compare that with.
+        checkpoint: the result.
+        name: file name without the extension .safetensors.
+        title: title of the row; "" uses that of the step.
+        plots: whether the curves of its evaluation are plotted too.
+        compared: whether it is only a network for comparison and not the run's detector.
     """
 
     checkpoint: Checkpoint
@@ -65,12 +65,12 @@ class Made:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did.
+    """The result of a step.
 
     Attributes:
-        made: in order; the next step starts from the last one that is not just compared, or where there is none from
-            what this step started from.
-        notes: what the summary of the run says of it: plain JSON data by name.
+        made: checkpoints in order. The next step starts from the last one that is not only for comparison; without one,
+            it starts from this step's input.
+        notes: entries for the run's summary: plain JSON data by name.
     """
 
     made: tuple[Made, ...] = ()
@@ -78,14 +78,15 @@ class Outcome:
 
 
 class Step:
-    """Base of all steps. A step is a frozen dataclass whose fields, and those of its groups, are its settings.
+    """Base class of steps. A step is a frozen dataclass whose fields, including those of its groups, are its settings.
 
     Attributes:
-        verb: its name in recipes.
-        purpose: what it does, for the sentence that refuses an option which no step of a recipe takes.
-        overrides: options of `secateur run` that it may take.
-        together: under torchrun all processes do the step, as one training; other steps are done by the first process.
-        makes_dense: as the first step of a run it makes the detector that everything else is compared with.
+        verb: name in recipes.
+        purpose: what the step does, for the error about an option that no step of a recipe accepts.
+        overrides: options of `secateur run` that it may accept.
+        together: under torchrun, whether all processes run the step as one training. Other steps run in the first
+            process.
+        makes_dense: whether it produces the dense reference detector if it is the first step of a run.
     """
 
     verb: ClassVar[str]
@@ -96,55 +97,58 @@ class Step:
 
     @classmethod
     def expand(cls, settings: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        """The steps that an entry of a recipe stands for: verbs with their settings; most stand for themselves."""
+        """Expands a recipe entry into steps: verbs with their settings. Most entries are one step."""
         return [(cls.verb, dict(settings))]
 
     @property
     def title(self) -> str:
-        """Name of its row in the table; "" for a step that makes none."""
+        """Title of its table row; "" for a step without one."""
         return ""
 
     def takes(self, override: Override) -> bool:
-        """Whether this step, with the settings of its recipe, is one that the option speaks of."""
+        """Whether an option applies to this step, given the settings of its recipe."""
         return True
 
     def needed(self, first: bool, trained: bool) -> bool:
-        """Whether the step is done at all.
+        """Whether the step runs at all.
 
         Args:
-            first: it stands first in the recipe.
-            trained: the weights know the classes of the data set.
+            first: whether it is the first step of the recipe.
+            trained: whether the weights have the classes of the data set.
         """
         return True
 
     def describe(self) -> str:
-        """The step in a few words, for what a run says before it starts."""
+        """A short description, printed before a run starts."""
         return self.verb
 
     def passes(self, images: int) -> int:
-        """Epochs that the step trains the detector of the run; 0 for one that does not."""
+        """Epochs for which the step trains the run's detector; 0 if it does not."""
         return 0
 
     def budget_words(self) -> str:
-        """The budget that the step brings, in words; "" for a step without one."""
+        """The step's budget as text; "" if it has none."""
         return ""
 
     def files(self) -> tuple[str, ...]:
-        """Files that the settings name and whose content the result depends on."""
+        """Files named by the settings whose content affects the result."""
         return ()
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """Looks for whatever would stop the step after hours.
+        """Checks everything that could otherwise fail after hours.
 
         Args:
-            checkpoint: what the whole recipe starts from.
+            checkpoint: input of the complete recipe.
+            context: data, device and folder of the run.
 
         Raises:
-            UserError: what is wrong, in one sentence.
+            UserError: something is wrong.
         """
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """Does the work. After a kill it is done again, so a long step continues from files in the context's folder."""
+        """Runs the step. After an interruption it runs again, so long steps resume from files in the context's
+        folder.
+        """
         raise NotImplementedError
 
 
@@ -152,7 +156,7 @@ STEPS: Registry[type[Step]] = Registry("step", "secateur.steps")
 
 
 def step(verb: str, *, purpose: str) -> Any:
-    """Registers a class of steps under its verb."""
+    """Registers a step class under its verb."""
 
     def register(kind: type[Step]) -> type[Step]:
         kind.verb, kind.purpose = verb, purpose

@@ -1,4 +1,4 @@
-"""The step that trains a detector on the data; its best epoch counts."""
+"""The step that trains a detector on labelled data and returns the best epoch."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ ZEROES = "zeroes weights while training"
 TRAINING_OVERRIDES = (
     Override("epochs", "epochs", "Epochs of each training step.", int, zero_skips=True, purpose="trains"),
     Override("hyp", "hyp", "Hyper-parameters of all training steps.", purpose="trains"),
-    Override("optimizer", "optimizer", "auto, SGD, Adam or AdamW, in all training steps.", purpose="trains"),
+    Override("optimizer", "optimizer", "Optimizer of all training steps: auto, SGD, Adam or AdamW.", purpose="trains"),
     Override("amp", "amp", "Mixed precision of all training steps: auto, off, bf16 or fp16.", purpose="trains"),
 )
 WEIGHT_OVERRIDES = (
-    Override("target_sparsity", "target_sparsity", "Share of the weights to zero.", float, purpose=ZEROES),
+    Override("target_sparsity", "target_sparsity", "Share of weights to set to zero.", float, purpose=ZEROES),
     Override(
-        "pruning_pattern", "pruning_pattern", "Blocks in which weights are zeroed: 1x1, 4x1, NxM, 2:4.", purpose=ZEROES
+        "pruning_pattern", "pruning_pattern", "Block pattern of the zeroed weights: 1x1, 4x1, NxM, 2:4.", purpose=ZEROES
     ),
     Override(
         "pruning_frequency",
         "pruning_frequency",
-        "Optimizer steps between two prunings of weights.",
+        "Optimizer steps between two updates of the zeroed weights.",
         int,
         purpose=ZEROES,
     ),
     Override(
-        "cooldown_epochs", "cooldown_epochs", "Last epochs, in which the zeros no longer change.", int, purpose=ZEROES
+        "cooldown_epochs", "cooldown_epochs", "Final epochs during which the zeros are fixed.", int, purpose=ZEROES
     ),
     Override(
         "exclude",
         "exclude_weights",
-        "Layers that keep all channels and weights, as patterns of their names.",
+        "Name patterns of layers that keep all channels and weights.",
         tuple,
         purpose=ZEROES,
     ),
@@ -58,7 +58,7 @@ WEIGHT_OVERRIDES = (
 
 @dataclass(frozen=True)
 class TrainingStep(Step):
-    """What every training has: hyper-parameters, how to train, and whom to imitate."""
+    """Base class of trainings: hyper-parameters, training settings and the teacher."""
 
     hyp: str = "scratch-low"
     """Hyper-parameters: scratch-low, scratch-med, scratch-high, finetune, or a YAML file."""
@@ -69,29 +69,29 @@ class TrainingStep(Step):
     row_name: ClassVar[str] = ""
 
     def methods(self) -> Methods:
-        """The methods that the settings switch on."""
+        """The training methods that the settings enable."""
         raise NotImplementedError
 
     def settings(self) -> TrainSettings:
-        """How to train, with the hyper-parameters read."""
+        """Training settings with the hyper-parameters loaded."""
         from secateur.families.hyp import load_hyp
 
         return dataclasses.replace(self.train, hyp=load_hyp(self.hyp))
 
     def describe(self) -> str:
-        """The verb and its epochs."""
+        """The verb and the epochs."""
         return f"{self.verb} ({self.train.epochs} {'epoch' if self.train.epochs == 1 else 'epochs'})"
 
     def passes(self, images: int) -> int:
-        """Its epochs, whatever the number of images."""
+        """The epochs, independent of the number of images."""
         return self.train.epochs
 
     def files(self) -> tuple[str, ...]:
-        """The teacher, and hyper-parameters of the user's own."""
+        """The teacher and the user's hyper-parameter file, if any."""
         return self.distillation.teacher, self.hyp
 
     def check(self, checkpoint: Checkpoint, context: Context) -> None:
-        """Methods and hyper-parameters by name, and a teacher that fits."""
+        """Checks the names of methods and hyper-parameters, and that the teacher matches."""
         from secateur.checkpoints.training import check_trainable
         from secateur.data.images import check_image_channels
         from secateur.families.family import family_of
@@ -112,14 +112,14 @@ class TrainingStep(Step):
             family.check_teacher(checkpoint, as_taught(load_checkpoint(teacher), checkpoint), teacher)
 
     def run(self, checkpoint: Checkpoint, context: Context) -> Outcome:
-        """One row: the best epoch, or the last average."""
+        """Returns one row: the best epoch, or the last average."""
         from secateur.families.loading import load_checkpoint
         from secateur.training.results import epochs_in
 
         folder = context.place(self.verb)
         begun, before = time.perf_counter(), epochs_in(folder)
         result = self.trained(checkpoint, context, folder)
-        # An interrupted training has done some of its epochs before.
+        # An interrupted training has completed some of its epochs before.
         epochs, seconds = epochs_in(folder) - before, time.perf_counter() - begun
         best = self.weights_file == "best"
         name = "dense" if context.first and self.makes_dense else self.row_name
@@ -127,7 +127,7 @@ class TrainingStep(Step):
         return Outcome((made,), {EPOCH_SECONDS: seconds / epochs} if epochs > 0 else {})
 
     def trained(self, checkpoint: Checkpoint, context: Context, folder: Path) -> FitResult:
-        """Trains in a folder; an interrupted training of the same folder continues."""
+        """Trains in a folder, or resumes an interrupted training of the same folder."""
         from secateur.checkpoints.training import train_checkpoint
 
         return train_checkpoint(checkpoint, context, self.settings(), folder, verb=self.verb, methods=self.methods())
@@ -136,11 +136,11 @@ class TrainingStep(Step):
 @step("train", purpose="trains")
 @dataclass(frozen=True)
 class Train(TrainingStep):
-    """Train on the data and keep the best epoch."""
+    """Train on labelled data and keep the best epoch."""
 
     sparsity: WeightSettings = field(default_factory=WeightSettings)
     when: Suppress[str] = "always"
-    """In a recipe: classes-differ leaves the step out for weights that know the classes of the data set."""
+    """In a recipe: classes-differ skips the step if the weights already have the classes of the data set."""
 
     row_name: ClassVar[str] = "trained"
     makes_dense: ClassVar[bool] = True
@@ -149,7 +149,7 @@ class Train(TrainingStep):
         Override(
             "dense_epochs",
             "epochs",
-            "Epochs of the dense training; 0 leaves it out.",
+            "Epochs of the dense training (0 skips it).",
             int,
             zero_skips=True,
             forces=True,
@@ -163,19 +163,19 @@ class Train(TrainingStep):
 
     @property
     def title(self) -> str:
-        """The detector that everything else is compared with."""
+        """The reference detector that all others are compared with."""
         return "dense"
 
     def takes(self, override: Override) -> bool:
-        """Options of the weight pruning only where weights are pruned."""
+        """Accepts weight-pruning options only if weights are pruned."""
         return override.purpose != ZEROES or self.sparsity.target_sparsity > 0
 
     def needed(self, first: bool, trained: bool) -> bool:
-        """A first training may be left out for weights that know the classes."""
+        """A first training may be skipped if the weights have the classes of the data set."""
         return not (self.when == "classes-differ" and first and trained)
 
     def methods(self) -> Methods:
-        """Weight pruning and distillation, as far as they are switched on."""
+        """Weight pruning and distillation, if enabled."""
         from secateur.checkpoints.training import Methods
 
         return Methods(weights=self.sparsity, distill=self.distillation)

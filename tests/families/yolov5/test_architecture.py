@@ -258,7 +258,7 @@ def test_a_narrowed_resnet_comes_back(tmp_path: Path) -> None:
         (lambda network: setattr(network, "up", nn.ConvTranspose2d(32, 16, 3, groups=4)), "up.weight has the shape"),
         (
             lambda network: setattr(network, "inner", nn.Conv2d(12, 32, 3, groups=4)),
-            "3 channels in a group instead",
+            "3 channels per group instead",
         ),
         (lambda network: setattr(network, "first", nn.Conv1d(6, 12, 1)), "first.weight has the shape"),
     ],

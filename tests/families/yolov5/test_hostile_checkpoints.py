@@ -361,7 +361,7 @@ def test_info_shows_broken_weights_and_others_refuse(
     checkpoint.tensors["model.0.conv.weight"][0] = float("nan")
     save_checkpoint(checkpoint, "x.safetensors")
     main(["info", "x.safetensors"])
-    assert "warning: the weights hold NaN in model.0.conv.weight" in capsys.readouterr().out
+    assert "warning: the weights contain NaN in model.0.conv.weight" in capsys.readouterr().out
     main(["info", "x.safetensors", "--json"])
     assert json.loads(capsys.readouterr().out)["flaw"] == "NaN in model.0.conv.weight"
     for words in (["prune", "--flops", "0.5"], ["export"], ["val", "--data", "none.yaml"]):

@@ -49,7 +49,7 @@ def test_bad_rows(tmp_path: Path, name: str, text: str, words: str) -> None:
 
 
 def test_published_figures_rise_with_size() -> None:
-    for line in ("YOLOv5", "YOLOv8", "YOLO11"):
+    for line in ("YOLOv5", "YOLOv8", "YOLO11", "YOLO26"):
         own = [point.figures for point in published() if point.line == line]
         assert len(own) == 5
         assert all(a["gflops"] < b["gflops"] and a["mAP50_95"] < b["mAP50_95"] for a, b in pairwise(own))

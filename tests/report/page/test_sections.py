@@ -127,8 +127,8 @@ def test_published_figures_only_on_coco(tmp_path: Path, run: RunData) -> None:
     write(folder / "about.json", about() | {"data": data})
     (chart,) = charts(pareto(read_runs([folder])))
     names = [trace["name"] for trace in chart.views["gflops|mAP50_95"].traces]
-    assert names[:3] == ["YOLOv5", "YOLOv8", "YOLO11"]
-    assert {point.line for point in published()} == set(names[:3])
+    assert names[:4] == ["YOLOv5", "YOLOv8", "YOLO11", "YOLO26"]
+    assert {point.line for point in published()} == set(names[:4])
 
 
 def test_points_of_a_pareto_file(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_two_networks(pair: tuple[Path, Path], tiny_data: Path, capsys: pytest.C
     assert row["model"] == alone["model"] and row["image_size"] == 64
     change = row["metrics"]["mAP50"] - summary["table"][0]["metrics"]["mAP50"]
     assert row["difference"]["mAP50"]["change"] == pytest.approx(change, abs=1e-12)
-    assert summary["images"] == 8 and "mAP50-95 of every class" in out and "triangle" in out
+    assert summary["images"] == 8 and "mAP50-95 per class" in out and "triangle" in out
     listed = summary["disagreements"]["b.safetensors"]
     assert listed and [entry["count"] for entry in listed] == sorted((entry["count"] for entry in listed), reverse=True)
     drawn = sorted((folder / "disagreements/2").iterdir())
@@ -147,7 +147,7 @@ def test_what_cannot_be_compared_is_one_sentence(
     dataclasses.replace(record, files=("other.png", *record.files[1:])).save(tmp_path / "other.npz")
     (tmp_path / "empty").mkdir()
     for words, said in (
-        ([file], "A comparison needs two networks or more"),
+        ([file], "A comparison needs at least two networks"),
         ([pair[0], pair[1]], "Option --data is missing"),
         ([file, tmp_path / "cone.npz"], "needs the same classes in the same order"),
         ([file, tmp_path / "other.npz"], "whose images or labels are not the same"),

@@ -1,1 +1,1 @@
-"""`secateur compare`: networks measured on the same images, and what is sure about their differences."""
+"""`secateur compare`: evaluates networks on the same images and tests their differences for significance."""

@@ -1,4 +1,4 @@
-"""What is sure about the change from the first to the last network of a run, from the detections of both."""
+"""Confidence interval of the change from the first to the last network of a run, from the detections of both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG = logging.getLogger("secateur")
 def resampled(
     records: Mapping[str, DetectionRecord], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, Difference]]:
-    """The differences of all records but the first to that one, with a progress bar; see `bootstrap.differences`."""
+    """The differences of all records to the first one, with a progress bar; see `bootstrap.differences`."""
     (_, reference), *others = records.items()
     classes = len(np.unique(reference.truths.classes))
     with bar("resampling") as shown:
@@ -36,11 +36,11 @@ def resampled(
 
 
 def first_to_last(folder: Path, rows: Sequence[RunRow]) -> dict[str, Any] | None:
-    """The `difference` part of a run's summary; None where there are no detections of two networks.
+    """The `difference` entry of a run's summary; None without the detections of two networks.
 
     Args:
-        folder: of the run.
-        rows: of its table.
+        folder: folder of the run.
+        rows: rows of its table.
     """
     first, last = rows[0], last_stage(rows)
     files = [record_file(folder / "evaluation" / row["name"]) for row in (first, last) if row.get("name")]
@@ -50,14 +50,14 @@ def first_to_last(folder: Path, rows: Sequence[RunRow]) -> dict[str, Any] | None
         reference, record = (DetectionRecord.load(file) for file in files)
         found = resampled({"first": reference, "last": record})["last"]
     except UserError as error:
-        LOG.warning("No interval of the difference: %s", error)
+        LOG.warning("No confidence interval of the difference: %s", error)
         return None
     values = {figure: of_figure.to_dict() for figure, of_figure in found.items()}
     return {"of": last["stage"], "against": first["stage"], "images": len(record), **values}
 
 
 def difference_line(found: Mapping[str, Any] | None) -> str:
-    """The difference in words; "" where there is none."""
+    """The difference as text; "" if there is none."""
     if found is None:
         return ""
     names = set(Difference.__dataclass_fields__)
@@ -65,5 +65,5 @@ def difference_line(found: Mapping[str, Any] | None) -> str:
         f"{figure} {Difference(**{name: value for name, value in found[figure].items() if name in names}).line()}"
         for figure in FIGURES
     ]
-    ends = f"95 % intervals over resamples of the {found['images']} validation images"
+    ends = f"95 % intervals from resampling the {found['images']} validation images"
     return f"{found['of']} against {found['against']}: {'; '.join(each)} ({ends})"

@@ -1,4 +1,4 @@
-"""Draws images on which two networks disagree: the objects, the boxes of one and those of the other, side by side."""
+"""Draws images on which two networks disagree: panels with the labelled objects and the boxes of each network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from secateur.report.disagreement import Disagreement
 from secateur.terminal import bar
 
 LOG = logging.getLogger("secateur")
-_SIDE = 640  # px, longest of a panel
-_TITLE = 28  # px of the line over a panel
+_SIDE = 640  # longest side of a panel, in px
+_TITLE = 28  # height of the title above a panel, in px
 
 
 def draw_disagreements(
@@ -32,20 +32,22 @@ def draw_disagreements(
     rows: Sequence[Disagreement],
     confidence: float,
 ) -> int:
-    """Writes a JPEG for each row, most disagreement first; without the package supervision none, and it says so.
+    """Writes one JPEG per row, largest disagreement first. Without the package supervision, writes none and logs a
+    message.
 
     Args:
-        folder: takes NUMBER-IMAGE.jpg.
-        reference, other: names over the panels, and what was found.
-        confidence: lowest one of a box that is drawn.
+        folder: folder for the files NUMBER-IMAGE.jpg.
+        reference, other: title and detections of each network.
+        rows: images with their disagreement.
+        confidence: confidence threshold of drawn boxes.
 
     Returns:
-        how many were written; images that are no longer where they were are left out.
+        number of files written; images that no longer exist are skipped.
     """
     if not rows:
         return 0
     if importlib.util.find_spec("supervision") is None:
-        LOG.warning("supervision is not installed: no images are drawn (pip install 'secateur[predict]').")
+        LOG.warning("Cannot draw images: supervision is not installed (pip install 'secateur[predict]').")
         return 0
     from secateur.prediction.drawing import Drawing
     from secateur.prediction.files import write_image
@@ -73,12 +75,12 @@ def draw_disagreements(
             write_image(folder / f"{place:02d}-{stem}.jpg", np.concatenate([_titled(*one) for one in panels], axis=1))
             written += 1
     if written < len(rows):
-        LOG.warning("%d images are no longer under %s and are not drawn.", len(rows) - written, record.root or "/")
+        LOG.warning("%d images no longer exist under %s and are not drawn.", len(rows) - written, record.root or "/")
     return written
 
 
 def _fitted(pixels: Image) -> tuple[Image, float]:
-    """The image with its longer side at most `_SIDE`, and by how much it was scaled."""
+    """The image scaled so that its longer side is at most `_SIDE`, and the scale factor. Pixels are uint8 [H, W, 3]."""
     scale = min(1.0, _SIDE / max(pixels.shape[:2]))
     if scale == 1:
         return pixels, scale
@@ -87,14 +89,14 @@ def _fitted(pixels: Image) -> tuple[Image, float]:
 
 
 def _rows(boxes: Boxes, image: int, scale: float, confidence: float = 0.0) -> Tensor:
-    """Boxes [n, 6] of one image, the best first."""
+    """Boxes float32 [n, 6] of one image, best first: x1, y1, x2, y2 in pixels, score, class."""
     mine = boxes.where((boxes.image == image) & (boxes.scores >= confidence))
     rows = np.concatenate((mine.corners * scale, mine.scores[:, None], mine.classes[:, None]), axis=1)
     return torch.from_numpy(rows[np.argsort(-mine.scores, kind="stable")].astype(np.float32))
 
 
 def _titled(title: str, pixels: Image) -> Image:
-    """The image under a line with its title, whose end is kept where it is too long."""
+    """The image, uint8 [H, W, 3], with a title line above it. Long titles keep their end."""
     line = np.full((_TITLE, pixels.shape[1], 3), 255, np.uint8)
     most = max(4, pixels.shape[1] // 9)
     text = title if len(title) <= most else f"...{title[3 - most :]}"

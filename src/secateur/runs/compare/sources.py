@@ -1,4 +1,4 @@
-"""What a comparison is given: files to evaluate, or the detections of an evaluation that is done."""
+"""Inputs of a comparison: files to evaluate, or detections of earlier evaluations."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class GivenNetwork:
     """One network of a comparison.
 
     Attributes:
-        given: as the user named it.
-        name: in tables, another one for each.
-        record: the detections of an evaluation that is done; None for a file that is to be evaluated.
-        model: the `model` part of the summary of a run, {} where there is none.
+        given: as given by the user.
+        name: name in tables, unique.
+        record: detections of an earlier evaluation; None for a file to evaluate.
+        model: the `model` entry of a run's summary; {} without one.
     """
 
     given: str
@@ -33,13 +33,15 @@ class GivenNetwork:
 
 
 def sources_of(given: tuple[str, ...], split: str) -> list[GivenNetwork]:
-    """What each word stands for, in order.
+    """The inputs in the given order.
 
     Raises:
-        UserError: there are fewer than two, one is missing, or a folder has no detections of the split.
+        UserError: there are fewer than two, one does not exist, or a folder has no detections of the split.
     """
     if len(given) < 2:
-        raise UserError("A comparison needs two networks or more: secateur compare dense.pt cut.onnx --data data.yaml.")
+        raise UserError(
+            "A comparison needs at least two networks: secateur compare dense.pt cut.onnx --data data.yaml."
+        )
     short = _short(given)
     return [
         _source(
@@ -52,7 +54,7 @@ def sources_of(given: tuple[str, ...], split: str) -> list[GivenNetwork]:
 
 
 def _short(given: Sequence[str]) -> dict[str, str]:
-    """For each word as many last parts of the path as tell all of them apart."""
+    """For each path, the shortest ending that distinguishes all of them."""
     paths = {word: PurePath(word).parts for word in given}
     count = 1
     while len({parts[-count:] for parts in paths.values()}) < len(paths) and count < max(map(len, paths.values())):
@@ -64,7 +66,7 @@ def _source(word: str, name: str, split: str) -> GivenNetwork:
     path = usable_path(word, expand=True)
     if path.suffix == ".npz":
         if not path.is_file():
-            raise UserError(f"{path} does not exist; give detections.npz of an evaluation, or the network itself.")
+            raise UserError(f"{path} does not exist. Give the detections.npz of an evaluation, or the network itself.")
         return GivenNetwork(word, name, path, {})
     if path.is_dir() and not is_exported(path):
         record, model = _of_run(path, split)
@@ -73,7 +75,7 @@ def _source(word: str, name: str, split: str) -> GivenNetwork:
 
 
 def _of_run(folder: Path, split: str) -> tuple[Path, Mapping[str, Any]]:
-    """The detections of the network that a run ends with, or those in the folder itself, and what is known of it."""
+    """The detections of a run's final network, or those in the folder itself, with the metadata of the network."""
     record, said = record_file(folder, split), _summary(folder)
     if not record.is_file():
         rows = said.get("table")
@@ -81,8 +83,8 @@ def _of_run(folder: Path, split: str) -> tuple[Path, Mapping[str, Any]]:
         record = record_file(folder / "evaluation" / names[-1], split) if names else record
     if not record.is_file():
         raise UserError(
-            f"{folder} has no detections of the split {split}: it is not the folder of a run that ended with an "
-            "evaluation on it, or an earlier version made it. Give the network itself, and --data."
+            f"{folder} has no detections of the split {split}: it is not the folder of a run with an "
+            "evaluation on it, or an earlier version wrote it. Give the network itself, and --data."
         )
     model = said.get("model")
     return record, model if isinstance(model, dict) else {}

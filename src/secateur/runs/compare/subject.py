@@ -1,4 +1,4 @@
-"""What is evaluated: a checkpoint by its family, or an exported file by its runtime."""
+"""A file to evaluate: a checkpoint, evaluated by its family, or an exported file, evaluated by its runtime."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Subject:
     """An opened file.
 
     Attributes:
-        weights: the file as it was named.
-        network: the checkpoint, or what predicts.
+        weights: file as given by the user.
+        network: the checkpoint, or the predictor of an exported file.
         image_size: px, one side or height and width.
-        model: the `model` part of summaries.
-        line: the network in words.
+        model: the `model` entry of summaries.
+        line: one-line description of the network.
     """
 
     weights: str
@@ -49,8 +49,10 @@ class Subject:
         """Opens a file.
 
         Args:
-            image_size: 0 takes what the file takes or remembers.
-            precision: of a checkpoint; an exported file has its own.
+            weights: file as given by the user.
+            image_size: 0 uses the size that the file requires or stores.
+            device: device of a checkpoint.
+            precision: precision of a checkpoint; exported files have a fixed precision.
 
         Raises:
             UserError: the file cannot be opened.
@@ -69,14 +71,14 @@ class Subject:
         return Subject(weights, checkpoint, size, describe(checkpoint, size), f"{weights}: {described.line()}")
 
     def data(self, file: str, *, one_class: bool = False) -> DataSet:
-        """The data set as the network knows it.
+        """The data set with the classes of the network.
 
         Args:
-            one_class: take all classes as one.
+            file: the data set.
+            one_class: treat all classes as one.
 
         Raises:
-            UserError: the network cannot be evaluated, the file is no data set, or the network does not know its
-                classes.
+            UserError: the network cannot be evaluated, the file is not a data set, or its classes do not match.
         """
         if isinstance(self.network, Checkpoint):
             family_of(self.network).require("evaluate", "evaluated")
@@ -89,10 +91,12 @@ class Subject:
         """The checked images of a split with their labels.
 
         Args:
-            tell: print on standard error what was found.
+            data: the data set.
+            split: train, val or test.
+            tell: print findings on standard error.
 
         Raises:
-            UserError: there is no such split, or it is broken.
+            UserError: the split does not exist or is invalid.
         """
         if isinstance(self.network, Checkpoint):
             return family_of(self.network).split(data, split, tell=tell)
@@ -110,14 +114,19 @@ class Subject:
         folder: Path | None = None,
         tell: bool = True,
     ) -> Any:
-        """The scores of a checkpoint as its family gives them, or those of the boxes of an exported file.
+        """The scores: of a checkpoint by its family, of an exported file from its boxes.
 
         Args:
-            folder: takes what the settings ask to be written.
-            tell: print on standard error what was found of the split.
+            data: the data set.
+            split: train, val or test.
+            settings: settings of the validation.
+            device: device of a checkpoint.
+            precision: precision of a checkpoint.
+            folder: folder for the files that the settings request.
+            tell: print findings about the split on standard error.
 
         Raises:
-            UserError: the data set is broken, or its labels are of classes that the network lacks.
+            UserError: the data set is invalid, or has labels of classes that the network lacks.
         """
         images = self.images(data, split, tell=tell)
         if isinstance(self.network, Checkpoint):

@@ -1,4 +1,4 @@
-"""How a comparison is printed: the table, the intervals of the differences, and on request every class."""
+"""Prints a comparison: the table, the confidence intervals of the differences, and optionally all classes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Compared:
     """One network of a comparison.
 
     Attributes:
-        given: as the user named it.
-        name: in the table.
-        metrics: COCO's figures.
+        given: as given by the user.
+        name: name in the table.
+        metrics: COCO metrics.
         ap_by_size: AP of small, medium and large objects.
-        model: the `model` part of summaries, as far as it is known.
-        image_size: px at which it was evaluated; None where that was done before.
-        ms: median time of one image.
-        speed: how many times as many images a second as the first network that was timed.
-        runtime: what was timed.
-        difference: to the reference by figure; {} of the reference itself.
+        model: the `model` entry of summaries, if known.
+        image_size: image size of the evaluation in px; None for an earlier evaluation.
+        ms: median milliseconds per image.
+        speed: images per second relative to the first timed network.
+        runtime: the runtime that was timed.
+        difference: difference to the reference by metric; {} for the reference itself.
     """
 
     given: str
@@ -73,11 +73,12 @@ class Compared:
 
 
 def print_comparison(rows: Sequence[Compared], title: str, *, classes: bool) -> None:
-    """Prints all that is said of the networks themselves.
+    """Prints the table, the speeds and the intervals.
 
     Args:
-        title: over the table.
-        classes: also print mAP50-95 of every class.
+        rows: the networks, the reference first.
+        title: title of the table.
+        classes: whether to print mAP50-95 of every class too.
     """
     console = console_for_tables()
     console.print(fitting_table(console, [row.table_row() for row in rows], title, "Network"))
@@ -86,7 +87,7 @@ def print_comparison(rows: Sequence[Compared], title: str, *, classes: bool) -> 
             print(f"{row.name} on {row.runtime}: {row.speed:.2f} times the images per second")
     first = rows[0].name
     resamples = next(iter(rows[1].difference.values())).resamples
-    print(f"Against {first}, with 95 % intervals over {resamples:,} resamples of the images:")
+    print(f"Difference to {first}, with 95 % intervals from {resamples:,} resamples of the images:")
     for row in rows[1:]:
         for figure in FIGURES:
             print(f"  {row.name}: {figure} {row.difference[figure].line()}")
@@ -95,7 +96,7 @@ def print_comparison(rows: Sequence[Compared], title: str, *, classes: bool) -> 
 
 
 def _classes(rows: Sequence[Compared]) -> Table:
-    table = Table(title="mAP50-95 of every class", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="mAP50-95 per class", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("Class")
     for name in ("Objects", *(row.name for row in rows)):
         table.add_column(name, justify="right")

@@ -1,4 +1,4 @@
-"""The work of a comparison: what is not evaluated yet is evaluated, once; then everything is read from the records."""
+"""Runs a comparison: evaluates each network once, then computes everything from the records."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from secateur.runs.progress import Progress, digest, file_digest, key_of
 
 LOG = logging.getLogger("secateur")
 _LISTED = 100  # images of disagreement in the summary
-_PRINTED = 5  # and on the terminal
+_PRINTED = 5  # images of disagreement in the terminal
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A comparison whose files are open and fit together.
+    """A comparison whose files are open and compatible.
 
     Attributes:
-        sources: in the order given, the reference first.
-        subjects: by the names of the sources, those that are to be evaluated.
-        signature: of the images and labels to evaluate on; "" where nothing is to be evaluated.
+        sources: in the given order, the reference first.
+        subjects: files to evaluate, by the names of the sources.
+        signature: digest of the images and labels of the evaluation; "" if nothing is evaluated.
     """
 
     options: CompareOptions
@@ -56,10 +56,10 @@ class _Task:
 
 
 def compare_networks(options: CompareOptions) -> Summary:
-    """`secateur compare`: prints the table and returns the summary; a comparison that was killed continues.
+    """`secateur compare`: prints the table and returns the summary. An interrupted comparison resumes.
 
     Raises:
-        UserError: bad options or input, or networks that were evaluated on other images, objects or classes.
+        UserError: options or input are invalid, or networks were evaluated on other images, objects or classes.
     """
     one_process("compare")
     check_ranges(options)
@@ -69,7 +69,7 @@ def compare_networks(options: CompareOptions) -> Summary:
 
 
 def _opened(options: CompareOptions) -> _Task:
-    """Opens every file before the first is evaluated."""
+    """Opens every file before the first evaluation."""
     sources = sources_of(options.files, options.task)
     device, subjects, signature = pick_device(options.device), {}, ""
     named: dict[str, Mapping[int, str]] = {}
@@ -88,8 +88,8 @@ def _opened(options: CompareOptions) -> _Task:
     for name, names in named.items():
         if list(names.values()) != list(named[first].values()):
             raise UserError(
-                f"{first} has {len(named[first])} classes ({_few(named[first])}) and {name} has {len(names)} "
-                f"({_few(names)}): a comparison needs the same classes in the same order."
+                f"Cannot compare {first} with {len(named[first])} classes ({_few(named[first])}) and {name} "
+                f"with {len(names)} ({_few(names)}). Give networks with the same classes in the same order."
             )
     return _Task(options, device, sources, subjects, signature)
 
@@ -99,7 +99,7 @@ def _few(names: Mapping[int, str]) -> str:
 
 
 def _key(task: _Task) -> dict[str, str]:
-    """All that the results depend on, by name."""
+    """Everything that the results depend on, by name."""
     options = {entry.name: getattr(task.options, entry.name) for entry in dataclasses.fields(task.options)}
     for name in ("place", "per_class"):
         del options[name]
@@ -109,7 +109,7 @@ def _key(task: _Task) -> dict[str, str]:
 
 
 def _content(path: Path) -> str:
-    """A digest of a file, or of all files of a folder."""
+    """Digest of a file, or of all files of a folder."""
     path = path.expanduser()
     if path.is_dir():
         return digest([(str(file.relative_to(path)), file_digest(file)) for file in sorted(path.rglob("*"))])
@@ -150,7 +150,7 @@ def _compared(task: _Task, progress: Progress) -> Summary:
 
 
 def _record(task: _Task, source: GivenNetwork, number: int, progress: Progress) -> DetectionRecord:
-    """What a network found; evaluated once, and kept in the folder of the comparison."""
+    """The detections of a network, evaluated once and stored in the folder of the comparison."""
     if source.record is not None:
         return DetectionRecord.load(source.record)
     subject, options = task.subjects[source.name], task.options
@@ -169,7 +169,7 @@ def _record(task: _Task, source: GivenNetwork, number: int, progress: Progress) 
         )
         scores = subject.evaluate(data, options.task, settings, task.device, tell=False)
         if not isinstance(scores.detections, DetectionRecord):
-            raise UserError(f"{source.given} finds no upright boxes, and that is what a comparison is made of.")
+            raise UserError(f"{source.given} predicts no axis-aligned boxes, which a comparison needs.")
         scores.detections.save(file)
         return str(file.relative_to(progress.folder))
 
@@ -177,14 +177,14 @@ def _record(task: _Task, source: GivenNetwork, number: int, progress: Progress) 
 
 
 def _metrics(record: DetectionRecord) -> Metrics:
-    """COCO's figures, by one rule for all networks."""
+    """COCO metrics, computed in the same way for all networks."""
     return measure(
         record.truths, record.detections, record.shapes.astype(np.int64), record.names, max_det=record.max_det
     )
 
 
 def _differences(records: Mapping[str, DetectionRecord], options: CompareOptions) -> dict[str, dict[str, Any]]:
-    """Of every network but the first, by name and figure, as plain data."""
+    """The differences of every network to the first one, by name and metric, as plain data."""
     found = resampled(records, resamples=options.resamples, seed=options.seed)
     return {
         name: {figure: dataclasses.asdict(difference) for figure, difference in of_network.items()}
@@ -193,7 +193,7 @@ def _differences(records: Mapping[str, DetectionRecord], options: CompareOptions
 
 
 def _times(task: _Task) -> dict[str, Any]:
-    """Times and costs by the names of files: milliseconds at one image, in turns."""
+    """Latency and cost by file: milliseconds at batch 1, measured in interleaved rounds."""
     options = task.options
     settings = BenchSettings(
         (options.runtime,) if options.runtime else (),
@@ -237,7 +237,7 @@ def _row(
 def _disagreements(
     folder: Path, records: Mapping[str, DetectionRecord], options: CompareOptions
 ) -> dict[str, tuple[list[Disagreement], Path | None]]:
-    """Of every network but the first the images, most disagreement first, and the folder of those that are drawn."""
+    """For every network but the first: its images with the largest disagreement first, and the folder of drawn ones."""
     (first, reference), *others = records.items()
     result: dict[str, tuple[list[Disagreement], Path | None]] = {}
     for number, (name, record) in enumerate(others, 2):

@@ -1,1 +1,1 @@
-"""`secateur pareto`: networks cut to several budgets, and the curve of their accuracy against time."""
+"""`secateur pareto`: cuts networks to several budgets and plots accuracy against latency."""

@@ -1,4 +1,6 @@
-"""The work of a curve: every network is cut to its budgets in one descent, healed, trained, measured; resumable."""
+"""Computes the points of a curve: each network is cut to its budgets in one sequence of rounds, healed, fine-tuned and
+evaluated. Resumable.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,14 @@ HEAL, FINETUNE = "heal", "finetune"
 
 @dataclasses.dataclass(frozen=True)
 class ParetoTask:
-    """What a curve is made of, checked.
+    """The checked inputs of a curve.
 
     Attributes:
-        networks: in the order given.
-        guards: with a number in place of --round-to auto.
-        training: of the fine-tuning; None where there is none.
-        methods: what acts in it.
+        options: options of the command.
+        networks: in the given order.
+        guards: with --round-to auto replaced by a number.
+        training: settings of the fine-tuning, or None.
+        methods: methods of the fine-tuning.
     """
 
     options: ParetoOptions
@@ -54,17 +57,17 @@ class ParetoTask:
 
     @property
     def stages(self) -> list[tuple[str, str]]:
-        """The kinds of points that each budget gives, and what their labels end with."""
+        """The kinds of points per budget, and the suffixes of their labels."""
         wanted = {"pruned": True, "healed": self.options.heal, "finetuned": self.training is not None}
         return [(kind, "" if kind == "pruned" else kind) for kind, given in wanted.items() if given]
 
 
 class ParetoCourse:
-    """One curve: each cut, training and evaluation is a part that is done once.
+    """One curve. Each cut, training and evaluation is a part that runs once.
 
-    All budgets of a network are met by one descent: the smallest budget first, whose rounds pass all larger ones. The
-    others continue from the state of one of these rounds (`pruning.rounds.shared_round`) and only do their last rounds,
-    in which widths are rounded, on their own.
+    All budgets of a network share one sequence of pruning rounds. The smallest budget is cut first, and its rounds pass
+    all larger budgets. The others continue from the state of one of these rounds (`pruning.rounds.shared_round`) and
+    run only their last rounds, in which widths are rounded.
     """
 
     def __init__(self, task: ParetoTask, progress: Progress) -> None:
@@ -75,7 +78,7 @@ class ParetoCourse:
         self.pace = Pace(self.parts())
 
     def parts(self) -> list[Part]:
-        """All parts in order, with the amount of work of each."""
+        """All parts in order, with their amounts of work."""
         options, found = self.task.options, []
         for network in self.task.networks:
             label, size = network.label, network.gflops
@@ -88,7 +91,7 @@ class ParetoCourse:
                 for kind, ending in self.task.stages:
                     name = network.point(target, ending)
                     if kind == "healed":
-                        amount = size * (1 + target.share)  # as many steps for all, with the dense one as teacher
+                        amount = size * (1 + target.share)  # equal step counts; the dense teacher runs in every step
                         found.append(Part(f"{HEAL} {point}", HEAL, amount, f"heal {name}"))
                     if kind == "finetuned":
                         amount = size * target.share
@@ -97,19 +100,19 @@ class ParetoCourse:
         return [*found, Part("latency", "latency", 1.0, "measure the milliseconds of all points in turns")]
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """The points in order, and the milliseconds of the dense and cut networks by their labels."""
+        """The points in order, and the milliseconds of the dense and cut networks by label."""
         LOG.info("Run folder: %s", self.folder)
         for network in self.task.networks:
-            # An official name is no file here.
+            # An official name is not a local file.
             file = str(Path(network.file).absolute()) if Path(network.file).is_file() else network.file
             self.points.append(self.row(network, network.label, "dense", file, network.checkpoint))
-            # The descent to the smallest budget comes first; the others continue from its rounds.
+            # Cut to the smallest budget first; the other budgets continue from its rounds.
             for target in network.targets:
                 self.branch(network, target)
         return self.points, self.part("latency", self.latencies)["ms"]
 
     def branch(self, network: ParetoNetwork, target: Target) -> None:
-        """The points of one budget."""
+        """Computes the points of one budget."""
         label = network.point(target)
         self.part(f"prune {label}", lambda: self.pruned(network, target), self.folder / ROUNDS / label)
         current = self.checkpoint(network, label)
@@ -123,10 +126,13 @@ class ParetoCourse:
             self.points.append(self.row(network, name, kind, f"{POINTS}/{name}.safetensors", current))
 
     def part(self, name: str, work: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
-        """The result of a part, done now or before, with the seconds that it took.
+        """The result of a part, computed now or recorded earlier, with its duration in seconds.
 
         Args:
-            folder: that the work makes; where it is there already, an interrupted process has done some of it.
+            name: name of the part.
+            work: computes the result.
+            folder: folder that the work creates. If it exists already, an interrupted process has done part of the
+                work.
         """
 
         def timed() -> dict[str, Any]:
@@ -138,7 +144,7 @@ class ParetoCourse:
         return result
 
     def row(self, network: ParetoNetwork, label: str, kind: str, file: str, checkpoint: Checkpoint) -> dict[str, Any]:
-        """One point, without its milliseconds: what it costs and its scores on the val split."""
+        """One point without its milliseconds: cost, and scores on the val split."""
 
         def work() -> dict[str, Any]:
             scores = evaluate(checkpoint, network.context)
@@ -149,14 +155,16 @@ class ParetoCourse:
         return {"label": label, "network": network.label, "kind": kind, "file": file, **found}
 
     def shared(self, network: ParetoNetwork, target: Target) -> int:
-        """The round of the descent from which a budget continues; 0 for the smallest one, or where it shares none."""
+        """The round of the shared sequence from which a budget continues; 0 for the smallest budget, or if it shares
+        none.
+        """
         if target is network.targets[0]:
             return 0
         rounds, smallest = self.task.options.rounds, network.targets[0].budget
         return shared_round(rounds, target.budget, smallest, network.reference)
 
     def pruned(self, network: ParetoNetwork, target: Target) -> dict[str, Any]:
-        """Cuts to one budget; what the descent has done already is not done again."""
+        """Cuts to one budget, continuing from a shared round if possible."""
         label, descent = network.point(target), self.folder / ROUNDS / network.point(network.targets[0])
         folder = self.folder / ROUNDS / label
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,14 +181,14 @@ class ParetoCourse:
         return {"notes": list(pruned.plan.notes)}
 
     def healed(self, network: ParetoNetwork, start: Checkpoint, label: str) -> dict[str, Any]:
-        """Heals; goes on where an interrupted healing of the same folder was."""
+        """Heals the network, or resumes an interrupted healing of the same folder."""
         folder = self.folder / TRAININGS / label
         result = heal(start, network.checkpoint, network.context, self.task.options.healing, folder)
         self.save(network, label, load_checkpoint(result.best))
         return {}
 
     def finetuned(self, network: ParetoNetwork, start: Checkpoint, label: str) -> dict[str, Any]:
-        """Fine-tunes; goes on where an interrupted training of the same folder was."""
+        """Fine-tunes the network, or resumes an interrupted training of the same folder."""
         assert self.task.training is not None
         settings = dataclasses.replace(self.task.training, image_size=network.context.image_size)
         folder, methods = self.folder / TRAININGS / label, self.task.methods
@@ -189,18 +197,20 @@ class ParetoCourse:
         return {}
 
     def save(self, network: ParetoNetwork, label: str, checkpoint: Checkpoint) -> None:
-        """Writes the files of a point: ours, and the family's own."""
+        """Writes the files of a point: the checkpoint, and the family's own format."""
         file = self.folder / POINTS / f"{label}.safetensors"
         file.parent.mkdir(exist_ok=True)
         for line in save_result(checkpoint, file, network.context.image_size):
             LOG.info(line)
 
     def checkpoint(self, network: ParetoNetwork, label: str) -> Checkpoint:
-        """The checkpoint of a point that is done."""
+        """The checkpoint of a completed point."""
         return load_checkpoint(self.folder / POINTS / f"{label}.safetensors")
 
     def latencies(self) -> dict[str, Any]:
-        """Milliseconds of every dense and cut network, all in turns; those of one budget have the same shapes."""
+        """Milliseconds of every dense and cut network, measured in interleaved rounds. All stages of one budget have
+        the same shapes.
+        """
         from secateur.deploy.speed.latency import latencies
 
         timed = {network.label: network.checkpoint for network in self.task.networks}
@@ -212,5 +222,5 @@ class ParetoCourse:
         return {"ms": latencies(timed, size, rounds=rounds, threads=chosen.threads, runtime=chosen.runtime)}
 
     def tidy(self) -> None:
-        """Removes what only an interrupted run needs."""
+        """Removes files that only an interrupted run needs."""
         shutil.rmtree(self.folder / ROUNDS, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`secateur pareto`: checks what is asked for, has the work done, and ends with table, files and answers."""
+"""`secateur pareto`: checks the options, computes the points, and writes the table, the files and the conclusions."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ LOG = logging.getLogger("secateur")
 
 
 def pareto(options: ParetoOptions) -> Summary:
-    """Cuts every network to every budget, heals and fine-tunes on request, measures, and writes the curve.
+    """Cuts every network to every budget, heals and fine-tunes if requested, measures, and writes the curve.
 
-    A killed command continues where it was. Files of all points are in points/; those of the dense networks stay where
-    they are.
+    An interrupted command resumes. Files of all points are in points/; files of the dense networks are not moved.
 
     Raises:
-        UserError: bad options or input, found before anything is written.
+        UserError: options or input are invalid; checked before anything is written.
     """
     one_process("pareto")
     check_ranges(options)
@@ -53,7 +52,7 @@ def pareto(options: ParetoOptions) -> Summary:
     others = references(options.reference)
     methods = Methods(distill=DistillSettings(distill=options.distill))
     if options.distill and not options.finetune:
-        raise UserError("--distill is for the fine-tuning: give --finetune, its epochs, too.")
+        raise UserError("--distill applies to the fine-tuning. Add --finetune with the number of epochs.")
     [runtime] = check_runtimes((options.latency.runtime,) if options.latency.runtime else ())
     guards = decided_guards(options.guards, options.latency, milliseconds=options.cost == "ms")
     networks = opened(options, budgets, guards)
@@ -69,10 +68,10 @@ def pareto(options: ParetoOptions) -> Summary:
 
 
 def _training(options: ParetoOptions, networks: Sequence[ParetoNetwork], methods: Methods) -> TrainSettings | None:
-    """The settings of the fine-tuning, made in any case: that checks batch size, workers and seed too.
+    """Settings of the fine-tuning, or None. Created in any case, because this also checks batch size, workers and seed.
 
     Raises:
-        UserError: one of them is out of its range, or the method does not fit a network.
+        UserError: a value is out of range, or the method does not fit a network.
     """
     training = TrainSettings(
         epochs=max(options.finetune, 1),
@@ -93,7 +92,7 @@ def _training(options: ParetoOptions, networks: Sequence[ParetoNetwork], methods
 
 
 def _key(task: ParetoTask) -> dict[str, str]:
-    """All that the results depend on, by name."""
+    """Everything that the results depend on, by name."""
     options, first = task.options, task.networks[0]
     record = dataclasses.asdict(options) | {"image_size": first.context.image_size}
     record["guards"] = dataclasses.asdict(task.guards)
@@ -108,9 +107,9 @@ def _key(task: ParetoTask) -> dict[str, str]:
 
 
 def _timed(points: Sequence[Mapping[str, Any]], times: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The points in the form of pareto.json, of each network the largest first.
+    """The points in the format of pareto.json, per network from the largest to the smallest.
 
-    A healed or fine-tuned network takes as long as the cut one, whose shapes it has.
+    A healed or fine-tuned network has the latency of the cut one, because it has the same shapes.
     """
     found, ms = [], 0.0
     for point in points:
@@ -129,7 +128,7 @@ def _timed(points: Sequence[Mapping[str, Any]], times: Mapping[str, float]) -> l
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """What a curve ends with."""
+    """The output of a curve."""
 
     task: ParetoTask
     progress: Progress
@@ -137,7 +136,7 @@ class Ending:
     references: Sequence[Mapping[str, Any]]
 
     def write(self, points: list[dict[str, Any]]) -> Summary:
-        """Writes the files, prints the table and the answers, and returns the summary."""
+        """Writes the files, prints the table and the conclusions, and returns the summary."""
         folder, options = self.progress.folder, self.task.options
         figures = list(points[0]["figures"])
         curve = [CurvePoint(p["label"], p["network"], p["kind"], p["ms"], p["accuracy"]) for p in points]
@@ -173,17 +172,17 @@ class Ending:
             | {name: value for name, value in record.items() if name != "points"}
         )
         page = f", {PAGE}" if leave_page(folder) else ""
-        print(f"Table and plot are in {folder}: pareto.csv, pareto.json{', pareto.png' * plots_available()}{page}.")
+        print(f"Wrote table and plot to {folder}: pareto.csv, pareto.json{', pareto.png' * plots_available()}{page}.")
         say(self.next_line(chosen))
         return result
 
     def reference(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """A point that was given, in the form of the others."""
+        """A reference point in the format of the other points."""
         nothing = dict.fromkeys(("network", "accuracy", "parameters", "gflops", "mb", "file"))
         return {**nothing, **point, "kind": "reference", "figures": {}}
 
     def next_line(self, point: Mapping[str, Any]) -> str:
-        """The command that continues with a point, as it can be pasted."""
+        """The suggested next command for a point, ready to paste."""
         file = Path(point["file"]) if point["kind"] == "dense" else self.progress.folder / point["file"]
         network = next(one for one in self.task.networks if one.label == point["network"])
         if point["kind"] in ("pruned", "healed"):

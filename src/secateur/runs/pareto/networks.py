@@ -1,4 +1,4 @@
-"""The networks of a curve: opened, named, checked against one data set, and the budgets that each of them can reach."""
+"""The networks of a curve: opened, named, checked against one data set, with the budgets that each can reach."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Target:
     """A budget of one network.
 
     Attributes:
-        text: as the user wrote it.
-        budget: what it means.
-        share: of the dense network's cost that stays.
+        text: as given by the user.
+        budget: the parsed budget.
+        share: share of the dense network's cost that remains.
     """
 
     text: str
@@ -49,23 +49,23 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Part of the labels of points: "50" for half, "8ms" for an amount."""
+        """Part of the labels of points: "50" for half, "8ms" for an absolute value."""
         return f"{100 * self.budget.amount:g}" if self.budget.share else re.sub(r"[^\w.]", "", self.text)
 
 
 @dataclass(frozen=True)
 class ParetoNetwork:
-    """One dense network, and what is cut from it.
+    """One dense network of a curve.
 
     Attributes:
-        label: its name, unique in the curve.
-        file: as the user named it.
+        label: name, unique in the curve.
+        file: as given by the user.
         checkpoint: the dense network.
-        context: with what it is cut, trained and measured.
-        targets: budgets that it can reach, the one that leaves least first.
-        skipped: one sentence for each budget that is left out.
-        reference: what it costs, by the name of the cost.
-        gflops: of one image.
+        context: data, device and image size for cutting, training and evaluation.
+        targets: budgets that it can reach, smallest first.
+        skipped: one message per budget that cannot be used.
+        reference: its cost, by the name of the cost.
+        gflops: GFLOPs per image.
     """
 
     label: str
@@ -78,16 +78,16 @@ class ParetoNetwork:
     gflops: float
 
     def point(self, target: Target, stage: str = "") -> str:
-        """The label of a point: "yolov5s-50", "yolov5s-50-healed"."""
+        """The label of a point: "yolov5s-50" or "yolov5s-50-healed"."""
         return "-".join([self.label, target.name, *([stage] if stage else [])])
 
 
 def opened(options: ParetoOptions, budgets: Mapping[str, Budget], guards: Guards) -> tuple[ParetoNetwork, ...]:
-    """All networks, checked; nothing is written.
+    """Opens and checks all networks. Writes nothing.
 
     Raises:
-        UserError: a file, name or option that cannot be used; networks of different classes or image sizes; a network
-            that reaches none of the budgets.
+        UserError: a file, name or option is invalid, networks differ in classes or image size, or a network cannot
+            reach any of the budgets.
     """
     checkpoints = [load_checkpoint(file) for file in options.weights]
     labels = labels_of(options.weights, options.labels)
@@ -112,7 +112,7 @@ def opened(options: ParetoOptions, budgets: Mapping[str, Budget], guards: Guards
 
 
 def channel_settings(options: ParetoOptions, guards: Guards, text: str) -> ChannelSettings:
-    """How a network is cut to one budget: without a cliff curve, which the curve of all budgets takes the place of."""
+    """Settings of the cut to one budget, without the cliff curve, which the curve of all budgets replaces."""
     return ChannelSettings(
         budget_options()(**{options.cost: text}),
         options.score,
@@ -125,22 +125,22 @@ def channel_settings(options: ParetoOptions, guards: Guards, text: str) -> Chann
 
 
 def labels_of(files: Sequence[str], given: Sequence[str]) -> list[str]:
-    """A name for each network: those that are given, else those of the files, told apart where they are the same.
+    """A name for each network: the given ones, otherwise file names, extended if they are equal.
 
     Raises:
-        UserError: a file is named twice; names are missing, given twice, or cannot be part of a file name.
+        UserError: a file is given twice, or names are missing, given twice, or not allowed in a file name.
     """
     for file in files:
         if files.count(file) > 1:
-            raise UserError(f"--weights names {file} twice; give every network once.")
+            raise UserError(f"--weights contains {file} twice. Give each network once.")
     if given:
         if len(given) != len(files):
-            raise UserError(f"--labels gives {len(given)} names for {len(files)} networks; give one for each.")
+            raise UserError(f"--labels gives {len(given)} names for {len(files)} networks. Give one name per network.")
         for name in given:
             if not re.fullmatch(r"\w[\w.+-]*", name):
-                raise UserError(f"--labels {name} cannot be part of a file name; use letters, digits, -, + and _.")
+                raise UserError(f"--labels {name} is not allowed in a file name. Use letters, digits, -, + and _.")
             if given.count(name) > 1:
-                raise UserError(f"--labels gives {name} twice; give every network a name of its own.")
+                raise UserError(f"--labels contains {name} twice. Give each network its own name.")
         return list(given)
     names = [re.sub(r"[^\w.+-]", "-", Path(file).stem) for file in files]
     seen: Counter[str] = Counter()
@@ -159,17 +159,19 @@ def _common_size(options: ParetoOptions, checkpoints: Sequence[Checkpoint]) -> i
     """The image size of all networks.
 
     Raises:
-        UserError: they remember different ones.
+        UserError: the checkpoints store different sizes.
     """
     sizes = [usable_size(checkpoint, options.image_size) for checkpoint in checkpoints]
     if len(set(sizes)) > 1:
         words = ", ".join(f"{file} {size} px" for file, size in zip(options.weights, sizes, strict=True))
-        raise UserError(f"The networks are for images of different sizes ({words}): give one size for all, --img.")
+        raise UserError(
+            f"The networks were trained at different image sizes ({words}). Set one size for all with --img."
+        )
     return sizes[0]
 
 
 def _context(options: ParetoOptions, checkpoint: Checkpoint, file: str, size: int) -> Context:
-    """What one network is cut, trained and measured with."""
+    """The context for cutting, training and evaluating one network."""
     data = known_data(checkpoint, family_of(checkpoint).open_data(options.data), file)
     images = unlabelled_images(options.images, checkpoint.names) if options.images else None
     return Context(
@@ -186,32 +188,34 @@ def _context(options: ParetoOptions, checkpoint: Checkpoint, file: str, size: in
 
 
 def _check_same_classes(files: Sequence[str], contexts: Sequence[Context]) -> None:
-    """Refuses networks that the data set measures on different classes.
+    """Rejects networks that the data set would evaluate on different classes.
 
     Raises:
-        UserError: naming two of them.
+        UserError: the message names two of them.
     """
     first = contexts[0].require_data("A curve")
     for file, context in zip(files[1:], contexts[1:], strict=True):
         data = context.require_data("A curve")
         if sorted(data.names.values()) != sorted(first.names.values()):
             raise UserError(
-                f"{files[0]} and {file} are measured on different classes ({first.nc} and {data.nc} of them), which "
-                "compares nothing: give networks of the same classes."
+                f"Cannot compare {files[0]} and {file}: they are evaluated on different classes ({first.nc} "
+                f"and {data.nc} of them). Give networks with the same classes."
             )
 
 
 def _check_work(options: ParetoOptions, checkpoint: Checkpoint, context: Context) -> None:
-    """Looks for what would stop the work on one network after hours.
+    """Checks everything that could otherwise fail after hours.
 
     Raises:
-        UserError: no labels to measure with, no images, or a family that cannot do what is asked for.
+        UserError: there are no labels or no images, or the family does not support a requested step.
     """
     family, data = family_of(checkpoint), context.require_data("A curve")
     check_image_channels(checkpoint.architecture.channels)
     family.require("evaluate", "evaluated")
     if not data.labelled:
-        raise UserError(f"{options.data} has no labels, and a curve measures accuracy: give labelled images as --data.")
+        raise UserError(
+            f"{options.data} has no labels, which are needed to measure accuracy. Give labelled images with --data."
+        )
     family.split(data, "val", tell=True)
     check_criterion(checkpoint, context, options.score)
     if options.finetune:
@@ -226,39 +230,39 @@ def _check_work(options: ParetoOptions, checkpoint: Checkpoint, context: Context
 
 
 def _check_labels(networks: Sequence[ParetoNetwork]) -> None:
-    """Refuses names that would give two points one file.
+    """Rejects labels that would give two points the same file name.
 
     Raises:
-        UserError: naming the label.
+        UserError: the message names the label.
     """
     labels = [network.label for network in networks]
     labels += [network.point(target) for network in networks for target in network.targets]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise UserError(f"Two points would be called {twice}: give the networks other names with --labels.")
+        raise UserError(f"Two points have the name {twice}. Give the networks other names with --labels.")
 
 
 def _reachable(
     label: str, graph: ChannelGraph, budgets: Mapping[str, Budget], guards: Guards, size: int
 ) -> tuple[dict[str, Budget], list[str]]:
-    """The budgets that a network reaches, by their texts, and a sentence for each other one.
+    """The budgets that a network can reach, by their text, and one message for each of the others.
 
     Raises:
-        UserError: it reaches none, or a guard names nothing.
+        UserError: it can reach none, or a guard matches no layer.
     """
-    order = np.arange(float(graph.units))  # any scores show whether a budget is possible
+    order = np.arange(float(graph.units))  # whether a budget can be reached does not depend on the scores
     allocate(graph, order, list(budgets.values())[:1], guards, image_size=size, strict=False)
     reached, skipped = {}, []
     for text, budget in budgets.items():
         try:
             plan = allocate(graph, order, budget, guards, image_size=size)
         except UserError as error:
-            skipped.append(f"{label}: --budgets {text} is left out. {error}")
+            skipped.append(f"{label}: --budgets {text} is skipped. {error}")
             continue
         if plan.keep(graph).all():
-            skipped.append(f"{label}: --budgets {text} is left out. The dense network is within it already.")
+            skipped.append(f"{label}: --budgets {text} is skipped. The dense network already meets it.")
             continue
         reached[text] = budget
     if not reached:
-        raise UserError(f"No budget can be used. {skipped[-1]}")
+        raise UserError(f"None of the budgets can be used. {skipped[-1]}")
     return reached, skipped

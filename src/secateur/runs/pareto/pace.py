@@ -1,4 +1,4 @@
-"""What is done of a long piece of work, what is left of it, and how long that will take."""
+"""Progress of a long sequence of parts, and an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from secateur.terminal.progress import duration
 
 SECONDS = "seconds"
-"""Name under which a part notes how long it took; None where an earlier process has done some of it."""
+"""Entry of a part's result for its duration in seconds; None if an earlier process did part of the work."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Part:
     """One part of the work.
 
     Attributes:
-        name: under which a run remembers it.
-        kind: parts of one kind take as long as their amounts say.
-        amount: of work, in any unit.
-        title: what is done, in a few words.
+        name: name under which a run records it.
+        kind: parts of one kind take time in proportion to their amounts.
+        amount: amount of work, in any unit.
+        title: short description.
     """
 
     name: str
@@ -32,14 +32,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Pace:
-    """All parts of a run, in order; the time left follows from the seconds that completed ones of each kind took."""
+    """All parts of a run in order. The remaining time is estimated from completed parts of each kind."""
 
     parts: Sequence[Part]
 
     def line(self, name: str, done: Mapping[str, Any]) -> str:
-        """The line before a part: "[3/12] cut yolov5s to flops 0.5 (about 6 min left)".
+        """The line before a part: `[3/12] cut yolov5s to flops 0.5 (about 6 min left)`.
 
         Args:
+            name: name of the part.
             done: results of completed parts by name, see `Progress.parts`.
         """
         number = next(number for number, part in enumerate(self.parts) if part.name == name)
@@ -47,7 +48,9 @@ class Pace:
         return f"[{number + 1}/{len(self.parts)}] {self.parts[number].title}{f' ({left})' if left else ''}"
 
     def left(self, done: Mapping[str, Any]) -> str:
-        """The time left in words; "over" where a kind of work that is left has not been done yet, "" if none has."""
+        """The remaining time as text; a lower bound with "over" if no part of a remaining kind is complete yet; "" if
+        no part is complete.
+        """
         spent: dict[str, float] = defaultdict(float)
         amounts: dict[str, float] = defaultdict(float)
         for part in self.parts:

@@ -1,4 +1,4 @@
-"""Points of other networks that a user gives for the plot of a curve: label, milliseconds and accuracy."""
+"""Reads reference points for the plot of a curve: label, milliseconds and accuracy of other networks."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from secateur.ranges import shortened
 
 LABEL, MS = ("label", "name", "model"), ("ms", "latency_ms", "median_ms")
 FINE, COARSE = ("map50_95", "map", "accuracy"), ("map50",)
-SHAPE = "give each point a label, ms, and mAP or mAP50"
+SHAPE = "each point needs a label, ms, and mAP or mAP50"
 
 
 def references(file: str) -> list[dict[str, Any]]:
-    """The points in a JSON or CSV file, as plain JSON data in the form of `pareto.json`.
+    """The points in a JSON or CSV file, as plain data in the format of `pareto.json`.
 
     Args:
-        file: a CSV file whose first line names the columns, or a JSON file with a list of objects or with one under
-            "points"; "" gives none. mAP is that at IoU .50 to .95.
+        file: a CSV file with column names in the first line, or a JSON file with a list of objects or with such a list
+            under "points"; "" returns no points. mAP is the one at IoU .50 to .95.
 
     Raises:
-        UserError: the file is missing or broken, or a point lacks its label, its milliseconds or its accuracy; it names
-            the file and the point.
+        UserError: the file is missing or invalid, or a point lacks its label, milliseconds or accuracy; the message
+            names the file and the point.
     """
     if not file:
         return []
     path = usable_path(file)
     rows = _csv(path) if path.suffix.lower() == ".csv" else _json(path)
     if not rows:
-        raise UserError(f"--reference {file} has no points; {SHAPE}.")
+        raise UserError(f"--reference {file} has no points: {SHAPE}.")
     return [_point(row, f"{file}, {where}") for where, row in rows]
 
 
@@ -52,7 +52,7 @@ def _json(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     data = read_json(path)
     rows = data.get("points") if isinstance(data, dict) else data
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f'{path} is neither a list of points nor an object with such a list under "points"; {SHAPE}.')
+        raise UserError(f'{path} is neither a list of points nor an object with such a list under "points": {SHAPE}.')
     return [(f"point {number}", row) for number, row in enumerate(rows, 1)]
 
 
@@ -61,9 +61,9 @@ def _point(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
     label = next((str(values[name]).strip() for name in LABEL if values.get(name)), "")
     ms, fine, coarse = (_number(values, names, where) for names in (MS, FINE, COARSE))
     if not label or ms is None or (fine is None and coarse is None):
-        raise UserError(f"{where}: the point lacks its label, ms or accuracy; {SHAPE}.")
+        raise UserError(f"{where}: the label, ms or accuracy is missing; {SHAPE}.")
     if ms <= 0:
-        raise UserError(f"{where}: ms is {ms:g}; it must be over 0.")
+        raise UserError(f"{where}: ms is {ms:g}; it must be positive.")
     return {"label": label, "ms": ms, "mAP50": coarse, "mAP50_95": fine}
 
 

@@ -1,1 +1,1 @@
-"""Recipes: read from YAML, put together with the options of the command line, their values checked."""
+"""Recipes: read from YAML, combined with command-line options, and checked."""

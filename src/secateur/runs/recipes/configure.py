@@ -1,4 +1,4 @@
-"""Puts named values into the settings of a step, whichever of its groups they belong to, and checks their types."""
+"""Assigns named values to the settings of a step and its groups, and checks their types."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from secateur.sparsity.settings import REMOVED
 from secateur.steps.step import Step
 
 _LARGEST = 2.0**53
-"""Beyond it whole numbers are no exact floats; no setting comes near."""
+"""Above this, integers are not exact as floats; no setting comes near it."""
 
 T = TypeVar("T")
 StepType = TypeVar("StepType", bound=Step)
 
 
 def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) -> StepType:
-    """A step with these settings; names are those of its fields and of the fields of its groups.
+    """A step with the given settings. Names are those of its fields and of the fields of its groups.
 
     Raises:
-        UserError: an unknown setting, or a value of another type than the setting's; it names the place.
+        UserError: a setting is unknown, or a value has another type; the message names the location.
     """
     known = setting_names(kind())
     settings = _under_present_names(_without_removed(settings, where), known, where)
@@ -32,7 +32,8 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=6, cutoff=0)
         raise UserError(
-            f"{where}: unknown setting {shown(unknown[0])}; known are {', '.join(near)}, ...: docs/options.md."
+            f"{where}: unknown setting {shown(unknown[0])}. Known settings are {', '.join(near)}, ...; see "
+            "docs/options.md."
         )
     try:
         step = _replaced(kind(), settings, where)
@@ -44,10 +45,10 @@ def configured(kind: type[StepType], settings: Mapping[str, Any], where: str) ->
 
 
 def _without_removed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings without those of earlier versions that have the default which they had.
+    """Drops settings of earlier versions that were removed, if they have their former default.
 
     Raises:
-        UserError: one has another value.
+        UserError: a removed setting has another value.
     """
     for name, (default, answer) in REMOVED.items():
         if settings.get(name, default) != default:
@@ -63,7 +64,7 @@ def _under_present_names(settings: Mapping[str, Any], known: Collection[str], wh
 
 
 def setting_names(step: Any) -> list[str]:
-    """Names of all settings of a step, those of its groups among them; a step's own name hides a group's."""
+    """Names of all settings of a step and its groups. A step's own name hides that of a group."""
     own = [entry.name for entry in dataclasses.fields(step) if not _is_group(getattr(step, entry.name))]
     groups = [getattr(step, entry.name) for entry in dataclasses.fields(step)]
     return list(dict.fromkeys(own + [name for group in groups if _is_group(group) for name in setting_names(group)]))
@@ -74,7 +75,7 @@ def _is_group(value: Any) -> bool:
 
 
 def _replaced(base: T, settings: Mapping[str, Any], where: str) -> T:
-    """`base` with the settings that are its own or its groups' replaced."""
+    """`base` with the given settings replaced, in its own fields or in its groups."""
     changes: dict[str, Any] = {}
     fields = {entry.name: getattr(base, entry.name) for entry in dataclasses.fields(base)}  # type: ignore[arg-type]
     own = {name for name, value in fields.items() if not _is_group(value)}
@@ -88,10 +89,10 @@ def _replaced(base: T, settings: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(default: Any, value: Any, where: str) -> Any:
-    """The value as the field holds it: YAML knows no tuples, and a budget may be written as a number."""
+    """Converts a value to the type of its field: YAML has no tuples, and a budget may be written as a number."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not abs(value) < _LARGEST:
-        _wrong(where, value, "a number that a computer counts with")
+        _wrong(where, value, "a number that is exact as a float")
     if isinstance(default, tuple):
         values = tuple(value) if isinstance(value, list | tuple) else (value,)
         inner = default[0] if default else ""
@@ -99,7 +100,7 @@ def _typed(default: Any, value: Any, where: str) -> Any:
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
-        fits, wanted = number and not isinstance(value, float), "a whole number"
+        fits, wanted = number and not isinstance(value, float), "an integer"
     elif isinstance(default, float) or default is None:
         fits, wanted = number or (default is None and value is None), "a number (YAML reads 1e-4 as text: write 1.0e-4)"
     elif isinstance(default, str):

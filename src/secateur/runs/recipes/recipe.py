@@ -18,13 +18,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """One step of a recipe, not yet put together with the options of the command line.
+    """One step of a recipe, before command-line options are applied.
 
     Attributes:
         verb: name of the step.
-        settings: what the recipe says of its settings.
-        title: name of its row in the table; "" takes the step's own.
-        round, rounds: where it stands in a repetition, from 1. Budgets are approached over the rounds.
+        settings: settings from the recipe.
+        title: title of its table row; "" uses the title of the step.
+        round, rounds: position in a repetition, from 1, and its length. Budgets are approached over the rounds.
     """
 
     verb: str
@@ -39,9 +39,11 @@ class Recipe:
     """A named sequence of steps.
 
     Attributes:
+        name: name of the recipe.
         summary: one line.
-        source: the paper or system that it follows.
-        classes: to which the weights are narrowed first, by name or id; () keeps all.
+        source: paper or system on which it is based.
+        entries: the steps in order.
+        classes: names or ids to which the weights are narrowed first; () keeps all.
     """
 
     name: str
@@ -52,15 +54,15 @@ class Recipe:
 
 
 def available() -> list[Recipe]:
-    """All recipes that come with the package, by name."""
+    """All built-in recipes, sorted by name."""
     return [load_recipe(file.stem) for file in sorted(FOLDER.glob("*.yaml"))]
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Reads a recipe by name, or from a user's own YAML file.
+    """Reads a recipe by name, or from a YAML file of the user.
 
     Raises:
-        UserError: no such recipe, or a file that is not one; names the file and the key.
+        UserError: the recipe does not exist or is invalid; the message names the file and the key.
     """
     usable_path(name)
     file = FOLDER / f"{name}.yaml"
@@ -71,7 +73,7 @@ def load_recipe(name: str | Path) -> Recipe:
             raise UserError(f"Unknown recipe {shown(name)}; choose one of {known}, or give a recipe YAML file.")
     data = read_yaml(file, "recipe")
     if not isinstance(data, dict) or not isinstance(data.get("stages"), list):
-        raise UserError(f"{file} is not a recipe: it needs the keys name, summary, source and a list of stages.")
+        raise UserError(f"{file} is not a recipe. It needs the keys name, summary, source and a list of stages.")
     return Recipe(
         name=str(data.get("name", file.stem)),
         summary=str(data.get("summary", "")),
@@ -89,14 +91,16 @@ def _classes(file: Path, value: Any) -> tuple[str | int, ...]:
 
 
 def _entries(file: Path, item: Any) -> list[RecipeEntry]:
-    """The steps that an item stands for: one or several, or those of a repetition, round after round."""
+    """The steps of an item: one or several, or those of a repetition, round after round."""
     if not isinstance(item, dict) or len(item) != 1:
-        raise UserError(f"{file}: each stage is one verb with its settings, such as '- prune: {{criterion: gamma}}'.")
+        raise UserError(
+            f"{file}: each stage is one verb with its settings, for example '- prune: {{criterion: gamma}}'."
+        )
     verb, settings = next(iter(item.items()))
     if verb != "repeat":
         return _step(file, verb, settings)
     if not isinstance(settings, dict) or set(settings) != {"rounds", "stages"}:
-        raise UserError(f"{file}: a repetition is written 'repeat: {{rounds: 3, stages: [...]}}'.")
+        raise UserError(f"{file}: write a repetition as 'repeat: {{rounds: 3, stages: [...]}}'.")
     rounds = settings["rounds"]
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if not whole or not 1 <= rounds <= 100 or not isinstance(settings["stages"], list):

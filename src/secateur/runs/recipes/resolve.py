@@ -1,4 +1,4 @@
-"""A recipe and the options of the command line put together: the steps of a run, every setting checked."""
+"""Combines a recipe with command-line options into the steps of a run, with every setting checked."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from secateur.steps.train import TrainingStep
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step of a run, ready to be done.
+    """One step of a run, ready to run.
 
     Attributes:
         step: the step with its settings.
-        name_suffix: "" for the first step of its verb, "-2" for the second, ...: part of the names of its files.
-        title: of its row in the table.
-        round, rounds: where it stands in a repetition.
+        name_suffix: "" for the first step of its verb, "-2" for the second, ...; part of its file names.
+        title: title of its table row.
+        round, rounds: position in a repetition, and its length.
     """
 
     step: Step
@@ -37,7 +37,7 @@ class PlannedStep:
 
 
 def override_options() -> dict[str, Override]:
-    """Every option with which the command line can replace settings of recipes, by name."""
+    """Every option with which the command line can override recipe settings, by name."""
     found: dict[str, Override] = {}
     for kind in STEPS.values():
         for override in kind.overrides:
@@ -48,15 +48,16 @@ def override_options() -> dict[str, Override]:
 def resolve(
     recipe: Recipe, overrides: Mapping[str, Any], common: Mapping[str, Any], *, trained: bool
 ) -> tuple[PlannedStep, ...]:
-    """The steps of the run; options of the command line win over the recipe.
+    """The steps of the run. Command-line options take precedence over the recipe.
 
     Args:
-        overrides: options that are set, by name.
-        common: settings that all steps share (image size, batch size, seed, ...); a recipe may say otherwise.
-        trained: the weights know the classes of the data set, so that a first training may be left out.
+        recipe: the recipe.
+        overrides: given options by name.
+        common: settings that all steps share (image size, batch size, seed, ...); a recipe may override them.
+        trained: whether the weights have the classes of the data set, so that a first training can be skipped.
 
     Raises:
-        UserError: a setting that is unknown, out of its range, or missing, or an option that no step takes.
+        UserError: a setting is unknown, out of range or missing, or no step accepts an option.
     """
     taken: set[str] = set()
     planned: list[PlannedStep] = []
@@ -72,7 +73,7 @@ def resolve(
         planned.append(PlannedStep(step, suffix, numbered, entry.round, entry.rounds))
     _refuse_idle(recipe, overrides, taken)
     if not planned:
-        raise UserError(f"Nothing is left of the recipe {recipe.name}: every step of it was left out.")
+        raise UserError(f"The recipe {recipe.name} has nothing to do: the options skip all of its steps.")
     return tuple(planned)
 
 
@@ -86,7 +87,7 @@ def _step(
     first: bool,
     trained: bool,
 ) -> Step | None:
-    """One step, or None for a step that is left out; `taken` learns which options it takes."""
+    """One step, or None if it is skipped. Adds the options that it accepts to `taken`."""
     where, kind = f"recipe {recipe.name}, stage {entry.verb}", STEPS[entry.verb]
     shared = {name: value for name, value in common.items() if name in setting_names(kind())}
     settings = shared | dict(entry.settings)
@@ -97,7 +98,8 @@ def _step(
     forced = False
     for override in mine:
         settings = {name: value for name, value in settings.items() if name not in override.replaces}
-    # The last one for a setting wins: the options of one kind of training stand behind those of all trainings.
+    # The last override of a setting takes precedence: options of one kind of training come after those of all
+    # trainings.
     final = {override.field: (override, overrides[override.option]) for override in mine}
     for name, (override, value) in final.items():
         if override.zero_skips and value == 0:
@@ -109,7 +111,7 @@ def _step(
 
 
 def _with_a_number(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the number that `round_to: auto` stands for on this machine: that is what a run remembers."""
+    """The settings with `round_to: auto` replaced by this machine's number, which the run records."""
     if settings.get("round_to") != AUTO:
         return dict(settings)
     from secateur.deploy.speed.rounding import decided
@@ -122,9 +124,9 @@ def _with_a_number(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) -> None:
-    """UserError for options of the command line that no step of the recipe takes."""
+    """Raises UserError for command-line options that no step of the recipe accepts."""
     for option, value in overrides.items():
-        # No epochs at all is what a recipe without the training does anyway.
+        # Zero epochs are allowed: they ask for no training, and the recipe has none.
         if option in taken or value in ("", (), 0):
             continue
         purposes = [
@@ -134,8 +136,8 @@ def _refuse_idle(recipe: Recipe, overrides: Mapping[str, Any], taken: set[str]) 
             if override.option == option
         ]
         raise UserError(
-            f"--{option.replace('_', '-')} needs a step that {' or '.join(dict.fromkeys(purposes))}, and recipe "
-            f"{recipe.name} has none; leave it out, or choose another recipe (secateur recipes)."
+            f"--{option.replace('_', '-')} needs a step that {' or '.join(dict.fromkeys(purposes))}, but the "
+            f"recipe {recipe.name} has none. Remove the option, or choose another recipe (secateur recipes)."
         )
 
 
@@ -148,28 +150,31 @@ def with_control(
     epochs: int = 0,
     cheap: bool = False,
 ) -> tuple[PlannedStep, ...]:
-    """The steps with a control behind them, trained like their last training; a measurement at the end is done after.
+    """Appends a control, trained like the run's last training. A final latency measurement is moved behind it.
 
     Args:
+        planned: the steps of the run.
         common: settings that all steps share, for a run without a training.
-        images: of the training split, for steps that are not counted in epochs.
-        before: epochs that the weights were trained for on this data; None where nobody knows.
-        epochs: of the control; 0 is `before` and those of all steps.
-        cheap: it is trained only where that is cheap.
+        before: epochs for which the weights were trained on this data before; None if unknown.
+        images: images of the training split, to convert the length of steps not counted in epochs.
+        epochs: epochs of the control; 0 uses `before` plus those of all steps.
+        cheap: whether it is trained only if it is cheap.
 
     Raises:
-        UserError: there is a control already, or its length is unknown or none.
+        UserError: the recipe already has a control, or its length is unknown or zero.
     """
     if any(isinstance(step.step, Control) for step in planned):
-        raise UserError("The recipe has a control of its own; leave --control out.")
+        raise UserError("The recipe already contains a control. Remove --control.")
     if not epochs and before is None:
         raise UserError(
-            "--control trains as long as the detector was trained, and the weights do not say how long that was: "
-            "say it with --control-epochs, their epochs and those of the run together."
+            "--control trains for as many epochs as the detector, but the weights do not record theirs. Set "
+            "--control-epochs to their epochs plus those of the run."
         )
     epochs = epochs or (before or 0) + sum(step.step.passes(images) for step in planned)
     if not epochs:
-        raise UserError("--control trains as long as the detector, and nothing here trains it: give --control-epochs.")
+        raise UserError(
+            "--control trains for as many epochs as the detector, but this run trains nothing. Set --control-epochs."
+        )
     trainings = [step.step for step in planned if isinstance(step.step, TrainingStep)]
     if trainings:
         train = dataclasses.replace(trainings[-1].train, epochs=epochs)
@@ -181,7 +186,7 @@ def with_control(
 
 
 def settings_of_step(planned: PlannedStep) -> dict[str, Any]:
-    """The step as plain data, without what changes nothing: the number of processes that load images."""
+    """The step as plain data, without the number of loader processes, which does not affect results."""
     data = dataclasses.asdict(planned) | {"verb": planned.step.verb}
     settings = data["step"]
     if "train" in settings:
