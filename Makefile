@@ -1,11 +1,11 @@
-# Each target makes what it needs: a fresh machine with Python >= 3.10 and git is enough.
+# Each target installs its requirements; only Python >= 3.10 and git must be present.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two test processes by default: one a core on the smallest machines.
+# Number of test processes; two suit the smallest machines.
 JOBS ?= 2
 
-# Cases of `make fuzz`, over all readers together.
+# Number of cases of `make fuzz`, over all readers.
 N ?= 10000
 
 .PHONY: demo test test-slow test-ultralytics docs fuzz lint format clean
@@ -26,19 +26,18 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.run
 	$(BIN)/secateur demo
 
-# A test process that dies ends the run: with a new one in its place, pytest-xdist waits for ever where tests are dealt
-# out by file.
+# No restart of workers: with tests distributed by file, pytest-xdist waits forever after a restart.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
 
-# The tests that `make test` leaves out (tests/conftest.py names them).
+# The tests that `make test` skips (listed in tests/conftest.py).
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 -m slow
 
 # Installs the package ultralytics (AGPL-3.0), which no other target needs.
 $(VENV)/.ultralytics: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ultralytics]'
-	@# It brings a cv2 that needs a screen's libraries in the place of ours.
+	@# It replaces cv2 by a build that needs GUI libraries; restore the headless build.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
@@ -49,7 +48,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
-# The site in build/site; a broken link or anchor is an error.
+# Builds the site in build/site; broken links and anchors are errors.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 

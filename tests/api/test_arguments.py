@@ -236,9 +236,7 @@ def test_sizes_are_one_number_where_squares_are_needed(tiny_weights: Path, tiny_
         sentence = rf"secateur\.{name} supports only square images, but image_size is \(64, 96\)\."
         with pytest.raises(UserError, match=sentence):
             call((64, 96))
-        with pytest.raises(
-            TypeError, match=rf"secateur\.{name}: image_size is '64' \(str\); it must be a whole number"
-        ):
+        with pytest.raises(TypeError, match=rf"secateur\.{name}: image_size is '64' \(str\); it must be an integer"):
             call("64")
         with pytest.raises(TypeError, match=r"image_size is \(1, 2, 3\); it must be a number or \(height, width\)"):
             call((1, 2, 3))
@@ -251,7 +249,7 @@ def test_sizes_are_one_number_where_squares_are_needed(tiny_weights: Path, tiny_
 def test_numbers_of_other_keywords_are_checked(tiny_weights: Path) -> None:
     for words, error, sentence in (
         ({"batch_size": 0}, UserError, "batch_size is 0; it must be from 1 to 4,096"),
-        ({"batch_size": "8"}, TypeError, r"batch_size is '8' \(str\); it must be a whole number"),
+        ({"batch_size": "8"}, TypeError, r"batch_size is '8' \(str\); it must be an integer"),
         ({"seed": -1}, UserError, "seed is -1; it must be from 0 to"),
         ({"rgb": "yes"}, TypeError, "rgb is 'yes' .str.; it must be True or False"),
     ):

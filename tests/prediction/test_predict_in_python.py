@@ -255,10 +255,10 @@ def test_text_of_digits_is_one_id_and_a_number_is_an_id_whatever_the_names() -> 
         (3, UserError, "There is no class 3; the detector knows 3 classes"),
         (-1, UserError, "There is no class -1"),
         ([], UserError, "classes is empty. Give an id or a name, or omit it"),
-        (True, TypeError, "classes is True .bool.; it must be a whole number or text, or a list"),
-        ([0, None], TypeError, "it must be a whole number or text, or a list"),
+        (True, TypeError, "classes is True .bool.; it must be an integer or text, or a list"),
+        ([0, None], TypeError, "it must be an integer or text, or a list"),
         (0.5, UserError, "There is no class '0.5'"),
-        ({0: "red"}, TypeError, "it must be a whole number or text, or a list"),
+        ({0: "red"}, TypeError, "it must be an integer or text, or a list"),
     ],
 )
 def test_what_is_no_class_is_said(classes: object, error: type[Exception], sentence: str) -> None:

@@ -80,8 +80,8 @@ def size_table(
         image_size: input size in pixels; constants of the decoding grow with it.
         kind: format and precision ("onnx-int8"); "" is `USUAL`.
         about: additional metadata in the file.
-        blocks: whether blocks may be removed. If False, a table that is not cached is measured in half the time: it
-            has no size per layer and is not cached.
+        blocks: whether blocks may be removed. If not, and no table is cached, the measurement takes half the time, and
+            the resulting table has no overhead per layer and is not cached.
 
     Raises:
         UserError: see `settings_of_file`, or the network cannot be exported to this format.
@@ -113,7 +113,7 @@ def measured(
     *,
     blocks: bool = True,
 ) -> SizeTable:
-    """The table from newly exported stand-ins; without `blocks` from one stand-in with all layers."""
+    """The table from newly exported stand-ins; without `blocks`, from one that keeps all layers."""
     stored = EXPORTERS[settings.format].stored[settings.precision]
     table = SizeTable(f"{settings.format}-{settings.precision}", stored, 0.0, 0.0)
 
