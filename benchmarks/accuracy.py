@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py --seeds 0 1 2 --json accuracy.json -- \\
         --weights yolov5n.pt --data data.yaml --img 320 --params 0.46 --flops 0.74
 
-What follows `--` are the options of `secateur run`. Killed, the same command goes on where it was.
+The options after `--` are those of `secateur run`. After a kill, the same command resumes.
 """
 
 from __future__ import annotations

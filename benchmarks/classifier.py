@@ -2,9 +2,9 @@
 
     python benchmarks/classifier.py bccd/data.yaml [--network resnet18] [--flops 0.4] [--epochs 12] [--json FILE]
 
-The boxes of a detection data set are cut out as images of one class each. A torchvision network learns them from random
-weights. Then `secateur.prune` with `secateur.Evidence`: images alone, labels are drawn from the answers of the dense
-network. Then `secateur.heal`: images alone. Top-1, and the mean over classes, on val and test.
+The boxes of a detection data set are cut out as images of one class each. A torchvision network is trained on them
+from random weights. Then `secateur.prune` with `secateur.Evidence`: only images; labels are drawn from the outputs of
+the dense network. Then `secateur.heal`: only images. Top-1, and the mean over classes, on val and test.
 """
 
 from __future__ import annotations

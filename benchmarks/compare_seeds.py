@@ -4,8 +4,8 @@
     python benchmarks/compare_seeds.py --runs runs/run/exp runs/run/exp2 runs/run/exp3
 
 The first form prunes once for each seed, with the options after `--`; the second reads runs of `secateur run` or
-`secateur prune --data` that ended. The interval of each says what other images could have shown of that one pair of
-networks; the mean over the seeds says what the way of pruning does to a network.
+`secateur prune --data` that ended. The interval of each covers the choice of images for that one pair of
+networks; the mean over the seeds covers the training.
 """
 
 from __future__ import annotations

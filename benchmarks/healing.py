@@ -1,21 +1,21 @@
-"""What is left of a detector at a share of its FLOPs without any training, way by way, and after healing.
+"""Accuracy of a detector at a share of its FLOPs, without any training by several methods, and after healing.
 
     python benchmarks/healing.py --weights best.pt --data data.yaml [--img 320] [--shares 0.8 0.6 0.5] [--labels none]
         [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps auto|400] [--minutes 10]
         [--json out.json]
 
-    one-shot   scores of the dense detector (taylor), norms re-estimated half way: what 0.1 did
+    one-shot   scores of the dense detector (taylor), norms re-estimated half way: the method of 0.1
     savings    the same, scores divided by what a channel saves
-    paired     fisher in one shot, norms corrected beside the dense detector
+    paired     fisher in one shot, norms corrected against the dense detector
     rounds     the same in rounds of 5 %
     rebuilt    and layers that lost inputs get new weights
     depth      and whole bottlenecks compete with channels: what `prune` does
-    heal       then trained to answer as the dense detector does; the row also says for how many steps, how many
-               seconds the training took, and why it ended
+    heal       then trained to reproduce the dense detector's outputs; the row also has the steps, the seconds and the
+               reason of the end
 
-Every way is measured on `val` and, where there is one, on `test`. With `--labels none` the training images are read
-without their labels. Rows that are in the JSON file already are not measured again. Seconds are those of this machine
-and count as ratios only.
+Every method is measured on `val` and, if there is one, on `test`. With `--labels none` the training images are read
+without their labels. Rows that are already in the JSON file are not measured again. Seconds are those of this machine
+and count only as ratios.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Are budgets in milliseconds met? Cuts detectors to targets by their latency table and measures what comes out.
+"""Are budgets in milliseconds met? Cuts detectors to targets by their latency table and measures the result.
 
     python benchmarks/latency_budget.py [--cfg yolov5n yolov5s] [--weights yolov5n.pt] [--sizes 320 640]
         [--targets 0.85 0.7 0.55] [--threads 2] [--runtime onnx] [--score l2] [--refresh] [--json out.json]
 
-Every cut runs in turns with the dense network, layer by layer in a low percentile of many runs, so that what else the
-machine does counts little; `measured` is the table's time of the dense network by the ratio of the two. `wall` is the
+Every cut runs in turns with the dense network, layer by layer in a low percentile of many runs, so that background
+load has little effect; `measured` is the table's time of the dense network by the ratio of the two. `wall` is the
 same ratio by plain clock around whole calls, in turns too, where a busy machine shows.
 """
 

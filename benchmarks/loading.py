@@ -3,9 +3,8 @@
     git worktree add ../before COMMIT
     python benchmarks/loading.py --before ../before/src best.pt [more.pt ...] [--rounds 25] [--json out.json]
 
-Each version runs in a process of its own, which loads a file when it is told to. The first time is left out; what is
-printed are medians of the rest, and the ratio of the one to the other. Files that the older version refuses are left
-out with a line.
+Each version runs in a process of its own, which loads a file on request. The first time is left out. The
+medians of the rest and their ratio are printed. Files that the older version refuses are skipped and named.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Half the FLOPs for one class, for eight, and for all: what is left of the accuracy for the classes that one needs.
+"""Half the FLOPs for one class, for eight, and for all: the accuracy that remains for the classes that are needed.
 
     python benchmarks/only_classes.py --weights yolov5n.pt --data coco128/data.yaml [--img 320] [--flops 0.5]
         [--steps 200] [--json out.json] [--keep folder]
@@ -8,8 +8,8 @@ The training images are read without their labels; everything is measured on `va
     all           the detector of all classes
     all, cut      cut to the share of its FLOPs and repaired, no training
     all, healed   then healed
-    dense         narrowed to the classes of the job (`--classes`): the same answers, no others
-    cut           cut to the share of what that costs and repaired, no training
+    dense         narrowed to the classes of the job (`--classes`): the same outputs for them, no others
+    cut           cut to the share of its cost and repaired, no training
     healed        then healed
 
 Detectors and measurements that are in the folder (`--keep`) already are not made again.

@@ -1,9 +1,9 @@
-"""Kills `secateur run` at random times and lets the same command go on: do tables and tensors come out the same?
+"""Kills `secateur run` at random times and resumes it with the same command: are tables and tensors the same?
 
     python benchmarks/random_kills.py --weights best.pt --data data.yaml [--recipe quick] [--workers 2] [--kills 20]
         [--within 1.0] [--seed 0] [--project FOLDER] [--json out.json] [-- --flops 0.6 --img 320 ...]
 
-One run is left alone. Others are killed (SIGKILL, to all processes of the run) after times that are drawn evenly from
+One run is not disturbed. Others are killed (SIGKILL, to all processes of the run) after times that are drawn evenly from
 no time up to `--within` of its length, and started again by the same command until they end; then the next one begins,
 until there were enough kills. The smaller `--within`, the more kills fall on one run.
 Every table, without its times, and every tensor of every checkpoint is compared bit for bit with the first run's.

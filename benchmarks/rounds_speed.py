@@ -5,7 +5,7 @@
 
 The topology gets fresh weights: what is computed is the same for trained ones. Every round's seconds are printed as
 it ends (the first one measures the moments of the dense network too), then their sum, and the most memory that the
-process had. With `--stop-after` the rest is left out, and said so.
+process had. `--stop-after` skips the remaining rounds and reports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a whole training epoch costs beside the bare forward and backward passes of the same batches.
+"""What a whole training epoch costs compared with the bare forward and backward passes of the same batches.
 
 An epoch is everything `fit` does between two epoch ends without evaluation: loader, augmentation, loss, clipping,
 optimizer, EMA, a gamma penalty on every norm, results, checkpoints, resumable state. The bare passes take the same

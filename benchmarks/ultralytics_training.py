@@ -1,4 +1,4 @@
-"""What cuts of a network of Ultralytics keep: untrained, healed, fine-tuned, and next to those of Torch-Pruning.
+"""Accuracy of cuts of a network of Ultralytics: untrained, healed, fine-tuned, and next to those of Torch-Pruning.
 
     python benchmarks/ultralytics_training.py --weights best.safetensors --data data.yaml [--img 320]
         [--shares 0.8 0.6 0.5] [--labels none data] [--ways untrained healed finetuned] [--epochs 30] [--steps 400]
@@ -19,11 +19,11 @@
 With `--labels none` cuts read the training images without labels; healing reads no labels, trainings always do. The
 last epoch of a training is measured, on `val` and, where there is one, on `test`. Rows that are in the JSON file are
 not measured again, networks that are in the folder are not made again, and a killed training resumes. Seconds are those
-of this machine and count as ratios only.
+of this machine and count only as ratios.
 
-Torch-Pruning does not follow the halves of `C2f` and `C3k2`, and does not know that they must be equal. So each first
-convolution of such a block is two while it cuts, tied channel to channel. Blocks with attention keep their widths.
-FLOPs are counted by Secateur for all ways.
+Torch-Pruning does not follow the halves of `C2f` and `C3k2`, and does not keep them equal. While it cuts, each
+first convolution of such a block is split into two, tied channel to channel. Blocks with attention keep their widths.
+FLOPs are counted by Secateur for all methods.
 """
 
 from __future__ import annotations

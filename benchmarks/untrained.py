@@ -1,4 +1,4 @@
-"""What a detector keeps of its mAP without any training and without labels, at given shares of a cost.
+"""Share of its mAP that a detector keeps without any training and without labels, at given shares of a cost.
 
     python benchmarks/untrained.py yolov5n.pt coco128/data.yaml --images FOLDER [--img 640 416] [--cost flops]
 
