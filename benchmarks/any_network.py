@@ -3,14 +3,13 @@
     python benchmarks/any_network.py [--networks resnet50 swin_t ...] [--timeout 180] [--memory 12] [--json FILE]
 
 Networks of torchvision and timm (skipped without the package) with random tensors, each with either tool in a process
-of its own, one image of 64 px, or of 224 px if the network requires it. Secateur: trace, Fisher scores of random
-images with the sum of the squared outputs as the loss, 70 % of the FLOPs kept, the cut compared with the mask relative
-to the largest output, the price compared with what is counted in the cut network, at the traced size and at twice that,
-and the parameters that are removed when one unit remains in every space. Torch-Pruning (skipped without the package): 30 % of the
-channels of every layer by filter magnitude, and the parameters that are removed when every layer is halved until
-nothing more can be removed or
-the network fails. The number of heads of attention layers is given, and the output layers are ignored.
-Seconds are from the network to the cut one, without scores.
+of its own, one image of 64 px, or of 224 px if the network requires it. Secateur: trace, Fisher scores of random images
+with the sum of the squared outputs as the loss, 70 % of the FLOPs kept, the cut compared with the mask relative to the
+largest output, the price compared with what is counted in the cut network, at the traced size and at twice that, and
+the parameters that are removed when one unit remains in every space. Torch-Pruning (skipped without the package): 30 %
+of the channels of every layer by filter magnitude, and the parameters that are removed when every layer is halved until
+nothing more can be removed or the network fails. The number of heads of attention layers is given, and the output
+layers are ignored. Seconds are from the network to the cut one, without scores.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Both sides start from the same dense network in memory, remove half of the channels of every prunable layer by filter
 magnitude (L2), and are timed in turn, run by run. Secateur: `trace`, scores and budget, `cut` (which copies: the dense
-network stays). Torch-Pruning: `DependencyGraph` and magnitude pruner of the package on PyPI, which change the network in
-place; the copy that this destroys is made outside the timing.
+network stays). Torch-Pruning: `DependencyGraph` and magnitude pruner of the package on PyPI, which change the network
+in place; the copy that this destroys is made outside the timing.
 
     python benchmarks/cut_speed.py --model yolov5l --runs 7 --out cut_speed.json
 """

@@ -3,10 +3,10 @@
     python benchmarks/formats.py --weights yolov5n.pt [cut.safetensors ...] --data data.yaml [--img 320]
         [--cfg yolov5s6 yolov3-tiny] [--formats onnx openvino] [--json out.json]
 
-Of each file: megabytes, the largest differences of its boxes (px) and scores on images of the val split from
-PyTorch's, and, for trained weights, mAP50-95 next to PyTorch's on the same square images. `--cfg` adds untrained
-networks, of which only the outputs are compared. A last line compares the boxes of the ONNX file with the suppression inside,
-image by image, with those of Secateur.
+Of each file: megabytes, the largest differences of its boxes (px) and scores on images of the val split from PyTorch's,
+and, for trained weights, mAP50-95 next to PyTorch's on the same square images. `--cfg` adds untrained networks, of
+which only the outputs are compared. A last line compares the boxes of the ONNX file with the suppression inside, image
+by image, with those of Secateur.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@
     healing      400 steps of yolov5s cut to half, images a second, memory; the first loss against the CPU's
     exports      yolov5s from the GPU as ONNX and TorchScript, run on it where a runtime can; outputs against the CPU's
 
-Every section runs in a process of its own with a time limit. One that fails or takes too long is noted with its
-last output, and the others continue; the command then ends with code 1. `--small` takes the smallest networks and images.
-Networks have random weights where none are given: what is computed is the same, except for the boxes that are suppressed.
-Milliseconds are taken between synchronisations.
+Every section runs in a process of its own with a time limit. One that fails or takes too long is noted with its last
+output, and the others continue; the command then ends with code 1. `--small` takes the smallest networks and images.
+Networks have random weights where none are given: what is computed is the same, except for the boxes that are
+suppressed. Milliseconds are taken between synchronisations.
 """
 
 from __future__ import annotations

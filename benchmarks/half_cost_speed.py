@@ -3,9 +3,9 @@
     python benchmarks/half_cost_speed.py [--weights yolov5s.pt | --cfg yolov5s] [--sizes 320 640]
         [--runtimes onnx openvino torch] [--batches 1] [--threads 2] [--rounds 50] [--json out.json]
 
-Five detectors of one: dense; cut to a share of its FLOPs without rounding, in multiples of 8, and in the multiple that is
-fastest on this machine (`--round-to auto`); and cut by the latency table (`--ms`) to the same share of its time, or to
-the smallest that can be reached. All run in turns. Timing needs no training: with --cfg weights are random, and the
+Five detectors of one: dense; cut to a share of its FLOPs without rounding, in multiples of 8, and in the multiple that
+is fastest on this machine (`--round-to auto`); and cut by the latency table (`--ms`) to the same share of its time, or
+to the smallest that can be reached. All run in turns. Timing needs no training: with --cfg weights are random, and the
 criterion is l2. Runtimes that are not installed are skipped and named. Keep the machine idle meanwhile.
 """
 

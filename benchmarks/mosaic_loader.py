@@ -8,8 +8,8 @@ files (scale 0.5, translate 0.1, HSV, left-right flip). Four questions, a row ea
     sample    images in memory; whole samples (image, boxes, HSV, flip) as __getitem__ returns them
     disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8
               where an image is that much larger than the image size; the usual way decodes in full
-    training  the first epoch, each with its defaults: the usual loader reads every tile from disk, Secateur's keeps images
-              that fit in memory after reading them once
+    training  the first epoch, each with its defaults: the usual loader reads every tile from disk, Secateur's keeps
+              images that fit in memory after reading them once
 
     python benchmarks/mosaic_loader.py [--data data.yaml] [--image-size 640] [--rounds 7] [--json result.json]
 """

@@ -3,11 +3,11 @@
     python benchmarks/random_kills.py --weights best.pt --data data.yaml [--recipe quick] [--workers 2] [--kills 20]
         [--within 1.0] [--seed 0] [--project FOLDER] [--json out.json] [-- --flops 0.6 --img 320 ...]
 
-One run is not disturbed. Others are killed (SIGKILL, to all processes of the run) after times that are drawn evenly from
-no time up to `--within` of its length, and started again by the same command until they end; then the next one begins,
-until there were enough kills. The smaller `--within`, the more kills fall on one run.
-Every table, without its times, and every tensor of every checkpoint is compared bit for bit with the first run's.
-Exit code 1 where anything differs.
+One run is not disturbed. Others are killed (SIGKILL, to all processes of the run) after times that are drawn evenly
+from no time up to `--within` of its length, and started again by the same command until they end; then the next one
+begins, until there were enough kills. The smaller `--within`, the more kills fall on one run. Every table, without its
+times, and every tensor of every checkpoint is compared bit for bit with the first run's. Exit code 1 where anything
+differs.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
     python benchmarks/ultralytics_laws.py [--networks yolo11n yolo26n-seg ...] [--json FILE]
 
-Needs `pip install 'secateur[ultralytics]'`, onnx and onnxruntime. Networks with random tensors and non-trivial statistics, three classes,
-images of 64 px. Each is traced, and it is compared with a copy: attributes of all modules, and tensors bit for bit.
-Then it is cut to 70 and 50 % of its FLOPs by random scores and by Fisher scores on the network's own outputs. Of the
-four cuts: the largest difference to the mask as a share of the largest output, in evaluation mode (float32) and in
-training mode (float64, because a norm of few values magnifies roundings), and whether the price is what is counted at
-two sizes. The last cut is saved and written as a `.pt`. A process that cannot import Secateur opens that with YOLO(),
-predicts, validates on a tiny data set, exports an ONNX file and compares its outputs. Then it is trained for one epoch
-through `secateur.ultralytics`; its shapes must stay. `rtdetr-l` is only cut, by random scores.
+Needs `pip install 'secateur[ultralytics]'`, onnx and onnxruntime. Networks with random tensors and non-trivial
+statistics, three classes, images of 64 px. Each is traced, and it is compared with a copy: attributes of all modules,
+and tensors bit for bit. Then it is cut to 70 and 50 % of its FLOPs by random scores and by Fisher scores on the
+network's own outputs. Of the four cuts: the largest difference to the mask as a share of the largest output, in
+evaluation mode (float32) and in training mode (float64, because a norm of few values magnifies roundings), and whether
+the price is what is counted at two sizes. The last cut is saved and written as a `.pt`. A process that cannot import
+Secateur opens that with YOLO(), predicts, validates on a tiny data set, exports an ONNX file and compares its outputs.
+Then it is trained for one epoch through `secateur.ultralytics`; its shapes must stay. `rtdetr-l` is only cut, by random
+scores.
 """
 
 from __future__ import annotations
