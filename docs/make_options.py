@@ -263,7 +263,7 @@ def _other_names() -> str:
     return "\n".join(
         [
             "## Flags of YOLOv5 and of pruning systems\n",
-            "`_` and `-` are equivalent in all of them. Flags without a counterpart stop the command with this message.\n",
+            "`_` and `-` are equivalent in all of them. A flag without a counterpart stops with this message.\n",
             "| there | here |",
             "|---|---|",
             *rows,
