@@ -47,7 +47,8 @@ CASES
     compadd -- $words_of
     [[ ${words[CURRENT]} == -* ]] || (( CURRENT == 2 )) || _files
 }
-compdef _secateur secateur"""
+# zsh reads a file of fpath at the first completion, which must then be made.
+if [[ ${funcstack[1]} == _secateur ]]; then _secateur "$@"; else compdef _secateur secateur; fi"""
 
 
 @dataclass(frozen=True)
