@@ -139,7 +139,7 @@ def test_other_layouts_are_refused_with_what_they_look_like(name: str, kind: str
     sentence = str(caught.value)
     assert sentence.startswith(f"Cannot read {tmp_path / file}") and "\n" not in sentence
     assert (
-        "Secateur opens its own exports, detectors that Ultralytics exported and YOLOv5 detectors" in sentence
+        "Secateur opens its own exports, detectors exported by Ultralytics and YOLOv5 detectors" in sentence
         or name == "NaN"
     )
 
