@@ -293,6 +293,6 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     file = coco(tmp_path / "coco")
     (tmp_path / "out/images/train").mkdir(parents=True)
     (tmp_path / "out/images/train/a.jpg").write_text("mine")
-    with pytest.raises(UserError, match="nothing is overwritten"):
+    with pytest.raises(UserError, match="is not overwritten"):
         coco_to_yolo(file, tmp_path / "out")
     assert (tmp_path / "out/images/train/a.jpg").read_text() == "mine"

@@ -69,7 +69,7 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     ),
     "YOLOv8-seg": (Answers(torch.rand(1, 39, cells()), MASKS), {}, "rows and masks, as in segmentation networks"),
     "YOLOv8-pose": (
-        Answers(torch.rand(1, 56, cells())), {**ULTRALYTICS, "task": "pose"}, "says that its task is pose. Secateur"
+        Answers(torch.rand(1, 56, cells())), {**ULTRALYTICS, "task": "pose"}, "states the task pose. Secateur"
     ),
     "YOLOv5-seg": (Answers(rows(1, extra=32), MASKS), {"names": names(1)}, "rows and masks, as in segmentation"),
     "YOLOv5-seg, rows alone": (Answers(rows(1, extra=32)), {"names": names(1)}, "rows for 33 classes, while its"),

@@ -84,7 +84,7 @@ def _listed(shapes: Sequence[Shape]) -> str:
 
 
 def _other_task(metadata: Metadata) -> str:
-    return "" if metadata.task in ("", "detect") else f"and says that its task is {metadata.task}"
+    return "" if metadata.task in ("", "detect") else f"and states the task {metadata.task}"
 
 
 def _says_suppressed(metadata: Metadata) -> str:

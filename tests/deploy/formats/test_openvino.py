@@ -83,7 +83,7 @@ def test_threads_are_those_that_are_granted(folder) -> None:
 def test_an_existing_folder_is_left_alone(detector, tmp_path) -> None:
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="nothing is overwritten"):
+    with pytest.raises(UserError, match="is not overwritten"):
         export(detector, tmp_path / NAME, SIZE, ExportSettings(format="openvino"))
     assert [file.name for file in tmp_path.rglob("*")] == [NAME, "mine.txt"]
 

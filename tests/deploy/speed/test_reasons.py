@@ -119,7 +119,7 @@ def test_the_largest_reason_comes_first() -> None:
     assert text.startswith(
         "cut.pt on PyTorch has 2.00x fewer FLOPs and is 1.20x as fast (1.30x by the fastest runs of every layer)."
     )
-    assert "Causes of the gap: 73% in layers whose width is no multiple of 16" in text
+    assert "Causes of the gap: 73% in layers whose width is not a multiple of 16" in text
     assert "; 24% outside convolutions" in text and "less work per call" not in text and "--ms" not in text
     assert text.endswith("under 4 FLOPs a byte); 25% of its time is outside convolutions.")
     untimed = sentence("cut.pt", 2.0, 1.2, MACHINE, Shares(0.4, 0.1))

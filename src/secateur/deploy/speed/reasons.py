@@ -133,7 +133,7 @@ def sentence(
         "outside": "outside convolutions (decoding, concats, upsampling, calls)",
         "kept": "in layers with few FLOPs per millisecond that were cut less than others (--ms budgets account for "
         "this)",
-        "block": f"in layers whose width is no multiple of {machine.block} (--round-to {machine.block}, or auto)",
+        "block": f"in layers whose width is not a multiple of {machine.block} (--round-to {machine.block}, or auto)",
         "memory": f"in layers bound by memory (under {machine.balance:.0f} FLOPs a byte)",
         "narrow": "in layers that do less work per call than before",
     }

@@ -16,7 +16,7 @@ _LEFT = ("model", "runtime", "layer", "kind", "")
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One model of a comparison. None stands for unknown values.
+    """One model of a comparison. None means unknown.
 
     Attributes:
         name: as given by the user.
