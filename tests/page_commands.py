@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-import yaml
-from numpy.typing import NDArray
-
-import secateur
-from law_subjects import enliven
-from secateur.data.synthetic import generate
-from secateur.families.yolov5.model import Detector
-from secateur.families.yolov5.topology import Topology
 from secateur.flags import understood
-from secateur.networks.checkpoint import Checkpoint, save_checkpoint
-from tiny_network import TINY
 
 NAMES = {0: "person", 1: "car", 2: "bus"}
 # A block of code with its language, or a command between backticks; a line of a table is one line.
@@ -125,6 +110,13 @@ class Snippet:
 
     text: str
 
+    def shrunk(self) -> str:
+        """The code with small settings."""
+        code = self.text
+        for there, here in SMALLER_CODE.items():
+            code = code.replace(there, here)
+        return code
+
 
 def pieces(text: str) -> Iterator[Line | Snippet]:
     """The commands and the Python blocks of a page, in the order in which they are read."""
@@ -163,57 +155,3 @@ def shrunk(line: Line) -> list[str]:
         added = added | {"--finetune-epochs": "1", "--rounds": "2", "--heal-steps": "2"}
     rest = [word for name, value in added.items() if name not in given for word in (name, value)]
     return [*words, *rest]
-
-
-def prepared(folder: Path) -> Path:
-    """A folder with the files that the pages take for granted: networks, a data set, images, a video.
-
-    The networks are small and have random weights; the pruned ones have half the parameters.
-    """
-    data = generate(folder, images=(16, 8, 8), size=64, classes=3)
-    written = {**yaml.safe_load(data.read_text()), "path": ".", "names": NAMES}
-    for name in ("data.yaml", "coco.yaml", "coco128.yaml"):
-        (folder / name).write_text(yaml.safe_dump(written))
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    torch.manual_seed(0)
-    detector = Detector(Topology.from_yaml(folder / "tiny.yaml", nc=3), NAMES)
-    enliven(detector)
-    with torch.no_grad():  # boxes everywhere, so that there is something to prune for
-        for last in detector.head.m:
-            last.bias.view(detector.na, -1)[:, 4] += 3  # type: ignore[union-attr, operator]
-    checkpoint = dataclasses.replace(Checkpoint.of(detector), image_size=64)
-    for name in ("best", "last", "dense"):
-        save_checkpoint(checkpoint, folder / f"{name}.safetensors")
-    smaller = secateur.prune(checkpoint, criterion="l2", params=0.5, image_size=64)
-    for name in ("pruned", "cut"):
-        secateur.save(smaller, folder / f"{name}.safetensors")
-    secateur.export(checkpoint, folder / "best.pt", format="yolov5", image_size=64)
-    for name in ("yolov5n.pt", "yolov5s.pt"):
-        shutil.copy(folder / "best.pt", folder / name)
-    secateur.export(checkpoint, folder / "smaller.onnx", image_size=64)
-    picture = cv2.imread(str(min((folder / "images" / "train").iterdir())))
-    cv2.imwrite(str(folder / "image.jpg"), picture)
-    annotate(folder, picture)
-    (folder / "family.csv").write_text("label,ms,mAP,mAP50\nyolov5n,4.1,0.28,0.457\n")
-    film = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 64))
-    for _ in range(3):
-        film.write(picture)
-    film.release()
-    return folder
-
-
-def annotate(folder: Path, picture: NDArray[np.uint8]) -> None:
-    """One image with one box, annotated as COCO and as Pascal VOC have it."""
-    frame = {"id": 1, "file_name": "image.jpg", "width": 64, "height": 64}
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": 0}
-    cv2.imwrite(str(folder / "images" / "image.jpg"), picture)
-    coco = {"images": [frame], "annotations": [box], "categories": [{"id": 1, "name": "person"}]}
-    (folder / "annotations.json").write_text(json.dumps(coco))
-    for name in ("Annotations", "JPEGImages"):
-        (folder / "VOC2007" / name).mkdir(parents=True)
-    cv2.imwrite(str(folder / "VOC2007" / "JPEGImages" / "image.jpg"), picture)
-    (folder / "VOC2007" / "Annotations" / "image.xml").write_text(
-        "<annotation><filename>image.jpg</filename><size><width>64</width><height>64</height><depth>3</depth></size>"
-        "<object><name>person</name><bndbox><xmin>8</xmin><ymin>8</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>"
-        "</annotation>"
-    )

@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from latency_subjects import FAKE
-from page_commands import BEFORE, SMALLER, SMALLER_CODE, Line, Snippet, cells, pieces, prepared, shrunk
-from secateur.cli import main
+from page_commands import SMALLER, SMALLER_CODE, Line, pieces
+from page_runs import COSTLY, Done, prepared, run_page
 from secateur.deploy.speed import latency_table
 from secateur.deploy.timing import STOPWATCHES
 from secateur.families.loading import load_checkpoint
+
+
+def lines_of(page: Path) -> list[Line]:
+    return [piece for piece in pieces(page.read_text()) if isinstance(piece, Line)]
+
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "half-the-cost.ipynb"
@@ -33,10 +34,7 @@ PAGES = [
     for page in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if page.name not in ELSEWHERE and not page.name.startswith("results") and "results" not in page.parent.parts
 ]
-# Words of commands that `make test-slow` runs; other tests of `make test` run the same methods.
-COSTLY = {"pareto", "run", "sweep", "demo", "onnx,openvino"}
-# Packages that `.[all,dev]` does not install.
-WITHOUT = {"litert": "litert_torch", "executorch": "executorch", "ultralytics": "ultralytics"}
+WITH_COSTLY = [page for page in PAGES if COSTLY & {word for line in lines_of(page) for word in line.words}]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def taken_for_granted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(taken_for_granted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(taken_for_granted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the files that the pages take for granted, and a clock of layers that is a formula."""
     place = shutil.copytree(taken_for_granted, tmp_path / "page")
     monkeypatch.chdir(place)
@@ -61,77 +59,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Done(tmp_path_factory.mktemp("done"))
 
 
-@dataclass
-class Done:
-    """Runs a command once and keeps what it wrote, for the other pages that have the same command."""
-
-    store: Path
-    known: dict[Any, Path] = field(default_factory=dict)
-
-    def run(self, words: list[str]) -> None:
-        """Writes what the command writes into the current folder.
-
-        Raises:
-            SystemExit: with what the command printed, where it failed.
-        """
-        # A run folder's name depends on those that are there; what a command reads has the same names on all pages.
-        key = (*words, *sorted(str(path) for path in Path("runs").glob("*/*")))
-        if key not in self.known:
-            before = set(Path().rglob("*"))
-            main(words)
-            self.known[key] = self.store / str(len(self.known))
-            for path in set(Path().rglob("*")) - before:
-                if path.is_file():
-                    copy = self.known[key] / path
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, copy)
-        elif self.known[key].is_dir():
-            shutil.copytree(self.known[key], Path(), dirs_exist_ok=True)
-
-
-def runs_here(piece: Line) -> bool:
-    """Not the commands on networks of Ultralytics and of formats whose packages are not installed."""
-    text = " ".join(piece.words)
-    return not any(word in text and find_spec(package) is None for word, package in WITHOUT.items())
-
-
-def run_page(page: Path, done: Done, *, costly: bool) -> dict[str, Any]:
-    """Runs what a page has; the names of its snippets."""
-    names: dict[str, Any] = {}
-    for line in BEFORE.get(page.name, ()):
-        done.run(shrunk(Line(line, in_block=False)))
-    for piece in cells(page) if page.suffix == ".ipynb" else pieces(page.read_text()):
-        if isinstance(piece, Snippet):
-            run_snippet(piece, page, names)
-            continue
-        assert piece.complete or not piece.in_block, f"{page.name} leaves something out: secateur {piece.text}"
-        if not piece.complete or not runs_here(piece):
-            continue
-        words = shrunk(piece)
-        if not costly and COSTLY & {*words}:
-            continue
-        try:
-            done.run(words)
-        except SystemExit as end:
-            assert not end.code, f"{page.name}: secateur {piece.text}, run as {' '.join(words)}"
-    return names
-
-
-def run_snippet(piece: Snippet, page: Path, names: dict[str, Any]) -> None:
-    if "ultralytics" in piece.text and find_spec("ultralytics") is None:
-        return
-    code = piece.text
-    for there, here in SMALLER_CODE.items():
-        code = code.replace(there, here)
-    exec(compile(code, page.name, "exec"), names)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_snippets_of_a_page_run(page: Path, folder: Path, done: Done) -> None:
     run_page(page, done, costly=False)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_COSTLY, ids=lambda page: page.name)
 def test_costly_commands_of_a_page_run(page: Path, folder: Path, done: Done) -> None:
     run_page(page, done, costly=True)
 
@@ -178,7 +111,8 @@ def test_the_readme_ends_in_a_detector(folder: Path, done: Done) -> None:
 
 def test_smaller_settings_are_those_of_the_pages() -> None:
     """Every replacement still replaces something."""
-    texts = [page.read_text() for page in [*PAGES, ROOT / "README.md", ROOT / "docs" / "tutorial.md"]]
+    pages = [*PAGES, ROOT / "README.md", ROOT / "docs" / "tutorial.md"]
+    texts = [page.read_text() for page in pages]
     assert not [there for there in SMALLER_CODE if not any(there in text for text in texts)]
-    lines = [" ".join(piece.words) for text in texts for piece in pieces(text) if isinstance(piece, Line)]
+    lines = [" ".join(line.words) for page in pages for line in lines_of(page)]
     assert not [pattern for pattern, _ in SMALLER if not any(re.search(pattern, line) for line in lines)]
