@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 # Number of test processes; two suit the smallest machines.
 JOBS ?= 2
 
+# Options of the demo that `make smoke` runs.
+DEMO ?=
+
 # Number of cases of `make fuzz`, over all readers.
 N ?= 10000
 
-.PHONY: demo test test-slow test-ultralytics docs fuzz lint format clean
+.PHONY: demo test test-slow test-ultralytics docs dist smoke smoke-core smoke-torch smoke-lowest fuzz lint format clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -51,6 +54,28 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 # Builds the site in build/site; broken links and anchors are errors.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+
+# The wheel and the source distribution in build/dist; the wheel is built from the source distribution.
+dist: $(VENV)/.dev
+	rm -rf build/dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist .
+
+# The wheel in an empty environment of $(PYTHON), with all extras and the demo: make smoke PYTHON=python3.12
+# DEMO holds options of the demo: make smoke DEMO='--images 32 --image-size 64' takes a minute.
+smoke: dist
+	$(PYTHON) tests/smoke --extras all --demo '$(DEMO)'
+
+# The same without extras, with the commands that need none.
+smoke-core: dist
+	$(PYTHON) tests/smoke
+
+# The oldest PyTorch, the newest of everything else.
+smoke-torch: dist
+	$(PYTHON) tests/smoke --extras all --lowest torch torchvision --demo '$(DEMO)'
+
+# The lower bounds of all dependencies.
+smoke-lowest: dist
+	$(PYTHON) tests/smoke --extras all --lowest all --demo '$(DEMO)'
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz -n $(N)

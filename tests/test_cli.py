@@ -58,7 +58,9 @@ def test_words_of_other_systems(command: str, words: str, ours: str) -> None:
 
 
 def test_a_removed_option_says_what_to_do_instead() -> None:
-    with pytest.raises(UserError, match=r"^--mask-hard was removed: a hard mask is --mask-factor 0; leave it out\.$"):
+    with pytest.raises(
+        UserError, match=r"^--mask-hard was removed: for a hard mask, set --mask-factor 0. Omit the option\.$"
+    ):
         understood("sparsify", ["--mask-hard", "2"])
 
 
@@ -256,8 +258,8 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
     ("words", "expected"),
     [
         ("--target-sparsity 0.5 --pruning-pattern 4:2", "4:2"),
-        ("--target-sparsity 0.5 --pruning-pattern plaid", "has none of the forms N:M, NxM"),
-        ("--target-sparsity 0.8 --pruning-pattern 2:4", "out of reach of the pattern 2:4"),
+        ("--target-sparsity 0.5 --pruning-pattern plaid", "is invalid. Supported forms N:M, NxM"),
+        ("--target-sparsity 0.8 --pruning-pattern 2:4", "exceeds the limit of the pattern 2:4"),
         ("--target-sparsity 0.5 --pruning-schedule slowly", "Unknown pruning schedule 'slowly'; choose one of cosine,"),
         ("--target-sparsity 0.5 --pruning-criterion beauty", "Unknown pruning criterion 'beauty'; choose one of"),
         ("--target-sparsity 0.5 --cooldown-epochs 2", "--cooldown-epochs is 2, but the training has 2 epochs"),
@@ -265,7 +267,7 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
         ("--target-sparsity 0.5 --exclude-weights nothing.*", "nothing.*"),
         ("--distill magic", "Unknown distillation 'magic'; choose one of bce,"),
         ("--distill bce --teacher nowhere.pt", "nowhere.pt"),
-        ("--distill bce", "give that one as --teacher"),
+        ("--distill bce", "Set that network with --teacher"),
         ("--teacher nowhere.pt", "--teacher needs --distill"),
         ("--group-lasso 0.1", "group_lasso acts on weights that are being pruned"),
     ],
@@ -299,10 +301,10 @@ def test_a_teacher_of_other_classes(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", "No budget is given"),
+        ("", "No budget is set"),
         ("--unstructured 1.2", "--unstructured"),
         ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts no channels"),
-        ("--unstructured 0.3 --pattern 3x", "has none of the forms"),
+        ("--unstructured 0.3 --pattern 3x", "is invalid. Supported forms"),
         ("--unstructured 0.3 --layers 1", "Remove --flops, --fps, --ms, --params, --percent, --size, --layers"),
         ("--layers 1 --search eagleeye", "--search needs a budget"),
         ("--percent 0.2 --chains", "Add --layers 1"),

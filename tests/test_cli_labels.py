@@ -67,13 +67,13 @@ def test_prune_with_labels_refuses_a_split_without_objects(
 ) -> None:
     said = unlabelled(data, split)
     message = sentence(capsys, *pruning(tiny_weights, data, "--params", "0.8"))
-    assert f"{said}, or give --images and no --data." in message
+    assert f"{said}, or set --images and omit --data." in message
     assert not Path("runs").exists()
 
 
 def test_prune_in_python_refuses_training_images_without_objects(data: Path, tiny_weights: Path) -> None:
     unlabelled(data, "train")
-    with pytest.raises(UserError, match=r"No image of split train .*or give --images"):
+    with pytest.raises(UserError, match=r"No image of split train .*or set --images"):
         secateur.prune(secateur.load(tiny_weights), data, params=0.8, image_size=64)
 
 

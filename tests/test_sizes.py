@@ -127,7 +127,7 @@ def test_an_automatic_batch_size_is_told(command: str, capsys: pytest.CaptureFix
 
 
 def test_trainings_take_squares_in_python_too() -> None:
-    with pytest.raises(UserError, match=r"image_size is \(64, 96\); training images are square: give one number"):
+    with pytest.raises(UserError, match=r"image_size is \(64, 96\); training images are square. Set one number"):
         TrainSettings(image_size=(64, 96))  # type: ignore[arg-type]
 
 

@@ -86,7 +86,7 @@ def test_from_python(tiny_weights: Path) -> None:
 
 
 def test_refused(tiny: Checkpoint, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="No budget is given"):
+    with pytest.raises(UserError, match="No budget is set"):
         forecast(tiny, Context(64), settings())
     with pytest.raises(SystemExit):
         main(["prune", "--weights", "best.pt", "--what-if", "--layers", "1"])

@@ -101,7 +101,7 @@ def test_a_training_puts_the_head_into_the_order_of_the_data_set(
     data = load_data_config(named(tiny_data, tmp_path, ["square", "disc", "triangle"]))
     with caplog.at_level("INFO", "secateur"):
         start, _, single = for_training(checkpoint, data, single_cls=False)
-    assert "change places" in caplog.text and not single
+    assert "are reordered" in caplog.text and not single
     assert start.names == {0: "square", 1: "disc", 2: "triangle"}
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_all_objects_are_of_the_one_class_of_a_detector_that_was_trained_so(
     data = load_data_config(tiny_data)
     with caplog.at_level("INFO", "secateur"):
         known = known_data(single, data, "best.pt")
-    assert f"best.pt was trained with --single-cls: all objects of {tiny_data} count as one class" in caplog.text
+    assert f"best.pt was trained with --single-cls: all objects of {tiny_data} are treated as one class" in caplog.text
     assert known == as_one_class(data) and known.names == {0: "object"}
     assert known_data(single, known) == known
     metrics: Any = call_evaluate(single, tiny_data)

@@ -110,9 +110,12 @@ def test_killed_rounds_go_on(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"order": [0.0], "losses": [0.0], "savings": [1.0]}, r"begun with 1 units, the network has \d+"),
-        ({"order": [0.0]}, "its lists are of different lengths"),
-        ({"plan": None}, "no state of rounds of pruning"),
+        (
+            {"order": [0.0], "losses": [0.0], "savings": [1.0]},
+            r"stored rounds are for 1 units, but the network has \d+",
+        ),
+        ({"order": [0.0]}, "its lists have different lengths"),
+        ({"plan": None}, "not a valid state of pruning rounds"),
     ],
 )
 def test_a_state_of_other_rounds_is_refused_by_its_name(
@@ -174,7 +177,7 @@ def test_places_of_small_objects_count_more(whole: Checkpoint, context: Context)
         inside = torch.zeros(64, 64, dtype=torch.bool)
         inside[8:24, 24:40] = expected
         assert torch.equal(weights[1, 0] > 1, inside)
-    with pytest.raises(UserError, match="needs objects with boxes"):
+    with pytest.raises(UserError, match="needs labels with boxes"):
         evidence.places(Labelled(images, torch.tensor([0, 1])), (0, 20))
 
 
@@ -217,7 +220,7 @@ def black(tmp_path: Path) -> Iterator[Path]:
 def test_pictures_on_which_nothing_is_seen_are_refused(tiny_weights: Path, black: Path) -> None:
     blind = load_checkpoint(tiny_weights)
     context = Context(64, batch_size=8, workers=0, unlabelled=unlabelled_images(black, blind.names))
-    with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 images"):
+    with pytest.raises(UserError, match=r"finds nothing \(no box above a confidence of 0.25\) on 3 images"):
         prune(blind, context, settings())
 
 

@@ -167,9 +167,9 @@ def test_the_command_says_the_size_and_how_to_export(
     [
         (
             "2",
-            "--size 2 has no unit, so it may be an amount or a share: write a share .* or a number of MB",
+            "--size 2 is ambiguous: without a unit it may be an amount or a share. Write a share .* or a number of MB",
         ),
-        ("2MB:", "names no kind of file after the colon"),
+        ("2MB:", "has no kind of file after the colon"),
         ("2MB:tensorrt", "does not support tensorrt. Choose one of "),
         ("1KB:yolov5", "cannot be reached: the closest reachable value is"),
     ],

@@ -72,9 +72,9 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
         Answers(torch.rand(1, 56, cells())), {**ULTRALYTICS, "task": "pose"}, "states the task pose. Secateur"
     ),
     "YOLOv5-seg": (Answers(rows(1, extra=32), MASKS), {"names": names(1)}, "rows and masks, as in segmentation"),
-    "YOLOv5-seg, rows alone": (Answers(rows(1, extra=32)), {"names": names(1)}, "rows for 33 classes where it"),
-    "YOLOv5-seg, rows alone, no metadata": (Answers(rows(1, extra=32)), {}, r"scores leave 0\.\.1, such as masks"),
-    "YOLOv5 of TensorFlow": (Answers(rows(3) / 96), {}, "boxes are not in pixels, as exports through TensorFlow"),
+    "YOLOv5-seg, rows alone": (Answers(rows(1, extra=32)), {"names": names(1)}, "rows for 33 classes, while its"),
+    "YOLOv5-seg, rows alone, no metadata": (Answers(rows(1, extra=32)), {}, r"scores outside 0\.\.1, such as masks"),
+    "YOLOv5 of TensorFlow": (Answers(rows(3) / 96), {}, "boxes that are not in pixels, as in exports"),
     "YOLOv5-cls": (Answers(torch.rand(1, 10)), {}, "one value per class and image, as in classification networks"),
     "YOLOv5 in training mode": (
         Answers(*(torch.rand(1, 3, 64 // s, 96 // s, 8) for s in (8, 16, 32))), STOCK, "feature maps of the head"
@@ -91,10 +91,10 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
         "1 x 1, 1 x 100 x 4, 1 x 100 and 1 more outputs, probably boxes after",
     ),
     "boxes and scores apart": (Answers(torch.rand(1, 378, 4), torch.rand(1, 378, 3)), {}, "probably boxes after"),
-    "YOLOX": (Answers(torch.rand(1, cells(), 85)), {}, "one row for each cell, as detectors without anchors"),
+    "YOLOX": (Answers(torch.rand(1, cells(), 85)), {}, "one row per cell, as in detectors without anchors"),
     "RT-DETR": (Answers(torch.rand(1, 300, 84)), {}, "1 x 300 x 84, an unknown layout"),
-    "other names": (Answers(rows(3)), {"names": names(2)}, "rows for 3 classes where it states 2"),
-    "other nc": (Answers(rows(3)), {"nc": 80}, "rows for 3 classes where it states 80"),
+    "other names": (Answers(rows(3)), {"names": names(2)}, "rows for 3 classes, while its metadata has 2"),
+    "other nc": (Answers(rows(3)), {"nc": 80}, "rows for 3 classes, while its metadata has 80"),
     "an output more": (Answers(rows(3), torch.zeros(1, 5)), STOCK, "an unknown layout"),
     "NaN": (Answers(rows(3) * float("nan")), STOCK, "returns NaN or infinite values for a black image"),
 }  # fmt: skip
@@ -137,9 +137,10 @@ def test_other_layouts_are_refused_with_what_they_look_like(name: str, kind: str
     with pytest.raises(UserError, match=words) as caught:
         open_predictor(write(network, tmp_path / file, metadata))
     sentence = str(caught.value)
-    assert sentence.startswith(str(tmp_path / file)) and "\n" not in sentence
+    beginning = f"{tmp_path / file} returns" if name == "NaN" else f"Cannot read {tmp_path / file}"
+    assert sentence.startswith(beginning) and "\n" not in sentence
     assert (
-        "Secateur opens its own exports, detectors that Ultralytics exported and YOLOv5 detectors" in sentence
+        "Secateur opens its own exports, detectors exported by Ultralytics and YOLOv5 detectors" in sentence
         or name == "NaN"
     )
 

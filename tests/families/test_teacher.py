@@ -47,16 +47,18 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
     save_checkpoint(dense, file)
     # Whose weights are to be zeroed; any other training of a dense start would imitate what it starts from.
     assert find_teacher(DistillSettings("bce"), dense, zeroing=True) is dense
-    with pytest.raises(UserError, match="give that one as --teacher"):
+    with pytest.raises(UserError, match="Set that network with --teacher"):
         find_teacher(DistillSettings("bce"), dense)
     assert find_teacher(DistillSettings("bce"), pruned(str(file))).training == {"mark": 1}
     assert find_teacher(DistillSettings("bce", teacher=str(file)), pruned("")).training == {"mark": 1}
-    with pytest.raises(UserError, match="does not say which network it was pruned from; give that one as --teacher"):
+    with pytest.raises(
+        UserError, match=r"does not record which network it was pruned from. Set that network with --teacher"
+    ):
         find_teacher(DistillSettings("bce"), pruned(""))
     with pytest.raises(UserError, match=r"gone\.safetensors that was pruned is not there any more"):
         find_teacher(DistillSettings("bce"), pruned(str(tmp_path / "gone.safetensors")))
     masked = replace(dense, masks={"model.0.conv.weight": torch.ones(1, dtype=torch.bool)})
-    with pytest.raises(UserError, match="give that one as --teacher"):
+    with pytest.raises(UserError, match="Set that network with --teacher"):
         find_teacher(DistillSettings("bce"), masked, zeroing=True)
 
 

@@ -80,7 +80,7 @@ def test_layer_that_would_be_emptied_is_clamped_and_named(graph: ChannelGraph) -
     scores = np.ones(graph.units)
     scores[graph.emitted["model.5.conv"]] = 1e-3
     plan = allocate(graph, scores, Budget("percent", 0.3), Guards(min_share=0, min_count=2, round_to=1))
-    assert any("model.5.conv would be emptied; 2 of 128 units stay" in note for note in plan.notes)
+    assert any("model.5.conv would lose all channels; 2 of 128 units are kept" in note for note in plan.notes)
     assert {layer.name: len(layer.kept) for layer in plan.layers}["model.5.conv"] == 2
 
 
@@ -121,12 +121,12 @@ def test_exclude_that_matches_nothing(graph: ChannelGraph, scores: Floats) -> No
 
 def test_nothing_to_prune() -> None:
     graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1)))
-    with pytest.raises(UserError, match=r"no channels that can be pruned: all 4 channels .* by the network's output"):
+    with pytest.raises(UserError, match=r"no prunable channels: all 4 channels .* by the network's output"):
         allocate(graph, np.empty(0), Budget("percent", 0.3))
 
 
 def test_no_budget(graph: ChannelGraph, scores: Floats) -> None:
-    with pytest.raises(UserError, match=r"No budget is given.*flops, fps, ms, params, percent, size"):
+    with pytest.raises(UserError, match=r"No budget is set.*flops, fps, ms, params, percent, size"):
         allocate(graph, scores, [])
 
 

@@ -97,7 +97,7 @@ def test_a_kind_of_file_follows_a_colon() -> None:
     assert Budget.parse("size", "0.5:yolov5") == Budget("size", 0.5, file="yolov5")
     assert str(Budget.parse("size", "0.5")) == "size 0.5" and "file" not in Budget("size", 0.5).to_dict()
     assert budget.at_round(1, 2, {"size": 8}) == Budget("size", 4, share=False, file="onnx-int8")
-    for text, words in (("2MB:", "names no kind of file"), ("2", "has no unit"), ("0:onnx", "not between 0 and 1")):
+    for text, words in (("2MB:", "has no kind of file"), ("2", "without a unit"), ("0:onnx", "not between 0 and 1")):
         with pytest.raises(UserError, match=words):
             Budget.parse("size", text)
     with pytest.raises(UserError, match="is not a number"):

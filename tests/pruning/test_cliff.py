@@ -57,7 +57,7 @@ def test_curve_of_a_network() -> None:
     assert [point.parameters for point in curve.points] == sorted(seen, reverse=True)
     assert [point.ratio for point in curve.points if point.chosen] == [0.75]
     assert curve.points[0].ratio == 0 and curve.points[0].parameters == chosen.before.parameters
-    assert curve.warning is not None and "past the knee" in curve.warning and "0.100" in curve.warning
+    assert curve.warning is not None and "more than at the knee" in curve.warning and "0.100" in curve.warning
     table = curve.table().splitlines()
     assert sum("<- chosen" in line for line in table) == 1 and sum("<- knee" in line for line in table) == 1
     assert json.loads(json.dumps(curve.to_dict()))["points"][0]["ratio"] == 0
@@ -112,7 +112,7 @@ def test_a_classifier_has_one_figure() -> None:
     curve = tuple(Point(i / 10, one, 1_000_000, 1_000_000_000, chosen=i == 2) for i, one in enumerate(scores))
     found = Cliff(curve, knee_of(curve))
     assert found.knee == 0.1
-    assert found.warning is not None and "top-1 is 0.200 there against 0.880 at the knee" in found.warning
+    assert found.warning is not None and "top-1 is 0.200, against 0.880 at the knee" in found.warning
     assert found.table().splitlines()[:2] == [
         " removed   top-1  change  params (M)   GFLOPs",
         "    0.0%   0.900  +0.000       1.000        1",

@@ -64,7 +64,7 @@ def test_tables_are_plain_data() -> None:
     table = SizeTable("onnx-int8", Stored(1, 17, 4), 1000.5, 100)
     assert SizeTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
     for data in ({}, table.to_dict() | {"fixed": "x"}, table.to_dict() | {"layer": float("nan")}):
-        with pytest.raises(UserError, match="table of file sizes"):
+        with pytest.raises(UserError, match="size table"):
             SizeTable.from_dict(data)
 
 

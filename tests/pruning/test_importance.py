@@ -241,11 +241,11 @@ def test_bad_requests(graph: ChannelGraph, call: object, words: str) -> None:
 def test_broken_gradients_and_missing_batches(network: Chain, graph: ChannelGraph) -> None:
     with pytest.raises(UserError, match="no image"):
         collect(network, graph, [], loss)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="finite"):
         collect(network, graph, [torch.full((1, 3, 16, 16), float("nan"))], loss)
 
 
 def test_a_network_without_a_unit_says_why_before_gradients_are_read() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1))
-    with pytest.raises(UserError, match=r"no channels that can be pruned.*softmax in Softmax"):
+    with pytest.raises(UserError, match=r"no prunable channels.*softmax in Softmax"):
         collect(network, trace(network), [torch.rand(2, 3, 8, 8)], lambda net, batch: net(batch).square().sum())

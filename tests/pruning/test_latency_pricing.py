@@ -173,7 +173,7 @@ def test_a_table_for_height_and_width(graph: ChannelGraph, size: tuple[int, int]
         ({"image_size": [64, 64, 64]}, r"image_size is \[64, 64, 64\]"),
         ({"image_size": "64"}, "image_size is 64"),
         ({"slope": float("nan")}, "not finite"),
-        ({"entries": [{"signature": {"kind": "conv"}}]}, "is no latency table"),
+        ({"entries": [{"signature": {"kind": "conv"}}]}, "is not a valid latency table"),
         ({"r2": 0.9}, "explains only 90% of the variance"),
         ({"slope": -1.0}, "explains only"),
     ],
@@ -192,8 +192,8 @@ def test_a_broken_table_is_one_sentence(
     ("entry", "sentence"),
     [
         ({"emits": (16, 8)}, "do not ascend"),
-        ({"ms": ((1.0,),)}, "not one for each width"),
-        ({"ms": ((1.0, -2.0),)}, "no number of milliseconds"),
+        ({"ms": ((1.0,),)}, "do not match its widths"),
+        ({"ms": ((1.0, -2.0),)}, "is not a positive number"),
     ],
 )
 def test_broken_times_are_one_sentence(graph: ChannelGraph, entry: dict[str, object], sentence: str) -> None:

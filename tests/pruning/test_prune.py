@@ -164,7 +164,7 @@ def once(batches: list[Any]) -> Iterator[Any]:
 
 def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]) -> None:
     network = enliven(Classifier())
-    with pytest.raises(TypeError, match="iterates over the batches several times; give a list or a DataLoader"):
+    with pytest.raises(TypeError, match=r"iterates over its batches several times. Pass a list or a DataLoader"):
         secateur.Evidence(once(batches), loss)
     with pytest.raises(UserError, match="The evidence has no batch"):
         secateur.prune(network, secateur.Evidence([], loss), flops=0.5)

@@ -160,5 +160,5 @@ def test_number_of_rounds(budgets: list[Budget], rounds: int) -> None:
 
 @pytest.mark.parametrize("value", ["0", "many", "-1", "2.5"])
 def test_bad_numbers_of_rounds(value: str) -> None:
-    with pytest.raises(UserError, match="neither auto nor a number"):
+    with pytest.raises(UserError, match="Set auto or"):
         RoundSettings(rounds=value)

@@ -59,7 +59,7 @@ def test_their_own_channels_stay_and_cost_no_operations() -> None:
     network = WithAuxiliary()
     graph, plan = without_three(network)
     assert graph.units == 8
-    assert {entry.layer: entry.by for entry in graph.frozen}["auxiliary.0"] == "a layer that runs in training alone"
+    assert {entry.layer: entry.by for entry in graph.frozen}["auxiliary.0"] == "a layer that runs only in training"
     price = graph.price(plan.keep(graph), 16)
     assert price.flops == 2 * 14 * 14 * (5 * 27 + 5 * 4)
     assert price.parameters == sum(p.numel() for p in cut(network, graph, plan).parameters())

@@ -87,7 +87,7 @@ def test_fine_tuning_keeps_a_head_whose_classes_have_another_order(
     data = named(tiny_data, tmp_path, "names: [triangle, disc, square]")
     words = ["finetune", "--weights", str(tiny_weights), "--data", str(data), *FAST, "--epochs", "1"]
     main(words)
-    assert "the class outputs of the head change places" in caplog.text and "Fresh head" not in caplog.text
+    assert "the class outputs of the head are reordered" in caplog.text and "New head" not in caplog.text
     start = load_checkpoint("runs/finetune/exp/start.safetensors")
     whole = load_checkpoint(tiny_weights)
     rows = [0, 1, 2, 3, 4, 7, 5, 6]

@@ -184,7 +184,7 @@ def test_a_failure_before_anything_is_made_leaves_nothing(
     ("words", "said"),
     [
         ([], "--weights is missing"),
-        (["--weights", "none.pt"], "There is no file none.pt"),
+        (["--weights", "none.pt"], "The file none.pt does not exist"),
         (["--weights", "whole.safetensors", "--data", "none.yaml"], "none.yaml"),
         (["--weights", "whole.safetensors", "--images", "nowhere"], "nowhere does not exist"),
     ],
@@ -216,7 +216,7 @@ def test_heal_finds_the_teacher_that_the_cut_noted(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["heal", "--weights", cut, "--images", str(tiny_data), *few])
-    assert "is not there any more; give it as --teacher" in capsys.readouterr().err
+    assert "no longer exists. Set it with --teacher" in capsys.readouterr().err
 
 
 def test_auto_says_what_it_expects_and_what_it_did(weights: Path, tiny_data: Path) -> None:
@@ -235,11 +235,11 @@ def test_what_cannot_be_meant_is_one_sentence(
     (tmp_path / "empty").mkdir()
     assert "images" in sentence(capsys, *command(weights, tmp_path / "empty"))
     assert "does not exist" in sentence(capsys, *command(weights, tmp_path / "nowhere"))
-    assert "sees nothing" in sentence(capsys, *command(tiny_weights, tiny_data))
+    assert "finds nothing" in sentence(capsys, *command(tiny_weights, tiny_data))
     assert "Healing reads images" in sentence(
         capsys, "prune", "--weights", str(weights), "--criterion", "l2", "--flops", "0.5", "--heal"
     )
-    assert "reads images" in sentence(capsys, "prune", "--weights", str(weights), "--flops", "0.5")
+    assert "needs images" in sentence(capsys, "prune", "--weights", str(weights), "--flops", "0.5")
     assert "--heal" in sentence(capsys, "prune", "--weights", str(weights), "--unstructured", "0.3", "--heal")
     assert "cannot be reached" in sentence(capsys, *command(weights, tiny_data, "--flops", "0.01"))
-    assert "neither auto nor a number" in sentence(capsys, *command(weights, tiny_data, "--rounds", "some"))
+    assert "Set auto or" in sentence(capsys, *command(weights, tiny_data, "--rounds", "some"))

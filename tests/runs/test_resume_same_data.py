@@ -96,7 +96,7 @@ def test_what_changed_is_noticed_on_the_command_line(
         main(["train", "--resume", "runs/train/exp"])
     assert stopped.value.code == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert said == [f"error: Cannot resume in runs/train/exp: {words}; put that back, or start a new training."]
+    assert said == [f"error: Cannot resume in runs/train/exp: {words}. Restore that, or start a new training."]
 
 
 @pytest.mark.parametrize(("change", "words"), CHANGES, ids=IDS)

@@ -73,7 +73,7 @@ def test_a_cut_for_one_class_is_measured_for_it_alone(
     # Shares of budgets are of the narrowed network.
     assert summary["table"][0]["model"]["gflops"] == told["flops"][1] / 1e9 < told["flops"][0] / 1e9
     assert summary["model"]["gflops"] <= 0.8 * told["flops"][1] / 1e9
-    assert "labels of 2 other classes of" in caplog.text and "objects are of the kept classes" in caplog.text
+    assert "labels of the 2 other classes of" in caplog.text and "objects are of the kept classes" in caplog.text
 
 
 def test_without_a_budget_the_outputs_go_and_nothing_else(
@@ -132,15 +132,15 @@ def test_later_commands_know_it(
     assert names_of(summary) == ["disc"]
     # The teacher is the file of all classes.
     main(["heal", "--weights", pruned, "--data", str(tiny_data), *FAST, "--heal-steps", "2", "--heal-batch", "4"])
-    assert "The teacher answers for the student's 1 of its 3 classes" in caplog.text
+    assert "The teacher uses only 1 of its 3 classes, those of the student" in caplog.text
     healed = "runs/heal/exp/healed.safetensors"
     words = ["--data", str(tiny_data), *FAST, "--epochs", "1", "--batch", "8"]
     main(["finetune", "--weights", healed, *words, "--distill", "bce", "--teacher", str(weights)])
     tuned = load_checkpoint("runs/finetune/exp/weights/best.safetensors")
-    assert tuned.names == {0: "disc"} and tuned.narrowed and "Fresh head" not in caplog.text
+    assert tuned.names == {0: "disc"} and tuned.narrowed and "New head" not in caplog.text
     main(["finetune", "--resume", "runs/finetune/exp"])
     main(["train", "--weights", healed, *words])
-    assert "Fresh head for 3 classes (the weights know 1 class)" in caplog.text
+    assert "New head for 3 classes (the weights have 1 class)" in caplog.text
 
 
 def test_an_exported_file_knows_it(weights: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

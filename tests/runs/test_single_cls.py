@@ -56,7 +56,7 @@ def test_weights_of_many_classes_get_a_head_of_one(
 ) -> None:
     words = ["train", "--weights", str(tiny_weights), "--data", str(tiny_data), *FAST, "--epochs", "1", "--single-cls"]
     main(words)
-    assert "Fresh head for 1 class (the weights know 3 classes)" in caplog.text
+    assert "New head for 1 class (the weights have 3 classes)" in caplog.text
     assert load_checkpoint("runs/train/exp/weights/last.safetensors").names == {0: "object"}
 
 
@@ -73,7 +73,9 @@ def test_val_counts_all_objects_as_one_class(
 ) -> None:
     words = ["val", "--weights", str(trained), "--data", str(tiny_data), *FAST]
     assert classes_of(summary_of(capsys, *words)) == ["object"]
-    assert f"{trained} was trained with --single-cls: all objects of {tiny_data} count as one class" in caplog.text
+    assert (
+        f"{trained} was trained with --single-cls: all objects of {tiny_data} are treated as one class" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("format", ["onnx", "torchscript"])
@@ -102,7 +104,7 @@ def test_pruning_sweeping_and_healing_know_it(trained: Path, tiny_data: Path, ca
 def test_fine_tuning_goes_on_with_one_class(trained: Path, tiny_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     main(["finetune", "--weights", str(trained), "--data", str(tiny_data), *FAST, "--epochs", "1"])
     said = caplog.text
-    assert said.count("all objects of") == 1 and "Fresh head" not in said
+    assert said.count("all objects of") == 1 and "New head" not in said
     tuned = load_checkpoint("runs/finetune/exp/weights/best.safetensors")
     assert tuned.single_cls and tuned.names == {0: "object"}
     assert tuned.history[-1].settings["single_cls"] is True
@@ -120,7 +122,7 @@ def test_a_training_without_it_takes_the_classes_of_the_data_set(
     trained: Path, tiny_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     main(["train", "--weights", str(trained), "--data", str(tiny_data), *FAST, "--epochs", "1"])
-    assert "Fresh head for 3 classes (the weights know 1 class)" in caplog.text
+    assert "New head for 3 classes (the weights have 1 class)" in caplog.text
     checkpoint = load_checkpoint("runs/train/exp/weights/best.safetensors")
     assert checkpoint.names == {0: "disc", 1: "square", 2: "triangle"} and not checkpoint.single_cls
 

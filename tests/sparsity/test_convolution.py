@@ -144,8 +144,8 @@ def test_frozen_layers_are_left_out_and_bad_input_is_refused(
     frozen = replace(SETTINGS, freeze=(1,))
     fit(detector, ToyBatches(2), frozen, folder=tmp_path / "a", hooks=[ConvPenalty(options, graph().filters)])
     assert torch.equal(detector.get_parameter("model.0.conv.weight"), old)
-    assert "1 frozen layers are left out (model.0.conv" in capsys.readouterr().err
-    with pytest.raises(UserError, match="finds no filter"):
+    assert "1 frozen layers are skipped (model.0.conv" in capsys.readouterr().err
+    with pytest.raises(UserError, match="has no filter to shrink"):
         fit(toy_detector(), ToyBatches(2), SETTINGS, folder=tmp_path / "b", hooks=[ConvPenalty(options, {})])
     with pytest.raises(UserError, match="schedule of the sparsity rate"):
         ConvPenalty(replace(options, schedule="none"), graph().filters)

@@ -185,11 +185,11 @@ def test_frozen_norms_are_left_out_and_strange_names_refused(
     options = SparsifySettings(rate=100.0, mode="proximal")
     fit(detector, ToyBatches(2), settings, folder=tmp_path, hooks=[GammaPenalty(options, NORMS)])
     assert torch.equal(detector.get_parameter(GAMMAS), old)
-    assert "1 frozen norms are left out (model.0.bn" in capsys.readouterr().err
+    assert "1 frozen norms are skipped (model.0.bn" in capsys.readouterr().err
     for norms, message in (
-        ({"model.99.bn": np.arange(3)}, "model.99.bn, which is no norm"),
-        ({"model.0.bn": np.arange(3)}, "has 3 channels for model.0.bn, which has 16"),
-        ({"model.0.bn": np.full(16, -1)}, "no channel that it may shrink"),
+        ({"model.99.bn": np.arange(3)}, "model.99.bn, which is not a norm"),
+        ({"model.0.bn": np.arange(3)}, "has 3 channels for model.0.bn, but the norm has 16"),
+        ({"model.0.bn": np.full(16, -1)}, "no channel to shrink"),
     ):
         with pytest.raises(UserError, match=message):
             fit(detector, ToyBatches(2), SETTINGS, folder=tmp_path, hooks=[GammaPenalty(options, norms)])

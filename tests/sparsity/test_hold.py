@@ -63,8 +63,8 @@ def test_weights_that_a_mask_names_are_zeroed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ({"model.99.conv.weight": torch.ones(3)}, "name model.99.conv.weight, which this network does not have"),
-        ({"model.1.conv.weight": torch.ones(3, 3)}, r"of model.1.conv.weight has shape \(3, 3\)"),
+        ({"model.99.conv.weight": torch.ones(3)}, "a mask for model.99.conv.weight, which this network does not have"),
+        ({"model.1.conv.weight": torch.ones(3, 3)}, r"of model.1.conv.weight has the shape \(3, 3\)"),
     ],
 )
 def test_masks_of_another_detector_are_refused(masks: dict[str, Tensor], message: str, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_lock_keeps_the_zeros_that_are_there_and_makes_no_others(tmp_path: Path)
 
 
 def test_lock_without_zeros_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lock_zeros finds no zeros"):
+    with pytest.raises(UserError, match="lock_zeros found no zero weights"):
         train(tmp_path, LOCK)
 
 

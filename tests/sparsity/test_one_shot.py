@@ -117,7 +117,7 @@ def test_masks_of_an_earlier_pruning_go_on_holding(dense: Checkpoint) -> None:
     [
         ({"unstructured": 1.0}, "--unstructured is 1"),
         ({"unstructured": -0.1}, "--unstructured is -0.1"),
-        ({"unstructured": 0.6, "pattern": "2:4"}, "--unstructured 0.6 is out of reach of the pattern 2:4"),
+        ({"unstructured": 0.6, "pattern": "2:4"}, "--unstructured 0.6 exceeds the limit of the pattern 2:4"),
         ({"pattern": "4y1"}, "'4y1'"),
         ({"pattern": "7x1"}, "fits none"),
         ({"scope": "block"}, "--scope is 'block'; choose one of global, layer, local"),

@@ -138,11 +138,11 @@ def test_low_precision_scores_are_reduced_in_fp32() -> None:
         ("5:4", "from 1 to M - 1"),
         ("4:4", "from 1 to M - 1"),
         ("0:4", "from 1 to M - 1"),
-        ("abc", "forms N:M, NxM"),
-        ("", "forms N:M, NxM"),
-        ("4x", "forms N:M, NxM"),
-        ("-1x4", "forms N:M, NxM"),
-        ("4x1x1", "forms N:M, NxM"),
+        ("abc", "forms: N:M, NxM"),
+        ("", "forms: N:M, NxM"),
+        ("4x", "forms: N:M, NxM"),
+        ("-1x4", "forms: N:M, NxM"),
+        ("4x1x1", "forms: N:M, NxM"),
     ],
 )
 def test_bad_texts_are_refused_in_one_sentence(text: str, words: str) -> None:
@@ -153,7 +153,7 @@ def test_bad_texts_are_refused_in_one_sentence(text: str, words: str) -> None:
 
 def test_unknown_reductions_are_refused() -> None:
     for text in ("4x1", "2:4"):
-        with pytest.raises(UserError, match="choose mean, sum or max"):
+        with pytest.raises(UserError, match="Use mean, sum or max"):
             parse_pattern(text).reduce(torch.ones(4, 4), "median")
 
 

@@ -98,7 +98,7 @@ def test_what_cannot_be_penalised_is_refused_before_the_training(tiny_weights: P
     start = load_checkpoint(tiny_weights)
     with pytest.raises(UserError, match="schedule of the sparsity rate 'exp'"):
         penalty_hooks(start, SparsifySettings(schedule="exp"), SETTINGS, 24)
-    with pytest.raises(UserError, match="zero already; give --rate"):
+    with pytest.raises(UserError, match=r"already zero. Set --rate"):
         automatic_rate(torch.zeros(3), SparsifySettings(), SETTINGS, 24)
 
 
@@ -134,7 +134,7 @@ def test_a_fused_checkpoint_has_no_scales_and_is_told_what_works(
 
 
 def test_excluding_every_scale_is_told(tiny_weights: Path) -> None:
-    with pytest.raises(UserError, match="--exclude leaves no channel whose batch norm scale may shrink"):
+    with pytest.raises(UserError, match="--exclude leaves no channel to penalise"):
         penalty_hooks(load_checkpoint(tiny_weights), SparsifySettings(exclude=("model.*",)), SETTINGS, 24)
 
 
@@ -153,7 +153,7 @@ def test_excluded_layers_have_no_penalty(tiny_weights: Path) -> None:
 
 def test_an_automatic_rate_needs_sgd_or_the_proximal_step(tiny_weights: Path) -> None:
     start, settings = load_checkpoint(tiny_weights), dataclasses.replace(SETTINGS, optimizer="AdamW")
-    with pytest.raises(UserError, match=r"--rate 0 cannot find a rate for AdamW"):
+    with pytest.raises(UserError, match=r"--rate 0 .* is not available for AdamW"):
         penalty_hooks(start, SparsifySettings(), settings, 24)
     assert penalty_hooks(start, SparsifySettings(mode="proximal"), settings, 24)
     assert penalty_hooks(start, SparsifySettings(rate=1e-3), settings, 24)
@@ -177,5 +177,5 @@ def test_names_are_looked_up_before_anything_is_read() -> None:
     check_penalties(SparsifySettings(), SETTINGS)
     with pytest.raises(UserError, match="schedule of the sparsity rate 'exp'"):
         check_penalties(SparsifySettings(schedule="exp"), SETTINGS)
-    with pytest.raises(UserError, match=r"--rate 0 cannot find a rate for AdamW"):
+    with pytest.raises(UserError, match=r"--rate 0 .* is not available for AdamW"):
         check_penalties(SparsifySettings(), dataclasses.replace(SETTINGS, optimizer="AdamW"))

@@ -47,7 +47,7 @@ def test_progressive_pruning_without_room_says_that_it_is_plain(
 ) -> None:
     options = replace(ON, progressive=True, **changes)  # type: ignore[arg-type]
     trained, _ = trained_with(tmp_path, options)
-    assert "not progressive here" in capsys.readouterr().err
+    assert "Progressive pruning is disabled" in capsys.readouterr().err
     assert zeros(weights_of(trained.last, list(trained.run.masks))) == pytest.approx(0.8, abs=0.002)
 
 

@@ -91,5 +91,5 @@ def test_a_schedule_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("SECATEUR_PLUGINS", str(file))
     load_plugins()
     assert factor_at("square", 0.5, sizes) == 0.25
-    with pytest.raises(UserError, match=r"short gives factors of shape \[3\] for 100 channels"):
+    with pytest.raises(UserError, match=r"short returns factors of the shape \[3\] for 100 channels"):
         factor_at("short", 0.5, sizes)

@@ -81,7 +81,7 @@ def test_what_is_written() -> None:
     assert data["elementwise_over_all"] == 4 / 84 and data["layers"][0]["zeros"] == 4 and data["parameters"] == 84
     lines = report.table().splitlines()
     assert lines[1].split() == ["0", "8x4x1x1", "32", "12.50", "%"]
-    assert lines[2].endswith("0.00 % (left dense)")
+    assert lines[2].endswith("0.00 % (dense)")
     assert "elementwise_over_all: 0.0476" in lines and lines[-1] == NO_SPEED
 
 

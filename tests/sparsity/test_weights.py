@@ -160,7 +160,7 @@ def test_excluded_frozen_and_indivisible_layers_stay_dense_and_are_named(
     options = replace(ON, pruning_pattern="16x1", exclude_weights=("model.9.*",), target_sparsity=0.5)
     trained = train(tmp_path, options, settings=replace(EVERY_BATCH, freeze=(4,)))
     text = " ".join(capsys.readouterr().err.split())
-    assert "do not divide into 16x1: model.0.conv" in text
+    assert "cannot be divided into 16x1: model.0.conv" in text
     assert "are frozen: model.1.conv" in text
     for name, weight in weights_of(trained.last).items():
         if name not in trained.run.masks:
@@ -241,14 +241,14 @@ def test_resuming_with_another_pattern_is_refused(tmp_path: Path) -> None:
     [
         ({"target_sparsity": 0.0}, "nothing to do: set target_sparsity"),
         ({"pruning_pattern": "5-1"}, "pruning pattern '5-1'"),
-        ({"pruning_pattern": "2:4"}, "0.8 is out of reach of the pattern 2:4"),
-        ({"pruning_pattern": "2:4", "target_sparsity": 0.51}, "0.51 is out of reach of the pattern 2:4"),
+        ({"pruning_pattern": "2:4"}, "0.8 exceeds the limit of the pattern 2:4"),
+        ({"pruning_pattern": "2:4", "target_sparsity": 0.51}, "0.51 exceeds the limit of the pattern 2:4"),
         ({"pruning_criterion": "luck"}, "pruning criterion 'luck'"),
         ({"pruning_schedule": "sine"}, "pruning schedule 'sine'"),
         ({"exclude_weights": ("model.77",)}, "'model.77' matches no layer"),
         ({"exclude_weights": ("*",)}, "fits none of the 0 layers"),
         ({"cooldown_epochs": 3}, "cooldown.epochs is 3, but the training has 3 epochs"),
-        ({"pruning_pattern": "2:4", "target_sparsity": 0.5, "group_lasso": 0.1}, "group_lasso pulls whole blocks"),
+        ({"pruning_pattern": "2:4", "target_sparsity": 0.5, "group_lasso": 0.1}, "group_lasso shrinks whole blocks"),
     ],
     ids=str,
 )

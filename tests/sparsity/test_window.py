@@ -103,7 +103,7 @@ def test_a_window_without_steps_is_refused() -> None:
     [
         ({"target_sparsity": -0.1}, "--target-sparsity is -0.1"),
         ({"target_sparsity": 1.0}, "target_sparsity is 1.0"),
-        ({"target_sparsity": 0.99}, "target_sparsity is 0.99; it must be between .* max_sparsity"),
+        ({"target_sparsity": 0.99}, "target_sparsity is 0.99, but must be between .* max_sparsity"),
         ({"target_sparsity": 0.2, "min_sparsity": 0.3}, r"min_sparsity \(0.3\)"),
         ({"target_sparsity": "8e-1"}, "--target-sparsity is the text '8e-1'.*YAML"),
         ({"max_sparsity": 1.5}, "--max-sparsity is 1.5"),
@@ -113,7 +113,7 @@ def test_a_window_without_steps_is_refused() -> None:
         ({"cooldown_epochs": -2}, "--cooldown-epochs is -2"),
         ({"pruning_scope": "world"}, "--pruning-scope is 'world'; choose one of global"),
         ({"group_lasso": -1.0}, "--group-lasso is -1.0"),
-        ({"target_sparsity": 0.5, "lock_zeros": True}, "lock_zeros keeps zeros and makes none"),
+        ({"target_sparsity": 0.5, "lock_zeros": True}, "lock_zeros keeps zeros and adds none"),
     ],
     ids=str,
 )

@@ -309,7 +309,7 @@ class Poison(Hook):
 
 
 def test_a_diverged_training_stops_with_a_sentence_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"NaN or infinite in epoch 3; lower lr0"):
+    with pytest.raises(UserError, match=r"NaN or infinite in epoch 3\. Lower lr0"):
         fit(toy_detector(), ToyBatches(), SETTINGS, folder=tmp_path, hooks=[Poison()])
     assert has_state(tmp_path)
     checkpoint = load_checkpoint(tmp_path / "weights" / "last.safetensors")

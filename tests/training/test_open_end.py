@@ -70,13 +70,13 @@ def test_without_a_limit_it_ends_when_the_loss_is_flat(clock: Clock) -> None:
     assert end.reason == "flattened" and len(said) == end.end == fall.end
     assert fall.end - fall.start >= LEAST_FALL and fall.start < 20
     assert [number for number, words in enumerate(said, 1) if words] == [fall.start]
-    assert "flattened" in said[fall.start - 1] and "no longer fell" in end.ending()
+    assert "is flat" in said[fall.start - 1] and "stopped falling" in end.ending()
 
 
 def test_the_minutes_end_it_though_the_loss_still_falls(clock: Clock) -> None:
     end = OpenEnd(2, 1000, 0.0)
     told(end, clock, [0.9**epoch for epoch in range(1000)], seconds=3.0)
-    assert end.end == 40 and end.reason == "minutes" and "2 min are used" in end.ending()
+    assert end.end == 40 and end.reason == "minutes" and "2 min was reached" in end.ending()
     assert end.falls == [Fall(24, 40)]
 
 

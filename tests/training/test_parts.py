@@ -63,7 +63,7 @@ def test_ready_made_hyper_parameters() -> None:
         ("momentum: 1\n", "momentum is 1.0; it must be below 1"),
         ("lr0: -1\n", "lr0 is -1.0"),
         ("anchor_t: 1\n", "anchor_t is 1.0"),
-        ("- 1\n", "no hyper-parameters"),
+        ("- 1\n", "is not a hyper-parameter file"),
         ("a: [\n", "line 2 is not valid YAML"),
     ],
 )
@@ -171,7 +171,7 @@ def test_anchors_that_reach_the_boxes_stay() -> None:
     detector = toy_detector()
     before = detector.head.anchors.clone()
     report = fit_anchors_(detector, index_of([(20, 25), (60, 50), (150, 140), (90, 120)]), 320, 4.0)
-    assert not report.changed and report.before == 1 and "anchors stay" in str(report)
+    assert not report.changed and report.before == 1 and "anchors kept" in str(report)
     assert torch.equal(detector.head.anchors, before)
 
 
@@ -223,12 +223,12 @@ def test_computed_anchors_need_boxes_and_neutral_ones_are_told(
 ) -> None:
     topology = Topology.from_yaml("yolov5n", nc=3, anchors=2).with_widths(dict.fromkeys((16, 32, 64, 128, 256), 8))
     detector = Detector(topology)
-    with pytest.raises(UserError, match="asks for computed anchors, and no training image has a box"):
+    with pytest.raises(UserError, match="leaves the anchors to be computed, but the training images have no boxes"):
         fit_anchors_(detector, index_of([]), 320, 4.0)
     checkpoint = Checkpoint.of(detector)
     save_checkpoint(checkpoint, tmp_path / "fresh.safetensors")
     assert topology_of(load_checkpoint(tmp_path / "fresh.safetensors")).anchors_pending
-    told = "The anchors are neutral: the model file asks for computed ones"
+    told = "The anchors are placeholders: the model file leaves them to be computed"
     predictor_of(checkpoint)
     assert caplog.text.count(told) == 1
     fit_anchors_(detector, index_of([(20, 20), (50, 50)]), 320, 4.0)

@@ -11,17 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.api.any_network import prune_any
-from secateur.api.arguments import (
-    Data,
-    Device,
-    Model,
-    Size,
-    checkpoint_of,
-    context_of,
-    healed,
-    network_of,
-    size_of,
-)
+from secateur.api.arguments import Data, Device, Model, Size, checkpoint_of, context_of, healed, network_of, size_of
 from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.checkpoints import channels as cutting
@@ -246,8 +236,7 @@ def prune(
     heal: bool | str | Path = False,
     **options: Any,
 ) -> Checkpoint | Pruned[Any]:
-    """Prunes in rounds of scoring, cutting and correcting, with the defaults of `secateur prune`. With `heal`, the
-    result is healed.
+    """Prunes in rounds of scoring, cutting and correcting, with the defaults of `secateur prune`.
 
     Args:
         checkpoint: a checkpoint, the path of one, or a network. A plain module is cut with criteria that need no
@@ -255,16 +244,15 @@ def prune(
         data: a data.yaml; gradient criteria and the correction of batch norms use its training images. For any network:
             `secateur.Evidence(batches, loss)`; the result is then a `Pruned` (`network`, `plan`, `graph`).
         images: unlabelled images to use instead: a folder, a pattern, a `.txt` list, a file, an array (uint8 [H, W, 3],
-            BGR), a tensor ([3, H, W], RGB), a PIL image, or a list or generator of these (see
-            `secateur.api.images.each_image`). Images in memory are written to a temporary folder during the call.
+            BGR), a tensor ([3, H, W], RGB), a PIL image, or a list or generator of these. Images in memory are written
+            to a temporary folder during the call.
         classes: names or ids of the classes to keep. The outputs for all others are removed. Without a budget, nothing
             else is removed.
         rgb: arrays among the images are RGB.
         image_size: px of a side; 0 uses the size stored in the checkpoint.
         batch_size: images per batch.
-        seed: random seed.
-        device: device to run on.
-        heal: True, or a folder for the files of the healing.
+        seed, device: random seed; device to run on.
+        heal: heal the result. True, or a folder for the files of the healing.
         options: budgets by name (`flops=0.5`, `ms=8`), and the fields of the settings of scores, rounds, guards,
             repair, latency and healing.
 

@@ -1,1 +1,1 @@
-"""Families of networks: what each of them is built from, answers and learns; one folder a family."""
+"""Families of networks, one folder each: how networks are built, trained, evaluated, distilled and exported."""

@@ -1,4 +1,4 @@
-"""What every step computes with, in one object: data, image size, device, seed, folder, and the dense reference."""
+"""The context of a step in one object: data, image size, device, seed, folder and the dense reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _SaysOneClass(Protocol):
 
     @property
     def single_cls(self) -> bool:
-        """Whether it has one class in place of all classes of its data set (--single-cls)."""
+        """Whether it has a single class that replaces all classes of its data set (--single-cls)."""
 
 
 @runtime_checkable
@@ -35,24 +35,25 @@ class _SaysNarrowed(Protocol):
 
     @property
     def narrowed(self) -> bool:
-        """Whether it has some of the classes that it was trained on (--classes)."""
+        """Whether it was reduced to some of its classes (--classes)."""
 
 
 def is_one_class(detector: Named) -> bool:
-    """Whether a detector has one class because it was trained with --single-cls."""
+    """Whether a detector was trained with --single-cls."""
     return isinstance(detector, _SaysOneClass) and detector.single_cls
 
 
 def as_one_class(data: Data) -> Data:
-    """The data set whose objects are all of one class; a single class keeps its name."""
+    """The data set with all objects in one class; a single class keeps its name."""
     names = dict(data.names) if data.nc == 1 else {0: ONE_CLASS}
     return cast(Data, replace(cast(Any, data), names=names, one_class=True))
 
 
 def with_its_classes(detector: Named, data: Data, weights: str = "The detector") -> Data:
-    """The data set with the classes of a detector that was narrowed to some of them (--classes); others stay.
+    """The data set with only the classes of a detector that was reduced to some of them (--classes); otherwise
+    unchanged.
 
-    Objects of other classes are background, as they are for the detector.
+    Objects of other classes become background, as they are for the detector.
     """
     if not (isinstance(detector, _SaysNarrowed) and detector.narrowed and isinstance(data, DataConfig)):
         return data
@@ -62,29 +63,28 @@ def with_its_classes(detector: Named, data: Data, weights: str = "The detector")
     if len(comparable) < data.nc or len(kept) < len(wanted) or data.nc <= len(kept):
         return data
     left = data.nc - len(kept)
-    LOG.info("%s was narrowed by --classes: labels of %d other classes of %s are not read", weights, left, data.file)
+    LOG.info("%s was narrowed by --classes: labels of the %d other classes of %s are ignored", weights, left, data.file)
     return cast(Data, data.with_classes(kept))
 
 
 def known_data(detector: Named, data: Data, weights: str = "The detector", *, otherwise: str = "") -> Data:
-    """The data set as a detector knows it: with one class for a detector that was trained with --single-cls, with some
-    of the classes for one that was narrowed to them.
+    """The data set with the classes of a detector: one class after --single-cls, some of the classes after --classes.
 
-    Everything that reads the labels of a data set for a detector asks here first.
+    All code that reads labels for a detector must call this first.
 
     Args:
         detector: a checkpoint, a network or a predictor.
-        weights: its file, for the error.
-        otherwise: what can be done instead, for the error.
+        weights: its file, for the error message.
+        otherwise: an alternative for the user, for the error message.
 
     Raises:
-        UserError: the detector does not know these classes.
+        UserError: the detector does not have these classes.
     """
     if not data.labelled:
         return data
     if is_one_class(detector):
         if data.nc > 1:
-            LOG.info("%s was trained with --single-cls: all objects of %s count as one class", weights, data.file)
+            LOG.info("%s was trained with --single-cls: all objects of %s are treated as one class", weights, data.file)
         return as_one_class(data)
     data = with_its_classes(detector, data, weights)
     check_classes(detector, data.names, weights, str(data.file), otherwise=otherwise)
@@ -93,27 +93,27 @@ def known_data(detector: Named, data: Data, weights: str = "The detector", *, ot
 
 @dataclass(frozen=True)
 class Context:
-    """Where and with what a step works.
+    """Environment and inputs of a step.
 
     Attributes:
-        image_size: px, a multiple of the largest stride.
-        device: on which everything is computed.
-        data: the data set; None where none is given.
-        batch_size: images in a batch of training data.
+        image_size: image size in pixels, a multiple of the largest stride.
+        device: device for all computations.
+        data: the data set; None if not given.
+        batch_size: images per batch of training data.
         workers: processes that load images.
-        seed: of everything random.
-        unlabelled: images without labels that scores, corrections and healing read instead of the data set's training
-            images; None where those are to be read.
-        dense: the detector that budgets speak of and that teaches; None takes the one that a step is given.
-        start: what the run starts from, before any training of its own; None takes `dense`.
-        folder: where files go; None writes none.
-        compared: files of checkpoints with which the run compares its own, by the names of their rows.
-        epoch_seconds: of the run's last training; None where nothing was trained yet.
+        seed: seed of all random numbers.
+        unlabelled: images without labels for scoring, correction and healing; None: the training images of the data
+            set.
+        dense: the network that budgets refer to and that teaches; None: the network that a step receives.
+        start: checkpoint that the run starts from, before any training; None: `dense`.
+        folder: folder for output files; None: no files are written.
+        compared: files of checkpoints to compare the run with, by row name.
+        epoch_seconds: seconds per epoch of the last training of the run; None if nothing was trained yet.
         spent: seconds that the steps of the run have taken so far.
-        first: no step has been done before this one.
-        name_suffix: part of file names that tells a repeated step from the first ("-2").
-        title: name of the step's row.
-        round, rounds: where the step stands in a repetition, from 1.
+        first: whether this is the first step.
+        name_suffix: suffix of file names of a repeated step ("-2").
+        title: name of the row of the step.
+        round, rounds: position in a repetition, from 1.
     """
 
     image_size: int
@@ -137,34 +137,34 @@ class Context:
 
     @property
     def image_source(self) -> DataSet | None:
-        """What closed-form steps and healing read: the images without labels, else the data set."""
+        """Images for closed-form steps and healing: the unlabelled images if given, otherwise the data set."""
         return self.data if self.unlabelled is None else self.unlabelled
 
     def require_images(self, reader: str) -> DataSet:
-        """What `image_source` gives, or the sentence that says who needs images.
+        """The result of `image_source`.
 
         Raises:
-            UserError: neither images nor a data set are given.
+            UserError: there are no images; the message names `reader`.
         """
         if self.image_source is None:
-            raise UserError(f"{reader} reads images: give some (--images FOLDER) or a data set (--data data.yaml).")
+            raise UserError(f"{reader} needs images. Set --images FOLDER or --data data.yaml.")
         return self.image_source
 
     def require_data(self, reader: str) -> DataSet:
-        """The data set, or the sentence that says who needs one.
+        """The data set.
 
         Raises:
-            UserError: none is given.
+            UserError: there is no data set; the message names `reader`.
         """
         if self.data is None:
-            raise UserError(f"{reader} reads images: give the data set, for example --data data.yaml.")
+            raise UserError(f"{reader} needs a data set. Set --data, for example --data data.yaml.")
         return self.data
 
     def known_to(self, detector: Named, *, otherwise: str = "") -> Context:
-        """The same with its data set as the detector knows it, see `known_data`.
+        """A copy with the data set restricted to the classes of the detector, see `known_data`.
 
         Raises:
-            UserError: the detector does not know the classes of the data set.
+            UserError: the detector does not have the classes of the data set.
         """
         return self if self.data is None else replace(self, data=known_data(detector, self.data, otherwise=otherwise))
 
@@ -175,5 +175,5 @@ class Context:
             UserError: the context has no folder.
         """
         if self.folder is None:
-            raise UserError("This step writes files: give it a folder.")
+            raise UserError("This step writes files and needs a folder. Set the folder of the context.")
         return self.folder / f"{name}{self.name_suffix}"

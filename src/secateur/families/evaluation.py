@@ -1,4 +1,4 @@
-"""What is measured and asked: detectors opened at a usable size, their accuracy on a split, size, zeros."""
+"""Evaluation of checkpoints: usable image size, accuracy on a split, agreement, size and sparsity."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from secateur.sizes import ImageSize
 logger = logging.getLogger("secateur")
 
 DEFAULT_SIZE = 640
-"""px; for weights that do not remember at which size they were trained."""
+"""px; for checkpoints that do not record their training size."""
 AGREED = 64
-"""Images on which an agreement is measured: it is to cost seconds."""
+"""Number of images for measuring an agreement, chosen so that it takes only seconds."""
 
 
 @overload
@@ -41,10 +41,9 @@ def usable_size(checkpoint: Checkpoint, image_size: ImageSize) -> ImageSize: ...
 
 
 def usable_size(checkpoint: Checkpoint, image_size: ImageSize) -> ImageSize:
-    """The image size, or for 0 the one that the checkpoint remembers, rounded up to a multiple of the largest stride.
+    """The image size, or for 0 the size recorded in the checkpoint, rounded up to a multiple of the largest stride.
 
-    A notice says when it is rounded, as YOLOv5 does. Images of a plain module keep their size; without one they are as
-    large as those that it is traced with.
+    Rounding is logged. For a plain module, the size is not rounded; without a size, it is that of its trace inputs.
     """
     if not checkpoint.strides:
         return image_size or checkpoint.image_size or SIDE
@@ -52,21 +51,21 @@ def usable_size(checkpoint: Checkpoint, image_size: ImageSize) -> ImageSize:
 
 
 def val_settings(context: Context, **changes: Any) -> ValSettings:
-    """Validation settings of a context."""
+    """Validation settings from a context."""
     return dataclasses.replace(ValSettings(image_size=context.image_size, workers=context.workers), **changes)
 
 
 def evaluate(
     checkpoint: Checkpoint, context: Context, split: str = "val", settings: ValSettings | None = None
 ) -> Metrics:
-    """Metrics of a checkpoint on a split of the context's data, on its device.
+    """Metrics of a checkpoint on a split of the data of the context, on its device.
 
     Raises:
-        UserError: there is no data set, it has no such split, or the checkpoint does not know its classes.
+        UserError: there is no data set, it has no such split, or the checkpoint does not have its classes.
     """
     settings, data = settings or val_settings(context), context.require_data("An evaluation")
     family = family_of(checkpoint)
-    family.require("evaluate", "evaluated", "give no --data")
+    family.require("evaluate", "evaluated", "omit --data")
     data = as_one_class(data) if settings.single_cls else known_data(checkpoint, data)
     settings = dataclasses.replace(settings, single_cls=data.one_class)
     network: nn.Module = checkpoint.build().to(context.device)
@@ -78,7 +77,7 @@ ScoresT = TypeVar("ScoresT", bound=Scores)
 
 
 def of_data(scores: ScoresT, data: DataSet, split: str) -> ScoresT:
-    """The scores, whose record of detections, if they have one, names the data set."""
+    """The scores; their record of detections, if any, names the data set."""
     if not isinstance(scores.detections, DetectionRecord):
         return scores
     root = data.root if isinstance(data, DataConfig) else data.file.parent
@@ -86,10 +85,11 @@ def of_data(scores: ScoresT, data: DataSet, split: str) -> ScoresT:
 
 
 def evaluator(split: Split, settings: ValSettings, limit: int | None = None) -> Callable[[Any], Metrics]:
-    """A function that measures networks on one split, without a progress bar: for the loop and the cliff curve.
+    """A function that evaluates networks on one split, without a progress bar, for the training loop and the cliff
+    curve.
 
     Args:
-        limit: measure only so many images, spread evenly.
+        limit: number of images, evenly spaced; None: all.
     """
     chosen = evenly(split, limit)
 
@@ -101,11 +101,11 @@ def evaluator(split: Split, settings: ValSettings, limit: int | None = None) -> 
 
 
 def agreement(dense: Checkpoint, checkpoint: Checkpoint, context: Context, *, limit: int = AGREED) -> Scores:
-    """How near the answers of a checkpoint are to those of the dense one, on at most `limit` images of the context,
-    spread evenly; their labels are not read.
+    """Agreement of the outputs of a checkpoint with those of the dense network, on at most `limit` evenly spaced images
+    of the context. Labels are not read.
 
     Raises:
-        UserError: there are no images, the dense network sees nothing on them, or the family has no such measure.
+        UserError: there are no images, the dense network finds nothing on them, or the family has no such measure.
     """
     family, images = family_of(checkpoint), context.require_images("An agreement")
     whole, network = (subject.build().to(context.device) for subject in (dense, checkpoint))
@@ -115,9 +115,9 @@ def agreement(dense: Checkpoint, checkpoint: Checkpoint, context: Context, *, li
 
 
 def describe(checkpoint: Checkpoint, image_size: ImageSize) -> dict[str, Any]:
-    """Parameters, GFLOPs at a size, share of zeros, file size: the `model` part of every summary.
+    """Parameters, GFLOPs at a size, share of zeros and file size: the `model` part of every summary.
 
-    The size is that of the tensors in fp16, whatever the file at hand holds, so that rows compare like with like.
+    The file size is computed for fp16 tensors, independent of the actual file, so that rows are comparable.
     """
     network = checkpoint.build()
     cost = count(network, image_size)
@@ -135,5 +135,5 @@ def describe(checkpoint: Checkpoint, image_size: ImageSize) -> dict[str, Any]:
 
 
 def size_of(file: Path) -> float | None:
-    """Megabytes (10^6 bytes) of a file; None where there is none."""
+    """Size of a file in megabytes (10^6 bytes); None if it does not exist."""
     return file.stat().st_size / 1e6 if file.is_file() else None

@@ -1,4 +1,4 @@
-"""Evidence for a network of any family: the images of a context, with their labels or with the network's own."""
+"""Evidence for networks of all families: the images of a context, with their labels or with labels from the network."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from secateur.training.optimization.precision import choose_precision, full_prec
 from secateur.training.settings import TrainSettings
 
 PROTECTION = 4.0
-"""How many times a place of a protected object counts."""
-OR_IMAGES = ", or give --images and no --data"
-"""What the user can do instead where no image of a data set has an object."""
+"""Weight of a pixel inside a protected object; other pixels have weight 1."""
+OR_IMAGES = ", or set --images and omit --data"
+"""Alternative for the user if no image of a data set has an object."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 [B, C, H, W] with targets in the form that the family's loss reads.
+    """Images, uint8 [B, C, H, W], with targets in the format of the loss of the family.
 
     Attributes:
-        ratio_pads: of each image by what factors its height and width were scaled, and its border; () where that is
-            not known.
+        ratio_pads: for each image, the scale factors of height and width and the border; () if unknown.
     """
 
     images: Tensor
@@ -48,29 +47,30 @@ class Labelled:
 
 
 def check_gradients(subject: Checkpoint | nn.Module, context: Context, reader: str, instead: str) -> None:
-    """Refuses scores by gradients where the family or the context lacks what they need.
+    """Checks that the family and the context provide what gradient criteria need.
 
     Args:
-        subject: what would be scored.
-        reader: what reads the images, at the beginning of a sentence: "The criterion fisher".
-        instead: what the user can choose instead.
+        subject: the network to score.
+        reader: what reads the images, as the start of a sentence: "The criterion fisher".
+        instead: alternative for the user.
 
     Raises:
-        UserError: the family has no loss, there are no images, or there are no labels and the family draws none.
+        UserError: the family has no loss, there are no images, or there are no labels and the family cannot create
+            them.
     """
     family = family_of(subject)
     family.require("loss", "scored by gradients", instead)
     data = context.require_images(reader)
     if not data.labelled:
-        family.require("own_labels", "scored by gradients on images without labels", f"give --data, {instead}")
+        family.require("own_labels", "scored by gradients on images without labels", f"set --data, {instead}")
 
 
 @dataclass(frozen=True)
 class FamilyEvidence:
-    """The evidence of a network from the images of a context, see `pruning.evidence.Evidence`.
+    """Evidence for a network from the images of a context, see `pruning.evidence.Evidence`.
 
     Attributes:
-        whole: the network before anything was cut: it says what is on images without labels.
+        whole: the network before any cut; it creates labels for images without labels.
     """
 
     context: Context
@@ -78,22 +78,22 @@ class FamilyEvidence:
 
     @staticmethod
     def of(context: Context, whole: nn.Module) -> FamilyEvidence | None:
-        """None where the context has no images."""
+        """The evidence; None if the context has no images."""
         return None if context.image_source is None else FamilyEvidence(context, whole)
 
     @property
     def family(self) -> Family:
-        """The family of the network."""
+        """Family of the network."""
         return family_of(self.whole)
 
     @property
     def has_loss(self) -> bool:
-        """Whether the loss of the images can be had: from labels, or from what the network itself believes."""
+        """Whether a loss is available, from labels or from detections of the network."""
         data = self.context.image_source
         return self.family.knows("loss") and data is not None and (data.labelled or self.family.knows("own_labels"))
 
     def example(self) -> tuple[Any, ...]:
-        """(): the network names its own, or takes one image."""
+        """(): the network provides its example inputs or takes one image."""
         return ()
 
     def scored(
@@ -102,8 +102,8 @@ class FamilyEvidence:
         """Shuffled training images with targets, and the sum of their losses.
 
         Raises:
-            UserError: the family has no loss, there are no images, the network does not know the classes of the labels,
-                or sees nothing on images without labels (only where that is demanded).
+            UserError: the family has no loss, there are no images, the network does not have the classes of the labels,
+                or, if `demanding`, the network finds nothing on images without labels.
         """
         loss = self.loss(network)
         data = self.context.require_images("This step")
@@ -113,23 +113,22 @@ class FamilyEvidence:
         count = -(-limit // min(self.context.batch_size, limit))
         if data.labelled:
             return islice(batches, count), loss
-        self.family.require("own_labels", "scored by gradients on images without labels", "give --data")
+        self.family.require("own_labels", "scored by gradients on images without labels", "set --data")
         return self._own_labels(islice(batches, count), limit, draw, demanding), loss
 
     def loss(self, network: nn.Module) -> Loss:
-        """The loss of a batch as criteria with gradients want it: the sum of what each image alone would give.
+        """The loss of a batch for gradient criteria: the sum of the losses of its images, a scalar.
 
-        The network runs in bf16 where the device multiplies that natively: scores are means over images, and need no
-        more digits.
+        The network runs in bf16 if the device supports it natively, which is precise enough for means over images.
 
         Raises:
             UserError: the family has no loss.
         """
         family, device = self.family, self.context.device
-        family.require("loss", "scored by gradients", "choose a criterion that reads weights alone, such as l2")
+        family.require("loss", "scored by gradients", "use a criterion that reads only weights, such as l2")
         term = family.loss(network, TrainSettings(image_size=self.context.image_size))
         fast = choose_precision("auto", device.type) == "bf16"
-        # Laid out as the images are; else every convolution does that anew.
+        # The same memory format as the images; otherwise every convolution converts it again.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def loss(network: nn.Module, batch: Any) -> Tensor:
@@ -146,14 +145,15 @@ class FamilyEvidence:
         return loss
 
     def places(self, batch: Any, sides: tuple[float, float]) -> Tensor:
-        """See `pruning.evidence.KnowsPlaces`: places inside the boxes of such objects count `PROTECTION` times.
+        """See `pruning.evidence.KnowsPlaces`; float [B, 1, H, W], `PROTECTION` inside the boxes of protected objects,
+        otherwise 1.
 
         Raises:
-            UserError: the labels are no boxes.
+            UserError: the labels are not boxes.
         """
         images, targets = batch.images, batch.targets
         if targets.ndim != 2 or targets.shape[1] < 6:
-            raise UserError("--protect needs objects with boxes, and these labels have none; leave it out.")
+            raise UserError("--protect needs labels with boxes, but this data set has none. Omit --protect.")
         height, width = images.shape[2:]
         weights = torch.ones(len(images), 1, height, width)
         pads = batch.ratio_pads if isinstance(batch, Batch | Labelled) else ()
@@ -168,38 +168,38 @@ class FamilyEvidence:
         return weights.to(self.context.device)
 
     def images(self, limit: int, draw: int) -> Iterator[Tensor]:
-        """Prepared training images [B, C, H, W], those of like shape together: nearly without grey borders."""
+        """Prepared training images [B, C, H, W], grouped by similar shape, so that they have almost no grey borders."""
         context = self.context
         split = self.family.split_for(self.whole, context.require_images("This step"), "train", objects=False)
         chosen = np.random.default_rng((context.seed, draw)).permutation(len(split))[:limit]
-        # A network without strides gets square images: its maps may not fit together at other sides.
+        # Networks without strides get square images, because their maps may not fit together at other sides.
         strides = self.whole.strides if isinstance(self.whole, WithStrides) else ()
         reading = self._reading(context.batch_size, rect=True, stride=int(max(strides, default=context.image_size)))
         for batch in split.select(np.sort(chosen).tolist()).ordered(reading):
             yield self.prepared(batch)
 
     def unaugmented(self, limit: int) -> Iterator[Tensor]:
-        """Prepared training images [B, C, H, W], not augmented, `limit` of them at most (rounded up to whole
-        batches)."""
+        """Prepared training images [B, C, H, W] without augmentation; at most `limit` images, rounded up to whole
+        batches."""
         size = min(self.context.batch_size, limit)
         for batch in islice(self.batches(limit).epoch(0), -(-limit // size)):
             yield self.prepared(batch)
 
     def augmented(self, limit: int) -> Iterator[Tensor]:
-        """Prepared images [B, C, H, W], augmented as a training shows them, in batches of one size."""
+        """Prepared images [B, C, H, W], augmented as in training, in batches of equal size."""
         size, batches = self.context.batch_size, self.batches(limit, Hyp()).epoch(0)
         for number, batch in enumerate(islice(batches, max(limit // size, 1))):
             if number == 0 or len(batch.images) == size:
                 yield self.prepared(batch)
 
     def batches(self, limit: int, augmentation: Hyp | None = None, *, objects: bool = False) -> Batches:
-        """Shuffled square training images; `limit` bounds the batch.
+        """Shuffled square training images; `limit` bounds the batch size.
 
         Args:
-            objects: a labelled data set without any object is an error.
+            objects: raise an error if a labelled data set has no objects.
 
         Raises:
-            UserError: there is no data set, or no training split; or objects are asked for and it has none.
+            UserError: there is no data set or no training split, or `objects` is set and there are no objects.
         """
         data = self.context.require_images("This step")
         split = self.family.split_for(self.whole, data, "train", objects=objects, otherwise=OR_IMAGES)
@@ -207,7 +207,7 @@ class FamilyEvidence:
         return split.shuffled(self._reading(size, augmentation=augmentation))
 
     def prepared(self, batch: Any) -> Tensor:
-        """The images of a batch as the network is called with them, on the device, channels_last."""
+        """Images of a batch as network input, float [B, C, H, W], on the device, channels_last."""
         images = self.family.prepare(batch.images.to(self.context.device, non_blocking=True))
         return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
@@ -219,16 +219,16 @@ class FamilyEvidence:
         return Reading(context.image_size, batch_size, context.seed, channels=channels, pin=pin, **changes)
 
     def _own_labels(self, batches: Iterable[Any], limit: int, draw: int, demanding: bool) -> Iterator[Labelled]:
-        """The batches with targets that the whole network draws from its belief, up to `limit` images.
+        """The batches with targets sampled from detections of the whole network, up to `limit` images.
 
         Raises:
-            UserError: it sees nothing on any of them, and that is demanded.
+            UserError: `demanding` is set and the network finds nothing on any of them.
         """
         labels, seen = self.family.own_labels(self.whole, self.context.seed + draw), 0
         for batch in batches:
             targets = labels(self.prepared(batch))
             seen += len(batch.images)
-            if demanding and seen >= limit:  # whoever reads may stop here and never come to the end
+            if demanding and seen >= limit:  # the consumer may stop here, before the end
                 labels.require_some()
             yield Labelled(batch.images, targets, batch.ratio_pads if isinstance(batch, Batch) else ())
         if demanding:
@@ -236,5 +236,5 @@ class FamilyEvidence:
 
 
 def _of_image(values: Tensor, image: int, count: int) -> Tensor:
-    """What an output says of one image: its entry along dimension 0, where that counts images."""
+    """The part of an output that belongs to one image: its entry along dimension 0, if that counts images."""
     return values[image : image + 1] if values.ndim and len(values) == count else values

@@ -1,4 +1,4 @@
-"""What a family of networks answers: everything that reads, prunes, trains, measures or exports a network asks here."""
+"""The interface of a family of networks, used by all code that reads, prunes, trains, evaluates or exports networks."""
 
 from __future__ import annotations
 
@@ -27,40 +27,41 @@ Tensors = Mapping[str, Tensor]
 
 
 class OwnLabels(Protocol):
-    """Targets drawn from what a network believes."""
+    """Targets sampled from the outputs of a network."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Targets of prepared images [B, C, H, W]."""
+        """Targets for prepared images [B, C, H, W], in the format of the loss of the family."""
 
     def require_some(self) -> None:
-        """Refuses images on which nothing was seen.
+        """Checks that anything was found.
 
         Raises:
-            UserError: nothing was.
+            UserError: nothing was found on any image.
         """
 
 
 @dataclass(frozen=True)
 class NoHyp:
-    """No hyper-parameters beyond those of every training."""
+    """No hyper-parameters besides the common ones."""
 
 
 class Family(Teaching, Trainable):
-    """One kind of networks. A subclass answers the verbs that it knows; `knows` tells which these are.
+    """One kind of networks. A subclass overrides the verbs (methods) that it supports; `knows` reports which.
 
-    A verb that a family does not answer raises a `UserError` that names the family and the verb, and the checks of
-    steps and commands ask `require` for what they need before any work begins.
+    Calling an unsupported verb raises a `UserError` that names the family and the verb. Steps and commands call
+    `require` for the verbs they need before any work begins.
 
     Attributes:
         kind: name in files and in `FAMILIES`.
         title: name in sentences.
-        architecture: the plain data that builds a network of the family.
-        hyp: frozen dataclass of the hyper-parameters that the family's loss and head read, with their defaults; it
-            checks their ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
-        opens: files of other programs that `recognises` reads, in words: "YOLOX detectors"; "" for none.
-        hands_out: ending of the file that `write` makes and that a pruning leaves next to its checkpoint, such as
-            ".pt"; "" for none.
-        fallback: it reads the files that no other family recognises, for its sentences say best what they are.
+        architecture: dataclass with the data that a network of the family is built from.
+        hyp: frozen dataclass of the hyper-parameters of the loss and head of the family, with defaults; it checks their
+            ranges (`training.hyp.check_hyper_parameters`). They are keys of the same flat file.
+        opens: files of other programs that `recognises` reads, as text: "YOLOX detectors"; "" for none.
+        hands_out: suffix of the file that `write` creates and that pruning saves next to its checkpoint, such as ".pt";
+            "" for none.
+        fallback: whether it handles files that no other family recognises, because its error messages describe them
+            best.
     """
 
     kind: ClassVar[str]
@@ -72,53 +73,53 @@ class Family(Teaching, Trainable):
     fallback: ClassVar[bool] = False
 
     def knows(self, verb: str) -> bool:
-        """Whether the family answers the verb (the name of a method)."""
+        """Whether the family supports the verb (the name of a method)."""
         return getattr(type(self), verb) is not getattr(Family, verb)
 
     def require(self, verb: str, done: str, instead: str = "leave this step out") -> None:
-        """Refuses work for which the family lacks a verb.
+        """Checks that the family supports a verb.
 
         Args:
             verb: name of the method.
             done: what would be done with the network: "trained", "healed".
-            instead: what the user can do.
+            instead: alternative for the user.
 
         Raises:
-            UserError: the family does not answer it.
+            UserError: the family does not support it.
         """
         if not self.knows(verb):
             raise UserError(
-                f"A network of the family '{self.kind}' cannot be {done}: the family has no `{verb}`; {instead}, or "
-                "give the family one (docs/extending.md)."
+                f"A network of the family '{self.kind}' cannot be {done}: the family does not implement `{verb}`. "
+                f"Either {instead}, or implement it (docs/extending.md)."
             )
 
     # Files
 
     def reads(self, file: Path) -> bool:
-        """Whether a file is one of the family's own format; a look at its beginning, nothing is executed."""
+        """Whether a file is in a format of the family; only its beginning is read, and nothing is executed."""
         return False
 
     def read(self, file: Path, cfg: str | Path = "") -> Checkpoint:
-        """The checkpoint in a file of the family's own format.
+        """Reads a checkpoint in a format of the family.
 
         Args:
-            cfg: description of the network, for files that hold tensors alone.
+            cfg: description of the network, for files that hold only tensors.
 
         Raises:
-            UserError: it is damaged, or of something else.
+            UserError: the file is damaged, or in another format.
         """
         raise self.lacks("read")
 
     def fetch(self, file: Path) -> bool:
-        """Downloads a published checkpoint of this name to this place; False where none is published under it.
+        """Downloads a published checkpoint of this name to this path; False if none is published under the name.
 
         Raises:
-            UserError: it is published, but cannot be fetched.
+            UserError: it is published, but the download fails.
         """
         return False
 
     def flaw(self, checkpoint: Checkpoint) -> str:
-        """What in the metadata of a checkpoint contradicts itself, such as "broken strides"; "" where all fits."""
+        """Describes an inconsistency in the metadata of a checkpoint, such as "broken strides"; "" if there is none."""
         return ""
 
     # Starting points
@@ -128,43 +129,43 @@ class Family(Teaching, Trainable):
         return False
 
     def fresh(self, cfg: str, names: Mapping[int, str], options: Mapping[str, Any]) -> Checkpoint:
-        """An untrained network of these classes.
+        """An untrained network for these classes.
 
         Args:
-            cfg: what it is built from.
-            options: hyper-parameters by name, of which a family may read some.
+            cfg: description of the network.
+            options: hyper-parameters by name; a family may use some of them.
 
         Raises:
-            UserError: nothing can be built from it.
+            UserError: `cfg` does not describe a network.
         """
         raise self.lacks("fresh")
 
     def configured(self, checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> Checkpoint:
-        """A checkpoint with what `--cfg` says beyond its blocks.
+        """The checkpoint with the settings of `--cfg` that do not change its blocks.
 
         Raises:
-            UserError: it describes another network.
+            UserError: `cfg` describes another network.
         """
         raise self.lacks("configured")
 
     def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
-        """The checkpoint with the outputs of only these classes, in this order; its answers for them stay the same.
+        """The checkpoint with the outputs of only these classes, in this order; its outputs for them do not change.
 
         Args:
-            classes: ids, each once.
+            classes: ids, without duplicates.
 
         Raises:
-            UserError: what it answers for a class depends on the others.
+            UserError: the outputs for a class depend on other classes.
         """
         raise self.lacks("pick_classes")
 
     # Data
 
     def open_data(self, file: str) -> Any:
-        """The data set that `--data` names, a `families.reading.DataSet`.
+        """Opens the data set of `--data`, a `families.reading.DataSet`.
 
         Raises:
-            UserError: it is none.
+            UserError: it is not a data set.
         """
         raise self.lacks("open_data")
 
@@ -172,56 +173,57 @@ class Family(Teaching, Trainable):
         """The checked images of a split of a data set.
 
         Args:
-            data: what `open_data` gave; or images without labels, a `DataConfig` that `unlabelled_images`
-                of `data.config` made.
-            objects: a labelled split on which nothing is to be seen is an error.
-            otherwise: what can be done instead, for that error.
-            tell: print on stderr what was found.
+            data: result of `open_data`, or images without labels: a `DataConfig` from `data.config.unlabelled_images`.
+            objects: raise an error if a labelled split has no objects.
+            otherwise: alternative for the user, for that error.
+            tell: print a summary on stderr.
 
         Raises:
-            UserError: there is no such split, or it is empty or broken.
+            UserError: there is no such split, or it is empty or damaged.
         """
         raise self.lacks("split")
 
     def split_for(self, subject: Checkpoint | nn.Module, data: Any, name: str, **how: Any) -> Split:
-        """The images of a split as this network reads them; `how` is as in `split`.
+        """The images of a split in the form that this network reads; `how` as in `split`.
 
         Raises:
-            UserError: also where objects are asked for and the labels are not those of the network's task.
+            UserError: see `split`; also if objects are required and the labels are for another task.
         """
         return self.split(data, name, **how)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, C, H, W] -> what the network is called with, float32: by default 0..1; floats stay."""
+        """Converts images, uint8 [B, C, H, W], to network input, float32; by default in 0..1. Float images are not
+        scaled."""
         return images if images.is_floating_point() else images.float().div_(255)
 
     # The task
 
     def loss(self, network: nn.Module, settings: TrainSettings) -> Term:
-        """The loss that the network is trained for, as the first term of an objective."""
+        """The loss that the network is trained with, as the first term of an objective."""
         raise self.lacks("loss")
 
     def targets_of(self, targets: Tensor, image: int) -> Tensor:
-        """The targets of one image of a batch, as those of a batch of one: by default its entry along dimension 0."""
+        """Targets of one image of a batch, as for a batch of one; by default the entry along dimension 0. Targets
+        have any shape."""
         return targets[image : image + 1]
 
     def check_targets(self, network: nn.Module, targets: Tensor) -> None:
-        """Refuses targets of a batch, still on the CPU, that the loss cannot read.
+        """Checks that the loss can read the targets of a batch, which are on the CPU and have any shape.
 
         Raises:
-            UserError: such as a class that the network does not have.
+            UserError: for example, the network does not have a class.
         """
 
     def begin_training(self, network: nn.Module, split: Split | None, settings: TrainSettings) -> list[str]:
-        """What the network needs before its first step, in place; lines for the log.
+        """Prepares the network for training, in place. Returns lines for the log.
 
         Args:
-            split: the training images, where the training has some of a data set.
+            split: the training images; None for a training without a data set.
         """
         return []
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
-        """What the whole network believes to see on images without labels, as targets drawn from its belief."""
+        """A function that labels images without labels by sampling from the outputs of the whole network."""
         raise self.lacks("own_labels")
 
     def evaluate(
@@ -237,34 +239,34 @@ class Family(Teaching, Trainable):
         """The `Scores` of a network on a split.
 
         Args:
-            settings: image size, batch size, workers, and what the task has beyond these.
+            settings: image size, batch size, workers, and options of the task.
             precision: "fp32", "bf16" or "fp16".
-            folder: for files that the settings ask for.
-            progress: show a bar on standard error.
+            folder: folder for files that the settings request.
+            progress: show a progress bar on stderr.
 
         Raises:
-            UserError: there are no images, or their labels are of classes that the network lacks.
+            UserError: there are no images, or the network does not have the classes of the labels.
         """
         raise self.lacks("evaluate")
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> Predictor:
-        """What answers images with boxes: a copy of the network as it is now, on its device.
+        """A predictor of boxes from a copy of the network in its current state, on its device.
 
         Args:
             precision: "fp32", "bf16" or "fp16".
 
         Raises:
-            UserError: unknown precision.
+            UserError: the precision is unknown.
         """
         raise self.lacks("predictor")
 
     # Exported files
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
-        """What an exported file of a network gives; by default the network's own outputs.
+        """The outputs of an exported file of a network; by default the outputs of the network itself.
 
         Args:
-            network: on the CPU, fp32, in evaluation mode; it is left as it is.
+            network: on the CPU, fp32, in eval mode; it is not changed.
 
         Raises:
             UserError: the network has no outputs of this form.
@@ -272,50 +274,50 @@ class Family(Teaching, Trainable):
         return own_outputs(network, form)
 
     def decoder(self, opened: Opened) -> Decoder | None:
-        """How the outputs of a file of the family's become answers; None takes them as they are.
+        """The decoder for the outputs of a file of the family; None leaves outputs as they are.
 
         Raises:
-            ValueError: they are not what the file says.
+            ValueError: the outputs do not match the metadata of the file.
         """
         return None
 
     def recognises(self, answer: Answer) -> Decoder | str:
-        """How a file of another program is read, by what it answers to black images.
+        """The decoder for a file of another program, recognised by its outputs for black images.
 
-        Where the family does not read it: what it looks like that only the family knows, in words that follow "it maps
-        these shapes to those, "; "" for nothing.
+        If the family does not read the file, returns a hint for the error message, which continues "it maps
+        these shapes to those, "; "" for none. The outputs of `answer` have any shape.
         """
         return ""
 
     def write(self, network: nn.Module, file: Path, image_size: int) -> str:
-        """Writes a file of the family's own format, which programs other than Secateur read.
+        """Writes a file in a format of the family, for other programs.
 
         Args:
-            network: on the CPU, fp32, in evaluation mode.
-            image_size: px of the images that it is for.
+            network: on the CPU, fp32, in eval mode.
+            image_size: image size in pixels.
 
         Returns:
-            What the user has to know of the file; "" for nothing.
+            A note for the user about the file; "" for none.
 
         Raises:
-            UserError: the format has no words for the network.
+            UserError: the format cannot represent the network.
         """
         raise self.lacks("write")
 
     # The control
 
     def check_narrow(self, dense: Checkpoint) -> None:
-        """Refuses a network whose widths cannot be scaled.
+        """Checks that the widths of a network can be scaled.
 
         Raises:
-            UserError: saying why.
+            UserError: they cannot; the message says why.
         """
         raise self.lacks("narrow")
 
     def narrowing(self, dense: Checkpoint, final: Checkpoint, image_size: int) -> dict[str, Any]:
-        """How the widths of the dense network are scaled to the FLOPs of the final one, as plain JSON data.
+        """How to scale the widths of the dense network to the FLOPs of the final one, as data that JSON can hold.
 
-        Its "note" is what the title of a row adds, "" where the FLOPs are as good as equal.
+        Its "note" is appended to the title of a row; "" if the FLOPs are nearly equal.
         """
         raise self.lacks("narrow")
 
@@ -323,7 +325,7 @@ class Family(Teaching, Trainable):
         """The narrow network before its training (`--control`).
 
         Args:
-            start: what the run started from; its tensors are taken where they fit.
+            start: checkpoint that the run started from; its tensors are used where their shapes match.
         """
         raise self.lacks("narrow")
 
@@ -333,56 +335,56 @@ class Family(Teaching, Trainable):
         """Rows of `secateur info --layers` (`families.summary.BlockRow`).
 
         Args:
-            flops: FLOPs by module name, where they were counted.
+            flops: FLOPs by module name, if counted.
         """
         return ()
 
     def lacks(self, verb: str) -> UserError:
-        """The error of a verb that the family does not answer."""
-        return UserError(f"The family '{self.kind}' of networks has no `{verb}`; give it one (docs/extending.md).")
+        """The error for a verb that the family does not support."""
+        return UserError(f"The family '{self.kind}' does not implement `{verb}` (see docs/extending.md).")
 
 
 FAMILIES: Registry[Family] = Registry("family", "secateur.families")
 
 
 def family_named(kind: str, path: str | Path) -> Family:
-    """The family that a file names.
+    """The family named in a file.
 
     Raises:
-        UserError: it is not known here.
+        UserError: the family is not registered.
     """
     if kind not in FAMILIES:
         raise UserError(
-            f"{path} holds a network of the family {shown(kind)}, which is not known here; name the file that "
-            f"registers it in the environment variable {PLUGINS}."
+            f"{path} holds a network of the unknown family {shown(kind)}. Set the environment variable {PLUGINS} to "
+            "the file that registers it."
         )
     return FAMILIES[kind]
 
 
 def family_of(subject: Checkpoint | nn.Module | Architecture) -> Family:
-    """The family of a checkpoint, of a network, or of an architecture; `module` for a network of the user's own.
+    """The family of a checkpoint, a network or an architecture; `module` for a network of the user.
 
     Raises:
-        UserError: the family is not known here.
+        UserError: the family is not registered.
     """
     architecture = subject if isinstance(subject, Architecture) else architecture_of(subject)
     return FAMILIES["module" if architecture is None else architecture.kind]
 
 
 def predictor_of(subject: Checkpoint | nn.Module, device: torch.device | None = None, precision: str = "fp32") -> Any:
-    """What answers images with boxes for a checkpoint or a network, as its family does.
+    """The predictor of boxes of the family of a checkpoint or a network.
 
     Args:
-        device: where it runs; None leaves a network where it is, and takes the CPU for a checkpoint.
+        device: device to run on; None: the device of the network, and the CPU for a checkpoint.
 
     Raises:
-        UserError: the family does not answer with boxes, unknown precision, or the network cannot be built.
+        UserError: the family does not predict boxes, the precision is unknown, or the network cannot be built.
     """
     family = family_of(subject)
     if not family.knows("predictor"):
         raise UserError(
-            f"Networks of the family '{family.kind}' do not answer with boxes: the family has no `predictor` "
-            "(docs/extending.md)."
+            f"Networks of the family '{family.kind}' do not predict boxes: the family does not implement `predictor` "
+            "(see docs/extending.md)."
         )
     network = subject.build() if isinstance(subject, Checkpoint) else subject
     predictor: Any = family.predictor(network if device is None else network.to(device), precision)

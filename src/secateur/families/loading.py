@@ -1,4 +1,4 @@
-"""Reads checkpoints: files of ours, and those of the families' own formats; nothing in a file is executed."""
+"""Reads checkpoints in the format of Secateur and in the formats of the families; nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from secateur.networks.tensors import flaw_of
 from secateur.registry import PLUGINS
 
 FIRST_KIND = "yolov5"
-"""Files of the first version name no architecture: there was one."""
+"""Kind of files from the first version, which record no architecture."""
 
 
 def load_checkpoint(path_or_name: str | Path, cfg: str | Path = "", *, sound: bool = True) -> Checkpoint:
-    """Reads a Secateur `.safetensors` or a YOLOv5 `.pt`; official names that are not here are fetched.
+    """Reads a Secateur `.safetensors` or a YOLOv5 `.pt`; official checkpoints that are missing are downloaded.
 
     Args:
         path_or_name: the file.
-        cfg: model YAML or name of the family, for a file that holds a state dict and no network; others know theirs.
-        sound: refuse one whose weights hold NaN, infinite values or negative variances, of which nothing can be made;
-            without it such a file is read too, to be looked at.
+        cfg: model YAML or name of the family, for a file that holds only a state dict.
+        sound: reject a checkpoint whose weights hold NaN, infinite values or negative variances; if False, such a file
+            is read too, for inspection.
 
     Raises:
-        UserError: one sentence that says what the file is and what is expected.
+        UserError: the file cannot be read; the message says what it is and what is expected.
     """
     checkpoint = _read(_locate(path_or_name), cfg)
     flaw = flaw_of(checkpoint.tensors) if sound else ""
     if flaw:
         raise UserError(
-            f"The weights of {path_or_name} hold {told(flaw)}; nothing can be computed with them: take another "
+            f"The weights of {path_or_name} hold {told(flaw)} and cannot be used. Use another "
             "checkpoint, such as an earlier one of the same training."
         )
     return checkpoint
@@ -57,22 +57,22 @@ def _read(path: Path, cfg: str | Path) -> Checkpoint:
 
 
 def _locate(path_or_name: str | Path) -> Path:
-    """The file, fetched if it is an official one that is not here."""
+    """The file, downloaded if it is an official one that is missing."""
     path = usable_path(path_or_name)
     if path.is_dir():
-        raise UserError(f"{path} is a folder; {EXPECTED}.")
+        raise UserError(f"{path} is a folder. {EXPECTED}.")
     if not path.exists() and not any(family.fetch(path) for family in FAMILIES.values()):
-        raise UserError(f"There is no file {path}; {EXPECTED}.")
+        raise UserError(f"The file {path} does not exist. {EXPECTED}.")
     return path
 
 
 def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that metadata holds."""
+    """The fields stored in the metadata."""
     kind = str(data.get("architecture", FIRST_KIND))
     if kind not in FAMILIES:
         raise UserError(
-            f"{path} holds a network of the architecture {shown(kind)}, which is not known here; name the file that "
-            f"registers it in the environment variable {PLUGINS}."
+            f"{path} holds a network of the unknown architecture {shown(kind)}. Set the environment variable "
+            f"{PLUGINS} to the file that registers it."
         )
     try:
         history = tuple(_history_entry(entry) for entry in data["history"])
@@ -88,12 +88,12 @@ def _fields(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
             "image_size": int(known[-1]) if known and known[-1] is not None else None,
         }
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, UserError) as error:
-        raise UserError(f"{path} has broken metadata ({told(error, 100)}); {EXPECTED}.") from error
+        raise UserError(f"{path} has damaged metadata ({told(error, 100)}). {EXPECTED}.") from error
     return fields
 
 
 def _history_entry(data: Mapping[str, Any]) -> HistoryEntry:
-    """An entry of the history, whose parts are dicts."""
+    """A history entry; its parts must be dicts."""
     entry = HistoryEntry(**data)
     if not isinstance(entry.verb, str) or not all(
         isinstance(part, dict) for part in (entry.settings, entry.metrics, entry.cost)
@@ -103,14 +103,14 @@ def _history_entry(data: Mapping[str, Any]) -> HistoryEntry:
 
 
 def _checked(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Refuses metadata whose parts do not belong together, or that no network has."""
+    """Rejects metadata with inconsistent or impossible values."""
     if not all(math.isfinite(stride) and stride > 0 for stride in checkpoint.strides):
-        raise UserError(f"{path} has broken strides; {EXPECTED}.")
+        raise UserError(f"{path} has invalid strides. {EXPECTED}.")
     if len(checkpoint.names) > MAX_CLASSES:
-        raise UserError(f"{path} has {len(checkpoint.names):,} names for {checkpoint.nc:,} classes; {EXPECTED}.")
+        raise UserError(f"{path} has {len(checkpoint.names):,} names for {checkpoint.nc:,} classes. {EXPECTED}.")
     flaw = family_of(checkpoint).flaw(checkpoint)
     if flaw:
-        raise UserError(f"{path} has {flaw}; {EXPECTED}.")
+        raise UserError(f"{path} has {flaw}. {EXPECTED}.")
     if checkpoint.image_size is not None and not 0 < checkpoint.image_size <= MAX_ARGUMENT:
-        raise UserError(f"{path} is for images of {shown(checkpoint.image_size)} px; {EXPECTED}.")
+        raise UserError(f"{path} has the invalid image size {shown(checkpoint.image_size)}. {EXPECTED}.")
     return checkpoint

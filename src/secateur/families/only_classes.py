@@ -1,4 +1,4 @@
-"""A detector for some of the classes that its weights know: the outputs for the others are removed (`--classes`)."""
+"""Reduces a detector to some of its classes by removing the outputs for the others (`--classes`)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LOG = logging.getLogger("secateur")
 
 @dataclass(frozen=True)
 class ClassesLeftOut:
-    """What the outputs for other classes were.
+    """Cost of the removed outputs.
 
     Attributes:
-        kept: names of the classes that stay.
+        kept: names of the kept classes.
         of: number of classes before.
-        parameters, flops: before, and after.
-        image_size: px of the image for which FLOPs are counted.
+        parameters, flops: before and after.
+        image_size: image size in pixels for the FLOPs.
     """
 
     kept: tuple[str, ...]
@@ -35,7 +35,7 @@ class ClassesLeftOut:
     image_size: ImageSize
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -44,14 +44,14 @@ class ClassesLeftOut:
         shares = [f"{1 - after / max(before, 1):.1%}" for before, after in (self.flops, self.parameters)]
         before, after = (f"{flops / 1e9:.3f}" for flops in self.flops)
         return (
-            f"classes: {', '.join(self.kept)}; the outputs of the other {others} were {shares[0]} of the FLOPs "
-            f"({before} -> {after} GFLOPs at {in_words(self.image_size)} px) and {shares[1]} of the parameters. Shares "
-            "of budgets are of the rest."
+            f"classes: {', '.join(self.kept)}; the outputs of the other {others} had {shares[0]} of the FLOPs "
+            f"({before} -> {after} GFLOPs at {in_words(self.image_size)} px) and {shares[1]} of the parameters. Budget "
+            "shares refer to the remaining network."
         )
 
 
 def left_out(whole: Checkpoint, narrowed: Checkpoint, image_size: ImageSize) -> ClassesLeftOut:
-    """What went with the outputs for other classes."""
+    """Cost of the outputs that were removed."""
     before, after = (count(checkpoint.build(), image_size) for checkpoint in (whole, narrowed))
     names = tuple(narrowed.names.values())
     costs = (before.parameters, after.parameters), (before.flops, after.flops)
@@ -59,18 +59,20 @@ def left_out(whole: Checkpoint, narrowed: Checkpoint, image_size: ImageSize) -> 
 
 
 def only_classes(checkpoint: Checkpoint, classes: Sequence[str | int]) -> Checkpoint:
-    """The checkpoint with the outputs of only these classes, in this order; its answers for them do not change.
+    """The checkpoint with the outputs of only these classes, in this order; its outputs for them do not change.
 
-    Its history notes the classes, so that data sets and teachers with more classes are read as it knows them.
+    The classes are recorded in its history, so that data sets and teachers with more classes are reduced in the same
+    way.
 
     Args:
-        classes: names or ids; one word may hold several, separated by commas.
+        classes: names or ids; one string may hold several, separated by commas.
 
     Raises:
-        UserError: the family has no `pick_classes`, there is no such class, one is named twice, or all are named.
+        UserError: the family has no `pick_classes`, a class does not exist or is listed twice, or all classes are
+            listed.
     """
     family = family_of(checkpoint)
-    family.require("pick_classes", "narrowed to some of its classes (--classes)", "leave --classes out")
+    family.require("pick_classes", "narrowed to some of its classes (--classes)", "omit --classes")
     ids = some_classes(classes, checkpoint.names)
     narrowed = family.pick_classes(checkpoint, ids)
     settings = {"classes": list(narrowed.names.values()), "of": checkpoint.nc}
@@ -78,9 +80,10 @@ def only_classes(checkpoint: Checkpoint, classes: Sequence[str | int]) -> Checkp
 
 
 def as_taught(teacher: Checkpoint, student: Checkpoint) -> Checkpoint:
-    """The teacher with only the classes of its student, where the student was narrowed to some of the teacher's.
+    """The teacher with only the classes of its student, if the student was reduced to some of the classes of the
+    teacher.
 
-    Any other teacher stays as it is.
+    Any other teacher is returned unchanged.
     """
     known = {plain(name): number for number, name in teacher.names.items()}
     wanted = [known.get(plain(name)) for name in student.names.values()]
@@ -89,5 +92,5 @@ def as_taught(teacher: Checkpoint, student: Checkpoint) -> Checkpoint:
         return teacher
     if not family_of(teacher).knows("pick_classes"):
         return teacher
-    LOG.info("The teacher answers for the student's %d of its %d classes", student.nc, teacher.nc)
+    LOG.info("The teacher uses only %d of its %d classes, those of the student", student.nc, teacher.nc)
     return only_classes(teacher, classes)

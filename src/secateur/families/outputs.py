@@ -1,4 +1,4 @@
-"""What an exported file of a network gives, and how an opened file's outputs become answers: a family says both."""
+"""Outputs of exported files and decoders for the outputs of opened files; defined by the families."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from secateur.sizes import Sides
 
 DECODED, RAW, DETECTIONS = "decoded", "raw", "detections"
 Shape = tuple[int | None, ...]
-"""Sides of an input or output; None for sides that are open."""
+"""Sides of an input or output; None for variable sides."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a file is to give.
+    """Requested outputs of a file.
 
     Attributes:
-        kind: "decoded" answers, "raw" outputs of the last layers, or "detections", boxes after suppression.
+        kind: "decoded" outputs, "raw" outputs of the last layers, or "detections": boxes after suppression.
         size: height and width of the images in pixels.
-        batch: images of a call; 0 leaves their number open.
-        any_size: the sides of the image are open too.
-        half: the network computes in fp16.
-        nms: which boxes stay, for "detections".
+        batch: images per call; 0: variable.
+        any_size: whether the image size is variable too.
+        half: whether the network computes in fp16.
+        nms: settings of the suppression, for "detections".
     """
 
     kind: str
@@ -44,14 +44,14 @@ class Form:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a file of a network gives.
+    """Outputs of a file of a network.
 
     Attributes:
-        network: prepared images float32 [B, C, H, W] -> a tensor or a list of tensors, in evaluation mode; it shares
-            no tensor with the network that it was made from.
-        metadata: plain data that `Family.decoder` reads back from the file, by keys of the family's own.
-        judged_as: kind of outputs that is compared in its place, where this one holds a selection that rounding
-            decides; "" compares the outputs themselves.
+        network: maps prepared images, float32 [B, C, H, W], to a tensor or a list of tensors, in eval mode; it shares
+            no tensor with the network it was created from.
+        metadata: plain data that `Family.decoder` reads back from the file; the keys are defined by the family.
+        judged_as: kind of outputs to compare instead, if these outputs contain a selection that depends on rounding; ""
+            compares the outputs themselves.
     """
 
     network: nn.Module
@@ -60,7 +60,7 @@ class Outputs:
 
 
 class Decoder(Protocol):
-    """How the outputs of an opened file become answers."""
+    """Converts the outputs of an opened file to predictions."""
 
     @property
     def nc(self) -> int:
@@ -68,34 +68,34 @@ class Decoder(Protocol):
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels of a cell of each level."""
+        """Pixels per cell of each level."""
 
     @property
     def used(self) -> int | None:
-        """How many of the file's outputs are read, the first ones; None for all."""
+        """Number of leading outputs of the file that are read; None for all."""
 
     @property
     def final(self) -> bool:
-        """Whether the answers are boxes that need no suppression."""
+        """Whether the predictions are boxes that need no suppression."""
 
     def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> Any:
-        """The outputs for images [B, C, *size] -> of each image `Candidates`, or the final boxes [n, 6] of a detector;
-        any other answer of another task.
+        """Converts the outputs for images [B, C, *size] to `Candidates` or the final boxes [n, 6] of each image of a
+        detector; other tasks return their own predictions.
 
         Args:
-            confidence: candidates whose scores are all at most this may be left out; below 0 none is.
+            confidence: candidates whose scores are all at or below it may be omitted; if negative, none are.
         """
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A file that Secateur wrote: what it says of itself, and the shapes of its input and outputs.
+    """A file written by Secateur: its metadata, and the shapes of its input and outputs.
 
     Attributes:
-        kind: of its outputs, see `Form`.
-        told: the metadata that the family gave it (`Outputs.metadata`), as far as it is still there.
+        kind: kind of its outputs, see `Form`.
+        told: the metadata from the family (`Outputs.metadata`) that the file still contains.
         names: class id -> name.
-        strides: pixels of a cell of each level.
+        strides: pixels per cell of each level.
         takes: shape of its input.
         gives: shapes of its outputs.
     """
@@ -110,8 +110,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class FinalBoxes:
-    """Reads boxes [B, n, 6] that were chosen inside the file: x1, y1, x2, y2 in pixels, score, class; rows of zeros
-    behind the last."""
+    """Reads boxes [B, n, 6] that were selected inside the file: x1, y1, x2, y2 in pixels, score, class; unused rows
+    are zero."""
 
     nc: int
     strides: tuple[float, ...]
@@ -121,13 +121,13 @@ class FinalBoxes:
 
     @staticmethod
     def of(opened: Opened) -> FinalBoxes:
-        """For a file.
+        """The decoder for a file.
 
         Raises:
-            ValueError: it does not give such boxes.
+            ValueError: the file does not have such boxes.
         """
         if len(opened.gives[0]) != 3 or opened.gives[0][2] not in (None, FinalBoxes.values) or not opened.names:
-            raise ValueError("no final boxes")
+            raise ValueError("it has no final boxes")
         return FinalBoxes(len(opened.names), opened.strides)
 
     def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> list[Tensor]:
@@ -137,15 +137,15 @@ class FinalBoxes:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a file of another program gives for black images.
+    """Outputs of a file of another program for black images.
 
     Attributes:
-        stated: number of classes that it states; 0 where it does not.
+        stated: number of classes in its metadata; 0 if missing.
         batch: number of images.
-        size: their height and width in pixels.
-        outputs: as the file gives them.
-        task: that it states, "detect" for example; "" where it does not.
-        strides: that it states, the largest alone where it states no more.
+        size: height and width of the images in pixels.
+        outputs: outputs of the file.
+        task: task in its metadata, for example "detect"; "" if missing.
+        strides: strides in its metadata; only the largest if there are no more.
     """
 
     stated: int
@@ -157,7 +157,7 @@ class Answer:
 
     @property
     def rows(self) -> NDArray[np.float32] | None:
-        """The first output for the first image, [N, values], where it has that many axes."""
+        """The first output for the first image, float32 [N, values], if it has that many axes."""
         first = self.outputs[0] if self.outputs else np.zeros(0)
         if first.ndim != 3 or first.shape[0] != self.batch or not first.size:
             return None
@@ -165,35 +165,36 @@ class Answer:
 
 
 class OwnOutputs(nn.Module):
-    """Prepared images -> every tensor that a network returns, in order, whatever holds them; computed in one dtype."""
+    """Maps prepared images to all tensors that a network returns, in order and in any container; computed in one
+    dtype."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.network, self.dtype = network.to(dtype), dtype
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> tensors."""
+        """[B, C, H, W] -> tensors of any shape."""
         found = tensors_of(self.network(cast(images, self.dtype)))
         return [y.float() if y.is_floating_point() else y for y in found]
 
 
 def own_outputs(network: nn.Module, form: Form) -> Outputs:
-    """The network's own outputs as they are: what a file of any network can give.
+    """The outputs of the network itself, which are available for every network.
 
     Raises:
-        UserError: another kind is asked for.
+        UserError: another kind is requested.
     """
     if form.kind != DECODED:
         raise UserError(
-            f"A file of a {type(network).__name__} gives the outputs of the network as they are; it has no output "
-            f"{form.kind}: leave --output out."
+            f"{type(network).__name__} has no output {form.kind}: its file contains the outputs of the network as they "
+            "are. Omit --output."
         )
     exported = OwnOutputs(fused(network), torch.float16 if form.half else torch.float32)
     return Outputs(exported)
 
 
 def tensors_of(given: Any) -> list[Tensor]:
-    """Every tensor in an output, in order; it may be in lists, tuples and mappings."""
+    """All tensors, of any shape, in nested lists, tuples and mappings, in order."""
     if isinstance(given, Tensor):
         return [given]
     if isinstance(given, Mapping):
@@ -204,5 +205,6 @@ def tensors_of(given: Any) -> list[Tensor]:
 
 
 def cast(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Traced, a cast to what images are already would stay, and keep a program from being turned into another dtype."""
+    """Images [B, C, H, W] in another dtype. A traced cast to the same dtype would remain in the program and prevent
+    its conversion to another dtype, so it is skipped."""
     return images if images.dtype == dtype else images.to(dtype)

@@ -1,4 +1,4 @@
-"""How images of a data set are read, whatever the task: what a family's splits offer to trainings and to evidence."""
+"""Interfaces for reading images of a data set, for all tasks: splits, and how to read them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from secateur.training.hyp import Hyp
 
 @runtime_checkable
 class DataSet(Protocol):
-    """A data set as its description tells it, before any image is read; a frozen dataclass."""
+    """A data set from its description, before any image is read; a frozen dataclass."""
 
     @property
     def file(self) -> Path:
-        """The description, or the source of images without labels."""
+        """The description file, or the source of images without labels."""
 
     @property
     def splits(self) -> Mapping[str, Any]:
@@ -39,23 +39,23 @@ class DataSet(Protocol):
 
     @property
     def one_class(self) -> bool:
-        """Whether everything counts as class 0, whatever its label says."""
+        """Whether all objects have class 0, independent of their labels."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the images of a split are turned into batches.
+    """How to form batches from the images of a split.
 
     Attributes:
-        image_size: px of the longer side, or height and width of every image.
-        batch_size: images of a batch of this process.
-        seed: of the order and of the augmentation.
+        image_size: longer side of the images in pixels, or height and width of every image.
+        batch_size: images per batch of this process.
+        seed: seed of the order and of the augmentation.
         workers: processes that load images.
-        channels: of the images: 3, or 1 for grey.
-        augmentation: hyper-parameters of the augmentation; None shows images as they are.
-        rect: images of like shape together, with as little border as the stride allows.
-        stride: of which the sides are multiples.
-        rank, world: which share of the batches is this process's.
+        channels: image channels: 3, or 1 for grey.
+        augmentation: hyper-parameters of the augmentation; None: no augmentation.
+        rect: group images of similar shape, with the smallest border that the stride allows.
+        stride: image sides are multiples of it.
+        rank, world: which share of the batches belongs to this process.
         pin: keep batches in pinned memory, for a GPU.
     """
 
@@ -79,20 +79,20 @@ class Split(Protocol):
         """Number of images."""
 
     def select(self, places: Sequence[int]) -> Split:
-        """The images at these places, in this order."""
+        """The images at these indices, in this order."""
 
     def signature(self) -> str:
         """A digest of the images and labels, for the key of a run."""
 
     def shuffled(self, reading: Reading) -> Batches:
-        """Batches of epoch after epoch, each in an order of its own that is a function of the seed and the epoch."""
+        """Batches epoch by epoch, each in an order that depends only on the seed and the epoch."""
 
     def ordered(self, reading: Reading) -> Iterable[Any]:
-        """Every image once, in order, not augmented; each item is a `BatchLike`."""
+        """Every image once, in order, without augmentation; each item is a `BatchLike`."""
 
 
 def evenly(split: Split, limit: int | None) -> Split:
-    """At most `limit` images of a split, spread evenly and always the same; None takes all."""
+    """At most `limit` evenly spaced images of a split, always the same; None: all."""
     if limit is None or limit >= len(split):
         return split
     return split.select(np.linspace(0, len(split) - 1, limit).round().astype(int).tolist())

@@ -1,4 +1,4 @@
-"""Where a training starts from: weights, a description of a network, or both, fitted to the classes of a data set."""
+"""Starting points of a training: weights, a description of a network, or both, adapted to the classes of a data set."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LOG = logging.getLogger("secateur")
 
 
 def family_to_start(weights: Checkpoint | None, cfg: str) -> Family:
-    """The family of what a training starts from: that of the weights, or the one that the model file describes.
+    """The family of the weights, or of the network that the model file describes.
 
     Raises:
-        UserError: neither is given, or no family knows the model file.
+        UserError: neither is given, or no family supports the model file.
     """
     if weights is not None:
         return family_of(weights)
     if not cfg:
-        raise UserError("Nothing to start from: give --weights best.pt, or --cfg yolov5n to train from scratch.")
+        raise UserError("No network is given. Set --weights best.pt, or --cfg yolov5n to train from scratch.")
     family = next((family for family in FAMILIES.values() if family.describes(cfg)), None)
     if family is None:
-        raise UserError(f"No family of networks knows the model file (--cfg) {cfg}.")
+        raise UserError(f"No family of networks supports the model file (--cfg) {cfg}.")
     return family
 
 
@@ -42,21 +42,21 @@ def starting_point(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """The checkpoint that a training with these classes starts from.
+    """The checkpoint that a training for these classes starts from.
 
-    With weights alone the network keeps its shapes (a pruned one stays pruned); a head that knows these classes in
-    another order is put into this one, one that does not know them starts afresh. With a model YAML alone the network
-    is fresh. With both, the YAML must describe the network of the weights.
+    With only weights, the network keeps its shapes (a pruned network stays pruned). If its head has the same classes in
+    another order, its outputs are reordered; if it has other classes, it is initialised again. With only a model YAML,
+    the network is untrained. With both, the YAML must describe the network of the weights.
 
     Args:
         weights: a checkpoint, its file, or an official name; may be empty.
         cfg: a model YAML, or a name of the family; may be empty.
-        names: class id -> name of the data set.
-        seed: of the fresh weights.
-        options: hyper-parameters by name, of which the family of a fresh network may read some.
+        names: class id -> name, of the data set.
+        seed: seed of the initial weights.
+        options: hyper-parameters by name; the family of an untrained network may use some of them.
 
     Raises:
-        UserError: neither is given, or the YAML and the weights are different networks.
+        UserError: neither is given, or the YAML and the weights describe different networks.
     """
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, cfg) if weights else None
     family = family_to_start(checkpoint, cfg)
@@ -69,25 +69,25 @@ def starting_point(
 
 
 def keeps_its_head(checkpoint: Checkpoint, names: Mapping[int, str]) -> bool:
-    """Whether a detector knows these classes, in this order or in another one into which its head can be put."""
+    """Whether the head of a detector has these classes, in this or another order."""
     return knows_classes(checkpoint.names, names) or _new_order(checkpoint, names) is not None
 
 
 def for_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
-    """The checkpoint for these classes; a notice says what becomes of a head that does not know them as they are.
+    """The checkpoint for these classes; changes to the head are logged.
 
-    Where they are its own in another order, the outputs of the head change places; otherwise the head starts afresh.
-    Names that are made up replace none.
+    If the classes are the same in another order, the outputs of the head are reordered; otherwise the head is
+    initialised again. Placeholder names are not compared.
     """
     if knows_classes(checkpoint.names, names):
         return checkpoint if are_made_up(names) else replace(checkpoint, names=dict(names))
     order = _new_order(checkpoint, names)
     if order is not None:
-        LOG.info("The weights know these classes in another order: the class outputs of the head change places")
+        LOG.info("The weights have these classes in another order: the class outputs of the head are reordered")
         return replace(family_of(checkpoint).pick_classes(checkpoint, order), names=dict(names))
     known = "other classes" if checkpoint.nc == len(names) else _count(checkpoint.nc)
-    LOG.info("Fresh head for %s (the weights know %s)", _count(len(names)), known)
-    # A plan speaks of the network that was cut from, whose head is no more; masks speak of weights that were.
+    LOG.info("New head for %s (the weights have %s)", _count(len(names)), known)
+    # The plan refers to the network with the old head, and the masks refer to the old weights, so both are dropped.
     network = checkpoint.build_for(names)
     head = head_tensors(checkpoint.architecture.with_classes(len(names)))
     held = {name: mask for name, mask in checkpoint.masks.items() if name not in head}
@@ -96,7 +96,7 @@ def for_classes(checkpoint: Checkpoint, names: Mapping[int, str]) -> Checkpoint:
 
 
 def _new_order(checkpoint: Checkpoint, names: Mapping[int, str]) -> tuple[int, ...] | None:
-    """For every class its place in the head of the weights; None where they are others, or the head is not known."""
+    """For every class, its index in the head of the weights; None if the classes differ, or the head is unknown."""
     known = family_of(checkpoint).knows("pick_classes")
     return class_order(checkpoint.names, names) if known else None
 

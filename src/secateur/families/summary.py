@@ -1,4 +1,4 @@
-"""What a network is made of, as a table for people and as data for scripts."""
+"""Summary of a network: blocks and cost, as a table and as data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.sizes import ImageSize, as_data, in_words
 
 @dataclass(frozen=True)
 class BlockRow:
-    """One block: where it reads, how often it repeats, what it is, and what it costs."""
+    """One block: its sources, repeats, kind and cost."""
 
     index: int
     sources: tuple[int, ...]
@@ -32,13 +32,13 @@ class Summary:
     """Size of a network.
 
     Attributes:
-        image_size: px, one side or height and width, the size that `flops` is for.
-        layers: modules that hold no other module.
-        parameters: trainable values.
-        gradients: those that training would change.
-        flops: 2 x multiply-accumulates for one image, or None where nobody counted them.
+        image_size: image size in pixels for `flops`: one side, or height and width.
+        layers: number of modules without submodules.
+        parameters: number of parameters.
+        gradients: number of parameters that require gradients.
+        flops: 2 x multiply-accumulates for one image; None if not counted.
         sparsity: share of parameters that are zero.
-        rows: one a block; none where the network has no topology.
+        rows: one per block; empty if the network has no topology.
     """
 
     image_size: ImageSize
@@ -61,7 +61,7 @@ class Summary:
         }
 
     def line(self) -> str:
-        """One line with all figures: "157 layers, 1,872,157 parameters, 0 gradients, 4.5 GFLOPs at 640 px"."""
+        """All figures in one line: "157 layers, 1,872,157 parameters, 0 gradients, 4.5 GFLOPs at 640 px"."""
         parts = [f"{self.layers} layers", f"{self.parameters:,} parameters", f"{self.gradients:,} gradients"]
         if self.flops is not None:
             parts.append(f"{gflops(self.flops)} GFLOPs at {in_words(self.image_size)} px")
@@ -70,7 +70,7 @@ class Summary:
         return ", ".join(parts)
 
     def table(self) -> str:
-        """A row a block: number, sources, repeats, parameters, MFLOPs, output channels, kind and arguments."""
+        """One row per block: number, sources, repeats, parameters, MFLOPs, output channels, kind and arguments."""
         lines = [f"{'':>4} {'from':>14} {'n':>3} {'parameters':>12} {'MFLOPs':>10} {'channels':>9}  block"]
         for row in self.rows:
             sources = ", ".join(map(str, row.sources))
@@ -84,7 +84,7 @@ class Summary:
 
 
 def gflops(flops: float) -> str:
-    """Billions of operations with a digit after the point, below one with two digits that say something."""
+    """Billions of operations with one decimal; below 1, with two significant digits."""
     billions = flops / 1e9
     return f"{billions:.1f}" if billions >= 1 else f"{billions:.2g}"
 
@@ -92,12 +92,12 @@ def gflops(flops: float) -> str:
 def summary(
     source: nn.Module | Checkpoint, image_size: ImageSize = 640, flops: Mapping[str, int] | None = None
 ) -> Summary:
-    """Measures a network or a checkpoint.
+    """Summarises a network or a checkpoint.
 
     Args:
-        source: what to measure; a network has rows where its family describes blocks.
-        image_size: px, only passed on to the result.
-        flops: FLOPs by module name at that size, as `evaluation.cost.layer_flops` counts them.
+        source: the network or checkpoint; rows are included if its family describes blocks.
+        image_size: image size in pixels; only stored in the result.
+        flops: FLOPs by module name at that size, see `evaluation.cost.layer_flops`.
     """
     network = source.build() if isinstance(source, Checkpoint) else source
     parameters = list(network.parameters())

@@ -1,4 +1,4 @@
-"""Who teaches a training."""
+"""Selection of the teacher of a training."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LOG = logging.getLogger("secateur")
 def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool = False) -> Checkpoint:
     """The teacher of a training that starts from `start`.
 
-    `--teacher`; or the start itself if it is dense and its weights are to be zeroed (`zeroing`); or the file that the
-    last pruning in its history noted.
+    It is `--teacher` if set; otherwise the start itself, if it is dense and its weights will be zeroed (`zeroing`);
+    otherwise the file recorded by the last pruning in its history.
 
     Raises:
-        UserError: no file is known, or it is not there.
+        UserError: no file is recorded, or it does not exist.
     """
     if not settings.teacher and zeroing and start.plan is None and not start.masks:
         return start
@@ -30,23 +30,26 @@ def find_teacher(settings: DistillSettings, start: Checkpoint, *, zeroing: bool 
 
 
 def teacher_file(start: Checkpoint) -> str:
-    """The file of the network that a checkpoint was pruned from, as its history notes it.
+    """The file of the network that a checkpoint was pruned from, from its history.
 
     Raises:
-        UserError: no file is noted, or it is not there.
+        UserError: no file is recorded, or it does not exist.
     """
     files = [entry.settings.get("weights") for entry in start.history if entry.verb == "prune"]
     if not files or not files[-1]:
-        raise UserError("The checkpoint does not say which network it was pruned from; give that one as --teacher.")
+        raise UserError(
+            "The checkpoint does not record which network it was pruned from. Set that network with --teacher."
+        )
     if not Path(files[-1]).is_file():
-        raise UserError(f"The network {files[-1]} that was pruned is not there any more; give it as --teacher.")
+        raise UserError(f"The network {files[-1]} that was pruned no longer exists. Set it with --teacher.")
     LOG.info("Teacher: %s", files[-1])
     return str(files[-1])
 
 
 def note_other_names(student: Checkpoint, teacher: Checkpoint) -> None:
-    """Warns where a teacher of as many classes calls them otherwise."""
+    """Warns if a teacher with the same number of classes uses other names."""
     if teacher.nc == student.nc and not knows_classes(teacher.names, student.names):
         LOG.warning(
-            "The teacher calls its classes %s: are they those of the data set?", ", ".join(teacher.names.values())
+            "The class names of the teacher (%s) differ from those of the data set. Check that the classes match.",
+            ", ".join(teacher.names.values()),
         )

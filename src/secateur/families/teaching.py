@@ -1,4 +1,4 @@
-"""What a student of a family learns from a teacher: the verbs of distillation and healing, answered for any network."""
+"""Distillation and healing verbs of a family, with defaults for any network."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Teaching:
 
     Attributes:
         kind: see `Family`.
-        imitated: the method of `--distill` by which healing imitates answers.
-        healing: what it heals with where the user says nothing.
+        imitated: the method of `--distill` that healing uses for outputs.
+        healing: default methods of healing.
     """
 
     kind: ClassVar[str]
@@ -31,52 +31,52 @@ class Teaching:
     healing: ClassVar[HealDefaults] = HealDefaults()
 
     def head(self, network: nn.Module) -> tuple[str, ...]:
-        """Names of the layers (convolutions, linear) that make the answers: what feeds them is compared too."""
+        """Names of the layers (convolutions, linear) that compute the outputs; their inputs are compared too."""
         return ()
 
     def check_teacher(self, student: Checkpoint, teacher: Checkpoint, name: str = "") -> None:
-        """Refuses a teacher whose answers cannot be compared with the student's.
+        """Checks that the outputs of the teacher can be compared with those of the student.
 
         Args:
-            name: of the teacher, for the message.
+            name: name of the teacher, for the message.
 
         Raises:
-            UserError: naming what differs.
+            UserError: they cannot; the message names the difference.
         """
         check_pair(student, teacher, name)
 
     def agreement(
         self, dense: nn.Module, network: nn.Module, split: Split, settings: ValSettings, *, progress: bool = True
     ) -> Any:
-        """How near a network's answers are to those of the dense one, as `Scores`: labels are what the dense network
-        answers, so images without labels are enough, and 1 means the same answers.
+        """Agreement of a network with the dense network, as `Scores`, with the outputs of the dense network as labels.
+        Images without labels are sufficient; 1 means equal outputs.
 
         Args:
             dense: on the device of `network`.
 
         Raises:
-            UserError: the dense network sees nothing on the images, or the family has no such measure.
+            UserError: the dense network finds nothing on the images, or the family has no such measure.
         """
-        raise UserError(f"The family '{self.kind}' of networks has no `agreement`; give it one (docs/extending.md).")
+        raise UserError(f"The family '{self.kind}' does not implement `agreement` (see docs/extending.md).")
 
     def distillations(self) -> tuple[str, ...]:
-        """Names of the methods of `--distill` that networks of the family know."""
+        """Names of the methods of `--distill` that the family supports."""
         return tuple(METHODS)
 
     def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
-        """One of `distillations` for a network."""
+        """One of the `distillations`, for a network."""
         return METHODS[name](settings)
 
     def check_distillation(self, settings: DistillSettings) -> None:
-        """Looks up the names of the methods (`--distill`).
+        """Checks the names of the methods (`--distill`).
 
         Raises:
-            UserError: one is unknown.
+            UserError: a name is unknown.
         """
         for name in settings.methods:
             if name not in self.distillations():
                 known = ", ".join(self.distillations())
-                raise UserError(f"Unknown distillation {shown(name)}; choose one of {known}.")
+                raise UserError(f"Unknown distillation {shown(name)}. Choose one of: {known}.")
 
     def distillation(
         self,
@@ -86,13 +86,13 @@ class Teaching:
         teacher: Checkpoint,
         train: TrainSettings,
     ) -> Imitate:
-        """A loss term, and the hook that it needs, with which a network imitates its teacher while it trains.
+        """A loss term, with its hook, by which a network imitates its teacher during training.
 
         Args:
-            network: the very one that is trained, made from `start`.
+            network: the network that is trained, built from `start`.
 
         Raises:
-            UserError: an unknown method, or a teacher that does not fit the student.
+            UserError: a method is unknown, or the teacher does not match the student.
         """
         self.check_distillation(settings)
         self.check_teacher(start, teacher, settings.teacher)
@@ -100,19 +100,18 @@ class Teaching:
         heads, channels = (self.head(network), self.head(whole)), tuple[Tensor, ...]()
         if any(method.features for method in methods):
             if not heads[0]:
-                raise UserError(
-                    f"The family '{self.kind}' names no head, so --distill features has nothing to compare."
-                )
+                raise UserError(f"The family '{self.kind}' defines no head, so --distill features cannot be used.")
             channels = fed_channels(network, whole, heads, start.plan, teacher.plan)
         return Imitate(settings, network, whole, methods, heads=heads, channels=channels)
 
     def imitation(
         self, settings: HealSettings, network: nn.Module, start: Checkpoint, teacher: Checkpoint, train: TrainSettings
     ) -> Imitate:
-        """How a network learns, without labels, to answer as its teacher does; its `compare` measures it on images.
+        """A loss term by which a network learns, without labels, to reproduce the outputs of its teacher; its `compare`
+        measures the difference on images.
 
-        The answers by the method `imitated` (by default every output tensor, standardised by channel), and what feeds
-        the head where the family names it.
+        It compares outputs by the method `imitated` (by default every output tensor, standardised per channel), and the
+        inputs of the head if the family defines it.
         """
         known = settings.heal_features > 0 and self.features_fit(network, start, teacher)
         methods = f"{self.imitated}+features" if known else self.imitated
@@ -120,7 +119,7 @@ class Teaching:
         return self.distillation(chosen, network, start, teacher, train)
 
     def features_fit(self, network: nn.Module, start: Checkpoint, teacher: Checkpoint) -> bool:
-        """Whether the channels that feed the heads of student and teacher can be told apart one by one."""
+        """Whether each input channel of the head of the student corresponds to a channel of the teacher."""
         whole = teacher.build()
         heads = self.head(network), self.head(whole)
         try:

@@ -1,4 +1,4 @@
-"""What a family answers and is given that trains its networks by a trainer of its own."""
+"""Interface of families that train with a trainer of their own."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from secateur.training.state import TrainingIdentity
 
 @dataclass(frozen=True)
 class OwnTraining:
-    """A training by a trainer of the family's own.
+    """A training by the trainer of a family.
 
-    It leaves weights/best.safetensors and weights/last.safetensors in the folder, and `state.pt`: a folder that has one
-    is that of an interrupted or finished training.
+    It writes weights/best.safetensors and weights/last.safetensors to the folder, and `state.pt`, which marks the
+    folder of an interrupted or finished training.
 
     Attributes:
-        start: the network for the classes of the data set, with the history that the new checkpoints have.
+        start: the network for the classes of the data set, with the history for the new checkpoints.
         data: the data set.
         splits: its checked images, "train" and "val".
-        settings: how to train; image size and hyper-parameters are those that hold.
+        settings: training options; image size and hyper-parameters are the effective ones.
         folder: the run folder.
         hooks: methods that act around the optimizer step.
-        teacher: the dense network that is imitated; None without distillation.
-        identity: what is learned, for the state.
+        teacher: the dense network to imitate; None without distillation.
+        identity: identifies the training in the state.
     """
 
     start: Checkpoint
@@ -46,21 +46,24 @@ class OwnTraining:
 
 
 class Trainable:
-    """The part of `Family` that trains without the loop of Secateur; a family that answers `fit` has such a trainer."""
+    """The part of `Family` for training without the loop of Secateur; a family that implements `fit` has its own
+    trainer."""
 
     kind: ClassVar[str]
 
     def check_fit(self, settings: TrainSettings, distill: DistillSettings) -> None:
-        """Refuses what the family's own trainer does not have, before anything is written.
+        """Checks that the trainer of the family supports all options, before anything is written.
 
         Raises:
-            UserError: naming the option.
+            UserError: an option is not supported; the message names it.
         """
 
     def fit(self, training: OwnTraining) -> FitResult:
-        """Trains by a trainer of the family's own, in place of `training.loop.fit`, or resumes in its folder.
+        """Trains with the trainer of the family instead of `training.loop.fit`, or resumes in its folder.
 
         Raises:
-            UserError: what the trainer says of the data.
+            UserError: the trainer rejects the data.
         """
-        raise UserError(f"Networks of the family '{self.kind}' have no trainer of their own.")
+        raise UserError(
+            f"Networks of the family '{self.kind}' have no trainer of their own. Use the training loop of Secateur."
+        )

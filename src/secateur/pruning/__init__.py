@@ -1,1 +1,1 @@
-"""Channel pruning: trace a network, score its units, choose a plan, cut, repair."""
+"""Channel pruning: trace a network, score its units, choose a plan, cut and repair."""

@@ -1,4 +1,4 @@
-"""From scores to a plan: the global threshold that meets the budgets, under guards, found by bisection."""
+"""Allocation: from scores to a plan, by bisection for the global threshold that meets the budgets and the guards."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.settings import Guards
 
 PRICES = 60
-"""Halvings of the range in which the price per saved cost is looked for."""
+"""Bisection steps in the search for the price per unit of saved cost."""
 TOLERANCE = 0.01
-"""A budget counts as met when the result is within this share of it."""
+"""A budget is met if the resulting cost differs from the target by at most this share of the target."""
 
 
 def allocate(
@@ -34,34 +34,39 @@ def allocate(
     floors: Ids | None = None,
     worth: Worth | None = None,
 ) -> Plan:
-    """Keeps the units with the highest scores [units] so that all budgets are met.
+    """Keeps the units with the highest scores such that all budgets are met.
 
-    Of all global thresholds the lowest is taken whose network is not over the budget; then spaces grow back, best
-    units first, while the budget allows. Where equal scores meet the threshold, later units are kept. Several budgets
-    are allocated one by one, and what every one of them keeps stays.
+    The lowest global threshold that meets the budget is used. Then spaces are widened again, highest-scoring units
+    first, as long as the budget allows it. Among units whose scores equal the threshold, later ones are kept. Several
+    budgets are allocated separately, and the plan keeps the units that every allocation keeps.
 
     Args:
-        image_size: pixels at which the cost is counted; None: what was traced.
-        criterion: name of what gave the scores, for the plan.
-        per_saving: the scores (not negative) are divided by what the unit saves of the cost.
-        reference: by the name of a cost, what shares are shares of; left out, what this network costs. A run that cuts
-            in rounds gives the costs of the network that it began with (`costs_of`).
-        strict: a budget out of reach is an error; else the closest reachable network is planned, with a note.
-        floors: fewest units that each space keeps, [spaces], where the guards alone would allow fewer.
-        worth: what every unit loses and saves; widths are then rounded so that the least is lost in all, and the scores
-            only say which units of a space go first.
+        scores: float [units], finite; higher is more important.
+        image_size: image size in pixels at which the cost is computed; None: the traced size.
+        criterion: name of the criterion that computed the scores; recorded in the plan.
+        per_saving: divide the scores, which must not be negative, by the cost that removing the unit saves.
+        reference: cost by name that budget shares refer to; None: the cost of this network. Pruning in rounds passes
+            the costs of the network that the run started from (`costs_of`).
+        strict: raise an error if a budget cannot be reached; otherwise plan the closest reachable network and add a
+            note.
+        floors: int [spaces], minimum units to keep in each space, in addition to the guards.
+        worth: loss and saving of every unit. Widths are then rounded such that the total loss is smallest, and the
+            scores only decide which units of a space are removed first.
 
     Raises:
-        UserError: no unit can be pruned, or a budget lies under the reachable minimum (`strict`).
+        UserError: no unit can be pruned, the scores are unusable, or, with `strict`, a budget is below the reachable
+            minimum.
     """
     scores = np.asarray(scores, dtype=np.float64)
     budgets = [budgets] if isinstance(budgets, Budget) else list(budgets)
     if graph.units == 0:
         raise UserError(graph.frozen.sentence)
     if scores.shape != (graph.units,) or not np.isfinite(scores).all():
-        raise UserError(f"The scores are not {graph.units} finite numbers; the model or its statistics are broken.")
+        raise UserError(
+            f"Pruning needs {graph.units} finite scores. Check the checkpoint and its statistics for NaN and infinity."
+        )
     if not budgets:
-        raise UserError(f"No budget is given; say how small the network is to become: {', '.join(COSTS)}.")
+        raise UserError(f"No budget is set. Set at least one of: {', '.join(COSTS)}.")
     plans = []
     for budget in budgets:
         cost = COSTS[budget.cost].of(graph, image_size)
@@ -72,21 +77,28 @@ def allocate(
 
 
 def scores_per_saving(scores: Floats, cost: Cost) -> Floats:
-    """Scores (not negative) divided by what the unit's removal alone saves, relative to the mean saving: [units]."""
+    """Scores divided by what removing only that unit saves, relative to the mean saving.
+
+    Args:
+        scores: float [units], not negative.
+
+    Returns:
+        float64 [units].
+    """
     savings = cost.savings()
     relative: Floats = np.maximum(savings / max(float(savings.mean()), 1e-30), 1e-12)
     return np.divide(scores, relative)
 
 
 def costs_of(graph: ChannelGraph, budgets: Iterable[Budget], image_size: ImageSize = None) -> dict[str, float]:
-    """What the whole network costs, by the names of the costs that the budgets limit: the `reference` of a run."""
+    """Cost of the whole network for every cost that the budgets limit, by name; the `reference` of a run."""
     names = dict.fromkeys(budget.cost for budget in budgets)
     return {name: COSTS[name].of(graph, image_size).price(graph.everything()) for name in names}
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What the removal of every unit is thought to lose and to save, each [units], not negative."""
+    """Estimated loss and cost saving of removing each unit: float64 [units] each, not negative."""
 
     losses: Floats
     savings: Floats
@@ -102,7 +114,7 @@ def _allocated(widths: Widths, criterion: str, strict: bool, worth: Worth | None
     threshold = widths.bisect()
     counts = widths.grow(widths.counts(threshold))
     if worth is not None:
-        # Prices lead to the corners of what is possible; a small network may have none near its budget.
+        # Prices only reach corner points of the trade-off; a small network may have none close to its budget.
         cheapest = widths.grow(widths.cheapest(worth))
         if widths.misses(cheapest) <= max(TOLERANCE, widths.misses(counts)):
             counts = cheapest
@@ -118,11 +130,11 @@ def _allocated(widths: Widths, criterion: str, strict: bool, worth: Worth | None
 
 
 def _joint(graph: ChannelGraph, plans: Sequence[Plan]) -> Plan:
-    """One plan that meets the budgets of all: what every plan keeps.
+    """One plan that meets all budgets: it keeps the units that every plan keeps.
 
-    The plans follow one order of scores inside a space, for its units save alike, but each spends what rounding left of
-    its own budget, so none needs to lie within the others. In every space the smallest of their counts stays, which is
-    as good a multiple as theirs.
+    All plans remove the units of a space in the same order, but each of them also spends the rest that rounding leaves
+    of its own budget. So no plan is necessarily a subset of the others. Each space keeps the smallest count of all
+    plans, which satisfies the rounding rule because every one of the counts does.
     """
     smallest = min(plans, key=lambda plan: plan.units_kept)
     common = np.logical_and.reduce([plan.keep(graph) for plan in plans])
@@ -135,13 +147,13 @@ def _joint(graph: ChannelGraph, plans: Sequence[Plan]) -> Plan:
 
 
 class Widths:
-    """Which kept counts the guards allow a space, what they cost, and the counts of one global threshold.
+    """Allowed widths of every space under the guards, their cost, and the widths that a global threshold selects.
 
     Attributes:
-        target: the most that the network may cost.
-        allowed: for each space the sorted numbers of units that it may keep.
-        rounded: the nearest allowed count for every count 0..n of every space, one after the other.
-        offsets: where each space begins in `rounded`.
+        target: highest allowed cost of the network.
+        allowed: for each space the sorted int64 counts [n] of units that it may keep.
+        rounded: int64, the nearest allowed count for each count 0..n of each space, spaces concatenated.
+        offsets: int64 [spaces], start of each space in `rounded`.
     """
 
     def __init__(
@@ -170,7 +182,7 @@ class Widths:
         order = np.argsort(scores, kind="stable")
         self.rank = np.empty(graph.units, dtype=np.int64)
         self.rank[order] = np.arange(graph.units)
-        # Place of a unit among the units of its space, best first: a count of c keeps the places below c.
+        # Rank of each unit within its space, best first: a count of c keeps the units with ranks below c.
         self.best_first = [space.units[np.argsort(-self.rank[space.units])] for space in graph.spaces]
         self.place = np.empty(graph.units, dtype=np.int64)
         for units in self.best_first:
@@ -182,38 +194,39 @@ class Widths:
         if not self.budget.share:
             return self.budget.amount
         if self.kind.removes:
-            # A share of what may go at all; whole units go.
+            # A share of the units that can be removed at all; only whole units are removed.
             return self.dense - round(self.budget.amount * (self.dense - self.measure(excluded)))
         return self.budget.amount * self.dense
 
     def measure(self, keep: Bools) -> float:
-        """The quantity that the budget limits."""
+        """Cost, in the unit of the budget, of the network that keeps the units `keep`: bool [units]."""
         return self.cost.price(keep)
 
     def misses(self, counts: Ids) -> float:
-        """How far the cost is from the target, as a share of it."""
+        """Distance of the cost of `counts` [spaces] from the target, as a share of the target."""
         return abs(self.measure(self.keep(counts)) - self.target) / max(self.target, 1e-30)
 
     def wanted(self, threshold: int) -> Ids:
-        """Units a space whose rank is not under the threshold."""
+        """Units per space whose rank is at or above the threshold: int64 [spaces]."""
         return np.bincount(self.graph.space_of[self.rank >= threshold], minlength=len(self.graph.spaces))
 
     def counts(self, threshold: int) -> Ids:
-        """Kept units a space, after guards and rounding."""
+        """Units to keep per space for a threshold, after guards and rounding: int64 [spaces]."""
         return self.nearest(self.wanted(threshold))
 
     def nearest(self, wanted: Ids) -> Ids:
-        """The allowed counts [spaces] that are nearest to the wanted ones."""
+        """The allowed counts [spaces] that are nearest to the wanted counts [spaces]."""
         counts: Ids = self.rounded[self.offsets + wanted]
         return counts
 
     def keep(self, counts: Ids) -> Bools:
-        """The units [units] bool that stay when every space keeps its best `counts`."""
+        """Mask, bool [units], that keeps the best units of every space, `counts` [spaces] of them."""
         mask: Bools = self.place < counts[self.graph.space_of]
         return mask
 
     def bisect(self) -> int:
-        """Lowest threshold whose cost is within the target, or the highest of all; cost falls as it rises."""
+        """Lowest threshold whose cost meets the target, or the highest threshold if none does. The cost falls with
+        the threshold."""
         low, high = 0, self.graph.units
         while low < high:
             middle = (low + high) // 2
@@ -224,10 +237,10 @@ class Widths:
         return high
 
     def cheapest(self, worth: Worth) -> Ids:
-        """Counts that lose the least for the target: each space pays for its units at one price per saved cost.
+        """Counts, int64 [spaces], that meet the target with the smallest total loss.
 
-        With the price p a space keeps the allowed count at which (what goes loses) - p x (what goes saves) is lowest;
-        the lowest price at which the target is met is found by bisection.
+        At a price p per unit of saved cost, each space keeps the allowed count that minimises (loss of removed units) -
+        p * (saving of removed units). Bisection finds the lowest price that meets the target.
         """
         choices = []
         for allowed, units in zip(self.allowed, self.best_first, strict=True):
@@ -250,7 +263,7 @@ class Widths:
         return counts(high)
 
     def grow(self, counts: Ids) -> Ids:
-        """Spends what rounding left of the budget: gives spaces their next allowed count, best units first."""
+        """Spends the budget that rounding left: raises counts [spaces] to the next allowed count, best units first."""
         counts = counts.copy()
         while (reached := self.measure(self.keep(counts))) < (1 - TOLERANCE / 2) * self.target:
             steps = []
@@ -267,16 +280,17 @@ class Widths:
         return counts
 
     def notes(self, threshold: int, counts: Ids) -> list[str]:
-        """Names the layers that the threshold alone would have emptied."""
+        """Notes that name the layers which the threshold would have emptied; `counts` [spaces] are the counts after
+        clamping."""
         emptied = np.flatnonzero(self.wanted(threshold) == 0)
         return [
-            f"Clamped: {', '.join(self.graph.spaces[index].layers)} would be emptied; "
-            f"{counts[index]} of {len(self.graph.spaces[index].units)} units stay."
+            f"Clamped: {', '.join(self.graph.spaces[index].layers)} would lose all channels; "
+            f"{counts[index]} of {len(self.graph.spaces[index].units)} units are kept."
             for index in emptied.tolist()
         ]
 
     def describe(self, value: float) -> str:
-        """A cost in words."""
+        """The cost as text."""
         if self.kind.removes:
             return f"{1 - value / self.dense:.4g} of the {self.kind.unit} removed"
         number = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
@@ -284,32 +298,32 @@ class Widths:
 
 
 def excluded_spaces(graph: ChannelGraph, patterns: tuple[str, ...]) -> Bools:
-    """Which spaces a pattern holds whole, [spaces] bool.
+    """Which spaces match one of the patterns: bool [spaces].
 
     Raises:
-        UserError: a pattern matches none.
+        UserError: a pattern matches no space.
     """
     for pattern in patterns:
         if not any(space.matches((pattern,)) for space in graph.spaces):
             names = ", ".join(sorted(space.layers[0] for space in graph.spaces)[:3])
-            raise UserError(f"--exclude {pattern} matches no prunable layer; names look like {names}.")
+            raise UserError(f"--exclude {pattern} matches no prunable layer. Layer names look like this: {names}.")
     return np.array([space.matches(patterns) for space in graph.spaces], dtype=bool)
 
 
 def _allowed(space: Space, guards: Guards, excluded: bool, floor: int = 1) -> Ids:
-    """Sorted numbers of units that a space may keep, so that the guards hold for each of its layers."""
+    """Sorted unit counts that a space may keep such that the guards hold for each of its layers."""
     total = len(space.units)
     if excluded:
         return np.array([total])
     layers = list(zip(space.widths, space.frozen, strict=True))
     least_channels = max(-(-(guards.min_count - frozen) // width) for width, frozen in layers)
     least = min(max(floor, least_channels, int(np.ceil(guards.min_share * total - 1e-9))), total)
-    # Whether a width is a multiple depends on the count modulo `round_to` alone.
+    # Whether a width is a multiple of `round_to` depends only on the count modulo `round_to`.
     rests = np.arange(guards.round_to)
     first, *others = [(frozen + rests * width) % guards.round_to == 0 for width, frozen in layers]
     fits = first
     for other in others:
-        # Frozen channels can make it impossible for two layers at once: then the one that comes first is rounded.
+        # With frozen channels, two layers can be impossible to round at once. Then only the first one is rounded.
         fits = fits & other if (fits & other).any() else fits
     counts = np.arange(least, total + 1)
     suitable: Ids = counts[fits[counts % guards.round_to] | (counts == total)]
@@ -317,7 +331,7 @@ def _allowed(space: Space, guards: Guards, excluded: bool, floor: int = 1) -> Id
 
 
 def _rounding(allowed: Ids, total: int) -> Ids:
-    """Nearest allowed count for every count 0..total, the higher one when two are equally near."""
+    """Nearest allowed count for every count 0..total; the higher one on a tie."""
     borders = (allowed[:-1] + allowed[1:] + 1) // 2
     nearest: Ids = allowed[np.searchsorted(borders, np.arange(total + 1), side="right")]
     return nearest

@@ -1,4 +1,4 @@
-"""Budgets: how small a network is to become, as pairs of a cost and a target; imports no torch."""
+"""Budgets: pairs of a cost and a target. This file does not import torch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from secateur.pruning.costs import COSTS, CostKind
 from secateur.ranges import shortened
 
 MOST = 1e15
-"""Of any unit; a larger number is a slip, for no network costs as much."""
+"""Upper limit of any amount. A larger number is a typing error: no network costs that much."""
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of one cost the network may have.
+    """Limit of one cost of the network.
 
     Attributes:
-        cost: name of the cost, one of `COSTS`.
-        amount: a share in (0, 1), or a number over 0 in the unit of the cost.
-        share: whether it is a share. It speaks of the dense network: of a run that prunes in rounds, the one that the
-            run began with. It says what stays, or for a cost that counts removals ("percent") what goes.
-        file: kind of file whose size is meant ("onnx-int8"); "" where the cost is not that of a file, or for the usual
-            kind.
+        cost: name of the cost, a key of `COSTS`.
+        amount: a share in (0, 1), or a positive number in the unit of the cost.
+        share: whether `amount` is a share of the cost of the dense network. When pruning in rounds, that is the network
+            that the run started from. The share is the part to keep, or, for a cost that counts removals ("percent"),
+            the part to remove.
+        file: kind of file whose size is limited ("onnx-int8"); "" for the default kind and for costs other than file
+            size.
 
     Raises:
-        UserError: the amount is outside these ranges.
+        UserError: the amount is out of range.
     """
 
     cost: str
@@ -45,15 +46,15 @@ class Budget:
 
     @staticmethod
     def parse(cost: str, value: str | float) -> Budget:
-        """Reads a share ("0.5", "50%", 0.5) or an amount ("2e6", "2M", "3.2 GFLOPs", 1768000, "2MB:onnx-int8").
+        """Parses a share ("0.5", "50%", 0.5) or an amount ("2e6", "2M", "3.2 GFLOPs", 1768000, "2MB:onnx-int8").
 
         Raises:
-            UserError: unknown cost, or a text that is no such number; it says what to write.
+            UserError: the cost is unknown, or the value is not such a number. The message shows the accepted forms.
         """
         kind = COSTS[cost]
         text, colon, file = str(value).strip().lower().partition(":") if kind.files else (str(value).lower(), "", "")
         if colon and not file.strip():
-            raise UserError(f"--{cost} {shortened(value)} names no kind of file after the colon; write {_forms(kind)}.")
+            raise UserError(f"--{cost} {shortened(value)} has no kind of file after the colon; write {_forms(kind)}.")
         amount, share = _amount(kind, text.strip(), value)
         if kind.means is not None:
             other, translated = kind.means
@@ -62,13 +63,13 @@ class Budget:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Budget:
-        """Reads what `to_dict` gave, also in files of before shares were marked."""
+        """Reads the output of `to_dict`, and of versions that did not mark shares."""
         amount = float(data["amount"])
         share = bool(data.get("share", amount < 1))
         return Budget(str(data["kind"]), amount, share, str(data.get("file", "")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         data: dict[str, Any] = {"kind": self.cost, "amount": self.amount, "share": self.share}
         return data | {"file": self.file} if self.file else data
 
@@ -78,13 +79,14 @@ class Budget:
         return f"{self.cost} {number}{unit}{f' ({self.file})' if self.file else ''}"
 
     def at_round(self, number: int, rounds: int, reference: Mapping[str, float]) -> Budget:
-        """The budget of round `number` of `rounds` (from 1): every round has the same factor, the last one the target.
+        """The budget of one round. The cost falls by the same factor in every round, and the last round meets the
+        target.
 
         Args:
-            number: of the round, from 1.
-            rounds: how many there are.
-            reference: what the dense network of the run costs, by the name of the cost; read for amounts. The shares of
-                the budgets that come out speak of that network too.
+            number: number of the round, from 1.
+            rounds: number of rounds.
+            reference: cost of the dense network by name; only read if the budget is an amount. Shares of the returned
+                budget refer to the same network.
         """
         if number >= rounds:
             return self
@@ -98,10 +100,10 @@ class Budget:
 
 
 def budgets_from(texts: Mapping[str, str | float | None]) -> list[Budget]:
-    """The budgets that are given, by the names of their costs; None and empty texts are left out.
+    """Parses budgets given by cost name; None and empty texts are skipped.
 
     Raises:
-        UserError: as `Budget.parse`.
+        UserError: see `Budget.parse`.
     """
     return [Budget.parse(cost, text) for cost, text in texts.items() if text not in (None, "") and text is not None]
 
@@ -110,13 +112,13 @@ def _amount(kind: CostKind, text: str, value: str | float) -> tuple[float, bool]
     """The number in a text, and whether it is a share of the dense network.
 
     Args:
-        value: what was given, for the error.
+        value: the original input, for the error message.
 
     Raises:
-        UserError: it is no such number.
+        UserError: the text is not such a number.
     """
     given = f"--{kind.name} {shortened(value)}"
-    named = text.endswith(kind.unit.lower())  # "0.8 ms" is no share
+    named = text.endswith(kind.unit.lower())  # "0.8 ms" is not a share
     if kind.factors:
         ending = next((name for name in sorted(kind.factors, key=len, reverse=True) if text.endswith(name)), "")
         number, factor = text.removesuffix(ending), kind.factors.get(ending)
@@ -134,7 +136,7 @@ def _amount(kind: CostKind, text: str, value: str | float) -> tuple[float, bool]
             raise UserError(f"{given} is not between 0 and 1; write {_forms(kind)}.")
         return share, True
     if kind.factors and factor is None:
-        raise UserError(f"{given} has no unit, so it may be an amount or a share: write {_forms(kind)}.")
+        raise UserError(f"{given} is ambiguous: without a unit it may be an amount or a share. Write {_forms(kind)}.")
     amount *= factor or 1.0
     if not kind.absolute:
         raise UserError(f"{given} is not between 0 and 1; write {_forms(kind)}.")
@@ -153,7 +155,7 @@ def _number(text: str) -> float | None:
 
 
 def _forms(kind: CostKind) -> str:
-    """What may be written: "a share of the dense network such as 0.5 or 50%, or a number such as 2M"."""
+    """The accepted forms: "a share of the dense network such as 0.5 or 50%, or a number such as 2M"."""
     what = f"the share of {kind.unit} to remove" if kind.removes else "a share of the dense network"
     if kind.means is not None:
         return f"a number of {kind.unit} such as {kind.absolute}"

@@ -1,4 +1,5 @@
-"""The cliff curve: accuracy at a ladder of pruning ratios, before any repair and after it, and where it falls off."""
+"""Cliff curve: accuracy over a ladder of pruning ratios, before and after repair, and the ratio where accuracy
+collapses."""
 
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ from secateur.pruning.settings import Guards
 from secateur.scores import Scores
 from secateur.terminal import counted
 
-EDGE = 0.8  # share of the unpruned accuracy under which a cut is no longer on the plateau
+EDGE = 0.8  # share of the unpruned accuracy below which a cut is past the plateau
 RUNGS = tuple(Budget("percent", step / 10) for step in range(1, 10))
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One rung: `ratio` is the share of units that is really removed, `corrected` what the correction brings back."""
+    """One point of the curve. `ratio` is the share of units actually removed; `corrected` holds the scores after
+    correction."""
 
     ratio: float
     scores: Scores
@@ -35,7 +37,7 @@ class Point:
     corrected: Scores | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data; the names of the values are written as identifiers."""
+        """Data that JSON can hold; names of values are written as identifiers."""
         return {
             "ratio": self.ratio,
             **{name.replace("-", "_"): self.scores.values[name] for name in self.scores.judged_by},
@@ -48,14 +50,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Cliff:
-    """The curve, sorted by ratio, and the ratio of its knee (None where the whole network has no accuracy)."""
+    """The curve, sorted by ratio, and the ratio at its knee; None if the unpruned network has no accuracy."""
 
     points: tuple[Point, ...]
     knee: float | None
 
     @property
     def warning(self) -> str | None:
-        """One sentence when the chosen plan lies past the knee."""
+        """A warning if the chosen plan is past the knee, otherwise None."""
         chosen = next((point for point in self.points if point.chosen), None)
         if chosen is None or self.knee is None or chosen.ratio <= self.knee + 0.005:
             return None
@@ -64,13 +66,13 @@ class Cliff:
             return None
         name, there, knee = chosen.scores.judged_by[0], chosen.scores.coarse_value, before.scores.coarse_value
         return (
-            f"The chosen plan removes {chosen.ratio:.0%} of units, past the knee at {self.knee:.0%}: without repair "
-            f"and fine-tuning {name} is {there:.3f} there against {knee:.3f} at the knee; "
-            "a milder budget or (longer) sparse training is safer."
+            f"The plan removes {chosen.ratio:.0%} of the units, more than at the knee ({self.knee:.0%}): without "
+            f"repair and fine-tuning, {name} is {there:.3f}, against {knee:.3f} at the knee. "
+            "Set a larger budget, or train longer with a sparsity penalty first."
         )
 
     def table(self) -> str:
-        """Text: one line a point, the chosen one and the knee marked."""
+        """The curve as text, one line per point, with the chosen plan and the knee marked."""
         both = any(point.corrected is not None for point in self.points)
         after = f" {'corrected':>9}" if both else ""
         first = self.points[0].scores
@@ -92,7 +94,7 @@ class Cliff:
         return "\n".join(lines + ([self.warning] if self.warning else []))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {"points": [point.to_dict() for point in self.points], "knee": self.knee, "warning": self.warning}
 
 
@@ -108,16 +110,16 @@ def cliff(
     image_size: ImageSize = None,
     corrected: Callable[[Network, Plan], Network] | None = None,
 ) -> Cliff:
-    """Evaluates the whole network, the one of each budget (clamped where the guards end), and that of the chosen plan.
+    """Evaluates the whole network, one network per budget (clamped to the guards) and the chosen plan.
 
-    What is evaluated is the cut network: it computes exactly what the masked one computes, and faster.
+    The cut network is evaluated: it computes exactly what the masked network computes, but faster.
 
     Args:
-        evaluate: the scores of a network.
-        scores: as of `allocate`; where the chosen plan divided them by what units save, those
-            (`allocation.scores_per_saving`), so that the curve follows the same order.
-        budgets: one rung each.
-        corrected: makes good what a plan broke in the network that it left; each rung is then measured twice.
+        evaluate: returns the scores of a network.
+        scores: float [units], as in `allocate`. If the chosen plan divided its scores by savings, pass the divided
+            scores (`allocation.scores_per_saving`), so that the curve uses the same order.
+        budgets: one point of the curve for each.
+        corrected: repairs the network that a plan leaves; each point is then also measured after the repair.
     """
     plans = [Plan.everything(graph, image_size)]
     plans += [allocate(graph, scores, rung, guards, image_size=image_size, strict=False) for rung in budgets]
@@ -136,11 +138,11 @@ def cliff(
 
 
 def knee_of(points: Sequence[Point]) -> float | None:
-    """Ratio of the point that lies highest above the straight line from the first point down to zero at the last ratio.
+    """Ratio at the knee: the point farthest above the straight line from the first point to zero at the last ratio.
 
-    The construction of "Kneedle" (https://doi.org/10.1109/ICDCSW.2011.20), with the accuracy measured against the
-    unpruned network: a curve that stays flat has its knee at its end, one that falls at once at its beginning. Points
-    below EDGE of that accuracy are over the edge whatever their height.
+    This is the construction of "Kneedle" (https://doi.org/10.1109/ICDCSW.2011.20), with accuracy relative to the
+    unpruned network. The knee of a flat curve is its last point; the knee of a curve that drops at once is its first.
+    Points below EDGE of the unpruned accuracy are never the knee.
     """
     ratios = np.array([point.ratio for point in points])
     shares = np.array([point.scores.share_of(points[0].scores) for point in points])

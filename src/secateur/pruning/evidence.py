@@ -1,4 +1,4 @@
-"""What pruning asks of the world: images, and what each of them loses when a channel goes."""
+"""Evidence: the images, and the loss of each image, that pruning measures on."""
 
 from __future__ import annotations
 
@@ -14,69 +14,72 @@ from secateur.pruning.graph.inputs import mapped
 Network = TypeVar("Network", bound=nn.Module)
 Network_contra = TypeVar("Network_contra", bound=nn.Module, contravariant=True)
 Loss = Callable[[Any, Any], Tensor]
-"""Takes a network and a batch, gives the sum of the losses of its images, a scalar, or each of them: [B]."""
+"""Takes a network and a batch. Returns the sum of the losses of its images, a scalar, or the loss of each image,
+[B]."""
 
 
 class Evidence(Protocol[Network_contra]):
-    """Images for scores and repairs. A family makes it from a data set; `LoaderEvidence` takes a user's own loader."""
+    """Images for scores and repairs. A family creates it from a data set; `LoaderEvidence` wraps a data loader of
+    the user."""
 
     @property
     def has_loss(self) -> bool:
-        """Whether gradients can be read."""
+        """Whether gradients can be computed."""
         ...
 
     def example(self) -> tuple[Any, ...]:
-        """Inputs of one call with a batch of one; () where the network tells its own."""
+        """Inputs of one call with a batch of one; () if the network provides its own example inputs."""
         ...
 
     def scored(
         self, network: Network_contra, limit: int, draw: int, *, demanding: bool = True
     ) -> tuple[Iterable[Any], Loss]:
-        """Batches of at most `limit` images, rounded up to whole batches, and the loss of a network on them.
+        """Batches with at most `limit` images, rounded up to whole batches, and the loss of a network on them.
 
         Args:
-            draw: number of the random choice among more images.
-            demanding: images that tell nothing are an error.
+            draw: number of the random selection, if there are more images.
+            demanding: raise an error if the images give no gradient, for example because they have no objects.
 
         Raises:
-            UserError: there are no images, or no loss.
+            UserError: there are no images, or there is no loss.
         """
         ...
 
     def images(self, limit: int, draw: int) -> Iterable[Tensor]:
-        """Inputs [B, ...] of at most `limit` images, rounded up to whole batches; not augmented, without labels."""
+        """Inputs [B, ...] of at most `limit` images, rounded up to whole batches, without augmentation and labels."""
         ...
 
     def augmented(self, limit: int) -> Iterable[Tensor]:
-        """Inputs [B, ...] of about `limit` images as a training shows them, in batches of one size."""
+        """Inputs [B, ...] of about `limit` images, augmented as in training, in batches of equal size."""
         ...
 
 
 @runtime_checkable
 class KnowsPlaces(Protocol):
-    """Evidence that knows where in its images the objects are."""
+    """Evidence that provides the positions of the objects in its images."""
 
     def places(self, batch: Any, sides: tuple[float, float]) -> Tensor:
-        """How much each place of the images of a scored batch counts, [B, 1, H, W], on their device: more where objects
-        are of these sizes.
+        """Weight of every pixel of a scored batch, float [B, 1, H, W] on the device of the images; higher on objects of
+        these sizes.
 
         Args:
-            sides: least side and side that is too large, in pixels of the original image (the root of the area).
+            sides: lower bound (inclusive) and upper bound (exclusive) of the square root of the box area, in pixels of
+                the original image.
         """
         ...
 
 
 class LoaderEvidence:
-    """Evidence from a data loader and a loss of one's own, for `secateur.prune` of any network.
+    """Evidence from a data loader and a loss function, for `secateur.prune` of any network.
 
     Args:
-        batches: gives batches again whenever it is iterated, as a `torch.utils.data.DataLoader` does: tensors [B, ...],
-            or tuples and lists whose first entry is the input of the network. A loader that shuffles shows other images
-            in every round.
-        loss: takes the network and a batch, gives losses [B] of its images, or their sum or mean. Without it only
-            criteria that read weights (gamma, l1, l2) can be used, and layers are not reconstructed.
-        inputs: takes a batch, gives the one tensor [B, ...] that the network is called with; left out, the batch itself
-            or its first entry.
+        batches: an iterable that can be iterated several times, such as a `torch.utils.data.DataLoader`. Its batches
+            are tensors [B, ...], or tuples and lists whose first item is the network input. A loader that shuffles
+            gives different images in every round.
+        loss: takes the network and a batch; returns the losses [B] of its images, or their sum or mean. Without it,
+            only criteria that read weights (gamma, l1, l2) are available, and layers are not reconstructed.
+        inputs: takes a batch; returns the tensor [B, ...] that is passed to the network. Default: the batch itself or
+            its first item.
 
     Raises:
         TypeError: the batches can be iterated only once.
@@ -94,42 +97,44 @@ class LoaderEvidence:
         inputs: Callable[[Any], Tensor] | None = None,
     ) -> None:
         if isinstance(batches, Iterator):
-            raise TypeError("Evidence iterates over the batches several times; give a list or a DataLoader.")
+            raise TypeError(
+                "Evidence iterates over its batches several times. Pass a list or a DataLoader, not an iterator."
+            )
         self._batches, self._loss = batches, loss
         self._inputs = inputs or _first_tensor
 
     @property
     def has_loss(self) -> bool:
-        """Whether gradients can be read."""
+        """Whether gradients can be computed."""
         return self._loss is not None
 
     def example(self) -> tuple[Any, ...]:
         """The input of the first image.
 
         Raises:
-            UserError: there is no batch.
+            UserError: there are no batches.
         """
         for batch in self._batches:
             return (self._inputs(batch)[:1],)
-        raise UserError("The evidence has no batch; give a loader with images.")
+        raise UserError("The evidence has no batches. Pass a loader with images.")
 
     def scored(
         self, network: nn.Module, limit: int, draw: int, *, demanding: bool = True
     ) -> tuple[Iterable[Any], Loss]:
-        """See `Evidence`; every call iterates over the batches anew."""
+        """See `Evidence`; every call iterates over the batches again."""
         if self._loss is None:
             raise UserError(
-                "Gradients need a loss: give secateur.Evidence(batches, loss=...), or choose criterion='l2' or 'gamma'."
+                "Gradients need a loss. Pass secateur.Evidence(batches, loss=...), or set criterion='l2' or 'gamma'."
             )
         loss = self._loss
         return self._some(limit, device_of(network)), lambda net, batch: loss(net, batch).sum()
 
     def images(self, limit: int, draw: int) -> Iterable[Tensor]:
-        """See `Evidence`."""
+        """See `Evidence`; inputs [B, ...]."""
         return (self._inputs(batch) for batch in self._some(limit, None))
 
     def augmented(self, limit: int) -> Iterable[Tensor]:
-        """See `Evidence`: as the loader shows them."""
+        """See `Evidence`; inputs [B, ...] as the loader provides them."""
         return self.images(limit, 0)
 
     def _some(self, limit: int, device: torch.device | None) -> Iterator[Any]:
@@ -142,7 +147,7 @@ class LoaderEvidence:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the parameters of a network are; the CPU for one without any."""
+    """Device of the parameters of a network; the CPU if it has none."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
@@ -150,7 +155,7 @@ def _first_tensor(batch: Any) -> Tensor:
     first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     if not isinstance(first, Tensor):
         raise TypeError(
-            f"A batch of the evidence is a {type(batch).__name__}; give inputs=, which takes a batch and gives the "
-            "tensor that the network is called with."
+            f"A batch of the evidence is a {type(batch).__name__}. Pass inputs=, a function from a batch to "
+            "the input tensor of the network."
         )
     return first

@@ -1,7 +1,7 @@
-"""How much each unit matters: the door to the criteria, and what they are made of.
+"""Importance of units: the registry of criteria, and functions that criteria are built from.
 
-A new criterion is one file in `secateur/pruning/criteria`, or one of the user's, with a function
-`(graph, statistics) -> scores [units]` under the decorator `criterion`.
+To add a criterion, add a file to `secateur/pruning/criteria`, or import one of your own, with a function `(graph,
+statistics) -> scores [units]` decorated with `criterion`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Measure = Callable[[ChannelGraph, Statistics], Floats]
 
 @dataclass(frozen=True)
 class Criterion:
-    """A measure of importance.
+    """A criterion.
 
     Attributes:
-        measure: gives the scores.
-        gradients: whether it reads gradients of labelled images.
-        loss: whether the scores are changes of the loss, so that loss per saved cost has a meaning.
+        measure: computes the scores.
+        gradients: whether it needs gradients of labelled images.
+        loss: whether the scores are changes of the loss, so that loss per saved cost is meaningful.
     """
 
     measure: Measure
@@ -42,7 +42,7 @@ CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.pruning.criteria
 
 
 def criterion(name: str, *, gradients: bool = False, loss: bool = False) -> Callable[[Measure], Measure]:
-    """Registers a measure under a name; with `gradients` it is given those of labelled images."""
+    """Registers a criterion under a name; with `gradients`, its statistics include gradients on labelled images."""
 
     def register(measure: Measure) -> Measure:
         CRITERIA.register(name)(Criterion(measure, gradients, loss))
@@ -52,39 +52,39 @@ def criterion(name: str, *, gradients: bool = False, loss: bool = False) -> Call
 
 
 def score(name: str, graph: ChannelGraph, statistics: Statistics, *, tie: Tie = "mean", seed: int = 0) -> Floats:
-    """Scores [units], float64, higher is more important; the members of a tied unit are joined by `tie`.
+    """Scores, float64 [units]; higher is more important. The members of a tied unit are combined by `tie`.
 
-    With "max" a unit stays if any of its members is over the threshold: the masks merged by a logical OR of SlimYOLOv3
-    (https://arxiv.org/abs/1907.11093). With "min" it stays only if all of them are: a logical AND.
+    With "max", a unit is kept if any member is above the threshold: the logical OR of masks of SlimYOLOv3
+    (https://arxiv.org/abs/1907.11093). With "min", it is kept only if all members are: a logical AND.
 
     Raises:
-        UserError: unknown criterion or tie, or statistics without what it needs.
+        UserError: the criterion or tie is unknown, or the statistics lack data that the criterion needs.
     """
     if tie not in get_args(Tie):
-        raise UserError(f"Unknown way to join tied channels {shown(tie)}; choose one of {', '.join(get_args(Tie))}.")
+        raise UserError(f"Unknown value of tie: {shown(tie)}. Choose one of: {', '.join(get_args(Tie))}.")
     return CRITERIA[name].measure(graph, replace(statistics, tie=tie, seed=seed))
 
 
 def needs_gradients(name: str) -> bool:
-    """Whether a criterion reads gradients of labelled images.
+    """Whether a criterion needs gradients of labelled images.
 
     Raises:
-        UserError: unknown criterion.
+        UserError: the criterion is unknown.
     """
     return CRITERIA[name].gradients
 
 
 def divides_by_saving(name: str, per_saving: PerSaving) -> bool:
-    """Whether scores of a criterion are divided by what a unit saves: "always", "never", or "auto" by its kind.
+    """Whether the scores of a criterion are divided by the saving of a unit: "always", "never", or "auto" by criterion.
 
     Raises:
-        UserError: unknown criterion.
+        UserError: the criterion is unknown.
     """
     return CRITERIA[name].loss if per_saving == "auto" else per_saving == "always"
 
 
 def filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tensor], Tensor]) -> Floats:
-    """Scores [units] from the filters alone: `measure` takes rows [filters, weights] and gives [filters]."""
+    """Scores [units] from filters only: `measure` takes rows [filters, weights] and returns [filters]."""
     values = [
         (axis.units, measure(rows_of(statistics.tensors[axis.tensor], axis.dim))) for axis in graph.filters.values()
     ]
@@ -92,10 +92,10 @@ def filters(graph: ChannelGraph, statistics: Statistics, measure: Callable[[Tens
 
 
 def joined(graph: ChannelGraph, tie: Tie, values: Iterable[tuple[Ids, Tensor]]) -> Floats:
-    """One value a unit, [units], from the values of its members; NaN for a unit without members.
+    """One value per unit, float64 [units], combined from the values of its members; NaN for a unit without members.
 
     Args:
-        values: pairs of units and values, both [channels] of one layer; unit -1 is no unit.
+        values: pairs of units and values, both [channels] of one layer; unit -1 means no unit.
     """
     total, count = np.zeros(graph.units), np.zeros(graph.units)
     largest, smallest = np.full(graph.units, -np.inf), np.full(graph.units, np.inf)
@@ -111,11 +111,11 @@ def joined(graph: ChannelGraph, tie: Tie, values: Iterable[tuple[Ids, Tensor]]) 
 
 
 def rows_of(weight: Tensor, dim: int) -> Tensor:
-    """A weight as [entries along `dim`, all others]."""
+    """A weight of any shape as a matrix [size of `dim`, product of all other sizes]."""
     return weight.movedim(dim, 0).flatten(1)
 
 
 def mean_magnitude(rows: Tensor) -> Tensor:
-    """Mean |value| of each row, without a temporary of the rows' size."""
+    """Mean |value|, [rows], of each row of [rows, n], without a temporary of the size of the input."""
     mean: Tensor = vector_norm(rows, ord=1, dim=1) / rows.shape[1]
     return mean

@@ -1,4 +1,5 @@
-"""The options of a channel cut, put together from those of its parts; imports no torch, so help stays fast."""
+"""Options of channel pruning, combined from those of its parts. This file does not import torch, so that help is
+fast."""
 
 from __future__ import annotations
 
@@ -28,32 +29,32 @@ RoundTo = Annotated[int | Literal["auto"], arg(metavar="INT/auto"), Between(0, 4
 
 @functools.cache
 def budget_options() -> type[Any]:
-    """A frozen dataclass with one text option a registered cost: a new cost is a new option without a change here.
+    """A frozen dataclass with one text option for every registered cost, so that a new cost becomes an option
+    automatically.
 
-    It is made when it is first asked for: a file of the user's may import this one while costs are being looked for.
+    The class is created on first use, because a file of the user may import this module while costs are being loaded.
     """
     fields = [(kind.name, Annotated[str, arg(help=kind.help)], field(default="")) for kind in COSTS.values()]
     options = dataclasses.make_dataclass("BudgetOptions", fields, frozen=True)
-    options.__doc__ = "How small the detector becomes; of several budgets all are met."
+    options.__doc__ = "Target size or speed of the pruned network. If several budgets are set, all are met."
     return options
 
 
 def no_budgets() -> Any:
-    """The options of the budgets, none of them set."""
+    """Budget options, none of them set."""
     return budget_options()()
 
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """Where --ms takes milliseconds from: a table measured once on this machine, or a file from another machine."""
+    """Source of the milliseconds for --ms: a table measured on this machine, or a file from another machine."""
 
     latency_table: str = ""
-    """Latency table: a file that `secateur latency` wrote, on this machine or on the one that will run the detector."""
+    """File written by `secateur latency` on this machine or on the target machine."""
     runtime: Advanced[str] = ""
-    """What to time where no table is given: {secateur.deploy.timing} (default: onnx where it is
-    installed)."""
+    """Runtime to measure if no table is given: {secateur.deploy.timing} (default: onnx if it is installed)."""
     threads: Advanced[Annotated[int, THREADS]] = 0
-    """CPU threads while timing (0: those that this process was granted)."""
+    """CPU threads during the measurement (0: all that this process may use)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -61,28 +62,28 @@ class LatencySettings:
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """Limits that every budget respects, in each of several tied layers."""
+    """Limits for every budget. They apply to each of several tied layers."""
 
     min_share: Advanced[Annotated[float, SHARE]] = Guards.min_share
-    """No group of tied channels keeps less than this share of its width."""
+    """Minimum share of the channels that every group of tied channels keeps."""
     min_count: Advanced[Annotated[int, POSITIVE]] = Guards.min_count
-    """No layer keeps fewer channels than this."""
+    """Minimum number of channels that every layer keeps."""
     round_to: RoundTo = Guards.round_to
-    """Kept widths are multiples of this number (8 or 16 make CPUs and GPUs faster; auto: benchmark this machine once
-    and take the fastest; 0: 8, or with --ms the latency table's block); a layer that keeps all its channels keeps
-    their number."""
+    """Round kept widths to multiples of this number: 8 or 16 for fast CPUs and GPUs; auto: benchmark this machine
+    once and use the fastest; 0: 8, or the block of the latency table with --ms. Layers that keep all channels are
+    not rounded."""
     exclude: tuple[str, ...] = Guards.exclude
-    """Layers that keep all channels: patterns such as model.0.*."""
+    """Patterns of layers that keep all channels, such as model.0.*."""
 
     def __post_init__(self) -> None:
         if isinstance(self.round_to, str) and self.round_to != AUTO:
-            raise UserError(f"--round-to {self.round_to} is neither a number nor {AUTO}.")
+            raise UserError(f"--round-to {self.round_to} is invalid. Set a number or {AUTO}.")
         check_ranges(self)
 
 
 @dataclass(frozen=True)
 class ChannelSettings:
-    """Channels to cut: the budget, the score that ranks them, limits that every budget respects, and the repair."""
+    """Options of channel pruning: budgets, scores, guards and repair."""
 
     budget: Any = field(default_factory=no_budgets)
     score: ScoreSettings = field(default_factory=ScoreSettings)
@@ -98,16 +99,16 @@ class ChannelSettings:
         """The budgets that are set.
 
         Raises:
-            UserError: one is out of its range.
+            UserError: a budget is out of range.
         """
         return budgets_from(dataclasses.asdict(self.budget))
 
     def check(self) -> None:
-        """Refuses what cannot be meant.
+        """Validates the options.
 
         Raises:
-            UserError: no budget, or one out of its range.
+            UserError: no budget is set, or one is out of range.
         """
         if not self.budgets:
             options = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
-            raise UserError(f"No budget is given: say one of {options} (several: all are met).")
+            raise UserError(f"No budget is set. Set at least one of: {options}. If several are set, all are met.")

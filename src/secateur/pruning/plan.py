@@ -1,4 +1,4 @@
-"""A plan: which channels and blocks stay; it can be printed, saved and compared before anything is cut."""
+"""Plans: which channels and blocks to keep. A plan can be printed, saved and compared before cutting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.pruning.removal import Removal
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """Channels that a layer keeps: sorted indices into its `total` dense ones."""
+    """Channels that a layer keeps: sorted indices into its `total` original channels."""
 
     name: str
     kept: tuple[int, ...]
@@ -26,13 +26,13 @@ class LayerPlan:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What stays of every prunable layer, why, and what it costs before and after.
+    """The kept channels of every prunable layer, the reason, and the cost before and after.
 
-    `image_size` is that of both costs, in pixels: one side, or height and width; None for a network that was traced
-    with something else than one image.
+    `image_size` applies to both costs, in pixels: one side, or height and width; None for a network that was not traced
+    with one image.
 
-    A plan with a `removal` first takes blocks out of their chains. Names and channel numbers are always those of the
-    network with all blocks; layers of removed blocks keep no channel.
+    A plan with a `removal` first removes blocks from their chains. Names and channel numbers always refer to the
+    network with all blocks; layers of removed blocks keep no channels.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def removed_blocks(self) -> tuple[str, ...]:
-        """Names of the blocks that leave their chains."""
+        """Names of the blocks to remove."""
         return self.removal.blocks
 
     @staticmethod
@@ -61,7 +61,7 @@ class Plan:
         criterion: str = "",
         notes: Iterable[str] = (),
     ) -> Plan:
-        """The plan that keeps the units marked True in `keep` [units]; `image_size` None: what was traced."""
+        """The plan that keeps the units marked in `keep`, bool [units]; `image_size` None: the traced size."""
         extended = np.append(np.asarray(keep, dtype=bool), True)
         layers = tuple(
             LayerPlan(name, tuple(np.flatnonzero(extended[units]).tolist()), len(units))
@@ -74,19 +74,19 @@ class Plan:
 
     @staticmethod
     def everything(graph: ChannelGraph, image_size: ImageSize = None) -> Plan:
-        """The empty plan: all stays."""
+        """The empty plan, which keeps everything."""
         return Plan.of(graph, graph.everything(), image_size)
 
     @staticmethod
     def of_removal(
         graph: ChannelGraph, smaller: ChannelGraph, removal: Removal, image_size: ImageSize = None, **reasons: Any
     ) -> Plan:
-        """The plan that takes out blocks and keeps all other channels.
+        """The plan that removes blocks and keeps all other channels.
 
         Args:
-            graph: of the network with all blocks.
-            smaller: of the network without them.
-            reasons: `criterion` and `notes`, as of a plan.
+            graph: graph of the network with all blocks.
+            smaller: graph of the network without them.
+            reasons: `criterion` and `notes` of the plan.
         """
         layers = tuple(
             LayerPlan(name, tuple(range(len(units))) if removal.renamed(name) else (), len(units))
@@ -99,11 +99,11 @@ class Plan:
 
     @property
     def removed_share(self) -> float:
-        """Share of the prunable units that go."""
+        """Share of the prunable units that are removed."""
         return 1 - self.units_kept / max(self.units, 1)
 
     def keep(self, graph: ChannelGraph) -> Bools:
-        """Which units of the graph stay, [units] bool. The graph is that of the network without the removed blocks.
+        """Which units are kept: bool [units]. `graph` must be the graph of the network without the removed blocks.
 
         Raises:
             UserError: the plan was made for another network, or the network still has the blocks.
@@ -114,10 +114,10 @@ class Plan:
         layers = [LayerPlan(name, layer.kept, layer.total) for name, layer in renamed if name is not None]
         if self.removed_blocks and prunable == {layer.name for layer in self.layers}:
             raise UserError(
-                f"The plan also removes blocks ({', '.join(self.removed_blocks)}); they have to go before channels do."
+                f"The plan also removes blocks ({', '.join(self.removed_blocks)}). Remove them before cutting channels."
             )
         if prunable != {layer.name for layer in layers}:
-            raise UserError("The plan names other layers than the network has; it was made for another network.")
+            raise UserError("The plan was made for another network: the layer names differ.")
         removed = []
         for layer in layers:
             units = graph.emitted[layer.name]
@@ -127,22 +127,22 @@ class Plan:
             gone[list(layer.kept)] = False
             removed.append(gone)
             if (units[gone] < 0).any():
-                raise UserError(f"The plan removes channels of {layer.name} that cannot be removed.")
+                raise UserError(f"The plan removes channels of {layer.name} that are not prunable.")
             mask[units[gone]] = False
         for layer, gone in zip(layers, removed, strict=True):
             if (np.append(mask, True)[graph.emitted[layer.name]] == gone).any():
-                raise UserError(f"The plan removes channels of {layer.name} without those that are tied to them.")
+                raise UserError(f"The plan removes channels of {layer.name}, but not the channels tied to them.")
         return mask
 
     def then(self, later: Plan) -> Plan:
-        """This plan and a later one, made for the network that this one leaves, as one plan for the first network.
+        """This plan followed by a later plan, for the network that this plan leaves, as one plan for the first network.
 
-        The budget is kept where only one of the two has one: shares of different networks do not add up.
-        Carried out at once, the plan gives what both give one after the other; only where a block without a residual
-        sum goes after a cut (`any_layer`) can channels be paired otherwise.
+        The budget is kept only if one of the two has one, because shares of different networks cannot be combined. The
+        combined plan gives the same network as both plans in sequence. The only exception is a block without a shortcut
+        that is removed after a cut (`any_layer`): channels can then be paired differently.
 
         Raises:
-            UserError: the later plan is for another network than the one that this plan leaves.
+            UserError: the later plan is for a different network than the one that this plan leaves.
         """
         changes = {self.removal.original(layer.name): layer for layer in later.layers}
         layers = []
@@ -150,14 +150,14 @@ class Plan:
             change = changes.pop(layer.name, None) if self.removal.renamed(layer.name) else None
             if change is not None and change.total != len(layer.kept):
                 raise UserError(
-                    f"The plans do not follow one another: the first leaves {len(layer.kept)} channels in "
-                    f"{layer.name} and the later one is for {change.total}."
+                    f"The plans cannot be combined: the first one leaves {len(layer.kept)} channels in "
+                    f"{layer.name}, but the second one expects {change.total}."
                 )
             kept = layer.kept if change is None else tuple(layer.kept[i] for i in change.kept)
             layers.append(LayerPlan(layer.name, kept, layer.total))
-        # A layer that became prunable only when others had gone.
+        # Layers that became prunable only after others were removed.
         layers += [LayerPlan(name, layer.kept, layer.total) for name, layer in changes.items()]
-        # Convolutions cost in proportion to the area, so the cost at another image size follows exactly.
+        # The cost of convolutions is proportional to the area, so the cost at another image size follows exactly.
         area = _area(later.image_size) / _area(self.image_size)
         return Plan(
             layers=tuple(layers),
@@ -173,7 +173,7 @@ class Plan:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data; kept channels are written as ranges ("0-5,7")."""
+        """Data that JSON can hold; kept channels are written as ranges ("0-5,7")."""
         data = asdict(self)
         del data["removal"]
         data |= self.removal.to_dict()
@@ -184,10 +184,10 @@ class Plan:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Plan:
-        """Reads what `to_dict` gave.
+        """Reads the output of `to_dict`.
 
         Raises:
-            UserError: a field is missing or wrong.
+            UserError: a field is missing or invalid.
         """
         try:
             totals = {name: int(entry["total"]) for name, entry in data["layers"].items()}
@@ -209,10 +209,10 @@ class Plan:
                 removal=Removal.from_dict(data),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError(f"This is not a pruning plan ({type(error).__name__}: {told(error)}).") from error
+            raise UserError(f"This is not a valid pruning plan ({type(error).__name__}: {told(error)}).") from error
 
     def table(self) -> str:
-        """Text: one line a layer with its kept and total channels, then the totals."""
+        """The plan as text: kept and total channels of each layer, then the totals."""
         width = max([len(layer.name) for layer in self.layers], default=5)
         lines = [f"{'layer':<{width}}  {'kept':>6} / {'total':<6}  share"]
         for layer in self.layers:
@@ -222,17 +222,17 @@ class Plan:
         return "\n".join([*lines, *self._costs(), *self._remarks()])
 
     def __str__(self) -> str:
-        """A few lines: what goes, what it saves, and what there is to say; `table` tells it layer by layer."""
+        """A short summary: what is removed, the savings, and notes; `table` shows every layer."""
         cut = sum(0 < len(layer.kept) < layer.total for layer in self.layers)
         why = [f"budget {self.budget}"] * bool(self.budget) + [f"by {self.criterion}"] * bool(self.criterion)
-        what = f"{self.units_kept} of {self.units} units stay; {cut} of {len(self.layers)} layers become narrower"
+        what = f"{self.units_kept} of {self.units} units are kept; {cut} of {len(self.layers)} layers become narrower"
         first = f"{what} ({', '.join(why)})" if why else what
         return "\n".join([first, *self._costs(), *self._remarks()])
 
     __repr__ = __str__
 
     def _costs(self) -> list[str]:
-        """Parameters and FLOPs before and after, a line each."""
+        """Parameters and FLOPs before and after, one line each."""
         size = "x".join(map(str, self.image_size)) if isinstance(self.image_size, tuple) else self.image_size
         flops = f"FLOPs at {size} px" if size else "FLOPs"
         rows = (
@@ -247,7 +247,7 @@ class Plan:
 
 
 def _size(graph: ChannelGraph, image_size: ImageSize) -> ImageSize:
-    """The image size of a cost; None becomes the traced one."""
+    """The image size of a cost; None becomes the traced size."""
     if image_size is not None or graph.image_size is None:
         return image_size
     height, width = graph.image_size
@@ -255,13 +255,13 @@ def _size(graph: ChannelGraph, image_size: ImageSize) -> ImageSize:
 
 
 def _area(image_size: ImageSize) -> int:
-    """Pixels of an image; 1 where there is none."""
+    """Area in pixels; 1 if there is no image size."""
     height, width = image_size if isinstance(image_size, tuple) else (image_size or 1, image_size or 1)
     return height * width
 
 
 def _read_size(value: Any) -> ImageSize:
-    """An image size as JSON has it."""
+    """An image size from JSON."""
     if isinstance(value, (tuple, list)):
         height, width = value
         return int(height), int(width)

@@ -1,4 +1,4 @@
-"""Pruning of any network: trace, score, allocate, cut, repair, in rounds until the budgets are met."""
+"""Prunes any network: trace, score, allocate, cut and repair, in rounds until the budgets are met."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ from secateur.pruning.surgery import cut
 
 Network = TypeVar("Network", bound=nn.Module)
 SCORING, CORRECTING = 0, 1_000_000
-"""Numbers of the draws of images: those that score a network are not those that its norms are corrected on."""
+"""Offsets of the image draws: scoring and correction use different images."""
 CLIFF_CORRECTION = 64
-"""Most images on which a rung of the cliff curve is corrected: every rung pays for them."""
+"""Maximum number of images for the correction at each point of the cliff curve, which repeats it for every point."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a caller keeps of a pruning, so that the same call continues after a kill.
+    """Storage and callbacks with which the same call can be resumed after a kill.
 
     Attributes:
-        folder: takes the state of the rounds or of the search; None keeps nothing.
-        plan: was decided before the kill; then nothing is decided anew.
-        decided: is given the plan and the cliff curve around it before the cut.
-        scored: is given the graph of the whole network, the order in which its units go, [units], and the plan.
-        after: rounds whose states the folder keeps too, so that courses to other budgets can continue from them.
+        folder: folder for the state of the rounds or of the search; None: nothing is stored.
+        plan: a plan decided before the kill; if given, it is used as it is.
+        decided: called with the plan and the cliff curve before the cut.
+        scored: called with the graph of the whole network, the removal order of its units, float64 [units], and the
+            plan.
+        after: numbers of rounds whose states are stored as well, so that runs with other budgets can continue from
+            them.
     """
 
     folder: Path | None = None
@@ -55,12 +57,12 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Pruned(Generic[Network]):
-    """What a pruning gives.
+    """The result of pruning.
 
     Attributes:
         network: the smaller network, cut and repaired.
-        plan: what stayed of the whole one.
-        graph: of the whole network without the blocks that the plan removes.
+        plan: what was kept.
+        graph: graph of the whole network without the blocks that the plan removes.
     """
 
     network: Network
@@ -79,24 +81,24 @@ def prune(
     measure: Measure[Network] | None = None,
     kept: Kept = Kept(),
 ) -> Pruned[Network]:
-    """A smaller network that meets the budgets; the whole one is left as it was.
+    """Returns a smaller network that meets the budgets; the given network is not changed.
 
-    In rounds, each removes a little by scores of the present network, which is repaired against the whole one and
-    scored again (see `pruning.rounds`). A criterion that reads weights alone decides everything by one look, unless a
-    number of rounds is asked for.
+    Each round removes a few channels by scores of the current network, repairs it against the whole network, and scores
+    again (see `pruning.rounds`). A criterion that reads only weights decides in one pass, unless a number of rounds is
+    set.
 
     Args:
-        network: any module that `torch.export` can follow, where it computes.
-        evidence: None: no images; then the criterion has to read weights alone, and constants of removed channels are
+        network: any module that `torch.export` supports, on the device to use.
+        evidence: images and loss; None: the criterion must read only weights, and constants of removed channels are
             moved into the layers that read them.
-        masked: names of tensors some of whose weights are to stay zero.
-        dense: the network that shares of a budget speak of; None: this one.
-        tables: what budgets in milliseconds or of the size of a file read.
-        measure: evaluates networks, for the search and for the cliff curve; None: there is no curve.
+        masked: names of tensors with single weights that must stay zero.
+        dense: network that budget shares refer to; None: `network`.
+        tables: tables for budgets in milliseconds or on file size.
+        measure: evaluates networks, for the search and the cliff curve; None: no cliff curve.
 
     Raises:
-        UserError: nothing can be pruned, a budget is out of reach, a criterion lacks what it needs, or a state that was
-            kept is damaged.
+        UserError: no channel is prunable, a budget cannot be reached, a criterion lacks its inputs, or a stored state
+            is damaged.
     """
     example = evidence.example() if evidence is not None else ()
     graph = trace(network, *example).with_tables(tables)
@@ -125,10 +127,13 @@ def decide(
     measure: Measure[Network] | None,
     kept: Kept,
 ) -> tuple[Plan, Floats]:
-    """What stays, and the order in which the units go, [units], first lowest: by rounds, by one look, or by a search.
+    """Decides what to keep, in rounds, in one pass or by search.
 
     Args:
-        reference: costs that shares speak of, by name.
+        reference: cost by name that budget shares refer to.
+
+    Returns:
+        The plan, and the order in which units are removed: float64 [units], lowest first.
     """
     if in_rounds(settings, reference):
         course = Rounds(network, _sources(network, graph, evidence, settings, repair), settings, reference)
@@ -139,7 +144,7 @@ def decide(
     per_saving = divides_by_saving(criterion, settings.score.per_saving)
     order = scores_per_saving(scores, COSTS[budgets[0].cost].of(graph, size)) if per_saving else scores
     if settings.search.search:
-        assert measure is not None, "a search measures networks"
+        assert measure is not None, "a search needs `measure`"
         evaluate = measure("train", settings.search.search_images)
         fitness = Fitness(network, graph, evidence, settings.repair, evaluate)
         return searched(fitness, scores, settings, reference, kept.folder), order
@@ -157,7 +162,8 @@ def decide(
 
 
 def in_rounds(settings: PruneSettings, reference: Mapping[str, float]) -> bool:
-    """Whether the network is scored again in between: weights alone tell nothing new, so `auto` then looks once."""
+    """Whether the network is scored repeatedly; `auto` scores once if the criterion reads only weights, which do not
+    change."""
     if settings.search.search or (settings.rounds.rounds == "auto" and not needs_gradients(settings.score.criterion)):
         return False
     return number_of_rounds(settings.rounds, settings.budgets, reference) > 1
@@ -170,10 +176,10 @@ def scored(
     settings: ScoreSettings,
     seed: int = 0,
 ) -> Floats:
-    """Importance of every unit by one look at the network, [units].
+    """Importance of every unit of the network, float64 [units], in one pass.
 
     Raises:
-        UserError: as `gathered`, or an unknown criterion.
+        UserError: see `gathered`, or the criterion is unknown.
     """
     statistics = gathered(network, graph, evidence, settings, settings.statistics_images, SCORING)
     return score(settings.criterion, graph, statistics, tie=settings.tie, seed=seed)
@@ -188,7 +194,11 @@ def cliff_around(
     repair: Repair[Network],
     measure: Measure[Network] | None,
 ) -> Cliff | None:
-    """The cliff curve with the chosen plan in it; None where it is switched off or nothing measures networks."""
+    """The cliff curve including the chosen plan; None if it is disabled or there is no `measure`.
+
+    Args:
+        order: removal order of the units, float64 [units].
+    """
     if measure is None or not settings.cliff.cliff:
         return None
 
@@ -218,10 +228,10 @@ def gathered(
     draw: int,
     blocks: Sequence[str] = (),
 ) -> Statistics:
-    """Statistics for the criterion: gradients on images where it needs them.
+    """Statistics for the criterion, with gradients on images if it needs them.
 
     Raises:
-        UserError: it needs gradients and there is no evidence, or the evidence has no loss.
+        UserError: the criterion needs gradients, and there is no evidence or it has no loss.
     """
     if evidence is None or not needs_gradients(settings.criterion):
         return collect(network, graph)
@@ -229,15 +239,15 @@ def gathered(
     places = None
     if settings.protected is not None:
         if not isinstance(evidence, KnowsPlaces):
-            raise UserError("This evidence does not say where objects are: leave protect out.")
+            raise UserError("This evidence has no object positions. Do not set protect.")
         places = partial(evidence.places, sides=settings.protected)
     return collect(network, graph, batches, loss, limit=limit, blocks=blocks, places=places)
 
 
 def cut_and_repaired(network: Network, graph: ChannelGraph, plan: Plan, repair: Repair[Network]) -> Network:
-    """What a plan leaves of a network without the removed blocks, repaired where there are images.
+    """Cuts a network, without the removed blocks, and repairs it if there are images.
 
-    Without images, the constants of the removed channels are moved into the layers that read them.
+    Without images, constants of removed channels are moved into the layers that read them.
     """
     if not repair.possible and repair.settings.absorb:
         network = absorb_offsets(network, graph, plan)
@@ -253,7 +263,7 @@ def _sources(
     settings: PruneSettings,
     repair: Repair[Network],
 ) -> Sources[Network]:
-    """What rounds ask for: half as many images as one look reads, others in every round."""
+    """The sources of the rounds: half as many images as for a single pass, and different ones in every round."""
     repaired = -(-settings.repair.correction_images // 2)
     limit = -(-settings.score.statistics_images // 2)
     example = evidence.example() if evidence is not None else ()

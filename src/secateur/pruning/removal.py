@@ -1,7 +1,7 @@
-"""Which blocks leave their chains, and what that does to names.
+"""Removal of blocks from their chains, and the resulting names.
 
-A chain is a run of like blocks with numbered members ("model.2.m.0", "model.2.m.1", ...). In some architectures a block
-that is left alone takes the chain's own name ("model.4.0" becomes "model.4"): such a chain collapses.
+A chain is a run of similar blocks with numbered members ("model.2.m.0", "model.2.m.1", ...). In some architectures, the
+only remaining block takes the name of the chain ("model.4.0" becomes "model.4"): such a chain collapses.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 from secateur.errors import UserError
 
 MAX_LENGTH = 1000
-"""Blocks of a chain that a file may name: more would only cost time."""
+"""Maximum number of blocks of a chain in a file, as protection against damaged files."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Blocks that go.
+    """Blocks to remove.
 
     Attributes:
-        blocks: their names, before they go.
-        lengths: names and lengths, before, of the chains that they leave.
+        blocks: names of the blocks, before the removal.
+        lengths: names of the affected chains, and their lengths before the removal.
         collapsing: names of those chains that collapse.
 
     Raises:
@@ -38,15 +38,15 @@ class Removal:
 
     def __post_init__(self) -> None:
         if not all(1 <= length <= MAX_LENGTH for _, length in self.lengths):
-            raise UserError(f"A chain of blocks has between 1 and {MAX_LENGTH} of them.")
+            raise UserError(f"A chain must have between 1 and {MAX_LENGTH} blocks.")
         known = {self.member(chain, i, n) for chain, n in self.lengths for i in range(n)}
         unknown = sorted(set(self.blocks) - known)
         if unknown:
-            raise UserError(f"There is no block {unknown[0]} in a chain of blocks that could be removed.")
+            raise UserError(f"{unknown[0]} is not a removable block of a chain.")
 
     @staticmethod
     def of(blocks: Iterable[str], lengths: Mapping[str, int], collapsing: Iterable[str] = ()) -> Removal:
-        """The removal of these blocks, in the order of `lengths` (all chains of the network, in its order)."""
+        """The removal of these blocks; `lengths` holds all chains of the network, in network order."""
         gone, collapsing = set(blocks), set(collapsing)
         ordered: list[str] = []
         touched: list[tuple[str, int]] = []
@@ -64,7 +64,7 @@ class Removal:
 
     @cached_property
     def kept(self) -> dict[str, tuple[int, ...]]:
-        """Indices of the blocks that stay, by chain."""
+        """Indices of the kept blocks, by chain."""
         gone = set(self.blocks)
         return {
             chain: tuple(i for i in range(length) if self.member(chain, i, length) not in gone)
@@ -72,7 +72,7 @@ class Removal:
         }
 
     def renamed(self, name: str) -> str | None:
-        """Name, after the removal, of a block, layer or tensor in the network before; None if it is gone."""
+        """Name of a block, layer or tensor after the removal; None if it is removed."""
         for chain, length in self.lengths:
             kept = self.kept[chain]
             for i in range(length):
@@ -82,7 +82,7 @@ class Removal:
         return name
 
     def original(self, name: str) -> str:
-        """Name, before the removal, of a block, layer or tensor in the network after: the inverse of `renamed`."""
+        """Name of a block, layer or tensor before the removal: the inverse of `renamed`."""
         for chain, length in self.lengths:
             kept = self.kept[chain]
             for place, i in enumerate(kept):
@@ -92,7 +92,7 @@ class Removal:
         return name
 
     def then(self, later: Removal) -> Removal:
-        """Both removals as one that speaks of the first network; `later` speaks of the network that this one leaves."""
+        """Both removals as one for the first network; `later` refers to the network that this removal leaves."""
         lengths = dict(self.lengths)
         for chain, length in later.lengths:
             lengths.setdefault(chain, length)
@@ -101,12 +101,12 @@ class Removal:
         return Removal(blocks, tuple(lengths.items()), collapsing)
 
     def tensors(self, named: Mapping[str, T]) -> dict[str, T]:
-        """What is kept by tensor name (tensors, masks), without the removed blocks and under the new names."""
+        """Entries by tensor name (tensors, masks), without removed blocks and under the new names."""
         renamed = ((self.renamed(name), value) for name, value in named.items())
         return {name: value for name, value in renamed if name is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {
             "removed_blocks": list(self.blocks),
             "chain_lengths": dict(self.lengths),
@@ -115,9 +115,9 @@ class Removal:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Removal:
-        """Reads what `to_dict` gave; data without its keys removes nothing."""
+        """Reads the output of `to_dict`; data without its keys removes nothing."""
         lengths = {str(chain): int(length) for chain, length in data.get("chain_lengths", {}).items()}
-        # Files of before other architectures had chains: rows of a topology, "model.4", collapse.
+        # In older files, only rows of a topology ("model.4") have chains, and these collapse.
         rows = [chain for chain in lengths if chain.count(".") == 1]
         blocks, collapsing = data.get("removed_blocks", ()), data.get("collapsing_chains", rows)
         return Removal(tuple(map(str, blocks)), tuple(lengths.items()), tuple(map(str, collapsing)))
@@ -128,6 +128,6 @@ def _member(chain: str, index: int, length: int, collapses: bool) -> str:
 
 
 def _inside(name: str, block: str) -> str | None:
-    """What follows a block's name in that of a part of it ("" for the block itself), or None."""
+    """The part of a name after the block name ("" for the block itself); None if the name is not in the block."""
     rest = name[len(block) :]
     return rest if name.startswith(block) and rest[:1] in ("", ".") else None

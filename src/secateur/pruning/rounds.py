@@ -1,10 +1,11 @@
-"""Pruning in rounds: a little goes, the network is corrected and scored again, until the budget is met.
+"""Pruning in rounds: remove a few channels, correct the network, score again, until the budgets are met.
 
-Importance is a property of a network: what a channel is worth changes when others have gone. One ranking of the dense
-network is right for the first few per cent only. So each round removes about 5 % of the present cost by scores of the
-present network, whose norms are corrected against the dense one. In the last rounds widths are rounded. They are chosen
-anew for the dense network, from what every unit lost and saved when it was scored last, so that rounding may give back
-what an earlier round took; each such round is scored again, so that what rounding broke counts in the next.
+The importance of a channel changes when others are removed, so a ranking by the dense network is only valid for the
+first few per cent. Each round therefore removes about 5 % of the current cost by scores of the current network, whose
+norms are corrected against the dense network. Widths are rounded in the last rounds. They are chosen for the dense
+network, from the loss and saving of every unit when it was last scored, so rounding can restore units that an earlier
+round removed. The network is scored again after each of these rounds, so the next round accounts for what rounding
+changed.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ from secateur.terminal import bar
 Network = TypeVar("Network", bound=nn.Module)
 STATE = "rounds.json"
 ROUNDED = 3
-"""Last rounds, in which widths are rounded."""
+"""Number of last rounds that round widths."""
 
 
 @dataclass(frozen=True)
 class Sources(Generic[Network]):
-    """What the rounds ask for from outside.
+    """Functions that the rounds call.
 
     Attributes:
-        trace: the graph of a network, with the latency table that a cost needs.
-        gather: statistics of a network, given its graph, blocks to score and the number of the round; other images in
-            every round.
-        repair: repairs in place what a plan left of the whole network, given the whole network without the removed
-            blocks and its graph, and the number of the round.
+        trace: returns the graph of a network, with the latency table that a cost needs.
+        gather: returns statistics of a network, given its graph, the blocks to score and the number of the round; uses
+            other images in every round.
+        repair: repairs in place the network that a plan leaves, given the whole network without the removed blocks, its
+            graph, and the number of the round.
     """
 
     trace: Callable[[Network], ChannelGraph]
@@ -63,13 +64,14 @@ class Sources(Generic[Network]):
 
 @dataclass(frozen=True)
 class State:
-    """Where the rounds stand: plain data from which they go on.
+    """State between two rounds, as plain data.
 
     Attributes:
-        round: rounds that are done.
-        order: for each unit of the whole network when it goes: the rounds it has outlived, and its place in the last.
-        worth: for each unit of the whole network what it lost and saved when it was scored last.
-        plan: what stays of the whole network.
+        round: number of completed rounds.
+        order: float64 [units of the whole network], removal order: the number of rounds a unit survived plus its rank
+            in the last one.
+        worth: loss and saving of each unit of the whole network when it was last scored.
+        plan: what the rounds keep of the whole network.
     """
 
     round: int
@@ -78,7 +80,7 @@ class State:
     plan: Plan
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {
             "round": self.round,
             "order": self.order.tolist(),
@@ -89,24 +91,24 @@ class State:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> State:
-        """Reads what `to_dict` gave.
+        """Reads the output of `to_dict`.
 
         Raises:
-            StateError: a field is missing or wrong.
+            StateError: a field is missing or invalid.
         """
         try:
             order, losses, savings = (np.array(data[name], dtype=np.float64) for name in ("order", "losses", "savings"))
             if not order.ndim == 1 or not order.shape == losses.shape == savings.shape:
-                raise ValueError("its lists are of different lengths")
+                raise ValueError("its lists have different lengths")
             return State(int(data["round"]), order, Worth(losses, savings), Plan.from_dict(data["plan"]))
         except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
             raise StateError(
-                f"This is no state of rounds of pruning ({type(error).__name__}: {told(error)})."
+                f"This is not a valid state of pruning rounds ({type(error).__name__}: {told(error)})."
             ) from error
 
 
 def state_file(folder: Path, number: int = 0) -> Path:
-    """Where the state of rounds is kept: the present one, or that after round `number` (from 1)."""
+    """File of the current state, or of the state after round `number` (from 1)."""
     return folder / (f"rounds-{number}.json" if number else STATE)
 
 
@@ -114,14 +116,14 @@ def state_file(folder: Path, number: int = 0) -> Path:
 def kept_in(
     folder: Path | None, after: Collection[int] = ()
 ) -> Iterator[tuple[State | None, Callable[[State, int], None]]]:
-    """The state of rounds in `rounds.json` of a folder, from which the same call goes on after a kill.
+    """Stores the state of the rounds in `rounds.json` of a folder, so that the same call can be resumed after a kill.
 
     Args:
-        folder: None keeps nothing.
-        after: rounds whose states are kept in files of their own too (`state_file`).
+        folder: None: nothing is stored.
+        after: numbers of rounds whose states are also stored in separate files (`state_file`).
 
     Raises:
-        StateError: the file is damaged, or of another network.
+        StateError: the file is damaged, or belongs to another network.
     """
     file = state_file(folder) if folder is not None else None
     found = read_json(file) if file is not None and file.is_file() else None
@@ -130,10 +132,10 @@ def kept_in(
         task = progress.add_task("", total=None, completed=begun.round if begun is not None else 0)
 
         def save(state: State, count: int) -> None:
-            gc.collect()  # networks and their hooks hold each other
+            gc.collect()  # networks and their hooks reference each other
             return_memory()
             if folder is not None and file is not None:
-                # The present state is the last one written: a kill before that repeats the round.
+                # The current state is written last: after a kill before that, the round is repeated.
                 for place in [state_file(folder, state.round)] * (state.round in after) + [file]:
                     write_json(place, state.to_dict())
             progress.update(task, total=count, completed=state.round, visible=True)
@@ -142,7 +144,7 @@ def kept_in(
 
 
 def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], reference: Mapping[str, float]) -> int:
-    """Rounds in which each removes about `settings.step` of the present cost, or as many as the settings say."""
+    """Number of rounds, each removing about `settings.step` of the current cost, or the number that is set."""
     if settings.rounds != "auto":
         return int(settings.rounds)
     smallest = min(max(share_of(budget, reference), 1e-3) for budget in budgets)
@@ -150,22 +152,22 @@ def number_of_rounds(settings: RoundSettings, budgets: Sequence[Budget], referen
 
 
 def share_of(budget: Budget, reference: Mapping[str, float]) -> float:
-    """The share of the dense network's cost that a budget leaves."""
+    """Share of the cost of the dense network that a budget leaves."""
     if not budget.share:
         return budget.amount / reference[budget.cost]
     return 1 - budget.amount if COSTS[budget.cost].removes else budget.amount
 
 
 def shared_round(settings: RoundSettings, budget: Budget, smaller: Budget, reference: Mapping[str, float]) -> int:
-    """The round of a course to `smaller` from whose state a course to `budget` can continue; 0: it shares none.
+    """The round of a run to `smaller` from whose state a run to `budget` can continue; 0 if there is none.
 
-    It is the last one before widths are rounded in either course after which the course to the smaller budget is not
-    yet where the next round of the other one leads. With rounds of about 5 % both courses have then had as many rounds
-    and nearly the same targets; with a fixed number of rounds they share little or nothing.
+    It is the last round, before either run rounds widths, after which the run to the smaller budget is not yet below
+    the target of the next round of the other run. With rounds of about 5 %, both runs then have had the same number of
+    rounds and nearly the same targets; with a fixed number of rounds they share few or none.
 
     Args:
-        budget, smaller: of the same cost.
-        reference: what the dense network costs, by the name of the cost.
+        budget, smaller: budgets on the same cost.
+        reference: cost of the dense network, by name of the cost.
     """
     own, other = (number_of_rounds(settings, [one], reference) for one in (budget, smaller))
     last = min(own - rounded_rounds(own), other - rounded_rounds(other))
@@ -177,19 +179,19 @@ def shared_round(settings: RoundSettings, budget: Budget, smaller: Budget, refer
 
 
 def rounded_rounds(count: int) -> int:
-    """How many of so many rounds, at the end, round widths."""
+    """Number of final rounds, out of `count`, that round widths."""
     return min(ROUNDED, (count + 1) // 2)
 
 
 @dataclass(frozen=True)
 class Rounds(Generic[Network]):
-    """A course of rounds for one network.
+    """Pruning rounds for one network.
 
     Attributes:
-        whole: the network; it is left as it is.
-        sources: what is asked for from outside.
+        whole: the network; not changed.
+        sources: functions that the rounds call.
         settings: the options.
-        reference: costs that shares speak of, by name.
+        reference: cost by name that budget shares refer to.
     """
 
     whole: Network
@@ -200,26 +202,27 @@ class Rounds(Generic[Network]):
 
     @property
     def graph(self) -> ChannelGraph:
-        """Of the whole network."""
+        """Graph of the whole network."""
         return self.without(())[1]
 
     def without(self, blocks: tuple[str, ...]) -> tuple[Network, ChannelGraph]:
-        """The whole network without these blocks, and its graph; kept, for rounds seldom remove one."""
+        """The whole network without these blocks, and its graph; cached, because most rounds remove no block."""
         if blocks not in self.known:
             network = remove(self.whole, blocks) if blocks else self.whole
             self.known[blocks] = network, self.sources.trace(network)
         return self.known[blocks]
 
     def plan(self, state: State | None = None, save: Callable[[State, int], None] | None = None) -> tuple[Plan, Floats]:
-        """What the rounds lead to, and the order in which the units of the whole network go, [units], first lowest.
+        """Runs the rounds. Returns the plan and the removal order of the units of the whole network, float64 [units],
+        lowest first.
 
         Args:
-            state: goes on from there.
-            save: is given the state after every round, and how many rounds there are.
+            state: state to continue from; None: start.
+            save: called after every round with the state and the number of rounds.
 
         Raises:
-            StateError: the state is of another network.
-            UserError: nothing can be pruned, or a budget is out of reach.
+            StateError: the state belongs to another network.
+            UserError: no channel is prunable, or a budget cannot be reached.
         """
         if self.graph.units == 0:
             raise UserError(self.graph.frozen.sentence)
@@ -227,7 +230,7 @@ class Rounds(Generic[Network]):
         state = state or self.beginning()
         if len(state.order) != self.graph.units:
             raise StateError(
-                f"These rounds were begun with {len(state.order)} units, the network has {self.graph.units}."
+                f"The stored rounds are for {len(state.order)} units, but the network has {self.graph.units}."
             )
         while state.round < count:
             state = self.after(state, count)
@@ -236,12 +239,12 @@ class Rounds(Generic[Network]):
         return state.plan, state.order
 
     def beginning(self) -> State:
-        """Nothing is scored, nothing gone."""
+        """The state before the first round."""
         none = np.zeros(self.graph.units)
         return State(0, none, Worth(none, none), Plan.everything(self.graph, self.settings.image_size))
 
     def after(self, state: State, count: int) -> State:
-        """One round: the present network is made and corrected, scored, and loses blocks and channels."""
+        """Runs one round: builds, corrects and scores the current network, and removes blocks and channels."""
         targets = [budget.at_round(state.round + 1, count, self.reference) for budget in self.settings.budgets]
         shorter, before = self.without(state.plan.removed_blocks)
         network = cut(shorter, before, state.plan)
@@ -274,7 +277,8 @@ class Rounds(Generic[Network]):
         return replace(scored, plan=state.plan.then(replace(plan, budget=None, notes=())))
 
     def blocks_of(self, network: Network, now: ChannelGraph) -> list[str]:
-        """Bottlenecks that may go: those of chains in which nothing is excluded, where they can be scored at all."""
+        """Bottlenecks that may be removed: those of chains without excluded layers, if the criterion can score
+        blocks."""
         wanted = self.settings.rounds.depth and needs_gradients(self.settings.score.criterion)
         if not (wanted and isinstance(network, Chained)):
             return []
@@ -283,10 +287,12 @@ class Rounds(Generic[Network]):
         return [block.name for block in free if not any(layer.startswith(f"{block.chain}.") for layer in kept)]
 
     def loosely(self, now: ChannelGraph, ratios: Floats, targets: Sequence[Budget], before: Plan) -> Plan:
-        """The plan of one round: widths are rounded at the end alone, and guards speak of the whole network.
+        """The plan of one round without rounding widths; the guards refer to the whole network.
 
         Args:
-            before: leads to the network of the graph `now`.
+            now: graph of the current network.
+            ratios: float64 [units] of `now`, scores per saving.
+            before: the plan that leads to the current network.
         """
         loose = replace(self.settings.guards, min_share=0.0, round_to=1)
         return allocate(
@@ -302,7 +308,7 @@ class Rounds(Generic[Network]):
         )
 
     def rounded(self, state: State, budgets: Sequence[Budget], *, strict: bool) -> Plan:
-        """The plan for the whole network that meets the budgets with rounded widths and loses the least in all."""
+        """The plan for the whole network that meets the budgets with rounded widths and the smallest total loss."""
         gone = state.plan.removed_blocks
         _, shorter = self.without(gone)
         removal = removal_of(self.whole, gone) if gone else Removal()
@@ -323,7 +329,7 @@ class Rounds(Generic[Network]):
 
 
 def _first_units(first: ChannelGraph, later: ChannelGraph, plan: Plan) -> Ids:
-    """For each unit of the graph of what `plan` leaves, the unit of the first graph that it was: [units]."""
+    """For each unit of the graph that `plan` leads to, the corresponding unit of the first graph: [units]."""
     units = np.full(later.units, -1, dtype=np.int64)
     for layer in plan.layers:
         name = plan.removal.renamed(layer.name)
@@ -335,7 +341,8 @@ def _first_units(first: ChannelGraph, later: ChannelGraph, plan: Plan) -> Ids:
 
 
 def _floors(first: ChannelGraph, now: ChannelGraph, plan: Plan, guards: Guards) -> Ids:
-    """The fewest units that each space of the present graph may keep: a share of the whole network's: [spaces]."""
+    """Minimum number of units that each space of the current graph keeps, from the share of the whole network:
+    [spaces]."""
     units = _first_units(first, now, plan)
     sizes = np.array([len(space.units) for space in first.spaces])
     whole = np.array([sizes[first.space_of[units[space.units[0]]]] for space in now.spaces])
@@ -344,14 +351,14 @@ def _floors(first: ChannelGraph, now: ChannelGraph, plan: Plan, guards: Guards) 
 
 
 def _written(old: Floats, units: Ids, values: Floats) -> Floats:
-    """The old values with those of some units replaced."""
+    """A copy of the old values in which the values of some units are replaced."""
     new = old.copy()
     new[units] = values
     return new
 
 
 def _places(ratios: Floats) -> Floats:
-    """Place of each unit in the order of its score, in [0, 1)."""
+    """Rank of each unit by score, scaled to [0, 1)."""
     places = np.empty(len(ratios))
     places[np.argsort(ratios, kind="stable")] = np.arange(len(ratios)) / len(ratios)
     return places
@@ -360,15 +367,15 @@ def _places(ratios: Floats) -> Floats:
 def _cheap_blocks(
     blocks: Sequence[str], statistics: Statistics, ratios: Floats, keep: Any, cost: Cost, graph: ChannelGraph
 ) -> list[str]:
-    """Blocks that lose less for what they save than the dearest channel that this round would remove.
+    """Blocks with a lower loss per saving than the most valuable channel that this round would remove.
 
-    No more go than the round is to save, the cheapest first.
+    The cheapest are chosen first, up to the saving that the round needs.
     """
     if keep.all() or not blocks:
         return []
     dearest, present = float(ratios[~keep].max()), cost.price(graph.everything())
     left = present - cost.price(keep)
-    # As `scores_per_saving` does for units, savings are relative to the mean saving of a unit.
+    # As in `scores_per_saving`, savings are relative to the mean saving of a unit.
     mean = max(float(cost.savings().mean()), 1e-30)
     worth = {name: statistics.blocks[name] * mean / max(cost.inside(name), 1e-30) for name in blocks}
     gone = []

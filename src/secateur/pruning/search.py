@@ -1,4 +1,4 @@
-"""EagleEye: many allocations of one budget, each judged by a short evaluation, the best few bred further."""
+"""EagleEye: samples allocations that meet a budget, ranks them by a short evaluation, and evolves the best ones."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from secateur.terminal import bar
 LOG = logging.getLogger("secateur")
 Network = TypeVar("Network", bound=nn.Module)
 Measure = Callable[[str, int], Callable[[Network], Scores]]
-"""Takes the name of a split and a number of its images (0: all), gives what evaluates a network on them."""
+"""Takes the name of a split and a number of images (0: all); returns a function that evaluates a network on them."""
 STATE = "search.json"
 CALIBRATION_IMAGES = 64
-"""Most images on which the BatchNorm statistics of a candidate are re-estimated: every candidate pays for them."""
+"""Maximum number of images for re-estimating batch-norm statistics, which is repeated for every candidate."""
 
 LOWEST = 0.2
-"""Smallest keep ratio that is drawn."""
+"""Smallest sampled keep ratio."""
 DRAWS = 100
-"""Draws for one candidate, after which the search ends with what it has."""
+"""Maximum draws per candidate; if none is new, the search ends."""
 PARENTS = 5
-"""Allocations, best first, that the evolution breeds from."""
+"""Number of best allocations used as parents."""
 MUTATED = 0.25
-"""Share of the spaces whose width a child changes."""
+"""Share of the spaces whose width is mutated in a child."""
 SPREAD = 0.3
-"""Largest standard deviation of the changes of a child, as logarithms of factors."""
+"""Maximum standard deviation of mutations, on the logarithm of the keep ratio."""
 _BISECTIONS = 24
 _WORST = -sys.float_info.max
 
@@ -56,9 +56,9 @@ class Candidate:
 
     Attributes:
         origin: "threshold" (the global one), "random" or "evolved".
-        kept: units that each space of the graph keeps.
-        share: its cost as a share of the dense one, in the quantity of the budget that binds.
-        fitness: what the evaluation gave, higher is better.
+        kept: number of units that each space keeps.
+        share: cost as a share of the dense cost, for the binding budget.
+        fitness: result of the evaluation; higher is better.
     """
 
     origin: str
@@ -69,7 +69,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The plan of the fittest candidate, all candidates in order, and how many draws could not meet the budget."""
+    """The plan of the best candidate, all candidates in order, and the number of draws that missed the budget."""
 
     plan: Plan
     history: tuple[Candidate, ...]
@@ -91,30 +91,32 @@ def search(
     state: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda state: None,
 ) -> SearchResult:
-    """Looks for the widths that evaluate best among those that cost what the budgets allow.
+    """Finds the widths with the best evaluation among those that meet the budgets.
 
     After EagleEye (Li et al., ECCV 2020, https://arxiv.org/abs/2007.02491): an allocation is a keep ratio for each
-    space, drawn from 0.2..1; inside a space the units with the best `scores` [units] stay. In place of redrawing until
-    a draw happens to cost the right amount, its ratios are scaled by bisection (the cost grows with the scale), so that
-    nearly every draw counts. The first candidate is the global threshold's allocation, so the result is never worse
-    than that; the first half of the others is random, the second half bred from the best.
+    space, sampled from 0.2..1; within a space, the units with the best scores are kept. Instead of sampling until the
+    cost happens to fit, the ratios are scaled by bisection (the cost grows with the scale), so nearly every draw is
+    usable. The first candidate is the allocation of the global threshold, so the result is never worse than that. The
+    first half of the other candidates is random, the second half is evolved from the best.
 
     Args:
-        budgets: all are met; an allocation lies in the window when the quantity that is furthest over its budget (or
-            least under) differs from it by at most `tolerance` of the dense model.
-        evaluate_candidate: fitness of a plan, higher is better; it is asked once for each allocation.
-        settings: `candidates`, the most evaluations, and `tolerance` are read.
-        seed: candidate number i follows from (seed, i) and the fitness of those before it.
-        reference: as of `allocate`: by the name of a cost, what shares are shares of.
-        state: what `save` was last given by an interrupted search: it goes on there. A state of another search (other
-            settings, scores or network) is left alone and the search starts anew.
-        save: called after every evaluation with plain JSON data.
+        scores: float [units].
+        budgets: all are met. An allocation is accepted if the cost of the binding budget (largest excess) differs from
+            its target by at most `tolerance` of the dense cost.
+        evaluate_candidate: fitness of a plan, higher is better; called once per allocation.
+        settings: `candidates` (maximum evaluations) and `tolerance` are used.
+        seed: candidate i depends only on (seed, i) and the fitness of the candidates before it.
+        reference: see `allocate`; cost by name that budget shares refer to.
+        state: the last argument of `save` of an interrupted search, to resume it. The state of another search (other
+            settings, scores or network) is ignored.
+        save: called after every evaluation with data that JSON can hold.
 
     Raises:
-        UserError: bad options, a damaged state, or no allocation lies in the window; it says what the nearest costs.
+        UserError: options are invalid, the state is damaged, or no allocation is accepted; the message names the
+            nearest one.
     """
     if not budgets:
-        raise UserError(f"A search needs a budget: give one of {', '.join(f'--{name}' for name in COSTS)}.")
+        raise UserError(f"A search needs a budget. Set one of: {', '.join(f'--{name}' for name in COSTS)}.")
     if seed < 0:
         raise UserError(f"--seed {seed} must be at least 0.")
     candidates = settings.candidates
@@ -139,20 +141,20 @@ def search(
         fitness = value if math.isfinite(value) else _WORST
         history.append(Candidate(breeder.origin(number), tuple(counts.tolist()), window.share(counts), fitness))
         save({"key": key, "dropped": dropped, "candidates": [asdict(candidate) for candidate in history]})
-    best = max(history, key=lambda candidate: candidate.fitness)  # the earliest of equals
+    best = max(history, key=lambda candidate: candidate.fitness)  # the earliest on a tie
     notes = _notes(history, best, candidates, dropped)
     return SearchResult(window.plan(np.array(best.kept), criterion, notes), tuple(history), dropped)
 
 
 class Fitness(Generic[Network]):
-    """How good the network is that a plan leaves, after the repair that costs no training.
+    """Fitness of a plan: the accuracy of the cut network after a repair without training.
 
-    Constants are absorbed and BatchNorm statistics re-estimated as the settings of the repair say, the latter on at
-    most 64 images; what counts is the coarse figure (`Scores.coarse`). As in the paper it is measured on images of the
-    training split: the validation split stays unseen, so its figures stay honest.
+    Constants are absorbed and batch-norm statistics re-estimated according to the repair settings, on at most 64
+    images. The fitness is the coarse figure (`Scores.coarse`). As in the paper, it is measured on training images, so
+    that the validation split stays unseen.
 
     Attributes:
-        figure: what it is measured by; known from the first measurement on.
+        figure: name of the figure; set by the first measurement.
     """
 
     figure = "fitness"
@@ -171,7 +173,7 @@ class Fitness(Generic[Network]):
         self.images = [images.to(device) for images in shown]
 
     def __call__(self, plan: Plan) -> float:
-        """Cuts, repairs, measures; the network itself stays as it is."""
+        """Cuts, repairs and evaluates; the network itself is not changed."""
         whole = absorb_offsets(self.network, self.graph, plan) if self.repair.absorb else self.network
         smaller = cut(whole, self.graph, plan)
         reestimate_batchnorm_(smaller, iter(self.images), share=self.repair.correction_share)
@@ -187,13 +189,14 @@ def searched(
     reference: Mapping[str, float],
     folder: Path | None,
 ) -> Plan:
-    """The plan of the best allocation that the search finds; inside a layer the best `scores` [units] stay.
+    """The plan of the best allocation that the search finds; within a layer, the units with the best `scores` [units]
+    are kept.
 
     Args:
-        folder: keeps `search.json`, from which the same call goes on after a kill; None keeps nothing.
+        folder: folder for `search.json`, from which the same call can be resumed after a kill; None: nothing is stored.
 
     Raises:
-        UserError: no allocation meets the budgets, or a damaged `search.json`.
+        UserError: no allocation meets the budgets, or `search.json` is damaged.
     """
     file = folder / STATE if folder is not None else None
     state = read_json(file) if file is not None and file.is_file() else None
@@ -230,7 +233,7 @@ def searched(
 
 
 class _Window:
-    """Kept counts a space that cost what the budgets allow, give or take the tolerance."""
+    """Unit counts per space whose cost meets the budgets within the tolerance."""
 
     def __init__(self, graph: ChannelGraph, widths: Sequence[Widths], tolerance: float) -> None:
         self.graph, self.widths, self.tolerance = graph, widths, tolerance
@@ -238,35 +241,35 @@ class _Window:
         self.nearest = self.sizes
 
     def counts(self, ratios: Floats) -> Ids:
-        """Kept units a space for keep ratios (over 1 counts as 1), after guards and rounding."""
+        """Units to keep per space for keep ratios (limited to 1), after guards and rounding."""
         return self.widths[0].nearest(np.rint(np.minimum(ratios, 1) * self.sizes).astype(np.int64))
 
     def counts_of(self, plan: Plan) -> Ids:
-        """Kept units a space of a plan."""
+        """Units that a plan keeps per space."""
         return np.bincount(self.graph.space_of[plan.keep(self.graph)], minlength=len(self.sizes))
 
     def excess(self, counts: Ids) -> float:
-        """Cost over the target as a share of the dense cost, of the budget that binds; negative under it."""
+        """Cost minus target as a share of the dense cost, for the binding budget."""
         return self._binding(counts)[1]
 
     def share(self, counts: Ids) -> float:
-        """Cost as a share of the dense cost, of the budget that binds."""
+        """Cost as a share of the dense cost, for the binding budget."""
         number, excess = self._binding(counts)
         return excess + self.widths[number].target / self.widths[number].dense
 
     def holds(self, counts: Ids) -> bool:
-        """Whether an allocation lies in the window; the nearest one seen is remembered."""
+        """Whether an allocation is accepted; also stores the nearest one so far."""
         excess = self.excess(counts)
         if abs(excess) < abs(self.excess(self.nearest)):
             self.nearest = counts
         return abs(excess) <= self.tolerance
 
     def fit(self, ratios: Floats) -> Ids | None:
-        """Counts for the ratios (all over 0) times the factor that meets the budget, if that lands in the window.
+        """Counts for the ratios (all positive) scaled to meet the budget; None if the result is not accepted.
 
-        What is just within the budget is preferred to what is just over it.
+        A cost just below the target is preferred to one just above.
         """
-        # At factor 0 every space is as narrow as the guards allow, at the other end every space is whole.
+        # At factor 0 every space is as narrow as the guards allow; at the upper end every space is complete.
         low, high = 0.0, 1 / float(ratios.min())
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
@@ -287,16 +290,16 @@ class _Window:
         return Plan.of(self.graph, keep, size, budget=widths.budget, criterion=criterion, notes=notes)
 
     def refusal(self) -> str:
-        """Why nothing can be searched, with the nearest allocation that was seen."""
+        """Error message with the nearest allocation."""
         widths = self.widths[self._binding(self.nearest)[0]]
         reached = widths.describe(widths.measure(widths.keep(self.nearest)))
         return (
-            f"No allocation found costs {widths.budget} within --tolerance {self.tolerance:g} of the dense model: the "
-            f"nearest has {reached}; change the budget, the tolerance or the guards ({widths.guards})."
+            f"No allocation meets the budget {widths.budget} within --tolerance {self.tolerance:g} of the dense model. "
+            f"The nearest has {reached}. Change the budget, the tolerance or the guards ({widths.guards})."
         )
 
     def _binding(self, counts: Ids) -> tuple[int, float]:
-        """Number of the budget that is furthest over its target, and by how much."""
+        """Index of the budget with the largest excess, and the excess."""
         keep = self.widths[0].keep(counts)
         excesses = [(widths.measure(keep) - widths.target) / widths.dense for widths in self.widths]
         number = int(np.argmax(excesses))
@@ -304,18 +307,19 @@ class _Window:
 
 
 class _Breeder:
-    """Draws allocations that were not there yet: at random first, then from the best so far."""
+    """Draws new allocations: first at random, then from the best so far."""
 
     def __init__(self, window: _Window, candidates: int, seed: int) -> None:
         self.window, self.seed = window, seed
         self.random_until = max(2, 1 + candidates // 2)
 
     def origin(self, number: int) -> str:
-        """Where a candidate comes from."""
+        """Origin of a candidate."""
         return "threshold" if number == 0 else "random" if number < self.random_until else "evolved"
 
     def draw(self, number: int, history: Sequence[Candidate]) -> tuple[Ids | None, int]:
-        """A new allocation in the window (None: none in so many draws), and the number of draws that missed it."""
+        """A new accepted allocation (None: not found in `DRAWS` draws), and the number of draws that missed the
+        budget."""
         random = np.random.default_rng([self.seed, number])
         known = {candidate.kept for candidate in history}
         missed = 0
@@ -332,10 +336,11 @@ class _Breeder:
         return None, missed
 
     def _child(self, random: np.random.Generator, history: Sequence[Candidate]) -> Floats:
-        """Keep ratios of a child: of one parent or, space by space, of two; some are changed.
+        """Keep ratios of a child: from one parent, or space by space from two, with some of them mutated.
 
-        A parent is the best with probability 1/2, else the second best with 1/2, and so on: most random allocations
-        are so poor that a child of two of them is lost, while a small change of a good one often helps.
+        A parent is the best with probability 1/2, otherwise the second best with probability 1/2, and so on: most
+        random allocations are poor, so crossing two of them rarely helps, while a small change to a good one often
+        does.
         """
         best = sorted(history, key=lambda candidate: -candidate.fitness)[:PARENTS]
         ranks = np.minimum(random.geometric(0.5, size=2) - 1, len(best) - 1)
@@ -343,7 +348,7 @@ class _Breeder:
         spaces = len(self.window.sizes)
         crossed = random.random() < 0.5
         ratios = np.where(crossed & (random.random(spaces) < 0.5), second, first) / self.window.sizes
-        # Steps of all sizes: small ones refine, large ones leave a local optimum.
+        # Mutations of all sizes: small ones refine, large ones leave a local optimum.
         steps = random.normal(0, SPREAD * random.random(), spaces)
         factors = np.where(random.random(spaces) < MUTATED, np.exp(steps), 1.0)
         child: Floats = np.minimum(ratios * factors, 1.0)
@@ -351,31 +356,31 @@ class _Breeder:
 
 
 def _key(graph: ChannelGraph, scores: Floats, widths: Sequence[Widths], settings: tuple[object, ...]) -> str:
-    """What a saved state belongs to."""
+    """Key of the search that a stored state belongs to."""
     layers = [(space.layers, space.units.tolist()) for space in graph.spaces]
     text = repr((layers, [(entry.budget, entry.target) for entry in widths], settings))
     return hashlib.sha256(text.encode() + np.asarray(scores, dtype=np.float64).tobytes()).hexdigest()[:32]
 
 
 def _restored(state: Any, key: str) -> tuple[list[Candidate], int]:
-    """Candidates and dropped draws of an interrupted search; of a state that is none, or of another search, nothing."""
+    """Candidates and dropped draws of an interrupted search; empty for the state of another search."""
     if not isinstance(state, dict) or state.get("key") != key:
         return [], 0
     try:
         rows = [Candidate(**{**row, "kept": tuple(row["kept"])}) for row in state["candidates"]]
         return rows, int(state["dropped"])
     except (KeyError, TypeError, ValueError) as error:
-        raise StateError(f"This is no state of a search ({type(error).__name__}: {told(error)}).") from error
+        raise StateError(f"This is not a valid search state ({type(error).__name__}: {told(error)}).") from error
 
 
 def _notes(history: Sequence[Candidate], best: Candidate, wanted: int, dropped: int) -> list[str]:
-    """What the search did, for the plan."""
+    """Notes about the search, for the plan."""
     notes = [
-        f"Searched: the best of {len(history)} allocations ({best.origin}) has fitness {best.fitness:.4g}, "
-        f"the global threshold's {history[0].fitness:.4g}."
+        f"Search: the best of {len(history)} allocations ({best.origin}) has fitness {best.fitness:.4g}, "
+        f"the global threshold {history[0].fitness:.4g}."
     ]
     if dropped:
-        notes.append(f"{dropped} draws could not be brought to the budget and were dropped.")
+        notes.append(f"{dropped} draws missed the budget and were dropped.")
     if len(history) < wanted:
-        notes.append(f"The search ended before {wanted} candidates: {DRAWS} draws gave no other allocation.")
+        notes.append(f"The search ended before {wanted} candidates: {DRAWS} draws gave no new allocation.")
     return notes

@@ -1,4 +1,4 @@
-"""The one collector: everything that a criterion may want to know of a network, gathered once."""
+"""Collects all statistics that criteria use, in one pass over the images."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What criteria read.
+    """Input of the criteria.
 
     Attributes:
-        tensors: parameters and buffers by name, on the CPU in fp32 (gammas and weights among them).
-        taylor: mean over images of |s_u|, [units], where s_u is the sum over unit u of parameter x gradient: of
-            scale and shift of its batch norms or, for a unit without one, of its filters and biases. To first order
-            |s_u| is the change of the image's loss when the unit is silenced (https://arxiv.org/abs/1906.10771). None
-            without gradients.
-        fisher: mean over images of s_u squared, [units]; None without gradients.
-        images: number of images whose gradients were taken.
-        blocks: of each block that was asked for, the mean over images of the squared first-order change of the loss
-            when the block's input takes the place of its output: what `fisher` is for a unit.
-        tie: how the members of a unit make one score.
-        seed: of the random criterion.
+        tensors: parameters and buffers by name, float32 on the CPU.
+        taylor: mean over images of |s_u|, float64 [units], where s_u is the sum over unit u of parameter x gradient,
+            for the scale and shift of its batch norms or, for a unit without one, its filters and biases. To first
+            order, |s_u| is the change of the loss of the image if the unit is silenced
+            (https://arxiv.org/abs/1906.10771). None without gradients.
+        fisher: mean over images of s_u squared, float64 [units]; None without gradients.
+        images: number of images with gradients.
+        blocks: for each requested block, the mean over images of the squared first-order change of the loss if the
+            input of the block replaces its output: the equivalent of `fisher` for a block.
+        tie: how to combine the scores of the members of a unit.
+        seed: seed of the criterion `random`.
     """
 
     tensors: dict[str, Tensor]
@@ -57,23 +57,22 @@ def collect(
     blocks: Sequence[str] = (),
     places: Callable[[Any], Tensor] | None = None,
 ) -> Statistics:
-    """Reads the tensors and, given batches and a loss, first-order statistics of every unit, image by image.
+    """Reads the tensors and, given batches and a loss, first-order statistics of every unit per image.
 
-    One backward pass serves a whole batch. What a unit gives is multiplied by a gate of one, a gate an image and
-    channel; the gradient of the gate is the sum over the map of gradient x value, which for the output of a batch norm
-    is what scale x its gradient and shift x its gradient add up to. Weights get no gradients, which saves a third of
-    the pass.
+    One backward pass covers a whole batch. The output of each unit is multiplied by a gate of one per image and
+    channel. The gradient of the gate is the sum over the map of gradient x value; for the output of a batch norm it
+    equals scale x its gradient + shift x its gradient. Weights get no gradients, which saves a third of the pass.
 
     Args:
-        loss: takes the network (in eval mode, so with running statistics) and a batch, gives the sum of the losses of
-            its images: a scalar. (A mean over the batch would make images of large batches count less.)
-        limit: images after which no further batch is read.
-        blocks: names of blocks, input and output of one shape, that are to be scored too.
-        places: takes a batch, gives how much each place of its images counts, [B, 1, H, W]; None: all alike. A place of
-            a smaller map counts as the most important one of the image that it covers.
+        loss: takes the network (in eval mode, so with running statistics) and a batch; returns the sum of the losses of
+            its images, a scalar. (A mean over the batch would reduce the weight of images in large batches.)
+        limit: number of images after which no further batch is read.
+        blocks: names of blocks to score, with inputs and outputs of the same shape.
+        places: takes a batch; returns the weight of each pixel of its images, float [B, 1, H, W]; None: equal weights.
+            A position of a smaller map has the largest weight of the pixels that it covers.
 
     Raises:
-        UserError: a gradient is not finite, or there is no image.
+        UserError: a gradient is not finite, or there are no images.
     """
     named = [*network.named_parameters(), *network.named_buffers()]
     tensors = {name: tensor.detach().float().cpu() for name, tensor in named}
@@ -89,7 +88,9 @@ def collect(
             weights = None if places is None else places(batch)
             sums, changes = _image_sums(network, graph, batch, loss, blocks, weights)
             if not (np.isfinite(sums).all() and np.isfinite(changes).all()):
-                raise UserError("A gradient is not finite; the checkpoint or a label is broken, or the loss overflows.")
+                raise UserError(
+                    "A gradient is not finite. Check the checkpoint, the labels and the loss for NaN and overflow."
+                )
             taylor += np.abs(sums).sum(0)
             fisher += np.square(sums).sum(0)
             removal += np.square(changes).sum(0)
@@ -98,7 +99,7 @@ def collect(
             if limit is not None and count >= limit:
                 break
     if count == 0:
-        raise UserError("There is no image to take gradients from; give labelled images or another criterion.")
+        raise UserError("There are no images for gradients. Provide labelled images, or use another criterion.")
     scored = dict(zip(blocks, (removal / count).tolist(), strict=True))
     return Statistics(tensors, taylor / count, fisher / count, count, scored)
 
@@ -111,7 +112,7 @@ def _image_sums(
     blocks: Sequence[str],
     weights: Tensor | None = None,
 ) -> tuple[Floats, Floats]:
-    """s_u of every image of the batch, [images, units], and the same of whole blocks, [images, blocks]."""
+    """s_u of every image of the batch, [images, units], and the same for whole blocks, [images, blocks]."""
     places = _places(graph)
     gates: list[Tensor] = []
     owners: list[Ids | int] = []
@@ -128,7 +129,7 @@ def _image_sums(
         return gate
 
     def weighted(values: Tensor) -> Tensor:
-        """The values by how much their places count."""
+        """The values, weighted by position."""
         if weights is None or values.ndim != 4 or len(values) != len(weights):
             return values
         return values * functional.adaptive_max_pool2d(weights, values.shape[2:]).to(values)
@@ -137,13 +138,13 @@ def _image_sums(
         dim = -1 if isinstance(modules[name], nn.Linear) else 1
         if weights is None:
             return lambda module, inputs, output: output * gate_of(output, dim, places[name])
-        # The output is as it was, and so are all gradients but that of the gate.
+        # The output does not change, and neither do any gradients except that of the gate.
         return lambda module, inputs, output: (
             output + (gate_of(output, dim, places[name]) - 1) * weighted(output.detach())
         )
 
     def by_image(index: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        # At one the output is as it was; the gradient is that along what the block adds.
+        # With a gate of one the output does not change; the gradient is taken along what the block adds.
         return lambda module, inputs, output: (
             output + (gate_of(output, 1, index) - 1) * weighted((output - inputs[0]).detach())
         )
@@ -152,7 +153,7 @@ def _image_sums(
     handles += [modules[name].register_forward_hook(by_image(index)) for index, name in enumerate(blocks)]
     with hooked(handles), torch.enable_grad():
         value = loss(network, batch)
-    # Layers inside windows or positions see several rows of an image, one after the other.
+    # Layers inside attention windows or positions have several consecutive rows per image.
     images = min((len(gate) for gate in gates), default=0)
     sums, changes = np.zeros((images, graph.units)), np.zeros((images, len(blocks)))
     for owner, gradient in zip(owners, torch.autograd.grad(value, gates, allow_unused=True), strict=True):
@@ -170,9 +171,9 @@ def _image_sums(
 
 
 def _places(graph: ChannelGraph) -> dict[str, Ids]:
-    """Modules whose outputs are what units give, and the unit of each channel (-1: none that counts there).
+    """Modules whose outputs belong to units, and the unit of each output channel (-1: not counted there).
 
-    Those are the batch norms and, for units without one, the convolutions and linear layers.
+    These are the batch norms and, for units without one, the convolutions and linear layers.
     """
     normed = np.zeros(graph.units + 1, dtype=bool)
     for units in graph.norms.values():

@@ -1,4 +1,5 @@
-"""Sets the smallest weights of every convolution to zero at once, without training: Ultralytics' `prune` with masks."""
+"""Sets the smallest weights of every convolution to zero without training, like `prune` of Ultralytics, but with
+masks."""
 
 from __future__ import annotations
 
@@ -18,30 +19,30 @@ OPTION = "--unstructured"
 
 
 def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Checkpoint, SparsityReport]:
-    """Zeroes the share `settings.unstructured` of the weights of the convolutions, smallest |w| first.
+    """Sets the share `settings.unstructured` of the weights of the convolutions to zero, smallest |w| first.
 
-    All `Conv2d` take part, the first and those of the head too, except `settings.exclude`; biases, norms and linear
-    layers stay as they are. With scope "layer" each convolution loses round(share * weights), with "global" one
-    threshold serves all. With a pattern other than 1x1, blocks with the smallest mean |w| go, and layers that do not
-    divide are left dense.
+    All `Conv2d` are included, also the first one and those of the head, except `settings.exclude`. Biases, norms and
+    linear layers are not changed. With scope "layer", each convolution loses round(share * weights); with "global", one
+    threshold is used for all. With a pattern other than 1x1, blocks with the smallest mean |w| are zeroed, and layers
+    that cannot be divided into blocks stay dense.
 
     Returns:
-        The checkpoint with zeros, with masks (bool, True: the weight stays) that hold them in later training, and with
-        the entry of its history; masks that it came with go on holding their zeros. And the count of zeros.
+        The checkpoint with zeros, with bool masks (True: the weight is kept) that preserve them in later training, and
+        with a history entry; earlier masks stay in effect. And the count of zeros.
 
     Raises:
-        UserError: a share outside 0..1, beyond the pattern or under the present share of zeros; an unknown pattern or
-            scope; an exclusion that matches nothing.
+        UserError: the share is outside 0..1, beyond the limit of the pattern or below the current share of zeros; the
+            pattern or scope is unknown; or an exclusion matches nothing.
     """
     pattern, share = check_one_shot(settings), settings.unstructured
     detector = checkpoint.build()
     names, _ = prunable_layers(detector, pattern, settings.exclude, (nn.Conv2d,))
     weights = {name: detector.get_parameter(name).detach() for name in names}
-    check_target(present_sparsity(weights.values()), share, OPTION, "give a higher share")
+    check_target(present_sparsity(weights.values()), share, OPTION, "set a higher share")
     scores = {name: weight.abs() for name, weight in weights.items()}
     held = {name: mask.bool() for name, mask in checkpoint.masks.items()}
     masks = beside(held, share, lambda blocks: select(scores, weights, pattern, blocks, scope=settings.scope))
-    # masked_fill, not a product: it leaves no negative zeros, and keeps the type that the tensor was stored in.
+    # masked_fill instead of a product: it creates no negative zeros, and preserves the dtype of the stored tensor.
     zeroed = {name: checkpoint.tensors[name].masked_fill(~mask, 0) for name, mask in masks.items()}
     pruned = dataclasses.replace(
         checkpoint, tensors={**checkpoint.tensors, **zeroed}, masks={**checkpoint.masks, **masks}
@@ -52,14 +53,14 @@ def zero_weights(checkpoint: Checkpoint, settings: OneShotSettings) -> tuple[Che
 
 
 def check_one_shot(settings: OneShotSettings) -> Pattern:
-    """The pattern, after a look at all that can be checked without a detector.
+    """The pattern, after all checks that do not need a detector.
 
     Raises:
-        UserError: an unknown pattern, or a share out of reach.
+        UserError: the pattern is unknown, or the share cannot be reached.
     """
     share, pattern = settings.unstructured, parse_pattern(settings.pattern)
     if share == 0:
-        raise UserError(f"{OPTION} is 0, which leaves nothing to do; give the share of the weights that is to go.")
+        raise UserError(f"{OPTION} is 0, so nothing would be zeroed. Set the share of weights to zero.")
     check_bounds(pattern, share, option=OPTION)
     return pattern
 

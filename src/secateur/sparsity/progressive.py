@@ -1,4 +1,4 @@
-"""Progressive pruning: what one pruning would take at once goes in a few smaller bites, the least important first."""
+"""Progressive pruning: splits each pruning into a few smaller ones, the least important blocks first."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ SUBSTEPS = 4
 
 
 def substep_gaps(frequency: int) -> tuple[int, int]:
-    """Number of sub-steps of a pruning, and the optimizer steps between two of them: four, every quarter of the gap.
+    """Number of sub-steps of a pruning, and optimizer steps between two of them: four, a quarter of the gap apart.
 
-    They lead up to the pruning's own moment, so each pruning is complete before the next begins and the last one at
-    the end of the window. A frequency of 1 leaves no room: one sub-step, which is plain pruning.
+    The last sub-step is at the step of the pruning itself, so each pruning is complete before the next one begins, and
+    the last one at the end of the window. A frequency of 1 leaves no room: there is one sub-step, as without
+    progressive pruning.
     """
     count = min(SUBSTEPS, frequency)
     return count, frequency // count
@@ -29,21 +30,22 @@ def intermediate_masks(
     pattern: Pattern,
     count: int,
 ) -> list[dict[str, Tensor]]:
-    """The masks of `count` sub-steps from `old` to `complete`; the last one is `complete` itself.
+    """Masks of `count` sub-steps from `old` to `complete`; the last one is `complete`. Masks are bool with the shape of
+    the weight.
 
-    After sub-step q the q/count lowest-scored of the newly masked blocks, over all layers, are gone.
+    After sub-step q, the q/count lowest-scored of the newly masked blocks over all layers are zeroed.
 
     Args:
-        old: tensor name -> bool mask in force.
-        complete: the mask to arrive at; it keeps no weight that `old` does not.
-        scores: element scores by which `complete` was chosen.
-        pattern: how weights split into blocks.
+        old: tensor name -> current bool mask.
+        complete: final mask; it keeps no weight that `old` does not keep.
+        scores: scores of the weights by which `complete` was chosen.
+        pattern: how weights are divided into blocks.
         count: number of sub-steps.
     """
     newly = {name: gone_blocks(complete[name], pattern) & ~gone_blocks(old[name], pattern) for name in complete}
     blocks = torch.cat([pattern.reduce(scores[name], "mean")[chosen] for name, chosen in newly.items()])
     order = torch.argsort(blocks, stable=True)
-    turn = torch.empty_like(order)  # sub-step, from 1, at which each of these blocks goes
+    turn = torch.empty_like(order)  # sub-step, from 1, at which each of these blocks is zeroed
     turn[order] = torch.arange(len(order), device=order.device) * count // max(len(order), 1) + 1
     turns = dict(zip(newly, turn.split([int(chosen.sum()) for chosen in newly.values()]), strict=True))
     result = []
@@ -52,7 +54,7 @@ def intermediate_masks(
         for name, chosen in newly.items():
             waiting = chosen.clone()
             waiting[chosen] = turns[name] > number
-            # In N:M a block that is gone keeps its best weights; those are in the complete mask already.
+            # In N:M, a pruned group keeps its best weights, which the complete mask already keeps.
             kept = pattern.expand(waiting, scores[name], scores[name])
             masks[name] = complete[name] | (old[name] & kept)
         result.append(masks)
@@ -60,5 +62,6 @@ def intermediate_masks(
 
 
 def gone_blocks(mask: Tensor, pattern: Pattern) -> Tensor:
-    """Which blocks a bool mask zeroes as far as the pattern goes: bool [blocks]. N:M sums the weights that would go."""
+    """Which blocks are fully zeroed by a bool mask with the shape of the weight: bool [blocks]. For N:M, only the
+    weights that would be zeroed count."""
     return pattern.reduce(mask.float(), "sum") == 0

@@ -1,4 +1,4 @@
-"""Chooses which blocks of weights become zero: lowest scores first, up to a target, within bounds for every layer."""
+"""Selects the blocks of weights to zero: lowest scores first, up to a target, within bounds for every layer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from secateur.sparsity.patterns import Pattern, zeros_per_block
 
 LAYERS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear)
 _LARGEST = torch.finfo(torch.float32).max
-_CHUNK = 1 << 18  # numbers whose intermediate results stay in a CPU's cache
-# So that 2/3 written as 0.6667 is the limit of 1:3, not beyond it.
+_CHUNK = 1 << 18  # elements whose intermediate results fit into the CPU cache
+# So that 2/3 written as 0.6667 is treated as the limit of 1:3.
 _SLACK = 5e-4
-# Of a share of blocks: to a four-thousandth of it.
+# Precision of the share of blocks: 1/4096.
 _BISECTIONS = 12
 
 
@@ -29,17 +29,17 @@ def prunable_layers(
     exclude: Iterable[str] = (),
     kinds: tuple[type[nn.Module], ...] = LAYERS,
 ) -> tuple[list[str], list[str]]:
-    """Names of the weights that the pattern covers, and of those that it must leave dense because they do not divide.
+    """Names of the weights that the pattern fits, and of those that stay dense because it does not.
 
     Args:
         detector: any module.
         pattern: see `secateur.sparsity.patterns`.
-        exclude: patterns (`*`, `?`) of layers, or of modules around them, that are in neither list ("model.24",
+        exclude: patterns (`*`, `?`) of layers, or of modules that contain them, which are in neither list ("model.24",
             "*.cv3.*").
         kinds: classes of the layers.
 
     Returns:
-        Names of tensors ("model.0.conv.weight"), in the order of the detector.
+        Names of tensors ("model.0.conv.weight"), in network order.
 
     Raises:
         UserError: an exclusion matches no layer, or no layer remains.
@@ -49,13 +49,15 @@ def prunable_layers(
     for text in exclude:
         if not any(_matches(name, (text,)) for name in weights):
             known = ", ".join(name.removesuffix(".weight") for name in list(weights)[:3])
-            raise UserError(f"The exclusion '{text}' matches no layer with weights; names look like {known}.")
+            raise UserError(
+                f"The exclusion '{text}' matches no layer with weights. Layer names look like this: {known}."
+            )
     open_to_it = {name: weight for name, weight in weights.items() if not _matches(name, exclude)}
     covered = [name for name, weight in open_to_it.items() if pattern.fits(weight)]
     if not covered:
         raise UserError(
-            f"The pruning pattern {pattern.name} fits none of the {len(open_to_it)} layers that are not excluded; "
-            "choose one whose numbers divide their channels, such as 1x1, or exclude less."
+            f"The pruning pattern {pattern.name} fits none of the {len(open_to_it)} layers that are not excluded. "
+            "Use a pattern whose numbers divide their channels, such as 1x1, or exclude fewer layers."
         )
     return covered, [name for name in open_to_it if name not in set(covered)]
 
@@ -66,14 +68,14 @@ def layers(detector: nn.Module, kinds: tuple[type[nn.Module], ...] = LAYERS) -> 
 
 
 def _matches(tensor_name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a pattern names the layer or a module around it."""
+    """Whether a pattern matches the layer or a module that contains it."""
     parts = tensor_name.split(".")
     names = [".".join(parts[: n + 1]) for n in range(len(parts))]
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def present_sparsity(weights: Iterable[Tensor]) -> float:
-    """Share of the weights that are zero already; 0 where there are none."""
+    """Share of zeros among weights of any shape; 0 if there are none."""
     zeros = total = 0
     for weight in weights:
         zeros += weight.numel() - int(weight.count_nonzero())
@@ -85,60 +87,61 @@ def check_target(
     present: float,
     target: float,
     option: str = "--target-sparsity",
-    remedy: str = "give a higher target or lock the zeros",
+    remedy: str = "set a higher target or lock the zeros",
 ) -> None:
-    """Refuses a target below the share of zeros that the weights have already.
+    """Checks that the target is not below the current share of zeros.
 
     Raises:
-        UserError: naming both.
+        UserError: it is; the message names both.
     """
     if present > target:
-        raise UserError(f"The model already has {100 * present:.1f} % zeros, more than {option} {target:g}; {remedy}.")
+        raise UserError(
+            f"The model already has {100 * present:.1f} % zeros, more than {option} {target:g}. To continue, {remedy}."
+        )
 
 
 def check_bounds(
     pattern: Pattern, target: float, minimum: float = 0.0, maximum: float = 1.0, option: str = "--target-sparsity"
 ) -> None:
-    """Refuses a share of zeros that the pattern, or the bounds of every layer, cannot give.
+    """Checks that the pattern and the bounds of layers allow a share of zeros.
 
     Raises:
-        UserError: naming the numbers.
+        UserError: they do not; the message names the numbers.
     """
     if not 0 <= target <= 1:
-        raise UserError(f"{option} is {target:g}; it is a share of the weights and must be between 0 and 1.")
+        raise UserError(f"{option} is {target:g}, but as a share of the weights it must be between 0 and 1.")
     if not 0 <= minimum <= maximum <= 1:
         raise UserError(
-            f"A layer is to have a share of zeros from {minimum:g} (--min-sparsity) to {maximum:g} (--max-sparsity); "
-            "both must be between 0 and 1, the minimum under the maximum."
+            f"The share of zeros per layer is limited to {minimum:g} (--min-sparsity) to {maximum:g} (--max-sparsity). "
+            "Both must be between 0 and 1, and the minimum must not exceed the maximum."
         )
     if target > pattern.limit + _SLACK:
         raise UserError(
-            f"{option} {target:g} is out of reach of the pattern {pattern.name}, which leaves at most a share of "
-            f"{pattern.limit:.4g} zero; lower it or choose another pattern."
+            f"{option} {target:g} exceeds the limit of the pattern {pattern.name}, which can zero at most a share of "
+            f"{pattern.limit:.4g}. Lower it, or use another pattern."
         )
     if target > maximum:
         raise UserError(
-            f"{option} {target:g} is more than the {maximum:g} that a layer may have (--max-sparsity); "
-            "change one of them."
+            f"{option} {target:g} is more than the {maximum:g} allowed per layer (--max-sparsity). Change one of them."
         )
     if minimum > target:
         raise UserError(
-            f"{option} {target:g} is less than the {minimum:g} that every layer is to have (--min-sparsity); "
-            "change one of them."
+            f"{option} {target:g} is less than the {minimum:g} required per layer (--min-sparsity). Change one of them."
         )
 
 
 def beside(
     held: Mapping[str, Tensor], wanted: float, choose: Callable[[float], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Masks with the share `wanted` of zeros of which some, those of `held`, lie as they lie.
+    """Masks with the share `wanted` of zeros, including the zeros of `held`, which are not changed.
 
-    Zeros of an earlier pruning in another pattern count wherever they are, so fewer blocks make up the rest: how many
-    is found by bisection.
+    Zeros of an earlier pruning with another pattern count wherever they are, so fewer blocks are needed. The number is
+    found by bisection.
 
     Args:
-        held: masks (True: stays) by weight; weights without one hold nothing.
-        choose: a share of zeros in blocks -> masks of all weights.
+        held: masks by weight, bool with the shape of the weight (True: keep); weights without a mask have no held
+            zeros.
+        choose: maps a share of zeros in blocks to masks of all weights.
     """
 
     def joined(blocks: float) -> dict[str, Tensor]:
@@ -148,7 +151,7 @@ def beside(
         return present_sparsity(masks.values())
 
     masks, low, high = joined(wanted), 0.0, wanted
-    # Nothing held, nothing to make up for: `choose` alone is exact to a block, over or under.
+    # Without held zeros there is nothing to correct: `choose` is exact to one block.
     if not held or zeros(masks) <= wanted:
         return masks
     for _ in range(_BISECTIONS):
@@ -167,29 +170,29 @@ def select(
     minimum: float = 0.0,
     maximum: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Masks under which the share `target` of the weights of all layers together is zero, up to one block.
+    """Masks with which the share `target` of the weights of all layers is zero, exact to one block.
 
-    Blocks that are zero already go first, then those of the lowest score, of equal scores the earlier one; so the same
-    input gives the same masks in every process. Weights are counted, not blocks: layers may have blocks of different
-    sizes.
+    Blocks that are already zero are chosen first, then those with the lowest scores; on a tie, the earlier ones. So the
+    same input gives the same masks in every process. Weights are counted instead of blocks, because block sizes can
+    differ between layers.
 
     Args:
-        scores: name -> importance of each weight, in the weight's shape; any sign, but no NaN.
-        weights: name -> weight, of layers that the pattern fits; the order of names breaks ties between layers.
-        pattern: what goes together.
+        scores: name -> importance of each weight, with the shape of the weight; any sign, but no NaN.
+        weights: name -> weight, of layers that the pattern fits; the order of names resolves ties between layers.
+        pattern: which weights are zeroed together.
         target: share of zeros, 0 to 1.
         scope: "global": one threshold for all layers; "layer" (or "local"): every layer has the target.
-        minimum: least share of zeros of each layer (to the next whole block); where it is above the target, the target.
-        maximum: highest share of zeros of each layer, never exceeded.
+        minimum: minimum share of zeros of each layer (rounded up to whole blocks); limited to the target.
+        maximum: maximum share of zeros of each layer, never exceeded.
 
     Returns:
-        name -> bool mask of the weight's shape, on its device; True: the weight stays.
+        name -> bool mask with the shape of the weight, on its device; True: keep.
 
     Raises:
-        UserError: an impossible target, an unknown scope, scores that are NaN.
+        UserError: the target is impossible, the scope is unknown, or scores are NaN.
     """
     if scope not in ("global", "layer", "local"):
-        raise UserError(f"Unknown pruning scope '{scope}'; choose global or layer.")
+        raise UserError(f"Unknown pruning scope '{scope}'. Use global or layer.")
     minimum = min(minimum, target)
     check_bounds(pattern, target, minimum, maximum)
     target = min(target, pattern.limit)
@@ -199,7 +202,7 @@ def select(
     pruned = _over_all(split, target) if scope == "global" else [_within(layer, target) for layer in split]
     masks = {}
     for (name, weight), gone in zip(weights.items(), pruned, strict=True):
-        # Inside a block, too, zeros go first: a group that was pruned before keeps the weights that it kept.
+        # Zeros are also chosen first within a block: a group that was pruned before keeps the same weights.
         order = scores[name].detach().masked_fill(weight.detach() == 0, -math.inf)
         masks[name] = pattern.expand(~gone, weight.detach(), order)
     return masks
@@ -210,9 +213,9 @@ class _Split:
     """The blocks of one layer.
 
     Attributes:
-        scores: float32 [blocks], finite, lowest for those that are zero already.
-        zeros: weights that a pruned block loses.
-        weights: weights of the layer.
+        scores: float32 [blocks], finite, lowest for blocks that are already zero.
+        zeros: number of weights that a pruned block loses.
+        weights: number of weights of the layer.
         least, most: bounds of the number of pruned blocks.
     """
 
@@ -226,25 +229,25 @@ class _Split:
 def _split(name: str, scores: Tensor, weight: Tensor, pattern: Pattern, bounds: tuple[float, float]) -> _Split:
     blocks = pattern.reduce(scores, "mean")
     if blocks.isnan().any():
-        raise UserError(f"The importance scores of {name} are not numbers (NaN): the training has diverged.")
+        raise UserError(f"The importance scores of {name} are NaN: the training has diverged. Lower the learning rate.")
     gone = pattern.reduce(weight.abs(), "max") == 0
-    blocks = blocks.clamp(-_LARGEST / 2, _LARGEST).masked_fill_(gone, -_LARGEST)  # infinities are for bounds
+    blocks = blocks.clamp(-_LARGEST / 2, _LARGEST).masked_fill_(gone, -_LARGEST)  # infinity is reserved for bounds
     count = blocks.numel()
     zeros = zeros_per_block(pattern, weight.numel(), count)
-    # The little that is added or taken undoes the rounding of products such as 0.98 * 100.
+    # The small constants compensate for rounding of products such as 0.98 * 100.
     most = min(math.floor(bounds[1] * weight.numel() / zeros + 1e-6), count)
     least = min(math.ceil(bounds[0] * weight.numel() / zeros - 1e-6), most)
     return _Split(blocks, zeros, weight.numel(), least, most)
 
 
 def _within(layer: _Split, target: float) -> Tensor:
-    """Pruned blocks (bool) of a layer that has to reach the target by itself."""
+    """Pruned blocks (bool) of a layer that must reach the target by itself."""
     count = round(target * layer.weights / layer.zeros)
     return _lowest(layer.scores, min(max(count, layer.least), layer.most))
 
 
 def _over_all(split: Sequence[_Split], target: float) -> list[Tensor]:
-    """Pruned blocks (bool) of every layer, under one threshold and the layers' bounds."""
+    """Pruned blocks (bool) of every layer, with one threshold and the bounds of the layers."""
     scores = [layer.scores for layer in split]
     bounded: set[int] = set()
     while True:
@@ -253,21 +256,22 @@ def _over_all(split: Sequence[_Split], target: float) -> list[Tensor]:
         outside = {i for i, layer in enumerate(split) if not layer.least <= counts[i] <= layer.most} - bounded
         if not outside:
             return pruned
-        # Bounds are built into the scores only of layers that need them, for that costs time. A choice that is the best
-        # under some of the bounds and keeps all of them is the best under all.
+        # Bounds are built into the scores only for layers that need them, because that takes time. A choice that is
+        # optimal for some of the bounds and satisfies all of them is optimal for all.
         for i in outside:
             scores[i] = _bounded(split[i])
         bounded |= outside
 
 
 def _bounded(layer: _Split) -> Tensor:
-    """Scores such that the `least` lowest blocks go before all others and those past the `most` lowest never."""
+    """Scores such that the `least` lowest blocks come before all others and those past the `most` lowest are never
+    chosen."""
     scores = layer.scores.masked_fill(~_lowest(layer.scores, layer.most), math.inf)
     return scores.masked_fill_(_lowest(layer.scores, layer.least), -math.inf)
 
 
 def _lowest_of_sizes(scores: Sequence[Tensor], split: Sequence[_Split], target: float) -> list[Tensor]:
-    """The lowest blocks of all layers together that hold the target share of the weights, up to one block."""
+    """The lowest blocks of all layers that contain the target share of the weights, exact to one block."""
     lengths = [layer.numel() for layer in scores]
     sizes = {layer.zeros for layer in split}
     wanted = target * sum(layer.weights for layer in split)
@@ -280,14 +284,14 @@ def _lowest_of_sizes(scores: Sequence[Tensor], split: Sequence[_Split], target: 
     total = size[order].cumsum(0)
     count = int((total <= wanted).count_nonzero())
     if count < len(flat) and flat[order[count]] < math.inf:
-        # One block more if that comes closer to the target.
+        # One more block, if that is closer to the target.
         before = int(total[count - 1]) if count else 0
         count += int(int(total[count]) - wanted < wanted - before)
     return list(torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, order[:count], True).split(lengths))
 
 
 def _lowest(scores: Tensor, count: int) -> Tensor:
-    """Marks (bool) the `count` lowest of 1-D float32 scores, of equal ones the first; much faster than sorting."""
+    """Marks (bool) the `count` lowest of 1-D float32 scores; on a tie, the first ones. Much faster than sorting."""
     if count <= 0 or count >= scores.numel():
         return torch.full_like(scores, count > 0, dtype=torch.bool)
     threshold = _kth_lowest(scores, count)
@@ -300,7 +304,7 @@ def _lowest(scores: Tensor, count: int) -> Tensor:
 
 
 def _kth_lowest(scores: Tensor, count: int) -> Tensor:
-    """The value that comes `count`-th (from 1) in float32 scores: counts their upper 16 bits, then the lower ones."""
+    """The `count`-th lowest value (from 1) of float32 scores: counts their upper 16 bits, then the lower ones."""
     parts = scores.split(_CHUNK)
     digit, rank = _digit(((_keys(part) >> 16).add_(0x8000) for part in parts), count)
     inside = torch.cat([part[_keys(part) >> 16 == digit - 0x8000] for part in parts])
@@ -309,13 +313,13 @@ def _kth_lowest(scores: Tensor, count: int) -> Tensor:
 
 
 def _keys(scores: Tensor) -> Tensor:
-    """int32 numbers that sort as the float32 scores do, below zero too."""
+    """int32 numbers with the same order as the float32 scores, including negative ones."""
     bits = scores.view(torch.int32)
     return (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
 
 
 def _digit(digits: Iterable[Tensor], count: int) -> tuple[int, int]:
-    """The 16-bit digit that comes `count`-th, and which one it is among those equal to it."""
+    """The 16-bit digit of the `count`-th value, and its index among values with this digit."""
     upto = reduce(torch.add, (torch.bincount(part, minlength=0x10000) for part in digits)).cumsum(0)
     digit = int((upto < count).count_nonzero())
     return digit, count - (int(upto[digit - 1]) if digit else 0)

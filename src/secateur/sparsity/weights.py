@@ -1,4 +1,4 @@
-"""Weight pruning while training: the window, the schedule, the criterion and the masks put together as one hook.
+"""Weight pruning during training: combines window, schedule, criterion and masks in one hook.
 
 Zhu & Gupta 2017, "To prune, or not to prune", with the criteria and patterns of Intel Neural Compressor.
 """
@@ -30,29 +30,30 @@ from secateur.training.hooks import Hook
 from secateur.training.run import TrainingRun
 
 Masks = dict[str, Tensor]
-FEW = 5  # prunings: a schedule is no schedule with fewer
-TOLERANCE = 5e-4  # by which the zeros that are there may exceed the target: targets are hit up to a block
+FEW = 5  # number of prunings below which the schedule is not gradual
+TOLERANCE = 5e-4  # by which existing zeros may exceed the target, because targets are exact only to one block
 
 
 class WeightPruning(Hook):
-    """Zeroes the least important weights step by step, holds the zeros, and reaches the target before the cool-down.
+    """Gradually zeroes the least important weights, keeps the zeros, and reaches the target before the cool-down.
 
-    A zero stays: masks only shrink. Masks that the checkpoint came with hold on, whatever their pattern, and their
-    zeros count; so do zero weights that make whole blocks. Layers that are not pruned here keep the checkpoint's masks.
+    Zeros are permanent: masks only lose weights. Masks of the checkpoint stay in effect, with any pattern, and their
+    zeros count; so do zero weights that form whole blocks. Layers that are not pruned here keep the masks of the
+    checkpoint.
 
     Args:
         settings: target, pattern, criterion, schedule and window.
-        start: what the training starts from, for its masks.
+        start: checkpoint that the training starts from, for its masks.
 
     Raises:
-        UserError: no target, a target beyond the pattern, or an unknown name.
+        UserError: there is no target, it exceeds the limit of the pattern, or a name is unknown.
     """
 
     def __init__(self, settings: WeightSettings, start: Checkpoint) -> None:
         if settings.target_sparsity == 0 and not settings.lock_zeros:
             raise UserError("Weight pruning has nothing to do: set target_sparsity, or lock_zeros.")
         self.settings = settings
-        self.reached = settings.lock_zeros  # whether the zeros are those that the training is to end with
+        self.reached = settings.lock_zeros  # whether the zeros are the final ones
         self.pattern = parse_pattern("1x1" if settings.lock_zeros else settings.pruning_pattern)
         self.criterion = WEIGHT_CRITERIA[settings.pruning_criterion]
         self.schedule = SPARSITY_SCHEDULES[settings.pruning_schedule]
@@ -61,21 +62,21 @@ class WeightPruning(Hook):
         self.window: Window | None = None
         self.scores: dict[str, Tensor] = {}  # float32, per weight; empty once the target is reached
         self._came_with = {name: mask.bool() for name, mask in start.masks.items()}
-        self._weights: dict[str, nn.Parameter] = {}  # that are pruned
-        self._masks: Masks = {}  # of these, and of other weights that came with masks
+        self._weights: dict[str, nn.Parameter] = {}  # the pruned weights
+        self._masks: Masks = {}  # of these, and of other weights with masks
         self._decisions: dict[int, float] = {}  # optimizer step -> progress for which masks are chosen there
         self._queue: dict[int, Masks] = {}  # optimizer step -> masks already chosen for it
-        self._substeps = (1, 0)  # of a pruning: how many, and optimizer steps between them
-        self._scattered = False  # whether some zeros that hold make no whole blocks
+        self._substeps = (1, 0)  # of a pruning: number, and optimizer steps between them
+        self._scattered = False  # whether some existing zeros do not form whole blocks
         self._lasso: GroupLasso | None = None
-        self._share = self._initial = 0.0  # sparsity last asked for, and that of the beginning
+        self._share = self._initial = 0.0  # last requested sparsity, and initial sparsity
         self._rows: list[dict[str, float]] = []
 
     def start(self, run: TrainingRun) -> None:
-        """Finds the layers, takes over the zeros that are there, and lays out the window.
+        """Finds the layers, takes over existing zeros, and plans the window.
 
         Raises:
-            UserError: nothing to prune, a target that cannot be reached, or a window without steps.
+            UserError: there is nothing to prune, the target cannot be reached, or the window has no steps.
         """
         names, indivisible = prunable_layers(run.network, self.pattern, self.settings.exclude_weights)
         self._weights = {name: run.network.get_parameter(name) for name in names}
@@ -86,24 +87,26 @@ class WeightPruning(Hook):
             for name in frozen:
                 del self._weights[name]
             if not self._weights:
-                raise UserError("No weight can be pruned, for all layers are frozen (freeze) or excluded; name fewer.")
+                raise UserError(
+                    "No weight can be pruned: all layers are frozen or excluded. Freeze or exclude fewer layers."
+                )
             self.window = pruning_window(run.schedule, self.settings)
             self._take_over(run)
             self._lay_out(run, self.window)
-            for names, reason in ((indivisible, f"do not divide into {self.pattern.name}"), (frozen, "are frozen")):
+            for names, reason in ((indivisible, f"cannot be divided into {self.pattern.name}"), (frozen, "are frozen")):
                 if names:
                     layers = ", ".join(name.removesuffix(".weight") for name in names)
-                    run.log.message(f"Left dense, for they {reason}: {layers}.")
+                    run.log.message(f"These layers stay dense because they {reason}: {layers}.")
         run.masks = self._masks
         apply_masks_(run, self._masks)
 
     @torch.no_grad()
     def before_step(self, run: TrainingRun) -> None:
-        """Updates the scores from final gradients; a step with an infinite or NaN gradient adds nothing to them."""
+        """Updates the scores from final gradients; a step with an infinite or NaN gradient is ignored."""
         gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
         if self.reached or not gradients:
             return
-        # A tensor, not a bool: reading it would wait for the device at every step.
+        # A tensor instead of a bool, because reading it would synchronise with the device at every step.
         finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
         for name, weight in self._weights.items():
             gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
@@ -111,13 +114,13 @@ class WeightPruning(Hook):
             self.scores[name] = torch.where(finite, scores, self.scores[name])
 
     def after_step(self, run: TrainingRun) -> None:
-        """Chooses new masks at the steps of the plan, and zeroes masked weights at every step."""
+        """Chooses new masks at the planned steps, and zeroes masked weights at every step."""
         if not self.reached:
             assert self.window is not None
             if self._lasso is not None and run.step >= self.window.start:
                 self._lasso.shrink_(self._weights, run.learning_rate)
             if run.step in self._decisions:
-                apply_masks_(run, self._masks)  # the step has moved masked weights; by their zeros they are known
+                apply_masks_(run, self._masks)  # the step has changed masked weights, which must be zero here
                 self._enqueue(run.step, self._choose(self._decisions[run.step]))
             if run.step in self._queue:
                 self._put_on(run, self._queue.pop(run.step))
@@ -127,7 +130,7 @@ class WeightPruning(Hook):
 
     @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
-        """Completes the target where skipped fp16 steps have delayed it, and logs the zeros that are there."""
+        """Completes the target if skipped fp16 steps have delayed it, and logs the current zeros."""
         if not self.reached and self.window is not None and run.epoch >= self.window.last_epoch:
             if self._queue:
                 self._put_on(run, self._queue[max(self._queue)])
@@ -144,11 +147,11 @@ class WeightPruning(Hook):
             write_text(run.folder / "sparsity.csv", _as_csv(self._rows))
 
     def ready(self, run: TrainingRun) -> bool:
-        """Only a detector that has reached the target may become the best."""
+        """Whether the target is reached; only then the detector may become the best."""
         return self.reached
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks, scores, what is queued, and the settings that they belong to."""
+        """Masks, scores, queue, and the corresponding settings."""
         return {
             "settings": _plain(self.settings),
             "reached": self.reached,
@@ -161,18 +164,20 @@ class WeightPruning(Hook):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave.
+        """Restores the output of `state_dict`.
 
         Raises:
-            UserError: the training was begun with other options.
+            UserError: the training was started with other options.
         """
         for name, value in _plain(self.settings).items():
             if state["settings"].get(name) != value:
                 before = state["settings"].get(name)
-                raise UserError(f"Cannot resume: option {name} was {before!r} and is {value!r} now; repeat the first.")
+                raise UserError(
+                    f"Cannot resume: option {name} was {before!r} and is {value!r} now. Use the previous value."
+                )
         self.reached, self._initial, self._share = state["reached"], state["initial"], state["share"]
         device = next(iter(self._weights.values())).device
-        # The run and its checkpoints hold on to this very dictionary.
+        # The run and its checkpoints reference this dictionary.
         self._masks.clear()
         self._masks.update(_moved(state["masks"], device))
         self.scores = _moved(state["scores"], device)
@@ -180,17 +185,17 @@ class WeightPruning(Hook):
         self._rows = [dict(row) for row in state["rows"]]
 
     def _lock(self, run: TrainingRun) -> None:
-        """Takes the zeros of single weights as they are; excluded layers keep the masks that they came with."""
+        """Masks all existing zeros; excluded layers keep their masks."""
         masks = {name: weight.detach() != 0 for name, weight in self._weights.items()}
         self._masks = {name: mask for name, mask in masks.items() if not mask.all()}
         if not self._masks:
-            raise UserError("Option lock_zeros finds no zeros among the weights; start from a model that has some.")
+            raise UserError("Option lock_zeros found no zero weights. Start from a model with zeros.")
         self._share = self._initial = share_of_zeros(self._weights)
         came_with = fitting(self._came_with, run.network)
         self._masks |= {name: mask for name, mask in came_with.items() if name not in self._weights}
 
     def _take_over(self, run: TrainingRun) -> None:
-        """Begins with the masks of the checkpoint, and with whole blocks that are zero."""
+        """Starts with the masks of the checkpoint, and with whole blocks that are zero."""
         came_with = fitting(self._came_with, run.network)
         for name, weight in self._weights.items():
             size = weight.detach().abs()
@@ -205,15 +210,15 @@ class WeightPruning(Hook):
         self._masks |= {name: mask for name, mask in came_with.items() if name not in self._weights}
 
     def _lay_out(self, run: TrainingRun, window: Window) -> None:
-        """Plans the steps at which masks are chosen, and says so."""
+        """Plans the steps at which masks are chosen, and logs them."""
         settings = self.settings
         if settings.progressive:
             gradual = self.schedule(self._initial, settings.target_sparsity, 0.0) < settings.target_sparsity
             self._substeps = substep_gaps(window.frequency) if gradual and window.prunings else (1, 0)
             if self._substeps[0] == 1:
-                run.log.message("Pruning is not progressive here: that takes at least 2 steps from one to the next.")
+                run.log.message("Progressive pruning is disabled: it needs at least 2 steps between prunings.")
         count, gap = self._substeps
-        # Sub-steps lead up to the moment that they belong to; what goes at the very start has nothing before it.
+        # Sub-steps lead up to their pruning; the pruning at the start of the window has no steps before it.
         lead = {moment: (count - 1) * gap if moment > window.start else 0 for moment in window.moments}
         self._decisions = {moment - lead[moment]: progress for moment, progress in window.moments.items()}
         self.scores = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in self._weights.items()}
@@ -226,22 +231,22 @@ class WeightPruning(Hook):
             f"{run.epochs - 1 - window.last_epoch} epochs of cool-down."
         )
         if window.prunings < FEW and settings.pruning_schedule != "oneshot":
-            run.log.message("That is hardly gradual: train longer, or set a shorter warm-up or cool-down.")
+            run.log.message("This is not gradual. Train longer, or set a shorter warm-up or cool-down.")
 
     def _choose(self, progress: float) -> Masks | None:
-        """New masks of all pruned weights; None when the schedule asks for no more zeros than it did."""
+        """New masks of all pruned weights; None if the schedule requests no additional zeros."""
         target = self.settings.target_sparsity
         wanted = target if progress >= 1 else min(self.schedule(self._initial, target, progress), target)
         if wanted <= self._share:
             return None
         self._share = wanted
-        # Whole blocks that are zero go first anyway; single zeros of before count wherever they lie.
+        # Whole blocks that are zero are chosen first anyway; other existing zeros count wherever they are.
         held = self._masks if self._scattered else {}
         masks = beside(held, wanted, lambda blocks: self._select(blocks, wanted))
         return {name: self._masks[name] & mask for name, mask in masks.items()}
 
     def _select(self, blocks: float, wanted: float) -> Masks:
-        """Masks whose blocks make the share `blocks` of zeros; `wanted` is the share in all."""
+        """Masks whose blocks have the share `blocks` of zeros; `wanted` is the total share."""
         settings = self.settings
         return select(
             self.scores,
@@ -254,7 +259,7 @@ class WeightPruning(Hook):
         )
 
     def _enqueue(self, step: int, masks: Masks | None) -> None:
-        """Sets masks down for this step, or in sub-steps for it and the next ones."""
+        """Schedules masks for this step, or in sub-steps for this step and the next ones."""
         if masks is None:
             return
         count, gap = self._substeps
@@ -267,7 +272,7 @@ class WeightPruning(Hook):
         self._queue |= {step + number * gap: bite for number, bite in enumerate(bites)}
 
     def _put_on(self, run: TrainingRun, masks: Masks | None) -> None:
-        """Masks that hold from now on; what the optimizer remembers of masked weights is forgotten."""
+        """Applies masks from now on, and clears the optimizer state of masked weights."""
         if masks is not None:
             self._masks.update(masks)
             forget_momentum_(run, masks)
@@ -278,22 +283,24 @@ class WeightPruning(Hook):
 
 
 def check_weight_pruning(settings: WeightSettings, epochs: int) -> None:
-    """Names, the pattern's limit, and the cool-down, before there is a detector to look at.
+    """Checks names, the limit of the pattern, and the cool-down, before a detector is available.
 
     Raises:
-        UserError: one of them is impossible.
+        UserError: one of them is invalid.
     """
     pattern = parse_pattern(settings.pruning_pattern)
     WEIGHT_CRITERIA[settings.pruning_criterion]
     SPARSITY_SCHEDULES[settings.pruning_schedule]
     check_bounds(pattern, settings.target_sparsity, settings.min_sparsity, settings.max_sparsity)
     if settings.group_lasso > 0 and pattern.limit < 1:
-        raise UserError(f"--group-lasso works on blocks that go whole, which those of {pattern.name} do not.")
+        raise UserError(
+            f"--group-lasso needs a pattern that prunes whole blocks, unlike {pattern.name}. Use NxM, such as 4x1."
+        )
     cooldown_of(settings, epochs)
 
 
 def share_of_zeros(tensors: Mapping[str, Tensor]) -> float:
-    """Zeros of all tensors together over their entries."""
+    """Share of zeros among all entries of tensors of any shape."""
     entries = sum(tensor.numel() for tensor in tensors.values())
     return 1 - sum(int(torch.count_nonzero(tensor)) for tensor in tensors.values()) / entries
 
@@ -303,7 +310,7 @@ def _moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Ten
 
 
 def _plain(settings: WeightSettings) -> dict[str, Any]:
-    """Settings as a saved state holds them."""
+    """Settings as in a saved state."""
     return asdict(settings) | {"exclude_weights": list(settings.exclude_weights)}
 
 

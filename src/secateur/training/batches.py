@@ -1,4 +1,4 @@
-"""What the training loop reads: batches of images with their targets."""
+"""Interfaces of training batches: images with their targets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class BatchLike(Protocol):
-    """What the loop reads of a batch."""
+    """The part of a batch that the loop reads."""
 
     images: Tensor  # uint8 [B, C, H, W]
-    targets: Tensor  # of all images; a detector's are float [T, 6] rows (image, class, x, y, w, h)
+    targets: Tensor  # of all images; for a detector, float rows [T, 6] (image, class, x, y, w, h)
 
 
 class Batches(Protocol):
-    """This process's share of the training batches; `epoch` is a pure function of its arguments."""
+    """The share of this process in the training batches; `epoch` depends only on its arguments."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]:
-        """The batches of an epoch from number `start` on."""
+        """Batches of an epoch from index `start`."""

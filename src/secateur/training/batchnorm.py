@@ -1,4 +1,4 @@
-"""BatchNorm over the batch of all processes, so that several take the steps of one."""
+"""Batch norm over the batch of all processes, so that several processes take the same steps as one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from secateur.training.run import TrainingRun
 
 
 class CrossProcessBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the total batch on any backend (torch's SyncBatchNorm needs CUDA); same state dict as BatchNorm2d.
+    """Batch norm over the total batch on any backend (SyncBatchNorm of torch needs CUDA); same state dict as
+    BatchNorm2d.
 
-    Two passes, mean first, as the one-process kernel: the sum of squares would lose digits.
+    It computes the mean first, then the variance, as in the single-process kernel, because the sum of squares is
+    imprecise.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -45,13 +47,13 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
 
 
 class HoldNorms(Hook):
-    """Batch norms keep the statistics that they have and compute with them; their scales and shifts are trained.
+    """Batch norms use and keep their running statistics; their scales and shifts are trained.
 
-    A step then sees the network that is evaluated, however few and however unlike the images of a batch are.
+    A step then sees the network in the form in which it is evaluated, even if the images of a batch are few or unusual.
     """
 
     def start(self, run: TrainingRun) -> None:
-        """Puts the norms into evaluation mode before every pass of a training."""
+        """Sets the norms to evaluation mode before every forward pass of the training."""
         run.handles.append(run.network.register_forward_pre_hook(_evaluating_norms))
 
 
@@ -62,7 +64,7 @@ def _evaluating_norms(network: nn.Module, inputs: Any) -> None:
 
 
 def synchronise_batchnorm_(module: nn.Module, device_type: str) -> nn.Module:
-    """Replaces every BatchNorm2d inside `module` by one over the total batch; parameters and buffers are shared."""
+    """Replaces every BatchNorm2d in `module` by one over the total batch; parameters and buffers are shared."""
     if device_type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     return _replace_(module, nn.BatchNorm2d, CrossProcessBatchNorm2d)

@@ -1,4 +1,4 @@
-"""What processes share: who they are, the group that they talk in, results of one for all, and sums of counts."""
+"""Communication between processes: rank, process group, results of the first process, and sums."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are, as `torchrun` tells; (0, 1) without it.
+    """Rank of this process and number of processes from `torchrun`; (0, 1) without it.
 
     Raises:
-        UserError: the two variables contradict each other.
+        UserError: the two variables are inconsistent.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if not 0 <= rank < world:
-        raise UserError(f"RANK is {rank} and WORLD_SIZE is {world}; start the processes with torchrun.")
+        raise UserError(f"RANK is {rank}, but WORLD_SIZE is {world}. Start the processes with torchrun.")
     return rank, world
 
 
 def join_processes(device: torch.device, wait_minutes: float = WAIT_MINUTES) -> PartialState:
-    """Opens the group of all processes; the first call of a program decides, later ones find it open.
+    """Opens the process group; the first call of a program creates it, later calls reuse it.
 
     Args:
-        device: this process's. GPUs talk by NCCL, all else by gloo.
-        wait_minutes: how long a process waits in a collective for the others. torch's own 10 to 30 minutes would end a
-            training whose first process validates for longer.
+        device: device of this process. GPUs use NCCL, all others gloo.
+        wait_minutes: timeout of collective operations. The defaults of torch, 10 to 30 minutes, would abort a training
+            whose first process validates for longer.
 
     Raises:
-        UserError: the device is of another kind than the group's.
+        UserError: the device has another type than that of the group.
     """
     several = rank_and_world()[1] > 1
-    # One process alone keeps Accelerate off the GPU: it would hold on to a device for the whole program, while each
-    # training names its own.
+    # A single process keeps Accelerate off the GPU, because Accelerate would keep one device for the whole program,
+    # while each training sets its own.
     state = PartialState(cpu=not several or device.type != "cuda", timeout=timedelta(minutes=wait_minutes))
     if several and state.device.type != device.type:
         raise UserError(
@@ -57,47 +57,49 @@ def join_processes(device: torch.device, wait_minutes: float = WAIT_MINUTES) -> 
             "choose the same --device for all trainings, cpu or CUDA GPUs."
         )
     if several and device.type == "cuda":
-        torch.cuda.set_device(device)  # Accelerate takes the GPUs in their order, the user may have named others
+        torch.cuda.set_device(device)  # Accelerate uses the GPUs in order; the user may have set others
     return state
 
 
 def start_accelerator(device: torch.device, folder: Path, *, tensorboard: bool, wait_minutes: float) -> Accelerator:
-    """The Accelerator of one training: its processes and trackers. Device and precision are the training's own.
+    """The Accelerator of one training, for its processes and trackers. Device and precision are handled by the
+    training.
 
     Raises:
-        UserError: the program has made an Accelerator with other choices, which Accelerate keeps to the end.
+        UserError: the program has created an Accelerator with other settings, which Accelerate keeps until the end.
     """
     state = join_processes(device, wait_minutes)
     options: dict[str, Any] = {"log_with": "tensorboard", "project_dir": str(folder)} if tensorboard else {}
     try:
-        # No mixed precision here: Accelerate would keep the first training's for all that follow.
+        # No mixed precision here: Accelerate would keep the setting of the first training.
         return Accelerator(mixed_precision="no", cpu=state.device.type == "cpu", device_placement=False, **options)
     except ValueError as error:
-        raise UserError(f"This program has made an Accelerator that trainings cannot share: {error}") from error
+        raise UserError(f"This program has created an Accelerator that trainings cannot use: {error}") from error
 
 
 def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
-    """The module whose backward passes average gradients over all processes; itself when there is one."""
+    """The module wrapped such that backward passes average gradients over all processes; unchanged for a single
+    process."""
     if world_size() == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 def once(make: Callable[[], str], device: str = "auto") -> str:
-    """What `make` gives on the first process, known to all: several processes must not each make a run folder.
+    """Runs `make` on the first process and returns its result on all, for example to create a run folder only once.
 
     Args:
-        device: that the training will use, as `TrainSettings.device`.
+        device: device of the training, as `TrainSettings.device`.
     """
     rank, world = rank_and_world()
     if world == 1:
         return make()
-    join_processes(pick_device(device))  # the group that the training goes on with
+    join_processes(pick_device(device))  # the training reuses this group
     return of_first(make() if rank == 0 else "")
 
 
 def of_first(value: T) -> T:
-    """What the first of the processes that have joined gives here, known to all; `value` where there is one."""
+    """The value on the first process that has joined, on all processes; `value` for a single process."""
     if world_size() == 1:
         return value
     shared = [value]
@@ -106,14 +108,14 @@ def of_first(value: T) -> T:
 
 
 def wait_for_all() -> None:
-    """Returns once all processes that have joined are here."""
+    """Waits for all processes that have joined."""
     if world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
 def one_for_all() -> Iterator[None]:
-    """Inside, this process sums for itself: what the first one measures while the others wait for it."""
+    """Context in which this process computes sums on its own, while the others wait for it."""
     before = _ALONE.set(True)
     try:
         yield
@@ -122,14 +124,14 @@ def one_for_all() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """Processes that train together right now."""
+    """Number of processes that currently train together."""
     if _ALONE.get():
         return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The element-wise sum over all processes; the tensor itself when there is one."""
+    """Element-wise sum over all processes of a tensor of any shape; unchanged for a single process."""
     if world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)
@@ -137,7 +139,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 class _Total(torch.autograd.Function):
-    """The sum over processes, whose gradient is again a sum over processes."""
+    """Sum over processes; its gradient is also a sum over processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -149,6 +151,6 @@ class _Total(torch.autograd.Function):
 
 
 def total_over_processes(values: Tensor) -> Tensor:
-    """The element-wise sum over all processes, to differentiate: each adds its part to the gradients of all."""
+    """Differentiable element-wise sum over all processes of a tensor of any shape."""
     result: Tensor = _Total.apply(values)
     return result

@@ -1,4 +1,5 @@
-"""Hooks: methods that act while training, called exactly when weights change, for they hang on the optimizer itself."""
+"""Hooks: methods that act during training. They are attached to the optimizer, so they run exactly when weights
+change."""
 
 from __future__ import annotations
 
@@ -12,43 +13,47 @@ from secateur.training.run import TrainingRun
 
 
 class Hook:
-    """Base of the methods that act while training. Override what is needed; state is plain data and tensors."""
+    """Base class of methods that act during training. Override what is needed. The state holds plain data and
+    tensors."""
 
     def start(self, run: TrainingRun) -> None:
         """Called once, before the first step and before the state of a resumed run is loaded."""
 
     def before_step(self, run: TrainingRun) -> None:
-        """Called when gradients are final and weights still old."""
+        """Called when gradients are final and weights have not changed yet."""
 
     def after_step(self, run: TrainingRun) -> None:
-        """Called when weights are new; the average (`run.ema`) is updated after all hooks."""
+        """Called when weights have changed; the average (`run.ema`) is updated after all hooks."""
 
     def epoch_end(self, run: TrainingRun) -> None:
         """Called after the last step of an epoch, before its evaluation."""
 
     def evaluated(self, run: TrainingRun, scores: Scores | None) -> None:
-        """Called after an epoch's evaluation, in all processes; off the main one, and without one, scores are None."""
+        """Called after the evaluation of an epoch in all processes; scores are None on other processes, and without
+        an evaluation."""
 
     def ready(self, run: TrainingRun) -> bool:
-        """Whether the network at the end of this epoch is what the method aims at, so that it may become the best."""
+        """Whether the network at the end of this epoch meets the target of the method, so that it may become the
+        best one."""
         return True
 
     def may_stop(self, run: TrainingRun) -> bool:
-        """Whether the training may end early; not while a course over all epochs is under way."""
+        """Whether the training may stop early; False while a schedule over all epochs is active."""
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State for a resumed run."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores the output of `state_dict`."""
 
 
 def attach(run: TrainingRun, hooks: Sequence[Hook]) -> None:
-    """Hangs the hooks on the inner torch optimizer.
+    """Attaches the hooks to the inner torch optimizer.
 
-    Neither accumulation batches nor steps that an fp16 scaler skips call `Optimizer.step`, so neither calls a hook.
+    Neither accumulation batches nor steps skipped by an fp16 scaler call `Optimizer.step`, so hooks do not run for
+    them.
     """
 
     def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -66,6 +71,6 @@ def attach(run: TrainingRun, hooks: Sequence[Hook]) -> None:
 
 
 def detach(run: TrainingRun) -> None:
-    """Takes the hooks off the optimizer."""
+    """Removes the hooks from the optimizer."""
     while run.handles:
         run.handles.pop().remove()

@@ -1,4 +1,4 @@
-"""Training hyper-parameters under YOLOv5's names: those of every training, and by name those of a family's own."""
+"""Training hyper-parameters with the names of YOLOv5: the common ones, and those of families by name."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Own = TypeVar("Own")
 
 @dataclass(frozen=True)
 class Hyp:
-    """One set of hyper-parameters; the defaults are those of `scratch-low`.
+    """A set of hyper-parameters; the defaults are those of `scratch-low`.
 
     Attributes:
-        own: what a family's loss and head read, by name; `Family.hyp` declares which names there are.
+        own: hyper-parameters of the loss and head of a family, by name; `Family.hyp` declares the names.
 
     Raises:
-        UserError: a value out of its range, named by its key.
+        UserError: a value is out of range; the message names its key.
     """
 
     lr0: float = 0.01  # learning rate of the first epoch
     lrf: float = 0.01  # learning rate of the last epoch, as a share of lr0
     momentum: float = 0.937  # SGD momentum, Adam's beta1
-    weight_decay: float = 0.0005  # for 64 images a step
+    weight_decay: float = 0.0005  # for 64 images per step
     warmup_epochs: float = 3.0
     warmup_momentum: float = 0.8
-    warmup_bias_lr: float = 0.1  # where the biases' learning rate starts
+    warmup_bias_lr: float = 0.1  # initial learning rate of biases
     hsv_h: float = 0.015
     hsv_s: float = 0.7
     hsv_v: float = 0.4
@@ -57,23 +57,23 @@ class Hyp:
         )
 
     def to_dict(self) -> dict[str, float]:
-        """All of them in one flat mapping: for checkpoints, and for the augmentation."""
+        """All hyper-parameters in one flat mapping, for checkpoints and for the augmentation."""
         return {name: getattr(self, name) for name in NAMES} | dict(self.own)
 
     def read(self, kind: type[Own]) -> Own:
-        """A family's own hyper-parameters: its dataclass with the values that are given, and its defaults.
+        """Hyper-parameters of a family: its dataclass with the given values, and its defaults.
 
         Raises:
-            UserError: a value out of its range.
+            UserError: a value is out of range.
         """
         names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
         return kind(**{name: self.own[name] for name in names if name in self.own})
 
     def completed(self, kind: type[Any]) -> Hyp:
-        """The same with all hyper-parameters of a family's own, and none of another family's.
+        """A copy with all hyper-parameters of one family, and none of other families.
 
         Raises:
-            UserError: a value out of its range.
+            UserError: a value is out of range.
         """
         own = self.read(kind)
         return replace(self, own={entry.name: getattr(own, entry.name) for entry in fields(kind)})
@@ -89,10 +89,10 @@ def check_hyper_parameters(
     below_one: tuple[str, ...] = (),
     positive: tuple[str, ...] = (),
 ) -> None:
-    """Checks the ranges of hyper-parameters; all are numbers of at least 0.
+    """Checks the ranges of hyper-parameters; all must be numbers of at least 0.
 
     Raises:
-        UserError: one is out of its range, named.
+        UserError: a value is out of range; the message names it.
     """
     for name, value in values.items():
         if not 0 <= value < float("inf"):

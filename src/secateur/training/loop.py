@@ -1,4 +1,4 @@
-"""The training loop: train, sparsify and fine-tune are this one function with other hooks and terms."""
+"""The training loop. Training, sparsifying and fine-tuning are this function with different hooks and loss terms."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from secateur.training.task import Task, largest_stride
 
 @dataclass(frozen=True)
 class FitResult:
-    """Where the checkpoints are, and the figures of the best epoch (`best_epoch` counts from 0)."""
+    """Checkpoint files, and the figures of the best epoch (`best_epoch` counts from 0)."""
 
     best: Path
     last: Path
     best_epoch: int
     metrics: dict[str, float]
-    epochs: int  # that were trained; fewer than asked for when it stopped early
+    epochs: int  # trained epochs; fewer than requested after early stopping
     rows: tuple[EpochRow, ...]
-    best_fitness: float = -1.0  # of the best epoch; under 0 where nothing was evaluated
+    best_fitness: float = -1.0  # of the best epoch; negative if nothing was evaluated
 
 
 def fit(
@@ -58,26 +58,27 @@ def fit(
     kind: TrainingKind = TrainingKind(),  # noqa: B008 (frozen)
     identity: TrainingIdentity | None = None,
 ) -> FitResult:
-    """Trains `network` in place; its moving average is what is evaluated and saved.
+    """Trains `network` in place; its moving average is evaluated and saved.
 
-    An epoch ends with an optimizer step on whatever has accumulated, so no image is left out and nothing is pending
-    when the state is saved. Every process of a distributed training calls this with its own share of the batches.
+    At the end of an epoch, an optimizer step is taken on the gradients accumulated so far, so all images are used and
+    no gradients are pending when the state is saved. Every process of a distributed training calls this function with
+    its own share of the batches.
 
     Args:
-        task: what the network is trained for.
+        task: defines the loss.
         folder: run folder: results.csv, weights/best and weights/last (.safetensors, fp16), state.pt.
         hooks: methods that act around the optimizer step.
-        terms: loss terms besides the loss of the task.
+        terms: loss terms in addition to the loss of the task.
         evaluate: called on the main process with the averaged network.
-        resume: go on from state.pt; bit for bit on one CPU process. A finished training returns at once.
-        like: checkpoint whose history, plan and training notes the new ones continue.
-        split: the training images, for `Task.begin_training`.
-        kind: what sets this kind of training apart.
-        identity: what is learned, which must be the same when the training resumes; without it nothing is compared.
+        resume: continue from state.pt; bit-identical on a single CPU process. A finished training returns at once.
+        like: checkpoint whose history, plan and training notes the new checkpoints continue.
+        split: training images for `Task.begin_training`.
+        kind: properties of this kind of training.
+        identity: identifies data and classes, which must not change when resuming; None: not checked.
 
     Raises:
-        UserError: bad options, nothing to resume, other classes or data than before, a label of a class that the
-            network does not have, a full disk, a diverged loss.
+        UserError: options are invalid, there is nothing to resume, classes or data have changed, a label has a class
+            that the network does not have, the disk is full, or the loss diverged.
     """
     opened = open_session(network, batches, settings, task, folder, hooks, terms, split, kind, identity)
     with opened as session, bar("epochs", refresh=4) as progress:
@@ -111,7 +112,7 @@ def fit(
 
 
 def result_of(session: Session) -> FitResult:
-    """What has come of a training that has ended."""
+    """The result of a finished training."""
     run, record = session.run, session.record
     return FitResult(
         run.folder / "weights" / "best.safetensors",
@@ -125,7 +126,7 @@ def result_of(session: Session) -> FitResult:
 
 
 def train_epoch(session: Session, batches: Batches) -> None:
-    """The batches of the present epoch that are not done yet, and the optimizer steps on their gradients."""
+    """Trains on the remaining batches of the current epoch."""
     run, accelerator, pending = session.run, session.accelerator, 0
     run.network.train()
     with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as shown:
@@ -148,7 +149,7 @@ def train_epoch(session: Session, batches: Batches) -> None:
 
 
 def resumption_line(session: Session) -> str:
-    """Where a resumed training goes on, or that nothing is left to do."""
+    """Message about where a resumed training continues, or that it has finished."""
     run = session.run
     if session.record.finished:
         return f"This training has already finished ({run.epoch} epochs)."
@@ -157,7 +158,8 @@ def resumption_line(session: Session) -> str:
 
 
 def sealed(batches: Iterable[Any]) -> Iterator[Any]:
-    """The same batches; drawing them leaves torch's generator alone, so that a resumed epoch continues its stream."""
+    """The same batches; loading them does not change the random state of torch, so that a resumed epoch continues
+    the sequence."""
     with sealed_randomness():
         iterator = iter(batches)
     while True:
@@ -169,7 +171,7 @@ def sealed(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
-    """Prepared images [B, C, H, W] and targets on the device, rescaled when the training is multi-scale."""
+    """Prepared images, float [B, C, H, W], and targets on the device; rescaled in multi-scale training."""
     settings, device = session.settings, session.device
     session.check_targets(batch.targets)
     images = batch.images.to(device, non_blocking=True)
@@ -183,7 +185,7 @@ def to_network(batch: BatchLike, session: Session) -> tuple[Tensor, Tensor]:
 
 
 def rescale(images: Tensor, size: int, stride: int, seed: tuple[int, int]) -> Tensor:
-    """Resizes a batch to a size drawn from half to one and a half of `size`; sides stay multiples of the stride."""
+    """Resizes images [B, C, H, W] to a random size from 0.5 to 1.5 times `size`; sides stay multiples of the stride."""
     drawn = int(np.random.default_rng(seed).integers(size // 2, size * 3 // 2 + stride)) // stride * stride
     factor = max(drawn, stride) / max(images.shape[2:])
     height, width = (math.ceil(side * factor / stride) * stride for side in images.shape[2:])
@@ -193,7 +195,7 @@ def rescale(images: Tensor, size: int, stride: int, seed: tuple[int, int]) -> Te
 
 
 def evaluate_average(session: Session, evaluate: Callable[[nn.Module], Scores] | None) -> Scores | None:
-    """Evaluates the moving average on the main process in the epochs that ask for it."""
+    """Evaluates the moving average on the main process, in epochs with an evaluation."""
     run, every = session.run, session.settings.val_every
     due = run.epoch + 1 == run.epochs or (every > 0 and (run.epoch + 1) % every == 0)
     if evaluate is None or not due or not run.is_main:
@@ -203,7 +205,7 @@ def evaluate_average(session: Session, evaluate: Callable[[nn.Module], Scores] |
 
 
 def write_checkpoints(session: Session, like: Checkpoint | None, row: EpochRow, best: bool) -> None:
-    """Writes weights/last, and weights/best when this epoch is the best so far."""
+    """Writes weights/last, and weights/best if this epoch is the best so far."""
     if not session.run.is_main:
         return
     training = {"settings": session.settings.to_dict(), "epoch": int(row["epoch"]), "results": dict(row)}
@@ -213,18 +215,18 @@ def write_checkpoints(session: Session, like: Checkpoint | None, row: EpochRow, 
     checkpoint = Checkpoint.of(session.run.ema.network, like=like, **changes).half()
     weights = session.run.folder / "weights"
     save_checkpoint(checkpoint, weights / "last.safetensors")
-    # A training without any epoch that could be the best (all evaluations left out, say) ends with its last one.
+    # If no epoch could become the best one, for example because all evaluations are disabled, the last one is used.
     if best or (session.record.finished and session.record.best_epoch < 0):
         save_checkpoint(checkpoint, weights / "best.safetensors")
 
 
 def time_line(seconds: float, epochs: int) -> str:
-    """How long the epochs that are left will take, from what one has taken, its evaluation included."""
+    """Estimate of the remaining time, from the duration of one epoch including its evaluation."""
     return f"An epoch takes {duration(seconds)}: about {duration(seconds * epochs)} left."
 
 
 def epoch_line(row: EpochRow, epochs: int, scores: Scores | None) -> str:
-    """One epoch in one line."""
+    """Summary of one epoch in one line."""
     words = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
     for name, value in row.items():
         if name.startswith("train/"):

@@ -1,4 +1,4 @@
-"""The objective of a training: a sum of terms; the loss of the task is the first, distillation may be another."""
+"""The objective of a training: a sum of terms. The loss of the task is the first; distillation can be another."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor
 
 
 class Term(Protocol):
-    """One loss term; all are scaled by the total batch size, so that they add up."""
+    """One loss term; all terms are scaled by the total batch size, so that they can be summed."""
 
     def __call__(self, raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar to differentiate, and named parts (detached, not times the batch size) to log.
+        """The loss to differentiate, a scalar, and named terms for the log (detached, not times the batch size).
 
         Args:
-            raw: what the network returned, at least float32.
-            targets: of the batch, on the device of the network; their form is the family's.
-            images: [B, C, H, W], as the network saw them.
+            raw: outputs of the network, at least float32.
+            targets: targets of the batch, on the device of the network; their format is defined by the family.
+            images: [B, C, H, W], the network input.
         """
 
 
 class Objective:
-    """Sums terms; part names of different terms must differ."""
+    """Sums terms; names of terms must be unique."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         self.terms = tuple(terms)
 
     def __call__(self, raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of all terms and all their parts."""
+        """The sum of all terms, a scalar, and all named terms."""
         total, parts = self.terms[0](raw, targets, images)
         parts = dict(parts)
         for term in self.terms[1:]:

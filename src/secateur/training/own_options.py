@@ -1,6 +1,6 @@
-"""Options that the trainings of one family alone have: the file `train_options.py` in its folder declares them.
+"""Training options of a single family, declared in the file `train_options.py` in its folder.
 
-These files are read by themselves: the families need PyTorch, and the command line lists options without it.
+These files are loaded separately: families need PyTorch, and the command line lists options without it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class OwnOptions(Protocol):
     """A frozen dataclass whose fields are options.
 
     Attributes:
-        flags: flags of other systems, and ours that they stand for.
+        flags: flags of other programs, and the equivalent options.
     """
 
     flags: Mapping[str, str]
 
     @staticmethod
     def under_present_names(options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options that an earlier version saved, under the names that they have now."""
+        """Converts options saved by earlier versions to their current names."""
 
 
 Kind = TypeVar("Kind", bound=type[Any])
@@ -37,7 +37,7 @@ _DECLARED: dict[str, type[OwnOptions]] = {}
 
 
 def own_options_of(family: str) -> Callable[[Kind], Kind]:
-    """Decorator that makes the fields of a frozen dataclass options of every training, read by one family."""
+    """Decorator that adds the fields of a frozen dataclass to the options of every training; one family reads them."""
 
     def declare(kind: Kind) -> Kind:
         _DECLARED.setdefault(family, kind)
@@ -48,7 +48,7 @@ def own_options_of(family: str) -> Callable[[Kind], Kind]:
 
 @functools.cache
 def declared() -> tuple[type[OwnOptions], ...]:
-    """What the families and the user's plug-ins declare."""
+    """The options declared by families and plug-ins."""
     families = importlib.util.find_spec("secateur.families")
     assert families is not None and families.submodule_search_locations is not None
     for folder in families.submodule_search_locations:
@@ -60,14 +60,14 @@ def declared() -> tuple[type[OwnOptions], ...]:
 
 @functools.cache
 def all_own_options() -> type[Any]:
-    """One frozen dataclass with the options of all families; it is made when it is first asked for."""
+    """A frozen dataclass with the options of all families, created on first use."""
     made = make_dataclass("OwnTrainOptions", [], bases=declared(), frozen=True)
-    made.__doc__ = "What the trainings of one family alone have."
+    made.__doc__ = "Options for trainings of a single family."
     return made
 
 
 def no_own_options() -> Any:
-    """All of them at their defaults."""
+    """All options of families at their defaults."""
     return all_own_options()()
 
 

@@ -1,4 +1,5 @@
-"""What a training reports: results.csv with YOLOv5's columns, TensorBoard, the progress bar and one line an epoch."""
+"""Output of a training: results.csv with the columns of YOLOv5, TensorBoard, the progress bar and one line per
+epoch."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ COLUMN_GROUPS = ("epoch", "train", "metrics", "val", "x")
 
 RESULTS = "results.csv"
 KEPT = "secateur.kept"
-"""Logger whose handlers write what a training says into the log of its run."""
+"""Logger whose handlers write messages of a training to the log file of its run."""
 
 
 class HeldOutLoss(Scores):
-    """What a training without labels is judged by: its own loss on images that it does not train on."""
+    """Scores of a training without labels: its loss on images that it does not train on."""
 
     def __init__(self, loss: float) -> None:
         name = "held-out loss"
@@ -44,7 +45,8 @@ class HeldOutLoss(Scores):
 
 
 class RunLog:
-    """Collects an epoch's figures and hands them to results.csv and to the trackers; silent off the main process."""
+    """Collects the figures of an epoch for results.csv and the trackers; inactive on other processes than the main
+    one."""
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self.folder, self.accelerator = folder, accelerator
@@ -56,20 +58,20 @@ class RunLog:
             accelerator.init_trackers("tensorboard")
 
     def message(self, text: str) -> None:
-        """One line for the user; where the run keeps a log, there too."""
+        """Prints one line for the user, and writes it to the log file of the run, if there is one."""
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
-        # It is for the terminal whatever a program logs, so the line must not come out of the logger once more.
+        # The line is printed directly, independent of the log level, so the logger must not print it again.
         kept = logging.getLogger(KEPT)
         for handler in kept.handlers:
             handler.handle(kept.makeRecord(KEPT, logging.INFO, "", 0, text, (), None))
 
     def log(self, name: str, value: float) -> None:
-        """A figure of this epoch for the trackers."""
+        """Records a figure of this epoch for the trackers."""
         self._scalars[name] = float(value)
 
     def histogram(self, name: str, values: Tensor) -> None:
-        """A distribution of this epoch, for TensorBoard where it is in use."""
+        """Records a distribution of values, any shape, of this epoch for TensorBoard, if it is used."""
         if not self.is_main:
             return
         for tracker in self.accelerator.trackers:
@@ -77,11 +79,11 @@ class RunLog:
                 tracker.tracker.add_histogram(name, values.detach().float().cpu(), self._step)
 
     def begin(self, epoch: int) -> None:
-        """Figures that follow belong to this epoch."""
+        """Starts an epoch; figures that follow belong to it."""
         self._step, self._scalars = epoch, {}
 
     def end(self, row: EpochRow) -> None:
-        """Closes the epoch: its row goes into results.csv, all figures to the trackers."""
+        """Ends the epoch: writes its row to results.csv and all figures to the trackers."""
         self.rows.append(row)
         if not self.is_main:
             return
@@ -90,10 +92,10 @@ class RunLog:
             self.accelerator.log({k: v for k, v in row.items() if k != "epoch"} | self._scalars, step=self._step)
 
     def restore(self, rows: Any) -> None:
-        """Takes the rows of a training that goes on.
+        """Restores the rows of a resumed training.
 
         Raises:
-            ValueError: these are no rows.
+            ValueError: the data is invalid.
         """
         self.rows = [dict(row) for row in rows]
         for name, value in (cell for row in self.rows for cell in row.items()):
@@ -101,7 +103,7 @@ class RunLog:
                 raise ValueError(f"column {name}")
 
     def write_results(self) -> None:
-        """Writes all rows; a resumed training thus repeats none."""
+        """Writes all rows, so that a resumed training repeats none."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = sorted(names, key=lambda name: COLUMN_GROUPS.index(name.split("/")[0]))
         text = io.StringIO()
@@ -112,27 +114,27 @@ class RunLog:
         write_text(self.folder / RESULTS, text.getvalue())
 
     def close(self) -> None:
-        """Flushes and closes the trackers; the processes stay together for what follows."""
+        """Flushes and closes the trackers; the process group stays open."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.trackers = []
 
 
 def epochs_in(folder: Path) -> int:
-    """Epochs that the results.csv of a training tells of; 0 where there is none."""
+    """Number of epochs in the results.csv of a training; 0 if there is none."""
     file = folder / RESULTS
     return max(len(file.read_text(encoding="utf-8").splitlines()) - 1, 0) if file.is_file() else 0
 
 
 def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rates: list[float]) -> EpochRow:
-    """One epoch under the names of its columns; one that was not evaluated has no scores."""
+    """One epoch under the names of its columns; without an evaluation, it has no scores."""
     row: EpochRow = {"epoch": epoch} | {f"train/{name}_loss": value for name, value in parts.items()}
     row |= scores.to_columns() if scores is not None else {}
     return row | {f"x/lr{i}": rate for i, rate in enumerate(rates)}
 
 
 class EpochBar:
-    """The progress bar of one epoch, on the main process's terminal only."""
+    """Progress bar of one epoch, shown only on the terminal of the main process."""
 
     def __init__(self, log: RunLog, epoch: int, epochs: int, total: int, done: int) -> None:
         self.title = f"{epoch + 1}/{epochs}"
@@ -147,15 +149,15 @@ class EpochBar:
         self.progress.stop()
 
     def advance(self, meter: LossMeter) -> None:
-        """One batch more; the losses shown are the epoch's means so far."""
-        if self.progress.drawn and meter.batches % 10 == 1:  # reading the losses waits for an accelerator's queue
+        """Advances by one batch and shows the mean losses of the epoch so far."""
+        if self.progress.drawn and meter.batches % 10 == 1:  # reading the losses synchronises with the device
             text = "  ".join(f"{name} {value:.4f}" for name, value in meter.means().items())
             self.progress.update(self.task, description=f"{self.title}  {text}")
         self.progress.advance(self.task)
 
 
 class LossMeter:
-    """Running sums of the loss parts of an epoch, kept on the device, and a count of batches that were no numbers."""
+    """Running sums of the loss terms of an epoch, kept on the device, and a count of batches with non-finite values."""
 
     def __init__(self, device: torch.device) -> None:
         self.names: tuple[str, ...] = ()
@@ -165,7 +167,7 @@ class LossMeter:
         self.batches = 0
 
     def add(self, parts: Mapping[str, Tensor]) -> None:
-        """One batch; NaN and infinity count as bad and not into the means."""
+        """Adds the terms, scalars, of one batch; NaN and infinity count as bad and are not included in the means."""
         values = torch.stack([value.detach().float() for value in parts.values()])
         self.note(values)
         values = values.nan_to_num(0.0, 0.0, 0.0)
@@ -174,28 +176,29 @@ class LossMeter:
         self.batches += 1
 
     def note(self, values: Tensor) -> None:
-        """Counts a bad batch when a value (a gradient norm, say) is no finite number; waits for nothing."""
+        """Counts a bad batch if one of the values, any shape, such as a gradient norm, is not finite; does not
+        synchronise."""
         self.bad = self.bad + (~values.isfinite()).any()
 
     def means(self, sums: Tensor | None = None) -> dict[str, float]:
-        """Mean of each part over the batches so far; `sums` replaces this process's own sums."""
+        """Mean of each term over the batches so far; `sums` [terms + counts] replaces the sums of this process."""
         values = (self.sums if sums is None else sums) / max(self.batches, 1)
         return dict(zip(self.names, values.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """For a state in the middle of an epoch."""
+        """State in the middle of an epoch."""
         return {"names": list(self.names), "sums": self.sums, "bad": self.bad, "batches": self.batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores the output of `state_dict`."""
         self.names, self.batches = tuple(state["names"]), int(state["batches"])
         self.sums, self.bad = state["sums"].to(self.device), state["bad"].to(self.device)
 
 
 def diverged(epoch: int, state_kept: bool) -> UserError:
-    """The error of a training whose loss is no number any more."""
-    kept = " The state of the last good epoch is kept; weights/last holds it." if state_kept else ""
+    """The error for a training with a non-finite loss."""
+    kept = " The state of the last good epoch is kept in weights/last." if state_kept else ""
     return UserError(
-        f"The loss became NaN or infinite in epoch {epoch + 1}; lower lr0 or the penalty rate, lengthen the warm-up, "
-        f"or switch amp off.{kept}"
+        f"The loss became NaN or infinite in epoch {epoch + 1}. Lower lr0 or the penalty rate, use a longer warm-up, "
+        f"or set amp to off.{kept}"
     )

@@ -1,4 +1,4 @@
-"""The state of a training that is under way, as hooks see it."""
+"""State of a running training, as available to hooks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from secateur.training.settings import NOMINAL_BATCH
 
 
 class Average(Protocol):
-    """The moving average of the network: what is evaluated and saved."""
+    """Moving average of the network, which is evaluated and saved."""
 
     @property
     def network(self) -> nn.Module:
-        """In eval mode, without gradients."""
+        """The averaged network in eval mode, without gradients."""
 
 
 @dataclass
 class TrainingRun:
-    """What a hook sees of the training; the loop moves the counters.
+    """State of the training for hooks; the loop updates the counters.
 
-    In `before_step` the gradients on `network` are final: averaged over processes, unscaled, clipped. In `after_step`
-    its weights are new and `step` already counts this step.
+    In `before_step`, the gradients on `network` are final: averaged over processes, unscaled and clipped. In
+    `after_step`, its weights have changed, and `step` includes this step.
     """
 
     network: nn.Module
@@ -39,28 +39,29 @@ class TrainingRun:
     log: RunLog
     is_main: bool = True
     epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    step: int = 0  # optimizer steps that are done
-    images_in_step: int = 0  # images, over all processes, whose gradients the step in progress sums
-    masks: dict[str, Tensor] = field(default_factory=dict)  # of weights that are held at zero; saved with checkpoints
+    batch: int = 0  # completed batches of this epoch
+    step: int = 0  # completed optimizer steps
+    images_in_step: int = 0  # images, over all processes, in the gradients of the current step
+    masks: dict[str, Tensor] = field(default_factory=dict)  # of weights held at zero; saved with checkpoints
     handles: list[RemovableHandle] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole training."""
+        """Number of epochs of the whole training."""
         return self.schedule.epochs
 
     @property
     def iteration(self) -> int:
-        """Batches since the start of the training."""
+        """Number of batches since the start of the training."""
         return self.epoch * self.schedule.batches + self.batch
 
     @property
     def learning_rate(self) -> float:
-        """Current rate of weights and norm weights (not of the biases, whose warm-up differs)."""
+        """Current learning rate of weights and norm weights (not of biases, which have another warm-up)."""
         return float(self.optimizer.param_groups[1]["lr"])
 
     @property
     def step_weight(self) -> float:
-        """Images of the step in progress over the nominal 64: the loss sums over images, so penalties scale with it."""
+        """Images in the current step relative to the nominal 64. The loss sums over images, so penalties scale with
+        it."""
         return self.images_in_step / NOMINAL_BATCH

@@ -1,4 +1,4 @@
-"""One training put together: what the loop holds in its hands, how it is opened and closed, saved and restored."""
+"""A training session: all objects that the loop uses, and how they are created, closed, saved and restored."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from secateur.training.settings import TrainSettings, under_present_names
 from secateur.training.state import TrainingIdentity, random_state, read_state, set_random_state, write_state
 from secateur.training.task import Task, check_strides
 
-# Options that may change between a kill and the resumption without changing what is computed.
+# Options that may differ when resuming, because they do not affect the result.
 FREE_OPTIONS = ("workers", "patience", "save_every_steps", "tensorboard", "device", "wait_minutes")
-CLIP = 10.0  # largest gradient norm, as YOLOv5
+CLIP = 10.0  # maximum gradient norm, as in YOLOv5
 
 
 @dataclass
 class TrainingRecord:
-    """The best epoch so far, and whether the training has ended."""
+    """The best epoch so far, and whether the training has finished."""
 
     best_fitness: float = -1.0
     best_epoch: int = -1
@@ -53,7 +53,7 @@ class TrainingRecord:
     finished: bool = False
 
     def update(self, epoch: int, scores: Scores | None) -> bool:
-        """Takes an epoch's evaluation; True when it is the best. Without evaluations the newest epoch is the best."""
+        """Processes an evaluation; True if the epoch is the best. Without evaluations, the newest epoch is the best."""
         if scores is None:
             if self.best_fitness < 0:
                 self.best_epoch = epoch
@@ -66,14 +66,15 @@ class TrainingRecord:
 
 
 class Forward(nn.Module):
-    """The forward pass in the training's precision: what several processes wrap, so that the network stays clean."""
+    """The forward pass in the precision of the training; this module is wrapped for several processes, not the
+    network."""
 
     def __init__(self, network: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.network, self.precision = network, precision
 
     def forward(self, images: Tensor) -> Any:
-        """What the network returns for prepared images [B, C, H, W]; its floating tensors at least float32."""
+        """Outputs of the network for prepared images [B, C, H, W]; floating-point tensors are at least float32."""
         with self.precision.autocast():
             raw = self.network(images)
         return outputs_in_full_precision(raw)
@@ -81,11 +82,11 @@ class Forward(nn.Module):
 
 @dataclass(frozen=True)
 class TrainingKind:
-    """What sets one kind of training apart from another, beyond hooks, terms and options.
+    """Properties of a kind of training, besides hooks, terms and options.
 
     Attributes:
-        labels: whether the loss of the task is part of the objective; without it the terms are all there is.
-        average_decay, average_ramp: of the moving average, see `Ema`.
+        labels: whether the loss of the task is part of the objective; otherwise only the terms are used.
+        average_decay, average_ramp: parameters of the moving average, see `Ema`.
     """
 
     labels: bool = True
@@ -95,7 +96,7 @@ class TrainingKind:
 
 @dataclass
 class Session:
-    """Everything the loop needs; hooks end with the EMA."""
+    """All objects that the loop uses; the last hook is the EMA."""
 
     settings: TrainSettings
     task: Task
@@ -113,32 +114,32 @@ class Session:
     labels: bool = True
 
     def check_targets(self, targets: Tensor) -> None:
-        """Refuses targets, still on the CPU, that the loss cannot read; without labels there is nothing to refuse.
+        """Checks that the loss can read the targets, which are on the CPU and have any shape; skipped without labels.
 
         Raises:
-            UserError: such as a class that the network does not have.
+            UserError: for example, the network does not have a class.
         """
         if self.labels:
             self.task.check_targets(self.run.network, targets)
 
     def check_finite(self) -> None:
-        """Stops a training that diverged; an fp16 scaler may skip up to half of the batches.
+        """Stops a training that has diverged; an fp16 scaler may skip up to half of the batches.
 
         Raises:
-            UserError: it names the epoch and what to try.
+            UserError: the training has diverged; the message names the epoch and possible remedies.
         """
         allowed = self.meter.batches // 2 if self.precision.scaler is not None else 0
         if float(self.meter.bad) > allowed:
             raise diverged(self.run.epoch, state_kept=self.run.epoch > 0)
 
     def step(self) -> None:
-        """One optimizer step on the gradients gathered so far; hooks fire inside it."""
+        """Runs one optimizer step on the accumulated gradients, including hooks."""
         optimizer = self.run.optimizer
         norm = self.precision.clip_(optimizer, self.parameters, CLIP)
         if self.precision.scaler is None:
             self.meter.note(norm)
         if self.device.type == "cpu":
-            self.check_finite()  # before weights are damaged; elsewhere reading the count would wait for the device
+            self.check_finite()  # before weights are damaged; only on the CPU, where this does not wait for a device
         self.precision.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
         self.run.images_in_step = 0
@@ -148,29 +149,29 @@ class Session:
             self.save()
 
     def epoch_means(self) -> dict[str, float]:
-        """Mean loss parts of the finished epoch over all processes, and an empty meter for the next."""
+        """Mean loss terms of the finished epoch over all processes; resets the meter."""
         self.check_finite()
         means = self.meter.means(sum_over_processes(self.meter.sums))
         self.meter = LossMeter(self.device)
         return means
 
     def end_epoch(self, scores: Scores | None) -> bool:
-        """Records the evaluation and moves to the next epoch; True when this one is the best so far."""
-        # A network that is not yet what a method aims at (not yet sparse enough, say) cannot be the best.
+        """Records the evaluation and moves to the next epoch; True if this epoch is the best so far."""
+        # A network that does not meet the target of a method yet, for example of sparsity, cannot be the best.
         ready = all(hook.ready(self.run) for hook in self.hooks)
         best = ready and self.record.update(self.run.epoch, scores)
         patience, waited = self.settings.patience, self.run.epoch - self.record.best_epoch
         stop = patience > 0 and self.record.best_fitness >= 0 and waited >= patience
-        # Sparse training loses accuracy before its kind ends; what it is for comes last.
+        # Sparse training loses accuracy before its schedule ends, so it must not stop early.
         stop = stop and all(hook.may_stop(self.run) for hook in self.hooks)
         if stop and self.run.epoch + 1 < self.run.epochs:
-            self.run.log.message(f"No better epoch since {self.record.best_epoch + 1}: stopping (patience {patience}).")
+            self.run.log.message(f"No better epoch since {self.record.best_epoch + 1}. Stopping (patience {patience}).")
         self.record.finished = of_first(stop or self.run.epoch + 1 >= self.run.epochs)
         self.run.epoch, self.run.batch = self.run.epoch + 1, 0
         return best
 
     def save(self) -> None:
-        """Writes the resumable state; of a finished training only the record."""
+        """Writes the state for resuming; for a finished training only the record."""
         generators = gather_object([random_state()]) if self.accelerator.num_processes > 1 else [random_state()]
         if not self.run.is_main:
             return
@@ -195,23 +196,23 @@ class Session:
         write_state(self.run.folder, state)
 
     def restore(self) -> None:
-        """Goes back to the saved state.
+        """Restores the saved state.
 
         Raises:
-            UserError: no state, a damaged one, or one of a training with other options, classes or data.
+            UserError: there is no state, it is damaged, or it has other options, classes or data.
         """
         state = read_state(self.run.folder)
         try:
             self._restore(state)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise UserError(
-                f"Cannot resume in {self.run.folder}: its state is of another network, or damaged; start the training "
-                "anew."
+                f"Cannot resume in {self.run.folder}: its state belongs to another network, or is damaged. Start a new "
+                "training."
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         now = self.settings.to_dict()
-        if not self.labels:  # what families do with labels before the first step plays no part
+        if not self.labels:  # preparations by the family that need labels are skipped
             now = {name: value for name, value in now.items() if not hasattr(self.settings.own, name)}
         _same_options(under_present_names(state["settings"]), now)
         if self.identity is not None:
@@ -225,7 +226,7 @@ class Session:
         names = [type(hook).__name__ for hook in self.hooks]
         if [name for name, _ in state["hooks"]] != names:
             raise UserError(
-                f"Cannot resume in {self.run.folder}: it was trained with other methods; repeat its options."
+                f"Cannot resume in {self.run.folder}: it was trained with other methods. Use the same options."
             )
         self.run.network.load_state_dict(state["model"])
         self.run.optimizer.load_state_dict(state["optimizer"])
@@ -252,11 +253,11 @@ def open_session(
     kind: TrainingKind,
     identity: TrainingIdentity | None = None,
 ) -> Iterator[Session]:
-    """Makes everything ready for the first step and, at the end, gives the network back as a plain module."""
+    """Prepares everything for the first step; on exit, returns the network to a plain module."""
     device, (_, world) = pick_device(settings.device), rank_and_world()
     if settings.batch_size % world:
         raise UserError(
-            f"Option batch_size is {settings.batch_size}, the total over {world} processes; make it a multiple of it."
+            f"Option batch_size is {settings.batch_size}, the total over {world} processes. Set a multiple of {world}."
         )
     precision = Precision(choose_precision(settings.amp, device.type), device.type)
     tensorboard = settings.tensorboard and find_spec("tensorboard") is not None
@@ -265,7 +266,7 @@ def open_session(
     log = RunLog(folder, accelerator)
     frozen = frozen_parameters(network, settings.freeze)
     check_strides(network, settings)
-    # Order matters: place, what the family changes, then the copies and optimizers that hold on to the tensors.
+    # The order matters: device, changes by the family, then copies and optimizers that reference the tensors.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(device=device).to(memory_format=layout)  # type: ignore[call-overload]
     for line in task.begin_training(network, split, settings):
@@ -310,6 +311,6 @@ def _same_options(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if name not in FREE_OPTIONS and before.get(name) != value:
             raise UserError(
-                f"Cannot resume: option {name} was {shown(before.get(name))} and is {value!r} now; repeat the first "
+                f"Cannot resume: option {name} was {shown(before.get(name))} and is {value!r} now. Use the previous "
                 "value."
             )

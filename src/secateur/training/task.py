@@ -1,4 +1,4 @@
-"""What a training asks of a network: how images get in, what the loss is, and what comes before the first step."""
+"""Interface between a training and its network: preparation of images, loss, and steps before training."""
 
 from __future__ import annotations
 
@@ -12,52 +12,49 @@ from secateur.training.settings import TrainSettings
 
 
 class Task(Protocol):
-    """What a network is trained for; every `Family` is one."""
+    """Defines what a network is trained for; every `Family` is one."""
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, C, H, W] -> what the network is called with, float32."""
+        """Converts images, uint8 [B, C, H, W], to network input, float32 [B, C, H, W]."""
 
     def loss(self, network: nn.Module, settings: TrainSettings) -> Term:
-        """The first term of the objective; made after `begin_training`."""
+        """The first term of the objective; created after `begin_training`."""
 
     def check_targets(self, network: nn.Module, targets: Tensor) -> None:
-        """Refuses targets of a batch, still on the CPU, that the loss cannot read.
+        """Checks that the loss can read the targets of a batch, which are on the CPU and have any shape.
 
         Raises:
-            UserError: such as a class that the network does not have.
+            UserError: for example, the network does not have a class.
         """
 
     def begin_training(self, network: nn.Module, split: Any, settings: TrainSettings) -> list[str]:
-        """What the network needs before its first step, in place; lines for the log.
+        """Prepares the network for training, in place. Returns lines for the log.
 
         Args:
-            split: the training images, where the training has some of a data set.
+            split: the training images; None for a training without a data set.
         """
 
 
 @runtime_checkable
 class WithStrides(Protocol):
-    """A network whose image sides are multiples of its largest stride."""
+    """A network whose image sides must be multiples of its largest stride."""
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels of the image for one cell of each output level."""
+        """Pixels of the image per cell of each output level."""
 
 
 def largest_stride(network: nn.Module) -> int | None:
-    """Of which image sides are multiples; None for a network that names no strides."""
+    """Image sides are multiples of it; None for a network without strides."""
     return int(max(network.strides)) if isinstance(network, WithStrides) and network.strides else None
 
 
 def check_strides(network: nn.Module, settings: TrainSettings) -> None:
-    """Refuses what goes by strides for a network that does not say of which numbers its image sides are multiples.
+    """Rejects options that need strides, for a network without strides.
 
     Raises:
-        UserError: naming the option.
+        UserError: such an option is set; the message names it.
     """
     asked = [name for name in ("multi_scale", "rect") if getattr(settings, name)]
     if asked and largest_stride(network) is None:
-        raise UserError(
-            f"Option {asked[0]} sizes images in multiples of a stride, and a {type(network).__name__} names no "
-            "strides; leave it out."
-        )
+        raise UserError(f"Option {asked[0]} needs strides, but {type(network).__name__} has none. Omit the option.")

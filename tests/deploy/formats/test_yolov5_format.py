@@ -184,6 +184,6 @@ def test_anchors_that_were_never_computed_are_told_once(tmp_path: Path, caplog: 
     topology = Topology.from_yaml("yolov5n", nc=2, anchors=3)
     narrow = topology.with_widths(dict.fromkeys(topology.widths, 8))
     exported(Checkpoint.of(Detector(narrow)), tmp_path / "fresh", 64, ExportSettings(format="yolov5"))
-    assert caplog.text.count("The anchors are neutral: the model file asks for computed ones") == 1
+    assert caplog.text.count("The anchors are placeholders: the model file leaves them to be computed") == 1
     # The file holds these anchors as numbers, as YOLOv5's own do.
     assert not topology_of(load_checkpoint(tmp_path / "fresh.pt")).anchors_pending

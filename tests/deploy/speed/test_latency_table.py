@@ -189,7 +189,7 @@ def test_a_poor_fit_is_refused(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "CUTS", 10)
     random = np.random.default_rng(0)
     noise: Stopwatch = dataclasses.replace(FAKE, network=lambda *_: Clock([float(random.uniform(1, 9))]))
-    with pytest.raises(UserError, match=r"explains only \d+% of the variance .* when this machine has less else to do"):
+    with pytest.raises(UserError, match=r"explains only \d+% of the variance .* when the machine is less busy"):
         measure(tiny.build(), trace(tiny.build()), 64, noise, 2)
 
 

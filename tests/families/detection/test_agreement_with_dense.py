@@ -54,7 +54,7 @@ def test_a_detector_agrees_with_itself_and_less_with_a_changed_one(seeing: Detec
 def test_what_sees_nothing_has_nothing_to_agree_with(tiny_weights: Path, tiny_data: Path) -> None:
     blind = predictor_of(load_checkpoint(tiny_weights))
     index = scan(unlabelled_images(tiny_data.parent / "images" / "train", blind.names), "train")
-    with pytest.raises(UserError, match=r"sees nothing .* nothing to agree with"):
+    with pytest.raises(UserError, match=r"finds nothing .* agreement cannot be measured"):
         agreement(blind, blind, index, SETTINGS, progress=False)
 
 

@@ -165,7 +165,9 @@ def test_a_network_that_cannot_answer_is_named() -> None:
     class Half(nn.Conv2d):
         strides, names = (8.0,), NAMES
 
-    with pytest.raises(UserError, match=r"Half lacks .*architecture.*nc, candidates \(or boxes\); secateur\.families"):
+    with pytest.raises(
+        UserError, match=r"Half cannot .*lacks .*architecture.*nc, candidates \(or boxes\)\. See secateur\.families"
+    ):
         check_detector(Half(3, 3, 1))
     with pytest.raises(UserError, match="Half lacks"):
         TorchPredictor(Half(3, 3, 1))

@@ -54,5 +54,5 @@ def test_images_on_which_nothing_is_seen_are_refused() -> None:
     unsure = labels(BOXES[2:])
     unsure.require_some()  # nothing was asked yet
     unsure(torch.zeros(3, 3, 64, 64))
-    with pytest.raises(UserError, match=r"sees nothing \(no box over a confidence of 0.25\) on 3 images"):
+    with pytest.raises(UserError, match=r"finds nothing \(no box above a confidence of 0.25\) on 3 images"):
         unsure.require_some()

@@ -91,5 +91,5 @@ def test_what_cannot_be_read_is_refused(tiny_data: Path, tmp_path: Path) -> None
     class Other:
         """A split of another task."""
 
-    with pytest.raises(UserError, match="int8 needs images with boxes, and this data set has labels of another kind"):
+    with pytest.raises(UserError, match="int8 needs images with boxes, but this data set has labels of another kind"):
         index_of(Other(), "int8")  # type: ignore[arg-type]

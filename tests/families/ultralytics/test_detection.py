@@ -102,7 +102,7 @@ def test_a_file_is_pruned_in_rounds_and_healed(
     said = capsys.readouterr().out
     assert ("agreement, mAP50 " in said) != labels
     assert f"Next:  secateur {'finetune' if labels else 'heal'} --weights runs/prune/p/pruned.safetensors" in said
-    assert "Saved to runs/prune/p/pruned.pt: YOLO('pruned.pt') loads" in said and "its plain train() builds" in said
+    assert "Saved to runs/prune/p/pruned.pt: YOLO('pruned.pt') loads" in said and "a plain train() rebuilds" in said
     handed = load_checkpoint("runs/prune/p/pruned.pt")
     assert {key: value.shape for key, value in handed.tensors.items()} == {
         key: value.shape for key, value in pruned.tensors.items()

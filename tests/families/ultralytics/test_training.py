@@ -186,7 +186,7 @@ def test_it_is_trained_on_other_classes(tiny_data: Path, tmp_path: Path, monkeyp
     ("options", "words"),
     [
         (["--label-smoothing", "0.1"], "smooths no labels: leave --label-smoothing out"),
-        (["--val-every", "3"], "give --val-every 1 or 0"),
+        (["--val-every", "3"], "Set --val-every 1 or 0"),
         (["--distill", "outputs", "--teacher", "best.pt"], "--distill features"),
     ],
 )

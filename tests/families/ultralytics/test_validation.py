@@ -233,7 +233,7 @@ def test_labels_that_the_package_does_not_find_are_no_nought(tmp_path: Path) -> 
     split = FAMILY.split(FAMILY.open_data(str(data)), "val")
     for place in (data.parent / "labels/val").iterdir():
         place.write_text("")
-    with pytest.raises(UserError, match="finds no labels of these images: it looks for them under labels/"):
+    with pytest.raises(UserError, match=r"finds no labels for these images. It looks for them in labels/"):
         FAMILY.evaluate(checkpoint_named("yolov8n").build(), split, SETTINGS, progress=False)
 
 
@@ -253,7 +253,7 @@ def test_labels_of_another_task_are_refused(name: str, words: str, tiny_data: Pa
 
 @pytest.mark.parametrize(
     ("changes", "precision", "words"),
-    [({"image_size": (64, 96)}, "fp32", "at one size for both sides"), ({}, "bf16", "validates in fp32 or fp16")],
+    [({"image_size": (64, 96)}, "fp32", "only on square images"), ({}, "bf16", "validates only in fp32 or fp16")],
 )
 def test_what_it_does_not_have_is_refused(changes: dict[str, Any], precision: str, words: str, tiny_data: Path) -> None:
     split = FAMILY.split(FAMILY.open_data(str(tiny_data)), "val")

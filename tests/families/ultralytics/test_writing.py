@@ -163,7 +163,7 @@ def test_the_trainer_keeps_the_widths(
 def test_the_trainer_needs_a_network() -> None:
     import secateur.ultralytics
 
-    with pytest.raises(UserError, match="trains a given network"):
+    with pytest.raises(UserError, match="needs a network to train"):
         secateur.ultralytics.Trainer.get_model(object(), "yolov8n.yaml", None)
     with pytest.raises(AttributeError):
         secateur.ultralytics.NoTrainer  # noqa: B018

@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "approximation": (activations(nn.GELU("tanh")), r"layer model\.0\.act has approximate 'tanh'"),
     "a part more": (
         lambda model: model[1].add_module("pool", nn.MaxPool2d(3, 1, 1)),
-        r"layer model\.1 has the part pool \(MaxPool2d\), which a C3 of YOLOv5 does not have",
+        r"layer model\.1 has the part pool \(MaxPool2d\), which is not part of C3 in YOLOv5",
     ),
     "a part less": (lambda model: delattr(model[2], "act"), r"layer model\.2\.act \(SiLU\) is missing"),
     "no word of a sum": (

@@ -141,7 +141,7 @@ def test_an_architecture_of_a_users_file(tmp_path: Path) -> None:
     assert lines[1] == "{0: 'cat', 1: 'dog'} (4.0,) 32 2"
     assert lines[2] == "3 layers, 371 parameters, 371 gradients, 0.13 GFLOPs at 32 px"
     assert lines[3] == "torch.Size([8, 8, 1, 1]) True 3"
-    assert "no network of the YOLOv5 family" in lines[4]
+    assert "not a network of the YOLOv5 family" in lines[4]
     with pytest.raises(UserError, match=f"architecture 'tiny', which is not known here.*{PLUGINS}"):
         load_checkpoint(file)
 

@@ -135,5 +135,5 @@ def test_epochs_are_known_from_history_or_from_training_notes() -> None:
 
 def test_other_architectures_get_one_sentence() -> None:
     checkpoint = Checkpoint(PlainModule("Net"), {}, {}, ())
-    with pytest.raises(UserError, match=r"scaling the widths of a YOLOv5 network; this is a .*leave --control out"):
+    with pytest.raises(UserError, match=r"scales the widths of a YOLOv5 network, but this is a .*Omit --control"):
         check_narrowing(checkpoint)

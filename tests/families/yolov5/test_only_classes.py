@@ -89,7 +89,7 @@ def test_what_the_other_outputs_cost(whole: Checkpoint) -> None:
     gone = sum(t[:, :, 0, 0].numel() // 10 * 3 + len(t) // 10 * 3 for t in heads)
     assert found.parameters[0] - found.parameters[1] == gone
     assert found.kept == ("cat", "dog") and found.of == 5 and found.flops[1] < found.flops[0]
-    assert str(found).startswith("classes: cat, dog; the outputs of the other 3 classes were ")
+    assert str(found).startswith("classes: cat, dog; the outputs of the other 3 classes had ")
 
 
 @pytest.mark.parametrize(

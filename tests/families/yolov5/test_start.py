@@ -71,7 +71,7 @@ def test_a_head_that_knows_the_classes_in_another_order_is_put_into_theirs(
     names = {0: "triangle", 1: "Disc", 2: "square"}
     with caplog.at_level("INFO", "secateur"):
         start = starting_point(str(tmp_path / "masked.safetensors"), "", names)
-    assert "the class outputs of the head change places" in caplog.text and "Fresh head" not in caplog.text
+    assert "the class outputs of the head are reordered" in caplog.text and "New head" not in caplog.text
     assert start.names == names
     assert start.plan == masked.plan
     images = torch.rand(2, 3, 64, 64)
@@ -108,7 +108,7 @@ def test_names_that_say_nothing_are_taken_over(tiny_weights: Path, tmp_path: Pat
 
 def test_cfg_must_be_the_network_of_the_weights(tiny_weights: Path, tiny_cfg: Path) -> None:
     assert starting_point(str(tiny_weights), str(tiny_cfg), NAMES).nc == 3
-    with pytest.raises(UserError, match="leave --cfg out"):
+    with pytest.raises(UserError, match="Omit --cfg"):
         starting_point(str(tiny_weights), "yolov5s", NAMES)
 
 
@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_fresh_network(tiny_cfg: Path) -> None:
 
 
 def test_nothing_to_start_from() -> None:
-    with pytest.raises(UserError, match="Nothing to start from"):
+    with pytest.raises(UserError, match="No network is given"):
         starting_point("", "", NAMES)
 
 

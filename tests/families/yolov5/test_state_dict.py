@@ -67,9 +67,9 @@ def test_half_precision_and_missing_anchors(detector, tmp_path: Path) -> None:
     ("state", "cfg", "message"),
     [
         ({"fc.weight": torch.zeros(2, 2)}, "yolov5n", "tensors of another network"),
-        (Detector(Topology.from_yaml("yolov3-tiny", nc=3)).state_dict(), "yolov5n", "do not belong together"),
+        (Detector(Topology.from_yaml("yolov3-tiny", nc=3)).state_dict(), "yolov5n", "do not match"),
         (Detector(Topology.from_yaml("yolov5n", nc=3)).state_dict(), "nothing.yaml", "nothing.yaml"),
-        (nn.Linear(2, 2).state_dict(), "", "name its YAML: secateur export --cfg"),
+        (nn.Linear(2, 2).state_dict(), "", "convert it with its YAML: secateur export --cfg"),
     ],
 )
 def test_what_does_not_fit_is_said(tmp_path: Path, state: dict, cfg: str, message: str) -> None:

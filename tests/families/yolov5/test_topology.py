@@ -114,7 +114,7 @@ def test_anchor_count_gives_a_start_for_every_level() -> None:
         ({"backbone": [[-1, 1, "Conv", [10**9]]]}, "width"),
         ({"backbone": [[-1, 1, "Conv", [16, 10**400]]]}, "arguments"),
         ({"backbone": [[-1, 1, "Conv", [16, float("nan")]]]}, "arguments"),
-        ({"backbone": [[-1, 1, "Conv", [16, 3, {}]]]}, "strange arguments"),
+        ({"backbone": [[-1, 1, "Conv", [16, 3, {}]]]}, "invalid arguments"),
         ({"backbone": [[-1, 1, "SPP", [16, [5] * 999]]]}, "arguments"),
         ({"backbone": [["x" * 6000, 1, "Conv", [16]]]}, "'from'"),
         ({"backbone": [[10**400, 1, "Conv", [16]]]}, "no earlier block"),

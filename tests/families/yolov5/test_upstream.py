@@ -71,7 +71,7 @@ def test_bad_files_are_told_apart(reference_dir: Path, file: str, words: str) ->
         load_checkpoint(reference_dir / "weights/bad" / file)
     message = str(error.value)
     assert file in message
-    assert "expected is a YOLOv5 checkpoint" in message
+    assert "Expected a YOLOv5 checkpoint" in message
     assert "\n" not in message
 
 
@@ -293,7 +293,7 @@ def _zip(name: str, data: bytes) -> bytes:
         (b"\x80\x02broken", "damaged"),
         (b"\x80", "damaged"),
         (_zip("a.txt", b"a"), "zip archive"),
-        (_zip("archive/data.pkl", b"\x80\x02N."), "no detector|damaged"),
+        (_zip("archive/data.pkl", b"\x80\x02N."), "not a detector|damaged"),
         (_zip("net/code/__torch__.py", b""), "TorchScript"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "LFS"),
     ],
@@ -310,10 +310,10 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, words: str) -> 
     [
         ({"model": nn.Linear(2, 2).state_dict()}, "bare state dict"),
         (nn.Linear(2, 2).state_dict(), "bare state dict"),
-        (nn.Sequential(nn.Linear(2, 2)), "no detector"),
+        (nn.Sequential(nn.Linear(2, 2)), "not a detector"),
         ({"weights": 1, "epoch": 2}, "weights, epoch"),
         ([1, 2], "something else"),
-        ({"model": None}, "no detector"),
+        ({"model": None}, "not a detector"),
     ],
 )
 def test_other_networks_are_refused(tmp_path: Path, content: Any, words: str) -> None:
@@ -351,14 +351,14 @@ def test_a_block_that_only_looks_alike_is_refused(lively: Callable[..., Detector
     detector = lively("yolov5n", nc=3)
     for bottleneck in detector.model[2].m:
         del bottleneck.add
-    with pytest.raises(UserError, match=r"models\.slim\.Thin1, which is no block"):
+    with pytest.raises(UserError, match=r"models\.slim\.Thin1, which is not a supported block"):
         load_checkpoint(write_upstream(detector, fork=Fork(STRANGERS)))
 
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
 def test_checkpoints_of_other_tasks_are_told_apart(task: str, write_upstream: Any) -> None:
     fork = Fork({"Detect": ("models.yolo", "Segment"), "C3": ("models.common", "Classify")})
-    with pytest.raises(UserError, match=rf"is a YOLOv5 checkpoint for {task}; Secateur prunes detectors"):
+    with pytest.raises(UserError, match=rf"is a YOLOv5 checkpoint for {task}\. Only detectors"):
         load_checkpoint(write_upstream(tiny(), kind=f"{task.title()}Model", fork=fork))
 
 

@@ -1,1 +1,1 @@
-"""What all families of detectors share: data sets with boxes, splits of them, labels from a network's own boxes."""
+"""Code shared by all families of detectors: data sets with boxes, their splits, and labels from detections."""

@@ -1,4 +1,4 @@
-"""How near the boxes of one detector are to those of another one, on images without labels."""
+"""Agreement of two detectors: how similar their boxes are on images without labels."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from secateur.evaluation.validate import boxes_of, validate
 from secateur.families.detection.own_labels import CONFIDENCE
 
 LEAST = 0.01
-"""Pixels of a side: a box clipped to nothing at the edge of its image overlaps with no box, not even with itself."""
+"""Minimum side in pixels: a box clipped to zero size at the image border has no overlap with any box, not even
+itself."""
 
 
 def agreement(
     dense: Predictor, other: Predictor, index: Index, settings: ValSettings, *, progress: bool = True
 ) -> Metrics:
-    """Average precision of a detector where the labels are the boxes of the dense one over a confidence of 0.25.
+    """Average precision of a detector, with the boxes of the dense detector above a confidence of 0.25 as labels.
 
-    A detector that finds the same boxes, surer of these than of any others, has 1.
+    A detector that finds the same boxes, with higher confidence than all other boxes, scores 1.
 
     Args:
         index: the images; labels are not read.
 
     Raises:
-        UserError: the dense detector sees nothing on the images.
+        UserError: the dense detector finds nothing on the images.
     """
     plain = replace(settings, coco=False, plots=False, save_json=False)
     sure = replace(plain, nms=replace(plain.nms, conf=CONFIDENCE))
@@ -38,14 +39,14 @@ def agreement(
     found = found.where(np.min(found.corners[:, 2:] - found.corners[:, :2], axis=1) > LEAST)
     if not len(found):
         raise UserError(
-            f"The dense detector sees nothing (no box over a confidence of {CONFIDENCE:g}) on {len(index)} images, so "
-            "there is nothing to agree with."
+            f"The dense detector finds nothing (no box above a confidence of {CONFIDENCE:g}) on {len(index)} images, "
+            "so agreement cannot be measured. Set --images with images that contain objects."
         )
     return validate(other, labelled_with(index, found), plain, progress=progress)
 
 
 def labelled_with(index: Index, boxes: Boxes) -> Index:
-    """The images of an index with boxes, in pixels and in the order of the images, as their labels."""
+    """The index with `boxes` as labels, in pixels and in the order of the images."""
     sides = index.shapes[boxes.image][:, ::-1].astype(np.float64)
     centres = (boxes.corners[:, :2] + boxes.corners[:, 2:]) / 2 / sides
     extent = (boxes.corners[:, 2:] - boxes.corners[:, :2]) / sides

@@ -1,4 +1,4 @@
-"""The verbs that all families of detectors answer in the same way."""
+"""Methods that all families of detectors share."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from secateur.networks.picked_classes import picked
 
 
 class DetectionFamily(Family):
-    """Networks that find boxes. A subclass says how its network is built, what its loss is, and what it predicts."""
+    """Networks that find boxes. A subclass defines how networks are built, their loss, and their predictions."""
 
     def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
-        """The entries of these classes in every tensor with a side that counts classes."""
+        """The checkpoint with only the entries of these classes in every tensor with a class dimension."""
         return picked(checkpoint, classes)
 
     def open_data(self, file: str) -> Any:
-        """The `DataConfig` of a YOLO data.yaml.
+        """Reads a YOLO data.yaml as a `DataConfig`.
 
         Raises:
-            UserError: the file is missing or broken.
+            UserError: the file is missing or damaged.
         """
         return load_data_config(file)
 
@@ -43,21 +43,21 @@ class DetectionFamily(Family):
         return DetectionSplit.of(data, name, objects=objects, otherwise=otherwise, tell=tell)
 
     def targets_of(self, targets: Tensor, image: int) -> Tensor:
-        """The rows of one image of targets [T, 6] (image, class, x, y, w, h), as image 0."""
+        """The rows of one image of targets [T, 6] (image, class, x, y, w, h), with image index 0."""
         own = targets[targets[:, 0] == image]
         return torch.cat([torch.zeros_like(own[:, :1]), own[:, 1:]], 1)
 
     def check_targets(self, network: nn.Module, targets: Tensor) -> None:
-        """Classes that the detector has, in targets [T, 6] (image, class, x, y, w, h)."""
+        """Checks that the detector has all classes in targets [T, 6] (image, class, x, y, w, h)."""
         classes = int(getattr(network, "nc"))  # noqa: B009 (no attribute of every module)
         if len(targets) and float(targets[:, 1].max()) >= classes:
             raise UserError(
                 f"A label has class id {int(targets[:, 1].max())}, but the detector has {classes} classes (ids 0 to "
-                f"{classes - 1}); correct the label, or start with a detector of the classes of the data set."
+                f"{classes - 1}). Correct the label, or start from a detector with the classes of the data set."
             )
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
-        """Boxes drawn from the network's detections by their scores; see `OwnDetections`."""
+        """Boxes sampled from the detections of the network according to their scores; see `OwnDetections`."""
         from secateur.families.detection.own_labels import OwnDetections
 
         return OwnDetections(self.predictor(whole), seed)
@@ -72,7 +72,7 @@ class DetectionFamily(Family):
         folder: Path | None = None,
         progress: bool = True,
     ) -> Any:
-        """Precision, recall and average precision of the network's boxes; see `evaluation.validate.validate`."""
+        """Precision, recall and average precision of the boxes of the network; see `evaluation.validate.validate`."""
         from secateur.evaluation.validate import validate
 
         index = index_of(split, "A validation of boxes")

@@ -1,4 +1,4 @@
-"""What a detection network offers, so that it can answer images with boxes."""
+"""Interface of detection networks: the methods needed to predict boxes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secateur.networks.architecture import DescribedNetwork
 class DetectionNetwork(DescribedNetwork, Protocol):
     """A described network that finds objects.
 
-    It also has one of two methods: that of `Proposing`, whose candidates are suppressed, or that of `Deciding`, whose
+    It also has the method of either `Proposing`, whose candidates need non-maximum suppression, or `Deciding`, whose
     boxes are final.
     """
 
@@ -28,47 +28,47 @@ class DetectionNetwork(DescribedNetwork, Protocol):
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels of the image for one cell of each level; the sides of images are multiples of the largest."""
+        """Pixels of the image per cell of each level; image sides must be multiples of the largest one."""
 
 
 class Proposing(Protocol):
-    """A network whose boxes overlap: which of them stay is decided by non-maximum suppression."""
+    """A network with overlapping boxes, which need non-maximum suppression."""
 
     def candidates(self, raw: Any, confidence: float) -> Sequence[Candidates]:
-        """Raw outputs of `forward` -> boxes [n, 4] and scores [n, nc] of each image, in fp32.
+        """Converts raw outputs of `forward` to float32 boxes [n, 4] and scores [n, nc] of each image.
 
         Args:
-            confidence: candidates whose scores are all at most this may be left out; below 0 none is.
+            confidence: candidates whose scores are all at or below it may be omitted; if negative, none are.
         """
 
 
 class Deciding(Protocol):
-    """A network whose boxes are final, one for each object."""
+    """A network with final boxes, one per object."""
 
     def boxes(self, raw: Any) -> Sequence[Tensor]:
-        """Raw outputs of `forward` -> boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class."""
+        """Converts raw outputs of `forward` to boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class."""
 
 
 _OFFERED = (*(name for name in (*vars(DescribedNetwork), *vars(DetectionNetwork)) if not name.startswith("_")), "names")
 
 
 def decides(network: nn.Module) -> bool:
-    """Whether the boxes of a detector are final (`Deciding`), so that nothing is suppressed."""
-    # Asked of the class, for a layer may have that name.
+    """Whether the boxes of a detector are final (`Deciding`) and need no suppression."""
+    # Checked on the class, because a layer may have that name.
     return hasattr(type(network), "boxes")
 
 
 def check_detector(network: nn.Module) -> None:
-    """Refuses a network that cannot answer with boxes.
+    """Checks that a network can predict boxes.
 
     Raises:
-        UserError: it lacks something of `DetectionNetwork`.
+        UserError: part of the `DetectionNetwork` interface is missing.
     """
     lacking = [name for name in dict.fromkeys(_OFFERED) if not hasattr(network, name)]
     if not decides(network) and not hasattr(type(network), "candidates"):
         lacking.append("candidates (or boxes)")
     if lacking:
         raise UserError(
-            f"A {type(network).__name__} lacks {', '.join(lacking)}; "
-            "secateur.families.detection.network lists what a detection network offers."
+            f"{type(network).__name__} cannot be used as a detector: it lacks {', '.join(lacking)}. "
+            "See secateur.families.detection.network for the interface of detection networks."
         )

@@ -1,4 +1,4 @@
-"""The outputs of exported detectors whose family does not say otherwise: every box with its scores, or final boxes."""
+"""Default outputs of exported detectors: all boxes with their scores, or final boxes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FINAL, _ALL = "final", "all"
 
 
 class Proposed(nn.Module):
-    """Images -> corners [B, N, 4] in pixels and scores [B, N, nc] of all candidates of a `Proposing` network."""
+    """Maps images to corners [B, N, 4] in pixels and scores [B, N, nc] of all candidates of a `Proposing` network."""
 
     def __init__(self, network: nn.Module, half: bool = False) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Proposed(nn.Module):
 
 
 class Joined(nn.Module):
-    """Corners and scores as one tensor [B, N, 4 + nc]."""
+    """Corners and scores in one tensor [B, N, 4 + nc]."""
 
     def __init__(self, proposed: Proposed) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Joined(nn.Module):
 
 
 class Decided(Proposed):
-    """Images -> the final boxes [B, n, 6] of a `Deciding` network."""
+    """Maps images to the final boxes [B, n, 6] of a `Deciding` network."""
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """[B, C, H, W] -> [B, n, 6]."""
@@ -66,10 +66,10 @@ class Decided(Proposed):
 
 
 def detector_outputs(network: nn.Module, form: Form) -> Outputs:
-    """What a file of a `DetectionNetwork` gives.
+    """Outputs of an exported file of a `DetectionNetwork`.
 
-    "decoded": [B, N, 4 + nc], corners in pixels and scores of all candidates, or [B, n, 6], the boxes of a network that
-    decides itself; "raw": what `forward` gives; "detections": [B, max_det, 6], boxes after suppression.
+    "decoded": [B, N, 4 + nc], corners in pixels and scores of all candidates, or [B, n, 6], the boxes of a `Deciding`
+    network; "raw": the outputs of `forward`; "detections": [B, max_det, 6], boxes after suppression.
     """
     if form.kind == RAW:
         return own_outputs(network, replace(form, kind=DECODED))
@@ -83,17 +83,17 @@ def detector_outputs(network: nn.Module, form: Form) -> Outputs:
 
 
 def detector_decoder(opened: Opened) -> Decoder | None:
-    """How these outputs are read; None for raw ones.
+    """The decoder of these outputs; None for raw outputs.
 
     Raises:
-        ValueError: they are not what the file says.
+        ValueError: the outputs do not match the metadata of the file.
     """
     if opened.kind == RAW:
         return None
     if opened.told.get(_KEY) == _FINAL:
         return FinalBoxes.of(opened)
     if len(opened.gives[0]) != 3 or opened.gives[0][2] not in (None, 4 + len(opened.names)):
-        raise ValueError("no boxes with a score for each class")
+        raise ValueError("it has no boxes with one score per class")
     return AllCandidates(len(opened.names), opened.strides)
 
 

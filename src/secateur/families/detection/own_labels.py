@@ -1,4 +1,4 @@
-"""Labels for images that have none: boxes drawn from what a detector believes to see."""
+"""Labels for images without labels: boxes sampled from the detections of a detector."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from secateur.evaluation.predictor import Predictor
 from secateur.evaluation.settings import NmsSettings
 
 CONFIDENCE = 0.25
-"""An image without a box over it shows the detector nothing; YOLOv5's detect.py draws none under it."""
+"""Minimum confidence of a detection; an image without one counts as empty. YOLOv5's detect.py uses the same
+threshold."""
 SETTINGS = NmsSettings(conf=0.1, iou=0.45)
 LOOSENESS = 0.08
-"""Standard deviation by which a box is moved and scaled, in shares of its sides: about how loose labels are."""
+"""Standard deviation of the random shift and scale of a box, as a share of its sides; about the accuracy of human
+labels."""
 
 
 class Sight:
-    """How much a network sees on images.
+    """Counts detections on images.
 
     Attributes:
-        seen: boxes over CONFIDENCE so far.
-        images: images so far.
+        seen: number of boxes above CONFIDENCE.
+        images: number of images.
     """
 
     def __init__(self) -> None:
         self.seen = self.images = 0
 
     def see(self, scores: Tensor) -> None:
-        """Counts an image whose boxes have these scores [n]."""
+        """Counts an image with boxes of these scores [n]."""
         self.images += 1
         self.seen += int((scores >= CONFIDENCE).sum())
 
     def require_some(self) -> None:
-        """Refuses images on which nothing was seen.
+        """Checks that anything was detected.
 
         Raises:
-            UserError: there were images, and no box over CONFIDENCE on any of them.
+            UserError: there were images, but no box above CONFIDENCE on any of them.
         """
         if self.images and not self.seen:
             raise UserError(
-                f"The detector sees nothing (no box over a confidence of {CONFIDENCE:g}) on {self.images} images, so "
-                "they cannot tell which channels matter: give --images with images of what it was trained to see, or "
-                "a labelled data set as --data."
+                f"The detector finds nothing (no box above a confidence of {CONFIDENCE:g}) on {self.images} images, so "
+                "channels cannot be scored on them. Set --images with images that contain its objects, or a "
+                "labelled data set with --data."
             )
 
 
 class OwnDetections:
-    """Labels images with what a detector believes to see on them.
+    """Labels images with detections of a network.
 
-    Its detections as they are would be a poor measure: the loss of a detector that is asked for exactly what it says
-    hardly changes to first order, whatever goes. So labels are drawn from its belief, as the Fisher information is
-    defined: each detection over a confidence of 0.1 counts with the probability of its score, and its box is a little
-    off.
+    The detections themselves would be a poor choice: the loss against its own outputs is near its minimum, so its
+    first-order change is nearly zero for every channel. Instead, labels are sampled from the predicted distribution, as
+    in the definition of the Fisher information: each detection above a confidence of 0.1 is included with the
+    probability of its score, and its box is slightly perturbed.
     """
 
     def __init__(self, predictor: Predictor, seed: int = 0) -> None:
@@ -60,7 +62,8 @@ class OwnDetections:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Targets [T, 6] of images [B, C, H, W] in 0..1: image, class, centre x and y, width, height (normalised)."""
+        """Targets [T, 6] for images float [B, C, H, W] in 0..1: image, class, centre x and y, width, height
+        (normalised)."""
         found = [boxes.float().cpu() for boxes in self.predictor.predict(images, SETTINGS)]
         for boxes in found:
             self.sight.see(boxes[:, 4])
@@ -71,7 +74,7 @@ class OwnDetections:
         self.sight.require_some()
 
     def _drawn(self, number: int, boxes: Tensor, sides: torch.Size) -> Tensor:
-        """Rows of one image from its boxes [n, 6] in pixels."""
+        """Targets of one image from its boxes [n, 6] in pixels."""
         boxes = boxes[torch.rand(len(boxes), generator=self.generator) < boxes[:, 4]]
         height, width = sides
         whole = boxes.new_tensor([width, height])

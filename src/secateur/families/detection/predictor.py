@@ -1,4 +1,4 @@
-"""A detection network as a predictor: PyTorch answers images with boxes."""
+"""Predicts boxes with a detection network in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ from secateur.networks.architecture import channels_of, fused
 logger = logging.getLogger("secateur")
 
 _PRECISIONS = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
-_WHO, _ADVICE = "The network", "take another checkpoint, or fp32"
+_WHO, _ADVICE = "The network", "use another checkpoint, or fp32"
 
 
 class TorchPredictor:
-    """A network in PyTorch: a fused copy in evaluation mode, on the network's device, channels_last on CPU.
+    """A network in PyTorch as a predictor: a fused copy in eval mode on the device of the network, channels_last on the
+    CPU.
 
-    The network itself and its training flag stay as they are. See `evaluation.predictor.Predictor`.
+    Images are float32 [B, C, H, W] in 0..1. The given network and its training flag are not changed. See
+    `evaluation.predictor.Predictor`.
 
     Attributes:
-        single_cls: the network has one class in place of all classes of its data set.
-        narrowed: it has some of the classes that it was trained on.
+        single_cls: the network has a single class that replaces all classes of its data set.
+        narrowed: the network was reduced to some of its classes.
     """
 
     def __init__(self, network: nn.Module, precision: str = "fp32") -> None:
-        """Takes a copy of the network as it is now.
+        """Copies the network in its current state.
 
         Args:
             network: a `DetectionNetwork`.
             precision: "fp32", "bf16" or "fp16"; below fp32 it runs under autocast, and fp16 needs a GPU.
 
         Raises:
-            UserError: unknown precision, or the network cannot answer with boxes.
+            UserError: the precision is unknown, or the network cannot predict boxes.
         """
         check_detector(network)
         known: Any = network
@@ -57,7 +59,7 @@ class TorchPredictor:
             _channels_last_(self._network)
 
     def infer(self, images: Tensor, confidence: float) -> Sequence[Candidates] | Sequence[Tensor]:
-        """Candidates, or final boxes, of each image; see `Predictor`."""
+        """Candidates or final boxes [n, 6] of each image; see `Predictor`."""
         layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         images = images.to(self.device, memory_format=layout)
         reduced = self._precision is not torch.float32
@@ -75,27 +77,27 @@ class TorchPredictor:
     def boxes(
         self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
     ) -> list[Tensor]:
-        """The boxes that stay; see `Predictor`."""
+        """Boxes [n, 6] of each image after suppression; see `Predictor`."""
         choose: Any = best_boxes if self._decides else non_max_suppression
         chosen: list[Tensor] = choose(found, settings, classes)
         return chosen
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        """Boxes of each image; see `Predictor`."""
+        """Boxes [n, 6] of each image; see `Predictor`."""
         return self.boxes(self.infer(images, settings.conf), settings)
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
     if name not in _PRECISIONS:
-        raise UserError(f"Unknown precision {shown(name)}; choose one of {', '.join(_PRECISIONS)}.")
+        raise UserError(f"Unknown precision {shown(name)}. Choose one of: {', '.join(_PRECISIONS)}.")
     if name == "fp16" and device.type == "cpu":
-        logger.warning("fp16 needs a GPU: computing in fp32.")
+        logger.warning("fp16 needs a GPU. Using fp32 instead.")
         name = "fp32"
     return _PRECISIONS[name]
 
 
 def _channels_last_(network: nn.Module) -> None:
-    """Lays the weights of convolutions out channels_last, in place."""
+    """Converts weights of convolutions to channels_last, in place."""
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Splits of a data set whose images have boxes, or no labels at all."""
+"""Splits of a data set of images with boxes, or without labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DetectionSplit:
 
     Attributes:
         index: files, shapes and labels.
-        classes_in_files: for each class its number in the label files; None: the same.
+        classes_in_files: for each class, its number in the label files; None: the same numbers.
     """
 
     index: Index
@@ -37,15 +37,15 @@ class DetectionSplit:
 
         Args:
             name: "train", "val" or "test".
-            objects: a labelled split without any object is an error.
-            otherwise: what the user can do instead, for that error.
-            tell: print on stderr what was found.
+            objects: raise an error if a labelled split has no objects.
+            otherwise: an alternative for the user, for that error.
+            tell: print a summary on stderr.
 
         Raises:
-            UserError: the data set has no such split, it is empty or broken, or no image has an object.
+            UserError: the data set has no such split, the split is empty or damaged, or no image has an object.
         """
         if name not in data.splits:
-            raise UserError(f"{data.file} has no '{name}' split; it has {', '.join(data.splits)}.")
+            raise UserError(f"{data.file} has no '{name}' split. Available: {', '.join(data.splits)}.")
         if data.whole is not None:
             return DetectionSplit._of_some_classes(data, data.whole, name, objects=objects, tell=tell)
         index = scan(data, name, single_cls=data.one_class, progress=tell)
@@ -58,10 +58,10 @@ class DetectionSplit:
     def _of_some_classes(
         data: DataConfig, whole: DataConfig, name: str, *, objects: bool, tell: bool
     ) -> DetectionSplit:
-        """The images of the whole data set with the objects of these classes.
+        """The images of the whole data set with only the objects of these classes.
 
         Raises:
-            UserError: as `of` raises it.
+            UserError: see `of`.
         """
         every = DetectionSplit.of(whole, name, objects=objects, tell=tell).index
         numbers = {text: number for number, text in whole.names.items()}
@@ -70,7 +70,7 @@ class DetectionSplit:
         if objects and data.labelled and not len(index.labels):
             raise UserError(
                 f"No image of split {name} ({data.file.name}) has an object of the classes that the detector was "
-                f"narrowed to ({_few(data.names)}); label some, or choose other classes."
+                f"narrowed to ({_few(data.names)}). Label some, or choose other classes."
             )
         if tell:
             LOG.info("%s: %d of %d objects are of the kept classes", name, len(index.labels), len(every.labels))
@@ -80,15 +80,17 @@ class DetectionSplit:
         return len(self.index)
 
     def select(self, places: Sequence[int]) -> DetectionSplit:
-        """The images at these places, in this order."""
+        """The images at these indices, in this order."""
         return replace(self, index=self.index.select(places))
 
     def signature(self) -> str:
-        """A digest of labels, outlines, names and sizes of image files, wherever the data set is."""
+        """A digest of labels, outlines, and names and sizes of image files; independent of the folder of the data
+        set."""
         return content_signature(self.index)
 
     def shuffled(self, reading: Reading) -> TrainBatches:
-        """Square images, as mosaics where the augmentation says so; with `rect` like shapes together, not shuffled.
+        """Shuffled square images, as mosaics if the augmentation includes them; with `rect`, similar shapes together,
+        not shuffled.
 
         Raises:
             UserError: there are fewer images than processes.
@@ -104,14 +106,14 @@ class DetectionSplit:
         )
 
     def ordered(self, reading: Reading) -> EvaluationBatches:
-        """Every image once; with `rect` those of like shape together."""
+        """Every image once; with `rect`, images of similar shape together."""
         return EvaluationBatches(self.dataset(reading), reading.batch_size, workers=reading.workers, pin=reading.pin)
 
     def dataset(self, reading: Reading) -> DetectionDataset:
         """The images as a torch data set.
 
         Raises:
-            UserError: images of so many channels cannot be read.
+            UserError: the number of image channels is not supported.
         """
         how = None if reading.augmentation is None else Augmentation.from_hyp(reading.augmentation.to_dict())
         return DetectionDataset(
@@ -131,16 +133,16 @@ def index_of(split: Split, reader: str) -> Index:
     """Images and boxes of a split.
 
     Args:
-        reader: what needs boxes, at the beginning of a sentence: "A validation of boxes".
+        reader: what needs the boxes, as the start of a sentence: "A validation of boxes".
 
     Raises:
         UserError: the data set has labels of another kind.
     """
     if not isinstance(split, DetectionSplit):
-        raise UserError(f"{reader} needs images with boxes, and this data set has labels of another kind.")
+        raise UserError(f"{reader} needs images with boxes, but this data set has labels of another kind.")
     return split.index
 
 
 def _few(names: Mapping[int, str]) -> str:
-    """Names of classes, the first few of many."""
+    """Names of classes, shortened to the first few."""
     return ", ".join(list(names.values())[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,4 +1,4 @@
-"""Any network of the user's own: its functions come with the call, and its file holds the tensors alone."""
+"""Networks of the user: their functions are passed in Python, and their files hold only tensors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from secateur.networks.plain_module import PlainModule
 
 
 class ModuleFamily(Family):
-    """Networks that no file can build."""
+    """Networks whose code is not in the checkpoint."""
 
     kind = PlainModule.kind
     title = "plain module"
     architecture = PlainModule
 
     def open_data(self, file: str) -> Any:
-        """A YOLO data.yaml, of which the images are read."""
+        """Opens a YOLO data.yaml; only its images are read."""
         return load_data_config(file)
 
     def split(
         self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False
     ) -> DetectionSplit | EvidenceSplit:
-        """The inputs of an evidence, or images of a data.yaml or of a folder for a network of one image."""
+        """The inputs of an evidence, or the images of a data.yaml or a folder for a network with one image input."""
         if isinstance(data, EvidenceImages):
             return EvidenceSplit.of(data.evidence)
         return DetectionSplit.of(data, name, objects=objects, otherwise=otherwise, tell=tell)

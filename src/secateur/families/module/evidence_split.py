@@ -1,4 +1,4 @@
-"""Inputs from a user's own loader as the images of a split, so that a bare module heals as every family does."""
+"""Inputs of a user's data loader as a split, so that plain modules are healed like networks of other families."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from secateur.families.reading import Reading
 from secateur.pruning.evidence import LoaderEvidence
 
 MOST = 4096
-"""Inputs that are kept in memory."""
+"""Maximum number of inputs kept in memory."""
 
 
 @dataclass(frozen=True)
 class EvidenceImages:
-    """The inputs of `secateur.Evidence`, as a data set without labels."""
+    """The inputs of `secateur.Evidence` as a data set without labels."""
 
     evidence: LoaderEvidence
     file: Path = Path("the evidence")
@@ -42,20 +42,20 @@ class Inputs:
 
 @dataclass(frozen=True)
 class EvidenceSplit:
-    """Inputs [N, ...] as the network takes them, see `families.reading.Split`."""
+    """Inputs [N, ...] of the network, see `families.reading.Split`."""
 
     inputs: Tensor
 
     @staticmethod
     def of(evidence: LoaderEvidence) -> EvidenceSplit:
-        """The first `MOST` inputs that the loader gives."""
+        """The first `MOST` inputs of the loader."""
         return EvidenceSplit(torch.cat([batch.cpu() for batch in evidence.images(MOST, 0)])[:MOST])
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def select(self, places: Sequence[int]) -> EvidenceSplit:
-        """The inputs at these places."""
+        """The inputs at these indices."""
         return EvidenceSplit(self.inputs[torch.as_tensor(places)])
 
     def signature(self) -> str:
@@ -63,7 +63,7 @@ class EvidenceSplit:
         return hashlib.sha256(self.inputs.contiguous().numpy().tobytes()).hexdigest()[:16]
 
     def shuffled(self, reading: Reading) -> ShuffledInputs:
-        """Inputs as they are: a loader of the user's augments them itself."""
+        """Inputs without augmentation: the loader of the user does its own."""
         return ShuffledInputs(self, reading)
 
     def ordered(self, reading: Reading) -> Iterator[Inputs]:
@@ -72,13 +72,13 @@ class EvidenceSplit:
             yield self.batch(range(start, min(start + reading.batch_size, len(self))))
 
     def batch(self, places: Sequence[int]) -> Inputs:
-        """The inputs at these places as one batch."""
+        """The inputs at these indices as one batch."""
         return Inputs(self.inputs[torch.as_tensor(places)], torch.zeros(0))
 
 
 @dataclass(frozen=True)
 class ShuffledInputs:
-    """Whole batches of epoch after epoch, as `training.batches.Batches`."""
+    """Whole batches, epoch by epoch, as `training.batches.Batches`."""
 
     split: EvidenceSplit
     reading: Reading
@@ -87,7 +87,7 @@ class ShuffledInputs:
         return max(len(self.split) // self.reading.batch_size, 1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Inputs]:
-        """The batches of an epoch from number `start` on, in an order that is a function of the seed and the epoch."""
+        """Batches of an epoch from index `start`, in an order that depends only on the seed and the epoch."""
         order = np.random.default_rng((self.reading.seed, epoch)).permutation(len(self.split))
         size = self.reading.batch_size
         for number in range(start, len(self)):

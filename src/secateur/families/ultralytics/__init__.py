@@ -1,4 +1,5 @@
-"""Networks of the package `ultralytics` (YOLOv8, 9, 10, 11, 12, 26): an optional extra; the package is the user's."""
+"""Networks of the package `ultralytics` (YOLOv8, 9, 10, 11, 12, 26), an optional extra that uses the installed
+package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain data that builds a network of Ultralytics: its description, and what a cut has changed beside widths."""
+"""Architecture data of a network of Ultralytics: its description, and changes by a cut other than widths."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True)
 class Ultralytics:
-    """A network of the package `ultralytics`.
+    """Architecture of a network of the package `ultralytics`.
 
     Attributes:
-        description: the model YAML, checked (`description.checked_description`).
-        nc: number of classes; hidden layers of the head have the widths that the description's own number asks for.
-        channels: of the image.
-        args: options of its training that its loss reads, by name: box, cls, dfl and others.
-        numbers: whole numbers that modules keep and that differ from those of the description, by module and name: a
-            block that splits its channels in halves knows their width, an attention its number of heads.
-        chains: how many blocks those chains have that were made shorter, by name ("model.4.m").
+        description: the checked model YAML (`description.checked_description`).
+        nc: number of classes; hidden layers of the head have the widths for the number of classes in the description.
+        channels: image channels.
+        args: training options that its loss reads, by name: box, cls, dfl and others.
+        numbers: integers stored in modules that differ from the description, by module and name: for example, the width
+            of half the channels in a block that splits them, or the number of heads of an attention.
+        chains: number of blocks of the shortened chains, by name ("model.4.m").
     """
 
     description: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Ultralytics:
     chains: Mapping[str, int] = field(default_factory=dict)
     kind: ClassVar[str] = "ultralytics"
     built_in_memory: ClassVar[bool] = True
-    """Its constructor runs an image through the network, which the meta device cannot do."""
+    """The constructor runs an image through the network, which is not possible on the meta device."""
 
     @property
     def task(self) -> str:
@@ -52,19 +52,19 @@ class Ultralytics:
         return is_end_to_end(self.description)
 
     def build(self, names: Mapping[int, str]) -> UltralyticsNetwork:
-        """A fresh network on the CPU, whatever the default device.
+        """An untrained network on the CPU, independent of the default device.
 
         Raises:
-            UserError: the package is missing, or cannot build it.
+            UserError: the package is missing, or cannot build the network.
         """
         return built(self, names)
 
     def with_classes(self, nc: int) -> Ultralytics:
-        """The same for another number of classes: only the last layers of the head differ."""
+        """The architecture for another number of classes: only the last layers of the head differ."""
         return replace(self, nc=nc)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {
             "description": copy.deepcopy(dict(self.description)),
             "nc": self.nc,
@@ -76,10 +76,10 @@ class Ultralytics:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Ultralytics:
-        """The inverse of `to_dict`; nothing of the data is trusted.
+        """The inverse of `to_dict`; all data is validated.
 
         Raises:
-            UserError: it describes no network.
+            UserError: the data does not describe a network.
         """
         nc, channels = data["nc"], data.get("channels", 3)
         if type(nc) is not int or not 1 <= nc <= MAX_CLASSES:
@@ -96,13 +96,13 @@ class Ultralytics:
 
 
 def checked_args(args: Any) -> dict[str, Any]:
-    """Those options of a training that are plain numbers or switches.
+    """The training options that are plain numbers or switches.
 
     Raises:
-        UserError: they are no options at all.
+        UserError: the options are not a mapping.
     """
     if not isinstance(args, Mapping):
-        raise UserError("its training options are none")
+        raise UserError("its training options are not a mapping")
     plain = {key: value for key, value in args.items() if isinstance(key, str) and key in ARGS}
     return {
         key: value for key, value in plain.items() if isinstance(value, bool | int | float) and math.isfinite(value)
@@ -110,23 +110,23 @@ def checked_args(args: Any) -> dict[str, Any]:
 
 
 ARGS = ("box", "cls", "dfl", "pose", "kobj", "rle", "angle", "overlap_mask", "mask_ratio", "epochs", "cls_pw")
-"""Options of a training that losses read."""
+"""Training options that losses read."""
 
 
 def checked_numbers(numbers: Any) -> dict[str, dict[str, int]]:
-    """Whole numbers of modules by module and name.
+    """Integers of modules, by module and name.
 
     Raises:
-        UserError: they are something else.
+        UserError: the data is invalid.
     """
     if numbers is None:
         return {}
     if not isinstance(numbers, Mapping) or len(numbers) > MAX_MODULES:
-        raise UserError("its numbers of modules are none")
+        raise UserError("its module numbers are not a mapping")
     found: dict[str, dict[str, int]] = {}
     for module, kept in numbers.items():
         if not isinstance(module, str) or not isinstance(kept, Mapping):
-            raise UserError(f"its numbers of the module {told(module, 60)} are none")
+            raise UserError(f"its numbers of the module {told(module, 60)} are not a mapping")
         for name, value in kept.items():
             if not isinstance(name, str) or type(value) is not int or not 0 < value <= MAX_ARGUMENT:
                 raise UserError(f"its module {told(module, 60)} has {told(name, 40)}: {shown(value)}")
@@ -135,15 +135,15 @@ def checked_numbers(numbers: Any) -> dict[str, dict[str, int]]:
 
 
 def checked_chains(chains: Any) -> dict[str, int]:
-    """Lengths of chains by name.
+    """Lengths of chains, by name.
 
     Raises:
-        UserError: they are something else.
+        UserError: the data is invalid.
     """
     if chains is None:
         return {}
     if not isinstance(chains, Mapping) or len(chains) > MAX_MODULES:
-        raise UserError("its chains of blocks are none")
+        raise UserError("its chains of blocks are not a mapping")
     for name, length in chains.items():
         if not isinstance(name, str) or type(length) is not int or not 0 <= length <= MAX_REPEATS:
             raise UserError(f"its chain {told(name, 60)} has {shown(length)} blocks")

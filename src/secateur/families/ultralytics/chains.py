@@ -1,4 +1,5 @@
-"""The chains of residual blocks of a network of Ultralytics: which blocks could leave, and networks with fewer."""
+"""Chains of residual blocks of a network of Ultralytics: which blocks can be removed, and networks with shorter
+chains."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ BLOCKS = {
     "PSABlock": ("attn.proj", "ffn.1"),
     "ABlock": ("attn.proj", "mlp.1"),
 }
-"""Classes of blocks that keep their width, and the names of the convolutions that end their branches."""
+"""Classes of blocks that preserve the width, and the names of the convolutions at the end of their branches."""
 _JOIN = frozenset(("C2f", "C3k2", "C2fCIB", "C2fPSA"))
-"""Classes whose last convolution reads two halves and the output of every block of their chain."""
+"""Classes whose last convolution reads two halves and the output of every block of the chain."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Chain:
     """A run of blocks in a network of the package.
 
     Attributes:
-        name: of the run, in the package's module ("model.4.m").
+        name: name of the run in the module of the package ("model.4.m").
         blocks: its blocks.
-        reader: the name of the convolution that reads every block's output; "" where the last one alone is read.
+        reader: name of the convolution that reads the outputs of all blocks; "" if only the last output is read.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Chain:
 
 
 def chains_of(model: nn.Module) -> Iterator[Chain]:
-    """The chains of the package's module, in its order."""
+    """The chains of the module of the package, in order."""
     modules = dict(model.named_modules())
     for name, module in modules.items():
         parent, _, last = name.rpartition(".")
@@ -57,11 +58,11 @@ def _are_blocks(chain: nn.Module) -> bool:
 
 
 def chain_blocks(model: nn.Module, run: Callable[[], object], prefix: str) -> tuple[ChainBlock, ...]:
-    """Every block of every chain.
+    """All blocks of all chains.
 
     Args:
-        run: makes a forward pass.
-        prefix: what comes before the package's names.
+        run: runs a forward pass.
+        prefix: prefix of the names in the package.
     """
     chains = list(chains_of(model))
     shapes: dict[nn.Module, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -92,13 +93,13 @@ def chain_blocks(model: nn.Module, run: Callable[[], object], prefix: str) -> tu
 def joined(
     model: nn.Module, kept: Mapping[str, Sequence[int]], named: Mapping[str, Tensor], prefix: str
 ) -> dict[str, Tensor]:
-    """Tensors, or masks, by name, where the columns of removed blocks are added to those of what is before them.
+    """Tensors or masks, any shape, by name, in which the columns of removed blocks are added to those of their inputs.
 
-    Without its branch a residual block gives what it reads, so two runs of columns read the same.
+    Without its branch, a residual block outputs its input, so two runs of columns read the same values.
 
     Args:
-        kept: indices of the blocks that stay, by chain.
-        prefix: what comes before the package's names, here and in `named`.
+        kept: indices of the kept blocks, by chain.
+        prefix: prefix of the names in the package and in `named`.
     """
     result = dict(named)
     for chain in chains_of(model):
@@ -118,7 +119,7 @@ def joined(
 
 
 def _widths(model: nn.Module, chain: Chain) -> list[int]:
-    """Channels of the two halves and of every block's output, as the reader reads them."""
+    """Channels of the two halves and of the output of every block, in the order of the reader."""
     outputs = [_output(block) for block in chain.blocks]
     total = model.get_submodule(chain.reader).get_parameter("weight").shape[1]
     half = (total - sum(outputs)) // 2
@@ -131,15 +132,15 @@ def _output(block: Any) -> int:
 
 
 def lengths_of(model: nn.Module) -> dict[str, int]:
-    """How many blocks each chain has."""
+    """Number of blocks of each chain."""
     return {chain.name: len(chain.blocks) for chain in chains_of(model)}
 
 
 def shorten_(model: nn.Module, lengths: Mapping[str, int]) -> None:
-    """Takes blocks from the end of chains of a fresh network.
+    """Removes blocks from the end of chains of an untrained network.
 
     Raises:
-        UserError: there is no such chain, or it is not as long.
+        UserError: a chain does not exist or is too short.
     """
     known = {chain.name: chain for chain in chains_of(model)}
     for name, length in lengths.items():

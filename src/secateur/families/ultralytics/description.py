@@ -1,7 +1,7 @@
-"""The plain data that describes a network of Ultralytics, checked before the package's parser sees it.
+"""Validates descriptions of networks of Ultralytics before they reach the parser of the package.
 
-The parser evaluates words in it and takes class names from it. So nothing is let through but known blocks, numbers
-within bounds, and the few words that published descriptions have.
+The parser evaluates strings of the description and looks up class names in it. So only known blocks, numbers within
+bounds, and the few strings of published descriptions are accepted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADS = {
     "OBB26": "obb",
     "Classify": "classify",
 }
-"""Heads, and their tasks."""
+"""Heads and their tasks."""
 
 _OF_KERNELS = frozenset(
     (
@@ -34,14 +34,14 @@ _OF_KERNELS = frozenset(
         *("nn.BatchNorm2d", "nn.Conv2d", "nn.ConvTranspose2d"),
     )
 )
-"""Blocks whose arguments after the first are kernels, strides and the like."""
+"""Blocks whose arguments after the first are kernel sizes, strides and similar numbers."""
 BLOCKS = _OF_KERNELS | frozenset(
     (
         *("Bottleneck", "BottleneckCSP", "GhostBottleneck", "C1", "C2", "C2f", "C2fCIB", "C2fPSA", "C2PSA", "PSA"),
         *("C3", "C3k2", "C3x", "C3Ghost", "C3TR", "RepC3", "ELAN1", "RepNCSPELAN4", "SPPELAN", "A2C2f", "CBLinear"),
     )
 )
-"""Blocks that a description may name beside a head."""
+"""Blocks that a description may name besides a head."""
 
 MAX_ROWS, MAX_REPEATS, MAX_WIDTH, MAX_KERNEL, MAX_ARGUMENTS = 300, 60, 8_192, 64, 12
 MAX_SCALE = 8
@@ -57,20 +57,20 @@ _KEYS = (
 
 
 def checked_description(data: Any) -> dict[str, Any]:
-    """A description with what the parser reads of it, and nothing else.
+    """The parts of a description that the parser reads.
 
     Args:
-        data: a model YAML as a dict; anything may be in it.
+        data: a model YAML as a dict; the content is not trusted.
 
     Raises:
-        UserError: a block is unknown, or a value is none that a description can have; the message begins with "its".
+        UserError: a block is unknown, or a value is invalid; the message starts with "its".
     """
     if not isinstance(data, Mapping) or not all(isinstance(data.get(part), list) for part in ("backbone", "head")):
         raise UserError("its model.yaml has no backbone and head")
     found = {key: data[key] for key in _KEYS if data.get(key) is not None}
     rows = [*data["backbone"], *data["head"]]
     if not 2 <= len(rows) <= MAX_ROWS:
-        raise UserError(f"its model.yaml has {len(rows):,} rows; 2 to {MAX_ROWS} are possible")
+        raise UserError(f"its model.yaml has {len(rows):,} rows, but must have 2 to {MAX_ROWS}")
     checked = [_row(place, row, last=place == len(rows) - 1) for place, row in enumerate(rows)]
     split = len(data["backbone"])
     found["backbone"], found["head"] = checked[:split], checked[split:]
@@ -79,7 +79,7 @@ def checked_description(data: Any) -> dict[str, Any]:
         _number(found.get(key, 1.0), key, 0, MAX_SCALE)
     _number(found.get("reg_max", 16), "reg_max", 1, MAX_KERNEL, whole=True)
     if not isinstance(found.get("end2end", False), bool):
-        raise UserError(f"its model.yaml has end2end: {shown(found['end2end'])}; it is true or false")
+        raise UserError(f"its model.yaml has end2end: {shown(found['end2end'])}, but it must be true or false")
     _scales(found)
     _activation(found)
     _key_points(found)
@@ -87,7 +87,7 @@ def checked_description(data: Any) -> dict[str, Any]:
 
 
 def task_of(description: Mapping[str, Any]) -> str:
-    """What a checked description finds: "detect", "segment", "pose", "obb" or "classify"."""
+    """The task of a checked description: "detect", "segment", "pose", "obb" or "classify"."""
     return HEADS[[*description["backbone"], *description["head"]][-1][2]]
 
 
@@ -101,18 +101,18 @@ def _row(place: int, row: Any, last: bool) -> list[Any]:
     """[sources, repeats, block, arguments] of one layer."""
     where = f"row {place} of its model.yaml"
     if not isinstance(row, list | tuple) or len(row) != 4:
-        raise UserError(f"{where} is {shown(row)}; a row is [from, repeats, block, arguments]")
+        raise UserError(f"{where} is {shown(row)}, but must be [from, repeats, block, arguments]")
     sources, repeats, kind, arguments = row
     known = HEADS if last else BLOCKS
     if not isinstance(kind, str) or kind not in known:
         what = "head" if last else "block"
-        raise UserError(f"{where} names the {what} {shown(kind)}, which is not known here")
+        raise UserError(f"{where} names the unknown {what} {shown(kind)}")
     for source in sources if isinstance(sources, list | tuple) and sources else (sources,):
         if not _is_whole(source) or not -max(place, 1) <= source < place or (place == 0 and source != -1):
-            raise UserError(f"{where} reads {shown(source)}; it can read -1 or an earlier row")
+            raise UserError(f"{where} reads {shown(source)}, but must read -1 or an earlier row")
     _number(repeats, f"repeats in {where}", 1, MAX_REPEATS, whole=True)
     if not isinstance(arguments, list | tuple) or len(arguments) > MAX_ARGUMENTS:
-        raise UserError(f"{where} has the arguments {shown(arguments)}; expected is a short list")
+        raise UserError(f"{where} has the arguments {shown(arguments)}, but must have a short list")
     most = [MAX_WIDTH] + [MAX_KERNEL if kind in _OF_KERNELS else MAX_WIDTH] * MAX_ARGUMENTS
     if kind == "nn.Upsample":
         most = [MAX_WIDTH, *[MAX_SCALE] * MAX_ARGUMENTS]
@@ -121,7 +121,7 @@ def _row(place: int, row: Any, last: bool) -> list[Any]:
 
 
 def _argument(value: Any, where: str, most: float) -> Any:
-    """A number, a known word, or a list of numbers."""
+    """A number, an accepted word, or a list of numbers."""
     if value is None or isinstance(value, bool) or (isinstance(value, str) and value in _WORDS):
         return value
     if isinstance(value, list | tuple) and len(value) <= MAX_ARGUMENTS:
@@ -134,7 +134,7 @@ def _number(value: Any, what: str, least: float, most: float, whole: bool = Fals
     is_number = _is_whole(value) or (not whole and isinstance(value, float) and math.isfinite(value))
     if not is_number or not least <= value <= most:
         kind = "a whole number" if whole else "a number"
-        raise UserError(f"{what} is {shown(value)}; expected is {kind} from {least:g} to {most:g}")
+        raise UserError(f"{what} is {shown(value)}, but must be {kind} from {least:g} to {most:g}")
     return value
 
 
@@ -143,12 +143,12 @@ def _is_whole(value: Any) -> bool:
 
 
 def _scales(found: dict[str, Any]) -> None:
-    """Scales by name: depth, width and most channels. The one that is used is the only one that stays."""
+    """Scales by name: depth, width and maximum channels. Only the used scale is kept."""
     scales, scale = found.pop("scales", None), found.pop("scale", None)
     if not scales:
         return
     if not isinstance(scales, Mapping):
-        raise UserError(f"its model.yaml has scales: {shown(scales)}; expected are rows by name")
+        raise UserError(f"its model.yaml has scales: {shown(scales)}, but must have rows by name")
     name = scale or next(iter(scales))
     row = scales.get(name) if isinstance(name, str) and len(name) <= 20 else None
     if not isinstance(row, list | tuple) or len(row) != 3:
@@ -159,10 +159,10 @@ def _scales(found: dict[str, Any]) -> None:
 
 
 def _activation(found: Mapping[str, Any]) -> None:
-    """An activation of PyTorch with at most one number: the parser evaluates it."""
+    """An activation of PyTorch with at most one number, because the parser evaluates it."""
     activation = found.get("activation")
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.fullmatch(activation)):
-        raise UserError(f"its model.yaml has the activation {shown(activation)}, which is none of PyTorch's by name")
+        raise UserError(f"its model.yaml has the activation {shown(activation)}, which is not an activation of PyTorch")
 
 
 def _key_points(found: dict[str, Any]) -> None:
@@ -170,7 +170,7 @@ def _key_points(found: dict[str, Any]) -> None:
     if shape is None:
         return
     if not isinstance(shape, list | tuple) or len(shape) != 2:
-        raise UserError(f"its model.yaml has kpt_shape: {shown(shape)}; expected are two numbers")
+        raise UserError(f"its model.yaml has kpt_shape: {shown(shape)}, but must have two numbers")
     _number(shape[0], "kpt_shape", 1, MAX_WIDTH, whole=True)
     _number(shape[1], "kpt_shape", 2, 3, whole=True)
     found["kpt_shape"] = list(shape)

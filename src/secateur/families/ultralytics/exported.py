@@ -1,4 +1,4 @@
-"""Recognises detectors that the package ultralytics exported, by what a file says and answers; the package is not
+"""Recognises detectors exported by the package ultralytics from their metadata and outputs; the package is not
 needed."""
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ Floats = NDArray[np.float32]
 
 _SIDES = (4, 8, 16, 32, 64, 128)
 _LEVELS = tuple(_SIDES[first:last] for last in range(1, len(_SIDES) + 1) for first in range(last))
-"""Strides of the levels of a head: neighbours, finest first. Each choice gives another number of cells."""
+"""Possible strides of the levels of a head: consecutive, finest first. Each choice gives a different number of
+cells."""
 _FEWEST_CELLS = 16
-"""With fewer columns any numbers would fit."""
-_LAYOUT = "the layout of YOLOv8 and later: a column of box and class scores for each cell"
+"""With fewer columns, random values could match."""
+_LAYOUT = "the layout of YOLOv8 and later: a column of box and class scores per cell"
 
 
 def recognises(answer: Answer) -> Decoder | str:
-    """How a file is read: as columns [B, 4 + nc, N] of centre, width and height in pixels and class scores for each
-    cell, or as final boxes [B, n, 6]: x1, y1, x2, y2 in pixels, score, class.
+    """The decoder of a file: columns [B, 4 + nc, N] of centre, width and height in pixels and class scores per cell, or
+    final boxes [B, n, 6]: x1, y1, x2, y2 in pixels, score, class.
 
-    Boxes with an angle or key points are columns too, and other programs give six numbers a box. So the number of
-    classes has to be stated, and for final boxes that the file detects. Otherwise what it looks like, in words that
-    follow "it maps ... to ...".
+    Boxes with an angle or key points are columns too, and other programs also use six values per box. So the metadata
+    must state the number of classes and, for final boxes, the task detect. Otherwise returns a description of the
+    outputs that continues "it maps ... to ...".
     """
     rows = answer.rows
     if rows is None or len(answer.outputs) != 1:
@@ -61,7 +62,7 @@ class Columns:
     def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> list[Candidates]:
         """See `Decoder`."""
         rows = outputs[0].transpose(1, 2)
-        # As in `Chosen`.
+        # Negative sizes become empty boxes, as in `Chosen`.
         centres, half = rows[..., :2], rows[..., 2:4].clamp(min=0) / 2
         corners = torch.cat((centres - half, centres + half, rows[..., 4:]), -1)
         return AllCandidates(self.nc, self.strides)([corners], size, confidence)
@@ -69,8 +70,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class Chosen(FinalBoxes):
-    """Reads final boxes [B, n, 6]; a head that states distances without bins can give a negative width: such a box is
-    empty."""
+    """Reads final boxes [B, n, 6]; a head that predicts distances without bins can give a negative width, which
+    becomes empty."""
 
     def __call__(self, outputs: Sequence[Tensor], size: Sides, confidence: float) -> list[Tensor]:
         """See `Decoder`."""
@@ -80,13 +81,13 @@ class Chosen(FinalBoxes):
 
 
 def _no_columns(columns: Floats, nc: int) -> str:
-    """Why columns [values, N] are not read; "" where they are."""
+    """Why columns [values, N] are not supported; "" if they are."""
     if not nc:
-        return "which without class names in the file cannot be told from boxes with angles or key points"
+        return "which, without class names in the file, cannot be distinguished from boxes with angles or key points"
     if len(columns) != 4 + nc:
-        return f"but of {len(columns)} values where {nc} classes need {4 + nc}"
+        return f"but with {len(columns)} values, while {nc} classes need {4 + nc}"
     if (columns[4:] < -SCORE_SLACK).any() or (columns[4:] > 1 + SCORE_SLACK).any():
-        return "but with scores that leave 0..1"
+        return "but with scores outside 0..1"
     if np.abs(columns[:4]).max() <= 2:
         return "but with boxes that are not in pixels"
     return ""

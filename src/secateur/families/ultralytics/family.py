@@ -1,4 +1,4 @@
-"""The verbs of the family `ultralytics`, each answered by the file that knows about it."""
+"""The verbs of the family `ultralytics`; each one delegates to the file that implements it."""
 
 from __future__ import annotations
 
@@ -36,77 +36,77 @@ from secateur.training.settings import TrainSettings
 
 
 class UltralyticsFamily(DetectionFamily):
-    """Networks that the user's own package `ultralytics` builds."""
+    """Networks built by the installed package `ultralytics`."""
 
     kind = Ultralytics.kind
     title = "Ultralytics"
     architecture = Ultralytics
     imitated = "raw"
-    opens = "detectors that Ultralytics exported"
+    opens = "detectors exported by Ultralytics"
     hands_out = ".pt"
     healing = HealDefaults(lr=0.00003, norms="keep")
 
     def reads(self, file: Path) -> bool:
-        """A `.pt` whose pickle names the package's models."""
+        """Whether the file is a `.pt` whose pickle names models of the package."""
         return is_theirs(file)
 
     def read(self, file: Path, cfg: str | Path = "") -> Checkpoint:
-        """A `.pt` of the package, as data."""
+        """Reads a `.pt` of the package as data."""
         return read_file(file)
 
     def write(self, network: nn.Module, file: Path, image_size: int) -> str:
-        """A `.pt` that `YOLO(...)` loads without Secateur."""
+        """Writes a `.pt` that `YOLO(...)` loads without Secateur."""
         assert isinstance(network, UltralyticsNetwork)
         return write_file(network, file, image_size)
 
     def flaw(self, checkpoint: Checkpoint) -> str:
-        """A name for every class."""
+        """Checks that every class has a name."""
         nc = checkpoint.architecture.nc
         return "" if set(checkpoint.names) == set(range(nc)) else f"{len(checkpoint.names):,} names for {nc:,} classes"
 
     def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
-        """The last layers of the branches for classes.
+        """The checkpoint with reduced last layers of the class branches.
 
         Raises:
-            UserError: fewer classes of a classifier, which divides its certainty among all.
+            UserError: the network is a classifier, whose probabilities depend on all classes.
         """
         architecture = checkpoint.architecture
         assert isinstance(architecture, Ultralytics)
         if architecture.task == "classify" and len(classes) < architecture.nc:
             raise UserError(
-                "A classifier divides its certainty among its classes, so what it says of some changes without the "
-                "others; --classes is for detectors."
+                "The probabilities of a classifier depend on all of its classes, so it cannot be narrowed with "
+                "--classes. --classes is for detectors."
             )
         return super().pick_classes(checkpoint, classes)
 
     def open_data(self, file: str) -> Any:
-        """The `DataConfig` of a data.yaml, or the `ClassFolders` of a folder.
+        """Opens a data.yaml as a `DataConfig`, or a folder as `ClassFolders`.
 
         Raises:
-            UserError: it is missing or broken.
+            UserError: it is missing or damaged.
         """
         return ClassFolders.of(file) if Path(file).expanduser().is_dir() else super().open_data(file)
 
     def split(self, data: Any, name: str, *, objects: bool = True, otherwise: str = "", tell: bool = False) -> Any:
-        """The images of a split with their boxes, or with the class of each."""
+        """The images of a split with their boxes, or with their classes."""
         if isinstance(data, ClassFolders):
             return ClassSplit.of(data, name, tell=tell)
         return super().split(data, name, objects=objects, otherwise=otherwise, tell=tell)
 
     def split_for(self, subject: Checkpoint | nn.Module, data: Any, name: str, **how: Any) -> Any:
-        """The images of a split with what the loss of the network's task reads; those of classifiers are crops.
+        """The images of a split with the labels for the task of the network; classifiers get cropped images.
 
         Raises:
-            UserError: also where the labels are of another task.
+            UserError: see `Family.split`; also if the labels are for another task.
         """
         network = subject.build() if isinstance(subject, Checkpoint) else subject
         assert isinstance(network, UltralyticsNetwork)
         task, folders = network.architecture.task, isinstance(data, ClassFolders)
         labels = data.labelled and how.get("objects", True)
         if labels and folders != (task == "classify"):
-            needs = "a folder with a folder for each class" if task == "classify" else "a data.yaml"
+            needs = "a folder with one folder per class" if task == "classify" else "a data.yaml"
             raise UserError(
-                f"A network of the task '{task}' needs {needs} as --data, and {data.file} is something else."
+                f"A network of the task '{task}' needs {needs} as --data, but {data.file} is something else."
             )
         if task == "classify":
             return ClassSplit.of(data, name, tell=how.get("tell", False))
@@ -114,36 +114,36 @@ class UltralyticsFamily(DetectionFamily):
         return TaskSplit.of(split, data, network) if labels and task != "detect" else split
 
     def targets_of(self, targets: Tensor, image: int) -> Tensor:
-        """The rows of one image, or its class."""
+        """The rows [T, 6] (or more columns) of one image, or its class [1]."""
         return targets[image : image + 1] if targets.ndim == 1 else super().targets_of(targets, image)
 
     def check_targets(self, network: nn.Module, targets: Tensor) -> None:
-        """Classes that the network has, in rows or class ids [B]."""
+        """Checks that the network has all classes in rows [T, 6] (or more columns) or class ids [B]."""
         super().check_targets(network, torch.stack((targets, targets), 1) if targets.ndim == 1 else targets)
 
     def own_labels(self, whole: nn.Module, seed: int) -> OwnLabels:
-        """What the network believes to see, for its task."""
+        """Labels sampled from the predictions of the network, for its task."""
         assert isinstance(whole, UltralyticsNetwork)
         if whole.architecture.task == "detect":
             return super().own_labels(whole, seed)
         return (OwnClasses if whole.architecture.task == "classify" else OwnAnswers)(whole, seed)
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
-        """Boxes of a network that gives some.
+        """A predictor of boxes.
 
         Raises:
-            UserError: it finds oriented boxes or classes.
+            UserError: the network predicts oriented boxes or classes.
         """
         assert isinstance(network, UltralyticsNetwork)
         if not isinstance(network, ProposingYOLO | DecidingYOLO):
             raise UserError(
-                f"A network of Ultralytics for the task '{network.architecture.task}' gives no upright boxes, which is "
-                "what Secateur predicts: write it with `secateur export --format ultralytics` and ask YOLO()."
+                f"A network of Ultralytics for the task '{network.architecture.task}' has no axis-aligned boxes to "
+                "predict. Export it with `secateur export --format ultralytics` and predict with YOLO()."
             )
         return super().predictor(network, precision)
 
     def loss(self, network: nn.Module, settings: TrainSettings) -> PackageLoss:
-        """The package's own loss for its task, with the gains of the training that the network comes from."""
+        """The loss of the package for the task, with the gains of the training that the network comes from."""
         assert isinstance(network, UltralyticsNetwork)
         return PackageLoss(network)
 
@@ -157,7 +157,7 @@ class UltralyticsFamily(DetectionFamily):
         folder: Path | None = None,
         progress: bool = True,
     ) -> Scores:
-        """What the package's own validator measures; see `driving.validation.validated`."""
+        """Scores from the validator of the package; see `driving.validation.validated`."""
         from secateur.families.ultralytics.driving.validation import validated
 
         assert isinstance(network, UltralyticsNetwork)
@@ -170,18 +170,18 @@ class UltralyticsFamily(DetectionFamily):
         check_settings(settings, distill)
 
     def fit(self, training: OwnTraining) -> FitResult:
-        """The package's own trainer of the task; see `driving.training.trained_by_the_package`."""
+        """Trains with the trainer of the package; see `driving.training.trained_by_the_package`."""
         from secateur.families.ultralytics.driving.training import trained_by_the_package
 
         return trained_by_the_package(training)
 
     def head(self, network: nn.Module) -> tuple[str, ...]:
-        """The first convolutions of the head's levels, which read the maps before it."""
+        """The first convolutions of the levels of the head, which read the feature maps."""
         assert isinstance(network, UltralyticsNetwork)
         return network.reads_maps()
 
     def distillations(self) -> tuple[str, ...]:
-        """Those of every family, and `raw`, the head's outputs as what they are."""
+        """The methods of every family, and `raw`, which compares the outputs of the head."""
         return (*super().distillations(), "raw")
 
     def method(self, name: str, settings: DistillSettings, network: nn.Module) -> Method:
@@ -190,13 +190,14 @@ class UltralyticsFamily(DetectionFamily):
         return HeadAnswers(settings, network) if name == "raw" else super().method(name, settings, network)
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
-        """Boxes of detectors; of other tasks what the head gives."""
+        """Boxes for detectors; the outputs of the head for other tasks."""
         if isinstance(network, ProposingYOLO | DecidingYOLO):
             return super().outputs(network, form)
         return head_outputs(network, form)
 
     def recognises(self, answer: Answer) -> Decoder | str:
-        """Columns of boxes and class scores, or final boxes, of the package's own exports."""
+        """Recognises exports of the package: columns [B, 4 + nc, N] of boxes and class scores, or final boxes [B, n,
+        6]."""
         return recognises(answer)
 
     def decoder(self, opened: Opened) -> Decoder | None:

@@ -1,4 +1,4 @@
-"""What a cut network of Ultralytics imitates of the whole one: the raw outputs of its head, place by place."""
+"""Imitation loss for networks of Ultralytics: the raw outputs of the head, compared per position."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from secateur.families.ultralytics.network import UltralyticsNetwork
 from secateur.training.distributed import sum_over_processes
 
 CLASS = 0.3
-"""Factor of the class scores of places against the rest; their gradients are noisy, and more of them heals less."""
+"""Weight of the class scores relative to the other terms; their gradients are noisy, and a larger weight heals less."""
 
 
 class HeadAnswers(Method):
-    """With w = the teacher's best class score at a place, and W its sum over all places, at least 1:
+    """Compares raw outputs of the head. With w = the best class score of the teacher at a position, and W its sum over
+    all positions, at least 1:
 
-        d_cls: 0.3 x divergence of the class scores, summed over classes and places, by W
+        d_cls: 0.3 x divergence of the class scores, summed over classes and positions, divided by W
         d_box: divergence of the distributions of the four distances, summed over the four; without distributions, the
-            squared difference of the distances in shares of the teacher's box
-        d_mask: squared difference of the mask coefficients, in mean squares of the teacher's
-        d_kpts: squared distance of the key points in areas of the teacher's box, and divergence of their visibility
+            squared difference of the distances relative to the box of the teacher
+        d_mask: squared difference of the mask coefficients, relative to the mean square of the teacher
+        d_kpts: squared distance of the key points relative to the box area of the teacher, and divergence of their
+            visibility
         d_angle: squared difference of the angles in radians
-        d_proto: squared difference of the prototypes, in mean squares of the teacher's, over all places
+        d_proto: squared difference of the prototypes, relative to the mean square of the teacher, over all positions
 
-    d_box to d_angle are summed over places times w, by W: where nothing is, only that nothing is there matters. Of a
-    network with final boxes both branches are compared and count alike. A classifier has one place an image, and d_cls
-    is the divergence of the distributions over its classes. All divergences are cross-entropies less the teacher's
-    entropy, so a perfect student costs nothing.
+    d_box to d_angle are weighted by w, summed over positions and divided by W, so that the background only affects
+    d_cls. For a network with final boxes, both branches are compared with equal weight. A classifier has one position
+    per image, and d_cls is the divergence of its class distributions. All divergences are cross-entropies minus the
+    entropy of the teacher, so the loss of a perfect student is zero. Outputs are [B, N, C].
     """
 
     def __init__(self, settings: DistillSettings, network: UltralyticsNetwork) -> None:
@@ -41,7 +43,7 @@ class HeadAnswers(Method):
         self.heat = settings.distill_temperature or 1.0
 
     def __call__(self, view: Views) -> dict[str, Tensor]:
-        """The parts that the task has."""
+        """The loss terms of the task, scalars by name."""
         if isinstance(view.teacher, Tensor):
             chances = _kl(view.student / self.heat, view.teacher / self.heat) * self.heat**2
             return {"d_cls": chances.mean() * view.share}
@@ -53,7 +55,7 @@ class HeadAnswers(Method):
         return parts
 
     def _parts(self, student: Mapping[str, Any], teacher: Mapping[str, Any], share: Tensor) -> dict[str, Tensor]:
-        """The parts of one branch; W and all means are those of the batch of all processes."""
+        """The terms of one branch; W and all means are over the batches of all processes."""
         weight = teacher["scores"].sigmoid().amax(-1)
         total = sum_over_processes(weight.sum()).clamp_min(1)
         sides = sides_of(teacher["boxes"])
@@ -77,7 +79,7 @@ class HeadAnswers(Method):
         return parts
 
     def _key_points(self, student: Tensor, teacher: Tensor, sides: Tensor) -> Tensor:
-        """[B, N] of key points [B, N, K * values], whose offsets are in cells."""
+        """Loss [B, N] of key points [B, N, K * values], whose offsets are in cells."""
         here, there = (points.unflatten(-1, self.key_points) for points in (student, teacher))
         distance = (here[..., :2] - there[..., :2]).square().sum(-1) / sides.prod(-1)[..., None]
         if self.key_points[1] == 3:
@@ -86,7 +88,7 @@ class HeadAnswers(Method):
 
 
 def branches(student: Any, teacher: Any) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The branches of two heads, one by one."""
+    """Pairs of corresponding branches of two heads."""
     if "boxes" in teacher:
         yield student, teacher
         return
@@ -95,7 +97,7 @@ def branches(student: Any, teacher: Any) -> Iterator[tuple[Mapping[str, Any], Ma
 
 
 def sides_of(boxes: Tensor) -> Tensor:
-    """Width and height [B, N, 2] in cells of boxes [B, N, 4 * bins], at least one cell each."""
+    """Width and height, [B, N, 2] in cells, of boxes [B, N, 4 * bins]; at least one cell each."""
     bins = boxes.unflatten(-1, (4, -1))
     if bins.shape[-1] > 1:
         places = torch.arange(bins.shape[-1], dtype=bins.dtype, device=bins.device)
@@ -105,7 +107,7 @@ def sides_of(boxes: Tensor) -> Tensor:
 
 
 def _boxes(student: Tensor, teacher: Tensor, sides: Tensor) -> Tensor:
-    """[B, N] of boxes [B, N, 4 * bins]."""
+    """Loss [B, N] of boxes [B, N, 4 * bins]."""
     here, there = (boxes.unflatten(-1, (4, -1)) for boxes in (student, teacher))
     if here.shape[-1] > 1:
         return _kl(here, there).sum(-1)
@@ -118,13 +120,13 @@ def _kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _bernoulli(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divergence of sigmoids, value by value."""
+    """Element-wise divergence of sigmoids."""
     chance = teacher.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(teacher, chance, reduction="none")
     return F.binary_cross_entropy_with_logits(student, chance, reduction="none") - entropy
 
 
 def _prototypes(given: Any) -> Tensor:
-    """Prototypes [B, C, H, W]; a network in train mode may give class maps with them."""
+    """Prototypes [B, C, H, W]; a network in training mode may return class maps with them."""
     maps: Tensor = given[0] if isinstance(given, tuple | list) else given
     return maps

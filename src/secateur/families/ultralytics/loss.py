@@ -1,4 +1,4 @@
-"""The package's own loss, from raw outputs and targets as Secateur has them."""
+"""The loss of the package, for raw outputs and targets of Secateur."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from secateur.families.ultralytics.network import UltralyticsNetwork
 
 
 class PackageLoss:
-    """The terms that the package trains a network of this task by, see `training.objective.Term`.
+    """The loss terms of the package for the task of a network, see `training.objective.Term`.
 
-    The gains are those of the training that the network comes from (`Ultralytics.args`), else the package's own.
+    The gains are those of the training that the network comes from (`Ultralytics.args`), otherwise the defaults of the
+    package.
     """
 
     def __init__(self, network: UltralyticsNetwork) -> None:
@@ -24,10 +25,10 @@ class PackageLoss:
         self._device: torch.device | None = None
 
     def __call__(self, raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss times the batch size, and its parts.
+        """The loss times the batch size, a scalar, and its terms.
 
         Args:
-            targets: as `evidence.targets` says.
+            targets: see `evidence.targets`.
         """
         batch = unpacked(self.task, targets, images, self.network.model.args)
         criterion = self._of(images.device)
@@ -39,14 +40,15 @@ class PackageLoss:
         return total.sum(), named
 
     def _of(self, device: torch.device) -> Any:
-        """The criterion, made anew for each device."""
+        """The criterion, created for each device."""
         if self._criterion is None or self._device != device:
             self._criterion, self._device = self.network.model.init_criterion(), device
         return self._criterion
 
 
 def _with_maps(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw outputs as the package's criterion reads them: of the maps before the head it reads sizes and type alone."""
+    """Raw outputs in the form that the criterion of the package reads; it uses only size and dtype of the feature
+    maps."""
     if "sizes" not in raw:
         return {name: _with_maps(branch) for name, branch in raw.items()}
     like = raw["scores"]

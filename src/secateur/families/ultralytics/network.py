@@ -1,4 +1,4 @@
-"""A network of Ultralytics as Secateur sees it: the package's own module inside, raw outputs of the head outside."""
+"""A network of Ultralytics in Secateur: wraps the module of the package and returns the raw outputs of the head."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from secateur.pruning.depth.chains import ChainBlock
 from secateur.pruning.removal import Removal
 
 Numbers = Mapping[str, Mapping[str, int]]
-"""Whole numbers that modules keep, by module and name."""
+"""Integers stored in modules, by module and name."""
 MODELS = {
     "detect": "DetectionModel",
     "segment": "SegmentationModel",
@@ -32,22 +32,22 @@ MODELS = {
     "classify": "ClassificationModel",
 }
 MOST_BOXES = 300
-"""Final boxes of an image."""
+"""Maximum number of final boxes per image."""
 _NO_WIDTHS = frozenset(("i", "f", "np"))
-"""Numbers of a module that say where it is, not what it computes."""
+"""Numbers of a module that describe its position instead of its computation."""
 
 
 class UltralyticsNetwork(nn.Module):
-    """Images [B, C, H, W] in 0..1 -> the raw outputs of the head, in training and in evaluation mode alike.
+    """Maps images [B, C, H, W] in 0..1 to the raw outputs of the head, in training and evaluation mode alike.
 
-    For detectors these are a dict: "boxes" [B, N, 4 * bins], "scores" [B, N, nc] (logits), what else the task has
-    ("mask_coefficient", "proto", "kpts", "angle"), and "sizes", height and width of each level; of a network with final
-    boxes a dict of two such dicts, "one2many" and "one2one". For classifiers they are logits [B, nc].
+    For detectors, the output is a dict: "boxes" [B, N, 4 * bins], "scores" [B, N, nc] (logits), outputs of other tasks
+    ("mask_coefficient", "proto", "kpts", "angle"), and "sizes", height and width of each level. For a network with
+    final boxes, it is a dict of two such dicts, "one2many" and "one2one". For classifiers it is logits [B, nc].
 
     Attributes:
-        model: the package's module.
+        model: the module of the package.
         names: class id -> name.
-        strides: pixels of a cell of each level; () of classifiers.
+        strides: pixels per cell of each level; () for classifiers.
     """
 
     def __init__(self, architecture: Any, names: Mapping[int, str], model: Any) -> None:
@@ -63,7 +63,7 @@ class UltralyticsNetwork(nn.Module):
 
     @property
     def architecture(self) -> Any:
-        """What it is built from, an `Ultralytics` with the numbers that its modules keep now."""
+        """The architecture, an `Ultralytics` with the current integers of its modules."""
         changed: dict[str, dict[str, int]] = {}
         for module, kept in self.whole_numbers():
             designed = self._numbers.get(module, {})
@@ -83,7 +83,7 @@ class UltralyticsNetwork(nn.Module):
         return self.model.model[-1]
 
     def reads_maps(self) -> tuple[str, ...]:
-        """Names of the layers that read what feeds the head: a convolution for each level, or the last layer."""
+        """Names of the layers that read the input of the head: one convolution per level, or the last layer."""
         place = f"model.model.{len(self.model.model) - 1}"
         if not self.strides:
             return (f"{place}.linear",)
@@ -95,7 +95,7 @@ class UltralyticsNetwork(nn.Module):
             return _raw(self.model(images))
 
     def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
-        """An image."""
+        """A black image [1, C, H, W]."""
         side, like = image_size or 64, next(self.parameters())
         return (torch.zeros(1, self._designed.channels, side, side, dtype=like.dtype, device=like.device),)
 
@@ -104,7 +104,7 @@ class UltralyticsNetwork(nn.Module):
         set_tensors_(self, tensors, self._groups)
 
     def chain_blocks(self) -> tuple[ChainBlock, ...]:
-        """Every residual block of every chain; see `pruning.depth.Chained`."""
+        """All residual blocks of all chains; see `pruning.depth.Chained`."""
         with evaluating(self), torch.no_grad():
             return chain_blocks(self.model, lambda: self(*self.example_inputs()), "model.")
 
@@ -113,7 +113,7 @@ class UltralyticsNetwork(nn.Module):
         return joined(self.model, kept, named, "model.")
 
     def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> UltralyticsNetwork:
-        """The network whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
+        """The network with only the blocks `kept` (indices by chain), and copies of the tensors, any shape, by name."""
         lengths = {f"model.{chain}": length for chain, length in lengths_of(self.model).items()}
         gone = [f"{chain}.{i}" for chain, stay in kept.items() for i in range(lengths[chain]) if i not in stay]
         numbers = Removal(tuple(gone), tuple(lengths.items())).tensors(
@@ -133,36 +133,36 @@ class UltralyticsNetwork(nn.Module):
         return network.to(next(self.parameters())).eval()
 
     def whole_numbers(self) -> Iterator[tuple[str, dict[str, int]]]:
-        """The whole numbers that each module of the package keeps; PyTorch's own follow their tensors by themselves."""
+        """The integers stored in each module of the package; modules of PyTorch derive theirs from their tensors."""
         for name, module in self.model.named_modules():
             if not type(module).__module__.startswith("torch."):
                 kept = {key: value for key, value in vars(module).items() if type(value) is int and key[0] != "_"}
                 yield name, {key: value for key, value in kept.items() if key not in _NO_WIDTHS}
 
     def initialize_biases(self) -> None:
-        """A fresh head starts with what is rare."""
+        """Initialises the biases of a new head for rare objects."""
         if hasattr(self.head, "bias_init"):
             self.head.bias_init()
 
     def structure(self) -> Hashable:
-        """Equal where networks differ in nothing but the values of their tensors."""
+        """Key that is equal for networks that differ only in the values of their tensors."""
         plain = json.dumps({**self.architecture.to_dict(), "args": {}}, sort_keys=True)
         state = self.state_dict(keep_vars=True).items()
         fused = getattr(self.model, "is_fused", lambda: False)()
         return plain, fused, tuple((name, tuple(tensor.shape)) for name, tensor in state)
 
     def fused(self) -> Any:
-        """A copy in eval mode, without gradients, its norms folded where it has one branch in its head."""
+        """A copy in eval mode without gradients; norms are folded if the head has only one branch."""
         copied = copy.deepcopy(self).eval().requires_grad_(False)
         if not self._designed.end_to_end:
             copied.model.fuse(verbose=False)
         return copied
 
     def _give_numbers_(self, numbers: Numbers) -> None:
-        """Sets numbers of modules.
+        """Sets integers of modules.
 
         Raises:
-            UserError: there is no such module or number.
+            UserError: the module or number does not exist.
         """
         modules = dict(self.model.named_modules())
         for module, kept in numbers.items():
@@ -173,12 +173,12 @@ class UltralyticsNetwork(nn.Module):
 
 
 class ProposingYOLO(UltralyticsNetwork):
-    """One whose boxes overlap."""
+    """A network with overlapping boxes."""
 
     def candidates(self, raw: Any, confidence: float) -> Sequence[Candidates]:
         """Boxes [n, 4] and scores [n, nc] of each image; see `families.detection.network.Proposing`."""
         corners, scores = self._decoded(raw)
-        if confidence < 0:  # a selection of all cannot be written to ONNX
+        if confidence < 0:  # a selection of all rows cannot be exported to ONNX
             return [Candidates(*of_image) for of_image in zip(corners, scores, strict=True)]
         sure = [(of_image > confidence).any(1) for of_image in scores]
         return [Candidates(corners[i][keep], scores[i][keep]) for i, keep in enumerate(sure)]
@@ -189,7 +189,7 @@ class ProposingYOLO(UltralyticsNetwork):
 
 
 class DecidingYOLO(UltralyticsNetwork):
-    """One whose boxes are final."""
+    """A network with final boxes."""
 
     def boxes(self, raw: Any) -> Sequence[Tensor]:
         """Boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class."""
@@ -203,7 +203,7 @@ class DecidingYOLO(UltralyticsNetwork):
 
 
 def decoded(raw: Mapping[str, Any], head: Any, strides: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Raw outputs of one branch -> corners [B, N, 4] in pixels and scores [B, N, nc], float32."""
+    """Converts raw outputs of one branch to corners [B, N, 4] in pixels and scores [B, N, nc], float32."""
     scores = raw["scores"].float().sigmoid()
     # Distances from the centre of a cell to the four sides of its box, in cells.
     bins = raw["boxes"].float().to(_dtype_of(head.dfl)).transpose(1, 2)
@@ -219,7 +219,7 @@ def decoded(raw: Mapping[str, Any], head: Any, strides: Sequence[float]) -> tupl
         steps.append(torch.full((height * width, 1), stride, device=scores.device))
     centres, step = torch.cat(places), torch.cat(steps)
     low, high = centres - distances[..., :2], centres + distances[..., 2:]
-    # A head without bins may say a negative distance: such a box is empty.
+    # A head without bins can predict a negative distance; such a box becomes empty.
     return torch.cat((low, torch.maximum(low, high)), 2) * step, scores
 
 
@@ -228,7 +228,7 @@ def _dtype_of(module: nn.Module) -> torch.dtype:
 
 
 def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
-    """A fresh network on the CPU.
+    """An untrained network on the CPU.
 
     Raises:
         UserError: the package is missing, the network is too large, or the package cannot build it.
@@ -240,7 +240,9 @@ def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
             layers, _ = tasks.parse_model(copy.deepcopy(description), ch=architecture.channels, verbose=False)
         count = sum(parameter.numel() for parameter in layers.parameters())
         if count > MAX_PARAMETERS:
-            raise UserError(f"its model.yaml describes {count:,} parameters; at most {MAX_PARAMETERS:,} are possible")
+            raise UserError(
+                f"its model.yaml describes {count:,} parameters, but at most {MAX_PARAMETERS:,} are supported"
+            )
         with torch.device("cpu"):
             make = getattr(tasks, MODELS[architecture.task])
             model = make(description, ch=architecture.channels, verbose=False)
@@ -249,7 +251,7 @@ def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
                 with_outputs_(model, architecture.nc)
     except UserError:
         raise
-    except Exception as error:  # what the package raises on a description that it cannot build can be anything
+    except Exception as error:  # the package raises many types of errors
         raise UserError(
             f"The package ultralytics {installed_version()} cannot build its model.yaml "
             f"({told(f'{type(error).__name__}: {error}', 120)})."
@@ -266,7 +268,7 @@ def built(architecture: Any, names: Mapping[int, str]) -> UltralyticsNetwork:
 
 
 def with_outputs_(model: Any, nc: int) -> None:
-    """Fresh last layers for another number of classes; every other width of a head stays, cut or not."""
+    """Creates new last layers for another number of classes; all other widths of the head are kept, cut or not."""
     head = model.model[-1]
     branches = [getattr(head, name, None) for name in ("cv3", "one2one_cv3")]
     ends = [level for branch in branches if branch is not None for level in branch]
@@ -286,7 +288,7 @@ def with_outputs_(model: Any, nc: int) -> None:
 
 @contextmanager
 def as_before(module: nn.Module) -> Iterator[None]:
-    """The attributes that a module keeps of a call are gone at its end: a grid of another size, device or mode."""
+    """Removes cached attributes of a call on exit, because they would not fit another size, device or mode."""
     before = dict(vars(module))
     try:
         yield
@@ -298,14 +300,14 @@ def as_before(module: nn.Module) -> Iterator[None]:
 
 
 def _raw(given: Any) -> Any:
-    """What the head gives before it decodes; of the maps that it reads the sizes alone."""
+    """Outputs of the head before decoding; of its input maps only the sizes are kept."""
     if isinstance(given, tuple):
         given = given[1]
     return _without_maps(given)
 
 
 def _without_maps(given: Any) -> Any:
-    """Places before channels, [B, N, C], as everything else that compares outputs takes them."""
+    """Moves positions before channels, [B, N, C], as in all code that compares outputs."""
     if isinstance(given, Tensor):
         return given.transpose(1, 2) if given.ndim == 3 else given
     if not isinstance(given, dict):

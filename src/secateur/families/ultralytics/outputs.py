@@ -1,4 +1,4 @@
-"""What an exported file gives of a network that finds no upright boxes: the tensors of its head."""
+"""Outputs of exported files of networks without axis-aligned boxes: the tensors of the head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secateur.families.outputs import Form, Outputs, OwnOutputs, own_outputs
 
 
 class Head(nn.Module):
-    """Images -> the raw outputs of a network, without the sizes of its levels, which are no answer."""
+    """Maps images to the raw outputs of a network, without the sizes of its levels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -24,10 +24,10 @@ class Head(nn.Module):
 
 
 def head_outputs(network: nn.Module, form: Form) -> Outputs:
-    """The tensors of the head in their order.
+    """The tensors of the head in order.
 
     Raises:
-        UserError: another kind of outputs is asked for.
+        UserError: another kind of outputs is requested.
     """
     whole = own_outputs(network, form).network
     assert isinstance(whole, OwnOutputs)

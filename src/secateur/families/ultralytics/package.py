@@ -1,4 +1,4 @@
-"""The user's own package `ultralytics`, imported when it is first needed and nowhere else."""
+"""The installed package `ultralytics`, imported on first use and only here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("secateur")
 
 PACKAGE = "ultralytics"
 LEAST = (8, 4)
-"""First version whose heads answer as this family reads them."""
+"""First version whose heads have the outputs that this family expects."""
 LICENCE = "Networks of Ultralytics run in the package ultralytics %s, which is licensed under AGPL-3.0."
 
 
@@ -25,14 +25,14 @@ def needed(module: str) -> Any:
     """A module of the package, such as "nn.tasks".
 
     Raises:
-        UserError: the package is not installed, too old, or cannot be imported; the sentence has the pip line.
+        UserError: the package is not installed, too old, or cannot be imported; the message includes the pip command.
     """
     _checked()
     return importlib.import_module(f"{PACKAGE}.{module}")
 
 
 def installed_version() -> str:
-    """The version of the installed package; "" where there is none."""
+    """Version of the installed package; "" if it is not installed."""
     try:
         return version(PACKAGE)
     except PackageNotFoundError:
@@ -41,30 +41,32 @@ def installed_version() -> str:
 
 @cache
 def _checked() -> None:
-    """Imports the package once, and says once whose licence it is under."""
+    """Imports the package once, and logs its licence once."""
     known = installed_version()
     try:
         if not known:
             raise ImportError
-        # Its log lines go where standard output is when it is imported: that is for results.
+        # On import, the package binds its log to standard output, which is reserved for results.
         with contextlib.redirect_stdout(sys.stderr):
             importlib.import_module(PACKAGE)
     except ImportError as error:
         why = f", which cannot be imported ({told(error, 80)})" if known else ""
         raise UserError(
-            f"Networks of Ultralytics need the package ultralytics{why}: pip install 'secateur[ultralytics]'."
+            f"Networks of Ultralytics need the package ultralytics{why}. Install it: pip install "
+            "'secateur[ultralytics]'."
         ) from error
     if numbers(known) < LEAST:
         least = ".".join(map(str, LEAST))
         raise UserError(
-            f"The package ultralytics {known} is too old (at least {least}): pip install -U 'secateur[ultralytics]'."
+            f"The package ultralytics {known} is too old (at least {least} is needed). Upgrade it: pip install -U "
+            "'secateur[ultralytics]'."
         )
     logger.warning(LICENCE, known)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The package logs only errors and shows no progress of its own."""
+    """Context in which the package logs only errors and shows no progress."""
     log = needed("utils").LOGGER
     level = log.level
     log.setLevel(logging.ERROR)
@@ -75,7 +77,7 @@ def quiet() -> Iterator[None]:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """ "8.4.190" -> (8, 4, 190); what is no number ends it."""
+    """ "8.4.190" -> (8, 4, 190); stops at the first part that is not a number."""
     found: list[int] = []
     for part in text.split("."):
         if not part.isdigit():

@@ -1,4 +1,4 @@
-"""Reads a `.pt` of Ultralytics as data: its classes become records, and nothing in it runs."""
+"""Reads a `.pt` of Ultralytics as data: its classes become records, and no code in it is executed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NAMES = re.compile(
     r"(ultralytics\.(nn|utils)\.[\w.]+|torch\.nn\.modules\.\w+\.\w+|torchvision\.transforms\.[\w.]+|"
     r"types\.SimpleNamespace|torch\.torch_version\.TorchVersion)"
 )
-"""Classes that become records; none of them is looked up."""
-_EXPECTED = "expected is a .pt of YOLOv8, 9, 10, 11, 12 or 26 as `YOLO.train` saves it"
+"""Classes that become records; they are not looked up."""
+_EXPECTED = "Expected a .pt of YOLOv8, 9, 10, 11, 12 or 26 as `YOLO.train` saves it"
 
 
 def is_theirs(file: Path) -> bool:
-    """Whether a pickle names the package's models; a look at the beginning, nothing is executed."""
+    """Whether a pickle names models of the package; only its beginning is read, and nothing is executed."""
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
@@ -45,15 +45,15 @@ def is_theirs(file: Path) -> bool:
         with file.open("rb") as data:
             start = data.read(MAX_PICKLE)
             return start.startswith(b"\x80") and _MARK in start
-    except Exception:  # a damaged archive fails in many ways; the reader of such files has the sentence
+    except Exception:  # a damaged archive fails in many ways; its reader reports the error
         return False
 
 
 def read_file(path: Path) -> Checkpoint:
-    """The checkpoint in a file; the averaged weights are preferred.
+    """Reads the checkpoint in a file; averaged weights are preferred.
 
     Raises:
-        UserError: one sentence that says what the file is and what is expected.
+        UserError: the file cannot be read; the message says what it is and what is expected.
     """
     fields = fields_of(path)
     model = _model_in(path, fields)
@@ -61,16 +61,16 @@ def read_file(path: Path) -> Checkpoint:
         refuse_endless(model)
         return _checkpoint(path, model, fields)
     except UserError as error:
-        raise UserError(f"{path} cannot be used: {str(error).rstrip('.')}{_versions(fields)}; {_EXPECTED}.") from error
+        raise UserError(f"{path} cannot be used: {str(error).rstrip('.')}{_versions(fields)}. {_EXPECTED}.") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is a damaged checkpoint of Ultralytics ({told(repr(error))}); {_EXPECTED}.") from error
+        raise UserError(f"{path} is a damaged checkpoint of Ultralytics ({told(repr(error))}). {_EXPECTED}.") from error
 
 
 def fields_of(path: Path) -> dict[str, Any]:
-    """What a file of the package holds, by name; classes are records.
+    """The fields of a file of the package, by name; classes are records.
 
     Raises:
-        UserError: it is damaged, or carries foreign code.
+        UserError: the file is damaged, or contains foreign code.
     """
     content = read_records(path, (), lambda name: name if _NAMES.fullmatch(name) else None)
     return content if isinstance(content, dict) else {"model": content}
@@ -84,7 +84,7 @@ def _model_in(path: Path, fields: Mapping[str, Any]) -> Record:
         if record.kind in kinds:
             return record
     what = told(found[0].kind, 60) if found else "no model"
-    raise UserError(f"{path} holds {'a ' if found else ''}{what}, which Secateur cannot prune; {_EXPECTED}.")
+    raise UserError(f"{path} holds {'a ' if found else ''}{what}, which Secateur cannot prune. {_EXPECTED}.")
 
 
 def _checkpoint(path: Path, model: Record, fields: Mapping[str, Any]) -> Checkpoint:
@@ -117,12 +117,12 @@ def _checkpoint(path: Path, model: Record, fields: Mapping[str, Any]) -> Checkpo
         training={"source": "ultralytics", "version": str(plain_data(fields.get("version")) or "")},
         image_size=_image_size(options),
     )
-    checkpoint.build()  # tensors that do not fit are refused here
+    checkpoint.build()  # rejects tensors that do not match
     return checkpoint
 
 
 def _classes(head: Record, description: Mapping[str, Any]) -> int:
-    """The number of classes that the last layer has."""
+    """Number of classes of the last layer."""
     if head.kind.endswith(".Classify"):
         return int(head.modules()["linear"].get("weight").shape[0])
     nc = head.get("nc", description["nc"])
@@ -132,14 +132,14 @@ def _classes(head: Record, description: Mapping[str, Any]) -> int:
 
 
 def _names(given: Any, nc: int) -> dict[int, str]:
-    """A name for every class; missing ones are made up."""
+    """A name for every class; missing ones get placeholders."""
     pairs = given.items() if isinstance(given, dict) else enumerate(given if isinstance(given, list) else ())
     known = {int(key): str(value) for key, value in pairs}
     return {number: known.get(number, f"class{number}") for number in range(nc)}
 
 
 def _channels(tensors: Mapping[str, Tensor]) -> int:
-    """Channels of the image, which the first convolution reads."""
+    """Image channels, from the first convolution."""
     first = next(tensor for name, tensor in tensors.items() if name.endswith("weight") and tensor.ndim == 4)
     return int(first.shape[1])
 
@@ -151,7 +151,7 @@ def _image_size(options: Any) -> int | None:
 
 
 def _numbers(network: UltralyticsNetwork, model: Record) -> dict[str, dict[str, int]]:
-    """The numbers of a cut file's modules that differ from the description's."""
+    """Integers of the modules of a cut file that differ from the description."""
     recorded = dict(_records(model))
     changed: dict[str, dict[str, int]] = {}
     for module, kept in network.whole_numbers():
@@ -161,14 +161,14 @@ def _numbers(network: UltralyticsNetwork, model: Record) -> dict[str, dict[str, 
         pairs = {name: record.get(name, value) for name, value in kept.items()}
         other = {name: value for name, value in pairs.items() if value != kept[name]}
         if not all(type(value) is int and 0 < value <= MAX_ARGUMENT for value in other.values()):
-            raise UserError(f"its module {told(module, 60)} keeps {shown(other)}")
+            raise UserError(f"its module {told(module, 60)} has the unsupported value {shown(other)}")
         if other:
             changed[module] = other
     return changed
 
 
 def _chains(network: UltralyticsNetwork, model: Record) -> dict[str, int]:
-    """Lengths of those chains of a file that are shorter than the description's."""
+    """Lengths of the chains of a file that are shorter than in the description."""
     recorded = dict(_records(model))
     found = {name: len(recorded[name].modules()) for name in lengths_of(network.model) if name in recorded}
     return {name: length for name, length in found.items() if length < lengths_of(network.model)[name]}
@@ -181,8 +181,8 @@ def _records(record: Record, prefix: str = "") -> Iterator[tuple[str, Record]]:
 
 
 def _versions(fields: Mapping[str, Any]) -> str:
-    """ " (written by 9.0, installed is 8.4)" where the file's version is newer than the package."""
+    """ " (written by 9.0, installed is 8.4)" if the version of the file is newer than the package."""
     theirs, ours = str(plain_data(fields.get("version")) or ""), installed_version()
     if numbers(theirs) <= numbers(ours) or not ours:
         return ""
-    return f" (the file was written by ultralytics {told(theirs, 20)}, {ours} is installed; upgrade it)"
+    return f" (the file was written by ultralytics {told(theirs, 20)}, but {ours} is installed; upgrade the package)"

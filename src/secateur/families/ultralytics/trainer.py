@@ -1,4 +1,4 @@
-"""Trainers of the package that keep the widths of a cut network, which the package's own would build anew."""
+"""Trainers of the package that keep the widths of a cut network, which the original trainers would rebuild."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TRAINED = {
     "OBBTrainer": ("models.yolo.obb", "OBBTrainer"),
     "ClassificationTrainer": ("models.yolo.classify", "ClassificationTrainer"),
 }
-"""Names in `secateur.ultralytics`, and the module and name of the package's trainer."""
+"""Names in `secateur.ultralytics`, and the module and name of the trainer of the package."""
 
 
 @cache
 def trainer_named(name: str) -> Any:
-    """A subclass of the package's trainer whose network is the given one.
+    """A subclass of the trainer of the package that trains the given network.
 
     Raises:
         UserError: the package is missing.
@@ -33,19 +33,19 @@ def trainer_named(name: str) -> Any:
     parent: Any = getattr(needed(module), base)
 
     def get_model(self: Any, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
-        """The given network with its widths; other classes get fresh last layers."""
+        """The given network with its widths; for other classes, its last layers are replaced."""
         if weights is None:
-            raise UserError(f"secateur.ultralytics.{name} trains a given network: call YOLO('pruned.pt').train(...).")
+            raise UserError(f"secateur.ultralytics.{name} needs a network to train. Call YOLO('pruned.pt').train(...).")
         return trained(weights, int(self.data["nc"]))
 
     return type(name, (parent,), {"__module__": "secateur.ultralytics", "__doc__": _DOC, "get_model": get_model})
 
 
-_DOC = "For `YOLO('pruned.pt').train(trainer=...)`: trains the network as it is, with the widths that a cut left it."
+_DOC = "For `YOLO('pruned.pt').train(trainer=...)`: trains the network with the widths that a cut left."
 
 
 def trained(weights: Any, nc: int) -> Any:
-    """A copy of a network that can be trained, for so many classes."""
+    """A trainable copy of a network for this number of classes."""
     model = copy.deepcopy(weights).float().requires_grad_(True)
     head = model.model[-1]
     known = head.linear.out_features if isinstance(getattr(head, "linear", None), torch.nn.Linear) else head.nc
@@ -58,7 +58,7 @@ def trained(weights: Any, nc: int) -> Any:
 
 
 def _initialize_last_layers_(head: Any) -> None:
-    """The prior of rare classes for fresh last layers; the biases of boxes stay as they were learned."""
+    """Initialises new last layers for rare classes; biases of boxes keep their trained values."""
     boxes = {name: value.clone() for name, value in head.state_dict().items() if "cv2" in name}
     head.bias_init()
     head.load_state_dict(boxes, strict=False)

@@ -1,4 +1,4 @@
-"""Writes a `.pt` that `YOLO(...)` loads, validates and exports without Secateur: the package's own module, cut."""
+"""Writes a `.pt` that `YOLO(...)` loads, validates and exports without Secateur: the module of the package, cut."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from secateur.families.ultralytics.package import installed_version
 from secateur.networks.architecture import outline
 
 KEEPS_THE_CUT = (
-    "YOLO('{file}') loads, validates and exports it without Secateur, but its plain train() builds the dense network "
-    "anew from the YAML: give it trainer=secateur.ultralytics.%s, which keeps the widths."
+    "YOLO('{file}') loads, validates and exports this file without Secateur, but a plain train() rebuilds the dense "
+    "network from the YAML. To keep the widths, use train(trainer=secateur.ultralytics.%s)."
 )
 TRAINERS = {
     "detect": "Trainer",
@@ -25,14 +25,14 @@ TRAINERS = {
     "obb": "OBBTrainer",
     "classify": "ClassificationTrainer",
 }
-"""Names in `secateur.ultralytics` by task."""
+"""Names in `secateur.ultralytics`, by task."""
 
 
 def write_file(network: UltralyticsNetwork, file: Path, image_size: int) -> str:
-    """Writes the file, in fp16 where that loses nothing.
+    """Writes the file, in fp16 if that is lossless.
 
     Returns:
-        what to know of a file whose network the YAML alone does not build; "" for others.
+        A note for the user if the YAML does not describe the network; otherwise "".
     """
     task = network.architecture.task
     model: Any = copy.deepcopy(network.model).cpu().eval()
@@ -60,18 +60,18 @@ def write_file(network: UltralyticsNetwork, file: Path, image_size: int) -> str:
         "note": f"Pruned with Secateur from {_parameters(outline_of(network)):,} parameters." if cut else "",
     }
     torch.save(content, file)
-    # Hidden layers of a head follow the number of classes in the YAML, so another number is another network.
+    # Hidden layers of a head depend on the number of classes in the YAML, so another number is another network.
     anew = cut or network.nc != network.architecture.description["nc"]
     return KEEPS_THE_CUT % TRAINERS[task] if anew else ""
 
 
 def outline_of(network: UltralyticsNetwork) -> Any:
-    """The network as it was designed."""
+    """The network as originally designed."""
     return outline(replace(network.architecture, numbers={}, chains={}), network.names)
 
 
 def _is_cut(network: UltralyticsNetwork) -> bool:
-    """Whether it has other widths than its description says."""
+    """Whether its widths differ from its description."""
     designed = {name: tensor.shape for name, tensor in outline_of(network).state_dict().items()}
     return designed != {name: tensor.shape for name, tensor in network.state_dict().items()}
 

@@ -1,4 +1,4 @@
-"""The YOLOv5 family: the reference for what a family can answer."""
+"""The YOLOv5 family, the reference implementation of a family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activation functions by their YAML names: a table, never `eval` of what a file says."""
+"""Activation functions by YAML name, from a table; strings from files are never evaluated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from secateur.errors import UserError, shown
 from secateur.networks.formats.records import Record
 
-# Canonical name -> constructor; those in _WITH_VALUE take one number: its default, and the attribute that holds it.
+# Canonical name -> constructor; those in _WITH_VALUE take one number: its default, and the attribute that stores it.
 _PLAIN: dict[str, Callable[[], nn.Module]] = {
     "SiLU": nn.SiLU,
     "ReLU": nn.ReLU,
@@ -36,16 +36,16 @@ _PATTERN = re.compile(r"\s*(?:torch\.)?(?:nn\.)?(\w+)\s*(?:\(([^()]*)\))?\s*")
 
 
 def canonical_activation(text: str) -> str:
-    """The one spelling of an activation: "nn.LeakyReLU(0.1, inplace=True)" -> "LeakyReLU(0.1)", "nn.SiLU()" -> "SiLU".
+    """Canonical name of an activation: "nn.LeakyReLU(0.1, inplace=True)" -> "LeakyReLU(0.1)", "nn.SiLU()" -> "SiLU".
 
     Raises:
-        UserError: the name is not in the table or its argument is no number.
+        UserError: the name is not in the table, or its argument is not a number.
     """
     match = _PATTERN.fullmatch(text)
     name = match.group(1) if match else ""
     if not match or (name not in _PLAIN and name not in _WITH_VALUE):
         known = ", ".join(sorted([*_PLAIN, *_WITH_VALUE]))
-        raise UserError(f"Unknown activation {shown(text)}; known are {known}.")
+        raise UserError(f"Unknown activation {shown(text)}. Supported: {known}.")
     if name in _PLAIN:
         return name
     value = _WITH_VALUE[name][1]
@@ -58,19 +58,19 @@ def canonical_activation(text: str) -> str:
             if not math.isfinite(value):
                 raise ValueError
         except ValueError:
-            raise UserError(f"The activation {shown(text)} has an argument that is no number.") from None
+            raise UserError(f"The activation {shown(text)} has an argument that is not a number.") from None
     return f"{name}({value:g})"
 
 
 def make_activation(name: str) -> nn.Module:
-    """A fresh module for an activation name, canonical or as in YAML."""
+    """A new module for an activation, by canonical or YAML name."""
     name = canonical_activation(name)
     kind, _, value = name.rstrip(")").partition("(")
     return _PLAIN[kind]() if kind in _PLAIN else _WITH_VALUE[kind][0](float(value))
 
 
 def recorded_activation(record: object) -> str:
-    """Canonical name of an activation of a foreign file; SiLU where there is no record of one."""
+    """Canonical name of an activation of a foreign file; SiLU if none is recorded."""
     if not isinstance(record, Record):
         return "SiLU"
     name = record.kind.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""AutoAnchor: measures how many boxes the anchors can reach and evolves new ones when they reach too few."""
+"""AutoAnchor: measures how many boxes the anchors can match, and evolves new anchors if they match too few."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from secateur.data.index import Index
 from secateur.errors import UserError
 from secateur.families.yolov5.model import Detector
 
-ENOUGH = 0.98  # best possible recall at which the present anchors stay
+ENOUGH = 0.98  # best possible recall at which the current anchors are kept
 SMALLEST = 2.0  # pixels; smaller boxes and anchors are noise
 GENERATIONS = 1000
-SAMPLE = 20_000  # boxes that guide the evolution; the verdict always counts all
+SAMPLE = 20_000  # number of boxes used for the evolution; the final recall uses all boxes
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """Best possible recall before and after (equal when nothing changed), and anchors in pixels [nl][na][2].
+    """Best possible recall before and after (equal if nothing changed), and anchors in pixels [nl][na][2].
 
-    `pending` says that the anchors before were neutral ones, which the model file leaves to be computed.
+    `pending` marks placeholder anchors before, which the model file leaves to be computed.
     """
 
     before: float
@@ -35,22 +35,28 @@ class AnchorReport:
     def __str__(self) -> str:
         if self.pending:
             count = f"{len(self.anchors[0])} a level on {len(self.anchors)} levels"
-            return f"AutoAnchor: computed {count}, as the model file asks; best possible recall {self.after:.4f}."
+            return f"AutoAnchor: computed {count}, as the model file requests; best possible recall {self.after:.4f}."
         if not self.changed:
-            kept = "" if self.before > ENOUGH else ", and evolution found none better"
-            return f"AutoAnchor: best possible recall {self.before:.4f}; anchors stay{kept}."
+            kept = "" if self.before > ENOUGH else ", because evolution found no better ones"
+            return f"AutoAnchor: best possible recall {self.before:.4f}; anchors kept{kept}."
         return f"AutoAnchor: best possible recall {self.before:.4f} -> {self.after:.4f} with new anchors."
 
 
 def box_sizes(index: Index, image_size: int) -> Array:
-    """Widths and heights [m, 2] in pixels of all labels, their images scaled so that the long side is `image_size`."""
+    """Widths and heights, float64 [m, 2] in pixels, of all labels, with images scaled to a longer side of
+    `image_size`."""
     shapes = np.asarray(index.shapes, np.float64)[:, ::-1]  # (w, h)
     scaled = image_size * shapes / np.maximum(shapes.max(1, keepdims=True), 1)
     return np.repeat(scaled, np.diff(index.offsets), axis=0) * np.asarray(index.labels, np.float64)[:, 3:5]
 
 
 def closeness(sizes: Array, anchors: Array) -> Array:
-    """For every box [m] the closeness 0..1 to its best anchor: the worse of the two side ratios."""
+    """Similarity of every box to its best anchor, float64 [m] in 0..1: the worse of the two side ratios.
+
+    Args:
+        sizes: widths and heights [m, 2].
+        anchors: widths and heights [n, 2].
+    """
     best: Array = np.zeros(len(sizes))
     for anchor in anchors:
         ratio = sizes / anchor
@@ -59,12 +65,12 @@ def closeness(sizes: Array, anchors: Array) -> Array:
 
 
 def best_possible_recall(sizes: Array, anchors: Array, anchor_t: float) -> float:
-    """Share of boxes that at least one anchor matches within the ratio `anchor_t`."""
+    """Share of boxes [m, 2] that at least one anchor [n, 2] matches within the ratio `anchor_t`."""
     return float((closeness(sizes, anchors) > 1 / anchor_t).mean()) if len(sizes) else 1.0
 
 
 def k_means(points: Array, count: int, generator: np.random.Generator, iterations: int = 30) -> Array:
-    """Lloyd's algorithm: `count` centres of points [m, 2]; an empty cluster restarts at the point farthest from all."""
+    """Lloyd's algorithm: `count` centres of points [m, 2]; an empty cluster restarts at the farthest point."""
     centres = points[generator.choice(len(points), count, replace=len(points) < count)]
     for _ in range(iterations):
         distance = ((points[:, None] - centres[None]) ** 2).sum(2)
@@ -80,7 +86,7 @@ def k_means(points: Array, count: int, generator: np.random.Generator, iteration
 
 
 def evolve(sizes: Array, anchors: Array, anchor_t: float, generator: np.random.Generator) -> Array:
-    """Mutates anchors [n, 2] and keeps what raises the mean closeness of the boxes that are matched."""
+    """Mutates anchors [n, 2] and keeps mutations that raise the mean closeness of the matched boxes [m, 2]."""
 
     def fitness(candidate: Array) -> float:
         close = closeness(sizes, candidate)
@@ -101,20 +107,20 @@ def evolve(sizes: Array, anchors: Array, anchor_t: float, generator: np.random.G
 
 
 def fit_anchors_(detector: Detector, index: Index, image_size: int, anchor_t: float, seed: int = 0) -> AnchorReport:
-    """Checks the detector's anchors against the labels; where the recall is short, writes better ones into its buffer.
+    """Checks the anchors of the detector against the labels, and replaces them if the recall is too low.
 
-    Only the head's `anchors` buffer (in strides) changes; small anchors go to the level of the smallest stride. Where
-    the model file leaves the anchors to be computed, they always change, and the topology has them from then on.
+    Only the `anchors` buffer of the head (in strides) changes; small anchors belong to the level with the smallest
+    stride. If the model file leaves the anchors to be computed, they are always replaced, and stored in the topology.
 
     Raises:
-        UserError: anchors are to be computed, and there is no box.
+        UserError: anchors must be computed, and there are no boxes.
     """
     buffer = detector.head.anchors
     strides = np.asarray(detector.strides, np.float64)
     present = buffer.detach().cpu().double().numpy() * strides[:, None, None]
     generator = np.random.default_rng(seed)
     sizes = box_sizes(index, image_size)
-    # Training scales images; a tenth up or down as a fair sample of it.
+    # Training scales images randomly; 10 % up or down is a fair sample of that.
     sizes = sizes * generator.uniform(0.9, 1.1, (len(sizes), 1))
     sizes = sizes[(sizes > 0).all(1)]
     before = best_possible_recall(sizes, present.reshape(-1, 2), anchor_t)
@@ -122,7 +128,7 @@ def fit_anchors_(detector: Detector, index: Index, image_size: int, anchor_t: fl
     pending = detector.topology.anchors_pending
     if pending and not len(large):
         raise UserError(
-            "The model file asks for computed anchors, and no training image has a box to compute them from; write "
+            "The model file leaves the anchors to be computed, but the training images have no boxes. Write "
             "the anchors into the model file, or label the images."
         )
     if pending or (before <= ENOUGH and len(large) > 1):

@@ -1,4 +1,4 @@
-"""The YOLOv5 family: an architecture that is a topology, a list of blocks."""
+"""The architecture of the YOLOv5 family: a topology, which is a list of blocks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from secateur.networks.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class YOLOv5:
-    """Anchor-based detectors of the blocks of YOLOv5's model files.
+    """Anchor-based detectors built from the blocks of YOLOv5 model files.
 
     Attributes:
-        topology: its blocks, with the widths that it had before any cut.
+        topology: its blocks, with the widths before any cut.
     """
 
     topology: Topology
@@ -35,21 +35,21 @@ class YOLOv5:
         return self.topology.channels
 
     def build(self, names: Mapping[int, str]) -> Detector:
-        """A fresh detector.
+        """An untrained detector.
 
         Raises:
             UserError: the blocks do not fit together.
         """
         detector = Detector(self.topology, names, *self._strides)
-        self._strides[:] = [detector.strides]  # those of the next one, which need no shape pass
+        self._strides[:] = [detector.strides]  # the next detector then needs no shape pass
         return detector
 
     def with_classes(self, nc: int) -> YOLOv5:
-        """The same for another number of classes."""
+        """The architecture for another number of classes."""
         return YOLOv5(self.topology.with_classes(nc))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return self.topology.to_dict()
 
     @classmethod
@@ -66,11 +66,13 @@ class YOLOv5:
 
 
 def topology_of(checkpoint: Checkpoint) -> Topology:
-    """The blocks of a checkpoint of this family.
+    """The topology of a checkpoint of this family.
 
     Raises:
-        UserError: it is of another family.
+        UserError: the checkpoint is of another family.
     """
     if not isinstance(checkpoint.architecture, YOLOv5):
-        raise UserError(f"The checkpoint holds a {checkpoint.architecture}, which is no network of the YOLOv5 family.")
+        raise UserError(
+            f"The checkpoint holds a {checkpoint.architecture}, which is not a network of the YOLOv5 family."
+        )
     return checkpoint.architecture.topology

@@ -1,4 +1,4 @@
-"""The chains of bottlenecks of a detector: which blocks they have, and the topology with shorter ones."""
+"""Chains of bottlenecks of a detector: their blocks, and topologies with shorter chains."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def chain_blocks(topology: Topology, rows: nn.ModuleList, shapes: Shapes, designed: Shapes) -> tuple[ChainBlock, ...]:
-    """Every block of every chain, in order.
+    """All blocks of all chains, in order.
 
     Args:
-        topology: of the detector.
-        rows: its modules, one a row of the topology.
-        shapes: of the detector as it is (`block_shapes`).
-        designed: of the detector before any cut.
+        topology: topology of the detector.
+        rows: its modules, one per row of the topology.
+        shapes: shapes of the current detector (`block_shapes`).
+        designed: shapes of the detector before any cut.
     """
     found = []
     for chain, links in _chains(topology, rows):
@@ -41,7 +41,7 @@ def chain_blocks(topology: Topology, rows: nn.ModuleList, shapes: Shapes, design
 
 
 def block_shapes(topology: Topology, rows: nn.ModuleList, run: Callable[[], object]) -> Shapes:
-    """Shapes of every block of every chain during a forward pass, which `run` makes."""
+    """Input and output shapes of all blocks of all chains, recorded during `run`, which runs a forward pass."""
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -57,7 +57,8 @@ def block_shapes(topology: Topology, rows: nn.ModuleList, run: Callable[[], obje
 
 
 def shorter_topology(topology: Topology, kept: Mapping[str, Sequence[int]]) -> Topology:
-    """The topology whose chains keep these blocks; a row that loses all becomes an identity, so that numbers stay."""
+    """The topology whose chains keep only these blocks; a row without blocks becomes an identity, so that row
+    numbers stay."""
     rows = list(topology.blocks)
     for chain, indices in kept.items():
         number, inner = int(chain.split(".")[1]), chain.count(".") > 1
@@ -67,7 +68,7 @@ def shorter_topology(topology: Topology, kept: Mapping[str, Sequence[int]]) -> T
 
 
 def _shorter_arguments(row: Block, kept: Sequence[int]) -> tuple[Any, ...]:
-    """The arguments of a row of which these links stay: shortcuts that are listed go with their links."""
+    """The arguments of a row with only these links; listed shortcuts are removed with their links."""
     place = BLOCKS[row.kind].shortcuts
     if not place or len(row.args) <= place or not isinstance(row.args[place], tuple):
         return row.args
@@ -75,7 +76,7 @@ def _shorter_arguments(row: Block, kept: Sequence[int]) -> tuple[Any, ...]:
 
 
 def _chains(topology: Topology, rows: nn.ModuleList) -> Iterator[tuple[str, list[tuple[str, nn.Module, Link]]]]:
-    """Chains with their blocks by name: rows that are such blocks, and what is inside of stages."""
+    """Chains with their blocks by name: rows that are such blocks, and chains inside stages."""
     for number, (row, module) in enumerate(zip(topology.blocks, rows, strict=True)):
         inner = BLOCKS[row.kind].inner
         name, chain = (f"model.{number}.{inner}", module.get_submodule(inner)) if inner else (f"model.{number}", module)

@@ -1,4 +1,4 @@
-"""A dense detector made as small as a pruned one by its widths alone: the control that pruning has to beat."""
+"""The control of a pruning: a dense detector scaled to the same size only by its widths."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from secateur.networks.checkpoint import NARROWED, Checkpoint
 LOG = logging.getLogger("secateur")
 
 TOLERANCE = Fraction(1, 100)
-"""Share of the FLOPs by which a control may be larger, and by which a smaller one is as good as equal."""
+"""Share by which the FLOPs of a control may exceed the target, and below which a smaller control counts as equal."""
 MULTIPLES = (8, 4, 2, 1)
-"""Of which widths are multiples: first what the family rounds to and what CPUs compute fast, finer where need be."""
-VARIED = 6  # widths that are rounded both ways; the widest, for they make the smallest steps
+"""Multiples for widths: first the usual one of the family, which is fast on CPUs; finer ones if needed."""
+VARIED = 6  # number of the widest widths that are rounded both up and down; they have the finest relative steps
 
 Widths = tuple[int, ...]
 Price = Callable[[Widths], float]
@@ -35,14 +35,14 @@ Price = Callable[[Widths], float]
 
 @dataclass(frozen=True)
 class Narrowing:
-    """How the widths of a dense detector are scaled.
+    """How to scale the widths of a dense detector.
 
     Attributes:
-        multiplier: of all widths, before they are rounded up or down.
-        multiple: of which the widths are multiples (but for those that stay as designed).
+        multiplier: factor of all widths, before rounding up or down.
+        multiple: widths are multiples of it (except widths that are not changed).
         widths: designed width -> width.
-        flops: of the narrow detector, for one image.
-        target: FLOPs of the detector that it is to be compared with.
+        flops: FLOPs of the narrow detector for one image.
+        target: FLOPs of the detector that it is compared with.
     """
 
     multiplier: float
@@ -53,20 +53,20 @@ class Narrowing:
 
     @property
     def share(self) -> float:
-        """Its FLOPs against the target's."""
+        """Its FLOPs as a share of the target."""
         return self.flops / self.target
 
     @property
     def distance(self) -> float:
-        """How far off it is, as a share of the target; any that is too large is farther than any that is not."""
+        """Distance from the target, as a share of it; any excess counts as farther than any shortfall."""
         return abs(self.share - 1) + (1e6 if self.share > 1 + TOLERANCE else 0)
 
     def note(self) -> str:
-        """What the title of a row adds: nothing where the FLOPs are as good as equal."""
+        """Suffix for the title of a row; empty if the FLOPs are nearly equal."""
         return "" if abs(self.share - 1) <= TOLERANCE else f", {100 * self.share:.0f} % of the FLOPs"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         pairs = [list(pair) for pair in self.widths.items()]
         return dataclasses.asdict(self) | {"widths": pairs, "share": self.share}
 
@@ -85,31 +85,31 @@ class Narrowing:
 
 
 def check_narrowing(dense: Checkpoint) -> None:
-    """Looks whether the widths of a detector can be scaled at all.
+    """Checks that the widths of a detector can be scaled.
 
     Raises:
-        UserError: it is of another family than YOLOv5's, or its blocks cannot be made narrower.
+        UserError: the detector is not of the YOLOv5 family, or its blocks cannot be narrowed.
     """
     topology = _topology(dense)
     half = {width: max(8, math.ceil(width / 16) * 8) for width in topology.widths}
     try:
         _network(topology.with_widths(half))
     except UserError as error:
-        raise UserError(f"No control can be made of this network: {error}") from error
+        raise UserError(f"--control is not possible for this network: {error}") from error
 
 
 def narrow_widths(dense: Checkpoint, final: Checkpoint, image_size: int) -> Narrowing:
     """The widths with which the dense detector has the FLOPs of the final one, or at most 1 % more.
 
-    One multiplier scales all widths, as `width_multiple` does; each is then rounded up or down to a multiple of 8 so
-    that the FLOPs are the nearest. Where multiples of 8 stay more than 1 % below, multiples of 4, 2 or 1 are taken. The
-    number of blocks stays.
+    One multiplier scales all widths, as `width_multiple` does. Each width is then rounded up or down to a multiple of
+    8, such that the FLOPs are closest. If multiples of 8 stay more than 1 % below the target, multiples of 4, 2 or 1
+    are used. The number of blocks is not changed.
 
     Args:
-        image_size: px for which FLOPs are counted.
+        image_size: image size in pixels for the FLOPs.
 
     Raises:
-        UserError: the detector is of another family than YOLOv5's.
+        UserError: the detector is not of the YOLOv5 family.
     """
     topology = _topology(dense)
     target = count(final.build(), image_size).flops
@@ -126,17 +126,17 @@ def narrow_widths(dense: Checkpoint, final: Checkpoint, image_size: int) -> Narr
             if best is None or found.distance < best.distance:
                 best = found
     if best is None:
-        raise UserError("No control can be made of this network: its blocks cannot be made narrower.")
+        raise UserError("--control is not possible for this network: its blocks cannot be narrowed.")
     LOG.info("Control: %s", best)
     return best
 
 
 def narrow_start(dense: Checkpoint, start: Checkpoint, narrowing: Narrowing, seed: int) -> Checkpoint:
-    """The narrow detector before its training: tensors of `start` where name and shape agree, the rest fresh.
+    """The narrow detector before its training: tensors of `start` where name and shape match, the others initialised.
 
     Args:
-        dense: whose blocks, classes and image size it has.
-        start: what the run started from: official weights, for example.
+        dense: provides blocks, classes and image size.
+        start: checkpoint that the run started from, for example official weights.
     """
     torch.manual_seed(seed)
     network = Detector(_topology(dense).with_widths(narrowing.widths), dense.names)
@@ -148,7 +148,9 @@ def narrow_start(dense: Checkpoint, start: Checkpoint, narrowing: Narrowing, see
         if name in start.tensors and start.tensors[name].shape == tensor.shape
     }
     LOG.info(
-        "Control: %d of %d tensors are those that the run starts from, the rest is fresh", len(same), len(fresh.tensors)
+        "Control: %d of %d tensors are from the start of the run, the others are initialised",
+        len(same),
+        len(fresh.tensors),
     )
     return dataclasses.replace(fresh, tensors={**fresh.tensors, **same})
 
@@ -156,22 +158,21 @@ def narrow_start(dense: Checkpoint, start: Checkpoint, narrowing: Narrowing, see
 def _topology(dense: Checkpoint) -> Topology:
     if not isinstance(dense.architecture, YOLOv5):
         raise UserError(
-            f"A control is made by scaling the widths of a YOLOv5 network; this is a {dense.architecture}: "
-            "leave --control out."
+            f"--control scales the widths of a YOLOv5 network, but this is a {dense.architecture}. Omit --control."
         )
     return topology_of(dense)
 
 
 def _network(topology: Topology) -> Detector:
-    """A network of shapes alone."""
+    """A network of shapes without values."""
     with torch.device("meta"), warnings.catch_warnings():
-        # One that is too narrow is refused with an error of ours, but PyTorch has its say first.
+        # A network that is too narrow raises a UserError below, but PyTorch warns first.
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         return Detector(topology)
 
 
 def _pricing(topology: Topology, image_size: int) -> Price:
-    """FLOPs of the network by its widths (in the order of `topology.widths`), infinite for one that cannot be built."""
+    """FLOPs of the network by its widths (in the order of `topology.widths`); infinite if it cannot be built."""
     known: dict[Widths, float] = {}
 
     def price(widths: Widths) -> float:
@@ -179,7 +180,7 @@ def _pricing(topology: Topology, image_size: int) -> Price:
             try:
                 narrow = topology.with_widths(dict(zip(topology.widths, widths, strict=True)))
                 known[widths] = count(_network(narrow), image_size).flops
-            except UserError:  # too narrow for a block, or no multiple of its groups
+            except UserError:  # too narrow for a block, or not a multiple of its groups
                 known[widths] = math.inf
         return known[widths]
 
@@ -187,17 +188,17 @@ def _pricing(topology: Topology, image_size: int) -> Price:
 
 
 def _multipliers(designed: Widths, price: Price, target: int) -> Iterator[tuple[int, Fraction]]:
-    """(multiple, multiplier) to look at, the most wanted first.
+    """Candidates (multiple, multiplier), best first.
 
-    For each multiple, the largest multiplier whose widths, rounded up, cost no more than is allowed is found by
-    bisection; its neighbours follow, for their widths may be rounded to something nearer.
+    For each multiple, bisection finds the largest multiplier whose widths, rounded up, stay within the target. Its
+    neighbours follow, because rounding may bring them closer.
     """
     for multiple in MULTIPLES:
-        # Roundings change where a width is a multiple, so one multiplier between two such places stands for all there.
-        # Fractions, so that none is missed.
+        # Rounding only changes where a width is a multiple, so one multiplier represents each interval between two such
+        # points. Fractions avoid missing one.
         steps = {Fraction(k * multiple, width) for width in designed for k in range(width // multiple + 1)}
         multipliers = [(a + b) / 2 for a, b in pairwise(sorted({*steps, Fraction(1)}))] + [Fraction(1)]
-        low, high = 0, len(multipliers)  # the first is looked at even where it costs too much
+        low, high = 0, len(multipliers)  # the first is tried even if it costs too much
         while high - low > 1:
             middle = (low + high) // 2
             upwards = tuple(_rounded(width, multipliers[middle], multiple)[-1] for width in designed)
@@ -211,7 +212,7 @@ def _multipliers(designed: Widths, price: Price, target: int) -> Iterator[tuple[
 
 
 def _roundings(designed: Widths, multiplier: Fraction, multiple: int) -> Iterator[Widths]:
-    """Every choice of rounding each width up or down; narrow ones beyond the first few are rounded up."""
+    """All choices of rounding each width up or down; only the widest few are varied, the others are rounded up."""
     choices = [_rounded(width, multiplier, multiple) for width in designed]
     return product(
         *[both if width in designed[-VARIED:] else both[-1:] for width, both in zip(designed, choices, strict=True)]
@@ -219,6 +220,7 @@ def _roundings(designed: Widths, multiplier: Fraction, multiple: int) -> Iterato
 
 
 def _rounded(width: int, multiplier: Fraction, multiple: int) -> Widths:
-    """The multiples below and above the scaled width, never none and never more than the width; one where it is one."""
+    """The multiples below and above the scaled width, from one multiple to the full width; a single one if it is
+    exact."""
     parts = multiplier * width / multiple
     return tuple(sorted({min(width, max(1, part) * multiple) for part in (math.floor(parts), math.ceil(parts))}))

@@ -1,4 +1,4 @@
-"""The verbs of the YOLOv5 family, each answered by the file that knows about it."""
+"""The verbs of the YOLOv5 family; each one delegates to the file that implements it."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ logger = logging.getLogger("secateur")
 
 
 class YOLOv5Family(DetectionFamily):
-    """Anchor-based detectors of the blocks of YOLOv5's model files, YOLOv3 among them."""
+    """Anchor-based detectors built from the blocks of YOLOv5 model files, including YOLOv3."""
 
     kind = YOLOv5.kind
     title = "YOLOv5"
     architecture = YOLOv5
-    opens = "YOLOv5 detectors that give rows of 5 + classes values before non-maximum suppression"
+    opens = "YOLOv5 detectors with rows of 5 + classes values before non-maximum suppression"
     fallback = True
     hyp = YOLOv5Hyp
     imitated = "raw"
 
     def reads(self, file: Path) -> bool:
-        """PyTorch's own suffixes."""
+        """Whether the file has a suffix of PyTorch."""
         return file.suffix in {".pt", ".pth"}
 
     def read(self, file: Path, cfg: str | Path = "") -> Checkpoint:
-        """A `.pt` of upstream YOLOv5 or of a fork; with `cfg` also a bare state dict."""
+        """Reads a `.pt` of upstream YOLOv5 or a fork; with `cfg` also a bare state dict."""
         if cfg and (state := read_state(file)) is not None:
             return Checkpoint.of(network_of(file, state, cfg))
         upstream = read_upstream(file)
@@ -70,14 +70,14 @@ class YOLOv5Family(DetectionFamily):
         )
 
     def fetch(self, file: Path) -> bool:
-        """The published checkpoints by their names, such as yolov5s.pt."""
+        """Downloads published checkpoints by name, such as yolov5s.pt."""
         if not is_official(file.name):
             return False
         fetch(file)
         return True
 
     def flaw(self, checkpoint: Checkpoint) -> str:
-        """A stride for every level, a name for every class."""
+        """Checks that every level has a stride and every class a name."""
         architecture = checkpoint.architecture
         assert isinstance(architecture, YOLOv5)
         if len(checkpoint.strides) != len(architecture.topology.anchors):
@@ -87,19 +87,19 @@ class YOLOv5Family(DetectionFamily):
         return ""
 
     def describes(self, cfg: str) -> bool:
-        """A model YAML, or a name of the family."""
+        """Whether `cfg` is a model YAML or a name of the family."""
         return True
 
     def fresh(self, cfg: str, names: Mapping[int, str], options: Mapping[str, Any]) -> Checkpoint:
-        """A detector of a model YAML; the hyper-parameter `anchors` is the number of anchors of a level."""
+        """A detector from a model YAML; the hyper-parameter `anchors` is the number of anchors per level."""
         return fresh(cfg, names, int(options.get("anchors", 0)))
 
     def configured(self, checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> Checkpoint:
-        """The anchors of a model YAML that describes the network of the weights."""
+        """The checkpoint with the anchors of a model YAML for the same network."""
         return with_config(checkpoint, cfg, names)
 
     def pick_classes(self, checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
-        """Of every anchor the outputs of its box, its objectness and these classes."""
+        """Keeps the outputs of the box, the objectness and these classes of every anchor."""
         return pick_classes(checkpoint, classes)
 
     def outputs(self, network: nn.Module, form: Form) -> Outputs:
@@ -112,18 +112,19 @@ class YOLOv5Family(DetectionFamily):
         return decoder_of(opened)
 
     def recognises(self, answer: Answer) -> Decoder | str:
-        """Rows of YOLOv5's own exports."""
+        """Recognises rows [B, N, 5 + nc] of exports of YOLOv5."""
         return recognises(answer)
 
     def write(self, network: nn.Module, file: Path, image_size: int) -> str:
-        """A `.pt` that unmodified YOLOv5 loads; a notice where anchors are still to be found by a training."""
+        """Writes a `.pt` that unmodified YOLOv5 loads; logs a notice if anchors must still be computed by a
+        training."""
         assert isinstance(network, Detector)
         if network.topology.anchors_pending:
             logger.warning(NEUTRAL_ANCHORS)
         return write_own(network, file, image_size)
 
     def predictor(self, network: nn.Module, precision: str = "fp32") -> TorchPredictor:
-        """See `Family`; a notice where anchors are still to be found by a training."""
+        """See `Family`; logs a notice if anchors must still be computed by a training."""
         assert isinstance(network, Detector)
         predictor = TorchPredictor(network, precision)
         if network.topology.anchors_pending:
@@ -131,12 +132,13 @@ class YOLOv5Family(DetectionFamily):
         return predictor
 
     def loss(self, network: nn.Module, settings: TrainSettings) -> DetectionLoss:
-        """Box, objectness and class terms; `settings` gives their gains and the image size."""
+        """Box, objectness and class terms; `settings` provides their gains and the image size."""
         assert isinstance(network, Detector)
         return DetectionLoss(network, settings.hyp.read(YOLOv5Hyp), settings.image_size, settings.label_smoothing)
 
     def begin_training(self, network: nn.Module, split: Split | None, settings: TrainSettings) -> list[str]:
-        """AutoAnchor, where the training has labels; anchors that a model file leaves to be computed, always."""
+        """Runs AutoAnchor if the training has labels; anchors that a model file leaves to be computed are always
+        computed."""
         assert isinstance(network, Detector)
         pending = network.topology.anchors_pending
         if isinstance(split, DetectionSplit) and (settings.own.autoanchor or pending):
@@ -150,12 +152,12 @@ class YOLOv5Family(DetectionFamily):
         return head_layers(network)
 
     def check_teacher(self, student: Checkpoint, teacher: Checkpoint, name: str = "") -> None:
-        """Classes, levels, and the number of anchors."""
-        check_pair(student, teacher, name)  # before anything is built of another family's
+        """Checks classes, levels, and the number of anchors."""
+        check_pair(student, teacher, name)  # before a network of another family is built
         check_heads(_built(student), _built(teacher), name)
 
     def distillations(self) -> tuple[str, ...]:
-        """The losses of this head, and of what feeds it."""
+        """The losses of this head and of its inputs."""
         return tuple(DISTILLATIONS)
 
     def distillation(
@@ -166,18 +168,18 @@ class YOLOv5Family(DetectionFamily):
         teacher: Checkpoint,
         train: TrainSettings,
     ) -> ImitateHead:
-        """The losses of this head, with the gains of the training's hyper-parameters and image size."""
+        """The losses of this head, with the gains for the hyper-parameters and image size of the training."""
         assert isinstance(network, Detector)
         hyp = train.hyp.read(YOLOv5Hyp)
         plans = {"plan": start.plan, "teacher_plan": teacher.plan}
         return ImitateHead(settings, network, _built(teacher), hyp, train.image_size, name=settings.teacher, **plans)
 
     def check_narrow(self, dense: Checkpoint) -> None:
-        """Blocks that can be made narrower."""
+        """Checks that the blocks can be narrowed."""
         check_narrowing(dense)
 
     def narrowing(self, dense: Checkpoint, final: Checkpoint, image_size: int) -> dict[str, Any]:
-        """One multiplier of all widths, as `width_multiple`."""
+        """One multiplier for all widths, as `width_multiple`."""
         found = narrow_widths(dense, final, image_size)
         return found.to_dict() | {"note": found.note()}
 
@@ -186,7 +188,7 @@ class YOLOv5Family(DetectionFamily):
         return narrow_start(dense, start, Narrowing.from_dict(narrowing), seed)
 
     def rows(self, network: nn.Module, flops: Mapping[str, int] | None) -> tuple[BlockRow, ...]:
-        """One a block of the topology."""
+        """One row per block of the topology."""
         assert isinstance(network, Detector)
         return block_rows(network, flops)
 

@@ -1,4 +1,4 @@
-"""The hyper-parameters of YOLOv5's loss and head."""
+"""Hyper-parameters of the loss and head of YOLOv5."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from secateur.training.hyp import check_hyper_parameters
 
 @dataclass(frozen=True)
 class YOLOv5Hyp:
-    """Part of one set; the defaults are those of `scratch-low`.
+    """The hyper-parameters of this family; the defaults are those of `scratch-low`.
 
     Raises:
-        UserError: a value out of its range, named by its key.
+        UserError: a value is out of range; the message names its key.
     """
 
     box: float = 0.05  # loss gains, for 3 levels, 80 classes, 640 pixels
@@ -21,13 +21,13 @@ class YOLOv5Hyp:
     cls_pw: float = 1.0  # weight of positives in the class and objectness losses
     obj: float = 1.0
     obj_pw: float = 1.0
-    iou_t: float = 0.2  # accepted for YOLOv5's files; its loss does not read it either
+    iou_t: float = 0.2  # accepted for compatibility with YOLOv5 files; not used
     anchor_t: float = 4.0  # a box goes to anchors within this ratio in width and height
     fl_gamma: float = 0.0  # focal loss exponent; 0 is plain cross-entropy
     label_smoothing: float = 0.0
-    anchors: float = 0.0  # anchors per level to compute for a detector built anew from a YAML; 0: what the YAML says
+    anchors: float = 0.0  # anchors per level to compute for a detector built from a YAML; 0: as in the YAML
 
     def __post_init__(self) -> None:
         check_hyper_parameters(asdict(self), below_one=("label_smoothing",), positive=("cls_pw", "obj_pw"))
         if self.anchor_t <= 1:
-            raise UserError(f"Hyper-parameter anchor_t is {self.anchor_t}; it is a ratio and must be above 1.")
+            raise UserError(f"Hyper-parameter anchor_t is {self.anchor_t}; as a ratio, it must be greater than 1.")

@@ -1,4 +1,4 @@
-"""YOLOv5's detection loss: which cells and anchors answer for a box, and the box, objectness and class terms."""
+"""Detection loss of YOLOv5: assignment of boxes to cells and anchors, and the box, objectness and class terms."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Assignment:
 
 
 def assign(targets: Tensor, anchors: Tensor, grid: tuple[int, int], anchor_t: float) -> Assignment:
-    """Gives each box to the anchors of like size, in its cell and in the up to two cells nearest to its centre.
+    """Assigns each box to the anchors of similar size, in its cell and in up to two cells nearest to its centre.
 
     Args:
-        targets: float [T, 6] rows (image, class, x, y, w, h), normalised to the image.
-        anchors: float [na, 2] widths and heights of one level, in cells.
+        targets: float [T, 6], rows (image, class, x, y, w, h), normalised to the image.
+        anchors: float [na, 2], widths and heights of one level, in cells.
         grid: rows and columns of the level.
-        anchor_t: largest ratio of sides, either way, at which box and anchor match.
+        anchor_t: largest ratio of sides, in either direction, at which box and anchor match.
     """
     rows, columns = grid
     size = targets.new_tensor([columns, rows])
@@ -47,7 +47,7 @@ def assign(targets: Tensor, anchors: Tensor, grid: tuple[int, int], anchor_t: fl
     anchor, which = fits.nonzero(as_tuple=True)
     centre, sides = centre[which], sides[which]
 
-    # A neighbour counts when the centre lies in the half of the cell that faces it, and it is inside the image.
+    # A neighbour is used if the centre is in the half of the cell next to it, and if it is inside the image.
     near_low = (centre % 1 < 0.5) & (centre > 1)  # left, upper
     from_end = size - centre
     near_high = (from_end % 1 < 0.5) & (from_end > 1)  # right, lower
@@ -70,7 +70,7 @@ def assign(targets: Tensor, anchors: Tensor, grid: tuple[int, int], anchor_t: fl
 
 
 def complete_iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
-    """Complete IoU of boxes (centre, width, height) row by row, [n, 4] x [n, 4] -> [n] (Zheng et al. 2020)."""
+    """Complete IoU of boxes (centre, width, height), row by row: [n, 4] x [n, 4] -> [n] (Zheng et al. 2020)."""
     x1, y1, w1, h1 = first.unbind(1)
     x2, y2, w2, h2 = second.unbind(1)
     left1, right1, top1, bottom1 = x1 - w1 / 2, x1 + w1 / 2, y1 - h1 / 2, y1 + h1 / 2
@@ -84,29 +84,29 @@ def complete_iou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
     distance = ((x2 - x1).square() + (y2 - y1).square()) / (hull_width.square() + hull_height.square() + eps)
     shape = (4 / math.pi**2) * (torch.atan(w2 / (h2 + eps)) - torch.atan(w1 / (h1 + eps))).square()
     with torch.no_grad():
-        # Rounding can lift the IoU of equal boxes over 1, where this would be 0 / 0.
+        # Rounding can raise the IoU of equal boxes above 1, and this would be 0 / 0.
         weight = shape / (shape - iou.clamp(max=1) + (1 + eps))
     return iou - distance - weight * shape
 
 
 def joint_logit(level: Tensor) -> Tensor:
-    """The logit of the best score (objectness x class) of raw logits [..., 5 + nc] -> [...]."""
+    """Logit of the best score (objectness x class): raw logits [..., 5 + nc] -> [...]."""
     log_score = F.logsigmoid(level[..., 4]) + F.logsigmoid(level[..., 5:].amax(-1))
     return log_score - torch.log1p(-log_score.exp().clamp(max=1 - 1e-6))
 
 
 class DetectionLoss:
-    """The sum of box, objectness and class losses, normalised over the batches of all processes together.
+    """Sum of box, objectness and class losses, normalised over the batches of all processes.
 
-    Two boxes that claim the same anchor and cell: the larger IoU becomes the objectness target, so the result does not
-    depend on the order of writes. Of a detector that answers for some of the classes that it was trained on, the
-    objectness speaks of the others too: there the best score (objectness x class) takes its place. With several
-    processes each returns its share such that the mean of the gradients over processes (what DDP makes) is the gradient
-    of one process with the whole batch.
+    If two boxes are assigned to the same anchor and cell, the objectness target is the larger IoU, so the result does
+    not depend on the order of writes. In a detector with only some of its trained classes, the objectness also covers
+    the removed classes, so the best score (objectness x class) is used instead. With several processes, each returns
+    its share such that the mean of the gradients over processes (as DDP computes it) equals the gradient of one process
+    with the whole batch.
 
     Args:
-        detector: its anchors, levels and classes are read once, here: make the loss after AutoAnchor.
-        image_size: pixels of the training image; scales the objectness gain.
+        detector: its anchors, levels and classes are read once, so create the loss after AutoAnchor.
+        image_size: size of the training images in pixels; scales the objectness gain.
     """
 
     def __init__(self, detector: Detector, hyp: YOLOv5Hyp, image_size: int, label_smoothing: float = 0.0) -> None:
@@ -127,8 +127,9 @@ class DetectionLoss:
         """Loss of raw logits [B, na, ny, nx, no] per level for targets [T, 6] (image, class, x, y, w, h; 0..1).
 
         Returns:
-            The scalar to differentiate (times the total batch size, as upstream) and the parts `box`, `obj`, `cls`
-            (detached, gains applied, not times the batch size; with several processes: this one's share of the sum).
+            The loss to differentiate, a scalar (times the total batch size, as in upstream), and the terms `box`,
+            `obj`, `cls` (detached, with gains, not times the batch size; with several processes: the share of this one
+            in the sum).
         """
         raw = [full_precision(level) for level in raw]
         targets = targets.to(raw[0].dtype)
@@ -152,7 +153,7 @@ class DetectionLoss:
         return total, {"box": box.detach(), "obj": objectness.detach(), "cls": category.detach()}
 
     def _totals(self, raw: Sequence[Tensor], assigned: Sequence[Assignment]) -> tuple[float, list[float], list[float]]:
-        """Images, positives a level and cells a level, over all processes."""
+        """Images, positives per level and cells per level, over all processes."""
         counts = [float(raw[0].shape[0])]
         counts += [float(found.row.numel()) for found in assigned] + [level[..., 0].numel() for level in raw]
         if world_size() > 1:
@@ -161,7 +162,7 @@ class DetectionLoss:
         return counts[0], counts[1 : 1 + len(raw)], counts[1 + len(raw) :]
 
     def _positives(self, level: Tensor, found: Assignment, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of the box and class losses over one level's positives, and the detached IoU of each."""
+        """Sums of the box and class losses over the positives of one level, and their detached IoUs."""
         logits = level[found.image, found.anchor, found.row, found.column]
         centre = logits[:, :2].sigmoid() * 2 - 0.5
         sides = (logits[:, 2:4].sigmoid() * 2).square() * anchors[found.anchor]
@@ -174,7 +175,7 @@ class DetectionLoss:
         return (1 - iou).sum(), iou.detach().clamp(0), category
 
     def _objectness(self, logits: Tensor, found: Assignment, iou: Tensor) -> Tensor:
-        """Sum of the objectness loss over all cells of one level; the target of a positive is its IoU, of others 0."""
+        """Sum of the objectness loss over all cells of one level; the target of a positive is its IoU, otherwise 0."""
         _, anchors, rows, columns = logits.shape
         wanted = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device)
         place = ((found.image * anchors + found.anchor) * rows + found.row) * columns + found.column

@@ -1,4 +1,4 @@
-"""The detector: a topology brought to life, whose widths are those of its tensors."""
+"""The detector network of a topology; its widths are those of its tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from secateur.networks.architecture import Architecture
 from secateur.networks.tensors import group_widths, set_tensors_
 from secateur.pruning.depth.chains import ChainBlock
 
-_PROBE_SIZE = 256  # px; a multiple of every stride that the family has
+_PROBE_SIZE = 256  # px; a multiple of every stride of the family
 _PLAIN = (bool, int, float, str, tuple, frozenset)
 
 
@@ -33,10 +33,10 @@ class Detector(nn.Module):
     Attributes:
         topology: its blocks.
         names: class id -> name.
-        model: one module a block; parameter names are those of published checkpoints.
+        model: one module per block; parameter names are those of published checkpoints.
 
     Args:
-        strides: where they are known; a shape pass finds them otherwise.
+        strides: strides, if known; otherwise a shape pass determines them.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Detector(nn.Module):
         self._sources = topology.absolute_sources()
         self._joins = tuple(BLOCKS[block.kind].joins for block in topology.blocks)
         self._kept = frozenset(s for i, sources in enumerate(self._sources) for s in sources if s != i - 1)
-        # The width of a group is part of the design: narrowing a grouped convolution removes whole groups.
+        # The width of a group is fixed: narrowing a grouped convolution removes whole groups.
         self._group_widths = group_widths(self)
         self.head.set_strides(strides or self._probe_strides())
         self._order_anchors()
@@ -58,7 +58,7 @@ class Detector(nn.Module):
 
     @property
     def architecture(self) -> Architecture:
-        """What it is built from: its topology."""
+        """Its architecture, a topology."""
         return FAMILIES["yolov5"].architecture.from_dict(self.topology.to_dict())
 
     @property
@@ -66,7 +66,7 @@ class Detector(nn.Module):
         """The detection head."""
         head = self.model[-1]
         if not isinstance(head, Detect):
-            # An export puts its own module there, and TorchScript's tracer asks with hasattr() for all there is.
+            # An export replaces the head, and the TorchScript tracer calls hasattr() on all attributes.
             raise AttributeError("This detector has no detection head.")
         return head
 
@@ -77,7 +77,7 @@ class Detector(nn.Module):
 
     @property
     def na(self) -> int:
-        """Anchors at each place of a level."""
+        """Number of anchors per cell of a level."""
         return self.head.na
 
     @property
@@ -87,12 +87,12 @@ class Detector(nn.Module):
 
     @property
     def no(self) -> int:
-        """Values of one prediction: box, objectness, classes."""
+        """Number of values of one prediction: box, objectness, classes."""
         return self.head.no
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels of the image for one cell of each level."""
+        """Pixels of the image per cell of each level."""
         return self.head.strides
 
     @strides.setter
@@ -100,7 +100,7 @@ class Detector(nn.Module):
         self.head.strides = tuple(strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images [B, C, H, W] in 0..1 -> raw logits [B, na, ny, nx, no], one tensor a level."""
+        """Images [B, C, H, W] in 0..1 -> raw logits [B, na, ny, nx, no], one tensor per level."""
         outputs: dict[int, Tensor] = {-1: images}
         x: Tensor = images
         raw: list[Tensor] = []
@@ -116,18 +116,19 @@ class Detector(nn.Module):
         return raw
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Raw logits -> [B, N, no]: boxes xywh in pixels, then objectness and class scores, in fp32."""
+        """Raw logits -> float32 [B, N, no]: boxes xywh in pixels, then objectness and class scores."""
         return self.head.decode(raw)
 
     def decode_above(self, raw: Sequence[Tensor], confidence: float) -> list[Tensor]:
-        """Of each image the decoded rows [n, no] whose objectness is above `confidence`, in the order of `decode`."""
+        """Decoded rows [n, no] of each image whose objectness is above `confidence`, in the order of `decode`."""
         return self.head.decode_above(raw, confidence)
 
     def candidates(self, raw: Sequence[Tensor], confidence: float) -> list[Candidates]:
-        """Boxes and scores of each image: the score of a class is objectness x class score.
+        """Boxes [n, 4] and scores [n, nc] of each image; the score of a class is objectness x class score.
 
         Args:
-            confidence: rows whose objectness is not above this are left out.
+            raw: raw logits [B, na, ny, nx, no], one tensor per level.
+            confidence: rows whose objectness is not above it are omitted.
         """
         found = self.decode_above(raw, confidence)
         return [Candidates(corners_of(rows[:, :4]), rows[:, 5:] * rows[:, 4:5]) for rows in found]
@@ -141,7 +142,7 @@ class Detector(nn.Module):
         self.head.initialize_biases()
 
     def fused(self) -> Detector:
-        """A copy in eval mode with every BatchNorm that follows a convolution folded into it, without gradients."""
+        """A copy in eval mode without gradients, with every batch norm after a convolution folded into it."""
         detector = copy.deepcopy(self).eval().requires_grad_(False)
         for module in detector.modules():
             if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
@@ -149,7 +150,7 @@ class Detector(nn.Module):
         return detector
 
     def chain_blocks(self) -> tuple[ChainBlock, ...]:
-        """Every bottleneck-like block of every chain, in order: what layer pruning may take out."""
+        """All bottleneck-like blocks of all chains, in order: the candidates of layer pruning."""
         with torch.device("meta"):
             dense = Detector(self.topology, self.names, self.strides)
         shapes, designed = (
@@ -159,17 +160,18 @@ class Detector(nn.Module):
         return chain_blocks(self.topology, self.model, shapes, designed)
 
     def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> Detector:
-        """The detector whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
+        """The detector with only the blocks `kept` (indices by chain), and copies of the tensors, any shape, by
+        name."""
         with torch.device("meta"):
             shorter = Detector(shorter_topology(self.topology, kept), self.names, self.strides)
         shorter.set_tensors(tensors)
         return shorter.to(self.head.anchors).eval()
 
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Gives every layer the shape of its tensor and a copy of the values (in the detector's dtype, on its device).
+        """Gives every layer the shape and a copy of its tensor, in the dtype and on the device of the detector.
 
         Args:
-            tensors: a whole state dict, of an unfused or of a fused detector.
+            tensors: a complete state dict, any shape, of an unfused or fused detector.
 
         Raises:
             UserError: tensors are missing, unknown, or do not fit together.
@@ -179,7 +181,7 @@ class Detector(nn.Module):
         self._check_shapes()
 
     def _match_fusing(self, tensors: Mapping[str, Tensor]) -> None:
-        """Gives each Conv the layout, with or without BatchNorm, that the tensors have."""
+        """Gives each Conv the layout of the tensors, with or without batch norm."""
         for name, module in self.named_modules():
             if not isinstance(module, Conv):
                 continue
@@ -194,22 +196,22 @@ class Detector(nn.Module):
                 module.bn.train(module.training)
 
     def _check_shapes(self) -> None:
-        """Runs shapes alone through the network, so that tensors that do not fit are refused here and not later."""
+        """Runs a shape pass through the network, so that tensors that do not fit are rejected here."""
         if any(convolution.get_parameter("weight").shape[0] != self.na * self.no for convolution in self.head.m):
-            raise UserError(f"The head's tensors are not for {self.na} anchors and {self.nc} classes.")
+            raise UserError(f"The tensors of the head do not match {self.na} anchors and {self.nc} classes.")
         norms = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.BatchNorm2d)]
         try:
             with hooked(norm.register_forward_pre_hook(_width_check(name)) for name, norm in norms):
                 self.run_shapes(_PROBE_SIZE)
         except UserError:
             raise
-        except Exception as error:  # blocks with strange arguments fail in many ways
-            raise UserError(f"The tensors do not fit together as the topology joins them: {told(error)}.") from error
+        except Exception as error:  # blocks with invalid arguments fail in many ways
+            raise UserError(f"The tensors do not fit the topology: {told(error)}.") from error
 
     def structure(self) -> Hashable:
-        """All that the path of an image depends on; detectors of equal structure differ in the values of tensors alone.
+        """Key of everything that the forward pass depends on, except the values of tensors.
 
-        What modules hold besides their tensors is among it, for a cut or an export may have changed that.
+        It includes attributes of modules, because a cut or an export may have changed them.
         """
         tensors = tuple(
             (name, tuple(x.shape), x.dtype, x.device) for name, x in self.state_dict(keep_vars=True).items()
@@ -221,16 +223,19 @@ class Detector(nn.Module):
         return self.topology, tensors, modules
 
     def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
-        """One black image [1, C, H, W] as `forward` takes it, of `image_size` px or twice the largest stride."""
+        """One black image [1, C, H, W] of `image_size` px, or of twice the largest stride."""
         like, side = self.head.anchors, image_size or 2 * int(max(self.strides))
         return (torch.zeros(1, self.topology.channels, side, side, dtype=like.dtype, device=like.device),)
 
     def run_shapes(self, height: int, width: int | None = None) -> list[Tensor]:
-        """A forward pass in eval mode on the meta device: shapes without arithmetic or memory; hooks fire.
+        """Runs a forward pass in eval mode on the meta device: shapes without arithmetic or memory; hooks are called.
 
         Args:
-            height: px of the image.
-            width: px; the same as the height when left out.
+            height: image height in pixels.
+            width: image width in pixels; None: same as the height.
+
+        Returns:
+            Raw logits [1, na, ny, nx, no] per level, on the meta device.
         """
         shape = (1, self.topology.channels, height, width or height)
         raw: list[Tensor] = shape_pass(self, torch.empty(shape, device="meta", dtype=self.head.anchors.dtype))
@@ -239,11 +244,11 @@ class Detector(nn.Module):
     def _probe_strides(self) -> tuple[float, ...]:
         try:
             return tuple(_PROBE_SIZE / level.shape[2] for level in self.run_shapes(_PROBE_SIZE))
-        except Exception as error:  # blocks with strange arguments fail in many ways
+        except Exception as error:  # blocks with invalid arguments fail in many ways
             raise UserError(f"The blocks of the model do not fit together: {told(error)}.") from error
 
     def _order_anchors(self) -> None:
-        """Files sometimes list anchors from large to small while levels go from fine to coarse; turns them around."""
+        """Reverses anchors if a file lists them from large to small while levels go from fine to coarse."""
         if self.nl < 2 or self.strides[0] == self.strides[-1]:
             return
         areas = [_mean_area(row) for row in self.topology.anchors]
@@ -253,20 +258,21 @@ class Detector(nn.Module):
 
 
 def _refuse_huge(topology: Topology) -> None:
-    """UserError for a network of more values than `limits` allows, before there is memory for any."""
+    """Raises a UserError if the network exceeds `limits`, before memory is allocated."""
     if torch.empty(0).is_meta or _most_parameters(topology) <= MAX_PARAMETERS:
         return
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in _blocks_of(topology).parameters())
     if count > MAX_PARAMETERS:
         raise UserError(
-            f"The network of {len(topology.blocks)} blocks would have {count:,} parameters; up to {MAX_PARAMETERS:,} "
-            "can be built: lower its widths or its multiples."
+            f"The network of {len(topology.blocks)} blocks would have {count:,} parameters, but at most "
+            f"{MAX_PARAMETERS:,} are supported. Lower its widths or its multiples."
         )
 
 
 def _most_parameters(topology: Topology) -> float:
-    """More than the network has, without building it: every layer as if it had the largest numbers of its row."""
+    """Upper bound of the number of parameters without building the network: all layers have the largest numbers of
+    their rows."""
     widths: list[int] = []
     total = 0.0
     for block, sources in zip(topology.blocks, topology.absolute_sources(), strict=True):
@@ -281,10 +287,10 @@ def _most_parameters(topology: Topology) -> float:
 
 
 def _blocks_of(topology: Topology) -> nn.ModuleList:
-    """Fresh modules, one a block.
+    """New modules, one per block.
 
     Raises:
-        UserError: a block does not take its arguments.
+        UserError: a block does not accept its arguments.
     """
     modules: list[nn.Module] = []
     widths: list[int] = []
@@ -293,12 +299,14 @@ def _blocks_of(topology: Topology) -> nn.ModuleList:
         site = Site(inputs, block.repeats, block.args, topology.activation, topology.nc, topology.anchors)
         try:
             module, width = BLOCKS[block.kind].build(site)
-        except Exception as error:  # every module fails with strange arguments in its own way
+        except Exception as error:  # modules fail with invalid arguments in many ways
             raise UserError(
-                f"Block {i} ({block.kind}) does not take the arguments {shown(list(block.args))}: {told(error)}."
+                f"Block {i} ({block.kind}) does not accept the arguments {shown(list(block.args))}: {told(error)}."
             ) from error
         if width < 1 or any(p.numel() == 0 for p in module.parameters()):
-            raise UserError(f"Block {i} ({block.kind}) is so narrow that a layer in it has no channels; widen it.")
+            raise UserError(
+                f"Block {i} ({block.kind}) is too narrow: a layer in it has no channels. Increase its width."
+            )
         modules.append(module)
         widths.append(width)
     for module in nn.ModuleList(modules).modules():
@@ -308,13 +316,13 @@ def _blocks_of(topology: Topology) -> nn.ModuleList:
 
 
 def _width_check(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook for the batch norm of this name; shapes alone do not tell it that its width is not that of its input."""
+    """A hook for the batch norm of this name that checks the width of its input, which a shape pass does not."""
 
     def check(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         if norm.num_features != inputs[0].shape[1]:
             raise UserError(
-                f"The tensors of {name} have {norm.num_features} channels where {inputs[0].shape[1]} come in."
+                f"The tensors of {name} have {norm.num_features} channels, but the input has {inputs[0].shape[1]}."
             )
 
     return check
@@ -326,7 +334,7 @@ def _mean_area(row: Sequence[float]) -> float:
 
 
 def _fold(block: Conv, norm: nn.BatchNorm2d) -> None:
-    """Multiplies a BatchNorm with running statistics into the convolution before it, in double precision."""
+    """Folds a batch norm with running statistics into the convolution before it, in double precision."""
     weight = block.conv.weight
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
@@ -336,5 +344,5 @@ def _fold(block: Conv, norm: nn.BatchNorm2d) -> None:
     block.conv.bias = nn.Parameter(offset.to(weight.dtype), requires_grad=False)
     block.bn = nn.Identity()
     if hasattr(block.act, "inplace"):
-        # Nobody else reads the convolution's output, and one buffer less saves a seventh of the time on CPU.
+        # The activation is the only reader of the convolution, and one buffer less saves a seventh of the time on CPU.
         setattr(block.act, "inplace", True)  # noqa: B010

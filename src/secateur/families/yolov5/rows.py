@@ -1,4 +1,4 @@
-"""The blocks of a detector as rows of a table."""
+"""Blocks of a detector as rows of a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateur.layers import hooked
 
 
 def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[BlockRow, ...]:
-    """A row a block of a detector, with its FLOPs where they were counted."""
+    """One row per block of a detector, with its FLOPs if counted."""
     widths = block_widths(detector)
     rows = []
     for i, block in enumerate(detector.topology.blocks):
@@ -27,7 +27,7 @@ def block_rows(detector: Detector, flops: Mapping[str, int] | None) -> tuple[Blo
 
 
 def block_widths(detector: Detector) -> tuple[int, ...]:
-    """Output channels of every block as its tensors give them; for Detect those of one level."""
+    """Output channels of every block, from its tensors; for Detect, of one level."""
     widths: dict[int, int] = {}
 
     def record(i: int) -> Any:

@@ -1,4 +1,4 @@
-"""Starting points of the family: fresh detectors of a model YAML, its anchors, classes in another order."""
+"""Starting points of the family: untrained detectors from a model YAML, its anchors, and reordered classes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def fresh(cfg: str, names: Mapping[int, str], anchors: int = 0) -> Checkpoint:
 
     Args:
         cfg: a model YAML, or a name of the family.
-        anchors: anchors a level; 0 keeps those of the YAML.
+        anchors: anchors per level; 0: those of the YAML.
 
     Raises:
-        UserError: the YAML describes no network.
+        UserError: the YAML does not describe a network.
     """
     return Checkpoint.of(Detector(Topology.from_yaml(cfg, nc=len(names), anchors=anchors), names))
 
@@ -30,7 +30,7 @@ def with_config(checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> C
     """The checkpoint with the anchors of a model YAML that describes the same network.
 
     Raises:
-        UserError: naming the first block that differs.
+        UserError: a block differs; the message names the first one.
     """
     written = Topology.from_yaml(cfg, nc=len(names))
     check_topology(checkpoint, written)
@@ -41,11 +41,11 @@ def with_config(checkpoint: Checkpoint, cfg: str, names: Mapping[int, str]) -> C
 
 
 def pick_classes(checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint:
-    """A YOLOv5 detector with the outputs of these classes, in this order; all else stays.
+    """A YOLOv5 detector with the outputs of only these classes, in this order; nothing else changes.
 
-    A `Detect` layer has, for every anchor, four outputs of the box, one of the objectness and one a class: the rows of
-    its weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)]. The objectness still speaks of all
-    classes that it was trained on, as the topology notes.
+    A `Detect` layer has four box outputs, one objectness and one output per class for every anchor: the rows of its
+    weights [anchors * (5 + nc), c, 1, 1] and biases [anchors * (5 + nc)]. The objectness still covers all trained
+    classes, which the topology records.
     """
     found, topology = picked(checkpoint, classes, others=5), topology_of(checkpoint)
     trained = topology.trained_classes or topology.nc
@@ -54,28 +54,28 @@ def pick_classes(checkpoint: Checkpoint, classes: tuple[int, ...]) -> Checkpoint
 
 
 def check_topology(checkpoint: Checkpoint, topology: Topology) -> None:
-    """Refuses a topology (`--cfg`) that is not the network of the weights; classes and anchors may differ.
+    """Checks that a topology (`--cfg`) is the network of the weights; classes and anchors may differ.
 
     Raises:
-        UserError: naming the first block that differs.
+        UserError: a block differs; the message names the first one.
     """
     ours, theirs = topology_of(checkpoint), topology
     if len(ours.blocks) != len(theirs.blocks):
         raise UserError(
-            f"The model file (--cfg) has {len(theirs.blocks)} blocks and the weights have {len(ours.blocks)}: they are "
-            "different networks; leave --cfg out to use the network of the weights."
+            f"The model file (--cfg) has {len(theirs.blocks)} blocks, but the weights have {len(ours.blocks)}: they "
+            "are different networks. Omit --cfg to use the network of the weights."
         )
     for i, (a, b) in enumerate(zip(ours.blocks, theirs.blocks, strict=True)):
         same_sources = ours.absolute_sources()[i] == theirs.absolute_sources()[i]
         if (a.kind, a.repeats, a.args) != (b.kind, b.repeats, b.args) or not same_sources:
             raise UserError(
-                f"Block {i} is {_row(b)} in the model file (--cfg) and {_row(a)} in the weights: they are different "
-                "networks; leave --cfg out to use the network of the weights."
+                f"Block {i} is {_row(b)} in the model file (--cfg), but {_row(a)} in the weights: they are different "
+                "networks. Omit --cfg to use the network of the weights."
             )
     if ours.activation != theirs.activation or ours.channels != theirs.channels:
         raise UserError(
-            f"The model file (--cfg) has {theirs.activation} on {theirs.channels} image channels and the weights have "
-            f"{ours.activation} on {ours.channels}; leave --cfg out to use the network of the weights."
+            f"The model file (--cfg) has {theirs.activation} and {theirs.channels} image channels, but the weights "
+            f"have {ours.activation} and {ours.channels}. Omit --cfg to use the network of the weights."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a detector is made of, as plain data: the blocks of the YOLOv5 YAML format with its multiples applied."""
+"""Topology of a detector as plain data: the blocks of the YOLOv5 YAML format with its multiples applied."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MAX_PIXELS = 1_000_000
 """Side of an anchor in pixels; no image has such a side."""
 CONFIGS = Path(__file__).parent / "configs"
 MAX_ANCHORS = 100
-"""Anchors of a level; published detectors have 2 to 4, a search for good ones tries up to 15."""
+"""Maximum anchors per level; published detectors have 2 to 4, a search tries up to 15."""
 MAX_PIXELS = 1_000_000
-"""Side of an anchor in pixels; images of that side do not exist."""
+"""Maximum side of an anchor in pixels."""
 NEUTRAL_ANCHORS = (
-    "The anchors are neutral: the model file asks for computed ones (anchors: a number), and no training on labelled "
-    "images has computed them yet. Boxes will be poor until one has."
+    "The anchors are placeholders: the model file leaves them to be computed (anchors: a number), and no training on "
+    "labelled images has done that yet. Boxes will be poor. Train on labelled images first."
 )
 
 
@@ -44,8 +44,8 @@ class Block:
     """One row of a topology.
 
     Attributes:
-        sources: blocks that are read; -1 is the one before (the image for the first), -2 the one before that.
-        repeats: how often the block, or what is inside it, is repeated; 0 for a stage whose inner chain is empty.
+        sources: blocks to read; -1 is the previous one (the image for the first), -2 the one before that.
+        repeats: how often the block, or its inner block, is repeated; 0 for a stage with an empty inner chain.
         kind: name in the YAML format, such as "C3" or "nn.Upsample".
         args: arguments after the input width; the first one of a wide kind is its output width.
     """
@@ -63,11 +63,11 @@ class Topology:
     Attributes:
         nc: number of classes.
         blocks: rows in order; the last one is Detect.
-        anchors: one row a level, (width, height) pairs in pixels.
-        activation: canonical name of the activation in every convolution block.
-        channels: channels of the image.
-        anchors_pending: whether the anchors are a neutral start that a training replaces by those of its boxes.
-        trained_classes: number of which its objectness speaks, where the head answers for some of them; 0: for all.
+        anchors: one row per level, (width, height) pairs in pixels.
+        activation: canonical name of the activation of all convolution blocks.
+        channels: image channels.
+        anchors_pending: whether the anchors are placeholders that a training replaces by anchors for its boxes.
+        trained_classes: number of classes covered by the objectness, if the head has only some of them; 0: all.
     """
 
     nc: int
@@ -80,19 +80,19 @@ class Topology:
 
     @classmethod
     def from_yaml(cls, path_or_name: str | Path, nc: int | None = None, anchors: int = 0) -> Topology:
-        """Reads "yolov5n", "yolov5n.yaml" or a user's file in YOLOv5's format; `nc` overrides the file's.
+        """Reads "yolov5n", "yolov5n.yaml" or a file in the YOLOv5 format; `nc` overrides the number of classes.
 
-        With `anchors` over 0 each level has that many, which are computed from the boxes of a training, as those of a
-        file that gives a number instead of anchors.
+        With a positive `anchors`, each level has that many, computed from the boxes of a training, as for a file with a
+        number instead of anchors.
 
         Raises:
-            UserError: there is no such model or file, or the file names the row that is wrong.
+            UserError: there is no such model or file, or a row is invalid; the message names the row.
         """
         data, origin = _read_config(path_or_name)
         return parse_topology({**data, "anchors": anchors} if anchors > 0 else data, origin, nc)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {
             "nc": self.nc,
             "channels": self.channels,
@@ -124,25 +124,26 @@ class Topology:
                 trained_classes=int(data.get("trained_classes", 0)),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise UserError(f"The stored topology is broken ({told(repr(error))}).") from error
+            raise UserError(f"The stored topology is damaged ({told(repr(error))}).") from error
         refuse_impossible(topology, "The stored topology")
         return topology
 
     def absolute_sources(self) -> tuple[tuple[int, ...], ...]:
-        """Sources as block indices, -1 for the image."""
+        """Sources as block indices; -1 for the image."""
         return tuple(tuple(s if s >= 0 else i + s for s in block.sources) for i, block in enumerate(self.blocks))
 
     def with_classes(self, nc: int) -> Topology:
-        """The same network for another number of classes, all of them its own."""
+        """The same network for another number of classes, all covered by the objectness."""
         return replace(self, nc=nc, trained_classes=0)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The different output widths of its blocks, as designed, ascending."""
+        """The distinct output widths of its blocks, as designed, ascending."""
         return tuple(sorted({block.args[0] for block in self.blocks if BLOCKS[block.kind].wide}))
 
     def with_widths(self, widths: Mapping[int, int]) -> Topology:
-        """The same network whose blocks of the width a have the width `widths[a]`; sums of equal widths stay sums."""
+        """The same network with the width `widths[a]` for blocks of the width a; equal widths stay equal, so sums
+        stay valid."""
         blocks = tuple(
             replace(block, args=(widths[block.args[0]], *block.args[1:])) if BLOCKS[block.kind].wide else block
             for block in self.blocks
@@ -163,7 +164,7 @@ def _thaw(value: Any) -> Any:
 
 
 def model_names() -> tuple[str, ...]:
-    """Names of the models that come with Secateur."""
+    """Names of the built-in models."""
     return tuple(sorted(name for file in CONFIGS.glob("*.yaml") for name in _load(file).get("models", {})))
 
 
@@ -175,7 +176,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _read_config(path_or_name: str | Path) -> tuple[dict[str, Any], str]:
-    """The user's file if there is one, else the built-in model of that name."""
+    """The file of the user if it exists, otherwise the built-in model of that name."""
     path = usable_path(path_or_name)
     if path.is_file():
         return _load(path), str(path)
@@ -187,7 +188,8 @@ def _read_config(path_or_name: str | Path) -> tuple[dict[str, Any], str]:
             if name in models:
                 return {**data, **models[name]}, name
     raise UserError(
-        f"There is no model file {path_or_name} and no model of that name; known names are {', '.join(model_names())}."
+        f"There is no model file {path_or_name} and no built-in model of that name. Available: "
+        f"{', '.join(model_names())}."
     )
 
 
@@ -195,11 +197,11 @@ def parse_topology(data: Mapping[str, Any], origin: str, nc: int | None = None) 
     """A topology from the content of a YOLOv5 YAML file; `origin` names it in errors.
 
     Raises:
-        UserError: naming the file and the row that is wrong.
+        UserError: a row is invalid; the message names the file and the row.
     """
     for key in ("backbone", "head"):
         if not isinstance(data.get(key), list) or (key == "head" and not data[key]):
-            raise UserError(f"{origin} has no list {key!r}; a YOLOv5 model file has nc, anchors, backbone and head.")
+            raise UserError(f"{origin} has no list {key!r}. A YOLOv5 model file needs nc, anchors, backbone and head.")
     classes = data.get("nc") if nc is None else nc
     if not isinstance(classes, int) or isinstance(classes, bool) or not 1 <= classes <= MAX_CLASSES:
         raise UserError(f"{origin}: nc must be a whole number from 1 to {MAX_CLASSES:,}, not {shown(classes)}.")
@@ -246,7 +248,7 @@ def _number(data: Mapping[str, Any], key: str, origin: str) -> float:
 
 
 def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list[Any]]:
-    """One [from, number, module, args] row, checked."""
+    """Checks one row [from, number, module, args]."""
     if not isinstance(row, list | tuple) or len(row) != 4 or not isinstance(row[3], list | tuple):
         raise UserError(f"{origin}, block {i}: expected [from, number, module, [args]], found {shown(row)}.")
     source, repeats, kind, args = row
@@ -254,7 +256,7 @@ def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list
     kind = kind.removeprefix("models.common.").removeprefix("torch.") if isinstance(kind, str) else kind
     if not isinstance(kind, str) or kind not in BLOCKS:
         near = difflib.get_close_matches(kind[:50], BLOCKS, 3, 0) if isinstance(kind, str) else list(BLOCKS)[:3]
-        raise UserError(f"{origin}, block {i}: unknown block {shown(kind)}; known are {', '.join(near)} and others.")
+        raise UserError(f"{origin}, block {i}: unknown block {shown(kind)}. Supported: {', '.join(near)} and others.")
     if not sources or not all(isinstance(s, int) and not isinstance(s, bool) for s in sources):
         raise UserError(f"{origin}, block {i} ({kind}): 'from' must be block numbers, not {shown(source)}.")
     if not isinstance(repeats, int) or isinstance(repeats, bool):
@@ -265,13 +267,13 @@ def _row(row: Any, i: int, origin: str) -> tuple[tuple[int, ...], int, str, list
 
 
 def _value(value: Any, nc: int) -> Any:
-    """YAML reads None, nc as words; these few are known."""
+    """Converts the words None, nc and similar ones, which YAML reads as text."""
     words = {"None": None, "True": True, "False": False, "nc": nc}
     return words.get(value, value) if isinstance(value, str) else value
 
 
 def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float, ...], ...]:
-    """Anchor rows in pixels: as given, or for a bare count a neutral start that a training replaces."""
+    """Anchor rows in pixels; for a count, placeholders that a training replaces."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ANCHORS:
         last = rows[-1]
         levels = len(last[0]) if isinstance(last, list | tuple) and last and isinstance(last[0], list | tuple) else 1
@@ -284,17 +286,17 @@ def _anchors(value: Any, rows: Sequence[Any], origin: str) -> tuple[tuple[float,
         anchors = ()
     if not anchors or any(len(row) != len(anchors[0]) or len(row) % 2 or not row for row in anchors):
         raise UserError(
-            f"{origin}: anchors must be a count up to {MAX_ANCHORS}, or one list of width, height pairs a level, all "
-            "of the same length."
+            f"{origin}: anchors must be a count up to {MAX_ANCHORS}, or one list of width, height pairs per level, all "
+            "with the same length."
         )
     return anchors
 
 
 def refuse_impossible(topology: Topology, origin: str) -> None:
-    """What must hold for any topology, wherever it came from; `origin` names it in errors.
+    """Checks constraints of all topologies; `origin` names the source in errors.
 
     Raises:
-        UserError: naming the block.
+        UserError: a constraint is violated; the message names the block.
     """
     blocks = topology.blocks
     _check_limits(topology, origin)
@@ -306,7 +308,7 @@ def refuse_impossible(topology: Topology, origin: str) -> None:
     head = blocks[-1]
     if len(head.sources) != len(topology.anchors):
         raise UserError(
-            f"{origin}: {head.kind} reads {len(head.sources)} levels but anchors has {len(topology.anchors)} rows."
+            f"{origin}: {head.kind} reads {len(head.sources)} levels, but anchors has {len(topology.anchors)} rows."
         )
     for i, block in enumerate(blocks):
         if len(block.sources) > 1 and not BLOCKS[block.kind].joins:
@@ -327,38 +329,40 @@ def refuse_impossible(topology: Topology, origin: str) -> None:
 
 
 def _check_limits(topology: Topology, origin: str) -> None:
-    """What a topology may declare, before anything is made of it."""
+    """Checks the limits of a topology before anything is built."""
     if not 1 <= topology.nc <= MAX_CLASSES or not 1 <= topology.channels <= MAX_ARGUMENT:
-        raise UserError(f"{origin}: it is for {shown(topology.nc)} classes and {shown(topology.channels)} channels.")
+        raise UserError(
+            f"{origin}: invalid number of classes {shown(topology.nc)} or channels {shown(topology.channels)}."
+        )
     links = sum(block.repeats for block in topology.blocks)
     if not 1 <= len(topology.blocks) <= MAX_BLOCKS or links > MAX_LINKS:
         raise UserError(
-            f"{origin}: it has {len(topology.blocks):,} blocks and {shown(links)} repeats; up to {MAX_BLOCKS:,} and "
-            f"{MAX_LINKS:,} can be."
+            f"{origin}: it has {len(topology.blocks):,} blocks and {shown(links)} repeats, but at most {MAX_BLOCKS:,} "
+            f"and {MAX_LINKS:,} are supported."
         )
     anchors = topology.anchors
     if not 1 <= len(anchors) <= MAX_LEVELS or not all(2 <= len(row) <= 2 * MAX_ANCHORS for row in anchors):
-        raise UserError(f"{origin}: anchors must be for 1 to {MAX_LEVELS} levels, 1 to {MAX_ANCHORS} at each.")
+        raise UserError(f"{origin}: anchors must be for 1 to {MAX_LEVELS} levels, with 1 to {MAX_ANCHORS} each.")
     if not all(0 < size < MAX_PIXELS for row in anchors for size in row):
         raise UserError(f"{origin}: an anchor must have a width and height above 0 and below {MAX_PIXELS:,} px.")
     for i, block in enumerate(topology.blocks):
         if not isinstance(block.args, tuple) or not _is_plain(block.args):
-            raise UserError(f"{origin}, block {i} ({told(block.kind, 30)}): strange arguments {shown(block.args)}.")
+            raise UserError(f"{origin}, block {i} ({told(block.kind, 30)}): invalid arguments {shown(block.args)}.")
         numbers = list(numbers_of(block.args))
         if len(numbers) > MAX_ARGUMENTS or not all(abs(number) <= MAX_ARGUMENT for number in numbers):
             raise UserError(
-                f"{origin}, block {i} ({told(block.kind, 30)}): its arguments {shown(block.args)} are more than "
-                f"{MAX_ARGUMENTS} numbers or some beyond {MAX_ARGUMENT:,}."
+                f"{origin}, block {i} ({told(block.kind, 30)}): its arguments {shown(block.args)} exceed the limit of "
+                f"{MAX_ARGUMENTS} numbers or the maximum value {MAX_ARGUMENT:,}."
             )
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether an argument is what blocks take: a number, a word, nothing, or a list of these."""
+    """Whether an argument has a supported type: a number, a string, None, or a list of these."""
     return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, int | float | str | None)
 
 
 def numbers_of(value: Any) -> Iterator[float]:
-    """The numbers in the arguments of a row, those in lists among them."""
+    """The numbers in the arguments of a row, including those in lists."""
     if isinstance(value, tuple):
         for inner in value:
             yield from numbers_of(inner)

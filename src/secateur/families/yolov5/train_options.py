@@ -1,4 +1,4 @@
-"""The options of YOLOv5's trainings beyond those of every training; imports no torch."""
+"""Training options that only YOLOv5 has. This file does not import torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from secateur.training.own_options import own_options_of
 @own_options_of("yolov5")
 @dataclass(frozen=True)
 class YOLOv5TrainOptions:
-    """What precedes the first step of a YOLOv5 training."""
+    """Preparation of a YOLOv5 training."""
 
     autoanchor: Advanced[bool] = True
-    """Check the anchors against the boxes first, and evolve better ones if they match too few. A model file that gives
-    only a number of anchors always has them computed."""
+    """Check the anchors against the boxes before training, and evolve better ones if they match too few. If the
+    model file gives only a number of anchors, they are always computed."""
 
     flags: ClassVar[Mapping[str, str]] = {"--noautoanchor": "--no-autoanchor"}
 
     @staticmethod
     def under_present_names(options: Mapping[str, Any]) -> dict[str, Any]:
-        """Earlier versions saved the opposite."""
+        """Converts options of earlier versions, which saved the inverse."""
         result = dict(options)
         if "noautoanchor" in result:
             result["autoanchor"] = not result.pop("noautoanchor")

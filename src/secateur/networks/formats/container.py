@@ -64,7 +64,7 @@ def read_container(path: Path) -> Contents:
             # Copies: a tensor that maps the file would change with it.
             stored: dict[str, Tensor] = {key: file.get_tensor(key).clone() for key in sorted(file.keys())}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or cut off ({told(error)}); {EXPECTED}.") from error
+        raise UserError(f"{path} is damaged or cut off ({told(error)}). {EXPECTED}.") from error
     tensors = {name: tensor for name, tensor in stored.items() if not name.startswith(_MASKS)}
     packed = {name.removeprefix(_MASKS): bits for name, bits in stored.items() if name.startswith(_MASKS)}
     masks = {name: _unpacked(path, name, bits, tensors[name].shape) for name, bits in packed.items() if name in tensors}
@@ -73,12 +73,12 @@ def read_container(path: Path) -> Contents:
 
 def _metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if _KEY not in metadata:
-        raise UserError(f"{path} is a safetensors file of another program; {EXPECTED}.")
+        raise UserError(f"{path} is a safetensors file of another program. {EXPECTED}.")
     try:
         data: dict[str, Any] = json.loads(metadata[_KEY])
         version = int(data["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} has broken metadata ({told(repr(error))}); {EXPECTED}.") from error
+        raise UserError(f"{path} has broken metadata ({told(repr(error))}). {EXPECTED}.") from error
     if version > _VERSION:
         raise UserError(
             f"{path} was written by a newer Secateur (format {shown(version)}); upgrade Secateur to read it."
@@ -115,7 +115,7 @@ def _unpacked(path: Path, name: str, bits: Tensor, shape: torch.Size) -> Tensor:
         UserError: it is no mask of that tensor.
     """
     if bits.dtype not in (torch.bool, torch.uint8) or (bits.shape != shape and bits.shape != (-(-shape.numel() // 8),)):
-        raise UserError(f"{path} has a mask of {told(name, 60)} that is none for its shape; {EXPECTED}.")
+        raise UserError(f"{path} has a mask of {told(name, 60)} that is none for its shape. {EXPECTED}.")
     if bits.shape == shape:
         return bits.bool()
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)).reshape(shape)

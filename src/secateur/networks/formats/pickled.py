@@ -57,7 +57,7 @@ def read_plain(path: Path) -> Any:
     except UserError as error:
         raise UserError(f"Cannot read {path}: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{path} holds lists in lists without end; {EXPECTED}.") from error
+        raise UserError(f"{path} holds lists in lists without end. {EXPECTED}.") from error
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -85,7 +85,7 @@ def _read(path: Path, zipped: bool, known: Known) -> Any:
     except ForeignError as error:
         raise UserError(_foreign(path, error.name)) from error
     except Exception as error:  # a hostile or broken file can fail anywhere
-        raise UserError(f"{path} is damaged or not a PyTorch checkpoint; {EXPECTED}.") from error
+        raise UserError(f"{path} is damaged or not a PyTorch checkpoint. {EXPECTED}.") from error
 
 
 def _refuse_by_content(path: Path) -> bool:
@@ -97,12 +97,12 @@ def _refuse_by_content(path: Path) -> bool:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     if size == 0:
-        raise UserError(f"{path} is empty; {EXPECTED}.")
+        raise UserError(f"{path} is empty. {EXPECTED}.")
     if start.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path} is a git-LFS pointer, not the file itself (run `git lfs pull`); {EXPECTED}.")
+        raise UserError(f"{path} is a git-LFS pointer, not the file itself (run `git lfs pull`). {EXPECTED}.")
     if start.startswith(b"PK"):
         if not _is_zip(path):
-            raise UserError(f"{path} is cut off after {size:,} bytes (an incomplete download); {EXPECTED}.")
+            raise UserError(f"{path} is cut off after {size:,} bytes (an incomplete download). {EXPECTED}.")
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
@@ -110,16 +110,16 @@ def _refuse_by_content(path: Path) -> bool:
         except UserError:
             raise
         except Exception as error:  # a broken table of contents fails in many ways: a bad name, an unknown version, ...
-            raise UserError(f"{path} is a damaged zip archive; {EXPECTED}.") from error
+            raise UserError(f"{path} is a damaged zip archive. {EXPECTED}.") from error
         if any("/code/" in name for name in names):
             raise UserError(
-                f"{path} is a TorchScript archive, which holds a program and no network to change; {EXPECTED}."
+                f"{path} is a TorchScript archive, which holds a program and no network to change. {EXPECTED}."
             )
         if not any(name.endswith("data.pkl") for name in names):
-            raise UserError(f"{path} is a zip archive but not one of PyTorch; {EXPECTED}.")
+            raise UserError(f"{path} is a zip archive but not one of PyTorch. {EXPECTED}.")
     elif not start.startswith(b"\x80"):
         what = "a text file" if _is_text(start) else "not a PyTorch file"
-        raise UserError(f"{path} is {what}; {EXPECTED}.")
+        raise UserError(f"{path} is {what}. {EXPECTED}.")
     return start.startswith(b"PK")
 
 
@@ -137,5 +137,5 @@ def _is_text(start: bytes) -> bool:
 def _foreign(path: Path, name: str) -> str:
     """The sentence for a file that names what is none of YOLOv5's."""
     if name.startswith(("models.", "utils.", "ultralytics.")):
-        return f"{path} holds a {told(name, 60)}, which is no block that Secateur knows; {EXPECTED}."
-    return f"{path} carries the foreign code {told(name, 60)}, which was not run, and is refused; {EXPECTED}."
+        return f"{path} holds a {told(name, 60)}, which is no block that Secateur knows. {EXPECTED}."
+    return f"{path} carries the foreign code {told(name, 60)}, which was not run, and is refused. {EXPECTED}."

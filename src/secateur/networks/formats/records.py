@@ -11,7 +11,7 @@ import torch
 from secateur.errors import UserError
 from secateur.limits import MAX_MODULES, MAX_VALUES
 
-EXPECTED = "expected is a YOLOv5 checkpoint (.pt of v5.0 to v7.0) or a Secateur checkpoint (.safetensors)"
+EXPECTED = "Expected a YOLOv5 checkpoint (.pt of v5.0 to v7.0) or a Secateur checkpoint (.safetensors)"
 
 
 class Record:

@@ -1,7 +1,7 @@
-"""What a budget limits: one class a cost; every file here is found by itself.
+"""Costs that a budget can limit, one class per cost. All files in this folder are loaded automatically.
 
-A new cost is one file here, or one of the user's, with a function under the decorator `cost` that says what any choice
-of the units of a graph costs. Its name is also the option (`--name`) and the key in a recipe.
+To add a cost, add a file here, or import one of your own, with a function decorated with `cost` that returns the cost
+of any selection of units of a graph. The name of the cost is also its option (`--name`) and its key in a recipe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Cost(Protocol):
-    """The cost of one network, at one image size."""
+    """The cost of one network at one image size."""
 
     @property
     def name(self) -> str:
@@ -26,19 +26,21 @@ class Cost(Protocol):
 
     @property
     def unit(self) -> str:
-        """What is counted ("FLOPs")."""
+        """Unit in which the cost is counted ("FLOPs")."""
         ...
 
     def price(self, keep: Bools) -> float:
-        """Cost of the network that keeps these units, [units] bool; it falls, or stays, when a unit goes."""
+        """Cost of the network that keeps the units `keep`, bool [units]. Removing a unit never raises the cost."""
         ...
 
     def savings(self) -> Floats:
-        """What the removal of each unit alone saves, to first order: [units], in the same unit, not negative."""
+        """First-order estimate of what removing only that unit saves: float64 [units], in the unit of the cost, not
+        negative."""
         ...
 
     def inside(self, module: str) -> float:
-        """What the layers inside a module ("model.4.m.0") cost in the network as it is: what its removal saves."""
+        """Cost of the layers inside a module ("model.4.m.0") of the network as it is, which is what its removal
+        saves."""
         ...
 
 
@@ -47,23 +49,23 @@ Make = Callable[["ChannelGraph", "ImageSize"], Cost]
 
 @dataclass(frozen=True)
 class CostKind:
-    """One kind of cost, and how its budgets are written.
+    """One kind of cost, and the format of its budgets.
 
     Attributes:
-        name: of the kind, of its option and of its key in a recipe.
-        unit: what is counted, as it stands behind a number.
-        help: sentence for --help.
-        example: a share of the dense network, as one writes it.
-        of: the cost of a graph at an image size (None: what was traced).
-        removes: whether the share says what goes; else what stays.
-        absolute: an amount in the unit, as one writes it; empty where only shares have a meaning.
-        least: smallest amount in the unit that can be meant; below it a bare number is a slip.
-        factors: what may follow an amount, in lower case, and by how much it multiplies the number ("kb": 0.001 MB).
-            Where there are any, an amount needs one, for a bare number could be a share as well. Empty: k, M, G and T.
-        strict: what is a little over an amount does not meet it.
-        files: the cost is that of a file, whose kind may follow a colon ("2MB:onnx-int8").
-        means: name of the cost in whose unit budgets of this kind are meant, and the amount there; such a kind has no
-            shares. None: its own.
+        name: name of the cost, of its option and of its recipe key.
+        unit: unit, as written after a number.
+        help: text for --help.
+        example: a share of the dense network, as a user writes it.
+        of: returns the cost of a graph at an image size (None: the traced size).
+        removes: whether a share is the part to remove; otherwise it is the part to keep.
+        absolute: an amount with its unit, as a user writes it; empty if only shares are accepted.
+        least: smallest plausible amount. A smaller number without a unit is treated as an error.
+        factors: lower-case suffixes and their factors ("kb": 0.001 MB). If set, an amount needs a suffix, because a
+            bare number could also be a share. If empty: k, M, G and T.
+        strict: a cost slightly above the amount does not meet the budget.
+        files: the cost is a file size; the kind of file may follow a colon ("2MB:onnx-int8").
+        means: name of the cost to which budgets of this kind are converted, and the conversion of the amount; such a
+            kind accepts no shares. None: no conversion.
     """
 
     name: str
@@ -84,7 +86,7 @@ COSTS: Registry[CostKind] = Registry("cost", "secateur.pruning.costs")
 
 
 def cost(name: str, *, unit: str, help: str, example: str = "0.5", **more: Any) -> Callable[[Make], Make]:
-    """Registers a cost under a name; see `CostKind` for these and the rest."""
+    """Registers a cost under a name; see `CostKind` for the arguments."""
 
     def register(make: Make) -> Make:
         COSTS.register(name)(CostKind(name, unit, help, example, of=make, **more))

@@ -1,4 +1,4 @@
-"""Costs that are counted: floating-point operations, parameters, and the share of the prunable channels."""
+"""Costs that are counted: floating-point operations, parameters, and the share of prunable channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class Flops:
-    """Operations for one image of a size: two for each multiply-add of convolutions and linear layers."""
+    """FLOPs for one image of a given size: two per multiply-add of convolutions and linear layers.
+
+    `price` takes a mask, bool [units]; `savings` returns float64 [units], in FLOPs.
+    """
 
     graph: ChannelGraph
     image_size: ImageSize = None
@@ -46,7 +49,10 @@ class Flops:
 )
 @dataclass(frozen=True)
 class Parameters:
-    """Trainable numbers of the network; the image size plays no part."""
+    """Number of trainable parameters; it does not depend on the image size.
+
+    `price` takes a mask, bool [units]; `savings` returns float64 [units], in parameters.
+    """
 
     graph: ChannelGraph
     image_size: ImageSize = None
@@ -72,7 +78,10 @@ class Parameters:
 )
 @dataclass(frozen=True)
 class Units:
-    """Number of units that stay, the budget of network slimming; each counts one, at any image size."""
+    """Number of units kept, the budget of network slimming; independent of the image size.
+
+    `price` takes a mask, bool [units]; `savings` returns ones, float64 [units].
+    """
 
     graph: ChannelGraph
     image_size: ImageSize = None

@@ -1,4 +1,4 @@
-"""Milliseconds for one image, and images a second, by the latency table that the graph carries."""
+"""Milliseconds per image, and images per second, from the latency table attached to the graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Milliseconds:
-    """Time of the network for one image, at the size for which the table was measured."""
+    """Latency of the network for one image, at the image size of the latency table.
+
+    `price` takes a mask, bool [units]; `savings` returns float64 [units], in milliseconds.
+    """
 
     graph: ChannelGraph
     name: str = "ms"
@@ -39,7 +42,7 @@ class Milliseconds:
         table, traced = self.graph.timing, self.graph.image_size
         if table is None or traced is None:
             raise UserError(
-                "A budget in milliseconds needs a network that takes one image, and a latency table with its graph: "
+                "A budget in milliseconds needs a network with one image input, and a latency table in its graph: "
                 "dataclasses.replace(graph, timing=secateur.latency(model))."
             )
         return Staircase(table, self.graph.operations, self.graph.units, traced)
@@ -53,10 +56,10 @@ class Milliseconds:
     absolute="8",
 )
 def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
-    """At the image size of the table.
+    """Milliseconds at the image size of the table.
 
-    A detector that will see wide images is still scored on squares of their longer side, so a table for such images
-    serves that size.
+    A detector for wide images is scored on squares of the longer side. So a table for wide images is also accepted for
+    that square size.
 
     Raises:
         UserError: the table is for another image size.
@@ -66,8 +69,8 @@ def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
         asked, own = sides_of(image_size), sides_of(table.image_size)
         if asked not in (own, (max(own), max(own))):
             raise UserError(
-                f"The latency table was measured at {in_words(own)} px, not at {' x '.join(map(str, asked))} px; "
-                "measure one at this size with secateur latency."
+                f"The latency table was measured at {in_words(own)} px, not at {' x '.join(map(str, asked))} px. "
+                "Measure one for this size with `secateur latency`."
             )
     return Milliseconds(graph)
 
@@ -81,5 +84,5 @@ def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
     means=("ms", lambda number: 1000 / number),
 )
 def fps(graph: ChannelGraph, image_size: ImageSize = None) -> Cost:
-    """What `ms` counts: a budget in images a second becomes one in milliseconds when it is read."""
+    """Like `ms`: a budget in images per second is converted to milliseconds when it is parsed."""
     return COSTS["ms"].of(graph, image_size)

@@ -1,4 +1,4 @@
-"""Megabytes of an exported file, by the table of its format that the graph carries."""
+"""Megabytes of an exported file, from the size table of its format that is attached to the graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FACTORS = {"b": 1e-6, "k": 1e-3, "kb": 1e-3, "kib": 1024e-6, "m": 1.0, "mb": 1.0, "mib": 1.048576}
 _FACTORS |= {"g": 1e3, "gb": 1e3, "gib": 1073.741824}
 _CAUTION = 1.0005
-"""Files are at most this much larger than the sum says, for numbers in them are written with more or fewer digits."""
+"""Safety factor: a file can be this much larger than the sum, because its numbers are written with varying digits."""
 
 
 @cost(
@@ -31,7 +31,10 @@ _CAUTION = 1.0005
 )
 @dataclass(frozen=True)
 class FileSize:
-    """Megabytes (10^6 bytes) of a file for another runtime, or of all files of its folder."""
+    """Size in megabytes (10^6 bytes) of an exported file, or of all files of an exported folder.
+
+    `price` takes a mask, bool [units]; `savings` returns float64 [units], in megabytes.
+    """
 
     graph: ChannelGraph
     image_size: ImageSize = None
@@ -56,15 +59,15 @@ class FileSize:
     def _table(self) -> SizeTable:
         if self.graph.sizing is None:
             raise UserError(
-                "A budget of the size of a file needs the table of its format with the graph: "
+                "A file-size budget needs the size table of its format attached to the graph: "
                 "dataclasses.replace(graph, sizing=secateur.file_size(model))."
             )
         return self.graph.sizing
 
     @cached_property
     def _bytes(self) -> Floats:
-        """Bytes of one entry of each parameter, [parameters]."""
-        import numpy as np  # the command line reads this file for its options
+        """Bytes per entry of each parameter: float64 [parameters]."""
+        import numpy as np  # imported here because the command line loads this file for its options
 
         graph, stored = self.graph, self._table.stored
         folded = set(graph.norm_after.values())
@@ -76,10 +79,10 @@ class FileSize:
                 found.append(stored.channel if kind == "bias" else 0.0)
             elif prunable and kind == "weight":
                 found.append(stored.weight)
-            elif prunable:  # a bias in front of a norm is part of what the norm becomes
+            elif prunable:  # a bias before a norm is folded with the norm
                 found.append(0.0 if layer in graph.norm_after else stored.channel)
             elif layer in graph.norms:
-                found.append(2 * stored.other)  # its running statistics too
+                found.append(2 * stored.other)  # includes its running statistics
             else:
                 found.append(stored.other)
         return np.array(found, dtype=np.float64)

@@ -1,4 +1,7 @@
-"""Criteria: how much a channel matters, one function each. A new one is a function here or a file in this folder."""
+"""Importance criteria, one function each, that return float64 scores [units].
+
+To add a criterion, add a function here or a file in this folder.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ from secateur.pruning.statistics import Statistics
 
 @criterion("l1")
 def l1(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """Mean |weight| of the filter (https://arxiv.org/abs/1608.08710). The mean, not the sum, so that fan-in does not
-    decide."""
+    """Mean |weight| of the filter, [units] (https://arxiv.org/abs/1608.08710). The mean instead of the sum makes the
+    score independent of the fan-in."""
     return filters(graph, statistics, mean_magnitude)
 
 
 @criterion("l2")
 def l2(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """Root mean square weight of the filter."""
+    """Root mean square weight of the filter, [units]."""
     return filters(graph, statistics, lambda rows: vector_norm(rows, dim=1) / rows.shape[1] ** 0.5)
 
 
 @criterion("gamma")
 def gamma(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """|gamma| of the batch norms that a unit passes (https://arxiv.org/abs/1708.06519).
+    """|gamma| of the batch norms after the unit, [units] (https://arxiv.org/abs/1708.06519).
 
-    |gamma| is the spread of a normalised channel. A unit without a batch norm is scored by the like of it: the L2 norm
-    of its filter, which is the spread of its output for independent inputs of variance one.
+    |gamma| is the standard deviation of a normalised channel. A unit without a batch norm gets a comparable score: the
+    L2 norm of its filter, which is the standard deviation of its output for independent inputs of unit variance.
     """
     values = [(units, statistics.tensors[f"{layer}.weight"].abs()) for layer, units in graph.norms.items()]
     scores = joined(graph, statistics.tie, values)
@@ -38,8 +41,11 @@ def gamma(graph: ChannelGraph, statistics: Statistics) -> Floats:
 
 @criterion("gamma_kernel")
 def gamma_kernel(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """|gamma| times the mean |weight| of the filter before it: of the pair where the norm alone reads the
-    convolution, else of the unit's gammas and filters (https://doi.org/10.1007/978-3-030-86380-7_4)."""
+    """|gamma| times the mean |weight| of the filter before it, [units] (https://doi.org/10.1007/978-3-030-86380-7_4).
+
+    The two are paired if the norm is the only reader of the convolution; otherwise the means over the unit are
+    multiplied.
+    """
     values = []
     for layer, norm in graph.norm_after.items():
         axis = graph.filters.get(layer)
@@ -52,24 +58,24 @@ def gamma_kernel(graph: ChannelGraph, statistics: Statistics) -> Floats:
 
 @criterion("taylor", gradients=True, loss=True)
 def taylor(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """First-order change of the loss, summed over the unit before the absolute value is taken (`tie` plays no part;
-    https://arxiv.org/abs/1906.10771)."""
+    """First-order change of the loss, [units]; summed over the unit before the absolute value is taken, so `tie` has
+    no effect (https://arxiv.org/abs/1906.10771)."""
     return _gathered(statistics.taylor, "taylor")
 
 
 @criterion("fisher", gradients=True, loss=True)
 def fisher(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """The same change, squared image by image (`tie` plays no part)."""
+    """The first-order change of the loss, squared per image, [units]; `tie` has no effect."""
     return _gathered(statistics.fisher, "fisher")
 
 
 def _gathered(values: Floats | None, name: str) -> Floats:
     if values is None:
-        raise UserError(f"The criterion {name} needs gradients; give labelled images or choose gamma, l1 or l2.")
+        raise UserError(f"The criterion {name} needs gradients. Provide labelled images, or use gamma, l1 or l2.")
     return values
 
 
 @criterion("random")
 def random(graph: ChannelGraph, statistics: Statistics) -> Floats:
-    """Uniform random scores from the seed of the statistics: what every other criterion has to beat."""
+    """Uniform random scores [units] from the seed of the statistics: the baseline for all other criteria."""
     return np.random.default_rng(statistics.seed).random(graph.units)

@@ -1,4 +1,4 @@
-"""Layer pruning: which blocks of a network can leave their chains, which ones do, and the network without them."""
+"""Layer pruning: which blocks can be removed from their chains, the selection, and the network without them."""
 
 from secateur.pruning.depth.chains import ChainBlock, Chained, left_of
 from secateur.pruning.depth.selection import (

@@ -1,4 +1,4 @@
-"""What a network has to offer for layers to be removed: its chains of blocks, and a way to come back shorter."""
+"""Protocols of networks with removable blocks: their chains, and how to rebuild them with shorter chains."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from secateur.pruning.removal import Removal
 
 @dataclass(frozen=True)
 class ChainBlock:
-    """A block of a chain, a run of like blocks each of which could go.
+    """A block of a chain. A chain is a run of similar blocks, each of which can be removed.
 
     Attributes:
-        name: of the block, e.g. "model.4.m.1".
+        name: name of the block, e.g. "model.4.m.1".
         chain: name of the chain, e.g. "model.4.m".
-        index: place in the chain, from 0.
-        length: blocks of the chain.
-        residual: whether it adds its input to its output.
-        inputs: (channels, height, width) that it reads from some image.
-        outputs: (channels, height, width) that it gives.
-        designed: whether the architecture, before any cut, gives it one width; else its sums would be built otherwise.
-        ends: names of the convolutions, each with its batch norm, that end its branch.
-        collapses: whether a block that is left alone in the chain takes the chain's name.
+        index: position in the chain, from 0.
+        length: number of blocks in the chain.
+        residual: whether the block adds its input to its output.
+        inputs: (channels, height, width) of its input for some image.
+        outputs: (channels, height, width) of its output.
+        designed: whether the unpruned architecture gives the block equal input and output widths; otherwise its
+            shortcut would be built differently.
+        ends: names of the convolutions, each with its batch norm, at the end of its branch.
+        collapses: whether the only remaining block of a chain takes the name of the chain.
     """
 
     name: str
@@ -46,39 +47,40 @@ class Chained(Protocol):
     """A network with chains of blocks."""
 
     def chain_blocks(self) -> Sequence[ChainBlock]:
-        """Every block of every chain, in the order of the network, removable or not."""
+        """All blocks of all chains, removable or not, in network order."""
         ...
 
     def without_blocks(self, kept: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor]) -> nn.Module:
-        """The network whose chains have only the blocks `kept` (indices by chain), with a copy of these tensors."""
+        """The network with only the blocks `kept` (indices by chain) and a copy of the tensors, by name, of any
+        shape."""
         ...
 
 
 @runtime_checkable
 class Joining(Protocol):
-    """A network with chains of which every block's output is read, not the last one's alone."""
+    """A network with chains in which the output of every block is read, not only the output of the last block."""
 
     def joined(self, kept: Mapping[str, Sequence[int]], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors, or masks, by name, where the columns that read removed blocks are added to those that read what is
-        before them; names and all others stay."""
+        """Tensors or masks, any shape, by name, in which the columns that read a removed block are added to those
+        that read its input. Names and all other tensors stay the same."""
         ...
 
 
 def left_of(network: nn.Module, removal: Removal, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a removal leaves of a network's tensors, or of masks for them, under the new names."""
+    """Tensors of a network, or masks for them, any shape, after a removal and under the new names."""
     joined = network.joined(removal.kept, named) if isinstance(network, Joining) else named
     return removal.tensors(joined)
 
 
 def chained(network: nn.Module) -> Chained:
-    """The network as one with chains.
+    """The network, typed as one with chains.
 
     Raises:
-        UserError: it does not tell its chains.
+        UserError: the network has no method that lists its chains.
     """
     if not isinstance(network, Chained):
         raise UserError(
-            f"{type(network).__name__} does not tell which chains of blocks it has, so no layer can be removed from "
-            "it; channels can be."
+            f"{type(network).__name__} has no chain_blocks(), so layers cannot be removed. "
+            "Channel pruning is still possible."
         )
     return network

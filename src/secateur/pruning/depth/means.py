@@ -1,4 +1,4 @@
-"""What removed blocks added on average, made up for in what is left."""
+"""Compensates for the mean contribution of removed blocks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from secateur.layers import evaluating, hooked
 
 
 def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str], images: Tensor) -> None:
-    """Makes up for what removed blocks added on average: every norm of `smaller` sees its input centred as in `whole`.
+    """Compensates for the mean contribution of removed blocks: the input of every norm of `smaller` is centred as in
+    `whole`.
 
-    The mean of each norm's input over the images is measured in both networks, in eval mode, and the running mean moves
-    by the difference; a convolution with a bias moves that. One pass, so each layer is measured behind those that are
-    corrected already. The bias correction of https://arxiv.org/abs/1906.04721, for a block instead of rounded weights.
+    The mean input of each norm over the images is measured in both networks in eval mode, and its running mean is
+    shifted by the difference. For a convolution with a bias, the bias is shifted. There is one pass in execution order,
+    so each layer is measured after the layers before it are corrected. This is the bias correction of
+    https://arxiv.org/abs/1906.04721, applied to removed blocks instead of rounded weights.
 
     Args:
-        names: module names of `smaller` -> those of the same modules in `whole`.
-        images: [B, C, H, W] in 0..1.
+        names: module names of `smaller` -> names of the same modules in `whole`.
+        images: float [B, C, H, W] in 0..1.
     """
     means: dict[str, Tensor] = {}
 
@@ -52,7 +54,7 @@ def match_means_(smaller: nn.Module, whole: nn.Module, names: Mapping[str, str],
 
 
 def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None]) -> list[RemovableHandle]:
-    """Shows `see` what a norm reads and what a convolution with a bias gives."""
+    """Calls `see` with the input of a norm and with the output of a convolution that has a bias."""
     if isinstance(module, _BatchNorm):
         return [module.register_forward_pre_hook(lambda module, inputs: see(module, inputs[0]))]
     if isinstance(module, _ConvNd) and module.bias is not None:
@@ -61,11 +63,12 @@ def _watch(module: nn.Module, see: Callable[[nn.Module, Tensor], Tensor | None])
 
 
 def move_(vector: Tensor, by: Tensor) -> None:
-    """Adds in double precision, on the CPU: some devices have none."""
+    """Adds `by` [n] to `vector` [n] in place, in double precision on the CPU, because some devices have no double
+    precision."""
     vector.copy_((vector.cpu().double() + by.cpu()).to(vector.dtype))
 
 
 def _channel_means(maps: Tensor) -> Tensor:
-    """Mean of each channel of [B, C, ...], double [C] on the CPU where the device has no double precision."""
+    """Mean of each channel of [B, C, ...]: double [C], on the CPU if the device has no double precision."""
     wide = maps.cpu().double() if maps.device.type == "mps" else maps.double()
     return wide.mean([0, *range(2, maps.ndim)])

@@ -1,7 +1,7 @@
-"""Which bottlenecks of a network can go, which ones do, and the network without them, or without all of a plan.
+"""Selects and removes bottlenecks, and builds the network without them or without everything that a plan removes.
 
-A bottleneck x + F(x) is a correction of its input, so it can be taken out whole; chains may become empty. Channel
-pruning knows nothing of this: it traces the shorter network like any other.
+A bottleneck x + F(x) refines its input, so it can be removed as a whole; a chain may become empty. Channel pruning does
+not depend on this: it traces the shorter network like any other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Selection:
-    """Blocks to remove, in the order of the network, their scores, and what there is to say about the choice."""
+    """Blocks to remove, in network order, their scores, and notes about the selection."""
 
     blocks: tuple[str, ...]
     scores: dict[str, float]
@@ -36,21 +36,22 @@ class Selection:
 
 
 def members(network: nn.Module) -> tuple[ChainBlock, ...]:
-    """Every block of every chain, in the order of the network, removable or not.
+    """All blocks of all chains, removable or not, in network order.
 
     Raises:
-        UserError: the network does not tell its chains.
+        UserError: the network does not list its chains.
     """
     return tuple(chained(network).chain_blocks())
 
 
 def candidates(network: nn.Module, *, any_layer: bool = False) -> tuple[ChainBlock, ...]:
-    """Blocks that can be removed one by one: residual ones and, with `any_layer`, all that keep the shape.
+    """Blocks that can be removed one at a time: residual blocks and, with `any_layer`, all blocks that preserve the
+    shape.
 
-    A detector without chains of bottlenecks (yolov3-tiny) has none.
+    The result is empty for a detector without chains of bottlenecks (yolov3-tiny).
 
     Raises:
-        UserError: the network does not tell its chains.
+        UserError: the network does not list its chains.
     """
     return tuple(block for block in members(network) if _is_free(block, any_layer))
 
@@ -61,22 +62,22 @@ def select(
     batches: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
 ) -> Selection:
-    """The `settings.layers` blocks (or chains) of lowest score, within the guards.
+    """Selects the `settings.layers` blocks (or chains) with the lowest scores, within the guards.
 
     Args:
-        network: one that tells its chains (`Chained`).
-        settings: what to remove.
-        batches: what the score reads, on the network's device: see `layer_scores.LayerEvidence`.
-        loss: as there.
+        network: a network that lists its chains (`Chained`).
+        settings: number of blocks, score and guards.
+        batches: input of the score, on the device of the network; see `layer_scores.LayerEvidence`.
+        loss: see `layer_scores.LayerEvidence`.
 
     Raises:
-        UserError: no chains, unknown score, or one without the images that it reads.
+        UserError: the network has no chains, the score is unknown, or the score needs images and none are given.
     """
     known = members(network)
     notes = []
     narrow = [block.name for block in known if not _is_passable(block)]
     if settings.any_layer and narrow:
-        notes.append(f"Not removable, because the widths before and after them differ: {', '.join(narrow)}.")
+        notes.append(f"Not removable, because input and output widths differ: {', '.join(narrow)}.")
     free = [block for block in known if _is_free(block, settings.any_layer)]
     scores = layer_scores(network, [block.name for block in free], settings.layer_score, batches, loss)
     choice = choose(
@@ -93,14 +94,16 @@ def choose(
     min_bottlenecks: int = 0,
     whole_chains: bool = False,
 ) -> Selection:
-    """The `count` blocks of lowest score, or chains of lowest summed score; equal scores: the later ones stay.
+    """Selects the `count` blocks with the lowest scores, or the chains with the lowest summed scores; on a tie, later
+    ones stay.
 
     Args:
-        free: blocks that may go, in the order of the network.
-        scores: of each of them.
-        count: blocks, or chains with `whole_chains`, to remove; fewer go, with a note, where the guards leave fewer.
-        min_bottlenecks: blocks that every chain keeps.
-        whole_chains: the blocks of a chain go together, if all of them may.
+        free: removable blocks, in network order.
+        scores: score of each of them.
+        count: number of blocks, or of chains with `whole_chains`, to remove; if the guards allow fewer, fewer are
+            removed and a note is added.
+        min_bottlenecks: minimum number of blocks in every chain.
+        whole_chains: remove all blocks of a chain together, and only chains whose blocks can all be removed.
     """
     units = [[c] for c in free]
     if whole_chains:
@@ -118,16 +121,16 @@ def choose(
     notes = []
     if removed < count:
         what = "chains of bottlenecks" if whole_chains else "bottlenecks"
-        notes.append(f"{count} {what} were to go; {removed} can, and are removed.")
+        notes.append(f"{count} {what} requested, but only {removed} can be removed.")
     blocks = tuple(c.name for c in free if c.name in gone)
     return Selection(blocks, {c.name: scores[c.name] for c in free}, tuple(notes))
 
 
 def removal_of(network: nn.Module, blocks: Iterable[str]) -> Removal:
-    """The removal of these blocks, checked: what is left of each chain has to fit together.
+    """The removal of these blocks, after checking that the widths of the remaining blocks of each chain match.
 
     Raises:
-        UserError: a name is no block of a chain, or the widths around the removed blocks differ.
+        UserError: a name is not a block of a chain, or the widths around the removed blocks differ.
     """
     known = members(network)
     collapsing = [block.chain for block in known if block.collapses]
@@ -138,24 +141,26 @@ def removal_of(network: nn.Module, blocks: Iterable[str]) -> Removal:
         for block in (inside[i] for i in kept):
             if block.inputs != shape:
                 raise UserError(
-                    f"{block.name} reads {block.inputs[0]} channels and would get {shape[0]}; keep what is before."
+                    f"{block.name} reads {block.inputs[0]} channels but would get {shape[0]}. Keep the block before it."
                 )
             shape = block.outputs
         gone = [block for block in inside if block.index not in kept]
         if shape != inside[-1].outputs or not all(block.designed for block in gone):
-            raise UserError(f"{gone[-1].name} changes the width, so it cannot be removed.")
+            raise UserError(f"{gone[-1].name} cannot be removed: its input and output widths differ.")
     return removal
 
 
 def remove(network: Network, blocks: Iterable[str], images: Tensor | None = None) -> Network:
-    """A new network without these blocks; the old one is left alone.
+    """A new network without these blocks; the given network is not changed.
 
-    Tensors of all other layers are copied bit for bit, but for columns that are added up (`Joining`). Given `images`
-    [B, C, H, W] in 0..1, on the network's device, what the removed blocks added on average is made up for
-    (`match_means_`).
+    All other tensors are copied bit for bit, except columns that are summed (`Joining`).
+
+    Args:
+        images: float [B, C, H, W] in 0..1, on the device of the network. If given, the mean contribution of the removed
+            blocks is compensated for (`match_means_`).
 
     Raises:
-        UserError: as `removal_of`.
+        UserError: see `removal_of`.
     """
     removal = removal_of(network, blocks)
     kept = left_of(network, removal, network.state_dict())
@@ -170,22 +175,22 @@ def remove(network: Network, blocks: Iterable[str], images: Tensor | None = None
 
 
 def without_removed_blocks(network: Network, plan: Plan) -> Network:
-    """A network without the blocks that the plan removes: itself where there are none."""
+    """The network without the blocks that the plan removes; the network itself if there are none."""
     return remove(network, plan.removed_blocks) if plan.removed_blocks else network
 
 
 def carve(network: Network, plan: Plan, traced: Callable[[Network], ChannelGraph] = trace) -> Network:
-    """A new network without the blocks and channels that the plan removes; the old one is left alone.
+    """A new network without the blocks and channels that the plan removes; the given network is not changed.
 
     Raises:
-        UserError: the plan is for another network.
+        UserError: the plan was made for another network.
     """
     shorter = without_removed_blocks(network, plan)
     return cut(shorter, traced(shorter), plan)
 
 
 def _is_passable(block: ChainBlock) -> bool:
-    """Whether the input of a block could take the place of its output."""
+    """Whether the input of a block can replace its output."""
     return block.designed and block.inputs == block.outputs
 
 

@@ -1,4 +1,4 @@
-"""The channel graph: which channels live or die together, which tensors they index, and what a choice of them costs."""
+"""The channel graph: which channels are tied, which tensors they index, and the cost of any selection of them."""
 
 from secateur.pruning.graph.channels import ChannelGraph, Frozen, FrozenChannels, Space, Tables
 from secateur.pruning.graph.flow import Ids

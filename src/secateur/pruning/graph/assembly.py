@@ -1,4 +1,4 @@
-"""From what flowed through a network to its channel graph: what is tied becomes a unit, units become spaces."""
+"""Builds the channel graph from a finished flow: tied channels become units, and units are grouped into spaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.pruning.graph.trial import Trial
 from secateur.pruning.latency import TracedOperation
 
 Follow = Callable[..., tuple[Flow, list[TracedOperation]]]
-"""Sends ids through the network; takes the names of modules of whose attention heads not whole ones go."""
+"""Sends ids through the network. Takes the names of attention modules whose heads are narrowed instead of removed."""
 
 
 def assembled(network: nn.Module, follow: Follow, work: list[Work], call: Call) -> ChannelGraph:
@@ -32,7 +32,9 @@ def assembled(network: nn.Module, follow: Follow, work: list[Work], call: Call) 
     buffers = {name for name, _ in network.named_buffers()}
     unknown = {axis.tensor for axis in axes} - parameters - buffers
     if unknown:
-        raise UserError(f"The network shares {sorted(unknown)[0]} under another name; such weights cannot be pruned.")
+        raise UserError(
+            f"{sorted(unknown)[0]} is shared under another name. Networks with such shared weights cannot be pruned."
+        )
     filters = {
         layer: Axis(f"{layer}.weight", dim, unit[flow.axes[f"{layer}.weight", dim]])
         for layer, dim in flow.filters.items()
@@ -57,10 +59,10 @@ def assembled(network: nn.Module, follow: Follow, work: list[Work], call: Call) 
 
 
 def _numbered(flow: Flow) -> tuple[Ids, Ids, dict[int, Cause]]:
-    """The unit of each id (-1: none), the smallest id that it is tied to, and what froze those that are frozen."""
+    """Unit of each id (-1: none), smallest id of each tied set, and the cause of every frozen id."""
     roots = _components(flow.count, flow.ties)
     causes: dict[int, Cause] = {}
-    for number in sorted(flow.frozen):  # the first that the network comes to
+    for number in sorted(flow.frozen):  # the first one in execution order
         causes.setdefault(int(roots[number]), flow.frozen[number])
     emitting = np.unique(np.concatenate([roots[ids] for ids in flow.emitted.values()] or [np.empty(0, np.int64)]))
     alive = emitting[~np.isin(emitting, list(causes))]
@@ -70,7 +72,7 @@ def _numbered(flow: Flow) -> tuple[Ids, Ids, dict[int, Cause]]:
 
 
 def _axes(flow: Flow, unit: Ids) -> tuple[Axis, ...]:
-    # An axis without a unit is never cut: leaving it out keeps the price's products short.
+    # Entries without a unit are never cut. Leaving out their axes keeps the sums of products short.
     return tuple(Axis(tensor, dim, unit[ids]) for (tensor, dim), ids in flow.axes.items() if (unit[ids] >= 0).any())
 
 
@@ -80,9 +82,9 @@ def _numbers(flow: Flow, unit: Ids) -> tuple[Number, ...]:
 
 
 def _tried(network: nn.Module, follow: Follow, call: Call) -> tuple[Flow, list[TracedOperation]]:
-    """What flowed through the network, with the spaces frozen that a trial refuses.
+    """The flow through the network, after freezing the spaces that the trial rejects.
 
-    Where it refuses whole heads of an attention, an equal part of each head is tried.
+    If the trial rejects removing whole heads of an attention, removing an equal part of each head is tried.
     """
     flow, operations = follow()
     refused = _refused(network, flow, call)
@@ -100,14 +102,14 @@ def _tried(network: nn.Module, follow: Follow, call: Call) -> tuple[Flow, list[T
 
 
 def _free(flow: Flow, refused: list[Ids]) -> int:
-    """Channels that can go."""
+    """Number of removable channels."""
     unit, _, _ = _numbered(flow)
     gone = np.concatenate(refused or [np.empty(0, np.int64)])
     return sum(int(((unit[ids] >= 0) & ~np.isin(ids, gone)).sum()) for ids in flow.emitted.values())
 
 
 def _refused(network: nn.Module, flow: Flow, call: Call) -> list[Ids]:
-    """Ids of each space that a trial refuses; there is none where the code holds no numbers."""
+    """Ids of each space that the trial rejects; empty if the code holds no numbers."""
     unit, _, _ = _numbered(flow)
     known = np.unique(np.concatenate([unit[ids] for ids, _ in flow.doubts] or [np.empty(0, np.int64)]))
     if not (known >= 0).any():
@@ -122,7 +124,7 @@ def _refused(network: nn.Module, flow: Flow, call: Call) -> list[Ids]:
 
 
 def _frozen(flow: Flow, roots: Ids, causes: dict[int, Cause]) -> FrozenChannels:
-    """Which channels of which layers are frozen, and by what."""
+    """The frozen channels of each layer, and the causes."""
     entries = []
     for layer, ids in flow.emitted.items():
         found = [causes[root] for root in roots[ids].tolist() if root in causes]
@@ -133,7 +135,7 @@ def _frozen(flow: Flow, roots: Ids, causes: dict[int, Cause]) -> FrozenChannels:
 
 
 def _components(count: int, ties: list[tuple[Ids, Ids]]) -> Ids:
-    """Smallest id of each id's tied set."""
+    """Smallest id in the tied set of each id."""
     parent = np.arange(count, dtype=np.int64)
     if not ties:
         return parent
@@ -149,7 +151,12 @@ def _components(count: int, ties: list[tuple[Ids, Ids]]) -> Ids:
 
 
 def spaces_of(emitted: dict[str, Ids], units: int) -> tuple[Space, ...]:
-    """Units by the layers that emit them and by how many channels of each they are."""
+    """Groups units by the layers that emit them and by the number of channels per unit in each of these layers.
+
+    Args:
+        emitted: by layer, the unit of each channel: int64 [channels], -1 for none.
+        units: number of units.
+    """
     producers: list[list[tuple[str, int]]] = [[] for _ in range(units)]
     for layer, ids in emitted.items():
         for unit, width in zip(*(x.tolist() for x in np.unique(ids[ids >= 0], return_counts=True)), strict=True):

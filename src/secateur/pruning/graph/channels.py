@@ -1,4 +1,4 @@
-"""The channel graph as data: units, spaces, the tensors that they index, and the channels that cannot go."""
+"""The channel graph as data: units, spaces, the tensors that they index, and the frozen channels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from secateur.pruning.latency import LatencyTable, TracedOperation
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Units that are emitted by exactly the same layers, with as many channels of each.
+    """Units that are emitted by the same layers, with the same number of channels in each of them.
 
     Attributes:
         layers: names of the convolutions and linear layers that emit them.
-        units: numbers of the units, [units].
-        widths: channels of each layer that one unit stands for (more than 1 in grouped convolutions).
-        frozen: channels of each layer that belong to no unit and are counted here; a layer of several spaces counts
-            them in the first.
+        units: numbers of the units, int64 [units of the space].
+        widths: channels per unit in each layer (more than 1 in grouped convolutions).
+        frozen: channels of each layer that belong to no unit; a layer with several spaces counts them in the first
+            space.
     """
 
     layers: tuple[str, ...]
@@ -35,20 +35,20 @@ class Space:
     frozen: tuple[int, ...]
 
     def matches(self, patterns: tuple[str, ...]) -> bool:
-        """Whether a pattern names one of its layers or a module around it ("model.24", "model.*.cv1.conv")."""
+        """Whether a pattern matches one of its layers or a module that contains it ("model.24", "model.*.cv1.conv")."""
         names = {".".join(parts[: n + 1]) for parts in (x.split(".") for x in self.layers) for n in range(len(parts))}
         return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """Channels of one layer that cannot go.
+    """Channels of one layer that cannot be removed.
 
     Attributes:
         layer: name of the convolution or linear layer that emits them.
-        channels: how many cannot go.
-        total: how many it emits.
-        by: the operator or output that froze them, in words ("softmax in Attention").
+        channels: number of frozen channels.
+        total: number of channels of the layer.
+        by: operator or output that froze them, as text ("softmax in Attention").
         place: name of the module that calls the operator; empty for the network itself.
     """
 
@@ -61,7 +61,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class FrozenChannels:
-    """All channels that cannot go, in the order of the network; its text is one line for each cause."""
+    """All frozen channels in network order; as text, one line per cause."""
 
     entries: tuple[Frozen, ...] = ()
 
@@ -80,13 +80,13 @@ class FrozenChannels:
 
     @property
     def sentence(self) -> str:
-        """Why a network has no channel that can go."""
+        """Explains why a network has no prunable channel."""
         causes = [f"{by}{_places(entries)}" for by, entries in self._by_cause().items()]
         if not causes:
-            return "This network has no channels that can be pruned: none of its layers could be followed."
+            return "This network has no prunable channels: none of its layers could be traced."
         channels, layers = sum(entry.channels for entry in self), len({entry.layer for entry in self})
         return (
-            f"This network has no channels that can be pruned: all {channels} channels of its {layers} layers "
+            f"This network has no prunable channels: all {channels} channels of its {layers} layers "
             f"are frozen by {_some(causes)}."
         )
 
@@ -103,13 +103,13 @@ def _places(entries: Iterable[Frozen]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """Up to three names, and how many more there are."""
+    """Up to three names, and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What was measured for costs that cannot be counted; each None where no budget reads it.
+    """Measured tables for costs that cannot be counted; None if no budget needs it.
 
     Attributes:
         timing: milliseconds of layers.
@@ -122,28 +122,27 @@ class Tables:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ChannelGraph:
-    """Units, spaces, and for every tensor axis the unit of each entry. Made by `trace`; holds no weights.
+    """Units, spaces, and the unit of each entry along every prunable tensor axis. Created by `trace`; holds no weights.
 
-    Detectors of one structure share a graph: nobody changes one.
+    Networks of the same structure share a graph, so treat it as immutable.
 
     Attributes:
-        units: how many there are; each lives or dies as one.
-        spaces: the units by the layers that emit them.
-        axes: for each dimension of a parameter or buffer that shrinks, the unit of each of its entries.
-        filters: for each convolution and linear layer the axis of its weight that is indexed by the channels that it
-            emits.
-        emitted: for each of them the unit of each channel that it emits (-1: none).
-        norms: for each batch norm the unit of each of its channels.
-        layer_norms: for each layer norm over channels the unit of each of them.
-        norm_after: the batch norm that alone reads a convolution or linear layer.
-        numbers: integers that modules keep and their code reads, with the units that they count.
-        frozen: which channels cannot go, and what froze them.
-        inputs: the example inputs, on the meta device: shapes without values.
-        image_size: height and width of the image that was traced; None for a network with other inputs.
-        pricing: what any choice of units costs.
-        operations: the operations, as a latency table sees them.
-        timing: the latency table that budgets in milliseconds read; `dataclasses.replace` attaches one.
-        sizing: the bytes of exported files that budgets of their size read; attached likewise.
+        units: number of units; a unit is kept or removed as a whole.
+        spaces: the units, grouped by the layers that emit them.
+        axes: for each prunable dimension of a parameter or buffer, the unit of each entry.
+        filters: for each convolution and linear layer, the weight axis of its output channels.
+        emitted: for each of these layers, the unit of each output channel (-1: none).
+        norms: for each batch norm, the unit of each channel.
+        layer_norms: for each layer norm over channels, the unit of each channel.
+        norm_after: for a convolution or linear layer, the batch norm that is its only reader.
+        numbers: integers stored in modules and read by their code, with the units that they count.
+        frozen: channels that cannot be removed, and the causes.
+        inputs: the example inputs on the meta device: shapes without values.
+        image_size: height and width of the traced image; None for a network with other inputs.
+        pricing: cost of any selection of units.
+        operations: the operations that a latency table covers.
+        timing: latency table for budgets in milliseconds; attach one with `dataclasses.replace`.
+        sizing: size table for budgets on file size; attach one with `dataclasses.replace`.
     """
 
     units: int
@@ -164,14 +163,15 @@ class ChannelGraph:
     sizing: SizeTable | None = field(default=None, repr=False)
 
     def price(self, keep: Bools | Tensor | None = None, image_size: ImageSize = None) -> Price:
-        """Exact cost of the network that keeps these units (None: all), without building it.
+        """Exact cost of the network that keeps these units, computed without building it.
 
         Args:
-            keep: [units] bool.
-            image_size: pixels of the image, for networks that take one; None: what the network was traced with.
+            keep: bool [units]; None: all units.
+            image_size: image size in pixels, for networks that take one image; None: the traced size.
 
         Raises:
-            UserError: the image size is not a multiple of the network's largest stride, or the network takes no image.
+            UserError: the image size is not a multiple of the largest stride of the network, or the network does not
+                take an image.
         """
         mask = self.everything() if keep is None else np.asarray(keep, dtype=bool)
         sides = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -183,15 +183,15 @@ class ChannelGraph:
 
     @property
     def tables(self) -> Tables:
-        """The tables that it carries."""
+        """The attached tables."""
         return Tables(self.timing, self.sizing)
 
     def everything(self) -> Bools:
-        """The choice that keeps all units, [units] bool."""
+        """The mask that keeps all units: bool [units]."""
         return np.ones(self.units, dtype=bool)
 
     def __str__(self) -> str:
-        """A few lines: units, cost, what is frozen."""
+        """A short summary: units, cost, and frozen channels."""
         if self.units == 0:
             return self.frozen.sentence
         price = self.price()
@@ -200,7 +200,7 @@ class ChannelGraph:
         prunable = sum(int((units >= 0).sum()) for units in self.emitted.values())
         lines = [
             f"{self.units} units in {len(self.spaces)} spaces: {prunable} of {channels} channels of "
-            f"{len(self.emitted)} layers can go",
+            f"{len(self.emitted)} layers are prunable",
             f"{price.parameters:,} parameters, {price.flops:,} FLOPs at {size}",
         ]
         causes = str(self.frozen).splitlines()
@@ -210,7 +210,7 @@ class ChannelGraph:
 
     @cached_property
     def space_of(self) -> Ids:
-        """Index of the space of each unit."""
+        """Index of the space of each unit: int64 [units]."""
         index = np.empty(self.units, dtype=np.int64)
         for number, space in enumerate(self.spaces):
             index[space.units] = number
@@ -218,7 +218,7 @@ class ChannelGraph:
 
     @cached_property
     def consumers(self) -> tuple[Axis, ...]:
-        """Axes along which ungrouped convolutions and linear layers read units: one a layer."""
+        """Axes along which ungrouped convolutions and linear layers read units, one per layer."""
         return tuple(
             axis
             for axis in self.axes

@@ -1,9 +1,9 @@
-"""The state of one pass over a traced graph: which channels every value carries, what is tied and what is frozen.
+"""State of one pass over a traced graph: the channels of every value, ties between channels, and frozen channels.
 
-Every channel of a tensor carries an id, along one dimension of the tensor. Rules (`rules/`, one function an operator)
-read the channels of a node's inputs, tie or freeze ids, and return the channels of its output. An operator without a
-rule freezes all ids that touch it: it costs prunability where it stands, never correctness; what froze them is
-remembered in words.
+Every channel of a tensor has an id, along one dimension of the tensor. Rules (`rules/`, one function per operator) read
+the channels of the inputs of a node, tie or freeze ids, and return the channels of its output. An operator without a
+rule freezes all ids that reach it. This can only lose prunable channels, never correctness, and the cause is recorded
+as text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cause:
-    """What froze a channel: an operator with the class of the module that calls it, or an output; and that module."""
+    """Cause of a frozen channel: an operator and the class of the module that calls it, or an output; and the module
+    name."""
 
     what: str
     place: str = ""
@@ -35,7 +36,7 @@ class Cause:
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """A tensor whose dimension `dim` is indexed by channels: `ids` [size of that dimension]."""
+    """A tensor whose dimension `dim` is indexed by channels: `ids` int64 [size of that dimension]."""
 
     dim: int
     ids: Ids
@@ -43,18 +44,18 @@ class Channels:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A tensor without a channel that can go, and what fixed its shape."""
+    """A tensor without a removable channel, and the cause."""
 
     by: Cause
 
 
 Value = Channels | Fixed | tuple["Value", ...] | None
-"""Channels of one tensor, of a tuple of tensors, or None for what is no tensor."""
+"""Channels of a tensor or of a tuple of tensors; None for values that are not tensors."""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """What a rule returns when the operator, in the form met, is not in the table; `why` in words."""
+    """Returned by a rule if it does not support this form of the operator; `why` is the reason as text."""
 
     why: str = ""
 
@@ -64,10 +65,10 @@ UNKNOWN = Unknown()
 
 @dataclass(frozen=True)
 class Operation:
-    """A convolution or linear layer as the cost sees it: `elements` multiply-adds per position of the dense weight.
+    """A convolution or linear layer for the cost model: `elements` multiply-adds per position, with the dense weight.
 
-    `positions` is (height, width) at the traced size for convolutions and (rows,) for linear layers.
-    `transposed` says that positions are those of the input.
+    `positions` is (height, width) at the traced size for convolutions and (rows,) for linear layers. If `transposed`,
+    positions are those of the input.
     """
 
     weight: str
@@ -78,7 +79,7 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """An integer that a module keeps and its code reads: the size of a dimension that these ids index."""
+    """An integer that a module stores and its code reads: the size of a dimension that these ids index."""
 
     module: str
     attribute: str
@@ -86,23 +87,25 @@ class Number:
 
 
 class Flow:
-    """State of one pass over a traced graph.
+    """State of one pass over a traced graph. Ids are int64 [channels].
 
     Attributes:
-        modules: the network's modules by name.
+        modules: modules of the network by name.
         values: channels of every node.
-        sources: parameter or buffer that a node is, or is made of alone; `names` holds those that are one unchanged.
+        sources: the parameter or buffer that a node is, or is computed from exclusively; `names` holds the unchanged
+            ones.
         axes: ids of each dimension of each tensor that is indexed by channels.
-        ties: pairs of id vectors that are equal, element by element.
-        frozen: ids that can never go, each with what froze it; what is tied to one is frozen too.
-        emitted, filters: of each convolution and linear layer the ids that it gives, and the dimension of its weight.
+        ties: pairs of id vectors that are equal element by element.
+        frozen: ids that can never be removed, with their causes; ids tied to them are frozen too.
+        emitted, filters: for each convolution and linear layer, the ids of its outputs, and the output dimension of its
+            weight.
         norms: ids of each batch norm. `layer_norms`: ids of each layer norm over channels.
-        lost: layers that a rule could not read: layer -> (channels that it emits, what froze them).
-        numbers: integers in modules that follow channels.
-        doubts: ids at places whose code holds numbers that may not follow a narrower network, and the place; a trial
+        lost: layers that no rule could handle: layer -> (number of output channels, cause).
+        numbers: integers in modules that depend on channel counts.
+        doubts: ids at places whose code holds numbers that may not adapt to a narrower network, and the place; a trial
             decides.
-        inside_heads: names of modules that split channels into heads, of which not heads go but an equal part of each.
-        heads: ids of those that modules outside of `inside_heads` split into heads or join again, and their names.
+        inside_heads: names of modules with attention heads that are narrowed equally instead of removed.
+        heads: ids that modules outside `inside_heads` split into heads or join again, and the names of these modules.
     """
 
     def __init__(
@@ -130,29 +133,29 @@ class Flow:
         self.count = 0
 
     def fresh(self, channels: int) -> Ids:
-        """New ids for `channels` channels."""
+        """New ids for `channels` channels: int64 [channels]."""
         ids = np.arange(self.count, self.count + channels, dtype=np.int64)
         self.count += channels
         return ids
 
     def tie(self, first: Ids, second: Ids) -> None:
-        """Declares the two id vectors equal, element by element."""
+        """Declares two id vectors [channels] equal, element by element."""
         self.ties.append((first, second))
 
     def tie_columns(self, table: Ids) -> Ids:
-        """Ties every row of a table [rows, n] to its first one, which is returned."""
+        """Ties every row of a table [rows, n] to its first row, and returns that row [n]."""
         if len(table) > 1:
             self.tie(table, np.broadcast_to(table[:1], table.shape))
         return table[0]
 
     def frozen_id(self, by: Cause) -> int:
-        """A new id that can never go."""
+        """A new id that can never be removed."""
         number = int(self.fresh(1)[0])
         self.frozen[number] = by
         return number
 
     def freeze(self, value: Value | Ids, by: Cause) -> None:
-        """Ties every id of the value to a frozen one."""
+        """Ties every id of the value, or of a vector [channels], to a frozen id."""
         if isinstance(value, tuple):
             for part in value:
                 self.freeze(part, by)
@@ -162,9 +165,10 @@ class Flow:
             self.tie(value, np.full_like(value, self.frozen_id(by)))
 
     def channels(self, node: Any) -> Channels | None:
-        """Channels of a node that is one tensor with channels, else None.
+        """Channels of a node that is a single tensor with channels, otherwise None.
 
-        A parameter that is one vector, however it is laid out, has an entry for each channel that it meets.
+        A parameter with one non-trivial dimension, in any layout, has one entry for each channel that it is combined
+        with.
         """
         if not isinstance(node, Node):
             return None
@@ -178,31 +182,34 @@ class Flow:
         return value if isinstance(value, Channels) else None
 
     def ids(self, node: Any, dim: int = 1) -> Ids | None:
-        """Ids of a node whose channels lie along `dim`, else None."""
+        """Ids [channels] of a node whose channels are along `dim`, otherwise None."""
         value = self.channels(node)
         return value.ids if value is not None and value.dim == dim else None
 
     def cause(self, node: Any) -> Cause:
-        """Why a tensor has no channel that can go."""
+        """Why a tensor has no removable channel."""
         value = self.values.get(node)
         return value.by if isinstance(value, Fixed) else cause_of(node)
 
     def carry(self, tensor: str, dim: int, ids: Ids) -> None:
-        """Notes that axis `dim` of parameter or buffer `tensor` is indexed by `ids`; a second use ties both."""
+        """Records that dimension `dim` of the parameter or buffer `tensor` is indexed by `ids` [channels]; a second
+        use ties both."""
         known = self.axes.setdefault((tensor, dim), ids)
         if known is not ids:
             self.tie(known, ids)
 
     def doubt(self, node: Node, ids: Ids, why: str = "whose sizes are numbers in the network's code") -> None:
-        """Notes that a trial has to show whether these ids can go: the code around a node may hold a number that does
-        not follow, say."""
+        """Records that a trial must show whether these ids [channels] can be removed, for example because the code
+        around a node may hold a number that does not adapt."""
         self.doubts.append((ids, cause_of(node, why)))
 
     def follow(self, node: Node, sizes: Mapping[int, Ids], doubtful: bool = True) -> None:
-        """Notes that the code around a node holds numbers: sizes of channel dimensions, with the ids that they count.
+        """Records that the code around a node holds sizes of channel dimensions; `sizes` maps the size to the ids
+        [channels].
 
-        Every integer of that size which the calling module keeps is taken for the number. Whether that is right is
-        left to a trial. There is none where the code finds the sizes by itself (not `doubtful`) and no integer follows.
+        Every integer with that value that the calling module stores is assumed to be this size. A trial verifies the
+        assumption. There is no trial if the code derives the sizes itself (not `doubtful`) and no stored integer
+        depends on them.
         """
         if doubtful:
             for ids in sizes.values():
@@ -217,7 +224,8 @@ class Flow:
                 self.doubt(node, sizes[value])
 
     def entering(self, node: Node, channels: int) -> Ids | None:
-        """Ids of the first tensor of so many channels that the module which calls a node is given."""
+        """Ids [channels] of the first tensor with this number of channels among the inputs of the module that calls
+        a node."""
         place = cause_of(node).place
         if not place:
             return None
@@ -235,7 +243,7 @@ class Flow:
         self.values[node] = self.give_up(node, value.why) if isinstance(value, Unknown) else value
 
     def give_up(self, node: Node, why: str = "") -> Value:
-        """Freezes everything that a node reads; its outputs have no channel that can go."""
+        """Freezes everything that a node reads; its outputs have no removable channel."""
         by = cause_of(node, why)
         self.freeze_all(node.all_input_nodes, by)
         if len(node.all_input_nodes) == 1 and node.all_input_nodes[0] in self.sources:
@@ -245,7 +253,7 @@ class Flow:
         return fixed_like(node.meta.get("val"), first.by if isinstance(first, Fixed) and not moving else by)
 
     def freeze_all(self, nodes: Sequence[Node], by: Cause) -> None:
-        """Freezes the channels of these nodes, and every axis of the tensors that they are made of."""
+        """Freezes the channels of these nodes, and every axis of the tensors that they are computed from."""
         for source in nodes:
             self.freeze(self.values.get(source), by)
             if source in self.sources:
@@ -257,7 +265,7 @@ OPERATORS: Registry[Rule] = Registry("operator", "secateur.pruning.graph.rules")
 
 
 def operator(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule under the names of ATen operators (without overload; in-place forms are the same operator)."""
+    """Registers a rule under the names of ATen operators, without overload; in-place variants share the rule."""
 
     def register(rule: Rule) -> Rule:
         for name in names:
@@ -276,7 +284,7 @@ def operator_name(target: Any) -> str:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """Arguments of an ATen node by the names of its schema, defaults filled in."""
+    """Arguments of an ATen node by schema name, including defaults."""
     given: dict[str, Any] = {}
     for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         default = argument.default_value if argument.has_default_value() else None
@@ -287,7 +295,7 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def shape(node: Node) -> tuple[int, ...]:
-    """Shape of the (first) tensor that the node gives, () when it gives none."""
+    """Shape of the (first) output tensor of the node; () if it has none."""
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):
         value = value[0]
@@ -295,14 +303,14 @@ def shape(node: Node) -> tuple[int, ...]:
 
 
 def fixed_like(value: Any, by: Cause) -> Value:
-    """What a traced value of any form is when none of its channels can go."""
+    """The value, of the same structure as the traced value, without any removable channel."""
     if isinstance(value, (tuple, list)):
         return tuple(fixed_like(part, by) for part in value)
     return Fixed(by) if isinstance(value, torch.Tensor) else None
 
 
 def cause_of(node: Node, why: str = "") -> Cause:
-    """An operator in words, and what is wrong with it: "softmax in Attention"."""
+    """An operator and its problem as text: "softmax in Attention"."""
     words, path = operator_name(node.target) or str(node.target), ""
     calling = callers(node)
     if calling:
@@ -318,11 +326,11 @@ def callers(node: Node) -> list[tuple[str, Any]]:
 
 
 _FIRST_PART = re.compile(r"(?:^|(?<=\.))slice\((?:None|0), [^)]*\)\.")
-"""`model[:-1]` in the name of a module that is called out of it: it has the name that it has in `model`."""
+"""`model[:-1]` in the name of a module that is called from the slice; its name is the one it has in `model`."""
 
 
 def _within(node: Node, place: str) -> bool:
-    """Whether a module of this name, or one inside of it, calls a node."""
+    """Whether the module of this name, or one inside it, calls a node."""
     return any(path == place for path, _ in callers(node))
 
 

@@ -1,4 +1,4 @@
-"""Example inputs: what a network is traced and probed with."""
+"""Example inputs, with which a network is traced and tried."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from torch import Tensor, nn
 from secateur.pruning.graph.pricing import Sides
 
 SIDE = 64
-"""px: of the image for a network that tells no inputs."""
-_STRIDES = (32, 64, 128)  # px: for a network that tells none
+"""px: side of the image for a network without example inputs."""
+_STRIDES = (32, 64, 128)  # px: for a network that does not report strides
 
 
 @runtime_checkable
 class WithExamples(Protocol):
-    """A network that knows what it reads."""
+    """A network that provides its own example inputs."""
 
     def example_inputs(self, image_size: int | None = None) -> tuple[Tensor, ...]:
-        """Inputs of a call; images have `image_size` pixels a side, or as few as the network likes."""
+        """Inputs of one call. Images are [1, C, H, W] with `image_size` pixels per side; None: the smallest
+        supported size."""
         ...
 
 
 @runtime_checkable
 class WithStrides(Protocol):
-    """A network whose image sides are multiples of its largest stride."""
+    """A network whose image sides must be multiples of its largest stride."""
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels of the image for one cell of each output level."""
+        """Pixels of the image per cell of each output level."""
         ...
 
 
@@ -41,8 +42,8 @@ class Call:
     """One call of a network.
 
     Attributes:
-        inputs: what it is called with.
-        answers: takes what it gives, gives the part that counts.
+        inputs: arguments of the call.
+        answers: takes the outputs, returns the ones whose channels must stay.
     """
 
     inputs: tuple[Any, ...]
@@ -50,12 +51,13 @@ class Call:
 
 
 def everything(outputs: Any) -> Any:
-    """All outputs count."""
+    """Returns all outputs."""
     return outputs
 
 
 def example_inputs_of(network: nn.Module, given: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-    """The given inputs, else the network's own examples, else one image of 64 px; on its device, in its dtype."""
+    """The given inputs, else the example inputs of the network, else one image of 64 px; with the device and dtype
+    of the network."""
     if not given:
         image = (torch.zeros(1, 3, SIDE, SIDE),)
         given = network.example_inputs() if isinstance(network, WithExamples) else image
@@ -70,7 +72,7 @@ def example_inputs_of(network: nn.Module, given: tuple[Any, ...] = ()) -> tuple[
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same nest of tuples, lists and mappings with every tensor changed."""
+    """Applies `change` to every tensor of nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -83,19 +85,19 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def image_sides(inputs: tuple[Any, ...]) -> Sides | None:
-    """Height and width of the one image [B, C, H, W] that a network reads; None if it reads something else."""
+    """Height and width of the only input, an image [B, C, H, W]; None for other inputs."""
     if len(inputs) == 1 and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
         return int(inputs[0].shape[2]), int(inputs[0].shape[3])
     return None
 
 
 def strides_to_try(network: nn.Module) -> tuple[int, ...]:
-    """What a network's image sides may be multiples of."""
+    """Candidates for the number that image sides must be multiples of."""
     return (int(max(network.strides)),) if isinstance(network, WithStrides) and network.strides else _STRIDES
 
 
 def grey(shapes: tuple[Any, ...], network: nn.Module, factor: int = 1) -> tuple[Any, ...]:
-    """Inputs of the shapes of a graph, filled with 0.5, whose maps [B, C, H, W] are `factor` times as high and wide."""
+    """Inputs with the shapes of a graph, filled with 0.5; maps [B, C, H, W] are `factor` times as high and wide."""
 
     def filled(tensor: Tensor) -> Tensor:
         size = list(tensor.shape)

@@ -1,4 +1,4 @@
-"""Taking units out of a network, or silencing them in a copy of the same size: the two acts that must agree."""
+"""Removes units from a network, or silences them in a copy of the same size; both must give the same outputs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Indices = dict[str, list[tuple[int, Tensor]]]
 
 
 def narrowed(network: Network, axes: Iterable[Axis], numbers: Iterable[Number], keep: Bools) -> Network:
-    """A new network with the units marked in `keep` [units] alone; the old one is left as it was.
+    """A new network with only the units marked in `keep`, bool [units]; the given network is not changed.
 
-    Everything that loses nothing is copied bit for bit.
+    Unaffected tensors are copied bit for bit.
 
     Raises:
-        UserError: a layer would be left without channels.
+        UserError: a layer would have no channels left.
     """
     indices = kept_indices(axes, keep)
-    # deepcopy takes what the memo holds instead of copying: the large tensors are copied once, at their new size.
+    # deepcopy uses the entries of the memo instead of copying, so large tensors are copied once, at their new size.
     memo: dict[int, object] = {}
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if name in indices:
@@ -47,24 +47,27 @@ def narrowed(network: Network, axes: Iterable[Axis], numbers: Iterable[Number], 
 
 
 def kept_indices(axes: Iterable[Axis], keep: Bools) -> Indices:
-    """What each tensor that shrinks keeps: pairs of a dimension and indices along it.
+    """For each tensor that shrinks, pairs of a dimension and the indices, int64 [kept], along it.
+
+    Args:
+        keep: bool [units].
 
     Raises:
-        UserError: a layer would be left without channels.
+        UserError: a layer would have no channels left.
     """
     extended = np.append(keep, True)
     indices: Indices = {}
     for axis in axes:
         kept = np.flatnonzero(extended[axis.units])
         if len(kept) == 0:
-            raise UserError(f"The plan leaves no channel in {axis.layer}; every layer has to keep at least one.")
+            raise UserError(f"The plan removes all channels of {axis.layer}. Every layer must keep at least one.")
         if len(kept) < len(axis.units):
             indices.setdefault(axis.tensor, []).append((axis.dim, torch.from_numpy(kept)))
     return indices
 
 
 def selected(tensor: Tensor, indices: Sequence[tuple[int, Tensor]]) -> Tensor:
-    """The entries of a tensor that stay."""
+    """The kept entries of a tensor of any shape; `indices` holds dimensions and indices, int64 [kept]."""
     for dim, index in indices:
         tensor = tensor.index_select(dim, index.to(tensor.device))
     return tensor
@@ -73,14 +76,14 @@ def selected(tensor: Tensor, indices: Sequence[tuple[int, Tensor]]) -> Tensor:
 def silenced(
     network: Network, axes: Iterable[Axis], norms: Iterable[str], layer_norms: Mapping[str, Ids], keep: Bools
 ) -> Network:
-    """A copy of the same size in which the units that are not in `keep` [units] are silent.
+    """A copy of the same size in which the units outside `keep`, bool [units], are silenced.
 
-    Filters, biases and norms of removed channels are zero, and so is every weight that reads one, because an
-    activation may turn zero into something else. Layer norms over channels are those of the channels that stay.
+    Filters, biases and norms of removed channels are zero. So are all weights that read a removed channel, because an
+    activation can map zero to another value. Layer norms over channels use only the kept channels.
 
     Args:
-        norms: names of the batch norms, whose statistics stay as they are.
-        layer_norms: the unit of each channel of the layer norms over channels.
+        norms: names of the batch norms; their statistics are not changed.
+        layer_norms: for each layer norm over channels, the unit of each channel: int64 [channels].
     """
     copied = copy.deepcopy(network)
     tensors: dict[str, Tensor] = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
@@ -98,14 +101,14 @@ def silenced(
 
 
 class OverKept(TorchFunctionMode):
-    """While its module runs, layer norms are taken over some of the channels; the others give zero."""
+    """While its module runs, layer norms use only the kept channels; the other channels output zero."""
 
     def __init__(self, kept: Tensor) -> None:
         super().__init__()
         self.kept = kept
 
     def attach(self, module: nn.Module) -> None:
-        """Acts whenever the module is called."""
+        """Makes the mode active in every call of the module."""
         module.register_forward_pre_hook(self._begin)
         module.register_forward_hook(self._end, always_call=True)
 
@@ -122,7 +125,7 @@ class OverKept(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The call, or a layer norm over the channels that stay."""
+        """Runs the call; layer norms use only the kept channels."""
         if func is not F.layer_norm:
             return func(*args, **(kwargs or {}))
         return self._normed(*args, **(kwargs or {}))

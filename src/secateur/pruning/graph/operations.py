@@ -1,4 +1,4 @@
-"""What a latency table needs to know of each operation: its signature and the channels that it reads and emits."""
+"""The signature of each operation, and the channels that it reads and emits, for latency tables."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ ACTIVATIONS = (
     "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "selu", "sigmoid",
     "silu", "softplus", "tanh",
 )  # fmt: skip
-"""ATen operators that runtimes compute together with the convolution before them, or right behind it."""
+"""ATen operators that runtimes fuse with the convolution before them, or run directly after it."""
 
 _POOLS = ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices")
 _SUMS = ("add", "sub", "mul", "maximum", "minimum")
 
 
 def operation_of(flow: Flow, node: Node) -> TracedOperation | None:
-    """The operation of a visited node on two-dimensional maps, with the ids of its channels; None for all others."""
+    """The operation of a visited node on two-dimensional maps, with the ids of its channels; None for all other
+    nodes."""
     name, value = operator_name(node.target), flow.values.get(node)
     value = value[0] if isinstance(value, tuple) and value else value
     if len(shape(node)) != 4:
@@ -52,14 +53,15 @@ def operation_of(flow: Flow, node: Node) -> TracedOperation | None:
 
 
 def _ids(flow: Flow, value: Value, node: Node) -> Ids | None:
-    """Ids of the channels of a map [B, C, H, W]: -1 for those of a fixed one; None where they lie elsewhere."""
+    """Ids of the channels of a map [B, C, H, W]: -1 for fixed channels; None if channels are along another
+    dimension."""
     if isinstance(value, Fixed):
         return np.full(shape(node)[1], -1, dtype=np.int64)
     return value.ids if isinstance(value, Channels) and value.dim == 1 else None
 
 
 def in_units(operation: TracedOperation, unit: Ids) -> TracedOperation:
-    """The operation with units in place of ids; `unit` gives that of every id."""
+    """The operation with units instead of ids; `unit`, int64 [ids], maps every id to its unit."""
     known = np.append(unit, -1)
     return replace(operation, reads=known[operation.reads], emits=known[operation.emits])
 
@@ -85,7 +87,7 @@ def _convolution(flow: Flow, node: Node, emits: Ids) -> TracedOperation | None:
 
 
 def _activation_after(node: Node) -> str:
-    """The activation that alone reads a convolution, or the batch norm behind it; "" for none."""
+    """The activation that is the only reader of a convolution, or of the batch norm after it; "" for none."""
     while len(node.users) == 1:
         node = next(iter(node.users))
         name = operator_name(node.target)
@@ -102,7 +104,7 @@ def _map(node: Any) -> Pair:
 
 
 def _pair(value: Any) -> Pair:
-    """A size that may be given once for both sides."""
+    """A size for both sides, or one per side."""
     numbers = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     return int(numbers[0]), int(numbers[-1])
 

@@ -1,4 +1,4 @@
-"""What any choice of units costs: parameters and FLOPs as sums of products of kept counts, all evaluated at once."""
+"""Cost of any selection of units: parameters and FLOPs as sums of products of kept counts, evaluated in one pass."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Floats = NDArray[np.float64]
 Sides = tuple[int, int]
 """Height and width of an image in pixels."""
 ImageSize = int | Sides | None
-"""Pixels of a square image, height and width of another, or None: the inputs that the network was traced with."""
+"""Side of a square image in pixels, height and width, or None for the inputs that the network was traced with."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """What a network costs.
+    """Cost of a network.
 
-    `flops` is 2 x multiply-adds of convolutions and linear layers for one image, without those inside an attention.
+    `flops` is 2 x multiply-adds of convolutions and linear layers for one image, without the products inside attention.
     """
 
     parameters: int
@@ -48,7 +48,7 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class CostTerm:
-    """`coefficient` x kept entries of axis vector `first` x kept entries of `second` (vector 0 counts 1)."""
+    """`coefficient` x kept entries of axis `first` x kept entries of axis `second` (axis 0 counts as 1)."""
 
     coefficient: int
     first: int
@@ -56,13 +56,13 @@ class CostTerm:
 
 
 class Pricing:
-    """Parameters and FLOPs as sums of products of two kept counts, all evaluated at once."""
+    """Parameters and FLOPs as sums of products of two kept counts, evaluated in one pass."""
 
     def __init__(self, parameters: Mapping[str, int], axes: tuple[Axis, ...], work: Sequence[Work]) -> None:
         """Args:
         parameters: number of entries of each parameter, by name.
-        axes: of all tensors that shrink.
-        work: the operations that count.
+        axes: axes of all tensors that can shrink.
+        work: the operations to count.
         """
         vectors: list[Ids] = [np.array([-1], dtype=np.int64)]
         known: dict[bytes, int] = {vectors[0].tobytes(): 0}
@@ -90,7 +90,7 @@ class Pricing:
         self._known_positions: dict[ImageSize, Ids] = {}
 
     def remaining(self, keep: Bools, axes: tuple[Axis, ...]) -> Pricing:
-        """Of the network that keeps these units; `axes` are those of its tensors."""
+        """Pricing of the network that keeps these units, bool [units]; `axes` are the axes of its tensors."""
         counts = self._counts(keep)
         parameters = dict(zip(self._names, _evaluate(self._parameters, counts).tolist(), strict=True))
         elements = _evaluate(self._operations, counts).tolist()
@@ -101,7 +101,7 @@ class Pricing:
         return Pricing(parameters, axes, work)
 
     def price(self, keep: Bools, image_size: ImageSize = None) -> Price:
-        """See `ChannelGraph.price`."""
+        """See `ChannelGraph.price`; `keep` is bool [units]."""
         counts = self._counts(keep)
         parameters = _evaluate(self._parameters, counts)
         flops = 2 * _evaluate(self._operations, counts) * self._positions(image_size)
@@ -109,35 +109,36 @@ class Pricing:
 
     @property
     def names(self) -> list[str]:
-        """Of the parameters, in the order of what `weighted` takes."""
+        """Names of the parameters, in the order of the vectors that `weighted` uses."""
         return list(self._names)
 
     def weighted(self, keep: Bools | None, weights: Floats) -> Floats:
-        """Entries of each parameter that the network keeps (None: all), times a weight: [parameters].
+        """Kept entries of each parameter times a weight: float64 [parameters].
 
         Args:
-            weights: of one entry, [parameters], such as the bytes that a file takes for it.
+            keep: bool [units]; None: all.
+            weights: weight per entry, [parameters], such as bytes per entry in a file.
         """
         return weights * _evaluate(self._parameters, self._counts(keep))
 
     def weighted_savings(self, weights: Floats, units: int) -> Floats:
-        """What the removal of one unit alone saves of the sum of `weighted`, to first order: [units]."""
+        """First-order saving in the sum of `weighted` when only that unit is removed: float64 [units]."""
         return self._savings(self._parameters, weights, units)
 
     def parameter_savings(self, units: int) -> Floats:
-        """Parameters that the removal of one unit alone saves, to first order: [units]."""
+        """First-order saving in parameters when only that unit is removed: float64 [units]."""
         return self._savings(self._parameters, np.ones(self._parameters.shape[1], dtype=np.float64), units)
 
     def flop_savings(self, units: int, image_size: ImageSize = None) -> Floats:
-        """FLOPs that the removal of one unit alone saves, to first order: [units]."""
+        """First-order saving in FLOPs when only that unit is removed: float64 [units]."""
         return self._savings(self._operations, 2.0 * self._positions(image_size).astype(np.float64), units)
 
     def parameters_inside(self, module: str) -> int:
-        """Parameters of the module of this name, as the network is."""
+        """Parameters of the module with this name, in the network as it is."""
         return _inside(module, self._names, _evaluate(self._parameters, self._counts(None)))
 
     def flops_inside(self, module: str, image_size: ImageSize = None) -> int:
-        """FLOPs of the module of this name, as the network is."""
+        """FLOPs of the module with this name, in the network as it is."""
         flops = 2 * _evaluate(self._operations, self._counts(None)) * self._positions(image_size)
         return _inside(module, [item.operation.weight for item in self._work], flops)
 
@@ -167,13 +168,13 @@ class Pricing:
 
 @dataclass(frozen=True)
 class Work:
-    """One operation with its positions at four sizes of an image, from which those at any size follow exactly.
+    """One operation with its positions at four image sizes, from which the number at any size follows exactly.
 
     Attributes:
-        operation: what is computed at every position; it knows those of the inputs that were traced.
-        sizes: a small and a large side; None where the network does not take one image, or only of one size.
+        operation: the operation, with its positions at the traced inputs.
+        sizes: a small and a large side; None if the network does not take one image, or accepts only one size.
         seen: positions for images of height and width (small, small), (large, small), (small, large) and (large,
-            large); () for the second and third where the network takes squares alone.
+            large); () for the second and third if the network accepts only square images.
     """
 
     operation: Operation
@@ -183,18 +184,18 @@ class Work:
     def positions(self, sides: Sides | None) -> int:
         """Number of positions at an image size.
 
-        Each side of a map grows evenly with the image's height, its width, their product or several of them (an
-        attention along both axes reads height + width places), and so do rows.
+        Each side of a map, and each number of rows, grows linearly with the height or the width of the image, with
+        their product, or with a sum of these (attention along both axes reads height + width positions).
 
         Raises:
-            UserError: positions at this size do not follow from those that were seen.
+            UserError: the positions at this size cannot be derived from the measured ones.
         """
         if sides is None:
             return math.prod(self.operation.positions)
         if self.sizes is None:
             raise UserError(
-                "What this network costs is known for the inputs that it was traced with only; trace it with inputs of "
-                "the size that you want to know."
+                "The cost of this network is only available for the inputs that it was traced with. Trace it with "
+                "inputs of the size you need."
             )
         small, large = self.sizes
         high, broad = (side - small for side in sides)
@@ -202,8 +203,8 @@ class Work:
             return math.prod(_grow(corners, high, broad, large - small) for corners in zip(*self.seen, strict=True))
         if high != broad:
             raise UserError(
-                f"This network takes square images only, so it has no cost at {' x '.join(map(str, sides))} px; give "
-                "one number for the image size."
+                f"This network accepts only square images, so it has no cost at {' x '.join(map(str, sides))} px. Set "
+                "one number as the image size."
             )
         first, second = self.seen[0], self.seen[-1]
         if len(first) == 2:
@@ -213,7 +214,8 @@ class Work:
 
 
 def _grow(corners: tuple[int, ...], high: int, broad: int, step: int) -> int:
-    """What is as in `Work.seen` where the image is as much higher and broader than the small square."""
+    """Interpolates the positions of `Work.seen` to an image that is larger than the small square by these numbers of
+    steps."""
     square, tall, wide, large = corners
     return (
         square
@@ -226,7 +228,7 @@ def _grow(corners: tuple[int, ...], high: int, broad: int, step: int) -> int:
 def _steps(amount: int, *steps: int) -> int:
     whole, rest = divmod(amount, math.prod(steps))
     if rest:
-        raise UserError(f"The cost is exact only for image sizes that are multiples of {steps[0]}; round yours.")
+        raise UserError(f"The image size must be a multiple of {steps[0]}.")
     return whole
 
 

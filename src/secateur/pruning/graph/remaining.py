@@ -1,4 +1,4 @@
-"""The channel graph of what a choice of units leaves, without following the smaller network."""
+"""Derives the channel graph of a cut network from the graph of the whole network, without tracing again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _GONE = -2
 
 
 def remaining(graph: ChannelGraph, keep: Bools) -> ChannelGraph:
-    """The graph of the network that `graph` is of after a cut to these units, as a trace of it finds it.
+    """The graph of the network that `graph` describes after a cut to these units, equal to what a trace would find.
 
-    A trace takes seconds, this takes milliseconds. Where the code of the network froze channels because of a size in
-    it, they stay frozen, even if a trace of the smaller network would find that they can go.
+    A trace takes seconds, this takes milliseconds. Channels that were frozen because of a size in the code stay frozen,
+    even if a trace of the smaller network would find them removable.
 
     Args:
-        keep: [units] bool, at least one channel in each layer.
+        keep: bool [units], at least one channel in each layer.
     """
     if keep.all():
         return graph
-    number = np.append(np.where(keep, np.cumsum(keep) - 1, _GONE), -1)  # entry -1 (frozen) reads the last one
+    number = np.append(np.where(keep, np.cumsum(keep) - 1, _GONE), -1)  # index -1 (frozen) reads the last entry
 
     def left(units: Ids) -> Ids:
         renumbered: Ids = number[units]

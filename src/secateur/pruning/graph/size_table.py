@@ -1,4 +1,4 @@
-"""Bytes of the exported files of a network: what a format takes for an entry of each kind of tensor; plain data."""
+"""Size tables: bytes of exported files per tensor entry, for each kind of tensor, as plain data."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from secateur.errors import UserError, told
 
 @dataclass(frozen=True)
 class Stored:
-    """Bytes that a format takes for the tensors of a network.
+    """Bytes that a format uses for the tensors of a network.
 
     Attributes:
-        weight: for an entry of the weight of a layer that emits channels which can go.
-        channel: for a channel that such a layer emits: its bias, with the norm behind the layer folded into it, and
-            what a quantised layer keeps for each channel. Formats that keep norms as they are count their tensors here.
-        other: for an entry of any other parameter: the last layers, which a quantisation leaves in float, and norms
-            that follow no layer.
+        weight: per weight entry of a layer with prunable output channels.
+        channel: per output channel of such a layer: its bias, including the folded norm, and per-channel data of
+            quantised layers. For formats that keep norms as they are, their tensors are included.
+        other: per entry of any other parameter: the last layers, which quantisation leaves in float, and norms that
+            follow no layer.
     """
 
     weight: float
@@ -29,13 +29,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class SizeTable:
-    """How large the file of a network is, and of all that is cut from it: `fixed + layer x layers + tensors`.
+    """File size of a network and of all networks cut from it: `fixed + layer x layers + tensors`.
 
     Attributes:
         kind: format and precision ("onnx-int8").
         stored: bytes of the tensors.
-        fixed: bytes of what no layer brings: the decoding with its constants, which grow with the image, names of
-            classes, and other metadata of the file.
+        fixed: bytes that do not depend on layers: the decoder with its constants, which grow with the image, class
+            names, and other metadata.
         layer: bytes of the description of a convolution or linear layer and the operations around it.
     """
 
@@ -45,7 +45,7 @@ class SizeTable:
     layer: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return asdict(self)
 
     @staticmethod
@@ -53,13 +53,13 @@ class SizeTable:
         """The inverse of `to_dict`.
 
         Raises:
-            UserError: the data is no table.
+            UserError: the data is not a size table.
         """
         try:
             stored = Stored(**{name: float(value) for name, value in data["stored"].items()})
             table = SizeTable(str(data["kind"]), stored, float(data["fixed"]), float(data["layer"]))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError(f"This is no table of file sizes ({type(error).__name__}: {told(error)}).") from error
+            raise UserError(f"This is not a size table ({type(error).__name__}: {told(error)}).") from error
         if not all(map(math.isfinite, (table.fixed, table.layer, *asdict(stored).values()))):
-            raise UserError("This table of file sizes has numbers that are not finite.")
+            raise UserError("This size table contains numbers that are not finite. Measure it again.")
         return table

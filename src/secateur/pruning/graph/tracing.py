@@ -1,4 +1,4 @@
-"""Tracing: ids flow through the exported graph of a network, and what is tied becomes a unit."""
+"""Tracing: sends channel ids through the exported graph of a network; tied ids become units."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from secateur.pruning.graph.unchanged import unchanged
 from secateur.pruning.latency import TracedOperation
 
 Programs = tuple[torch.export.ExportedProgram, ...]
-"""A network in evaluation and, where it differs, in training."""
+"""The network exported in evaluation mode and, if it differs, in training mode."""
 Shapes = dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]]
 
 
@@ -41,25 +41,25 @@ _MOST_KNOWN = 16  # a graph of yolov5x takes 5 MB
 
 @runtime_checkable
 class WithStructure(Protocol):
-    """A network that tells what its graph depends on."""
+    """A network that provides a key of everything that its graph depends on."""
 
     def structure(self) -> Hashable:
-        """Equal where networks differ in nothing but the values of their tensors."""
+        """A key; equal for networks that differ only in the values of their tensors."""
         ...
 
 
 def trace(network: nn.Module, *example_inputs: Any, answers: Callable[[Any], Any] | None = None) -> ChannelGraph:
-    """Finds the units of a network by letting channel ids flow through it; the network is left as it was.
+    """Finds the units of a network by sending channel ids through it; the network is not changed.
 
-    A network that tells its structure is not followed again where one of the same structure was among the last few.
-    With hooks it always is: they may change what modules answer.
+    If the network provides its structure, the graphs of the last few structures are cached. A network with hooks is
+    always traced again, because hooks can change outputs.
 
     Args:
-        network: any module that torch.export can follow.
-        example_inputs: of one call, with a batch of one: tensors, or lists and mappings of them. Left out, they are the
-            network's own (`example_inputs`), or one image [1, 3, 64, 64].
-        answers: takes what the network gives, gives the part that counts, of which no channel can go. Left out, that is
-            all; a head that repeats its inputs among its outputs, say, would freeze them.
+        network: any module that `torch.export` supports.
+        example_inputs: inputs of one call with a batch of one: tensors, or lists and mappings of tensors. Default: the
+            example inputs of the network (`example_inputs`), or one image [1, 3, 64, 64].
+        answers: takes the outputs of the network and returns the ones whose channels must stay. Default: all outputs.
+            Set it, for example, for a head that also returns its inputs, which would otherwise be frozen.
 
     Raises:
         UserError: the network cannot be traced.
@@ -80,7 +80,7 @@ def _has_hooks(network: nn.Module) -> bool:
 
 
 def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callable[[Any], Any]) -> ChannelGraph:
-    """Follows the network in eval mode; its own mode does not matter."""
+    """Traces the network in eval mode, independent of its current mode."""
     with unchanged(network):
         network.eval()
         inputs = example_inputs_of(network, example_inputs)
@@ -101,10 +101,10 @@ def _trace(network: nn.Module, example_inputs: tuple[Any, ...], answers: Callabl
 def _flow(
     network: nn.Module, call: Call, programs: Programs, inside_heads: frozenset[str] = frozenset()
 ) -> tuple[Flow, list[TracedOperation]]:
-    """Sends ids through the exported network; the operations that it comes past have ids for units.
+    """Sends ids through the exported network, and collects its operations, whose units are still ids.
 
     Args:
-        inside_heads: as in `Flow`.
+        inside_heads: see `Flow`.
     """
     flow, operations = Flow({}, dict(network.named_modules()), inside_heads), list[TracedOperation]()
     _follow(flow, programs[0], call, operations)
@@ -118,14 +118,14 @@ def _flow(
 
 
 def _programs(network: nn.Module, call: Call) -> Programs:
-    """The network in evaluation and, where that leaves parameters unread, in training."""
+    """The network exported in evaluation mode and, if that leaves parameters unread, in training mode."""
     try:
         program = _exported(network, call)
-    except Exception as error:  # whatever torch.export cannot express, in its own many exception types
+    except Exception as error:  # torch.export raises many exception types
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"The network cannot be traced ({first_line}); "
-            "only networks whose path does not depend on the data can be pruned."
+            f"The network cannot be traced ({first_line}). "
+            "Pruning needs a network whose control flow does not depend on the data."
         ) from error
     unread = (node for node in program.graph.nodes if node.op == "placeholder" and not node.users)
     if not any(node.name in program.graph_signature.inputs_to_parameters for node in unread):
@@ -135,18 +135,19 @@ def _programs(network: nn.Module, call: Call) -> Programs:
 
 
 def _exported(network: nn.Module, call: Call) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings():  # all that is assigned is undone
+    with warnings.catch_warnings():  # `unchanged` undoes these assignments
         warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
         return torch.export.export(network, call.inputs, strict=False)
 
 
 def _exported_in_training(network: nn.Module, call: Call) -> torch.export.ExportedProgram | None:
-    """Norms and dropout stay in evaluation mode: a batch of one image has no statistics. None: it cannot be traced."""
+    """Norms and dropout stay in evaluation mode, because a batch of one image has no statistics. None: it cannot be
+    traced."""
     for module in network.modules():
         module.training = not isinstance(module, (_NormBase, _DropoutNd))
     try:
         return _exported(network, call)
-    except Exception:  # a network that cannot be followed in training is known by its evaluation alone
+    except Exception:  # then only the graph of evaluation is used
         return None
     finally:
         network.eval()
@@ -172,16 +173,17 @@ def _follow(flow: Flow, program: torch.export.ExportedProgram, call: Call, opera
 
 
 def _follow_training(flow: Flow, program: torch.export.ExportedProgram, call: Call) -> None:
-    """Adds what layers that run in training alone read, so that they follow a cut; their own channels stay."""
+    """Adds the tensors that only training reads, so that a cut narrows them; channels of training-only layers are
+    frozen."""
     emitted, operations = set(flow.emitted), list(flow.operations)
     _follow(flow, program, call, [])
     flow.operations[:] = operations
     for layer in flow.emitted.keys() - emitted:
-        flow.freeze(flow.emitted[layer], Cause("a layer that runs in training alone", layer))
+        flow.freeze(flow.emitted[layer], Cause("a layer that runs only in training", layer))
 
 
 def _answering(program: torch.export.ExportedProgram, call: Call) -> list[Node]:
-    """The nodes of those outputs that count."""
+    """The nodes of the outputs whose channels must stay."""
     nodes = {node.name: node for node in program.graph.nodes}
     outputs = [nodes.get(str(output), output) for output in program.graph_signature.user_outputs]
     leaves = pytree.tree_leaves(call.answers(pytree.tree_unflatten(outputs, program.call_spec.out_spec)))
@@ -189,12 +191,12 @@ def _answering(program: torch.export.ExportedProgram, call: Call) -> list[Node]:
 
 
 def _shapes(network: nn.Module, image: Tensor, restore: Callable[[], None]) -> Shapes | None:
-    """Input and output shape of every call of every module for an image, if possible without arithmetic.
+    """Input and output shape of every call of every module for an image, without arithmetic if possible.
 
-    None: the network does not take images of this size.
+    None: the network does not accept images of this size.
 
     Args:
-        restore: undoes what a call leaves in the network: a map that it kept would not suit the next image.
+        restore: undoes changes that a call makes to the network, such as a cached map that does not fit the next image.
     """
     shapes: Shapes = defaultdict(list)
 
@@ -225,7 +227,7 @@ def _shapes(network: nn.Module, image: Tensor, restore: Callable[[], None]) -> S
                 shapes.clear()
                 own = {name: tensor.clone() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
                 functional_call(network, own, (torch.zeros_like(image),))
-    except Exception:  # whatever the network's own code raises at a size for which it was not made
+    except Exception:  # the code of the network may raise anything at an unsupported size
         return None
     finally:
         for handle in handles:
@@ -235,7 +237,7 @@ def _shapes(network: nn.Module, image: Tensor, restore: Callable[[], None]) -> S
 
 
 def _work(network: nn.Module, operations: list[Operation], image: Tensor, traced: Sides) -> list[Work]:
-    """The operations with their positions at any image size, read from calls at a few."""
+    """The operations with their positions at any image size, derived from calls at a few sizes."""
     with unchanged(network) as restore:
 
         def shapes_at(sides: Sides) -> Shapes | None:
@@ -252,10 +254,10 @@ def _grown(
 ) -> list[Work]:
     """The operations with their positions at four image sizes: two squares, a tall and a wide image.
 
-    A network that tells no strides is tried with ever larger ones, until positions at a third square follow: between
-    sizes that are no multiple of its stride maps grow unevenly. One that takes no other size than it was traced with
-    has only the traced positions, and so has an operation whose positions cannot be read from modules: those of windows
-    that a function pads, for example.
+    For a network that does not report strides, increasing strides are tried until the positions at a third square are
+    predicted correctly: between sizes that are not multiples of the stride, maps grow unevenly. A network that accepts
+    only the traced size has only the traced positions. So has an operation whose positions cannot be read from modules,
+    such as windows that a function pads.
     """
     known = _known_from_modules(operations, traced, shapes_at)
 
@@ -286,7 +288,7 @@ def _grown(
 def _known_from_modules(
     operations: list[Operation], traced: Sides, shapes_at: Callable[[Sides], Shapes | None]
 ) -> list[bool]:
-    """Which operations have the positions that modules tell, at the size where both are known."""
+    """Which operations have the positions that modules report, at the size where both are available."""
     if all(len(operation.positions) > 1 for operation in operations):
         return [True] * len(operations)
     shapes = shapes_at(traced)
@@ -296,16 +298,16 @@ def _known_from_modules(
 
 
 def _positions(operation: Operation, shapes: Shapes, traced: Sides, sides: tuple[int, ...]) -> tuple[int, ...]:
-    """Positions of an operation for an image of these sides, read from the module that owns its weight."""
+    """Positions of an operation for an image of these sides, from the module that owns its weight."""
     owner = operation.weight.rpartition(".")[0]
     if len(operation.positions) > 1:
         if not shapes.get(owner):
             grown = zip(operation.positions, sides, traced, strict=True)
             return tuple(count * side // old for count, side, old in grown)
-        # A module that is called more than once is visited in the same order here and in the trace.
+        # Modules that are called more than once are visited in the same order here and in the trace.
         before, after = shapes[owner].pop(0)
         return before[2:] if operation.transposed else after[2:]
-    # A linear layer that is called as a function has the rows of the nearest module around it that was called.
+    # A linear layer that is called as a function has the rows of the nearest enclosing module that was called.
     while owner and owner not in shapes:
         owner = owner.rpartition(".")[0]
     rows = operation.positions[0] * math.prod(sides) // math.prod(traced)
@@ -313,7 +315,8 @@ def _positions(operation: Operation, shapes: Shapes, traced: Sides, sides: tuple
 
 
 def _sides(seen: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-    """Rows that are a flattened square map at both squares, as the sides of that map; what is no such map as it is."""
+    """Rows that are a flattened square map at both square sizes, as the sides of that map; other positions
+    unchanged."""
     if len(seen[0]) == 2:
         return seen
     rows = [math.prod(found) for found in seen]

@@ -1,8 +1,8 @@
-"""A trial of what the graph takes for granted: does the network's own code follow when channels go?
+"""Trial cuts that verify assumptions of the graph: does the code of the network adapt when channels are removed?
 
-The code of a network may hold numbers: where it splits a tensor, how many heads it reshapes into, which width it
-computes from another. Tracing cannot see where such a number comes from. So where there are any, units are taken out
-for a trial, and those with which the narrowed network does not answer as the silenced one are frozen.
+The code of a network can hold numbers: borders of a split, the number of heads of a reshape, or a width computed from
+another width. Tracing cannot see where such a number comes from. If there are any, units are removed on trial, and
+units for which the narrowed network and the silenced network differ are frozen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3
 
 
 class Trial:
-    """Cuts of a lively copy of a network, compared with masks."""
+    """Compares cuts and masks of a randomised copy of a network."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Trial:
         norms: Sequence[str],
         layer_norms: dict[str, Ids],
     ) -> None:
-        """Takes a copy.
+        """Copies the network.
 
         Args:
-            call: what the network is called with, and which of its answers count.
-            axes, numbers, norms, layer_norms: as in the graph that is tried; -1 is no unit.
+            call: inputs of the network, and the outputs to compare.
+            axes, numbers, norms, layer_norms: as in the graph under test; -1 is no unit.
         """
         self.network = lively(network)
         generator = torch.Generator().manual_seed(0)
@@ -51,11 +51,12 @@ class Trial:
         self.answers = call.answers
 
     def refused(self, spaces: Sequence[Ids], doubtful: Sequence[bool], units: int) -> list[Ids]:
-        """The spaces (units of each) of which nothing may go, so that all others may go together.
+        """The spaces from which nothing may be removed, so that all other spaces can be cut together.
 
         Args:
+            spaces: units of each space, int64 [units of the space].
             doubtful: which of them are at places whose code holds numbers; the others are tried first, all at once.
-            units: how many there are.
+            units: number of units of the network.
         """
         admitted: list[int] = []
         refused: list[Ids] = []
@@ -82,11 +83,11 @@ class Trial:
         for space in going:
             keep[space] = False
         try:
-            # Rounded to ten bits, right widths would differ by more than wrong ones.
+            # With matrix products rounded to ten bits, correct widths would differ by more than wrong ones.
             with torch.no_grad(), all_digits():
                 mine = self._answers(narrowed(self.network, self.axes, self.numbers, keep))
                 theirs = self._answers(silenced(self.network, self.axes, self.norms, self.layer_norms, keep))
-        except Exception:  # the network's own code may raise anything when a width is not what it expects
+        except Exception:  # the code of the network may raise anything at an unexpected width
             return False
         return len(mine) == len(theirs) and all(map(_same, mine, theirs))
 
@@ -96,9 +97,9 @@ class Trial:
 
 
 def _going(spaces: Sequence[Ids]) -> list[Ids]:
-    """The units of each space that go for a trial: a third, and one more of every further space of the same width.
+    """The units of each space to remove on trial: a third, plus one more for each further space of the same width.
 
-    Equal numbers would hide that the code reads one number for the widths of several spaces.
+    Equal numbers would hide that the code uses one number for the widths of several spaces.
     """
     going, seen = [], Counter[int]()
     for space in spaces:
@@ -110,7 +111,7 @@ def _going(spaces: Sequence[Ids]) -> list[Ids]:
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """A copy in eval mode with random tensors, so that nothing hides behind a zero."""
+    """A copy in eval mode with random tensors, so that zeros cannot hide a difference."""
     copied = copy.deepcopy(network).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Leaves a network as it was: undoes what its forward writes into it while it is followed."""
+"""Undoes the changes that the forward pass makes to a network while it is traced."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FOREIGN = frozenset({*sys.stdlib_module_names, "torch", "numpy"} - {"types"})  
 
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[Callable[[], None]]:
-    """Undoes every change to a network at the end, also after an exception; gives what undoes them before the end.
+    """Undoes every change to a network on exit, also after an exception; yields a function that undoes them earlier.
 
-    Attributes, registered tensors, hooks and modes of all modules come back, and so does what lists, dicts, sets,
-    deques, arrays and plain objects among the attributes hold, however deep. These are restored in place, so that other
-    references to one see the same object. Values of plain tensor attributes and of buffers are restored bit for bit,
-    those of parameters are not looked at.
+    Attributes, registered tensors, hooks and modes of all modules are restored, and so are the contents of lists,
+    dicts, sets, deques, arrays and plain objects among the attributes, at any depth. These are restored in place, so
+    that other references see the same object. Values of plain tensor attributes and of buffers are restored bit for
+    bit; values of parameters are not checked.
     """
     undo = _recorded(network)
 
@@ -38,11 +38,11 @@ def unchanged(network: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 def _recorded(network: nn.Module) -> list[Callable[[], None]]:
-    """What puts everything that is reachable from a network back, containers first."""
+    """Functions that restore everything reachable from a network, containers first."""
     parameters = {id(parameter) for parameter in network.parameters()}
     containers: list[Callable[[], None]] = []
     values: list[Callable[[], None]] = []
-    seen: dict[int, Any] = {}  # the objects too: an id is unique only while its object lives
+    seen: dict[int, Any] = {}  # keeps the objects: an id is unique only while its object exists
     waiting: list[Any] = [network]
     while waiting:
         item = waiting.pop()
@@ -67,14 +67,14 @@ def _recorded(network: nn.Module) -> list[Callable[[], None]]:
 
 
 def _is_plain(item: Any) -> bool:
-    """Whether an object is the user's own data; those of libraries (loggers, threads) have a life of their own."""
+    """Whether an object is data of the user; objects of libraries (loggers, threads) are not touched."""
     kind = type(item)
     root = kind.__module__.partition(".")[0]
     return not isinstance(item, type) and root not in _FOREIGN and isinstance(getattr(item, "__dict__", None), dict)
 
 
 def _of_dict(item: dict[Any, Any]) -> Callable[[], None]:
-    keys, values = tuple(item), tuple(item.values())  # two objects for the garbage collector, not one for every entry
+    keys, values = tuple(item), tuple(item.values())  # two objects for the garbage collector instead of one per entry
 
     def restore() -> None:
         if len(item) != len(keys) or not (all(map(is_, item, keys)) and all(map(is_, item.values(), values))):
@@ -110,7 +110,7 @@ def _of_array(item: np.ndarray[Any, Any]) -> Callable[[], None]:
 
 
 def _of_tensor(item: Tensor, *, value: bool) -> Callable[[], None]:
-    """What restores `requires_grad` and, with `value`, the values of a tensor."""
+    """A function that restores `requires_grad` and, with `value`, the values of a tensor."""
     needs_grad, leaf = item.requires_grad, item.is_leaf
     plain = type(item) in (Tensor, nn.Parameter) and item.layout == torch.strided and not item.is_meta
     before = item.detach().clone() if value and plain else None
@@ -127,7 +127,7 @@ def _of_tensor(item: Tensor, *, value: bool) -> Callable[[], None]:
 
 
 def _same_values(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of one shape and dtype hold the same values; NaN equals NaN."""
+    """Whether two tensors of the same shape and dtype hold the same values; NaN equals NaN."""
     equal = first == second
     if first.is_floating_point() or first.is_complex():
         equal |= (first != first) & (second != second)

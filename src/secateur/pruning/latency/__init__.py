@@ -1,4 +1,4 @@
-"""Milliseconds of any choice of channels: the table of measured times, and the staircase that prices with it."""
+"""Latency of any selection of channels: the table of measured times, and the staircase functions that use it."""
 
 from secateur.pruning.latency.table import (
     LEAST_R2,

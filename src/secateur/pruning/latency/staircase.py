@@ -1,4 +1,4 @@
-"""Milliseconds of any choice of the units of a graph, from a latency table: a sum of staircases, all read at once."""
+"""Milliseconds of any selection of units, from a latency table: a sum of step functions of the widths."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ _NONE: Ids = np.array([-1], dtype=np.int64)
 
 
 class Staircase:
-    """The times of the operations of one network at every number of blocks.
+    """Times of the operations of one network for every number of channel blocks.
 
-    A width costs what the next multiple of the block costs, so the price of a network falls in steps; it never rises
-    when a unit goes.
+    A width costs as much as the next multiple of the block size, so latency falls in steps. Removing a unit never
+    raises it.
     """
 
     def __init__(self, table: LatencyTable, operations: Sequence[TracedOperation], units: int, traced: Pair) -> None:
-        """Raises UserError where the table is for another network or image size.
+        """Args:
+            table: latency table of the network, or of the wider network that it was cut from.
+            operations: operations of the traced network.
+            units: number of units.
+            traced: height and width of the traced image.
 
-        Args:
-            table: of the network, or of the wider one that it was cut from.
-            operations: of the traced network.
-            units: how many it has.
-            traced: height and width of the image that was traced.
+        Raises:
+            UserError: the table was measured for another network or image size.
         """
         self.table, self.operations, self.units = table, operations, units
         sides = sides_of(table.image_size)
@@ -51,11 +52,15 @@ class Staircase:
         self._bases = np.cumsum([0] + [len(part) for part in times[:-1]])[: len(operations)]
 
     def price(self, keep: Bools) -> float:
-        """Milliseconds of the network that keeps these units, [units] bool."""
+        """Milliseconds of the network that keeps these units, bool [units]."""
         return self.table.slope * float(self.per_operation(keep).sum()) + self.table.offset
 
     def per_operation(self, keep: Bools) -> Floats:
-        """Milliseconds of every operation by the table only, [operations], before the fit to whole networks."""
+        """Milliseconds of every operation from the table, float64 [operations], before the fit to whole networks.
+
+        Args:
+            keep: bool [units].
+        """
         blocks = self._blocks(self._counts(keep))
         return self._at(blocks[:, 0], blocks[:, 1])
 
@@ -66,10 +71,10 @@ class Staircase:
         return self.table.slope * float(self.per_operation(everything)[inside].sum())
 
     def savings(self) -> Floats:
-        """What one unit stands for on the way to half the width of its layers, [units], in milliseconds.
+        """Average saving per unit on the way to half the width of its layers: float64 [units], in milliseconds.
 
-        A single channel saves nothing before its block is empty. The slope to half the width says what it contributes,
-        and is steadier than that of the last step, which is a small difference of two measured times.
+        Removing a single channel saves nothing until its block is empty. The slope to half the width is also more
+        stable than that of the last step, which is a small difference of two measured times.
         """
         counts = self._counts(np.ones(self.units, dtype=bool))
         full = self._blocks(counts)
@@ -84,12 +89,13 @@ class Staircase:
         return self.table.slope * saved.astype(np.float64)
 
     def _at(self, reads: Ids, emits: Ids) -> Floats:
-        """Times of all operations at numbers of blocks, [operations]."""
+        """Times of all operations for numbers of blocks: [operations]."""
         found: Floats = self._times[self._bases + (reads - 1) * self._shapes[:, 1] + emits - 1]
         return found
 
     def _counts(self, keep: Bools) -> Ids:
-        """Kept channels that each operation reads and emits, [operations, 2]; frozen ones read the value at the end."""
+        """Kept channels that each operation reads and emits: [operations, 2]; index -1 (frozen) reads the last
+        entry."""
         if not self.operations:
             return np.zeros((0, 2), dtype=np.int64)
         kept = np.append(keep, True)[self._entries].astype(np.int64)

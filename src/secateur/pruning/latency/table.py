@@ -1,8 +1,8 @@
-"""Latency tables: milliseconds of every kind of layer at a grid of widths, on one machine in one runtime; plain data.
+"""Latency tables: milliseconds of every kind of layer on a grid of widths, for one machine and runtime, as plain data.
 
-A runtime works on channels in blocks of the SIMD width, so time over width is a staircase. A table holds it at some
-widths for every `Signature` that a network has, and `ms = slope x (sum over the operations) + offset`, fitted to whole
-networks: what the operations do not tell (decoding, reordering, the walk from layer to layer) is in `offset`.
+A runtime processes channels in blocks of the SIMD width, so time is a step function of the width. A table holds the
+times at some widths for every `Signature` of a network, and a fit to whole networks: `ms = slope x (sum over the
+operations) + offset`. The offset covers the time outside of the operations (decoding, reordering, scheduling).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Ids = NDArray[np.int64]
 Pair = tuple[int, int]
 
 LEAST_R2 = 0.95
-"""A table whose sums explain less of the measured networks than this tells nothing about the next one."""
+"""A table whose fit explains less of the variance of measured networks than this cannot predict other networks."""
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What two layers have in common whose time differs by their widths alone.
+    """Everything that determines the time of a layer except its widths.
 
     Attributes:
         kind: "conv", "transposed" (convolution), "concat", "add", "pool" or "upsample".
-        map: height and width of the map that is read; of a concat or a sum, of the map that is written.
+        map: height and width of the input map; for a concat or a sum, of the output map.
         kernel, stride, padding, dilation: of convolutions and pooling; the stride of an upsampling is its factor.
-        per_group: channels read and emitted by one group of a grouped convolution; (0, 0) without groups.
-        activation: of a convolution, by its ATen name ("silu"); "" for none.
+        per_group: input and output channels per group of a grouped convolution; (0, 0) without groups.
+        activation: ATen name of the activation of a convolution ("silu"); "" for none.
     """
 
     kind: str
@@ -53,11 +53,11 @@ class Signature:
 
     @property
     def reads_matter(self) -> bool:
-        """Whether the width that is read is free of the one that is emitted."""
+        """Whether the input width is independent of the output width."""
         return self.kind in ("conv", "transposed") and self.per_group == (0, 0)
 
     def scaled(self, traced: Pair, sides: Pair) -> Signature:
-        """The same for another size of the image: from `traced` to `sides` pixels."""
+        """The signature at another image size: from `traced` to `sides` pixels."""
         height, width = (max(1, round(self.map[i] * sides[i] / traced[i])) for i in (0, 1))
         return replace(self, map=(height, width))
 
@@ -68,14 +68,14 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class TracedOperation:
-    """One operation of a traced network, as a latency table sees it.
+    """One operation of a traced network, as used by a latency table.
 
     Attributes:
-        signature: at the traced size.
-        weight: name of its weight; "" where it has none.
+        signature: signature at the traced size.
+        weight: name of its weight; "" if it has none.
         place: name of the module that computes it.
-        reads: unit of each channel that it reads (-1: none); empty where only what it emits matters.
-        emits: unit of each channel that it emits (-1: none).
+        reads: unit of each input channel, int64 [channels] (-1: none); empty if only the output width matters.
+        emits: unit of each output channel, int64 [channels] (-1: none).
     """
 
     signature: Signature
@@ -85,18 +85,18 @@ class TracedOperation:
     emits: Ids
 
     def lies_inside(self, module: str) -> bool:
-        """Whether it is computed by the module of this name, or inside it."""
+        """Whether the module with this name, or a module inside it, computes the operation."""
         return f"{self.weight or self.place}.".startswith(f"{module}.")
 
 
 @dataclass(frozen=True)
 class TimedSignature:
-    """The measured times of one signature.
+    """Measured times of one signature.
 
     Attributes:
-        signature: at the image size of the table.
-        reads: widths that were read, ascending; (0,) where only what is emitted matters.
-        emits: widths that were emitted, ascending.
+        signature: signature at the image size of the table.
+        reads: input widths, ascending; (0,) if only the output width matters.
+        emits: output widths, ascending.
         ms: milliseconds, [reads][emits].
     """
 
@@ -107,32 +107,33 @@ class TimedSignature:
 
     @cached_property
     def monotone(self) -> Floats:
-        """The times, [reads, emits], none above that of a wider layer: disturbances only ever add time."""
+        """The times, float64 [reads, emits], each limited to the time of wider layers, because background load only
+        adds time."""
         times = np.array(self.ms, dtype=np.float64)
         for axis in (0, 1):
             times = np.flip(np.minimum.accumulate(np.flip(times, axis), axis), axis)
         return times
 
     def at(self, reads: Ids, emits: Ids) -> Floats:
-        """Times between the grid's points, linear along both widths, [len(reads), len(emits)]."""
+        """Times interpolated linearly along both widths: float64 [len(reads), len(emits)]."""
         rows = np.array([np.interp(emits, self.emits, row) for row in self.monotone])
         return np.array([np.interp(reads, self.reads, column) for column in rows.T]).T.reshape(len(reads), len(emits))
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Times of all layers of one network at all widths up to its own, on one machine, at batch 1.
+    """Times of all layers of one network at all widths up to its own, on one machine, at batch size 1.
 
     Attributes:
-        machine: the processor, in words.
-        runtime: name and version of what was timed ("ONNX Runtime 1.22.0").
-        threads: threads inside an operator.
-        image_size: side of the square image in pixels, or height and width of another.
-        block: channels that the runtime works on at once; a width costs what the next multiple costs.
-        entries: the times, one entry a signature.
+        machine: description of the processor.
+        runtime: name and version of the runtime ("ONNX Runtime 1.22.0").
+        threads: threads per operator.
+        image_size: side of the square image in pixels, or height and width.
+        block: number of channels that the runtime processes at once; a width costs as much as the next multiple.
+        entries: the times, one entry per signature.
         dense: milliseconds of the whole network.
         slope, offset: `ms = slope x sum + offset` for whole networks.
-        r2: share of the variance of measured networks that this explains.
+        r2: share of the variance of measured networks that the fit explains.
     """
 
     machine: str
@@ -148,11 +149,11 @@ class LatencyTable:
 
     @cached_property
     def by_signature(self) -> dict[Signature, TimedSignature]:
-        """The entries by what they are of."""
+        """The entries by signature."""
         return {entry.signature: entry for entry in self.entries}
 
     def require(self, signature: Signature, reads: int, emits: int) -> TimedSignature:
-        """The entry of a layer of these widths.
+        """The entry for a layer with these widths.
 
         Raises:
             UserError: the table was measured for another network or image size.
@@ -160,9 +161,9 @@ class LatencyTable:
         entry = self.by_signature.get(signature)
         if entry is None or reads > entry.reads[-1] > 0 or emits > entry.emits[-1]:
             raise UserError(
-                "The latency table is for another network or image size (its own is "
-                f"{in_words(self.image_size)} px): it has no {signature} with {emits} channels; measure one "
-                "with secateur latency."
+                "The latency table is for another network or image size "
+                f"({in_words(self.image_size)} px): it has no {signature} with {emits} channels. Measure one for this "
+                "network with `secateur latency`."
             )
         return entry
 
@@ -170,21 +171,21 @@ class LatencyTable:
         """The table with the fit to whole networks.
 
         Raises:
-            UserError: the fit is too poor to be trusted.
+            UserError: the fit explains too little of the variance.
         """
         if not r2 >= LEAST_R2 or not slope > 0:
             raise UserError(
                 f"The latency table explains only {max(r2, 0):.0%} of the variance of whole networks in {self.runtime} "
-                f"({LEAST_R2:.0%} are needed); measure again when this machine has less else to do."
+                f"({LEAST_R2:.0%} are needed). Measure again when the machine is less busy."
             )
         return replace(self, slope=slope, offset=offset, r2=r2, dense=dense)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {"format": _FORMAT, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file, whole or not at all."""
+        """Writes a JSON file atomically."""
         write_json(path, self.to_dict())
 
     @staticmethod
@@ -192,7 +193,7 @@ class LatencyTable:
         """The inverse of `to_dict`.
 
         Raises:
-            UserError: the data is no table, or one with numbers that cannot be.
+            UserError: the data is not a latency table, or contains impossible numbers.
         """
         try:
             if data["format"] != _FORMAT:
@@ -202,17 +203,19 @@ class LatencyTable:
             table = LatencyTable(**own)
             flaw = _flaw(table)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError(f"{source} is no latency table ({type(error).__name__}: {told(error)}).") from error
+            raise UserError(
+                f"{source} is not a valid latency table ({type(error).__name__}: {told(error)})."
+            ) from error
         if flaw:
             raise UserError(f"{source} cannot be used: {told(flaw)}.")
         return table.fitted(table.slope, table.offset, table.r2, table.dense)
 
     @staticmethod
     def load(path: str | Path) -> LatencyTable:
-        """Reads a file that `save` wrote, here or on another machine.
+        """Reads a file written by `save` on this or another machine.
 
         Raises:
-            UserError: it cannot be read, or is no table.
+            UserError: the file cannot be read or is not a latency table.
         """
         return LatencyTable.from_dict(read_json(path), str(path))
 
@@ -226,12 +229,12 @@ def _entry(data: Mapping[str, Any]) -> TimedSignature:
 
 
 def _size(value: Any) -> Any:
-    """JSON has lists for pairs; what is no size at all is found with the other flaws."""
+    """Converts JSON lists to pairs. `_flaw` reports values that are not a size."""
     return tuple(value) if isinstance(value, list) and len(value) == 2 else value
 
 
 def _flaw(table: LatencyTable) -> str:
-    """What cannot be in a table, in words; "" for a sound one."""
+    """Describes the first invalid value of a table; "" if the table is valid."""
     sides = table.image_size if isinstance(table.image_size, tuple) else (table.image_size,)
     counts = [("threads", table.threads), *(("image_size", side) for side in sides), ("block", table.block)]
     for name, count in counts:
@@ -245,7 +248,7 @@ def _flaw(table: LatencyTable) -> str:
                 return f"the widths of {entry.signature} do not ascend"
         shape = {len(row) for row in entry.ms}
         if len(entry.ms) != len(entry.reads) or shape != {len(entry.emits)}:
-            return f"the times of {entry.signature} are not one for each width"
+            return f"the times of {entry.signature} do not match its widths"
         if not all(math.isfinite(value) and value >= 0 for row in entry.ms for value in row):
-            return f"a time of {entry.signature} is no number of milliseconds"
+            return f"a time of {entry.signature} is not a valid number of milliseconds"
     return ""

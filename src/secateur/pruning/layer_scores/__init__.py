@@ -1,7 +1,7 @@
-"""How much each block of a chain matters: one file a score; every file here is found by itself.
+"""Scores of blocks, one file per score. All files in this folder are loaded automatically.
 
-A new score is one file here, or one of the user's, with a function under the decorator `layer_score`. Taking a block
-out replaces its output y by its input x; for a residual block, y = x + F(x), the change is -F(x).
+To add a score, add a file here, or import one of your own, with a function decorated with `layer_score`. Removing a
+block replaces its output y by its input x; for a residual block, y = x + F(x), the change is -F(x).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Reads = Literal["weights", "images", "labels"]
 
 @dataclass(frozen=True)
 class LayerEvidence:
-    """What a score may read besides the weights.
+    """Input of a score besides the weights.
 
     Attributes:
-        batches: images [B, C, H, W] in 0..1 for scores that read images; whatever `loss` takes for those that read
-            labels. None where none are given.
-        loss: takes the network (in eval mode) and a batch, gives a scalar; None where none is given.
+        batches: float images [B, C, H, W] in 0..1 for scores that read images; batches for `loss` for scores that read
+            labels; None if not given.
+        loss: takes the network (in eval mode) and a batch, returns a scalar; None if not given.
     """
 
     batches: Iterable[Any] | None = None
@@ -43,7 +43,7 @@ Measure = Callable[[nn.Module, Mapping[str, nn.Module], LayerEvidence], dict[str
 
 @dataclass(frozen=True)
 class LayerScore:
-    """A measure, given the network and blocks by name, and what it reads: weights, images or labelled images."""
+    """A function of the network and its blocks by name, and what it reads: weights, images or labelled images."""
 
     measure: Measure
     reads: Reads
@@ -53,7 +53,7 @@ LAYER_SCORES: Registry[LayerScore] = Registry("layer score", "secateur.pruning.l
 
 
 def layer_score(name: str, *, reads: Reads) -> Callable[[Measure], Measure]:
-    """Registers a measure under a name."""
+    """Registers a score under a name."""
 
     def register(measure: Measure) -> Measure:
         LAYER_SCORES.register(name)(LayerScore(measure, reads))
@@ -71,40 +71,44 @@ def layer_scores(
     *,
     limit: int | None = None,
 ) -> dict[str, float]:
-    """Scores of blocks by name, not negative, higher is more important. The network is left as it was.
+    """Scores of blocks by name, not negative; higher is more important. The network is not changed.
 
     Args:
-        blocks: names of blocks whose input and output have one shape ("model.4.m.0").
-        method: a name in `LAYER_SCORES`.
+        blocks: names of blocks whose input and output have the same shape ("model.4.m.0").
+        method: a key of `LAYER_SCORES`.
         batches: see `LayerEvidence`.
         loss: see `LayerEvidence`.
-        limit: batches at most.
+        limit: maximum number of batches.
 
     Raises:
-        UserError: unknown method, no images or labels for one that reads them, or a score that is not finite.
+        UserError: the method is unknown, images or labels that it needs are missing, or a score is not finite.
     """
     score = LAYER_SCORES[method]
     modules = {name: network.get_submodule(name) for name in blocks}
     if not modules:
         return {}
     if score.reads != "weights" and batches is None:
-        raise UserError(f"The layer score {method} reads images; give some or choose gamma.")
+        raise UserError(f"The layer score {method} needs images. Provide images, or use gamma.")
     if score.reads == "labels" and loss is None:
-        raise UserError(f"The layer score {method} reads labelled images; give them or choose contribution or gamma.")
+        raise UserError(f"The layer score {method} needs labelled images. Provide them, or use contribution or gamma.")
     evidence = LayerEvidence(None if batches is None else islice(batches, limit), loss)
     with evaluating(network):
         values = score.measure(network, modules, evidence)
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
-        raise UserError(f"The score of {broken[0]} is not finite; the checkpoint or an image is broken.")
+        raise UserError(
+            f"The score of {broken[0]} is not finite. Check the checkpoint and the images for NaN and infinity."
+        )
     return values
 
 
 def observed(
     blocks: Mapping[str, nn.Module], watch: Callable[[str, Tensor, Tensor], Tensor | None]
 ) -> AbstractContextManager[None]:
-    """While this lasts, calls `watch(name, input, output)` at every pass through a block; what it returns takes the
-    output's place."""
+    """Context in which `watch(name, input, output)` is called for every pass through a block.
+
+    Tensors have any shape. If `watch` returns a tensor, it replaces the output of the block.
+    """
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         return lambda module, inputs, output: watch(name, inputs[0], output)

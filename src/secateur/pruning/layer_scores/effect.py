@@ -1,4 +1,4 @@
-"""Scores of a block from its effect on images: on what flows through it, or on the loss."""
+"""Scores of a block from its effect on its feature maps or on the loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateur.pruning.layer_scores import LayerEvidence, layer_score, observed
 
 @layer_score("contribution", reads="images")
 def contribution(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
-    """Mean over the images of ||y - x|| / ||y||: of ||F(x)|| / ||x + F(x)|| for a residual block."""
+    """Mean over the images of ||y - x|| / ||y||; for a residual block, ||F(x)|| / ||x + F(x)||."""
     sums = dict.fromkeys(blocks, 0.0)
     images = 0
 
@@ -27,23 +27,23 @@ def contribution(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: 
             network(batch)
             images += len(batch)
     if images == 0:
-        raise UserError("There is no image to measure the layers on; give images or choose the layer score gamma.")
+        raise UserError("There are no images to score the layers on. Provide images, or use the layer score gamma.")
     return {name: total / images for name, total in sums.items()}
 
 
 @layer_score("taylor", reads="labels")
 def taylor(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
-    """Mean over the images of |<dloss/dy, y - x>|: the first-order change of the loss when y becomes x.
+    """Mean over the images of |<dloss/dy, y - x>|: the first-order change of the loss if y becomes x.
 
-    The inner product runs over the whole feature map of one image, so parts of opposite sign cancel before the absolute
-    value is taken, as in https://arxiv.org/abs/1906.10771.
+    The inner product covers the whole feature map of one image, so contributions of opposite sign cancel before the
+    absolute value is taken, as in https://arxiv.org/abs/1906.10771.
     """
     sums = dict.fromkeys(blocks, 0.0)
     gates: dict[str, Tensor] = {}
     images = 0
 
     def watch(name: str, x: Tensor, y: Tensor) -> Tensor:
-        # A gate of zero, one an image, leaves y as it is; the gradient of the gate is the inner product.
+        # A gate of zero per image does not change y; the gradient of the gate is the inner product.
         gates[name] = y.new_zeros(len(y), *[1] * (y.ndim - 1), requires_grad=True)
         return y + gates[name] * (y - x).detach()
 
@@ -57,5 +57,5 @@ def taylor(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerE
             sums[name] += float(gradient.cpu().double().abs().sum())
         images += len(gradients[0])
     if images == 0:
-        raise UserError("There is no image to take gradients from; give labelled images or another layer score.")
+        raise UserError("There are no images for gradients. Provide labelled images, or use another layer score.")
     return {name: total / images for name, total in sums.items()}

@@ -1,4 +1,4 @@
-"""Scores of a block from the weights of its last convolution alone."""
+"""Scores of a block from the weights of its last convolution and norm."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from secateur.pruning.layer_scores import LayerEvidence, layer_score
 
 @layer_score("gamma", reads="weights")
 def gamma(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
-    """Mean |gamma| of the last batch norm of the block, as the shortcuts of YOLOv3 were ranked for removal."""
+    """Mean |gamma| of the last batch norm of the block, as used to rank the shortcuts of YOLOv3 for removal."""
     return _means(network, blocks, lambda weight, scales: scales)
 
 
 @layer_score("gamma_kernel", reads="weights")
 def gamma_kernel(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: LayerEvidence) -> dict[str, float]:
-    """Mean over the channels of the last convolution of 10 x mean |weight| x |gamma|: Pruned-YOLO's layer score
+    """Mean over the channels of the last convolution of 10 x mean |weight| x |gamma|, the layer score of Pruned-YOLO
     (https://doi.org/10.1007/978-3-030-86380-7_4)."""
     return _means(network, blocks, lambda weight, scales: 10 * weight.abs().flatten(1).mean(1) * scales)
 
@@ -29,7 +29,7 @@ def gamma_kernel(network: nn.Module, blocks: Mapping[str, nn.Module], evidence: 
 def _means(
     network: nn.Module, blocks: Mapping[str, nn.Module], values: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, float]:
-    """For each block the mean over the output channels of its branch of `values(weight [C, ...], |gamma| [C])`."""
+    """For each block, the mean over the output channels of its branch of `values(weight [C, ...], |gamma| [C])`."""
     ends = {block.name: block.ends for block in chained(network).chain_blocks()}
     scores = {}
     for name in blocks:
@@ -38,8 +38,8 @@ def _means(
             scales = network.get_submodule(norm)
             if not isinstance(scales, _BatchNorm):
                 raise UserError(
-                    f"The checkpoint is fused: {name} has no batch norms whose scales could be scored. Use the "
-                    "checkpoint from before that, or --layer-score contribution."
+                    f"The checkpoint is fused: {name} has no batch norms to score. Use the checkpoint from before "
+                    "fusing, or --layer-score contribution."
                 )
             weight = network.get_submodule(convolution).get_parameter("weight").detach()
             parts.append(values(weight, scales.weight.detach().abs()))

@@ -1,4 +1,4 @@
-"""Repairs a cut without training: constants, statistics of norms, weights of layers that lost inputs."""
+"""Repair of a cut without training: constants, batch-norm statistics, and weights of layers that lost inputs."""
 
 from secateur.pruning.repair.correction import Shorter, correct_, counterparts
 from secateur.pruning.repair.norms import absorb_offsets, reestimate_batchnorm_

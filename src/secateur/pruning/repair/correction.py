@@ -1,8 +1,8 @@
-"""Paired correction: the statistics of a cut network's norms, moved by what the cut changed on the same images.
+"""Paired correction: adjusts batch-norm statistics of a cut network by what the cut changed on the same images.
 
-Re-estimated statistics are those of the few images at hand; the ones of the training were better. Here the dense
-network sees the same images, so that what the images themselves bring cancels out, and only what the cut changed is
-left: the means move by the difference, the variances by the ratio.
+Re-estimated statistics describe only the few available images; the statistics of the training are better. Here the
+dense network reads the same images, so that the effect of the selection of images cancels out and only the effect of
+the cut remains: means are shifted by the difference, variances are scaled by the ratio.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from secateur.pruning.settings import RepairSettings
 Shorter = tuple[nn.Module, ChannelGraph]
 See = Callable[[str, nn.Module, Tensor], None]
 TINY = 1e-12
-"""A channel whose variance is smaller is constant: its ratio says nothing."""
+"""A channel with a smaller variance is constant, and its ratio is meaningless."""
 
 
 @dataclass(frozen=True)
 class Counterpart:
-    """Where the channels of a norm come from.
+    """The origin of the channels of a norm.
 
     Attributes:
-        name: of the norm in the whole network.
-        channels: int64 [c], which of its channels stayed.
+        name: name of the norm in the whole network.
+        channels: int64 [c], indices of the kept channels.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Counterpart:
 
 
 def counterparts(whole: nn.Module, plan: Plan, shorter: Shorter | None = None) -> dict[str, Counterpart]:
-    """For every norm of the cut network that keeps statistics, by name, what it was cut from.
+    """For every norm with running statistics in the cut network, by name, the norm it was cut from.
 
     Args:
-        plan: leads from `whole` to the cut network, removed blocks included.
-        shorter: the whole network without the removed blocks and its graph, where they are at hand.
+        plan: the plan from `whole` to the cut network, including removed blocks.
+        shorter: the whole network without the removed blocks and its graph, if available.
 
     Raises:
         UserError: the plan is for another network.
@@ -77,28 +77,29 @@ def correct_(
 ) -> int:
     """Corrects the statistics of all norms of `smaller` against `whole`.
 
-    With m and v the mean and the variance of what a norm reads, m_d and v_d those of the same channels in the whole
+    With m and v the mean and the variance of the input of a norm, m_d and v_d those of the same channels in the whole
     network, and the statistics that its training left there:
 
         running mean <- trained mean + (m - m_d)        running variance <- trained variance * v / v_d
 
-    In order of execution: a norm that is corrected acts at once, so each one is measured behind corrected ones. Batches
-    stream through both networks; means and variances are those of all images so far, so the memory is that of one
-    batch. In the end the statistics stay `share` of the way: means over whole images speak of background, and half way
-    is better for what is on it (docs/results.md).
+    Norms are corrected in order of execution, and a corrected norm takes effect at once, so each norm is measured after
+    the corrected ones before it. Batches are streamed through both networks. Means and variances cover all images so
+    far, and the memory use is that of one batch. Finally, the statistics move only `share` of the way: means over whole
+    images mostly describe the background, and half way is better for objects (docs/results.md).
 
-    A convolution without a norm, such as those of a detector's head, is left alone: what its bias would have to give
-    depends on where the objects are, and moving it by a mean over all pixels costs accuracy (docs/results.md).
+    Convolutions without a norm, such as those of a detection head, are not changed: the right bias depends on where the
+    objects are, and shifting it by a mean over all pixels reduces accuracy (docs/results.md).
 
     Args:
         smaller: changed in place.
-        whole: left as it is, bit for bit.
-        pairs: of `counterparts`; norms without one are left alone.
-        images: batches [B, C, H, W] in 0..1, not augmented and without grey borders, on the networks' device.
+        whole: not changed.
+        pairs: result of `counterparts`; norms without an entry are skipped.
+        images: batches, float [B, C, H, W] in 0..1, without augmentation and grey borders, on the device of the
+            networks.
         share: 0 to 1.
 
     Returns:
-        The number of images; 0 without pairs, for then nothing is read.
+        The number of images; 0 without pairs, because nothing is read then.
     """
     if not pairs:
         return 0
@@ -117,7 +118,7 @@ def correct_(
 
 
 class _Beside:
-    """Two networks that see the same images, and what their norms have read so far."""
+    """Two networks that read the same images, and the statistics of the norm inputs so far."""
 
     def __init__(self, smaller: nn.Module, whole: nn.Module, pairs: Mapping[str, Counterpart]) -> None:
         self.smaller, self.pairs = smaller, pairs
@@ -129,11 +130,11 @@ class _Beside:
         }
 
     def measure(self, name: str, norm: nn.Module, maps: Tensor) -> None:
-        """What a norm of the whole network reads."""
+        """Called with the input of a norm of the whole network."""
         self.theirs[name].add(maps)
 
     def correct(self, name: str, norm: nn.Module, maps: Tensor) -> None:
-        """What a norm of the smaller one reads; its statistics are moved before it acts."""
+        """Called with the input of a norm of the smaller network; updates its statistics before it runs."""
         self.mine[name].add(maps)
         pair, (old_mean, old_variance) = self.pairs[name], self.trained[name]
         mean, variance = self.mine[name].values()
@@ -143,7 +144,7 @@ class _Beside:
         _write_(norm, old_mean + (mean - other_mean), old_variance * ratio)
 
     def keep(self, share: float) -> None:
-        """Leaves the statistics a share of the way from the trained to the corrected ones."""
+        """Sets the statistics a share of the way from the trained to the corrected ones."""
         for name, trained in self.trained.items():
             norm = self.smaller.get_submodule(name)
             _write_(norm, *(old.lerp(new, share) for old, new in zip(trained, _statistics(norm), strict=True)))
@@ -158,7 +159,7 @@ class Spread:
     squares: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, maps: Tensor) -> None:
-        """Takes maps [B, C, ...] in."""
+        """Adds maps [B, C, ...]."""
         count = maps.numel() // maps.shape[1]
         mean, variance = _moments(maps.detach().float(), count)
         mean, variance = mean.cpu().double(), variance.cpu().double()
@@ -167,17 +168,17 @@ class Spread:
         self.count += count
 
     def values(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance, [C] each."""
+        """Mean and variance, double [C] each."""
         mean = self.sums / self.count
         return mean, (self.squares / self.count - mean.square()).clamp_min(0)
 
 
 def _moments(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of every channel of a batch, without the digits that sums of squares would lose."""
+    """Mean and variance of every channel of a batch, without the cancellation error of sums of squares."""
     mean, variance = maps.new_zeros(maps.shape[1]), maps.new_zeros(maps.shape[1])
     if count == 1:
         return maps.flatten(), variance
-    # With momentum 1 a norm leaves just what it saw; it is several times faster than `torch.var_mean`.
+    # With momentum 1 a batch norm stores exactly the batch statistics, several times faster than torch.var_mean.
     functional.batch_norm(maps, mean, variance, training=True, momentum=1.0)
     return mean, variance * ((count - 1) / count)
 
@@ -195,7 +196,7 @@ def _write_(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
 
 
 def _watched(network: nn.Module, see: Mapping[str, See]) -> AbstractContextManager[None]:
-    """Shows what norms read."""
+    """Calls functions with the inputs of norms."""
 
     def hook(name: str, look: See) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, inputs: look(name, module, inputs[0])

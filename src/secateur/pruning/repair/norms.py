@@ -1,4 +1,5 @@
-"""Repair without labels: constants of removed channels move into their consumers, batch norms learn new statistics."""
+"""Repair without labels: moves constants of removed channels into their readers, and re-estimates batch-norm
+statistics."""
 
 from __future__ import annotations
 
@@ -23,17 +24,17 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def absorb_offsets(network: Network, graph: ChannelGraph, plan: Plan) -> Network:
-    """A copy, not yet cut, whose consumers carry the constants of the channels that the plan removes.
+    """A copy, not yet cut, in which the readers of removed channels include the constants of these channels.
 
-    A channel whose gamma is about 0 gives the constant act(beta) everywhere; whoever reads it sees the sum of its
-    weights times that constant. That sum is taken off the consumer's running mean (or added to its bias where it has
-    one). Exact for gamma = 0 inside the image; beside the border, where zero padding hides part of the constant from
-    kernels larger than 1x1, it is too large. Kept consumers only: grouped ones lose whole groups and need nothing. A
-    consumer with neither a batch norm of its own nor a bias keeps its error.
+    A channel with gamma near 0 outputs the constant act(beta) everywhere, and a layer that reads it adds its weights
+    times that constant. This sum is subtracted from the running mean of the reader, or added to its bias. This is exact
+    for gamma = 0 in the interior of the image. At the border, zero padding hides part of the constant from kernels
+    larger than 1x1, and the sum is too large. Only kept readers are changed. Grouped readers lose whole groups and need
+    no change. A reader without a batch norm and a bias keeps its error.
 
-    The constants are read where they arrive, at the centre of each consumer's input while the network sees grey, so
-    they take part in every sum, concatenation, pooling and upsampling on the way; the removed channels' gammas are set
-    to zero for the reading.
+    The constants are measured at the centre of the input of each reader, with a grey image, so that all sums,
+    concatenations, pooling and upsampling on the way are included. The gammas of removed channels are set to zero for
+    the measurement.
     """
     keep = plan.keep(graph)
     repaired = copy.deepcopy(network)
@@ -68,18 +69,23 @@ def reestimate_batchnorm_(
     *,
     share: float = RepairSettings.correction_share,
 ) -> int:
-    """Moves the running statistics of all batch norms by `share` towards the average over batches [B, C, H, W] in 0..1.
+    """Moves the running statistics of all batch norms by `share` towards the average over the given batches.
 
-    With `share` 1 the old statistics are gone, as in EagleEye (https://arxiv.org/abs/2007.02491). In a detector that
-    can overshoot: false positives rise, and less than without repair is left. Half way was better on the detector that
-    was measured (docs/results.md). The images lie on the network's device and should be augmented as in the training,
-    for that is what the statistics stand for.
+    With `share` 1 the old statistics are replaced, as in EagleEye (https://arxiv.org/abs/2007.02491). For a detector
+    this can overshoot: false positives rise, and accuracy can fall below that without repair. Half way was better on
+    the measured detector (docs/results.md). The images should be augmented as in training, because the running
+    statistics describe such images.
 
-    Everything else runs in eval mode and nothing is learnt. Give batches of equal size, shuffled: every batch counts
-    the same. Modes, momenta and counters are as before when it returns. Without a batch the statistics stay untouched.
+    All other layers run in eval mode, and nothing is trained. Use shuffled batches of equal size, because all batches
+    have equal weight. Modes, momenta and counters are restored. Without batches the statistics do not change.
+
+    Args:
+        images: batches, float [B, C, H, W] in 0..1, on the device of the network.
+        limit: maximum number of batches.
+        share: 0 to 1.
 
     Returns:
-        The number of batches used, at most `limit`.
+        The number of batches used.
     """
     iterator = iter(islice(images, limit))
     first = next(iterator, None)
@@ -97,7 +103,7 @@ def reestimate_batchnorm_(
         try:
             for norm in norms:
                 norm.train()
-                # Momentum None means: cumulative average over the batches counted by num_batches_tracked.
+                # Momentum None means a cumulative average over the batches counted by num_batches_tracked.
                 norm.momentum, norm.num_batches_tracked = None, torch.tensor(0, device=first.device)
             for batch in chain([first], iterator):
                 network(batch)
@@ -111,7 +117,7 @@ def reestimate_batchnorm_(
 
 
 def _flatten_(probe: nn.Module, graph: ChannelGraph, keep: Bools) -> None:
-    """Makes removed channels constant: gamma zero or, where no batch norm follows, the filter zero."""
+    """Makes removed channels constant: sets gamma to zero or, if no batch norm follows, the filter to zero."""
     gone = np.append(~keep, False)
     tensors = dict(probe.named_parameters())
     zeroed = [(f"{layer}.weight", 0, units) for layer, units in graph.norms.items()]
@@ -125,11 +131,11 @@ def _flatten_(probe: nn.Module, graph: ChannelGraph, keep: Bools) -> None:
 
 
 def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
-    """Value of each input channel of each consumer at the centre of its map, double [C] on the CPU; of a linear layer
+    """Value of each input channel of each reader at the centre of its map, double [C] on the CPU; for a linear layer,
     the mean over all rows.
 
-    The network sees grey, twice as large as it was traced, so that every map has a centre far from its borders; one
-    that takes no other size sees grey of the traced one.
+    The network reads a grey image of twice the traced size, so that every map has a centre far from its borders. A
+    network that accepts no other size reads the traced size.
     """
     sums: dict[str, Tensor] = {}
     calls: dict[str, int] = {}
@@ -150,7 +156,7 @@ def _constants(probe: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     with hooked(module.register_forward_pre_hook(watch(name)) for name, module in watched), torch.no_grad():
         try:
             probe(*grey(graph.inputs, probe, factor=2))
-        except RuntimeError:  # shapes that do not fit
+        except RuntimeError:  # incompatible shapes
             sums.clear()
             calls.clear()
             probe(*grey(graph.inputs, probe))

@@ -1,8 +1,8 @@
-"""Reconstruction: layers that lost inputs get the weights that answer best with those that are left.
+"""Reconstruction: layers that lost inputs get the weights that best reproduce their outputs from the remaining inputs.
 
-The channels that stay can express part of what a removed channel gave. A linear regression on what the layer read in
-the whole network finds the weights (https://arxiv.org/abs/1707.06168). Nothing is trained: the second moments of the
-inputs are measured once, and serve every cut of the network.
+The kept channels can partly replace the contribution of a removed channel. A linear regression on the inputs of the
+layer in the whole network finds the weights (https://arxiv.org/abs/1707.06168). There is no training: the second
+moments of the inputs are measured once, and are used for every cut of the network.
 """
 
 from __future__ import annotations
@@ -29,33 +29,35 @@ Network = TypeVar("Network", bound=nn.Module)
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Layer = Convolution | nn.Linear
 PIXELS = 200
-"""Places of a map, or tokens, at which an image is read: neighbours say nearly the same, and every one costs."""
+"""Number of positions of a map, or tokens, sampled per image. Neighbours are strongly correlated, and each one costs
+time."""
 WIDEST = 2400
-"""Inputs x taps of a layer up to which each tap of its kernel has moments of its own; over it all share the inputs'."""
+"""Maximum inputs x taps of a layer for separate moments per tap of the kernel; above it, all taps share moments."""
 MOST_FEATURES = 4096
-"""Inputs of a linear layer up to which it has moments, of 8 bytes x inputs squared; over it readings are kept."""
+"""Maximum inputs of a linear layer for moments, which take 8 bytes x inputs squared; above it, samples are stored
+instead."""
 MOST_READINGS = 2400
-"""Of a layer whose readings are kept: the first ones."""
+"""Maximum number of stored samples; the first ones are used."""
 EVEN = 0.05
-"""What every place counts, where 1 is the mean of what its gradient makes it count."""
+"""Base weight of every position, where 1 is the mean weight from gradients."""
 TINY = 1e-30
 RIDGE = 0.05
-"""Weight of the pull towards the old weights, relative to the mean square of an input."""
+"""Weight of the regularisation towards the old weights, relative to the mean square of an input."""
 
 
 @dataclass
 class Moments:
-    """Second moments of what a convolution or linear layer reads, over places and images.
+    """Second moments of the inputs of a convolution or linear layer, over positions and images.
 
     Attributes:
-        by_tap: rows are inputs x taps of the kernel; else inputs alone, all taps together.
-        centred: about the mean: a norm or the layer's own bias takes care of means.
-        moves_bias: the bias moves with the weights.
-        count: of the readings, by their weights.
+        by_tap: rows are inputs x taps of the kernel; otherwise inputs, with all taps combined.
+        centred: whether moments are about the mean, if a norm or the bias of the layer compensates means.
+        moves_bias: whether the bias changes with the weights.
+        count: sum of the sample weights.
         sums: double [D].
-        products: double [D, D]; empty where readings are kept.
-        readings: of a linear layer with more than `MOST_FEATURES` inputs the readings [D, N] and their weights [N],
-            in pieces, float32 on the CPU; None for all others.
+        products: double [D, D]; empty if samples are stored.
+        readings: for a linear layer with more than `MOST_FEATURES` inputs, the samples [D, N] and their weights [N], in
+            pieces, float32 on the CPU; otherwise None.
     """
 
     by_tap: bool
@@ -68,11 +70,12 @@ class Moments:
 
     @staticmethod
     def of(layer: Layer, normed: bool = True) -> Moments:
-        """Nothing read yet.
+        """Moments without samples.
 
         Args:
-            normed: the network has batch norms. Then a convolution without a bias has one behind it, and the bias of
-                one that has none is best left alone: that of a detector's head, see `correct_`.
+            normed: whether the network has batch norms. If so, a convolution without a bias is assumed to have one
+                after it, and the bias of a convolution without a batch norm is not changed: it belongs to a detection
+                head, see `correct_`.
         """
         taps = 1 if isinstance(layer, nn.Linear) else int(np.prod(layer.kernel_size))
         by_tap = layer.weight.shape[1] * taps <= WIDEST
@@ -85,7 +88,7 @@ class Moments:
         return Moments(by_tap, centred, moves_bias, 0, sums, products, [] if kept else None)
 
     def add(self, patches: Tensor, weights: Tensor) -> None:
-        """Takes patches [B, C, taps, P] in, each with a weight: [B, P]."""
+        """Adds patches, float [B, C, taps, P], with one weight per position, [B, P]."""
         patches = patches.flatten(1, 2) if self.by_tap else patches.flatten(2)
         per_row = weights if self.by_tap else weights.repeat(1, patches.shape[2] // weights.shape[1])
         rows, each = patches.transpose(0, 1).flatten(1), per_row.flatten()
@@ -100,12 +103,13 @@ class Moments:
             self.products += (weighted @ rows.T).cpu().double()
 
     def matrix(self) -> Tensor:
-        """The moments, double [D, D]."""
+        """The moments: double [D, D]."""
         matrix = self.products / self.count
         return matrix - torch.outer(self.sums, self.sums) / self.count**2 if self.centred else matrix
 
     def fitted(self, rows: Tensor, index: Tensor) -> Tensor:
-        """The weights [O, K] with which the entries `index` [K] answer best for all with the weights `rows` [O, D]."""
+        """The weights [O, K] on the entries `index` [K] that best reproduce the outputs of the weights `rows` [O,
+        D]."""
         if self.readings is not None:
             return self._fitted_to_readings(rows, index)
         matrix = self.matrix()
@@ -115,7 +119,7 @@ class Moments:
         return torch.linalg.solve(left, right).T
 
     def _fitted_to_readings(self, rows: Tensor, index: Tensor) -> Tensor:
-        """The same from fewer readings than inputs: with H = X X', (H_KK + l I)^-1 X_K = X_K (X_K' X_K + l I)^-1."""
+        """The same from fewer samples than inputs: with H = X X', (H_KK + l I)^-1 X_K = X_K (X_K' X_K + l I)^-1."""
         assert self.readings is not None
         values, weights = (torch.cat(parts, -1).double() for parts in zip(*self.readings, strict=True))
         if self.centred:
@@ -131,33 +135,34 @@ class Moments:
 def moments_of_inputs(
     network: Network, batches: Iterable[Any], loss: Callable[[Network, Any], Tensor], without: Iterable[str] = ()
 ) -> dict[str, Moments]:
-    """What the ungrouped convolutions and the linear layers of a network read, by name.
+    """Moments of the inputs of the ungrouped convolutions and the linear layers of a network, by name.
 
-    A place counts by the norm of the loss's gradient in what the layer gives there, and a little more, so that it is
-    what matters that decides, and not the background. A place of a linear layer, which reads [..., K], is one row.
+    A position is weighted by the norm of the gradient of the loss in the output of the layer at that position, plus a
+    small constant, so that objects matter more than the background. For a linear layer with inputs [..., K], a position
+    is one row.
 
     Args:
-        network: left as it is.
-        loss: takes the network (in eval mode) and a batch, gives a scalar.
-        without: names of layers that no one will ask for.
+        network: not changed.
+        loss: takes the network (in eval mode) and a batch, returns a scalar.
+        without: names of layers to skip.
     """
     left_out, normed = set(without), any(isinstance(module, _BatchNorm) for module in network.modules())
     found = {name: Moments.of(module, normed) for name, module in _layers(network).items() if name not in left_out}
     if not found:
         return {}
-    # Draws for convolutions over images do not depend on what other layers there are.
+    # Samples of convolutions must not depend on which other layers exist.
     generators = {flat: torch.Generator().manual_seed(0) for flat in (True, False)}
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             assert isinstance(module, Layer)
-            # No tensor that carries the hook may be named in it: a circle through autograd is never freed.
+            # The closure must not reference a tensor that holds the hook: autograd never frees such a cycle.
             layer, sides = module, output.shape[2:]
             random = generators[isinstance(module, nn.Conv2d)]
             places = torch.randperm(_number_of_places(layer, output), generator=random)[:PIXELS].to(output.device)
             read = inputs[0].detach()
             if isinstance(layer, nn.Linear):
-                read = _by_place(layer, read)[:, :, None, places].float()  # a copy: all else need not be kept
+                read = _by_place(layer, read)[:, :, None, places].float()  # a copy, so that the rest can be freed
 
             def add(gradient: Tensor) -> None:
                 slopes = _by_place(layer, gradient)[:, :, places].float().norm(dim=1)
@@ -191,23 +196,23 @@ def reconstruct_(
     *,
     share: float = 0.5,
 ) -> list[str]:
-    """Gives the layers of `smaller` that lost inputs new weights, from the moments of what they read in `whole`.
+    """Sets new weights of the layers of `smaller` that lost inputs, from the moments of their inputs in `whole`.
 
-    With H the moments of all inputs, K those that are left, W the old weights, l a share of the mean diagonal of H:
+    With H the moments of all inputs, K the remaining inputs, W the old weights and l a share of the mean diagonal of H:
 
         (H_KK + l I) W' = (H + l I)_K,: W
 
-    The solution is the regression of what the layer gave on what it still reads, pulled towards the old weights. They
-    move `share` of the way: a mean over all places speaks of background (docs/results.md). Norms are corrected after
-    it. Where no norm follows, the bias moves as far, so that the mean of what the layer gives stays. Layers that lost
-    nothing, read through groups, or have no moments stay as they are.
+    The solution is the regression of the old outputs on the remaining inputs, regularised towards the old weights. The
+    weights move `share` of the way, because a mean over all positions mostly describes the background
+    (docs/results.md). Correct the norms afterwards. Where no norm follows, the bias changes too, so that the mean
+    output is preserved. Layers that lost no inputs, are grouped or have no moments are not changed.
 
     Args:
-        smaller: what `plan` leaves of `whole`, changed in place.
-        shorter: the whole network without the removed blocks and its graph, where they are at hand.
+        smaller: the network that `plan` leaves of `whole`, changed in place.
+        shorter: the whole network without the removed blocks and its graph, if available.
 
     Returns:
-        The names of the layers that changed, in `smaller`.
+        The names of the changed layers in `smaller`.
 
     Raises:
         UserError: the plan is for another network.
@@ -225,7 +230,7 @@ def reconstruct_(
         old = whole.get_submodule(plan.removal.original(name))
         weight = old.get_parameter("weight").detach()
         if len(read) == weight.shape[1] or weight.shape != shorter[0].get_submodule(name).get_parameter("weight").shape:
-            continue  # it lost nothing, or reads the sum of several inputs, of which there are no moments
+            continue  # it lost no inputs, or reads a sum of several inputs, for which there are no moments
         given = torch.from_numpy(kept.get((f"{name}.weight", 0), np.arange(len(weight)))).to(weight.device)
         solved, offset = _solved(weight[given], torch.from_numpy(read), known)
         with torch.no_grad():
@@ -238,9 +243,8 @@ def reconstruct_(
 
 
 def _solved(weight: Tensor, read: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
-    """New weights [O, K, ...] for the inputs `read` [K] of a layer with the weight [O, C, ...], and what their answer
-    to the mean of the inputs lacks, double [O].
-    """
+    """New weights [O, K, ...] for the inputs `read` [K] of a layer with the weight [O, C, ...], and the resulting
+    difference in the mean output, double [O]."""
     taps = weight[0, 0].numel()
     wide = weight.cpu().double()
     if moments.by_tap:
@@ -255,29 +259,30 @@ def _solved(weight: Tensor, read: Tensor, moments: Moments) -> tuple[Tensor, Ten
 
 
 def _with_gradient(output: Tensor) -> Tensor:
-    """The same numbers in a tensor that has a gradient and may be overwritten, as no leaf may."""
+    """The same values in a tensor that has a gradient and can be modified in place, unlike a leaf."""
     return output if output.requires_grad else output - output.new_zeros(()).requires_grad_()
 
 
 def _number_of_places(layer: Layer, output: Tensor) -> int:
-    """Of each entry of the first dimension of what a layer gives."""
+    """Number of positions per entry of the first dimension of the output of a layer."""
     if isinstance(layer, nn.Linear):
         return output.numel() // (output.shape[-1] * (len(output) if output.ndim > 1 else 1))
     return output[0, 0].numel()
 
 
 def _by_place(layer: Layer, values: Tensor) -> Tensor:
-    """What a layer reads or gives as [B, channels, places]; B is the first dimension, if it is not the channels'."""
+    """Input or output of a layer as [B, channels, positions]; B is the first dimension, unless that is the channel
+    dimension."""
     if isinstance(layer, nn.Linear):
         return values.reshape(len(values) if values.ndim > 1 else 1, -1, values.shape[-1]).transpose(1, 2)
     return values.flatten(2)
 
 
 def _patches(maps: Tensor, convolution: Convolution, places: Tensor, sides: Sequence[int]) -> Tensor:
-    """What the convolution reads of maps [B, C, ...] for some places of its output: float32 [B, C, taps, P].
+    """The inputs of a convolution, in maps [B, C, ...], for some output positions: float32 [B, C, taps, P].
 
     Args:
-        places: int64 [P], row by row of an output with these `sides`.
+        places: int64 [P], row-major indices into an output with these `sides`.
     """
     padding = convolution.padding
     assert not isinstance(padding, str)

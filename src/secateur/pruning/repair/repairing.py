@@ -1,4 +1,4 @@
-"""The repair of cuts of one network, with what it needs measured once: weights first, then statistics of norms."""
+"""Repairs cuts of one network: weights first, then statistics of norms. Shared measurements are made only once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from secateur.terminal import counted
 LOG = logging.getLogger("secateur")
 Network = TypeVar("Network", bound=nn.Module)
 READING = 2_000_000
-"""Number of the draw of images on which the moments are measured: not those that score or correct."""
+"""Draw number of the images for the moments; different from those for scoring and correction."""
 
 
 class Repair(Generic[Network]):
-    """Repairs what cuts leave of one network, against the whole one.
+    """Repairs cuts of one network against the whole network.
 
     Args:
-        whole: the network before the cut, where it computes; it is left as it is.
-        evidence: None where there are no images.
-        masked: names of tensors some of whose weights are to stay zero; those layers are not reconstructed.
+        whole: the network before the cut, on the device to use; not changed.
+        evidence: images and loss; None if there are no images.
+        masked: names of tensors with single weights that must stay zero; their layers are not reconstructed.
     """
 
     def __init__(
@@ -46,27 +46,28 @@ class Repair(Generic[Network]):
 
     @property
     def possible(self) -> bool:
-        """Whether a cut is to be repaired against the whole network and there are images."""
+        """Whether cuts are to be repaired against the whole network and there are images."""
         settings = self.settings
         return settings.norms == "paired" and settings.correction_images > 0 and self.evidence is not None
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
-        """What the layers of the whole network read, measured when first asked for; empty where it is not wanted."""
+        """Moments of the inputs of the layers of the whole network, measured on first use; empty if reconstruction
+        is disabled."""
         if self.evidence is None or not (self.possible and self.settings.reconstruct and self.evidence.has_loss):
             return {}
         half = -(-self.settings.correction_images // 2)
         batches, loss = self.evidence.scored(self.whole, half, READING, demanding=False)
         return_memory()
-        return moments_of_inputs(self.whole, counted(batches, "measuring what layers read"), loss, self.masked)
+        return moments_of_inputs(self.whole, counted(batches, "measuring layer inputs"), loss, self.masked)
 
     def __call__(self, smaller: Network, plan: Plan, shorter: Shorter | None = None, limit: int | None = None) -> None:
-        """Repairs in place what `plan` left of the network, where there are images.
+        """Repairs in place the network that `plan` leaves, if there are images.
 
-        As the settings say, that is done against the whole network (`repair_`), or its norms are estimated anew.
+        Depending on the settings, it is repaired against the whole network (`repair_`), or its norms are re-estimated.
 
         Args:
-            limit: as there; None: what the settings say.
+            limit: maximum number of images, see `repair_`; None: from the settings.
         """
         if self.possible:
             self.repair_(smaller, plan, shorter, self.settings.correction_images if limit is None else limit)
@@ -77,12 +78,12 @@ class Repair(Generic[Network]):
             )
 
     def repair_(self, smaller: Network, plan: Plan, shorter: Shorter | None, limit: int, draw: int = 0) -> None:
-        """Weights of layers that lost inputs, then statistics of norms, against the whole network.
+        """Reconstructs layers that lost inputs, then corrects the statistics of norms, against the whole network.
 
         Args:
-            shorter: the network without the removed blocks and its graph, where they are at hand.
-            limit: images on which norms are corrected.
-            draw: which images these are.
+            shorter: the network without the removed blocks and its graph, if available.
+            limit: number of images for the correction of norms.
+            draw: number of the draw of these images.
         """
         narrower = any(0 < len(layer.kept) < layer.total for layer in plan.layers)
         if narrower and self.moments:
@@ -97,8 +98,8 @@ class Repair(Generic[Network]):
             correct_(smaller, self.whole, pairs, images, share=self.settings.correction_share)
 
     def say_no_norms(self) -> None:
-        """Says once that there is nothing to correct."""
+        """Logs once that there are no statistics to correct."""
         if not self._said:
             self._said = True
-            what = "layers that lost inputs are reconstructed" if self.moments else "nothing is repaired"
-            LOG.info("The network has no batch norm whose statistics could be corrected: %s.", what)
+            what = "only layers that lost inputs are reconstructed" if self.moments else "the cut is not repaired"
+            LOG.info("The network has no batch norms to correct: %s.", what)

@@ -154,7 +154,7 @@ class Section:
     """A section of the page.
 
     Attributes:
-        key: anchor for links.
+        key: identifier for links.
         title: heading.
         lead: purpose in one sentence; may be empty.
         blocks: content.

@@ -1,1 +1,1 @@
-"""Methods that make channels dispensable while training: penalties on scales and filters, and the soft mask."""
+"""Methods that shrink channels during training: penalties on scales and filters, and the soft mask."""

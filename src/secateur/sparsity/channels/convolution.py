@@ -1,6 +1,7 @@
-"""Sparse training on convolution weights: an L1 penalty on filters that can be pruned, for criteria that read them.
+"""Sparse training on convolution weights: an L1 penalty on prunable filters, for criteria that read weights.
 
-Li et al. 2017, "Pruning Filters for Efficient ConvNets", rank filters by their L1 norm; this makes the norms differ.
+Li et al. 2017, "Pruning Filters for Efficient ConvNets", rank filters by their L1 norm; this penalty separates the
+norms.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from secateur.training.run import TrainingRun
 
 
 class ConvPenalty(Penalty):
-    """Applies `conv_rate` * sum |W| to the filters whose channels can be pruned; a detector's last layers are not.
+    """Adds `conv_rate` * sum |W| over the filters of prunable channels; the last layers of a detector are excluded.
 
-    Mode, schedule and ramp are those of the gamma penalty. A filter's size, for schedules that look at it, is its mean
-    |weight|. BatchNorm is left alone: scales are `GammaPenalty`'s.
+    Mode, schedule and ramp are those of the gamma penalty. The size of a filter, for schedules that use it, is its mean
+    |weight|. Batch norms are not affected; see `GammaPenalty`.
 
     Args:
-        settings: how strong, and how.
-        filters: name of a convolution -> the axis of its weight that its emitted channels index, with the unit of each
-            (`ChannelGraph.filters`); those without any unit are left out.
+        settings: rate and options.
+        filters: name of a convolution -> the axis of its weight for its output channels, with the unit of each
+            (`ChannelGraph.filters`); convolutions without units are skipped.
 
     Raises:
-        UserError: an unknown schedule.
+        UserError: the schedule is unknown.
     """
 
     def __init__(self, settings: SparsifySettings, filters: Mapping[str, Axis]) -> None:
@@ -42,10 +43,10 @@ class ConvPenalty(Penalty):
         self._prunable: list[Tensor] = []  # bool [filters] each
 
     def start(self, run: TrainingRun) -> None:
-        """Finds the weights by name; frozen ones are left out.
+        """Finds the weights by name; frozen weights are skipped.
 
         Raises:
-            UserError: a name that is no weight of the detector, or no filter to penalise.
+            UserError: a weight does not exist, or there is no filter to penalise.
         """
         average, frozen = run.ema.network.state_dict(), []
         self._weights, self._averages, self._dims, self._prunable = [], [], [], []
@@ -53,7 +54,9 @@ class ConvPenalty(Penalty):
             try:
                 weight = run.network.get_parameter(axis.tensor)
             except AttributeError:
-                raise UserError(f"The convolution penalty names {axis.tensor}, which this detector lacks.") from None
+                raise UserError(
+                    f"The convolution penalty needs {axis.tensor}, which this detector does not have."
+                ) from None
             if not weight.requires_grad:
                 frozen.append(axis.layer)
                 continue
@@ -63,10 +66,10 @@ class ConvPenalty(Penalty):
             self._prunable.append(torch.from_numpy(axis.units >= 0).to(weight.device))
         if frozen:
             run.log.message(
-                f"The convolution penalty: {len(frozen)} frozen layers are left out ({', '.join(frozen[:3])}, ...)."
+                f"The convolution penalty: {len(frozen)} frozen layers are skipped ({', '.join(frozen[:3])}, ...)."
             )
         if not self._weights:
-            raise UserError("The convolution penalty finds no filter that it may shrink; unfreeze some layers.")
+            raise UserError("The convolution penalty has no filter to shrink. Unfreeze some layers.")
 
     @torch.no_grad()
     def before_step(self, run: TrainingRun) -> None:
@@ -83,7 +86,7 @@ class ConvPenalty(Penalty):
         torch._foreach_add_([gradient for i in used if (gradient := self._weights[i].grad) is not None], pull)
 
     def after_step(self, run: TrainingRun) -> None:
-        """The proximal step: soft thresholding by learning rate times the rate."""
+        """Applies the proximal step: soft thresholding by learning rate times rate."""
         if self.settings.mode != "proximal":
             return
         rates = self._rates(run, run.step_weight * run.learning_rate)
@@ -92,13 +95,13 @@ class ConvPenalty(Penalty):
 
     @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
-        """Logs the distribution of the filters' mean |weight|, of the model and of its average."""
+        """Logs the distribution of the mean |weight| of filters, for the model and its average."""
         rate = max(float(part.max()) for part in self._rates(run, 1.0))
         sizes = {"model": self._sizes(self._weights).cpu(), "ema": self._sizes(self._averages).cpu()}
         self._distributions.add(run, rate, sizes)
 
     def _sizes(self, weights: Sequence[Tensor]) -> Tensor:
-        """Mean |weight| of the filters that can be pruned, float32 [filters of all layers]."""
+        """Mean |weight| of the prunable filters, float32 [filters of all layers]."""
         sizes = []
         for weight, dim, prunable in zip(weights, self._dims, self._prunable, strict=True):
             rows = weight.detach().movedim(dim, 0).flatten(1)
@@ -106,7 +109,8 @@ class ConvPenalty(Penalty):
         return torch.cat(sizes)
 
     def _rates(self, run: TrainingRun, share: float) -> list[Tensor]:
-        """`share` times the present rate of each filter, shaped to multiply the weights; 0 for filters that stay."""
+        """`share` times the current rate of each filter, in a shape that multiplies the weights; 0 for other
+        filters."""
         rates, factor = self.factors(run, torch.cat(self._prunable), lambda: self._sizes(self._weights))
         base = share * self.settings.conv_rate * self.rise(run)
         parts = (rates * (factor * base)).split([len(part) for part in self._prunable])

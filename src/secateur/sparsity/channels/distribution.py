@@ -1,4 +1,4 @@
-"""How sizes (|scale| of channels, mean |weight| of filters) are distributed: figures for a sparse training's logs."""
+"""Distribution of sizes (|scale| of channels, mean |weight| of filters) for the logs of a sparse training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SizeRow = Mapping[str, float] | Mapping[str, float | str]
 
 
 def distribution(values: Tensor) -> dict[str, float]:
-    """Quantiles of sizes, float [n], and the shares of them that are nearly zero."""
+    """Quantiles of sizes, float [n], and the shares that are close to zero."""
     points = torch.quantile(values, torch.tensor(QUANTILES, dtype=values.dtype)).tolist()
     result = {f"q{round(q * 100):02d}": point for q, point in zip(QUANTILES, points, strict=True)}
     return result | {f"below_{limit:g}": float((values < limit).float().mean()) for limit in NEAR_ZERO}
 
 
 def as_csv(rows: Sequence[SizeRow]) -> str:
-    """Rows with the same keys as CSV; six digits."""
+    """Rows with the same keys as CSV, with six digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -40,10 +40,10 @@ def as_csv(rows: Sequence[SizeRow]) -> str:
 
 
 class Distributions:
-    """The distribution after each epoch, of the model and of its average: rows of a CSV file and of the run's log.
+    """The distribution after each epoch, for the model and its average: rows of a CSV file and entries of the log.
 
     Args:
-        name: of the file and in the log ("gamma").
+        name: name of the file and of the log entries ("gamma").
     """
 
     def __init__(self, name: str) -> None:
@@ -51,11 +51,11 @@ class Distributions:
         self._rows: list[dict[str, float]] = []
 
     def add(self, run: TrainingRun, rate: float, sizes: Mapping[str, Tensor]) -> dict[str, float]:
-        """Logs an epoch, and gives its row.
+        """Logs an epoch and returns its row.
 
         Args:
             rate: highest rate of the penalty.
-            sizes: of what is penalised, float [n] on the CPU, of "model" and "ema".
+            sizes: sizes of the penalised channels or filters, float [n] on the CPU, for "model" and "ema".
         """
         row: dict[str, float] = {"epoch": run.epoch, "rate": rate}
         for which, values in sizes.items():
@@ -79,28 +79,28 @@ class Distributions:
 
 
 class Penalty(Hook):
-    """What the penalties on sizes share: the course of their rate, and the distributions that they log.
+    """Base of the penalties on sizes: schedule of the rate, and logging of distributions.
 
     Args:
-        name: of the CSV file, see `Distributions`.
-        title: of the penalty in the log.
+        name: name of the CSV file, see `Distributions`.
+        title: name of the penalty in the log.
 
     Raises:
-        UserError: an unknown schedule.
+        UserError: the schedule is unknown.
     """
 
     def __init__(self, settings: SparsifySettings, name: str, title: str) -> None:
-        RATES[settings.schedule]  # an unknown one is refused now, not in the first step
+        RATES[settings.schedule]  # rejects an unknown schedule early
         self.settings, self.title = settings, title
         self._distributions = Distributions(name)
         self._told = False
 
     def may_stop(self, run: TrainingRun) -> bool:
-        """The course of the sparsity runs over all epochs."""
+        """False: the schedule covers all epochs."""
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows of the CSV file so far; rates are functions of where the training is."""
+        """The rows of the CSV file; rates depend only on the position in the training."""
         return self._distributions.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,11 +108,11 @@ class Penalty(Hook):
         self._distributions.load_state_dict(state)
 
     def factors(self, run: TrainingRun, prunable: Tensor, sizes: Callable[[], Tensor]) -> tuple[Tensor, float]:
-        """What multiplies the rate now: a number for each channel or filter, float32 [n], and one for all.
+        """Current factors of the rate: one per channel or filter, float32 [n], and a common one.
 
         Args:
-            prunable: bool [n]; the others have 0.
-            sizes: of those that can be pruned, for schedules that look at them.
+            prunable: bool [n]; the others have the factor 0.
+            sizes: returns the sizes of the prunable ones, for schedules that use them.
         """
         factor, each = factor_at(self.settings.schedule, run.epoch / run.epochs, sizes), prunable.float()
         if not isinstance(factor, Tensor):
@@ -121,11 +121,11 @@ class Penalty(Hook):
         return each, 1.0
 
     def rise(self, run: TrainingRun) -> float:
-        """Share of the rate that the ramp lets act now."""
+        """Share of the rate that the ramp currently allows."""
         return rise(self.settings.ramp, run.iteration, run.schedule.batches)
 
     def leave_out(self, run: TrainingRun, missing: int, what: str) -> None:
-        """Says once that something takes no part in the loss."""
+        """Logs once that some parameters do not contribute to the loss."""
         if missing and not self._told:
             self._told = True
-            run.log.message(f"{self.title}: {missing} {what} take no part in the loss and are left out.")
+            run.log.message(f"{self.title}: {missing} {what} do not contribute to the loss and are skipped.")

@@ -1,4 +1,4 @@
-"""Sparse training for channel pruning: an L1 penalty that drives BatchNorm scales (gamma) of weak channels to zero.
+"""Sparse training for channel pruning: an L1 penalty that drives batch-norm scales (gamma) of weak channels to zero.
 
 Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming".
 """
@@ -20,26 +20,28 @@ from secateur.training.run import TrainingRun
 
 
 class GammaPenalty(Penalty):
-    """Applies s * sum |gamma| to the channels that can be pruned, and to no others.
+    """Adds s * sum |gamma| over the prunable channels.
 
-    `subgradient` adds s * sign(gamma) to the final gradient; `proximal` shrinks gamma by lr * s after the step, which
-    gives exact zeros and does not depend on Adam's normalisation. SGD's momentum m multiplies the sub-gradient's pull
-    by 1 / (1 - m); the proximal step has none, so its s is about that much larger. The shifts'
-    penalty, `beta` times s, does not follow the schedule; it is of no use when cutting absorbs offsets into consumers.
+    `subgradient` adds s * sign(gamma) to the final gradient. `proximal` shrinks gamma by lr * s after the step, which
+    gives exact zeros and does not depend on the normalisation of Adam. With SGD, momentum m multiplies the effect of
+    the sub-gradient by 1 / (1 - m); the proximal step has no momentum, so its s must be larger by about that factor.
+    The penalty on shifts, `beta` times s, does not follow the schedule. It is not useful if constants of removed
+    channels are absorbed after the cut.
 
     Args:
-        settings: how strong, and how; the rate must be given.
-        norms: name of a norm module -> unit of each channel, -1 for those that stay (`ChannelGraph.norms`).
+        settings: rate and options; the rate must be set.
+        norms: name of a norm -> unit of each channel, int64 [channels], -1 for channels that are not prunable
+            (`ChannelGraph.norms`).
 
     Raises:
-        UserError: no rate, or an unknown schedule.
+        UserError: there is no rate, or the schedule is unknown.
     """
 
     scales: Scales
 
     def __init__(self, settings: SparsifySettings, norms: Mapping[str, Ids]) -> None:
         if settings.rate == 0:
-            raise UserError("Option rate is 0, so the gamma penalty would do nothing; give it a rate above 0.")
+            raise UserError("Option rate is 0, so the gamma penalty has no effect. Set a rate above 0.")
         super().__init__(settings, "gamma", "The gamma penalty")
         self.norms = dict(norms)
 
@@ -47,7 +49,7 @@ class GammaPenalty(Penalty):
         """Finds scales and shifts.
 
         Raises:
-            UserError: a name that is no norm of the detector, or no channel to penalise.
+            UserError: a norm does not exist, or there is no channel to penalise.
         """
         self.scales = Scales.find(run, self.norms, self.title)
 
@@ -64,7 +66,7 @@ class GammaPenalty(Penalty):
             self._add(run, scales.betas, shifts.sign() * scales.prunable * (self._beta_rate(run) * run.step_weight))
 
     def after_step(self, run: TrainingRun) -> None:
-        """The proximal step: soft thresholding by learning rate times s."""
+        """Applies the proximal step: soft thresholding by learning rate times s."""
         if self.settings.mode != "proximal":
             return
         scales, share = self.scales, run.learning_rate * run.step_weight
@@ -76,7 +78,7 @@ class GammaPenalty(Penalty):
 
     @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
-        """Logs the distribution of the penalised scales, of the model and of its average."""
+        """Logs the distribution of the penalised scales, for the model and its average."""
         scales = self.scales
         sizes = {"model": scales.sizes(scales.gammas).cpu(), "ema": scales.sizes(scales.average_gammas).cpu()}
         row = self._distributions.add(run, float(self._rates(run).max()), sizes)
@@ -90,7 +92,7 @@ class GammaPenalty(Penalty):
             run.log.message(f"Of {int(scales.prunable.sum())} penalised scales of the average, {shares} at the end.")
 
     def _rates(self, run: TrainingRun) -> Tensor:
-        """s of each channel now, [channels]; zero where nothing can be pruned."""
+        """Current s of each channel, [channels]; zero for channels that are not prunable."""
         scales = self.scales
         rates, factor = self.factors(run, scales.prunable, lambda: scales.sizes(scales.gammas))
         return rates * (factor * self.settings.rate * self.rise(run))
@@ -99,7 +101,8 @@ class GammaPenalty(Penalty):
         return self.settings.beta * self.settings.rate * self.rise(run)
 
     def _add(self, run: TrainingRun, parameters: Sequence[Tensor], pull: Tensor) -> None:
-        """Adds a pull [channels] to the gradients; a norm that takes no part in the loss has none and stays."""
+        """Adds `pull` [channels] to the gradients; norms that do not contribute to the loss have no gradient and are
+        skipped."""
         pairs = [
             (p.grad, part) for p, part in zip(parameters, self.scales.split(pull), strict=True) if p.grad is not None
         ]
@@ -119,5 +122,5 @@ class GammaPenalty(Penalty):
 
 
 def soft_threshold(values: Tensor, thresholds: Tensor) -> Tensor:
-    """Values moved towards zero by thresholds (broadcast), and to exactly zero when they are nearer."""
+    """Moves values, of any shape, towards zero by thresholds (broadcast), to exactly zero if they are smaller."""
     return values.sign() * (values.abs() - thresholds).clamp_(min=0)

@@ -1,4 +1,4 @@
-"""The BatchNorm scales and shifts of the channels that can be pruned, as one vector, and which of them are tied."""
+"""Batch-norm scales and shifts of the prunable channels as one vector, and which channels are tied."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from secateur.training.run import TrainingRun
 
 @dataclass
 class Scales:
-    """Norms found in a training; a `vector` has the channels of all norms in a row, [channels].
+    """Norms found in a training. A `vector` holds the channels of all norms, concatenated: [channels].
 
     Attributes:
-        names, gammas, betas: the norms, their scales and their shifts in the detector that is trained.
-        average_gammas, average_betas: the same of its moving average.
-        prunable: bool [channels]; the others are in the vector only because their norm is.
-        members: int64 [units, most members of a unit], places in the vector of the channels that live and die
-            together; unused places hold `channels`.
-        whole: bool [units]; False where a frozen norm holds a member.
+        names, gammas, betas: names, scales and shifts of the norms of the trained detector.
+        average_gammas, average_betas: the same for its moving average.
+        prunable: bool [channels]; other channels are in the vector only because their norm is.
+        members: int64 [units, maximum members of a unit], indices into the vector of the channels of each unit; unused
+            entries hold `channels`.
+        whole: bool [units]; False if a member belongs to a frozen norm.
     """
 
     names: list[str]
@@ -38,15 +38,15 @@ class Scales:
 
     @classmethod
     def find(cls, run: TrainingRun, norms: Mapping[str, Ids], method: str) -> Scales:
-        """Finds the norms by name: SyncBatchNorm and DDP keep names and parameters. Frozen ones are left out.
+        """Finds the norms by name (SyncBatchNorm and DDP preserve names and parameters). Frozen norms are skipped.
 
         Args:
-            norms: name of a norm module -> unit of each of its channels, -1 for channels that cannot be pruned; as
+            norms: name of a norm -> unit of each channel, int64 [channels], -1 for channels that are not prunable; as
                 `ChannelGraph.norms`.
-            method: who asks, for messages.
+            method: name of the caller, for messages.
 
         Raises:
-            UserError: a name that is no norm of the detector, or nothing left that may be shrunk.
+            UserError: a norm does not exist, or no channel may be shrunk.
         """
         average = run.ema.network.state_dict()
         found, frozen, units, frozen_units = [], [], [], []
@@ -55,9 +55,9 @@ class Scales:
                 gamma = run.network.get_parameter(f"{name}.weight")
                 beta = run.network.get_parameter(f"{name}.bias")
             except AttributeError:
-                raise UserError(f"{method} names {name}, which is no norm with scales in this detector.") from None
+                raise UserError(f"{method} needs {name}, which is not a norm with scales in this detector.") from None
             if len(ids) != len(gamma):
-                raise UserError(f"{method} has {len(ids)} channels for {name}, which has {len(gamma)}.")
+                raise UserError(f"{method} has {len(ids)} channels for {name}, but the norm has {len(gamma)}.")
             if not (ids >= 0).any():
                 continue
             if gamma.requires_grad:
@@ -67,9 +67,9 @@ class Scales:
                 frozen.append(name)
                 frozen_units.append(np.asarray(ids))
         if frozen:
-            run.log.message(f"{method}: {len(frozen)} frozen norms are left out ({', '.join(frozen[:3])}, ...).")
+            run.log.message(f"{method}: {len(frozen)} frozen norms are skipped ({', '.join(frozen[:3])}, ...).")
         if not found:
-            raise UserError(f"{method} finds no channel that it may shrink; unfreeze or un-exclude some layers.")
+            raise UserError(f"{method} has no channel to shrink. Unfreeze some layers, or exclude fewer.")
         device = found[0][1].device
         ids = np.concatenate(units)
         numbers, members = _members(ids)
@@ -86,30 +86,32 @@ class Scales:
         )
 
     def vector(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor a norm as one vector, float [channels], without gradients."""
+        """Concatenates one tensor per norm, [channels of the norm], to a vector, float [channels], without
+        gradients."""
         return torch.cat([tensor.detach() for tensor in tensors])
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """A vector [channels] as one tensor a norm."""
+        """Splits a vector [channels] into one tensor per norm."""
         return list(vector.split([len(gamma) for gamma in self.gammas]))
 
     def sizes(self, tensors: Sequence[Tensor]) -> Tensor:
-        """|value| of the channels that can be pruned, float32 [prunable channels]."""
+        """|value| of the prunable channels, float32 [prunable channels]."""
         return self.vector(tensors)[self.prunable].abs().float()
 
     def of_members(self, vector: Tensor) -> Tensor:
-        """A vector [channels] as [units, most members of a unit], zero in unused places."""
+        """A vector [channels] as [units, maximum members], with zeros in unused entries."""
         return torch.cat([vector, vector.new_zeros(1)])[self.members]
 
     def to_channels(self, of_units: Tensor) -> Tensor:
-        """A value for each unit as a vector [channels]; zero where no unit is."""
+        """A value per unit, [units], as a vector [channels]; zero for channels without a unit."""
         vector = of_units.new_zeros(len(self.prunable) + 1)
         vector[self.members] = of_units[:, None].expand(self.members.shape)
         return vector[:-1]
 
 
 def _members(units: Ids) -> tuple[Ids, Ids]:
-    """The units that occur, [units], and the places of each, [units, most members], filled up with len(units)."""
+    """The existing units, [units], and the indices of their members, [units, maximum members], padded with
+    len(units)."""
     order = np.argsort(units, kind="stable")
     order = order[units[order] >= 0]
     numbers, first, count = np.unique(units[order], return_index=True, return_counts=True)

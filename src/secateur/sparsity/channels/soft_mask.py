@@ -1,4 +1,4 @@
-"""The soft mask of Pruned-YOLO: every few epochs, channels that are already weak are made much weaker.
+"""Soft mask of Pruned-YOLO: every few epochs, weak channels are strongly scaled down.
 
 Zhang et al. 2021, "Pruned-YOLO: Learning Efficient Object Detector Using Model Pruning", ICANN.
 """
@@ -18,24 +18,25 @@ from secateur.training.run import TrainingRun
 
 
 def acts_in(settings: SparsifySettings, epochs: int) -> range:
-    """The epochs (from 0) at whose end the mask acts in a training of `epochs`.
+    """The epochs (from 0) after which the mask acts, in a training of `epochs` epochs.
 
-    A soft one rests after the last epoch: nothing follows in which a channel that is needed could grow again.
+    A soft mask does not act after the last epoch, because no epoch follows in which a needed channel could recover.
     """
     return range(settings.mask_start, epochs if settings.mask_factor == 0 else epochs - 1, settings.mask_period)
 
 
 class SoftMask(Hook):
-    """Multiplies gamma and beta of channels with |gamma| <= alpha * mean |gamma| by a factor, at the end of an epoch.
+    """Multiplies gamma and beta of channels with |gamma| <= alpha * mean |gamma| by a factor at the end of an epoch.
 
-    It is a push, not a lasting mask: what the detection loss needs grows again. It acts on the detector and on its
-    average alike, and clears the optimizer's memory of these entries, or momentum would undo it. Running statistics
-    stay: scaling them too, as the original did, makes the change another one in evaluation than in training. Channels
-    that are tied are touched only when the whole unit is under the threshold, for only then could they be cut.
+    The mask is not permanent: channels that the detection loss needs can grow again. It acts on the detector and on its
+    average, and clears the optimizer state of these entries, because momentum would undo it. Running statistics are not
+    scaled: scaling them, as in the original, would give different changes in evaluation and training. Tied channels are
+    only masked if all channels of the unit are below the threshold, because only whole units can be cut.
 
     Args:
-        settings: the `mask_...` options.
-        norms: name of a norm module -> unit of each channel, -1 for those that stay (`ChannelGraph.norms`).
+        settings: the options `mask_...`.
+        norms: name of a norm -> unit of each channel, int64 [channels], -1 for channels that are not prunable
+            (`ChannelGraph.norms`).
     """
 
     scales: Scales
@@ -47,19 +48,19 @@ class SoftMask(Hook):
         """Finds scales and shifts.
 
         Raises:
-            UserError: a name that is no norm of the detector, or no channel that may be masked.
+            UserError: a norm does not exist, or no channel may be masked.
         """
         self.scales = Scales.find(run, self.norms, "The soft mask")
         if not acts_in(self.settings, run.epochs):
-            run.log.message(f"The soft mask never acts: --mask-start leaves none of {run.epochs} epochs.")
+            run.log.message(f"The soft mask has no effect: --mask-start is after the last of {run.epochs} epochs.")
 
     def may_stop(self, run: TrainingRun) -> bool:
-        """The course of the sparsity runs over all epochs."""
+        """False: the schedule covers all epochs."""
         return False
 
     @torch.no_grad()
     def epoch_end(self, run: TrainingRun) -> None:
-        """Acts, in the epochs that `acts_in` names."""
+        """Applies the mask in the epochs of `acts_in`."""
         if run.epoch not in acts_in(self.settings, run.epochs):
             return
         scales, factor = self.scales, self.settings.mask_factor
@@ -75,12 +76,12 @@ class SoftMask(Hook):
         run.log.log("soft_mask/threshold", threshold)
         run.log.log("soft_mask/factor", factor)
         run.log.message(
-            f"Soft mask: {channels} of {total} channels (|gamma| at most {threshold:.3g} in their whole unit) "
-            f"times {factor:g}."
+            f"Soft mask: {channels} of {total} channels (all |gamma| of their unit at most {threshold:.3g}) "
+            f"multiplied by {factor:g}."
         )
 
     def _forget(self, run: TrainingRun, weak: list[Tensor]) -> None:
-        """Zeroes what the optimizer remembers of masked scales and shifts: momentum, Adam's moments."""
+        """Clears the optimizer state of masked scales and shifts: momentum, moments of Adam."""
         for parameters in (self.scales.gammas, self.scales.betas):
             for parameter, mask in zip(parameters, weak, strict=True):
                 for value in run.optimizer.state.get(parameter, {}).values():

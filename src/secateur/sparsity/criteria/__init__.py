@@ -1,9 +1,10 @@
-"""Importance of weights while they are trained, one function a criterion.
+"""Importance criteria for single weights during training, one function each.
 
-A criterion maps (scores so far, weight, its final gradient), all float of the weight's shape, to the new scores. It is
-called at every optimizer step before the weights change; scores begin at zero and low ones go first. Gradients are
-averaged over processes, unscaled and clipped; a weight without a gradient has zeros. Scores are kept per weight and not
-per block, which costs as much memory as a momentum, because N:M patterns choose inside their groups.
+A criterion maps (current scores, weight, its final gradient), all float tensors of any shape (the shape of the weight),
+to new scores of the same shape. It is called at every optimizer step before the weights change. Scores start at zero,
+and weights with low scores are pruned first. Gradients are averaged over processes, unscaled and clipped; a weight
+without a gradient has zeros. Scores are stored per weight instead of per block, which needs as much memory as momentum,
+because N:M patterns select weights within their groups.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ DECAY = 0.9
 
 @weight_criterion("magnitude")
 def magnitude(scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    """|W|: small weights go first (Han et al. 2015, "Learning both Weights and Connections")."""
+    """|W|, in the shape of the weight: small weights are pruned first (Han et al. 2015, "Learning both Weights and
+    Connections")."""
     return weight.abs()
 
 
 @weight_criterion("gradient")
 def gradient(scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    """|g| of the latest step: weights that the loss pulls on least go first."""
+    """|g| of the last step, in the shape of the weight: weights with small gradients are pruned first."""
     return gradient.abs()
 
 
 @weight_criterion("snip")
 def snip(scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    """|W g| of the latest step: the change of the loss, to first order, when the weight goes.
+    """|W g| of the last step, in the shape of the weight: the first-order change of the loss if the weight is removed.
 
     Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity".
     """
@@ -45,5 +47,5 @@ def snip(scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
 
 @weight_criterion("snip_momentum")
 def snip_momentum(scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    """0.9 S + |W g|: the sensitivity over about the last ten steps (Intel Neural Compressor)."""
+    """0.9 S + |W g|, in the shape of the weight: the sensitivity over about ten steps (Intel Neural Compressor)."""
     return DECAY * scores + (weight * gradient).abs()

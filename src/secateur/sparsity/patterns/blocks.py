@@ -1,8 +1,9 @@
-"""Block patterns NxM: N consecutive output channels times M consecutive columns go together; 1x1 is single weights.
+"""Block patterns NxM: N consecutive output channels times M consecutive columns are zeroed together; 1x1: single
+weights.
 
-`channel` in place of a number takes the layer's own: `channelx1` is one column over all output channels (one kernel tap
-of one input channel), `1xchannel` one row over all input channels (one kernel tap of one filter). 4x1 suits sparse
-kernels for vector units of CPUs. The patterns are those of Intel Neural Compressor.
+`channel` instead of a number is the number of channels of the layer: `channelx1` is one column over all output channels
+(one kernel tap of one input channel), `1xchannel` one row over all input channels (one kernel tap of one filter). 4x1
+suits sparse kernels for CPU vector units. The patterns are those of Intel Neural Compressor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from secateur.sparsity.patterns import from_matrix, pattern, pooled, to_matrix
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of `rows` output channels times `columns` columns of the weight matrix; None: as many as the layer has."""
+    """Blocks of `rows` output channels times `columns` columns of the weight matrix; None: the number in the layer.
+
+    Weights have any shape; scores have the shape of their weight.
+    """
 
     rows: int | None
     columns: int | None
@@ -30,7 +34,7 @@ class Blocks:
 
     @property
     def limit(self) -> float:
-        """All blocks of a layer may go."""
+        """All blocks of a layer may be pruned."""
         return 1.0
 
     def fits(self, weight: Tensor) -> bool:
@@ -41,7 +45,7 @@ class Blocks:
         return weight.shape[0] % rows == 0 and weight[0].numel() % columns == 0
 
     def reduce(self, scores: Tensor, how: str) -> Tensor:
-        """Scores of blocks, row after row of blocks; of 1x1 those of the weights in the order of their storage."""
+        """Scores of blocks, float [blocks], row by row; for 1x1, those of the weights in storage order."""
         if self.rows == self.columns == 1:
             return scores.float().flatten()
         rows, columns = self._size(scores)
@@ -50,7 +54,7 @@ class Blocks:
         return pooled(blocks, (1, 3), how).flatten()
 
     def expand(self, keep: Tensor, weight: Tensor, scores: Tensor) -> Tensor:
-        """A mask that is constant over each block; the scores of its weights do not matter any more."""
+        """A mask that is constant over each block; the scores are not used."""
         if self.rows == self.columns == 1:
             return keep.reshape(weight.shape)
         rows, columns = self._size(weight)
@@ -64,15 +68,15 @@ class Blocks:
 
 @pattern("NxM")
 def blocks(text: str) -> Blocks | None:
-    """Reads "NxM", either of them a number or `channel`.
+    """Parses "NxM", each of them a number or `channel`.
 
     Raises:
-        UserError: a block of no weights.
+        UserError: a block would contain no weights.
     """
     match = re.fullmatch(r"([0-9]+|channel)x([0-9]+|channel)", text)
     if match is None:
         return None
     rows, columns = (None if side == "channel" else int(side) for side in match.groups())
     if rows == 0 or columns == 0:
-        raise UserError(f"The pruning pattern '{text}' has blocks of no weights; N and M of NxM must be at least 1.")
+        raise UserError(f"The pruning pattern '{text}' has empty blocks. N and M of NxM must be at least 1.")
     return Blocks(rows, columns)

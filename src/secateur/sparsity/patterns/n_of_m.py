@@ -1,8 +1,8 @@
 """Patterns N:M: of every M consecutive columns of a row of the weight matrix, N weights are kept and M - N are zeroed.
 
-N counts the weights KEPT, as NVIDIA does (Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks"); Intel Neural
-Compressor counted the pruned ones. 2:4 is the same either way; 1:4 has 75 % zeros here, and so has 2:8. The kept
-weights are chosen freely in each group, so a group that is pruned loses its M - N lowest scores.
+N is the number of weights KEPT, as defined by NVIDIA (Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks");
+Intel Neural Compressor counted the pruned ones. 2:4 is the same in both; 1:4 has 75 % zeros here, and so has 2:8. The
+kept weights are chosen freely in each group, so a pruned group loses its M - N lowest scores.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from secateur.sparsity.patterns import from_matrix, pattern, pooled, to_matrix
 
 @dataclass(frozen=True)
 class KeptOfGroup:
-    """Groups of `size` consecutive columns of one row; a pruned group keeps `kept` weights, exactly."""
+    """Groups of `size` consecutive columns of one row; a pruned group keeps exactly `kept` weights.
+
+    Weights have any shape; scores have the shape of their weight.
+    """
 
     kept: int
     size: int
 
     @property
     def name(self) -> str:
-        """Kept and size, as in "2:4"."""
+        """Kept weights and group size, as in "2:4"."""
         return f"{self.kept}:{self.size}"
 
     @property
@@ -39,15 +42,17 @@ class KeptOfGroup:
         return weight.ndim in (2, 4) and weight[0].numel() % self.size == 0
 
     def reduce(self, scores: Tensor, how: str) -> Tensor:
-        """Scores of groups, row after row: over the M - N lowest scores of each, for only those weights would go."""
+        """Scores of groups, float [groups], row by row, over the M - N lowest scores of each, which are the weights
+        to be zeroed."""
         groups = to_matrix(scores).float().reshape(-1, self.size)
         lowest = groups.topk(self.size - self.kept, dim=1, largest=False).values
         return pooled(lowest, (1,), how)
 
     def expand(self, keep: Tensor, weight: Tensor, scores: Tensor) -> Tensor:
-        """A mask with M - N zeros in every pruned group, at its lowest scores; of equal scores the first columns go."""
+        """A mask with M - N zeros in every pruned group, at its lowest scores; on a tie the first columns are
+        zeroed."""
         groups = to_matrix(scores).reshape(-1, self.size)
-        # Sorting positions instead of comparing with a threshold keeps the count exact when scores are equal.
+        # Sorting positions instead of comparing with a threshold keeps the count exact if scores are equal.
         lowest = groups.sort(dim=1, stable=True).indices[:, : self.size - self.kept]
         mask = torch.ones_like(groups, dtype=torch.bool).scatter_(1, lowest, False) | keep[:, None]
         return from_matrix(mask.reshape(weight.shape[0], -1), weight)
@@ -55,7 +60,7 @@ class KeptOfGroup:
 
 @pattern("N:M")
 def kept_of_group(text: str) -> KeptOfGroup | None:
-    """Reads "N:M".
+    """Parses "N:M".
 
     Raises:
         UserError: N is not between 1 and M - 1.

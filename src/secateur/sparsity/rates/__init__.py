@@ -1,6 +1,6 @@
-"""How the sparsity rate changes over a training: one function a schedule, found by name in `RATES`.
+"""Schedules of the sparsity rate over a training, one function each, registered by name in `RATES`.
 
-A schedule of one's own is one file here, or anywhere in `$SECATEUR_PLUGINS`:
+To add a schedule, add a file here, or anywhere in `$SECATEUR_PLUGINS`:
 
     @rate("square")
     def square(progress: float, sizes: Sizes) -> float:
@@ -19,55 +19,55 @@ from secateur.errors import UserError
 from secateur.registry import Registry
 
 Sizes = Callable[[], Tensor]
-"""Gives the present |scale| of every penalised channel, float [channels]: called only by schedules that look at it."""
+"""Returns the current |scale| of every penalised channel, float [channels]; only called by schedules that use it."""
 
 Rate = Callable[[float, Sizes], float | Tensor]
-"""`(progress, sizes) -> factor`: what multiplies s when `progress` (0 at the start, below 1) of the epochs are done.
+"""`(progress, sizes) -> factor`: factor of s when the share `progress` (0 at the start, below 1) of the epochs is done.
 
-The factor is one number for all channels, or float [channels] in the order of `sizes()`. Every process of a training
-must come to the same factor: it may depend on its arguments only.
-"""
+The factor is one number for all channels, or float [channels] in the order of `sizes()`. It must be the same in every
+process of a training, so it may depend only on the arguments."""
 
 RATES: Registry[Rate] = Registry("schedule of the sparsity rate", "secateur.sparsity.rates")
 rate = RATES.register
 
-RELAXED = 0.15  # share of the channels that the local schedule nearly leaves alone
+RELAXED = 0.15  # share of the channels that the local schedule penalises only weakly
 RELAXED_FACTOR = 0.01
 
 
 def factor_at(schedule: str, progress: float, sizes: Sizes) -> float | Tensor:
-    """The factor that a schedule gives, checked.
+    """The checked factor of a schedule: a scalar, or float [channels].
 
     Raises:
-        UserError: unknown schedule, or one that gives a vector of another length than there are channels.
+        UserError: the schedule is unknown, or returns a vector with a wrong number of channels.
     """
     factor = RATES[schedule](progress, sizes)
     if isinstance(factor, Tensor) and factor.shape != sizes().shape:
         raise UserError(
-            f"The schedule {schedule} gives factors of shape {list(factor.shape)} for {len(sizes())} channels; "
-            "it must give one number, or one for each channel."
+            f"The schedule {schedule} returns factors of the shape {list(factor.shape)} for {len(sizes())} channels. "
+            "It must return one number, or one per channel."
         )
     return factor
 
 
 def rise(ramp: float, iteration: int, batches: int) -> float:
-    """Share of s in force once `iteration` batches of the training are done: a line from 0 to 1 over `ramp` epochs.
+    """Share of s after `iteration` batches of the training: rises linearly from 0 to 1 over `ramp` epochs.
 
     Args:
-        batches: batches of an epoch.
+        batches: batches per epoch.
     """
     return 1.0 if ramp == 0 else min(1.0, iteration / (ramp * batches))
 
 
 @rate("constant")
 def constant(progress: float, sizes: Sizes) -> float:
-    """s throughout (Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017)."""
+    """s in all epochs (Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017)."""
     return 1.0
 
 
 @rate("linear")
 def linear(progress: float, sizes: Sizes) -> float:
-    """A line from s to 0.1 s: strong while the network can still rearrange itself (the YOLOv5 slimming scripts)."""
+    """Linear from s to 0.1 s: strongest at the start, when the network can still adapt (the YOLOv5 slimming
+    scripts)."""
     return 1 - 0.9 * progress
 
 
@@ -79,16 +79,17 @@ def cosine(progress: float, sizes: Sizes) -> float:
 
 @rate("step")
 def step(progress: float, sizes: Sizes) -> float:
-    """s for the first half of the epochs, 0.01 s for the second (YOLOv3 channel pruning's global decay)."""
+    """s for the first half of the epochs, 0.01 s for the second (global decay of YOLOv3 channel pruning)."""
     return 1.0 if progress < 0.5 else 0.01
 
 
 @rate("local")
 def local(progress: float, sizes: Sizes) -> float | Tensor:
-    """s for all channels at first; from half of the epochs the 15 % with the largest |scale| get 0.01 s.
+    """s for all channels at first; in the second half of the epochs, 0.01 s for the 15 % with the largest |scale|:
+    float [channels].
 
-    The set is drawn anew at each step, so a channel that grows joins it (YOLOv3 channel pruning's local decay). Of
-    equal channels the first ones are taken, hence the same ones in every process.
+    The set is determined at each step, so a channel that grows can join it (local decay of YOLOv3 channel pruning). On
+    a tie, the first channels are chosen, so all processes choose the same.
     """
     if progress < 0.5:
         return 1.0

@@ -1,1 +1,1 @@
-"""The optimizer step: parameter groups, rates as functions of the step, precision, and the moving average."""
+"""The optimizer step: parameter groups, learning-rate schedules, precision, and the moving average."""

@@ -1,4 +1,4 @@
-"""A training whose end is decided on the way: it lasts while a held-out loss falls, and while minutes are left."""
+"""A training without a fixed number of epochs: it continues while a held-out loss falls and time is left."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from secateur.training.optimization.schedules import Fall
 from secateur.training.run import TrainingRun
 
 FALL_SHARE = 0.4
-"""Share of the whole training in which the learning rate falls."""
+"""Share of the whole training in which the learning rate is lowered."""
 LEAST_FALL = 4
-"""Epochs of the shortest fall that the loss, and not the clock, begins."""
+"""Minimum number of epochs for lowering the learning rate, if the loss triggers it instead of the time limit."""
 WINDOW_SHARE, LEAST_WINDOW = 0.3, 6
-"""The loss has flattened when it fell too little over this share of the epochs, and over so many at least."""
+"""The loss counts as flat if it fell too little over this share of the epochs, and over at least this number of
+epochs."""
 LEAST_GAIN = 0.03
-"""What is too little, as a share of the loss."""
+"""Minimum fall over the window, as a share of the loss."""
 PACE = 5
-"""Epochs whose seconds say how long the next ones take."""
+"""Number of epochs used to estimate the duration of the next ones."""
 FLATTENED, TIMED, COUNTED = "flattened", "minutes", "steps"
 
 
 class OpenEnd(Hook):
-    """Keeps the learning rate at its highest while the loss pays, lets it fall then, and ends the training with that.
+    """Keeps the learning rate at its maximum while the loss improves, then lowers it, and ends the training.
 
-    The rate begins to fall when the held-out loss has flattened, or when the minutes that are left just suffice for
-    the fall. Where they run out before the end of the fall, it becomes steeper. The first process decides after each
-    evaluation, all follow, and the decisions are part of the state: the rates are a function of the epoch and of them.
-    So a resumed training takes the same steps; the minutes count those of its earlier parts, without what a kill lost.
+    Lowering starts when the held-out loss is flat, or when the remaining minutes are just sufficient for it. If the
+    time runs out earlier than expected, the rate is lowered faster. The first process decides after each evaluation,
+    and all others follow. The decisions are part of the state, and rates depend only on the epoch and the decisions, so
+    a resumed training takes the same steps. The time includes earlier parts of a resumed training, but not what was
+    lost by a kill.
 
     Args:
-        minutes: at most, from `began` on; 0: no limit.
-        most: epochs at most.
-        began: when the minutes began, by `time.monotonic`.
+        minutes: time limit, counted from `began`; 0: no limit.
+        most: maximum number of epochs.
+        began: start of the time limit, by `time.monotonic`.
     """
 
     def __init__(self, minutes: float, most: int, began: float) -> None:
@@ -54,16 +56,16 @@ class OpenEnd(Hook):
 
     @property
     def seconds(self) -> float:
-        """Since the training began, over kills."""
+        """Seconds since the training began, including earlier parts of a resumed training."""
         return self.before + time.monotonic() - self.began
 
     def start(self, run: TrainingRun) -> None:
-        """Takes the schedule over."""
+        """Takes control of the schedule."""
         self.run = run
         self._apply()
 
     def evaluated(self, run: TrainingRun, scores: Scores | None) -> None:
-        """Decides whether the rate falls from here on, and when the training ends."""
+        """Decides whether to lower the learning rate from now on, and when to end the training."""
         told = ""
         if run.is_main:
             assert scores is not None
@@ -74,7 +76,7 @@ class OpenEnd(Hook):
             run.log.message(told)
 
     def decide(self, done: int, loss: float) -> str:
-        """Takes the loss after `done` epochs; a sentence where something was decided."""
+        """Processes the loss after `done` epochs. Returns a message if something was decided."""
         self.losses.append(loss)
         self.marks.append(self.seconds)
         left = self._left(done)
@@ -82,15 +84,17 @@ class OpenEnd(Hook):
             if self.end - done <= left:
                 return ""
             self._fall(done, left, TIMED)
-            return f"The minutes run out: {_epochs(left)} left."
+            return f"The time limit is near: {_epochs(left)} left."
         self.end = done + left
         if left <= FALL_SHARE * self.end:
             self._fall(done, left, TIMED if self.minutes else COUNTED)
-            return f"The time is nearly used: the learning rate falls now, {_epochs(left)} left."
+            return f"The time limit is near: the learning rate is lowered from now on, {_epochs(left)} left."
         if flattened(self.losses):
             length = max(LEAST_FALL, round(done * FALL_SHARE / (1 - FALL_SHARE)))
             self._fall(done, min(length, left), FLATTENED)
-            return f"The held-out loss has flattened: the learning rate falls now, {_epochs(self.end - done)} left."
+            return (
+                f"The held-out loss is flat: the learning rate is lowered from now on, {_epochs(self.end - done)} left."
+            )
         return ""
 
     def _fall(self, done: int, length: int, reason: str) -> None:
@@ -99,7 +103,7 @@ class OpenEnd(Hook):
             self.falls.append(Fall(done, self.end))
 
     def _left(self, done: int) -> int:
-        """Epochs that fit into what is left of the minutes."""
+        """Number of epochs that fit into the remaining minutes."""
         if not self.minutes:
             return self.most - done
         before = max(done - PACE, 0)
@@ -123,12 +127,12 @@ class OpenEnd(Hook):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the training was."""
+        """Continues from a saved state."""
         self.load(state)
         self._apply()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave; the seconds since then do not count."""
+        """Restores the output of `state_dict`; the time since then does not count."""
         self._take(state)
         self.before += float(state["seconds"])
 
@@ -138,16 +142,16 @@ class OpenEnd(Hook):
         self.end, self.reason = int(state["end"]), str(state["reason"])
 
     def ending(self) -> str:
-        """Why it ended, to follow "because"."""
+        """Reason for the end, to follow "because"."""
         if self.reason == TIMED:
-            return f"its {duration(self.minutes * 60)} are used"
-        return "the held-out loss no longer fell" if self.reason == FLATTENED else "all steps were taken"
+            return f"the time limit of {duration(self.minutes * 60)} was reached"
+        return "the held-out loss stopped falling" if self.reason == FLATTENED else "all steps were taken"
 
 
 def flattened(losses: Sequence[float]) -> bool:
-    """Whether the lowest loss so far is hardly lower than it was a window ago.
+    """Whether the lowest loss so far is hardly lower than one window ago.
 
-    The window grows with the training: what took a third of it shall bring at least a few per cent.
+    The window grows with the training: a third of it must reduce the loss by at least a few per cent.
     """
     window = max(LEAST_WINDOW, math.ceil(len(losses) * WINDOW_SHARE))
     if len(losses) <= window:

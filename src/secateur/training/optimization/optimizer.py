@@ -1,4 +1,4 @@
-"""The optimizer with YOLOv5's three parameter groups, its rates and momentum, and the freezing of blocks."""
+"""The optimizer with the three parameter groups of YOLOv5, its learning rates and momentum, and frozen blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalRes
 
 
 def parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Biases, other weights, norm weights: only the second group decays, only the first has its own warm-up."""
+    """Biases, other weights and norm weights; only the second group has weight decay, only the first its own
+    warm-up."""
     biases: list[nn.Parameter] = []
     weights: list[nn.Parameter] = []
     norms: list[nn.Parameter] = []
@@ -37,8 +38,8 @@ def build_optimizer(
     """SGD with Nesterov momentum, Adam or AdamW.
 
     Args:
-        scaled: an fp16 gradient scaler is in use. Fused steps then skip inside the kernel, unseen by hooks, so they are
-            not used.
+        scaled: whether an fp16 gradient scaler is used. Fused optimizers then skip steps inside the kernel, where hooks
+            cannot notice it, so they are not used.
     """
     biases, weights, norms = parameter_groups(network)
     groups: list[dict[str, Any]] = [
@@ -56,7 +57,7 @@ def build_optimizer(
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, iteration: int, epoch: int) -> None:
-    """Writes the schedule's rates and momentum of a batch into the groups."""
+    """Sets learning rates and momentum of the groups for a batch."""
     momentum = schedule.momentum(iteration)
     for group, rate in zip(optimizer.param_groups, schedule.learning_rates(iteration, epoch), strict=True):
         group["lr"] = rate
@@ -67,16 +68,16 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, iteration: i
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """What --freeze counts: the list `model` of a network that has one, else its modules of the first level."""
+    """Blocks counted by --freeze: the list `model` of the network if it has one, otherwise its direct submodules."""
     listed = getattr(network, "model", None)
     return list(listed if isinstance(listed, nn.Sequential | nn.ModuleList) else network.children())
 
 
 def frozen_parameters(network: nn.Module, freeze: Sequence[int]) -> list[nn.Parameter]:
-    """Parameters of the first n blocks (one number) or of the listed blocks (several).
+    """Parameters of the first n blocks (one number) or of the listed blocks (several numbers).
 
     Raises:
-        UserError: a block that the network does not have, or nothing left to train.
+        UserError: the network does not have a block, or nothing would be left to train.
     """
     chosen, blocks = tuple(freeze) if len(freeze) > 1 else tuple(range(freeze[0])), blocks_of(network)
     wrong = [block for block in chosen if block >= len(blocks)]
@@ -84,5 +85,5 @@ def frozen_parameters(network: nn.Module, freeze: Sequence[int]) -> list[nn.Para
         raise UserError(f"Option freeze names block {wrong[0]}, but the network has blocks 0 to {len(blocks) - 1}.")
     frozen = [parameter for block in chosen for parameter in blocks[block].parameters()]
     if frozen and len(frozen) == len(list(network.parameters())):
-        raise UserError("Option freeze leaves no parameter to train; name fewer blocks.")
+        raise UserError("Option freeze leaves no parameter to train. Freeze fewer blocks.")
     return [parameter for parameter in frozen if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""The precision of a training: the choice, autocast around the forward pass, and the scaling of gradients."""
+"""Precision of a training: its selection, autocast in the forward pass, and gradient scaling."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def fast_bf16_on_cpu() -> bool:
-    """Whether this processor multiplies bf16 natively (AVX512-BF16 or AMX); emulated bf16 is slower than fp32."""
+    """Whether this processor supports bf16 natively (AVX512-BF16 or AMX); emulated bf16 is slower than fp32."""
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def choose_precision(amp: str, device_type: str) -> str:
-    """`no`, `bf16` or `fp16` for an --amp option on a kind of device.
+    """`no`, `bf16` or `fp16` for the option --amp on a type of device.
 
     Raises:
-        UserError: a precision that the device lacks.
+        UserError: the device does not support the precision.
     """
     if amp == "off":
         return "no"
     if device_type != "cuda":
         if amp == "fp16":
-            raise UserError("Option amp is fp16, which needs a CUDA device; use auto, bf16 or off here.")
+            raise UserError("Option amp is fp16, which needs a CUDA device. Use auto, bf16 or off.")
         return "bf16" if amp == "bf16" or (device_type == "cpu" and fast_bf16_on_cpu()) else "no"
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     if amp == "bf16" and not native:
-        raise UserError("Option amp is bf16, which this CUDA device lacks; use auto, fp16 or off.")
+        raise UserError("Option amp is bf16, which this CUDA device does not support. Use auto, fp16 or off.")
     if amp == "auto":
         return "bf16" if native else "fp16"
     return amp
 
 
 class Precision:
-    """One training's: nothing to do in fp32, autocast in bf16, autocast and a gradient scaler in fp16.
+    """Precision of one training: nothing in fp32, autocast in bf16, autocast and a gradient scaler in fp16.
 
     Args:
         name: `no`, `bf16` or `fp16`.
@@ -55,22 +55,22 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device_type) if name == "fp16" else None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Around the forward pass; the loss is computed outside of it."""
+        """Context for the forward pass; the loss is computed outside of it."""
         dtype = DTYPES[self.name]
         return nullcontext() if dtype is None else torch.autocast(self.device_type, dtype=dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the loss, scaled in fp16 until `clip_`."""
+        """Computes gradients of the loss, a scalar; in fp16 they are scaled until `clip_`."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def clip_(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], most: float) -> Tensor:
-        """Unscales the gradients, makes their common norm at most `most`, and returns the norm that they had."""
+        """Unscales the gradients, limits their total norm to `most`, and returns the previous norm, a scalar."""
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         return nn.utils.clip_grad_norm_(parameters, most)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer's step; the scaler leaves it out when a gradient is infinite."""
+        """Runs the optimizer step; the scaler skips it if a gradient is infinite."""
         if self.scaler is None:
             optimizer.step()
             return
@@ -79,12 +79,12 @@ class Precision:
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
+    """Converts half precision of any shape to float32; float32 and float64 are not changed."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def outputs_in_full_precision(outputs: Any) -> Any:
-    """The same nest of tuples, lists and dicts with every floating tensor in full precision."""
+    """Converts all floating-point tensors in nested tuples, lists and dicts to full precision."""
     return tree_map_only(
         Tensor, lambda values: full_precision(values) if values.is_floating_point() else values, outputs
     )

@@ -1,6 +1,6 @@
-"""Learning rate, momentum and accumulation as pure functions of where the training is: there is no state to save.
+"""Learning rate, momentum and accumulation as functions of the position in the training; there is no state to save.
 
-Steps are optimizer steps; the warm-up counts batches ("iterations"), as YOLOv5 does, for accumulation ramps in it.
+Steps are optimizer steps. The warm-up counts batches ("iterations"), as in YOLOv5, because it ramps the accumulation.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from secateur.training.settings import NOMINAL_BATCH, TrainSettings
 
 @dataclass(frozen=True)
 class Fall:
-    """A decision taken on the way: from epoch `start` to `end` the rate falls as half a cosine from what it was to the
-    last one, in place of what was decided before."""
+    """A decision during training: from epoch `start` to `end`, the learning rate falls along half a cosine to its
+    final value, replacing earlier decisions."""
 
     start: int
     end: int
@@ -23,20 +23,20 @@ class Fall:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that the schedules depend on. `batch_size` is the total over all processes."""
+    """All inputs of the schedules. `batch_size` is the total over all processes."""
 
     hyp: Hyp
     epochs: int
-    batches: int  # in an epoch
+    batches: int  # per epoch
     batch_size: int
     cosine: bool = False
     warmup_minimum: int = 100
     nominal_batch: int = NOMINAL_BATCH
-    falls: tuple[Fall, ...] | None = None  # of a training whose end is decided on the way; None: it is known
+    falls: tuple[Fall, ...] | None = None  # decisions of a training with an open end; None: a fixed number of epochs
 
     @classmethod
     def of(cls, settings: TrainSettings, batches: int) -> Schedule:
-        """The schedules of a training with so many batches an epoch."""
+        """The schedules of a training with this number of batches per epoch."""
         return cls(
             settings.hyp,
             settings.epochs,
@@ -49,7 +49,7 @@ class Schedule:
 
     @property
     def warmup(self) -> int:
-        """Length of the warm-up in batches: YOLOv5's, but never more than half of the training."""
+        """Length of the warm-up in batches: as in YOLOv5, but at most half of the training."""
         if self.hyp.warmup_epochs == 0:
             return 0
         wanted = max(round(self.hyp.warmup_epochs * self.batches), self.warmup_minimum)
@@ -62,11 +62,12 @@ class Schedule:
 
     @property
     def weight_decay(self) -> float:
-        """The decay for the images that a step really sees."""
+        """Weight decay for the actual number of images per step."""
         return self.hyp.weight_decay * self.batch_size * self.full_accumulate / NOMINAL_BATCH
 
     def decay(self, epoch: int) -> float:
-        """Factor of lr0 in an epoch: a line or half a cosine from 1 to lrf; or 1 until it is decided that it falls."""
+        """Factor of lr0 in an epoch: a line or half a cosine from 1 to lrf; for an open end, 1 until a fall is
+        decided."""
         if self.falls is not None:
             return self._fallen(epoch, self.falls)
         if self.cosine:
@@ -74,21 +75,22 @@ class Schedule:
         return (1 - epoch / self.epochs) * (1 - self.hyp.lrf) + self.hyp.lrf
 
     def learning_rates(self, iteration: int, epoch: int) -> tuple[float, float, float]:
-        """Rates of biases, decayed weights and norm weights at a batch, counted from the start of the training."""
+        """Learning rates of biases, decayed weights and norm weights at a batch, counted from the start of the
+        training."""
         rate = self.hyp.lr0 * self.decay(epoch)
         weights = self._ramp(iteration, 0.0, rate)
         return self._ramp(iteration, self.hyp.warmup_bias_lr, rate), weights, weights
 
     def momentum(self, iteration: int) -> float:
-        """SGD's momentum or Adam's beta1."""
+        """Momentum of SGD or beta1 of Adam."""
         return self._ramp(iteration, self.hyp.warmup_momentum, self.hyp.momentum)
 
     def accumulate(self, iteration: int) -> int:
-        """Batches per optimizer step, ramped from 1 in the warm-up."""
+        """Batches per optimizer step, ramped up from 1 during the warm-up."""
         return max(1, round(self._ramp(iteration, 1.0, self.nominal_batch / self.batch_size)))
 
     def steps_until(self, epoch: int) -> int:
-        """Optimizer steps of the first `epoch` epochs (as long as no fp16 scaler skips one)."""
+        """Optimizer steps in the first `epoch` epochs (without steps skipped by an fp16 scaler)."""
         if self.warmup == 0:
             return epoch * -(-self.batches // self.full_accumulate)
         steps = 0

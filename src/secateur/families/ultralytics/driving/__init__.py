@@ -1,1 +1,1 @@
-"""The package's own validators and trainers, driven by the commands of Secateur."""
+"""Runs the validators and trainers of the package from Secateur."""

@@ -1,4 +1,4 @@
-"""Images and labels as the package reads them, caches of labels in memory, and an unchanged number of threads."""
+"""Images and labels in the form that the package reads, label caches in memory, and a preserved number of threads."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from secateur.families.ultralytics.package import installed_version, needed
 
 LISTS = {"train": "train.txt", "val": "val.txt"}
 _CACHES: dict[str, Any] = {}
-"""What was read of labels in this process, by the place of the cache file that the package would write."""
+"""Label caches of this process, by the path of the cache file that the package would write."""
 _READS, _WRITES = "load_dataset_cache_file", "save_dataset_cache_file"
 
 
 def described(folder: Path, splits: Mapping[str, Any], names: Mapping[int, str], **more: Any) -> Path:
-    """Writes a data.yaml of images whose label files are where the package looks for them.
+    """Writes a data.yaml for images whose label files are where the package expects them.
 
     Args:
-        folder: an empty one, or that of an interrupted training.
-        splits: by name, "train" and "val". Of those with some of the classes of their label files, the folder gets
-            links to the images and label files of its own.
+        folder: an empty folder, or that of an interrupted training.
+        splits: "train" and "val". For splits with only some of the classes in their label files, the folder gets links
+            to the images, and its own label files.
         more: other keys, such as kpt_shape.
     """
     folder, lists = Path(os.path.abspath(folder)), {}  # noqa: PTH100  (links stay)
@@ -45,7 +45,7 @@ def described(folder: Path, splits: Mapping[str, Any], names: Mapping[int, str],
 
 
 def _with_own_labels(folder: Path, name: str, files: Sequence[str], classes: Sequence[int]) -> list[str]:
-    """Links to images, next to label files with only some classes, numbered by their places in the sequence."""
+    """Links to images, next to label files with only some classes, renumbered by their index in the sequence."""
     images, labels = folder / "images" / name, folder / "labels" / name
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,15 @@ def _with_own_labels(folder: Path, name: str, files: Sequence[str], classes: Seq
 
 
 def folders_of_classes(folder: Path, files: Sequence[str], classes: Sequence[int], nc: int) -> Path:
-    """Makes a folder for each split with a folder for each class, as the package wants them, of links to images.
+    """Creates the folder structure that the package expects, with links to images: split folders with one folder per
+    class.
 
-    The order of their names is that of the classes, whose own names may be no names of folders.
+    The folders are numbered by class, because class names may not be valid folder names.
 
     Args:
-        folder: an empty one.
-        files: paths of images, of train and val alike.
-        classes: of each image.
+        folder: an empty folder.
+        files: paths of images, for both train and val.
+        classes: class of each image.
     """
     for split in LISTS:
         places = [folder / split / f"class-{number:06d}" for number in range(nc)]
@@ -86,32 +87,32 @@ def folders_of_classes(folder: Path, files: Sequence[str], classes: Sequence[int
 def _link(file: Path, place: Path) -> None:
     try:
         place.symlink_to(os.path.abspath(file))  # noqa: PTH100  (links stay)
-    except OSError:  # Windows asks for a privilege
+    except OSError:  # on Windows, links need a privilege
         shutil.copyfile(file, place)
 
 
 @contextmanager
 def caches_in_memory() -> Iterator[None]:
-    """The package neither reads nor writes its caches of labels, which are pickles next to the images.
+    """Context in which the package neither reads nor writes label cache files, which are pickles next to the images.
 
-    Whoever makes a data set could put code into such a file. What was read stays in the memory of this process.
+    A data set could contain a malicious cache file. The caches are kept in the memory of this process.
 
     Raises:
-        UserError: the installed package keeps its labels in another way.
+        UserError: the installed version of the package caches labels differently.
     """
     module = needed("data.dataset")
     before = {name: getattr(module, name, None) for name in (_READS, _WRITES)}
     if None in before.values():
         raise UserError(
-            f"The package ultralytics {installed_version()} reads its data sets in another way than is known here: "
-            "pip install 'ultralytics==8.4.190'."
+            f"The version {installed_version()} of the package ultralytics reads data sets in an unsupported way. "
+            "Install a supported version: pip install 'ultralytics==8.4.190'."
         )
 
     def read(path: Any) -> Any:
         return copy.deepcopy(_CACHES[str(path)])
 
     def write(prefix: str, path: Any, found: Any, version: str) -> None:
-        found["version"] = version  # which the caller takes out again
+        found["version"] = version  # the caller removes it again
         _CACHES[str(path)] = copy.deepcopy(found)
 
     setattr(module, _READS, read)
@@ -125,7 +126,7 @@ def caches_in_memory() -> Iterator[None]:
 
 @contextmanager
 def kept_threads() -> Iterator[None]:
-    """Restores the number of PyTorch's threads at the end; the package changes it."""
+    """Restores the number of PyTorch threads on exit, because the package changes it."""
     threads = torch.get_num_threads()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Options of a training of Secateur as options of the package's trainers."""
+"""Converts training options of Secateur to options of the trainers of the package."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from secateur.training.settings import TrainSettings
 from secateur.yaml_files import read_yaml
 
 DATA = "ultralytics_data"
-"""Folder in the run folder with the description of the images for the package."""
+"""Folder in the run folder for the description of the images."""
 MULTI_SCALE = 0.5
 DISTILLS = "features"
-"""What the package's own distillation is called here."""
+"""Name of the distillation of the package in `--distill`."""
 _NOT_THEIRS = {
-    "label_smoothing": "smooths no labels",
+    "label_smoothing": "does not support label smoothing",
     "save_every_steps": "saves only at the end of an epoch",
 }
 
 
 def check_settings(settings: TrainSettings, distill: DistillSettings) -> None:
-    """Refuses what the package's trainers do not have.
+    """Checks that the trainers of the package support all options.
 
     Raises:
-        UserError: naming the option.
+        UserError: an option is not supported; the message names it.
     """
     usual = TrainSettings()
     for name, reason in _NOT_THEIRS.items():
         if getattr(settings, name) != getattr(usual, name):
-            raise UserError(f"The trainer of the package ultralytics {reason}: leave --{name.replace('_', '-')} out.")
+            raise UserError(f"The trainer of the package ultralytics {reason}. Omit --{name.replace('_', '-')}.")
     if settings.val_every > 1:
         raise UserError(
-            "The trainer of the package ultralytics evaluates after every epoch or the last one: give --val-every 1 or "
-            "0."
+            "The trainer of the package ultralytics evaluates after every epoch or only after the last. Set "
+            "--val-every 1 or 0."
         )
     if distill.distill not in ("", DISTILLS):
-        raise UserError(f"The trainer of the package ultralytics distils only features: give --distill {DISTILLS}.")
+        raise UserError(f"The trainer of the package ultralytics only supports --distill {DISTILLS}.")
     if rank_and_world()[1] > 1:
-        raise UserError("Networks of Ultralytics are trained by one process here: start it without torchrun.")
+        raise UserError("Networks of Ultralytics are trained by a single process. Start the command without torchrun.")
 
 
 def trainer_options(training: OwnTraining, network: UltralyticsNetwork) -> dict[str, Any]:
-    """The overrides of a trainer."""
+    """The options of a trainer."""
     settings, architecture = training.settings, network.architecture
     device = pick_device(settings.device)
     freeze = settings.freeze[0] if len(settings.freeze) == 1 else list(settings.freeze)
-    # Losses weigh their parts as in the training that the network comes from.
+    # The weights of the loss terms are those of the training that the network comes from.
     gains = {name: value for name, value in architecture.args.items() if name != "epochs"}
     return {
         **gains,
@@ -74,7 +74,7 @@ def trainer_options(training: OwnTraining, network: UltralyticsNetwork) -> dict[
         "seed": settings.seed,
         "cos_lr": settings.cos_lr,
         "rect": settings.rect,
-        # A method whose course takes all epochs must not be cut short.
+        # Early stopping must not interrupt a method whose schedule covers all epochs.
         "patience": settings.patience if all(type(hook).may_stop is Hook.may_stop for hook in training.hooks) else 0,
         "freeze": freeze or None,
         "multi_scale": MULTI_SCALE if settings.multi_scale else 0.0,
@@ -88,10 +88,10 @@ def trainer_options(training: OwnTraining, network: UltralyticsNetwork) -> dict[
 
 
 def _rates(settings: TrainSettings, *, hooks: bool) -> dict[str, Any]:
-    """Optimizer and hyper-parameters: the package's own where none are given, for their names are the same.
+    """Optimizer and hyper-parameters; defaults of the package if none are set, because the names are the same.
 
-    The package's `auto` chooses rates too. So hyper-parameters that are given, and methods that act on the optimizer,
-    take SGD.
+    The option `auto` of the package also chooses learning rates. So SGD is used if hyper-parameters are set, or if a
+    method acts on the optimizer.
     """
     given = {name: getattr(settings.hyp, name) for name in NAMES}
     own = dataclasses.asdict(Hyp())
@@ -103,7 +103,7 @@ def _rates(settings: TrainSettings, *, hooks: bool) -> dict[str, Any]:
 
 
 def _data(training: OwnTraining, network: UltralyticsNetwork) -> Path:
-    """The description of the images for the package: the usable ones of the data set, by absolute paths."""
+    """The description of the images for the package, with absolute paths of the usable images of the data set."""
     data = training.data
     if not isinstance(data, DataConfig):
         return data.file

@@ -1,4 +1,4 @@
-"""Keeps the boxes that the package's validator compares with the labels, in pixels of the original images."""
+"""Records the boxes that the validator of the package evaluates, in pixels of the original images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from secateur.evaluation.validate import objects_of
 from secateur.families.ultralytics.package import needed
 
 RECORDED = ("detect", "segment", "pose")
-"""Tasks whose boxes are upright."""
+"""Tasks with axis-aligned boxes."""
 
 
 class KeptBoxes:
-    """What a validator found, image by image.
+    """Boxes found by a validator, per image.
 
     Args:
-        files: as the validator is given them, in the order of the index.
+        files: the files passed to the validator, in the order of the index.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class KeptBoxes:
         self.rows: dict[int, Tensor] = {}
 
     def watching(self, parent: type[Any]) -> type[Any]:
-        """The validator that gives what it evaluates to this object first."""
+        """A validator class that also passes its predictions to this object."""
         kept = self
 
         def update_metrics(self: Any, preds: Any, batch: Any) -> Any:
@@ -43,7 +43,7 @@ class KeptBoxes:
         return type("RecordingValidator", (parent,), {"update_metrics": update_metrics})
 
     def add(self, found: Any, batch: Any, place: int) -> None:
-        """Takes the boxes of the image at a place of a batch."""
+        """Adds the boxes of the image at an index of a batch."""
         boxes = needed("utils.ops").scale_boxes(
             batch["img"].shape[2:],
             found["bboxes"].float().clone(),
@@ -54,10 +54,10 @@ class KeptBoxes:
         self.rows[self.number[str(batch["im_file"][place])]] = rows.cpu()
 
     def record(self, index: Index, names: dict[int, str], nms: NmsSettings, *, single_cls: bool) -> DetectionRecord:
-        """The record of the validation; images that the package left out have no detections.
+        """The record of the validation; images that the package skipped have no detections.
 
         Args:
-            nms: the settings of suppression that the validator took.
+            nms: suppression settings of the validator.
         """
         images = np.repeat(np.asarray(sorted(self.rows), np.int64), [len(self.rows[i]) for i in sorted(self.rows)])
         rows = torch.cat([torch.zeros(0, 6), *(self.rows[i] for i in sorted(self.rows))]).numpy().astype(np.float64)

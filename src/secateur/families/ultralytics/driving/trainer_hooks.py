@@ -1,4 +1,4 @@
-"""Hooks of Secateur on the optimizer of a package's trainer, and what a resumed training needs of them."""
+"""Attaches hooks of Secateur to the optimizer of a trainer of the package, and stores what a resumed training needs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from secateur.training.state import write_state
 
 
 class TrainerHooks:
-    """The hooks of a training on a trainer of the package.
+    """The hooks of a training, attached to a trainer of the package.
 
     Args:
-        network: whose module inside is that of the trainer, so that tensors have their names.
-        state: of an interrupted training, which resumes; None for a new one.
+        network: wraps the module of the trainer, so that tensors have the names of Secateur.
+        state: state of an interrupted training to resume; None for a new one.
     """
 
     NOT_READY = -1.0
@@ -44,12 +44,13 @@ class TrainerHooks:
             yield "on_train_epoch_end", self._end_epoch
 
     def ready(self, trainer: Any) -> bool:
-        """Whether the network at the end of this epoch may be the best."""
+        """Whether the network of this epoch may become the best one."""
         run = self.run
         return run is None or all(hook.ready(run) for hook in self.training.hooks)
 
     def save(self, trainer: Any, *, better: bool) -> None:
-        """Keeps what a resumed training needs, before the package saves this epoch: that of the one before stays."""
+        """Stores the state for a resumed training before the package saves this epoch; the previous state is kept
+        too."""
         if better:
             self.best_epoch = int(trainer.epoch)
         epoch, states = int(trainer.epoch), [hook.state_dict() for hook in self.training.hooks]
@@ -71,7 +72,7 @@ class TrainerHooks:
         write_state(self.training.folder, state)
 
     def _begin(self, trainer: Any) -> None:
-        """Starts the hooks on the network as the trainer holds it, on its device."""
+        """Starts the hooks on the network of the trainer, on its device."""
         self.network.model = _inner(trainer.model)
         settings, start = self.training.settings, int(trainer.start_epoch)
         self.run = run = TrainingRun(
@@ -99,7 +100,7 @@ class TrainerHooks:
         self.run.log.begin(self.run.epoch)
 
     def _count(self, trainer: Any) -> None:
-        """The images of the batch that begins count in the step in progress."""
+        """Adds the images of the current batch to the current step."""
         assert self.run is not None
         self.run.images_in_step += int(trainer.batch_size)
         self.run.batch += 1
@@ -115,7 +116,7 @@ class TrainerHooks:
 
 
 class _Average:
-    """The trainer's moving average, under the names of a network of Secateur."""
+    """The moving average of the trainer, with the tensor names of Secateur."""
 
     def __init__(self, network: UltralyticsNetwork, trainer: Any) -> None:
         self._shell: Any = copy.deepcopy(network)
@@ -123,12 +124,12 @@ class _Average:
 
     @property
     def network(self) -> nn.Module:
-        """The average as the trainer holds it now."""
+        """The current average of the trainer."""
         self._shell.model = _inner(self._trainer.ema.ema)
         shell: nn.Module = self._shell
         return shell
 
 
 def _inner(model: Any) -> Any:
-    """The network itself, where the package has wrapped it to distil."""
+    """The network itself, if the package has wrapped it for distillation."""
     return getattr(model, "student_model", model)

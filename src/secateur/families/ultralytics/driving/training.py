@@ -1,4 +1,5 @@
-"""Training by the package's own trainers, in a run folder of Secateur: widths stay, hooks act on their optimizer."""
+"""Trains with the trainers of the package in a run folder of Secateur: widths are kept, hooks act on their
+optimizer."""
 
 from __future__ import annotations
 
@@ -28,18 +29,18 @@ from secateur.training.results import EpochRow
 from secateur.training.state import STATE_FILE, read_state, write_state
 
 TEACHER = "teacher.pt"
-"""The dense network that teaches, in the run folder: a training that resumes reads it again."""
+"""Copy of the teacher in the run folder, for resuming the training."""
 
 
 def trained_by_the_package(training: OwnTraining) -> FitResult:
-    """Trains with the package's trainer, or resumes in the folder; see `families.training.OwnTraining`.
+    """Trains with the trainer of the package, or resumes in the folder; see `families.training.OwnTraining`.
 
-    Its own files (args.yaml, results.csv, plots, weights/best.pt and last.pt) are in the folder too. A resumed training
-    continues after the last whole epoch; the package does not save its random numbers, so it is not bit for bit the
-    undisturbed one.
+    The folder also gets the files of the package (args.yaml, results.csv, plots, weights/best.pt and last.pt). A
+    resumed training continues after the last completed epoch. The package does not save its random state, so the result
+    is not bit-identical to an uninterrupted training.
 
     Raises:
-        UserError: an option that the package does not have, or what the package says of the data.
+        UserError: the package does not support an option, or rejects the data.
     """
     network = training.start.build()
     assert isinstance(network, UltralyticsNetwork)
@@ -48,7 +49,7 @@ def trained_by_the_package(training: OwnTraining) -> FitResult:
     if state is not None:
         training.identity.check(training.folder, state)
     if state is None or not state["finished"]:
-        # A kill before the first file was written leaves nothing to resume.
+        # If the training was killed before the first file was written, there is nothing to resume.
         _train(training, network, options, state if (weights / "last.pt").is_file() else None)
         state = read_state(training.folder)
     names = {"last": "last.pt", "best": "best.pt" if (weights / "best.pt").is_file() else "last.pt"}
@@ -65,17 +66,17 @@ def trained_by_the_package(training: OwnTraining) -> FitResult:
 
 
 def _train(training: OwnTraining, network: UltralyticsNetwork, options: dict[str, Any], state: Any) -> None:
-    """The training itself; what the package prints goes to standard error."""
+    """Runs the training; output of the package goes to stderr."""
     last, ended = training.folder / "weights" / "last.pt", False
     if state is not None:
-        # Read as data first: a file that carries foreign code is refused here.
+        # Read as data first, so that a file with foreign code is rejected here.
         epoch = int(fields_of(last)["epoch"])
         ended = epoch < 0 or epoch + 1 >= training.settings.epochs
         options = {**options, "resume": str(last)}
     if training.teacher is not None:
         options["distill_model"] = str(_teacher_file(training.teacher, training.folder, int(options["imgsz"])))
     with contextlib.redirect_stdout(sys.stderr), caches_in_memory(), kept_threads(), _safe_loading():
-        if ended:  # killed after the last epoch was saved
+        if ended:  # it was killed after the last epoch was saved
             strip = needed("utils.torch_utils").strip_optimizer
             for file in (last, last.with_name("best.pt")):
                 if file.is_file():
@@ -85,24 +86,24 @@ def _train(training: OwnTraining, network: UltralyticsNetwork, options: dict[str
             try:
                 trainer.train()
             except (AssertionError, FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                raise UserError(f"The training by the package ultralytics ended: {told(error, 300)}") from error
+                raise UserError(f"The training by the package ultralytics failed: {told(error, 300)}") from error
     write_state(training.folder, {**read_state(training.folder), "finished": True})
 
 
 def _trainer(training: OwnTraining, network: UltralyticsNetwork, options: dict[str, Any], state: Any) -> Any:
-    """The package's trainer of the task, whose files are replaced as a whole and whose state Secateur keeps."""
+    """The trainer of the package for the task, with atomic file writes and the state of Secateur."""
     parent = trainer_named(TRAINERS[network.architecture.task])
     hooked = TrainerHooks(training, network, state)
 
     def save_model(self: Any) -> Any:
-        """Writes each file next to its place: a kill in between leaves the last whole ones."""
+        """Writes each file to a temporary name first, so that a kill leaves the previous files intact."""
         places = {"best": self.best, "last": self.last}
         hooked.save(self, better=self.best_fitness == self.fitness)
         for name, place in places.items():
             setattr(self, name, place.with_name(f"{name}.new.pt"))
         try:
             done = parent.save_model(self)
-            for name in places:  # last.pt names the epoch that is done, so it comes last
+            for name in places:  # last.pt records the completed epoch, so it is written last
                 if getattr(self, name).is_file():
                     getattr(self, name).replace(places[name])
         finally:
@@ -131,7 +132,7 @@ def _trainer(training: OwnTraining, network: UltralyticsNetwork, options: dict[s
 
 @contextlib.contextmanager
 def _safe_loading() -> Iterator[None]:
-    """The package builds only known types from a file, if its version can be told to."""
+    """Makes the package load only known types from a file, if its version supports it."""
     module = needed("nn.tasks")
     before = getattr(module, "SAFE_LOAD", None)
     if before is not None:
@@ -153,7 +154,7 @@ def _teacher_file(teacher: Checkpoint, folder: Path, image_size: int) -> Path:
 
 
 def _as_checkpoint(training: OwnTraining, file: Path, state: Any) -> Checkpoint:
-    """What the package saved, with the history, the plan and the masks of what it came from."""
+    """The file saved by the package as a checkpoint, with the history, plan and masks of its start."""
     found, architecture = read_file(file), training.start.architecture
     assert isinstance(architecture, Ultralytics) and isinstance(found.architecture, Ultralytics)
     rows = _rows(training.folder / "results.csv")
@@ -169,7 +170,7 @@ def _as_checkpoint(training: OwnTraining, file: Path, state: Any) -> Checkpoint:
 
 
 def _rows(file: Path) -> dict[int, EpochRow]:
-    """The rows of the package's results.csv by epoch, counted from 0 as here; an epoch that was repeated has two."""
+    """The rows of results.csv of the package by epoch, from 0; for a repeated epoch, the last row."""
     if not file.is_file():
         return {}
     with file.open(encoding="utf-8", newline="") as lines:

@@ -1,4 +1,4 @@
-"""Validation by the package's own validators; what they measure becomes `Scores`."""
+"""Validates with the validators of the package, and converts the results to `Scores`."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ VALIDATORS = {
     "classify": ("models.yolo.classify", "ClassificationValidator"),
 }
 BATCH = 16
-"""Images of a batch, as the package's own `val` takes them: batches decide the shape of padded images."""
+"""Batch size of `val` in the package; the padding of images depends on it."""
 _PARTS = {"detect": ("",), "obb": ("",), "segment": ("", "mask "), "pose": ("", "pose ")}
-"""What the names of the figures begin with: of boxes, then of what the task adds to them."""
+"""Prefixes of the figures: for boxes, and for the additional outputs of the task."""
 _LETTERS = {"": "B", "mask ": "M", "pose ": "P"}
 _FIGURES = tuple(COLUMNS)
 _PHASES = {"preprocess": "preprocess", "inference": "inference", "postprocess": "nms"}
-"""Names here of what the package times; a classifier has no suppression."""
+"""Names of the phases that the package times; a classifier has no suppression."""
 
 
 def validated(
@@ -54,12 +54,12 @@ def validated(
     folder: Path | None = None,
     progress: bool = True,
 ) -> Scores:
-    """The scores that the package gives a network, which is left as it is; see `Family.evaluate`.
+    """The scores from the validator of the package; the network is not changed. See `Family.evaluate`.
 
-    With the default options of suppression they are those of `YOLO(...).val(nms=False)`.
+    With the default suppression options, they equal those of `YOLO(...).val(nms=False)`.
 
     Raises:
-        UserError: an option that the package does not have, or labels that it cannot read.
+        UserError: the package does not support an option, or cannot read the labels.
     """
     task = network.architecture.task
     _check_labels(split, task)
@@ -101,12 +101,12 @@ def validated(
 def _options(network: UltralyticsNetwork, settings: ValSettings, precision: str) -> dict[str, Any]:
     """Options of a validator."""
     if precision == "bf16":
-        raise UserError("The package ultralytics validates in fp32 or fp16; take one of them as --precision.")
+        raise UserError("The package ultralytics validates only in fp32 or fp16. Set one of them with --precision.")
     if not isinstance(settings.image_size, int):
-        raise UserError("The package ultralytics validates at one size for both sides: give --image-size one number.")
+        raise UserError("The package ultralytics validates only on square images. Set --image-size to one number.")
     device = next(network.parameters()).device
     nms = settings.nms
-    # The figures that people know are those of the package's own defaults.
+    # By default, use the defaults of the package, so that the figures match the published ones.
     chosen = {} if nms == NmsSettings() else {"conf": nms.conf, "iou": nms.iou, "max_det": nms.max_det}
     return {
         "task": network.architecture.task,
@@ -127,7 +127,7 @@ def _options(network: UltralyticsNetwork, settings: ValSettings, precision: str)
 
 
 def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, folder: Path) -> Path:
-    """The images and labels of a split, described for the package."""
+    """The description of the images and labels of a split for the package."""
     files = split.index.files
     names = {0: next(iter(network.names.values()))} if settings.single_cls else network.names
     if network.architecture.task == "classify":
@@ -139,33 +139,33 @@ def _data_of(network: UltralyticsNetwork, split: Any, settings: ValSettings, fol
 
 
 def _check_labels(split: Any, task: str) -> None:
-    """Refuses labels that are none of the task.
+    """Checks that the labels are for the task.
 
     Raises:
-        UserError: saying what the task needs.
+        UserError: they are not; the message says what the task needs.
     """
     folders, index = hasattr(split, "classes"), split.index
     if folders != (task == "classify"):
-        needs = "a folder with a folder for each class" if task == "classify" else "a data.yaml"
-        raise UserError(f"A network of Ultralytics for the task '{task}' needs {needs} as --data.")
+        needs = "a folder with one folder per class" if task == "classify" else "a data.yaml"
+        raise UserError(f"A network of Ultralytics for the task '{task}' needs {needs}. Set it with --data.")
     if task in ("segment", "obb") and len(index.labels) and not len(index.points):
         needs = "the points of a polygon" if task == "segment" else "four corners"
         raise UserError(
-            f"These labels are boxes, and a network of Ultralytics for the task '{task}' needs a class and {needs} in "
-            "every row: give --data a data set of that task."
+            f"A network of Ultralytics for the task '{task}' needs a class and {needs} in every row of its labels, but "
+            "these labels are boxes. Set --data to a data set for that task."
         )
 
 
 def _check_found(validator: Any, split: Any) -> None:
-    """Refuses to give scores where the package has not found the labels that there are.
+    """Checks that the package has found the existing labels.
 
     Raises:
-        UserError: saying where it looks for them.
+        UserError: it has not; the message says where it looks for them.
     """
     if len(split.index.labels) and not int(np.sum(validator.metrics.nt_per_class)):
         raise UserError(
-            "The package ultralytics finds no labels of these images: it looks for them under labels/ where the images "
-            "are under images/; move them there."
+            "The package ultralytics finds no labels for these images. It looks for them in labels/ next to images/. "
+            "Move them there."
         )
 
 

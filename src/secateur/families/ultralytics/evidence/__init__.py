@@ -1,1 +1,1 @@
-"""Images and labels of every task of the package, and what a network believes to see where there are no labels."""
+"""Images and labels for all tasks of the package, and labels from predictions for images without labels."""

@@ -1,4 +1,4 @@
-"""Images for classifiers: a folder for each class, or images without labels, cropped as the package does."""
+"""Images for classifiers: a folder per class, or images without labels, cropped as in the package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from secateur.files import usable_path
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """A folder that holds a folder for each split, and that one for each class; a `families.reading.DataSet`."""
+    """A folder with one folder per split, each with one folder per class; a `families.reading.DataSet`."""
 
     file: Path
     splits: Mapping[str, Path]
@@ -37,7 +37,7 @@ class ClassFolders:
 
     @staticmethod
     def of(folder: str) -> ClassFolders:
-        """The names of the classes are those of the folders of the first split, in their order.
+        """Opens a folder; the names of the classes are the sorted folder names of the first split.
 
         Raises:
             UserError: there are no such folders.
@@ -47,8 +47,8 @@ class ClassFolders:
         names = _classes(next(iter(splits.values()))) if splits else []
         if not names:
             raise UserError(
-                f"{folder} is no data set of a classifier: it has no folder train, val or test with a folder for each "
-                "class; give --data a folder that has, or the data.yaml of another task."
+                f"{folder} is not a data set for classifiers: it needs a folder train, val or test with one folder per "
+                "class. Set --data to such a folder, or to the data.yaml of another task."
             )
         return ClassFolders(root, splits, dict(enumerate(names)))
 
@@ -60,11 +60,11 @@ class ClassFolders:
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """The checked images of a split with the class of each, see `families.reading.Split`.
+    """The checked images of a split with their classes, see `families.reading.Split`.
 
     Attributes:
         index: the images.
-        classes: of each image; empty where none are known.
+        classes: class of each image; empty if unknown.
     """
 
     index: Index
@@ -75,15 +75,15 @@ class ClassSplit:
         """Checks the images of a split.
 
         Args:
-            data: with classes, or images without labels.
+            data: a data set with classes, or images without labels.
 
         Raises:
-            UserError: there is no such split, no usable image in it, or a folder is of no class that is known.
+            UserError: there is no such split, it has no usable image, or a folder does not match a class.
         """
         if isinstance(data, DataConfig):
             return ClassSplit(DetectionSplit.of(replace(data, labelled=False), name, tell=tell).index)
         if name not in data.splits:
-            raise UserError(f"{data.file} has no folder '{name}'; it has {', '.join(data.splits)}.")
+            raise UserError(f"{data.file} has no folder '{name}'. Available: {', '.join(data.splits)}.")
         folder = data.splits[name]
         images = DataConfig(data.file, data.file, {name: (folder,)}, dict(data.names), labelled=False)
         index = DetectionSplit.of(images, name, tell=tell).index
@@ -94,7 +94,7 @@ class ClassSplit:
         strange = next((place for place, label in enumerate(labels) if label not in numbers), None)
         if strange is not None:
             raise UserError(
-                f"The image {index.files[strange]} is in no folder of one of the {data.nc} classes; move it there."
+                f"The image {index.files[strange]} is not in a folder of one of the {data.nc} classes. Move it there."
             )
         return ClassSplit(index, tuple(numbers[label] for label in labels))
 
@@ -102,7 +102,7 @@ class ClassSplit:
         return len(self.index)
 
     def select(self, places: Sequence[int]) -> ClassSplit:
-        """The images at these places."""
+        """The images at these indices."""
         classes = tuple(self.classes[place] for place in places) if self.classes else ()
         return ClassSplit(self.index.select(places), classes)
 
@@ -112,7 +112,7 @@ class ClassSplit:
         return f"{DetectionSplit(self.index).signature()}{digest.hexdigest()}"
 
     def shuffled(self, reading: Reading) -> ClassBatches:
-        """Crops, mirrored at random where there is an augmentation."""
+        """Cropped images, randomly mirrored if augmentation is enabled."""
         return ClassBatches(self, reading)
 
     def ordered(self, reading: Reading) -> Iterator[TaskBatch]:
@@ -122,7 +122,7 @@ class ClassSplit:
             yield self.batch(places[start : start + reading.batch_size], reading)
 
     def batch(self, places: Sequence[int], reading: Reading, mirrored: Sequence[bool] = ()) -> TaskBatch:
-        """The images at these places, the middle of each at its shorter side, float32 in 0..1."""
+        """The images at these indices, centre crops with the size of the shorter side, float32 in 0..1."""
         crop, images = needed("data.augment").classify_transforms(size=reading.image_size), []
         for number, place in enumerate(places):
             pixels = read_image(self.index.files[place], channels=reading.channels)
@@ -134,7 +134,7 @@ class ClassSplit:
 
 @dataclass(frozen=True)
 class ClassBatches:
-    """Whole batches of epoch after epoch, as `training.batches.Batches`."""
+    """Whole batches, epoch by epoch, as `training.batches.Batches`."""
 
     split: ClassSplit
     reading: Reading
@@ -143,7 +143,7 @@ class ClassBatches:
         return max(len(self.split) // self.reading.batch_size, 1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TaskBatch]:
-        """The batches of an epoch from number `start` on, a function of the seed and the epoch."""
+        """Batches of an epoch from index `start`; they depend only on the seed and the epoch."""
         draw, size = np.random.default_rng((self.reading.seed, epoch)), self.reading.batch_size
         order, chances = draw.permutation(len(self.split)), draw.random(len(self.split))
         share = 0.0 if self.reading.augmentation is None else self.reading.augmentation.fliplr

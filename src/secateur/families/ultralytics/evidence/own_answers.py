@@ -1,4 +1,5 @@
-"""Labels for images that have none: masks, key points, oriented boxes or classes drawn from what a network believes."""
+"""Labels for images without labels: masks, key points, oriented boxes or classes sampled from predictions of a
+network."""
 
 from __future__ import annotations
 
@@ -14,35 +15,35 @@ from secateur.families.ultralytics.network import UltralyticsNetwork
 from secateur.families.ultralytics.package import needed
 
 _ROW = 6
-"""Columns of the package's detections before those of the task: four of the box, score, class."""
+"""Columns of detections of the package before those of the task: four for the box, score, class."""
 LEAST = 1.0
-"""Pixels of a side; a head without distributions can answer with boxes without area."""
+"""Minimum side in pixels; a head without distributions can predict boxes without area."""
 _PATIENCE = 60.0
-"""Seconds an image for the package's suppression, which gives up by the clock."""
+"""Time limit per image, in seconds, for the suppression of the package."""
 
 
 class OwnClasses:
-    """Labels images with classes drawn by the probabilities that a classifier gives."""
+    """Labels images with classes sampled from the predicted probabilities of a classifier."""
 
     def __init__(self, network: UltralyticsNetwork, seed: int = 0) -> None:
         self.network, self.generator = copy.deepcopy(network).eval(), torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Class ids [B] of images [B, C, H, W] in 0..1."""
+        """Class ids [B] for images [B, C, H, W] in 0..1."""
         chances: Tensor = self.network(images).float().softmax(1).cpu()
         return torch.multinomial(chances, 1, generator=self.generator)[:, 0]
 
     def require_some(self) -> None:
-        """A classifier always sees something."""
+        """Does nothing: a classifier always predicts a class."""
 
 
 class OwnAnswers:
-    """Labels images with what a network for masks, key points or oriented boxes believes to see on them.
+    """Labels images with predictions of a network for masks, key points or oriented boxes.
 
-    As in `OwnDetections`, each detection counts with the probability of its score and its box is a little off. Its
-    angle and key points are a little off too; their visibility is drawn by its probability, and a mask is where the
-    probability is over a level that is drawn for each object.
+    As in `OwnDetections`, each detection is included with the probability of its score, and its box is slightly
+    perturbed. So are its angle and its key points. The visibility of key points is sampled from its probability, and a
+    mask covers the pixels whose probability exceeds a random level per object.
     """
 
     def __init__(self, network: UltralyticsNetwork, seed: int = 0) -> None:
@@ -57,7 +58,7 @@ class OwnAnswers:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Targets of images [B, C, H, W] in 0..1, see `targets`."""
+        """Targets for images [B, C, H, W] in 0..1, see `targets`."""
         suppress = needed("utils.nms").non_max_suppression
         answers, prototypes = self.model(images)[0], None
         if self.task == "segment":
@@ -81,7 +82,7 @@ class OwnAnswers:
         self.sight.require_some()
 
     def _drawn(self, number: int, found: Tensor, prototypes: Tensor | None, sides: torch.Size) -> Tensor:
-        """The rows of one image from its detections [n, 6 + values] in pixels, on the CPU."""
+        """Targets of one image from its detections [n, 6 + values] in pixels, on the CPU."""
         extra, height, width = found[:, _ROW:], *sides
         masks = self._masks(found, prototypes, sides) if prototypes is not None else None
         found, extra = found.cpu(), extra.cpu()
@@ -101,7 +102,7 @@ class OwnAnswers:
         return torch.cat((rows, masks.cpu().flatten(1).float()), 1)
 
     def _key_points(self, values: Tensor, extent: Tensor, whole: Tensor) -> Tensor:
-        """x, y (normalised) and visibility [n, 3 * K] of key points in pixels."""
+        """x, y (normalised) and visibility, [n, 3 * K], of key points in pixels."""
         points = values.unflatten(1, self.points)
         count, each = points.shape[:2]
         places = points[..., :2] + LOOSENESS * self._normal(count, each * 2).view(count, each, 2) * extent[:, None]
@@ -111,7 +112,7 @@ class OwnAnswers:
         return torch.cat((places / whole, seen), 2).flatten(1)
 
     def _masks(self, found: Tensor, prototypes: Tensor, sides: torch.Size) -> Tensor:
-        """Masks [n, h, w] inside the boxes, at the size that targets have."""
+        """Masks [n, h, w] inside the boxes, at the size of the targets."""
         small = [side // self.ratio for side in sides]
         chances = (found[:, _ROW:] @ prototypes.flatten(1)).sigmoid().unflatten(1, prototypes.shape[1:])
         if list(chances.shape[1:]) != small and len(chances):

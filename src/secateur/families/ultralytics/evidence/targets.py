@@ -1,9 +1,9 @@
-"""Targets of every task as one tensor, and as the losses of the package read them.
+"""Targets of all tasks as one tensor, and in the form that the losses of the package read.
 
-Of detectors, rows [T, 6]: image, class, centre x and y, width, height, normalised. Of oriented boxes [T, 7]: the angle
-in radians follows. Of poses [T, 6 + 3 * K]: x, y (normalised) and visibility of every key point follow. Of segmentation
-[T, 6 + h * w]: the mask of the object follows, 0 or 1, its sides those of the image divided by the option mask_ratio.
-Of classifiers: class ids [B].
+Detection: rows [T, 6] (image, class, centre x and y, width, height, normalised). Oriented boxes: [T, 7], with the angle
+in radians appended. Poses: [T, 6 + 3 * K], with x, y (normalised) and visibility of every key point appended.
+Segmentation: [T, 6 + h * w], with the mask of the object appended, 0 or 1, whose sides are those of the image divided
+by the option mask_ratio. Classification: class ids [B].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BOX = 6
 
 
 def packed(task: str, batch: Mapping[str, Tensor]) -> Tensor:
-    """Targets from a collated batch of the package, whose masks are maps [B, h, w] of numbers of objects from 1."""
+    """Targets from a collated batch of the package, whose masks are maps [B, h, w] of object numbers from 1."""
     image = batch["batch_idx"].view(-1, 1).float()
     rows = torch.cat((image, batch["cls"].view(-1, 1).float(), batch["bboxes"].float()), 1)
     if task == "pose":
@@ -33,10 +33,12 @@ def packed(task: str, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def unpacked(task: str, targets: Tensor, images: Tensor, options: Any) -> dict[str, Tensor]:
-    """A batch as the package's criterion reads it.
+    """A batch in the form that the criterion of the package reads.
 
     Args:
-        options: of the network's training: overlap_mask and mask_ratio are read.
+        targets: see the module docstring, [T, 6] and more columns, or class ids [B].
+        images: [B, C, H, W].
+        options: training options of the network: overlap_mask and mask_ratio are read.
     """
     if task == "classify":
         return {"img": images, "cls": targets.long()}
@@ -57,9 +59,10 @@ def unpacked(task: str, targets: Tensor, images: Tensor, options: Any) -> dict[s
 
 
 def numbered_maps(places: Tensor, masks: Tensor, images: int) -> Tensor:
-    """Masks [T, h, w] of objects in images `places` [T] as int64 maps [B, h, w] of their numbers from 1 in each image.
+    """Converts masks [T, h, w] of objects in images `places` [T] to int64 maps [B, h, w] of object numbers from 1 per
+    image.
 
-    Where objects overlap, the smallest one counts.
+    Where objects overlap, the smallest one is used.
     """
     numbers, maps = numbers_within(places), masks.new_zeros((images, *masks.shape[1:]), dtype=torch.long)
     for row in masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist():
@@ -68,10 +71,10 @@ def numbered_maps(places: Tensor, masks: Tensor, images: int) -> Tensor:
 
 
 def numbers_within(places: Tensor) -> Tensor:
-    """The number of every row among the rows of its image, from 0; rows are in the order of the images."""
+    """Index of every row among the rows of its image, from 0: int64 [T]. `places` [T] must be sorted by image."""
     return torch.arange(len(places), device=places.device) - torch.searchsorted(places, places)
 
 
 def _first_rows(places: Tensor, images: int) -> Tensor:
-    """The number of the first row of every image."""
+    """Index of the first row of every image."""
     return torch.searchsorted(places, torch.arange(images, device=places.device))

@@ -1,4 +1,4 @@
-"""Labelled images for segmentation, poses and oriented boxes, read by the package's own data set."""
+"""Labelled images for segmentation, poses and oriented boxes, read by the data set class of the package."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from secateur.families.ultralytics.package import needed
 from secateur.terminal import silenced
 
 _LABELS = {
-    "segment": "outlines: a class and the points of a polygon in every row",
-    "obb": "oriented boxes: a class and the four corners in every row",
-    "pose": "key points: a class, a box and the key points in every row, and kpt_shape in the data.yaml",
+    "segment": "outlines (a class and the points of a polygon in every row)",
+    "obb": "oriented boxes (a class and the four corners in every row)",
+    "pose": "key points (a class, a box and the key points in every row, and kpt_shape in the data.yaml)",
 }
 
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Images uint8 [B, C, H, W], or float in 0..1, with targets as `targets` says."""
+    """Images, uint8 [B, C, H, W] or float in 0..1, with targets as in `targets`."""
 
     images: Tensor
     targets: Tensor
@@ -37,13 +37,13 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """The checked images of a split with what a task asks of their labels, see `families.reading.Split`.
+    """The checked images of a split with the labels of a task, see `families.reading.Split`.
 
     Attributes:
         base: the images with their boxes.
-        data: what they are a split of.
+        data: the data set.
         task: "segment", "pose" or "obb".
-        options: of the network's training.
+        options: training options of the network.
     """
 
     base: DetectionSplit
@@ -53,29 +53,29 @@ class TaskSplit:
 
     @staticmethod
     def of(base: DetectionSplit, data: DataConfig, network: Any) -> TaskSplit:
-        """Refuses labels that are none of the network's task.
+        """Checks that the labels are for the task of the network.
 
         Raises:
-            UserError: naming the data set and what its labels lack.
+            UserError: they are not; the message names the data set and what its labels lack.
         """
         task, index = network.architecture.task, base.index
         points = tuple(getattr(network.head, "kpt_shape", ()))
         if base.classes_in_files is not None:
             raise UserError(
-                f"{data.file} has classes that the network was narrowed from, and its labels for the task '{task}' are "
-                "read for all classes or none; give --images and no --data."
+                f"{data.file} has more classes than the network, which was narrowed by --classes. Labels for the task "
+                f"'{task}' cannot be restricted to some classes. Set --images and omit --data."
             )
         outlined = len(index.point_offsets) and np.diff(index.point_offsets).min(initial=1) > 0
         fits = outlined if task != "pose" else data.kpt_shape is not None
         if not fits:
             raise UserError(
-                f"{data.file} has no labels for a network of the task '{task}', which needs {_LABELS[task]}; correct "
-                "the labels, or give --images and no --data."
+                f"{data.file} has no labels for a network of the task '{task}', which needs {_LABELS[task]}. Correct "
+                "the labels, or set --images and omit --data."
             )
         if task == "pose" and data.kpt_shape is not None and data.kpt_shape[0] != points[0]:
             raise UserError(
-                f"{data.file} has kpt_shape {list(data.kpt_shape)} and the network gives {points[0]} key points; give "
-                "the data set that it was trained on, or --images and no --data."
+                f"{data.file} has kpt_shape {list(data.kpt_shape)}, but the network predicts {points[0]} key points. "
+                "Set --data to the data set that it was trained on, or set --images and omit --data."
             )
         return TaskSplit(base, data, task, network.model.args)
 
@@ -83,7 +83,7 @@ class TaskSplit:
         return len(self.base)
 
     def select(self, places: Sequence[int]) -> TaskSplit:
-        """The images at these places."""
+        """The images at these indices."""
         return dataclasses.replace(self, base=self.base.select(places))
 
     def signature(self) -> str:
@@ -91,7 +91,7 @@ class TaskSplit:
         return self.base.signature()
 
     def shuffled(self, reading: Reading) -> TaskBatches:
-        """Square images, not augmented: as they are scored."""
+        """Square images without augmentation, as used for scoring."""
         return TaskBatches(self, reading)
 
     def ordered(self, reading: Reading) -> Iterator[TaskBatch]:
@@ -101,13 +101,13 @@ class TaskSplit:
             yield self.batch(places[start : start + reading.batch_size], reading)
 
     def batch(self, places: Sequence[int], reading: Reading) -> TaskBatch:
-        """The images at these places, sorted by their paths."""
+        """The images at these indices, sorted by path."""
         dataset = self.dataset(places, reading)
         batch = dataset.collate_fn([dataset[place] for place in range(len(dataset))])
         return TaskBatch(batch["img"], packed(self.task, batch))
 
     def dataset(self, places: Sequence[int], reading: Reading) -> Any:
-        """The package's own data set of the images at these places, which it scans without leaving a cache.
+        """The data set of the package for the images at these indices; its label cache is not written.
 
         Raises:
             UserError: it cannot read the labels.
@@ -128,19 +128,19 @@ class TaskSplit:
         except (AssertionError, FileNotFoundError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"The package ultralytics cannot read the labels of {self.data.file} for the task '{self.task}' "
-                f"({told(error, 200)}); correct them, or give --images and no --data."
+                f"({told(error, 200)}). Correct them, or set --images and omit --data."
             ) from error
         if len(index.labels) and not any(len(labels["cls"]) for labels in found.labels):
             raise UserError(
-                f"The package ultralytics finds no labels of {self.data.file}: it looks for them under labels/ where "
-                "the images are under images/; move them there, or give --images and no --data."
+                f"The package ultralytics finds no labels for {self.data.file}. It looks for them in labels/ next to "
+                "images/. Move them there, or set --images and omit --data."
             )
         return found
 
 
 @dataclass(frozen=True)
 class TaskBatches:
-    """Whole batches of epoch after epoch, as `training.batches.Batches`."""
+    """Whole batches, epoch by epoch, as `training.batches.Batches`."""
 
     split: TaskSplit
     reading: Reading
@@ -149,7 +149,7 @@ class TaskBatches:
         return max(len(self.split) // self.reading.batch_size, 1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TaskBatch]:
-        """The batches of an epoch from number `start` on, in an order that is a function of the seed and the epoch."""
+        """Batches of an epoch from index `start`, in an order that depends only on the seed and the epoch."""
         order = np.random.default_rng((self.reading.seed, epoch)).permutation(len(self.split))
         size = self.reading.batch_size
         for number in range(start, len(self)):
@@ -157,11 +157,11 @@ class TaskBatches:
 
 
 def _leaving_no_cache(folder: str) -> Any:
-    """The package's data set whose cache of labels, a pickle, is neither read nor left next to the labels."""
+    """The data set class of the package without its label cache, a pickle: it is neither read nor written."""
     parent = needed("data.dataset").YOLODataset
 
     def get_label_files(self: Any) -> list[str]:
-        """Its label files are found as ever; what is returned names the place of the cache."""
+        """Finds the label files as usual; the returned list determines the path of the cache."""
         parent.get_label_files(self)
         return [f"{folder}/labels/none.txt"]
 

@@ -1,4 +1,4 @@
-"""The kinds of blocks that a topology is made of, by name: each file here registers its own."""
+"""Kinds of blocks of a topology, by name; each file in this folder registers its own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from secateur.registry import Registry
 
 @dataclass(frozen=True)
 class Site:
-    """Where a block is to stand.
+    """Context in which a block is built.
 
     Attributes:
         widths: channels of each input.
-        repeats: how often the block, or what is inside it, is repeated.
-        args: what the row of the topology gives it; the first one of a wide kind is its output width.
-        activation: of the convolutions of the network.
+        repeats: how often the block, or its inner block, is repeated.
+        args: arguments of the row of the topology; the first one of a wide kind is its output width.
+        activation: activation of the convolutions of the network.
         nc: number of classes.
-        anchors: one row a level, (width, height) pairs in pixels.
+        anchors: one row per level, (width, height) pairs in pixels.
     """
 
     widths: tuple[int, ...]
@@ -34,20 +34,20 @@ class Site:
 
 
 Builder = Callable[[Site], tuple[nn.Module, int]]
-"""(site) -> (fresh modules, output width)."""
+"""(site) -> (new modules, output width)."""
 
 Reader = Callable[[tuple[Any, ...], Record, Sequence[Record]], tuple[Any, ...]]
-"""(arguments of a row, its layer in a YOLOv5 file, the members of that layer's chain) -> the layer's arguments."""
+"""(arguments of a row, its layer in a YOLOv5 file, the members of the chain of that layer) -> corrected arguments."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """What makes a block a link of a chain: blocks of one kind after one another, of which some may be taken out.
+    """Properties of a block in a chain: consecutive blocks of the same kind, some of which can be removed.
 
     Attributes:
         module: class of the block.
-        residual: whether this block adds its input to what its branch gives.
-        ends: names, inside the block, of the `Conv`s whose outputs are the output of the branch.
+        residual: whether the block adds its input to the output of its branch.
+        ends: names, inside the block, of the `Conv`s at the end of the branch.
     """
 
     module: type[nn.Module]
@@ -60,18 +60,18 @@ class BlockKind:
     """One kind of block.
 
     Attributes:
-        build: makes the modules of a row.
+        build: creates the modules of a row.
         wide: whether the first argument is an output width, which the width multiple scales.
         joins: whether it takes a list of inputs.
-        head: whether it turns feature maps into predictions: the last row, and only that, is one.
-        inner: name of the `nn.Sequential` inside it that holds its repeats, a chain that may become empty; without a
-            name the row itself is repeated (or the block does something of its own with the number).
-        link: set for a block that stands in chains, as a row of the topology or inside another block.
-        shortcuts: place among the arguments of the one that asks for residual sums: True (where the widths agree),
-            False, or a list with one of these for each link of the chain; 0 for a kind without such an argument.
-        read: corrects the arguments of a row by the layer of a YOLOv5 file, where layers may differ from the YAML.
-        compared: for classes of modules in it, the attributes in which a layer of a YOLOv5 file has to agree.
-        foreign: classes that YOLOv5 files hold inside such a block, beside the one that the kind is named after.
+        head: whether it turns feature maps into predictions; the last row, and only the last, must be one.
+        inner: name of its inner `nn.Sequential` with the repeats, a chain that may become empty; without a name the row
+            itself is repeated (or the block uses the number differently).
+        link: set for a block in chains, as a row of the topology or inside another block.
+        shortcuts: index of the argument that enables residual sums: True (if the widths match), False, or a list with
+            one entry per link of the chain; 0 for a kind without such an argument.
+        read: corrects the arguments of a row from the layer of a YOLOv5 file, which may differ from the YAML.
+        compared: attributes, by module class, that must match in a layer of a YOLOv5 file.
+        foreign: classes inside such a block in YOLOv5 files, besides the class that the kind is named after.
     """
 
     build: Builder
@@ -90,15 +90,15 @@ BLOCKS: Registry[BlockKind] = Registry("block", "secateur.families.yolov5.blocks
 
 
 def link_of(block: nn.Module) -> Link | None:
-    """What makes this module a link of a chain; None if it is none."""
+    """The chain properties of a module; None if it is not part of a chain."""
     links = (kind.link for kind in BLOCKS.values())
     return next((link for link in links if link is not None and isinstance(block, link.module)), None)
 
 
 def chained(module: Callable[..., nn.Module], *, activation: bool = True, shortcuts: int = 0) -> Builder:
-    """Blocks `module(c1, width, *args)` repeated one after the other; with `activation` they take `act=` too.
+    """Builder of a chain of blocks `module(c1, width, *args)`; with `activation`, they also take `act=`.
 
-    With `shortcuts`, as in `BlockKind`, each block gets its own of the shortcuts that are given as a list.
+    With `shortcuts`, as in `BlockKind`, each block gets its entry of a list of shortcuts.
     """
 
     def build(site: Site) -> tuple[nn.Module, int]:
@@ -115,10 +115,10 @@ def chained(module: Callable[..., nn.Module], *, activation: bool = True, shortc
 
 
 def one_each(shortcut: bool | Sequence[bool], count: int) -> list[bool]:
-    """The shortcuts of `count` links, of which all have the same, or each one of a list.
+    """The shortcuts of `count` links: one value for all, or one per link from a list.
 
     Raises:
-        ValueError: the list has another length.
+        ValueError: the list has a different length.
     """
     flags = list(shortcut) if isinstance(shortcut, list | tuple) else [shortcut] * count
     if len(flags) != count:
@@ -127,7 +127,7 @@ def one_each(shortcut: bool | Sequence[bool], count: int) -> list[bool]:
 
 
 def repeated(module: Callable[..., nn.Module]) -> Builder:
-    """One block `module(c1, width, repeats, *args, act=)` that repeats what is inside it."""
+    """Builder of one block `module(c1, width, repeats, *args, act=)` that repeats its inner block."""
 
     def build(site: Site) -> tuple[nn.Module, int]:
         width, *rest = site.args
@@ -137,7 +137,7 @@ def repeated(module: Callable[..., nn.Module]) -> Builder:
 
 
 def of_same_width(module: Callable[..., nn.Module]) -> Builder:
-    """Modules `module(*args)` that keep the width."""
+    """Builder of modules `module(*args)` that keep the width."""
 
     def build(site: Site) -> tuple[nn.Module, int]:
         return _in_a_row([module(*site.args) for _ in range(site.repeats)]), site.widths[0]
@@ -150,13 +150,13 @@ def _in_a_row(modules: list[nn.Module]) -> nn.Module:
 
 
 def with_argument(args: tuple[Any, ...], place: int, value: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments after the width with one set; unchanged where it has that value already.
+    """The arguments after the width with one replaced; unchanged if it already has that value.
 
     Args:
-        args: of a row, the width first.
-        place: of the argument in them.
-        value: what it is to be.
-        defaults: of the constructor for the places 1, 2, ... up to `place`; they fill what the row leaves out.
+        args: arguments of a row, the width first.
+        place: index of the argument.
+        value: the new value.
+        defaults: defaults of the constructor for the indices 1, 2, ... up to `place`, for arguments that the row omits.
     """
     if len(args) > place:
         truth = isinstance(value, bool) and not isinstance(args[place], tuple)

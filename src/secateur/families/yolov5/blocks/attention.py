@@ -14,9 +14,9 @@ from secateur.families.yolov5.blocks.cross_stage import C3
 
 
 class Attention(nn.Module):
-    """Multi-head attention in plain operations; tensors are named and laid out as in `nn.MultiheadAttention`."""
+    """Multi-head attention in plain operations; names and layouts of tensors match `nn.MultiheadAttention`."""
 
-    # Its options that no upstream block uses, by its names for them.
+    # Options under their names in nn.MultiheadAttention that no upstream block sets.
     batch_first, add_zero_attn = False, False
 
     def __init__(self, width: int, heads: int) -> None:
@@ -61,7 +61,7 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Transformer layers over the pixels of a feature map, with a learnt position embedding."""
+    """Transformer layers over the pixels of a feature map, with a learned position embedding."""
 
     def __init__(self, c1: int, c2: int, num_heads: int, num_layers: int, *, act: str = "SiLU") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Residual blocks of two convolutions (Darknet, arXiv:1804.02767), which stand in chains."""
+"""Residual blocks of two convolutions (Darknet, arXiv:1804.02767), used in chains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateur.networks.formats.records import Record
 
 
 class Bottleneck(nn.Module):
-    """1x1 then 3x3 convolution, with a residual sum where it was asked for and the widths agree."""
+    """1x1 and 3x3 convolution, with a residual sum if requested and the widths match."""
 
     def __init__(
         self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, *, act: str = "SiLU"
@@ -58,15 +58,15 @@ class CrossConv(nn.Module):
 
 
 def read_shortcut(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -> tuple[Any, ...]:
-    """The second argument, which asks for residual sums, as the bottlenecks of a YOLOv5 file have it.
+    """The second argument, which enables residual sums, as set in the bottlenecks of a YOLOv5 file.
 
-    It becomes a list where they differ: a fork that cuts widths leaves the sum out where two of them no longer agree.
+    It becomes a list if the bottlenecks differ: a fork that cuts widths omits the sum where widths no longer match.
     """
     return _with_shortcuts(args, 1, members, (True,))
 
 
 def _read_last(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -> tuple[Any, ...]:
-    """The same of a `CrossConv`, whose sixth argument it is."""
+    """The same for a `CrossConv`, where it is the sixth argument."""
     return _with_shortcuts(args, 5, members, (3, 1, 1, 1.0, False))
 
 
@@ -80,7 +80,7 @@ def _with_shortcuts(
 
 
 def adds_input(block: Bottleneck | CrossConv) -> bool:
-    """Whether the residual sum is made."""
+    """Whether the block has a residual sum."""
     return block.add
 
 

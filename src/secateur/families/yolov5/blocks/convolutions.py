@@ -1,7 +1,7 @@
-"""Convolutions with batch norm and activation, and the variants of one convolution.
+"""Convolutions with batch norm and activation, and variants.
 
-No forward pass knows a width: every width lives in the shape of a tensor, so any layer can be narrowed. Attribute names
-are those of published checkpoints.
+No forward pass contains a width: all widths are shapes of tensors, so any layer can be narrowed. Attribute names are
+those of published checkpoints.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def same_padding(kernel: Size, dilation: int = 1) -> Size:
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm, activation; after folding, `bn` is an identity and the convolution has a bias."""
+    """Convolution, batch norm and activation; after fusing, `bn` is an identity and the convolution has a bias."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Conv(nn.Module):
 
 
 class DWConv(Conv):
-    """Convolution with as many groups as both widths allow (depthwise when they are equal)."""
+    """Convolution with as many groups as both widths allow (depthwise if they are equal)."""
 
     def __init__(self, c1: int, c2: int, k: Size = 1, s: Size = 1, d: int = 1, *, act: str = "SiLU") -> None:
         super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), d=d, act=act)
@@ -66,7 +66,7 @@ class DWConvTranspose2d(nn.ConvTranspose2d):
 
 
 class Focus(nn.Module):
-    """Moves every second row and column into channels, then convolves."""
+    """Moves every second row and column into channels, then applies a convolution."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, *, act: str = "SiLU"
@@ -81,7 +81,7 @@ class Focus(nn.Module):
 
 
 def _conv(site: Site) -> tuple[nn.Module, int]:
-    """Conv, whose last optional argument switches its activation off (or names another)."""
+    """Conv, whose last optional argument disables or replaces its activation."""
     args, activation = site.args, site.activation
     if len(args) == 7:
         last, args = args[6], args[:6]

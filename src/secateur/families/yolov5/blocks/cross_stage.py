@@ -1,4 +1,4 @@
-"""Cross-stage blocks (CSPNet, arXiv:1911.11929): a chain of bottlenecks beside a plain path."""
+"""Cross-stage blocks (CSPNet, arXiv:1911.11929): a chain of bottlenecks in parallel with a plain path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from secateur.networks.formats.records import Record
 
 
 class C3(nn.Module):
-    """Cross-stage block: a chain of bottlenecks beside a plain 1x1 path, joined by a third 1x1 convolution."""
+    """Cross-stage block: a chain of bottlenecks in parallel with a 1x1 convolution, joined by a third 1x1
+    convolution."""
 
     m: nn.Module
 
@@ -39,7 +40,7 @@ class C3(nn.Module):
         self.m = self.inner(hidden, n, shortcut, g, act)
 
     def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
-        """What stands on the first path; variants of the block differ only here."""
+        """The module on the first path; variants of the block override only this."""
         return nn.Sequential(*(Bottleneck(hidden, hidden, add, g, e=1.0, act=act) for add in one_each(shortcut, n)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class C3x(C3):
 class BottleneckCSP(nn.Module):
     """The cross-stage block of the first releases: one batch norm over both joined paths.
 
-    `csp_act` is the activation after that norm; early releases used another one there than in their convolutions.
+    `csp_act` is the activation after that norm; early releases used a different one there.
     """
 
     def __init__(

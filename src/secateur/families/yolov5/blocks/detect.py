@@ -1,4 +1,4 @@
-"""The anchor-based detection head and the decoding of its outputs into boxes."""
+"""The anchor-based detection head, and decoding of its outputs into boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secateur.families.yolov5.blocks import BLOCKS, BlockKind, Site
 
 
 class Detect(nn.Module):
-    """One 1x1 convolution a level; `anchors` [nl, na, 2] are (width, height) in units of the level's stride."""
+    """One 1x1 convolution per level; `anchors` [nl, na, 2] are (width, height) in units of the stride of the level."""
 
     anchors: Tensor
 
@@ -27,7 +27,7 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(width, self.no * self.na, 1) for width in channels)
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        """[B, c_i, ny, nx] each -> raw logits [B, na, ny, nx, no] each."""
+        """Feature maps [B, c_i, ny, nx] -> raw logits [B, na, ny, nx, no], one tensor per level."""
         outputs = []
         for convolution, x in zip(self.m, inputs, strict=True):
             y = convolution(x)
@@ -36,13 +36,13 @@ class Detect(nn.Module):
         return outputs
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Raw logits -> [B, sum of na * ny * nx, no] in fp32: centre x, centre y, width, height in pixels, then scores.
+        """Raw logits -> float32 [B, sum of na * ny * nx, no]: centre x and y, width, height in pixels, then scores.
 
-        A centre can move half a cell over its own, sizes reach four times the anchor.
+        A centre can be up to half a cell outside its cell; sizes are at most four times the anchor.
         """
         rows = []
         for y, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
-            # Half precision cannot hold pixel coordinates, so boxes are computed in fp32.
+            # Half precision cannot represent pixel coordinates, so boxes are computed in fp32.
             p = y.float().sigmoid()
             batch, ny, nx = p.shape[0], p.shape[2], p.shape[3]
             columns = torch.arange(nx, device=p.device, dtype=p.dtype).view(1, nx).expand(ny, nx)
@@ -54,13 +54,13 @@ class Detect(nn.Module):
         return torch.cat(rows, 1)
 
     def decode_above(self, raw: Sequence[Tensor], confidence: float) -> list[Tensor]:
-        """The decoded rows [n, no] of each image whose objectness is above `confidence`, in the order of `decode`.
+        """Decoded rows [n, no] of each image whose objectness is above `confidence`, in the order of `decode`.
 
-        Nearly all rows of an image are background: leaving them out before anything is computed is what makes decoding
-        cheap beside a small network.
+        Nearly all rows of an image are background. Skipping them before decoding makes decoding cheap compared with a
+        small network.
         """
         if confidence < 0:
-            return list(self.decode(raw))  # every row, also one of NaN
+            return list(self.decode(raw))  # all rows, including NaN
         least = math.log(confidence / (1 - confidence)) if confidence > 0 else -math.inf
         found: list[list[Tensor]] = [[] for _ in range(len(raw[0]))]
         for y, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
@@ -75,13 +75,13 @@ class Detect(nn.Module):
         return [torch.cat(parts) for parts in found]
 
     def set_strides(self, strides: Sequence[float]) -> None:
-        """Takes the strides and turns `anchors` from pixels into stride units."""
+        """Sets the strides and converts `anchors` from pixels to stride units."""
         self.strides = tuple(float(s) for s in strides)
         scale = torch.tensor(self.strides, device=self.anchors.device).view(-1, 1, 1)
         self.anchors = self.anchors / scale
 
     def initialize_biases(self) -> None:
-        """Sets a fresh detector's prior: 8 objects in a 640 px image, all classes rare (arXiv:1708.02002, 3.3)."""
+        """Sets the prior of a new detector: 8 objects in a 640 px image, all classes rare (arXiv:1708.02002, 3.3)."""
         with torch.no_grad():
             for convolution, stride in zip(self.m, self.strides, strict=True):
                 bias = convolution.get_parameter("bias").view(self.na, -1)

@@ -1,4 +1,5 @@
-"""Ghost blocks (arXiv:1911.11907): half of the channels by a convolution, the other half cheaply from them."""
+"""Ghost blocks (arXiv:1911.11907): a convolution computes half of the channels, cheap operations derive the other
+half."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from secateur.families.yolov5.blocks.cross_stage import C3
 
 
 class GhostConv(nn.Module):
-    """A convolution to half of the width, and a 5x5 depthwise one that makes the other half of its output."""
+    """A convolution to half of the width, and a 5x5 depthwise convolution that computes the other half from its
+    output."""
 
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, *, act: str = "SiLU") -> None:
         super().__init__()

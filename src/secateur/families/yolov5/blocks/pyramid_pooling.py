@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling (SPP, arXiv:1406.4729): max pools of several sizes joined."""
+"""Spatial pyramid pooling (SPP, arXiv:1406.4729): concatenated max pools of several sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.networks.formats.records import Record
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: max pools of several sizes side by side."""
+    """Spatial pyramid pooling: parallel max pools of several sizes."""
 
     def __init__(self, c1: int, c2: int, k: Sequence[int] = (5, 9, 13), *, act: str = "SiLU") -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class SPP(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling as three chained pools of one size: same result as SPP, less work."""
+    """Spatial pyramid pooling as three chained pools of one size: same result as SPP, fewer operations."""
 
     def __init__(self, c1: int, c2: int, k: int = 5, *, act: str = "SiLU") -> None:
         super().__init__()
@@ -68,11 +68,11 @@ class C3SPP(C3):
         self.m = SPP(hidden, hidden, k, act=act)
 
     def inner(self, hidden: int, n: int, shortcut: bool | Sequence[bool], g: int, act: str) -> nn.Module:
-        return nn.Identity()  # its place; the pooling needs the kernel sizes and is set by the constructor
+        return nn.Identity()  # placeholder; the constructor sets the pooling, which needs the kernel sizes
 
 
 def _reads_sizes(default: int | tuple[int, ...], inner: str = "") -> Reader:
-    """Corrects the second argument, the sizes of the pools; `inner` names the block that holds them."""
+    """Corrects the second argument, the sizes of the pools; `inner` is the name of the block that contains them."""
 
     def read(args: tuple[Any, ...], layer: Record, members: Sequence[Record]) -> tuple[Any, ...]:
         holders = [member.modules().get(inner) if inner else member for member in members]
@@ -84,7 +84,7 @@ def _reads_sizes(default: int | tuple[int, ...], inner: str = "") -> Reader:
 
 
 def _sizes(block: Record) -> int | tuple[int, ...] | None:
-    """Side of the pool, or of each of several; None where they are no such pools."""
+    """Side of the pool, or of each of several pools; None for other modules."""
     pools = block.modules().get("m")
     if pools is None or pools.kind.endswith(".MaxPool2d"):
         return None if pools is None else _side(pools)

@@ -1,4 +1,4 @@
-"""Layers of PyTorch that stand in topologies under their own names, and the join of several blocks."""
+"""Layers of PyTorch that topologies use under their own names, and concatenation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BLOCKS.register("nn.Identity")(BlockKind(of_same_width(nn.Identity)))
 
 
 class Concat(nn.Module):
-    """Joins several inputs along one dimension (channels, unless the YAML says otherwise)."""
+    """Concatenates inputs along one dimension (channels by default)."""
 
     def __init__(self, dimension: int = 1) -> None:
         super().__init__()
         self.d = dimension
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        """[B, c_i, H, W] each -> [B, sum of c_i, H, W]."""
+        """Inputs [B, c_i, H, W] -> [B, sum of c_i, H, W]."""
         return torch.cat(inputs, self.d)
 
 

@@ -1,1 +1,1 @@
-"""What exported files of this family hold, how they are read, and which files of other programs are its own."""
+"""Exported files of this family: their outputs, decoders, and recognition of files of other programs."""

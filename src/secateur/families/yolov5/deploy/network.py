@@ -1,4 +1,4 @@
-"""A detector of this family as an exported file holds it: norms folded, in operators that every runtime knows."""
+"""Detectors of this family prepared for export: norms folded, only widely supported operators."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from secateur.sizes import Sides
 
 
 class Decoded(nn.Module):
-    """Images [B, C, H, W] in 0..1 -> decoded rows [B, N, 5 + nc], for images of any size.
+    """Maps images [B, C, H, W] in 0..1 to decoded rows [B, N, 5 + nc], for images of any size.
 
-    With `half` all but the decoding computes in fp16, which cannot hold pixels.
+    With `half`, everything except the decoding runs in fp16, which cannot represent pixel coordinates.
     """
 
     def __init__(self, network: Detector, half: bool = False) -> None:
@@ -31,7 +31,8 @@ class Decoded(nn.Module):
 
 
 class HeadMaps(nn.Module):
-    """Images [B, C, H, W] in 0..1 -> what the last convolutions give: [B, na * (5 + nc), ny, nx] of each level."""
+    """Maps images [B, C, H, W] in 0..1 to the outputs of the last convolutions: [B, na * (5 + nc), ny, nx] per
+    level."""
 
     def __init__(self, network: Detector, half: bool = False) -> None:
         super().__init__()
@@ -44,9 +45,9 @@ class HeadMaps(nn.Module):
 
 
 class FlatDecoded(nn.Module):
-    """As `Decoded` for one image size: what depends on the place alone is a constant, and no tensor has five axes.
+    """Like `Decoded` for one image size: position-dependent values are constants, and no tensor has five axes.
 
-    Runtimes for phones know no such tensors, and all run fewer operators faster.
+    Mobile runtimes do not support five axes, and all runtimes run fewer operators faster.
     """
 
     def __init__(self, network: Detector, size: Sides, half: bool = False) -> None:
@@ -63,8 +64,8 @@ class MapDecoder(nn.Module):
     """Decodes the maps of a YOLOv5 head at one image size.
 
     Args:
-        anchors: [nl, na, 2] width, height in pixels.
-        strides: pixels of a cell of each level.
+        anchors: float [nl, na, 2], width and height in pixels.
+        strides: pixels per cell of each level.
         size: height and width of the image.
     """
 
@@ -88,7 +89,7 @@ class MapDecoder(nn.Module):
         self.register_buffer("anchor", torch.cat(boxes)[None])
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """[B, na * (5 + nc), ny, nx] of each level -> rows [B, N, 5 + nc] in fp32."""
+        """Maps [B, na * (5 + nc), ny, nx] per level -> rows [B, N, 5 + nc], float32."""
         parts = []
         for y in maps:
             batch, channels, ny, nx = y.shape
@@ -101,7 +102,7 @@ class MapDecoder(nn.Module):
 
 
 class Parted(nn.Module):
-    """Decoded rows as what a suppression reads: corners [B, N, 4] in pixels and the score of each class [B, N, nc]."""
+    """Decoded rows in the form for suppression: corners [B, N, 4] in pixels and scores per class [B, N, nc]."""
 
     def __init__(self, decoded: nn.Module) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class Parted(nn.Module):
 
 
 class _Convolutions(Detect):
-    """The last convolutions of a head without anything behind them; still a head, which tracing asks a detector for."""
+    """The last convolutions of a head without decoding; a subclass of the head, because tracing needs one."""
 
     def __init__(self, head: Detect) -> None:
         super().__init__(head.nc, head.anchors.flatten(1).tolist(), [1] * head.nl)
@@ -126,13 +127,13 @@ class _Convolutions(Detect):
 
 
 def _ready(detector: Detector, half: bool) -> tuple[Detector, torch.dtype]:
-    """A fused copy, and what it computes in."""
+    """A fused copy, and its dtype."""
     fused, dtype = _without_focus(detector.fused()), torch.float16 if half else torch.float32
     return fused.to(dtype), dtype
 
 
 def _without_focus(detector: Detector) -> Detector:
-    """Every `Focus` in it becomes one convolution that gives the same: ncnn cannot take every second pixel."""
+    """Replaces every `Focus` by an equivalent convolution, because ncnn does not support slices with a step."""
     for parent in list(detector.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Focus) and child.conv.conv.groups == 1:
@@ -141,7 +142,7 @@ def _without_focus(detector: Detector) -> Detector:
 
 
 def _widened(block: Conv) -> Conv:
-    """The convolution of a `Focus` on the image itself: kernel, step and border twice as large."""
+    """The convolution of a `Focus` applied to the image: kernel, stride and padding are doubled."""
     old = block.conv
     width, channels, height, length = old.weight.shape
     kernel, step = (2 * height, 2 * length), (2 * old.stride[0], 2 * old.stride[1])

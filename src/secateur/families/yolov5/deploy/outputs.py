@@ -1,4 +1,4 @@
-"""The outputs of exported detectors of this family: decoded rows, maps of the head, or boxes after suppression."""
+"""Outputs of exported detectors of this family: decoded rows, maps of the head, or boxes after suppression."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Levels = tuple[tuple[tuple[float, float], ...], ...]
 
 
 def outputs_of(detector: Detector, form: Form) -> Outputs:
-    """What a file of a detector gives: "decoded" rows [B, N, 5 + nc], "raw" maps [B, na * (5 + nc), ny, nx] of each
-    level, or "detections" [B, max_det, 6]."""
+    """Outputs of an exported file: "decoded" rows [B, N, 5 + nc], "raw" maps [B, na * (5 + nc), ny, nx] per level,
+    or "detections" [B, max_det, 6]."""
     anchors = (detector.head.anchors * torch.tensor(detector.strides).view(-1, 1, 1)).tolist()
     told = {"task": "detect", "anchors": anchors}
     if form.kind == RAW:
@@ -36,16 +36,16 @@ def outputs_of(detector: Detector, form: Form) -> Outputs:
 
 
 def decoder_of(opened: Opened) -> Decoder:
-    """How the outputs of a file of this package are read.
+    """The decoder for a file of this package.
 
     Raises:
-        ValueError: they are not what the file says.
+        ValueError: the outputs do not match the metadata of the file.
     """
     anchors, nc = anchors_of(opened.told.get("anchors")), len(opened.names)
     if opened.kind == DETECTIONS:
         return FinalBoxes.of(opened)
     if not (_are_maps if opened.kind == RAW else _are_rows)(opened, anchors):
-        raise ValueError("no such rows or maps")
+        raise ValueError("it has no such rows or maps")
     return Maps(nc, opened.strides, anchors) if opened.kind == RAW else Rows(nc, opened.strides)
 
 
@@ -65,7 +65,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Maps:
-    """Reads the maps of the head, which it decodes with the anchors that the file names."""
+    """Reads maps [B, na * (5 + nc), ny, nx] of the head, decoded with the anchors in the metadata."""
 
     nc: int
     strides: tuple[float, ...]
@@ -82,13 +82,14 @@ class Maps:
 
 
 def candidates_of(rows: Tensor | Sequence[Tensor], confidence: float) -> list[Candidates]:
-    """Of each image the rows whose objectness is above a confidence, as boxes and scores of classes."""
+    """For each image, the rows [N, 5 + nc] whose objectness is above a confidence, as boxes [n, 4] and class scores
+    [n, nc]."""
     found = [of_image if confidence < 0 else of_image[of_image[:, 4] > confidence] for of_image in rows]
     return [Candidates(corners_of(kept[:, :4]), _scores(kept[:, 4:5], kept[:, 5:])) for kept in found]
 
 
 def _scores(objectness: Tensor, classes: Tensor) -> Tensor:
-    """Products [n, nc]; a factor outside 0..1 takes the place of its products, which could hide it."""
+    """Products [n, nc]; a factor outside 0..1 replaces its products, which could hide it."""
     scores = objectness * classes
     for factor in (objectness.expand_as(classes), classes):
         scores = torch.where((factor < -SCORE_SLACK) | (factor > 1 + SCORE_SLACK), factor, scores)
@@ -96,7 +97,7 @@ def _scores(objectness: Tensor, classes: Tensor) -> Tensor:
 
 
 def anchors_of(told: Any) -> Levels:
-    """What a file says of its anchors; () where that makes no sense."""
+    """The anchors in the metadata of a file; () if invalid."""
     if not isinstance(told, list | tuple):
         return ()
     levels = []
@@ -118,7 +119,7 @@ def _are_rows(opened: Opened, anchors: Levels) -> bool:
     if len(first) != 3 or first[2] not in (None, 5 + len(opened.names)):
         return False
     if not anchors or first[1] is None or takes[2] is None or takes[3] is None:
-        return True  # the first versions wrote rows of other networks too, without anchors
+        return True  # early versions wrote rows of other networks too, without anchors
     levels = zip(anchors, opened.strides, strict=False)
     cells = sum(len(level) * int(takes[2] // stride) * int(takes[3] // stride) for level, stride in levels)
     return len(anchors) == len(opened.strides) and first[1] == cells

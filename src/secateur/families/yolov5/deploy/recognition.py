@@ -1,4 +1,4 @@
-"""Recognises YOLOv5's own exports, and those of its forks, by what they answer to black images."""
+"""Recognises exports of YOLOv5 and its forks from their outputs for black images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Floats = NDArray[np.float32]
 
 _MOST_ANCHORS = 9
 _FEWEST_CELLS = 16
-"""With fewer places any numbers would be near theirs."""
+"""With fewer positions, random values could match."""
 _ON_GRID = 0.98
-"""Share of the rows that must be near the cell they belong to; rounding moves a few."""
+"""Minimum share of rows near their cell; rounding can move a few."""
 _SIDES = (4, 8, 16, 32, 64, 128)
 _USUAL = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 STRIDES = tuple(
@@ -28,15 +28,16 @@ STRIDES = tuple(
         + [strides[::-1] for strides in _USUAL]
     )
 )
-"""Strides of the levels of a head, in the order of its rows; the usual ones first."""
+"""Possible strides of the levels of a head, in the order of its rows; the usual ones first."""
 
 
 def recognises(answer: Answer) -> Decoder | str:
-    """How a file is read: as rows, for each level, anchor, line and column centre x, y, width, height in pixels,
-    objectness, classes. Otherwise what makes it none of these, in words that follow "it maps ... to ...".
+    """The decoder of a file: rows [B, N, 5 + nc] for each level, anchor, line and column, with centre x and y, width,
+    height in pixels, objectness and class scores. Otherwise a description of the outputs that continues "it maps ...
+    to ...".
 
-    The number of values fits other layouts by chance; that the centre of each row is near the cell that its place
-    stands for does not. One row a cell is what YOLOX gives, for other images.
+    The number of values can match other layouts by chance. So the centre of each row must also be near the cell that
+    its position stands for. One row per cell is the layout of YOLOX, which expects different images.
     """
     rows = answer.rows
     if rows is None:
@@ -46,23 +47,23 @@ def recognises(answer: Answer) -> Decoder | str:
         return _near_miss(rows, answer.size)
     nc = rows.shape[1] - 5
     if answer.stated not in (0, nc):
-        return f"rows for {nc} classes where it states {answer.stated}"
+        return f"rows for {nc} classes, while its metadata has {answer.stated}"
     if not _are_scores(rows):
-        return "rows whose scores leave 0..1, such as masks, key points or values that are not decoded"
+        return "rows with scores outside 0..1, such as masks, key points or values that are not decoded"
     return Rows(nc, tuple(map(float, grid))) if _are_maps(answer, grid) else ""
 
 
 def _near_miss(rows: Floats, size: Sides) -> str:
-    """What rows look like that belong to no cells."""
+    """Describes rows that do not belong to cells."""
     if rows.shape[1] >= 6 and any(_grids(len(rows), size)) and np.abs(rows[:, :4]).max() <= 2:
-        return "rows whose boxes are not in pixels, as exports through TensorFlow give them"
+        return "rows with boxes that are not in pixels, as in exports through TensorFlow"
     if any(_cells(size, strides) == len(rows) for strides in STRIDES):
-        return "one row for each cell, as detectors without anchors give them"
+        return "one row per cell, as in detectors without anchors"
     return ""
 
 
 def _grid(answer: Answer) -> tuple[int, ...] | None:
-    """Strides of the levels whose cells the rows belong to, in their order; None where they belong to none."""
+    """Strides of the levels whose cells match the rows, in order; None if there is no match."""
     rows = answer.rows
     if rows is None or rows.shape[1] < 6 or not (rows[:, 2:4] >= -1).all():
         return None
@@ -75,7 +76,7 @@ def _grid(answer: Answer) -> tuple[int, ...] | None:
 
 
 def _grids(count: int, size: Sides) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Strides of the levels and anchors of a cell that give this many rows for an image of this size."""
+    """Strides of levels and numbers of anchors that give this many rows at this image size."""
     for strides in STRIDES:
         cells = _cells(size, strides)
         if cells >= _FEWEST_CELLS and count % cells == 0 and 2 <= count // cells <= _MOST_ANCHORS:
@@ -98,8 +99,8 @@ def _are_scores(rows: Floats) -> bool:
 
 
 def _are_maps(answer: Answer, strides: Sequence[int]) -> bool:
-    """Whether all outputs behind the rows are maps of the head, as YOLOv5's own files have them: [B, na, ny, nx,
-    5 + nc] or [B, na * (5 + nc), ny, nx]."""
+    """Whether all outputs after the rows are maps of the head, as in files of YOLOv5: [B, na, ny, nx, 5 + nc] or [B,
+    na * (5 + nc), ny, nx]."""
     width = answer.outputs[0].shape[2]
     cells = {(answer.size[0] // stride, answer.size[1] // stride) for stride in strides}
     for output in answer.outputs[1:]:

@@ -1,4 +1,4 @@
-"""What a student of YOLOv5's head can imitate: one file a method, each a class under its name in `DISTILLATIONS`."""
+"""Distillation losses for the head of YOLOv5, one file per method; each class is registered in `DISTILLATIONS`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from secateur.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class View(Views):
-    """One batch of this process as student and teacher see it.
+    """One batch of this process, as processed by student and teacher.
 
     Attributes:
         student, teacher: logits [B, na, ny, nx, 5 + nc] of each of nl levels (box 0-3, objectness 4, classes). The
-            teacher's anchors are in the student's order.
-        student_anchors, teacher_anchors: [nl, na, 2] widths and heights, in cells.
-        targets: [T, 6] rows (image, class, x, y, w, h), normalised.
-        student_features, teacher_features: inputs [B, c, ny, nx] of the head at each level, the same channels of both.
+            anchors of the teacher are in the order of the student.
+        student_anchors, teacher_anchors: [nl, na, 2], widths and heights in cells.
+        targets: [T, 6], rows (image, class, x, y, w, h), normalised.
+        student_features, teacher_features: inputs [B, c, ny, nx] of the head per level, with the same channels in both.
     """
 
     student: tuple[Tensor, ...]
@@ -32,12 +32,12 @@ class View(Views):
 
 
 class Imitation(Method):
-    """One method.
+    """One method. Its terms are scalars by name.
 
     Args:
-        settings: the user's options.
-        detection: the student's detection loss, whose gains (`box_gain`, `objectness_gain`, `class_gain`, the
-            `balance` of its levels) are what hyp's box, obj and cls mean for its levels, classes and image size.
+        settings: options of the user.
+        detection: detection loss of the student. Its gains (`box_gain`, `objectness_gain`, `class_gain`, the `balance`
+            of its levels) are the hyper-parameters box, obj and cls, adapted to levels, classes and image size.
     """
 
     def __init__(self, settings: DistillSettings, detection: DetectionLoss) -> None:
@@ -45,7 +45,7 @@ class Imitation(Method):
         self.detection = detection
 
     def temperature(self, own: float) -> float:
-        """The user's temperature, or else the method's own."""
+        """The temperature set by the user, or the default of the method."""
         return self.settings.distill_temperature or own
 
 

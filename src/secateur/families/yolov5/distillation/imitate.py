@@ -1,4 +1,4 @@
-"""Imitating YOLOv5's head: its anchors are paired with the teacher's."""
+"""Imitation of the head of YOLOv5, with anchors of student and teacher paired."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from secateur.training.optimization.precision import full_precision
 
 
 class ImitateHead(Imitate):
-    """See `Imitate`; the student's anchors are read when they are needed, after AutoAnchor.
+    """See `Imitate`; the anchors of the student are read on first use, after AutoAnchor.
 
     Args:
-        name: of the teacher, for messages.
-        plan, teacher_plan: of the two checkpoints; `features` needs them where the student was cut.
+        name: name of the teacher, for messages.
+        plan, teacher_plan: plans of the two checkpoints; `features` needs them if the student was cut.
 
     Raises:
-        UserError: an unknown method, or a teacher that does not fit.
+        UserError: a method is unknown, or the teacher does not match.
     """
 
     student: Detector
@@ -63,11 +63,11 @@ class ImitateHead(Imitate):
         seen: tuple[Tensor, ...] = (),
         features: tuple[Tensor, ...] = (),
     ) -> View:
-        """Levels and anchors in the student's order."""
+        """Levels [B, na, ny, nx, 5 + nc] of student and teacher, with anchors in the order of the student."""
         assert isinstance(self.teacher, Detector)
         mine, theirs = full_precision(self.student.head.anchors), full_precision(self.teacher.head.anchors)
         orders = self._orders or tuple(anchor_order(a, b) for a, b in zip(mine, theirs, strict=True))
-        if self._placed:  # else the networks may still move to another device
+        if self._placed:  # otherwise the networks may still move to another device
             self._orders = orders
         return View(
             student=tuple(full_precision(level) for level in raw),
@@ -82,29 +82,31 @@ class ImitateHead(Imitate):
 
 
 def head_layers(detector: Detector) -> tuple[str, ...]:
-    """Names of the convolutions of the head, one a level."""
+    """Names of the convolutions of the head, one per level."""
     return tuple(f"model.{len(detector.model) - 1}.m.{level}" for level in range(detector.nl))
 
 
 def check_heads(student: Detector, teacher: Detector, name: str = "") -> None:
-    """Refuses a teacher whose outputs cannot be compared with the student's; widths, depths and anchors may differ.
+    """Checks that the outputs of the teacher can be compared with those of the student; widths, depths and anchors may
+    differ.
 
     Raises:
-        UserError: naming what differs.
+        UserError: they cannot; the message names the difference.
     """
     check_pair(student, teacher, name)
     if teacher.na != student.na:
         title = f"The teacher {name}" if name else "The teacher"
         raise UserError(
-            f"{title} has {teacher.na} {'anchor' if teacher.na == 1 else 'anchors'} a level and the student "
-            f"{student.na}; give --teacher a detector with as many."
+            f"{title} has {teacher.na} {'anchor' if teacher.na == 1 else 'anchors'} per level, but the student has "
+            f"{student.na}. Set --teacher to a detector with the same number."
         )
 
 
 def anchor_order(student: Tensor, teacher: Tensor) -> Tensor:
-    """For each of the student's anchors of a level [na, 2] the teacher's [na, 2] that is most like it: int64 [na].
+    """For each anchor of a level of the student [na, 2], the index of the most similar anchor of the teacher [na, 2]:
+    int64 [na].
 
-    The closest pair, by the ratios of their sides, is taken first, then the closest of the rest, and so on.
+    The closest pair by side ratios is matched first, then the closest of the remaining ones, and so on.
     """
     distance = (student.log()[:, None] - teacher.log()[None]).square().sum(2).cpu()
     order = torch.empty(len(student), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The head's answers as they are, weighted by the teacher's objectness: what a healing without labels imitates."""
+"""Raw head outputs, weighted by the objectness of the teacher: the loss of healing without labels."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from secateur.training.distributed import sum_over_processes
 
 BOX, OBJECTNESS, CLASS = 20.0, 10.0, 1.0
 FLOOR = 0.02
-"""What the background counts where the teacher sees an object with certainty as 1."""
+"""Weight of the background, where 1 is the weight of a certain object of the teacher."""
 
 
 @DISTILLATIONS.register("raw")
 class RawOutputs(Imitation):
-    """Every cell is compared, each weighted by w = teacher's objectness + 0.02, as a weighted mean over a level of the
+    """Compares all cells with the weight w = objectness of the teacher + 0.02, as a weighted mean over a level of the
     whole batch:
 
         d_box: 20 x squared difference of the four box activations (sigmoids), summed over the four
         d_obj: 10 x divergence of the objectness
         d_cls: 1 x divergence of the class scores, summed over the classes
 
-    Unlike `bce` nothing here depends on labels' gains, and the objectness is weighted too: a detector that was cut
-    first has to find its objects again, and most cells show none. Divergences are cross-entropies less the teacher's
-    entropy, so a perfect student costs nothing. Of detectors that answer for some of the classes that they were trained
-    on, the divergence of the best score (objectness x class) takes the place of that of the objectness, which speaks of
-    the others too; the weight stays, for objects of other classes are what is most easily taken for one of these.
+    Unlike `bce`, no gains of the hyper-parameters are used, and the objectness is weighted too, because a cut detector
+    must first recover its objects and most cells have none. Divergences are cross-entropies minus the entropy of the
+    teacher, so the loss of a perfect student is zero. If detectors have only some of their trained classes, the
+    objectness also covers the removed classes. Then the divergence of the best score (objectness x class) replaces that
+    of the objectness. The weight stays, because objects of other classes are the most likely false positives.
     """
 
     def __call__(self, view: View) -> dict[str, Tensor]:
-        """Parts d_box, d_obj, d_cls."""
+        """The terms d_box, d_obj, d_cls, scalars."""
         heat = self.temperature(1.0)
         box = objectness = category = view.student[0].new_zeros(())
         for s, t in zip(view.student, view.teacher, strict=True):

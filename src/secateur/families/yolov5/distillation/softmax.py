@@ -1,4 +1,4 @@
-"""Objectness and classes of a cell as one softmax, and boxes pulled where the teacher is better (tanluren's loss)."""
+"""Objectness and classes of a cell in one softmax, and boxes pulled where the teacher is better (loss of tanluren)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from secateur.training.distributed import sum_over_processes
 
 @DISTILLATIONS.register("softmax")
 class SoftmaxOutputs(Imitation):
-    """After the distillation of tanluren's yolov3-channel-and-layer-pruning.
+    """The distillation of yolov3-channel-and-layer-pruning by tanluren.
 
         d_cls = cls gain * mean of T^2 KL(softmax(t / T) || softmax(s / T)) over objectness and classes together, T = 3
-        d_box = box gain * mean over positives of the squared distance of the student's box to the label, in cells,
-                where it is larger than the teacher's
+        d_box = box gain * mean over positives of the squared distance of the box of the student to the label, in cells,
+                where it is larger than that of the teacher
 
-    The original sums the first over all cells, so that background drowns it; here the mean is weighted by the teacher's
-    objectness, over the cells of all levels. The second is divided by the number of positives, not left a sum.
+    The original sums the first term over all cells, so that background dominates; here the mean is weighted by the
+    objectness of the teacher, over the cells of all levels. The second term is divided by the number of positives
+    instead of summed.
     """
 
     def __call__(self, view: View) -> dict[str, Tensor]:
-        """Parts d_box, d_cls."""
+        """The terms d_box, d_cls, scalars."""
         heat, gains, levels = self.temperature(3.0), self.detection, len(view.student)
         category = box = weights = positives = view.student[0].new_zeros(())
         for i, (s, t) in enumerate(zip(view.student, view.teacher, strict=True)):
@@ -41,7 +42,7 @@ class SoftmaxOutputs(Imitation):
         return parts
 
     def distances(self, view: View, level: int) -> tuple[Tensor, Tensor]:
-        """Squared distance to the label, in cells, of the student's and the teacher's box at each positive, [n]."""
+        """Squared distance to the label, in cells, of the box of student and teacher at each positive: [n] each."""
         anchors, shape = view.student_anchors[level], view.student[level].shape
         found = assign(view.targets, anchors, (shape[2], shape[3]), self.detection.hyp.anchor_t)
         place = (found.image, found.anchor, found.row, found.column)

@@ -1,1 +1,1 @@
-"""The files of the YOLOv5 family: published checkpoints, forks of them, state dicts."""
+"""File formats of the YOLOv5 family: published checkpoints, forks and state dicts."""

@@ -1,7 +1,7 @@
-"""Whether every layer of a YOLOv5 file computes what ours computes: its kind, its parts and what it says of itself.
+"""Checks that every layer of a YOLOv5 file computes the same as ours: its class, its parts and its attributes.
 
-Tensors do not show a sum that is left out, another stride or another pool. A layer that differs in one of these is
-refused by its name, because the outputs would be others without a word.
+Tensors do not show a missing sum, another stride or another pool. A layer that differs in one of these is rejected by
+name, because the outputs would silently differ.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _COMPARED: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Hardtanh: ("min_val", "max_val"),
     nn.Softplus: ("beta", "threshold"),
 }
-"""Attributes that decide the output of a layer, for the layers that blocks of any kind are made of."""
+"""Attributes that determine the output of a layer, for layers used in all kinds of blocks."""
 _ALIKE = {
     "SyncBatchNorm": "BatchNorm2d",
     "NonDynamicallyQuantizableLinear": "Linear",
     "MultiheadAttention": "Attention",
 }
-"""Classes of PyTorch that a file has where ours have another name."""
+"""Classes of PyTorch in files, and the names of our equivalents."""
 _IDLE = ("Identity", "Dropout")
-"""Classes of PyTorch that do nothing at inference: a file may have them or not."""
+"""Classes of PyTorch without effect at inference; a file may contain or omit them."""
 _ABSENT = object()
 
 
 def refuse_other_attributes(model: Record, network: nn.Module, *, tensors_are_set: bool) -> None:
-    """Compares the attributes that decide what a layer computes.
+    """Compares the attributes that determine what a layer computes.
 
     Args:
-        model: of the file.
-        network: built from the topology that was read of the file.
-        tensors_are_set: whether it has the file's tensors; only then are the groups of grouped convolutions known.
+        model: record of the model in the file.
+        network: the network built from the topology of the file.
+        tensors_are_set: whether it has the tensors of the file; only then the groups of grouped convolutions are known.
 
     Raises:
-        UserError: naming the first layer and the attribute that differs or is missing.
+        UserError: an attribute differs or is missing; the message names the first such layer.
     """
     compared = dict(_COMPARED)
     for kind in BLOCKS.values():
@@ -64,10 +64,10 @@ def refuse_other_attributes(model: Record, network: nn.Module, *, tensors_are_se
 
 
 def refuse_other_layers(model: Record, network: nn.Module) -> None:
-    """Compares which layers there are and of which class; those with tensors are known to be there.
+    """Compares the layers and their classes; layers with tensors are known to exist.
 
     Raises:
-        UserError: naming the first layer that differs, is missing, or is not one of its block's.
+        UserError: a layer differs, is missing, or is not part of its block; the message names the first one.
     """
     layers = dict(network.named_modules())
     for name, record in _parts(model.modules()["model"], "model."):
@@ -77,13 +77,13 @@ def refuse_other_layers(model: Record, network: nn.Module) -> None:
             if parent in layers and label not in _IDLE:
                 block = type(layers[parent]).__name__
                 raise UserError(
-                    f"its layer {parent} has the part {told(own, 40)} ({told(label, 60)}), which a {block} of YOLOv5 "
-                    "does not have."
+                    f"its layer {parent} has the part {told(own, 40)} ({told(label, 60)}), which is not part of "
+                    f"{block} in YOLOv5."
                 )
             continue
         layer = layers[name]
         if _ALIKE.get(label, label) not in [kind.__name__ for kind in type(layer).__mro__]:
-            raise UserError(f"its layer {name} is {told(label, 60)}, but {type(layer).__name__} is expected there.")
+            raise UserError(f"its layer {name} is {told(label, 60)}, but must be {type(layer).__name__}.")
     for name, layer in layers.items():
         idle = any(layer.children()) or type(layer).__name__ in (*_IDLE, "Sequential")
         if not idle and record_at(model, name) is None:
@@ -101,7 +101,7 @@ def record_at(record: Record, name: str) -> Record | None:
 
 
 def _parts(record: Record, prefix: str) -> Iterator[tuple[str, Record]]:
-    """All submodules with their dotted names, a block before what is inside it."""
+    """All submodules with their dotted names, parents first."""
     for name, child in record.modules().items():
         yield f"{prefix}{name}", child
         yield from _parts(child, f"{prefix}{name}.")
@@ -111,12 +111,12 @@ def _compare(name: str, key: str, expected: Any, record: Record) -> None:
     found = record.get(key, _ABSENT)
     if found is _ABSENT:
         if record.kind.startswith("torch."):
-            return  # an older PyTorch, which knew nothing but today's default
-        raise UserError(f"its layer {name} does not have the attribute {key}, which decides what it computes.")
+            return  # an older PyTorch without this attribute, which then has the default value
+        raise UserError(f"its layer {name} lacks the attribute {key}, which determines what it computes.")
     if _pair(expected) != _pair(found):
         raise UserError(f"its layer {name} has {key} {shown(found)}, but its model.yaml gives {expected}.")
 
 
 def _pair(value: Any) -> Any:
-    """3 and (3, 3) alike."""
+    """Treats 3 and (3, 3) as equal."""
     return tuple(value) if isinstance(value, list | tuple) else (value, value)

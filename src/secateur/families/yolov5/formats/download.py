@@ -1,4 +1,4 @@
-"""Fetches official weights by name from their GitHub release, checked against a SHA-256 digest."""
+"""Downloads official weights by name from their GitHub release, verified by a SHA-256 digest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from secateur.terminal import bar
 
 _DOWNLOADS = "https://github.com"
 _API = "https://api.github.com"
-_TIMEOUT = 30  # seconds without an answer
+_TIMEOUT = 30  # seconds without a response
 _CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Asset:
-    """Where an official file lies: repository, release tag, and its SHA-256 where it is known here."""
+    """Location of an official file: repository, release tag, and SHA-256 if known."""
 
     repository: str
     tag: str
@@ -43,7 +43,7 @@ ASSETS: dict[str, Asset] = {
 
 
 def is_official(name: str) -> bool:
-    """Whether a file of this name can be fetched."""
+    """Whether a file of this name can be downloaded."""
     return name in ASSETS
 
 
@@ -51,28 +51,29 @@ def fetch(path: Path, *, downloads: str = _DOWNLOADS, api: str = _API) -> None:
     """Downloads the official file named `path.name` to `path`, with a progress bar on stderr.
 
     Args:
-        path: where the file goes; its name says which one.
-        downloads: address of the release downloads.
-        api: address of GitHub's API, asked for the digest of files whose digest is not known here.
+        path: target path; its name selects the file.
+        downloads: URL of the release downloads.
+        api: URL of the GitHub API, for digests that are not listed here.
 
     Raises:
-        UserError: no network, or no digest, or another digest; says where to put the file by hand.
+        UserError: there is no network, or the digest is missing or wrong; the message explains how to install the file
+            manually.
     """
     asset = ASSETS[path.name]
     url = f"{downloads}/{asset.repository}/releases/download/{asset.tag}/{path.name}"
-    by_hand = f"download {url} yourself and put it at {path.absolute()}"
+    by_hand = f"Download {url} yourself and save it as {path.absolute()}"
     try:
         expected = asset.sha256 or _published_digest(asset, path.name, api)
         if expected is None:
-            raise UserError(f"The release of {path.name} publishes no checksum, so it is not fetched; {by_hand}.")
+            raise UserError(f"The release of {path.name} has no checksum, so it is not downloaded. {by_hand}.")
         with urllib.request.urlopen(_request(url), timeout=_TIMEOUT) as answer, atomic_write(path) as temporary:
             found = _receive(answer, temporary, path.name)
             if found != expected:
-                raise UserError(f"The download of {path.name} has the wrong checksum {found}; {by_hand}.")
+                raise UserError(f"The download of {path.name} has the wrong checksum {found}. {by_hand}.")
     except (OSError, ValueError) as error:
-        # An HTTP error says its number; a network error hides its cause one level down.
+        # An HTTP error includes its status code; the cause of a network error is one level down.
         reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
-        raise UserError(f"Cannot fetch {path.name} ({reason}); {by_hand}.") from error
+        raise UserError(f"Cannot download {path.name} ({reason}). {by_hand}.") from error
 
 
 def _request(url: str) -> urllib.request.Request:
@@ -80,7 +81,7 @@ def _request(url: str) -> urllib.request.Request:
 
 
 def _published_digest(asset: Asset, name: str, api: str) -> str | None:
-    """The SHA-256 that GitHub publishes for a release file, if it does."""
+    """The SHA-256 that GitHub publishes for a release file, if any."""
     url = f"{api}/repos/{asset.repository}/releases/tags/{asset.tag}"
     with urllib.request.urlopen(_request(url), timeout=_TIMEOUT) as answer:
         release = json.load(answer)
@@ -92,7 +93,7 @@ def _published_digest(asset: Asset, name: str, api: str) -> str | None:
 
 
 def _receive(answer: Any, target: Path, name: str) -> str:
-    """Writes an answer to a file and returns its SHA-256."""
+    """Writes a response to a file and returns its SHA-256."""
     digest = hashlib.sha256()
     total = int(answer.headers.get("Content-Length") or 0) or None
     with bar("{task.description}", DownloadColumn(), TransferSpeedColumn()) as progress, target.open("wb") as file:

@@ -1,8 +1,8 @@
-"""Checkpoints of YOLOv5's forks: classes of other names and places, read as the blocks that they are by structure.
+"""Reads checkpoints of forks of YOLOv5: classes with other names and locations are matched to blocks by structure.
 
-Pruning forks derive classes of their own (`pruned_common.C3`, `C3Pruned`, `yolo_pruned.ModelPruned`) to give each layer
-the width that was left. None of their code is needed: a class that is named after a known block is read as that block,
-and one of another name where its children are those of a known block.
+Pruning forks derive their own classes (`pruned_common.C3`, `C3Pruned`, `yolo_pruned.ModelPruned`) to give each layer
+its remaining width. Their code is not needed: a class named after a known block is read as that block, and a class with
+another name is matched by the structure of its children.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ LOG = logging.getLogger("secateur")
 MODEL = "models.yolo.DetectionModel"
 _MODELS = {"Model", "DetectionModel"}
 _PLACES = ("models", "pruned", "yolo", "common", "modules", "nets", "utils_pruned")
-"""Words of which one stands in the module path of a class that may be a block under a name of its own."""
+"""Words, one of which must be in the module path of a class for it to be treated as a block under another name."""
 
 
 def fork_kind(name: str, blocks: Collection[str]) -> str | None:
-    """The kind as which a class that is none of upstream's is read; None for one that cannot be a block.
+    """The block that a class which is not part of upstream is read as; None if it cannot be a block.
 
-    A class is read as a block if it is called after a block or a model of upstream, perhaps with `Pruned` or `Prune`
-    in its name. A class of another name, in a place where forks keep their layers, keeps that name, to be told by its
-    structure. Whatever a file names, nothing of it is imported or called.
+    A class is read as a block if it is named after a block or a model of upstream, possibly with `Pruned` or `Prune` in
+    its name. A class with another name, in a module where forks define layers, keeps its name and is later matched by
+    structure. Nothing from the file is imported or called.
 
     Args:
         name: module and class.
-        blocks: class names of upstream's blocks.
+        blocks: class names of the blocks of upstream.
     """
     place, _, label = name.rpartition(".")
     stem = _stem(label)
@@ -46,12 +46,12 @@ def fork_kind(name: str, blocks: Collection[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Shape:
-    """How the children of a block look, in the order in which they are made.
+    """Structure of the children of a block, in the order of their creation.
 
     Attributes:
-        kind: upstream's name of the block.
-        children: of each child what it is.
-        names: upstream's names of them.
+        kind: upstream name of the block.
+        children: type of each child.
+        names: their upstream names.
     """
 
     kind: str
@@ -70,13 +70,13 @@ _PLAIN = {"Conv2d": "conv2d", "BatchNorm2d": "norm", "SyncBatchNorm": "norm", "M
 
 
 def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
-    """Gives unknown blocks inside a model the kind whose structure they have, and their children upstream's names.
+    """Assigns unknown blocks in a model the kind with the same structure, and renames their children as in upstream.
 
     Returns:
-        Class name -> kind, of those.
+        Class name -> kind, for these classes.
 
     Raises:
-        UserError: one has the structure of no block that is known.
+        UserError: the structure of a block matches no known block.
     """
     fitted: dict[str, str] = {}
     for record in list(_inside_first(model)):
@@ -87,19 +87,19 @@ def recognise(model: Record, blocks: Collection[str]) -> dict[str, str]:
         looks = tuple(_look(child) for child in children.values())
         shape = next((shape for shape in SHAPES if shape.children == looks), None)
         if shape is None or (shape.kind == "Bottleneck" and not isinstance(record.get("add"), bool)):
-            raise UserError(f"it holds a {told(record.kind, 60)}, which is no block that Secateur knows; {EXPECTED}.")
+            raise UserError(f"it holds a {told(record.kind, 60)}, which is not a supported block. {EXPECTED}.")
         record.rename(f"models.common.{shape.kind}", dict(zip(children, shape.names, strict=True)))
         fitted[label] = shape.kind
     for label, kind in fitted.items():
-        LOG.info("Its %s layers have the structure of %s, and are read as that.", label, kind)
+        LOG.info("Its %s layers have the structure of %s and are read as such.", label, kind)
     return fitted
 
 
 def upstream_rows(config: dict[str, Any], fitted: Mapping[str, str]) -> dict[str, Any]:
-    """A model.yaml whose rows name blocks as upstream does; forks leave the classes themselves in it.
+    """A model.yaml whose rows use the block names of upstream; forks store the classes themselves.
 
     Args:
-        fitted: of `recognise`.
+        fitted: result of `recognise`.
     """
     rows = {}
     for part in ("backbone", "head"):
@@ -122,19 +122,19 @@ def _upstream_row(row: Any, fitted: Mapping[str, str]) -> Any:
 
 
 def _stem(label: str) -> str:
-    """The name of a class without what pruning forks put to it."""
+    """Name of a class without the affixes of pruning forks."""
     return label.replace("Pruned", "").replace("Prune", "").strip("_")
 
 
 def _inside_first(record: Record) -> Iterator[Record]:
-    """All records of a tree of modules, children before their parents."""
+    """All records of a module tree, children first."""
     for child in record.modules().values():
         yield from _inside_first(child)
     yield record
 
 
 def _look(record: Record) -> str:
-    """What a child is, in the words of `Shape`."""
+    """Type of a child, in the vocabulary of `Shape`."""
     label = record.kind.rpartition(".")[2]
     if record.kind.startswith("torch.nn.modules.activation."):
         return "activation"

@@ -1,4 +1,4 @@
-"""Bare state dicts: tensors under upstream's names, without the network that they are of."""
+"""Bare state dicts: tensors under upstream names, without the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAYER = re.compile(r"(?:^|.*?\.)(model\.\d+\..+)$")
 
 
 def find_state(content: Any) -> Mapping[str, Tensor] | None:
-    """The tensors of a file's content that is a state dict or has one; None where there is none."""
+    """The tensors, of any shape, if the content of a file is or contains a state dict; otherwise None."""
     found = [content, *(content.values() if isinstance(content, Mapping) else ())]
     for state in found:
         if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
@@ -32,12 +32,12 @@ def find_state(content: Any) -> Mapping[str, Tensor] | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a bare state dict, in fp32, by the names that ours have; None for any other file.
+    """The tensors of a bare state dict, float32 of any shape, by our names; None for other files.
 
-    What programs put before the names ("module.", "model.model.0.conv.weight") is left out.
+    Prefixes added by programs ("module.", "model.model.0.conv.weight") are removed.
 
     Raises:
-        UserError: the file cannot be read, or the tensors are of no network of the family.
+        UserError: the file cannot be read, or the tensors do not belong to a network of the family.
     """
     blocks = {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)}
     state = find_state(read_records(path, blocks, lambda name: fork_kind(name, blocks)))
@@ -45,7 +45,7 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
         return None
     named = {match[1]: value for name, value in state.items() if (match := _LAYER.match(str(name)))}
     if not named:
-        raise UserError(f"{path} holds tensors of another network: none is called like model.0.conv.weight.")
+        raise UserError(f"{path} holds tensors of another network: it has no name like model.0.conv.weight.")
     kept = {name: value for name, value in named.items() if not name.endswith("anchor_grid")}
     try:
         refuse_expanded(kept.values(), path.stat().st_size)
@@ -55,32 +55,33 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
 
 
 def network_of(path: Path, tensors: Mapping[str, Tensor], cfg: str | Path) -> Detector:
-    """The detector that a model YAML describes, as wide as the tensors are and for as many classes.
+    """The detector described by a model YAML, with the widths and number of classes of the tensors, of any shape.
 
     Raises:
-        UserError: there is no such YAML, or the tensors are of another network.
+        UserError: the YAML does not exist, or the tensors belong to another network.
     """
     topology = Topology.from_yaml(cfg)
     last, anchors = f"model.{len(topology.blocks) - 1}", len(topology.anchors[0]) // 2
     head = tensors.get(f"{last}.m.0.weight")
     if head is None or head.shape[0] % anchors or head.shape[0] <= 5 * anchors:
-        raise UserError(f"{path} and {cfg} do not belong together: there is no head at {last} for {anchors} anchors.")
+        raise UserError(f"{path} and {cfg} do not match: there is no head at {last} for {anchors} anchors.")
     nc = head.shape[0] // anchors - 5
     with torch.device("meta"):
         detector = Detector(Topology.from_yaml(cfg, nc=nc), {i: f"class{i}" for i in range(nc)})
     if topology.anchors_pending and f"{last}.anchors" not in tensors:
         raise UserError(
-            f"{path} has no anchors and {cfg} asks for computed ones; write the anchors of its training into {cfg}."
+            f"{path} has no anchors, and {cfg} leaves them to be computed. Write the anchors of its training into "
+            f"{cfg}."
         )
     detector.topology = replace(detector.topology, anchors_pending=False)
     try:
         detector.set_tensors({f"{last}.anchors": _anchors(topology, detector), **tensors})
     except UserError as error:
-        raise UserError(f"{path} and {cfg} do not belong together: {error}") from error
+        raise UserError(f"{path} and {cfg} do not match: {error}") from error
     return detector
 
 
 def _anchors(topology: Topology, detector: Detector) -> Tensor:
-    """Those of the YAML in units of the strides, for files that leave them out."""
+    """The anchors of the YAML in units of the strides, for files without anchors."""
     pixels = torch.tensor(topology.anchors, dtype=torch.float32, device="cpu").view(detector.nl, detector.na, 2)
     return pixels / torch.tensor(detector.strides, device="cpu").view(-1, 1, 1)

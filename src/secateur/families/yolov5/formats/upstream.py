@@ -1,4 +1,4 @@
-"""YOLOv5 checkpoints (v5.0 to v7.0): from the inert records of a `.pt` file to a topology and tensors."""
+"""YOLOv5 checkpoints (v5.0 to v7.0): converts the inert records of a `.pt` file to a topology and tensors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BN_EPS = 1e-3
 
 @dataclass(frozen=True)
 class UpstreamCheckpoint:
-    """What is kept of an upstream file."""
+    """Content of an upstream file that is kept."""
 
     topology: Topology
     tensors: dict[str, Tensor]
@@ -48,10 +48,10 @@ class UpstreamCheckpoint:
 
 
 def read_upstream(path: Path) -> UpstreamCheckpoint:
-    """Reads an upstream `.pt`; EMA weights are preferred, and the layers decide where the YAML inside disagrees.
+    """Reads an upstream `.pt`; EMA weights are preferred, and the layers take precedence over the stored YAML.
 
     Raises:
-        UserError: one sentence that says what the file is and what is expected.
+        UserError: the file cannot be read; the message says what it is and what is expected.
     """
     blocks = {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)}
     content = read_records(path, blocks, lambda name: fork_kind(name, blocks))
@@ -62,11 +62,11 @@ def read_upstream(path: Path) -> UpstreamCheckpoint:
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is a damaged YOLOv5 checkpoint ({told(repr(error))}); {EXPECTED}.") from error
+        raise UserError(f"{path} is a damaged YOLOv5 checkpoint ({told(repr(error))}). {EXPECTED}.") from error
 
 
 def _find_model(path: Path, content: Any) -> Record:
-    """The model record of a checkpoint, or the sentence that says what was found instead."""
+    """The model record of a checkpoint, or an error that says what was found instead."""
     candidates = [content.get("ema"), content.get("model")] if isinstance(content, dict) else [content]
     for candidate in candidates:
         if isinstance(candidate, Record) and candidate.kind in _MODELS:
@@ -74,31 +74,31 @@ def _find_model(path: Path, content: Any) -> Record:
     if (state := find_state(content)) is not None:
         some = ", ".join(told(key, 40) for key in list(state)[:2])
         raise UserError(
-            f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network; {EXPECTED}, or "
-            "name its YAML: secateur export --cfg yolov5n.yaml --format yolov5."
+            f"{path} holds a bare state dict ({len(state)} tensors: {some}, ...) without the network. {EXPECTED}. Or "
+            "convert it with its YAML: secateur export --cfg yolov5n.yaml --format yolov5."
         )
     for candidate in candidates:
         if isinstance(candidate, Record) and candidate.kind in _OTHER_TASKS:
             task = _OTHER_TASKS[candidate.kind]
             raise UserError(
-                f"{path} is a YOLOv5 checkpoint for {task}; Secateur prunes detectors, those with a Detect layer at "
-                "their end."
+                f"{path} is a YOLOv5 checkpoint for {task}. Only detectors, which end with a Detect layer, can be "
+                "pruned."
             )
         if isinstance(candidate, Record):
-            raise UserError(f"{path} holds a {told(candidate.kind, 60)} and no detector; {EXPECTED}.")
+            raise UserError(f"{path} holds a {told(candidate.kind, 60)}, not a detector. {EXPECTED}.")
     what = (
         f"a dict with the keys {', '.join(told(key, 20) for key in list(content)[:5])}"
         if isinstance(content, dict)
         else "something else"
     )
-    raise UserError(f"{path} holds {what} and no detector; {EXPECTED}.")
+    raise UserError(f"{path} holds {what}, not a detector. {EXPECTED}.")
 
 
 def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapping[str, str]) -> UpstreamCheckpoint:
     layers = list(model.modules()["model"].modules().values())
     head = layers[-1]
     if head.kind != "models.yolo.Detect":
-        raise UserError(f"its last layer is a {told(head.kind, 60) or 'foreign layer'}, not Detect; {EXPECTED}.")
+        raise UserError(f"its last layer is a {told(head.kind, 60) or 'foreign layer'}, not Detect. {EXPECTED}.")
     tensors = {k: v for k, v in tensors_of(model) if not k.endswith("anchor_grid")}
     refuse_expanded(tensors.values(), path.stat().st_size)
     strides = _strides(head)
@@ -110,7 +110,7 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
     refuse_other_attributes(model, detector, tensors_are_set=False)
     detector.set_tensors(tensors)
     if detector.strides != strides:
-        raise UserError(f"its strides {strides} are not those of its layers, {detector.strides}; {EXPECTED}.")
+        raise UserError(f"its strides {strides} differ from those of its layers, {detector.strides}. {EXPECTED}.")
     refuse_other_attributes(model, detector, tensors_are_set=True)
     refuse_other_layers(model, detector)
     training = {
@@ -128,21 +128,21 @@ def _convert(path: Path, model: Record, content: Mapping[str, Any], fitted: Mapp
 
 
 def _strides(head: Record) -> tuple[float, ...]:
-    """Pixels of a cell of each level."""
+    """Pixels per cell of each level."""
     strides = head.get("stride")
     if not isinstance(strides, Tensor) or not 1 <= strides.numel() <= MAX_LEVELS:
-        raise UserError(f"its Detect layer says no strides; {EXPECTED}.")
+        raise UserError(f"its Detect layer has no strides. {EXPECTED}.")
     return tuple(float(stride) for stride in strides.flatten())
 
 
 def _option(options: Any, name: str) -> int | None:
-    """A positive number among the training options: pixels of the images, epochs; None where they do not name it."""
+    """A positive number from the training options (image size, epochs); None if it is missing."""
     value = options.get(name) if isinstance(options, dict | Record) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _switched_on(options: Any, name: str) -> bool:
-    """Whether the training options say yes."""
+    """Whether a training option is enabled."""
     return isinstance(options, dict | Record) and options.get(name) is True
 
 
@@ -153,34 +153,36 @@ def _topology(
     strides: tuple[float, ...],
     fitted: Mapping[str, str],
 ) -> Topology:
-    """The topology of the YAML inside, corrected by what the layers say of themselves."""
+    """The topology of the stored YAML, corrected by the attributes of the layers."""
     config = model.get("yaml")
     if not isinstance(config, dict):
-        raise UserError(f"it does not say of which blocks it is made; {EXPECTED}.")
+        raise UserError(f"it has no list of blocks. {EXPECTED}.")
     refuse_repetition(config)
     anchors = tensors[f"model.{len(layers) - 1}.anchors"].float()
     if anchors.ndim != 3 or len(anchors) != len(strides) or not 1 <= anchors.shape[1] <= MAX_ANCHORS:
-        raise UserError(f"its Detect layer has anchors of the shape {list(anchors.shape)} for {len(strides)} strides.")
+        raise UserError(
+            f"its Detect layer has anchors with the shape {list(anchors.shape)}, but {len(strides)} strides."
+        )
     pixels = (anchors * torch.tensor(strides).view(-1, 1, 1)).flatten(1).tolist()
     topology = parse_topology(
         {**upstream_rows(config, fitted), "anchors": pixels}, "its model.yaml", nc=layers[-1].get("nc")
     )
     if len(topology.blocks) != len(layers):
-        raise UserError(f"its model.yaml has {len(topology.blocks)} blocks but it has {len(layers)} layers.")
+        raise UserError(f"its model.yaml has {len(topology.blocks)} blocks, but it has {len(layers)} layers.")
     blocks = tuple(_corrected(i, b, r) for i, (b, r) in enumerate(zip(topology.blocks, layers, strict=True)))
     topology = replace(topology, blocks=blocks, activation=_activation(layers) or topology.activation)
-    refuse_impossible(topology, "what its layers say")
+    refuse_impossible(topology, "its layers")
     return topology
 
 
 def _corrected(i: int, block: Block, record: Record) -> Block:
-    """A block whose sources, repeats and arguments are those of the layer in the file."""
+    """A block with the sources, repeats and arguments of the layer in the file."""
     kind = record.kind.rpartition(".")[2]
     chained = kind == "Sequential"
     if chained:
         kind = record.modules()["0"].kind.rpartition(".")[2]
     if kind != block.kind.removeprefix("nn."):
-        raise UserError(f"its layer {i} is a {told(kind, 60)} but its model.yaml says {block.kind}.")
+        raise UserError(f"its layer {i} is a {told(kind, 60)} but {block.kind} in its model.yaml.")
     block = replace(block, sources=_sources(i, block, record.get("f")))
     known = BLOCKS[block.kind]
     inner = record.get(known.inner) if known.inner else None
@@ -194,12 +196,12 @@ def _corrected(i: int, block: Block, record: Record) -> Block:
 
 
 def _sources(i: int, block: Block, recorded: Any) -> tuple[int, ...]:
-    """The layers that a layer says it reads; as the YAML writes them where these are the same."""
+    """The source layers recorded in a layer; in the notation of the YAML if they are the same."""
     if recorded is None:
         return block.sources
     sources = tuple(recorded) if isinstance(recorded, list | tuple) else (recorded,)
     if not sources or not all(isinstance(source, int) and not isinstance(source, bool) for source in sources):
-        raise UserError(f"its layer {i} says that it reads {shown(recorded)}; expected are numbers of layers.")
+        raise UserError(f"its layer {i} has the sources {shown(recorded)}, but they must be layer numbers.")
     absolute = [[s if s >= 0 else i + s for s in row] for row in (sources, block.sources)]
     return block.sources if absolute[0] == absolute[1] else sources
 
@@ -214,7 +216,8 @@ def _activation(layers: list[Record]) -> str | None:
 
 
 def _absorb_eps(model: Record, tensors: dict[str, Tensor]) -> None:
-    """Our BatchNorms use eps 1e-3; another eps in the file moves into the running variance, for the same sum."""
+    """Our batch norms use eps 1e-3; a different eps is absorbed by the running variance, so that the sum is the
+    same."""
     for name in [k.removesuffix(".running_var") for k in tensors if k.endswith(".running_var")]:
         record = record_at(model, name)
         eps = record.get("eps", _BN_EPS) if record is not None else _BN_EPS
@@ -223,7 +226,7 @@ def _absorb_eps(model: Record, tensors: dict[str, Tensor]) -> None:
 
 
 def _names(names: Any, nc: int) -> dict[int, str]:
-    """Class names from a list or a dict; missing ones are made up."""
+    """Class names from a list or a dict; missing ones get placeholders."""
     names = plain_data(names)
     pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
     given = {int(k): str(v) for k, v in pairs}

@@ -1,8 +1,8 @@
-"""Writes a detector as a `.pt` of YOLOv5 itself: its classes by name, of which no code is needed here.
+"""Writes a detector as a `.pt` of YOLOv5, with classes stored by name; the code of YOLOv5 is not needed.
 
-What upstream's modules keep as attributes is public knowledge: a file is the tree of modules with them. One file suits
-v6.0 to v7.0: `models.yolo.Model` is a name in all of them, names as a list are read by all, and grids as lists of
-tensors too. The channel counts that upstream's classes compute with come from the tensors, so cut widths hold.
+A file is a tree of modules with their attributes, which are publicly documented. One file works with v6.0 to v7.0: all
+have the class `models.yolo.Model`, and all read names as a list and grids as lists of tensors. Upstream classes take
+channel counts from the tensors, so cut widths are preserved.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _COMMON = (
     *("TransformerLayer", "TransformerBlock"),
 )
 KNOWN = frozenset(_COMMON)
-"""Classes of upstream's `models.common` (v7.0)."""
+"""Classes of `models.common` in upstream v7.0."""
 
 
 def write_upstream(detector: Detector, path: Path, image_size: int, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a checkpoint that upstream's `attempt_load` reads.
+    """Writes a checkpoint that `attempt_load` of upstream reads.
 
     Args:
         detector: on the CPU.
-        path: the file.
-        image_size: px of its images, noted among the options of a training.
-        dtype: of weights; upstream's own final files hold float16.
+        path: target file.
+        image_size: image size in pixels, stored in the training options.
+        dtype: dtype of weights; final files of upstream use float16.
 
     Raises:
-        UserError: it has a block that upstream lacks.
+        UserError: the detector has a block that upstream lacks.
     """
     content = {
         "epoch": -1,
@@ -61,7 +61,7 @@ def write_upstream(detector: Detector, path: Path, image_size: int, dtype: torch
 
 
 class _Named:
-    """Base of the stand-ins: a class that is pickled as a name, and an object as its attributes."""
+    """Base of the stand-ins: the class is pickled by name, and an object by its attributes."""
 
 
 @cache
@@ -69,15 +69,15 @@ def _stand_in(place: str, name: str) -> type[_Named]:
     return type(name, (_Named,), {"__module__": place})
 
 
-# The pickler in C asks the place of a class for that class, and has no hook; this one is documented by its source.
+# The C pickler compares classes with their declared location and has no hook; the Python version can be overridden.
 _PurePython: Any = vars(pickle)["_Pickler"]
 
 
 class _Pickler(_PurePython):  # type: ignore[misc]
-    """Writes stand-ins by the names that they bear."""
+    """Writes stand-ins under the names that they represent."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
-        """A stand-in's name; anything else as ever."""
+        """Writes the name of a stand-in; other objects as usual."""
         if isinstance(obj, type) and issubclass(obj, _Named):
             self.write(pickle.GLOBAL + f"{obj.__module__}\n{obj.__name__}\n".encode())
             self.memoize(obj)
@@ -86,12 +86,12 @@ class _Pickler(_PurePython):  # type: ignore[misc]
 
 
 def _model(detector: Detector, dtype: torch.dtype) -> Any:
-    """Upstream's model: its layers with their places, and what is read of it by name."""
+    """The model of upstream: its layers with their positions, and the attributes that upstream reads."""
     layers = nn.Sequential()
     used: set[int] = set()
     for number, (block, absolute) in enumerate(zip(detector.model, detector.topology.absolute_sources(), strict=True)):
         if number and -1 in absolute:
-            raise UserError(f"Its layer {number} reads the image itself, which YOLOv5's checkpoints cannot say.")
+            raise UserError(f"Its layer {number} reads the image directly, which YOLOv5 checkpoints do not support.")
         sources = [-1 if source == number - 1 else source for source in absolute]
         used.update(source for source in sources if source != -1)
         twin = _twin(block, detector, dtype)
@@ -117,7 +117,7 @@ def _model(detector: Detector, dtype: torch.dtype) -> Any:
 
 
 def _twin(module: nn.Module, detector: Detector, dtype: torch.dtype) -> Any:
-    """The module as upstream has it."""
+    """The upstream equivalent of a module."""
     if isinstance(module, Attention):
         return _attention(module, dtype)
     children = {
@@ -132,7 +132,7 @@ def _twin(module: nn.Module, detector: Detector, dtype: torch.dtype) -> Any:
     elif name in KNOWN:
         twin = _stand_in("models.common", name)()
     else:
-        raise UserError(f"YOLOv5 has no block {name}, so this detector cannot be written as its checkpoint.")
+        raise UserError(f"YOLOv5 has no block {name}, so this detector cannot be saved as a YOLOv5 checkpoint.")
     twin.__dict__.update(_like(module, dtype, children))
     if isinstance(module, Detect):
         levels = module.nl
@@ -149,7 +149,7 @@ def _twin(module: nn.Module, detector: Detector, dtype: torch.dtype) -> Any:
 
 
 def _like(module: nn.Module, dtype: torch.dtype, children: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a module with other children and its tensors in another precision."""
+    """The attributes of a module with other children and with its tensors in another precision."""
     state = dict(module.__dict__)
     state["training"] = False
     for group in ("_parameters", "_buffers"):
@@ -159,7 +159,7 @@ def _like(module: nn.Module, dtype: torch.dtype, children: dict[str, Any]) -> di
 
 
 def _cast(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Upstream's files hold nothing that is differentiated."""
+    """Converts a tensor; files of upstream hold no tensors that require gradients."""
     if value is None:
         return None
     tensor = value.detach().clone().contiguous()
@@ -168,7 +168,7 @@ def _cast(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None
 
 
 def _attention(module: Attention, dtype: torch.dtype) -> Any:
-    """PyTorch's own attention, which upstream uses."""
+    """The attention module of PyTorch, which upstream uses."""
     width = module.out_proj.in_features
     other = nn.MultiheadAttention(width, module.num_heads)
     other.load_state_dict(module.state_dict())
@@ -176,7 +176,7 @@ def _attention(module: Attention, dtype: torch.dtype) -> Any:
 
 
 def _rows(detector: Detector) -> dict[str, Any]:
-    """The model.yaml that says how the layers are wired, with the widths from before any cut."""
+    """The model.yaml with the connections of the layers, and the widths before any cut."""
     topology = detector.topology
     anchors = [[round(float(value), 4) for value in level] for level in topology.anchors]
     rows = []
@@ -201,28 +201,28 @@ def _rows(detector: Detector) -> dict[str, Any]:
 
 
 CANNOT_TRAIN = (
-    "YOLOv5's val.py, detect.py and export.py take this file; its train.py does not keep the cut: it builds a network "
-    "anew from a YAML, which has no words for the widths inside a block. Train with secateur finetune."
+    "YOLOv5's val.py, detect.py and export.py read this file. Its train.py does not keep the cut: it rebuilds the "
+    "network from a YAML, which cannot describe widths inside a block. Train with secateur finetune."
 )
 
 
 def write_own(detector: Detector, file: Path, image_size: int) -> str:
-    """Writes the file, in fp16 where that loses nothing; our reader opens it like any other checkpoint.
+    """Writes the file, in fp16 if that is lossless; our reader opens it like any other checkpoint.
 
     Returns:
-        what to know of the file of a cut detector; "" for others.
+        A note for the user about the file of a cut detector; otherwise "".
     """
     write_upstream(detector, file, image_size, torch.float16 if _fits_half(detector) else torch.float32)
     return CANNOT_TRAIN if _is_cut(detector) else ""
 
 
 def _fits_half(detector: Detector) -> bool:
-    """Whether float16 holds its tensors without loss, as it does those of a training's final files."""
+    """Whether float16 holds its tensors without loss, as in the final files of a training."""
     return all(torch.equal(tensor.half().float(), tensor.float()) for tensor in detector.state_dict().values())
 
 
 def _is_cut(detector: Detector) -> bool:
-    """Whether it has other widths than its topology says."""
+    """Whether its widths differ from its topology."""
     with torch.device("meta"):
         designed: nn.Module = Detector(detector.topology)
     shapes = {name: tensor.shape for name, tensor in designed.state_dict().items()}

@@ -1,1 +1,2 @@
-"""What each ATen operator does to channels: a few lines an operator, by subject; every file here is found by itself."""
+"""Rules: what each ATen operator does to channels, grouped by subject. All files in this folder are loaded
+automatically."""

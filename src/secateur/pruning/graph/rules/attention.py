@@ -1,4 +1,5 @@
-"""Products of two computed tensors: attention heads, or an equal part of each, go with queries, keys and values."""
+"""Products of two computed tensors: attention heads, or an equal part of each head, with their queries, keys and
+values."""
 
 from __future__ import annotations
 
@@ -24,10 +25,10 @@ from secateur.pruning.graph.flow import (
 
 @operator("matmul", "bmm", "mm", "baddbmm", "addmm")
 def product(flow: Flow, node: Node) -> Value | Unknown:
-    """Dimensions that are only carried along pass, and are tied where both tensors have them.
+    """Dimensions that are not summed pass through, and are tied if both tensors have them.
 
-    A sum over channels of both ties them, where a trial finds that a silent channel adds nothing. One over channels of
-    one tensor alone freezes them.
+    A sum over channels of both tensors ties them, if a trial shows that a silent channel contributes nothing. A sum
+    over channels of only one tensor freezes them.
     """
     call = arguments(node)
     second: Any = next(call[key] for key in ("mat2", "other", "batch2") if key in call)
@@ -60,13 +61,14 @@ def product(flow: Flow, node: Node) -> Value | Unknown:
         other = second if left is not None else first
         axis = placed[0].dim - (rank - len(shape(other)))
         if axis >= 0 and shape(other)[axis] != 1:
-            return UNKNOWN  # every channel meets an entry of its own in a tensor without channels
+            return UNKNOWN  # each channel has its own entry in a tensor without channels
     return placed[0]
 
 
 @operator("scaled_dot_product_attention")
 def attention(flow: Flow, node: Node) -> Value | Unknown:
-    """Heads along one dimension of queries, keys and values live or die together; a single head's values pass."""
+    """Heads along one dimension of queries, keys and values are kept or removed together; values of a single head
+    pass through."""
     call = arguments(node)
     mask = call.get("attn_mask")
     read = [flow.channels(call[key]) for key in ("query", "key", "value")]
@@ -80,7 +82,7 @@ def attention(flow: Flow, node: Node) -> Value | Unknown:
     if mask is not None:
         axis = value.dim - (rank - len(shape(mask)))
         if flow.channels(mask) is not None or (axis >= 0 and shape(mask)[axis] != 1):
-            return Unknown("whose mask has an entry for every head")
+            return Unknown("whose mask has one entry per head")
     for entry in read[:2]:
         assert entry is not None
         flow.tie(value.ids, entry.ids)

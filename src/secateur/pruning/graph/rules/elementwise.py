@@ -1,4 +1,4 @@
-"""Operators that work place by place: every channel stays where it is, and operands that meet are tied."""
+"""Element-wise operators: channels keep their positions, and operands are tied."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def spatial(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
 def pad(flow: Flow, node: Node) -> Value | Unknown:
-    """Padding of other dimensions than that of the channels."""
+    """Padding of dimensions other than the channels."""
     read, rank = flow.channels(node.all_input_nodes[0]), len(shape(node))
     call = arguments(node)
     amounts = call["pad"] if "pad" in call else call["padding"]
@@ -69,7 +69,7 @@ REDUCTIONS = "mean sum amax amin std var softmax _softmax log_softmax norm linal
 
 @operator(*REDUCTIONS.split())
 def along_others(flow: Flow, node: Node) -> Value | Unknown:
-    """Reductions and normalisations along other dimensions than that of the channels."""
+    """Reductions and normalisations along dimensions other than the channels."""
     call = arguments(node)
     source = call["input"] if "input" in call else call["self"]
     read, rank = flow.channels(source), len(shape(source))
@@ -94,8 +94,8 @@ OPERANDS = """
 def elementwise(flow: Flow, node: Node) -> Value | Unknown:
     """Ties all operands element by element.
 
-    A number, and a tensor with one entry for all channels, change nothing. A parameter with an entry for each channel
-    is indexed by them.
+    Numbers, and tensors with one entry for all channels, have no effect. A parameter with one entry per channel is
+    indexed by the channels.
     """
     operands, rank = node.all_input_nodes, len(shape(node))
     placed = {x: Channels(c.dim + rank - len(shape(x)), c.ids) for x in operands if (c := flow.channels(x)) is not None}
@@ -107,7 +107,7 @@ def elementwise(flow: Flow, node: Node) -> Value | Unknown:
     for x in operands:
         axis = result.dim - (rank - len(shape(x)))
         if axis < 0 or shape(x)[axis] == 1 != len(result.ids):
-            flow.freeze(placed.get(x), cause_of(node))  # one channel that all others meet cannot go
+            flow.freeze(placed.get(x), cause_of(node))  # one channel that is combined with all others cannot be removed
         elif x in placed:
             flow.tie(result.ids, placed[x].ids)
         elif x in flow.names:
@@ -121,7 +121,8 @@ def elementwise(flow: Flow, node: Node) -> Value | Unknown:
 
 
 def _doubt_numbers(flow: Flow, node: Node, ids: Ids) -> None:
-    """Notes numbers that the code may have made of the number of channels: it, its root, or one by these."""
+    """Records numbers that the code may have derived from the number of channels: the number, its root, or their
+    reciprocals."""
     given = [abs(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, int | float) and value]
     powers = [2 * math.log(value) / math.log(len(ids)) for value in given] if len(ids) > 1 else []
     if any(math.isclose(power, exact) for power in powers for exact in (-2, -1, 1, 2)):
@@ -130,19 +131,18 @@ def _doubt_numbers(flow: Flow, node: Node, ids: Ids) -> None:
 
 @operator("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as")
 def like(flow: Flow, node: Node) -> Value | Unknown:
-    """A tensor of the shape of another: its channels are those of that one. Of a second argument only the dtype is
-    read."""
+    """A tensor with the shape of another: it has the same channels. Of a second argument only the dtype is read."""
     first: Any = node.args[0]
     return flow.values.get(first, UNKNOWN)
 
 
 @operator("new_zeros", "new_ones", "new_full", "new_empty")
 def new(flow: Flow, node: Node) -> Value | Unknown:
-    """A tensor of a size that the code gives: of its argument only dtype and device are read."""
+    """A tensor with a size from the code: only the dtype and device of its argument are read."""
     return Fixed(cause_of(node, "whose size is a number in the network's code"))
 
 
 @operator("_assert_tensor_metadata", "_assert_async", "sym_size", "_assert_scalar")
 def remark(flow: Flow, node: Node) -> Value | Unknown:
-    """Computes nothing from channels."""
+    """Does not compute anything from channels."""
     return None

@@ -1,4 +1,4 @@
-"""Layers with weights: convolutions and linear layers read channels and give fresh ones; norms let them pass."""
+"""Layers with weights: convolutions and linear layers read channels and emit new ones; norms pass channels through."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from secateur.pruning.graph.flow import (
 
 @operator("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(flow: Flow, node: Node) -> Value | Unknown:
-    """Reads its input's ids and emits fresh ones; grouped: the inputs and outputs of a group live or die as one."""
+    """Reads the ids of its input and emits new ones. If grouped, inputs and outputs of a group are kept or removed
+    as one."""
     call = arguments(node)
     transposed = call.get("transposed", operator_name(node.target).startswith("conv_transpose"))
     if call["weight"] in flow.sources:
@@ -49,11 +50,11 @@ def convolution(flow: Flow, node: Node) -> Value | Unknown:
             flow.carry(weight, columns, read.ids)
     else:
         assert isinstance(read, Channels)
-        # Dimension 1 of a grouped weight counts inside the group, so only dimension 0 shrinks, with whole groups.
+        # Dimension 1 of a grouped weight counts channels within a group, so only dimension 0 shrinks, by whole groups.
         for vector in (read.ids.reshape(groups, -1), output.reshape(groups, -1)):
             flow.tie(vector, np.broadcast_to(output.reshape(groups, -1)[:, :1], vector.shape))
         flow.carry(weight, 0, read.ids if transposed else output)
-        if _called_elsewhere(node, weight):  # the number of groups may be one in the code
+        if _called_elsewhere(node, weight):  # the number of groups may be written in the code
             flow.doubt(node, output)
     if bias:
         flow.carry(bias, 0, output)
@@ -63,7 +64,7 @@ def convolution(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("linear")
 def linear(flow: Flow, node: Node) -> Value | Unknown:
-    """Reads the ids of the last dimension and emits fresh ones along it."""
+    """Reads the ids of the last dimension and emits new ones along it."""
     call = arguments(node)
     if call["weight"] in flow.sources:
         _count_linear(flow, node, call["weight"])
@@ -88,11 +89,11 @@ def _count_linear(flow: Flow, node: Node, weight: Node) -> None:
 
 
 def _tensors(flow: Flow, call: dict[str, Any], kind: type[nn.Module]) -> tuple[str | None, str]:
-    """Names of weight and bias where both are the own tensors of a layer of this kind; the weight is None otherwise."""
+    """Names of weight and bias if both belong to a layer of this kind; otherwise the weight is None."""
     weight, bias = flow.names.get(call["weight"]), flow.names.get(call["bias"], "")
     if weight is None or (call["bias"] is not None and not bias):
         return None, ""
-    # The outputs of a layer are watched when it is scored, so the weight has to be that of a layer.
+    # Scoring observes the outputs of layers, so the weight must belong to a layer.
     return (weight, bias) if isinstance(flow.modules.get(layer_of(weight)), kind) else (None, "")
 
 
@@ -104,7 +105,7 @@ def _lost(flow: Flow, node: Node, call: dict[str, Any], why: str) -> Unknown:
 
 
 def _called_elsewhere(node: Node, tensor: str) -> bool:
-    """Whether an operator with the tensors of a module is called from outside of it."""
+    """Whether an operator with the tensors of a module is called outside of that module."""
     return cause_of(node).place != layer_of(tensor)
 
 
@@ -142,7 +143,7 @@ def batch_norm(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("prelu")
 def prelu(flow: Flow, node: Node) -> Value | Unknown:
-    """Passes ids through; of several slopes each belongs to a channel."""
+    """Passes ids through; if there are several slopes, each belongs to one channel."""
     call = arguments(node)
     read, slopes = flow.channels(call["self"]), shape(call["weight"])[0]
     if read is None or read.dim != 1 or call["weight"] not in flow.names:
@@ -154,7 +155,7 @@ def prelu(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("group_norm")
 def group_norm(flow: Flow, node: Node) -> Value | Unknown:
-    """Passes ids through; a group is normalised as a whole, so it lives or dies as one."""
+    """Passes ids through; a group is normalised as a whole, so it is kept or removed as a whole."""
     call = arguments(node)
     read, groups = flow.channels(call["input"]), int(call["num_groups"])
     names = [flow.names.get(call[key]) for key in ("weight", "bias")]
@@ -172,7 +173,8 @@ def group_norm(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("layer_norm")
 def layer_norm(flow: Flow, node: Node) -> Value | Unknown:
-    """Passes ids through. Over channels alone, the norm of a narrower network is that over the channels that stay."""
+    """Passes ids through. If it normalises only over channels, the norm of a narrower network uses the kept
+    channels."""
     call = arguments(node)
     read, rank = flow.channels(call["input"]), len(shape(node))
     first = rank - len(call["normalized_shape"])
@@ -181,10 +183,10 @@ def layer_norm(flow: Flow, node: Node) -> Value | Unknown:
     names = [flow.names.get(call[key]) for key in ("weight", "bias") if call[key] is not None]
     layer = layer_of(str(names[0])) if names else ""
     if first != rank - 1 or not names or None in names or not isinstance(flow.modules.get(layer), nn.LayerNorm):
-        return Unknown("which is not over channels alone")
+        return Unknown("which does not normalise only over channels")
     for name in names:
         flow.carry(str(name), 0, read.ids)
     flow.layer_norms[layer] = read.ids
-    if _called_elsewhere(node, str(names[0])):  # a mask acts while the module is called
+    if _called_elsewhere(node, str(names[0])):  # a mask is active while the module is called
         flow.doubt(node, read.ids)
     return read

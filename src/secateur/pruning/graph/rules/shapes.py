@@ -28,7 +28,7 @@ Group = tuple[list[int], list[int]]
 
 @operator("permute", "transpose", "swapaxes", "swapdims", "t", "numpy_T")
 def permute(flow: Flow, node: Node) -> Value | Unknown:
-    """Dimensions change places."""
+    """Permutes dimensions."""
     source: Any = node.all_input_nodes[0]
     read, rank, call = flow.channels(source), len(shape(source)), arguments(node)
     if read is None:
@@ -46,7 +46,7 @@ def permute(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("movedim", "moveaxis")
 def moved(flow: Flow, node: Node) -> Value | Unknown:
-    """Some dimensions go to other places, the others close up in their order."""
+    """Moves some dimensions to other positions; the others keep their order."""
     call = arguments(node)
     read, rank = flow.channels(call["self"]), len(shape(node))
     if read is None:
@@ -60,10 +60,10 @@ def moved(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("view", "reshape", "_unsafe_view", "unflatten", "_reshape_alias", "flatten", "squeeze", "unsqueeze")
 def reshape(flow: Flow, node: Node) -> Value | Unknown:
-    """Dimensions are merged, split, dropped or added.
+    """Merges, splits, drops or adds dimensions.
 
-    Merged, a channel is a run of entries, or one in every so many. Split, whole parts live or die: those of the
-    dimension that is counted in heads, else those of the last one, which is inside a head.
+    After a merge, a channel is a run of entries, or every n-th entry. After a split, whole parts are kept or removed:
+    parts of the dimension that counts heads, otherwise of the last dimension, which is within a head.
     """
     source: Any = node.all_input_nodes[0]
     read = flow.channels(source)
@@ -86,26 +86,27 @@ def reshape(flow: Flow, node: Node) -> Value | Unknown:
     if module not in flow.inside_heads:
         flow.heads.append((module, ids))
     elif len(wide) == 1 < len(old) and (given := flow.entering(node, sizes[place])) is not None:
-        flow.tie(ids, given)  # the width of the joined heads is that of what the module was given
-    if operator_name(node.target) not in ("flatten", "squeeze", "unsqueeze"):  # these read sizes from the tensor
+        flow.tie(ids, given)  # the joined heads have the width of the module's input
+    if operator_name(node.target) not in ("flatten", "squeeze", "unsqueeze"):  # these take sizes from the tensor
         flow.follow(node, {sizes[place]: ids, before[read.dim]: read.ids})
     return Channels(new[place], ids)
 
 
 def _counted_dimension(flow: Flow, node: Node, sizes: Sequence[int], wide: Sequence[int]) -> int:
-    """Which of several dimensions that a channel dimension is split into has parts that can go."""
+    """Index of the dimension, among those that a channel dimension is split into, whose parts can be removed."""
     cause = cause_of(node)
     if cause.place in flow.inside_heads:
         return wide[-1]
     module = flow.modules.get(cause.place)
     heads = {value for name, value in vars(module).items() if "head" in name and "dim" not in name} if module else set()
     counted = [n for n in wide if sizes[n] in {value for value in heads if type(value) is int}]
-    before_last = [n for n in counted if n != wide[-1]]  # the last one is inside a head
+    before_last = [n for n in counted if n != wide[-1]]  # the last one is within a head
     return (before_last or counted or wide)[-1]
 
 
 def _aligned(before: Sequence[int], after: Sequence[int]) -> list[Group]:
-    """The smallest runs of dimensions before and after that hold the same entries; ones go with what is before them."""
+    """Smallest runs of dimensions before and after with the same entries; dimensions of size 1 join the run before
+    them."""
     groups: list[Group] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -136,7 +137,7 @@ def _aligned(before: Sequence[int], after: Sequence[int]) -> list[Group]:
 
 @operator("expand", "expand_as", "repeat")
 def expand(flow: Flow, node: Node) -> Value | Unknown:
-    """Other dimensions grow; of a second tensor only the shape is read, and it has the same channels."""
+    """Grows other dimensions; of a second tensor only the shape is read, and it has the same channels."""
     source: Any = node.args[0]
     read = flow.channels(source)
     other: Any = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], Node) else None
@@ -156,7 +157,7 @@ def expand(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("cat", "concat", "stack")
 def concatenate(flow: Flow, node: Node) -> Value | Unknown:
-    """Along the channels: id vectors one after the other. Along another dimension: tied."""
+    """Along the channels: concatenates id vectors. Along another dimension: ties them."""
     call = arguments(node)
     tensors = call["tensors"]
     read = [value for x in tensors if (value := flow.channels(x)) is not None]
@@ -182,14 +183,15 @@ def _tied(flow: Flow, values: Sequence[Channels]) -> Ids:
 
 
 def _ids_of(flow: Flow, node: Node, dim: int) -> Ids:
-    """Ids of a part of a concatenation; those of one without channels can never go."""
+    """Ids of one part of a concatenation; the ids of a part without channels are frozen."""
     read = flow.channels(node)
     return read.ids if read is not None else np.full(shape(node)[dim], flow.frozen_id(flow.cause(node)))
 
 
 @operator("chunk")
 def chunk(flow: Flow, node: Node) -> Value | Unknown:
-    """Cuts the id vector; the pieces are tied, so that the network's own `chunk` finds their borders after a cut."""
+    """Splits the id vector and ties the pieces, so that `chunk` in the network still splits at the right borders
+    after a cut."""
     call = arguments(node)
     read, pieces = flow.channels(call["self"]), len(node.meta["val"])
     if read is None:
@@ -205,7 +207,7 @@ def chunk(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("glu")
 def gated(flow: Flow, node: Node) -> Value | Unknown:
-    """Halves along one dimension are multiplied; along the channels they are tied, as by `chunk`."""
+    """Multiplies the two halves of a dimension; along the channels they are tied, as for `chunk`."""
     call = arguments(node)
     read = flow.channels(call["self"])
     if read is None or call["dim"] % len(shape(node)) != read.dim:
@@ -215,7 +217,8 @@ def gated(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("pixel_shuffle", "pixel_unshuffle")
 def pixels(flow: Flow, node: Node) -> Value | Unknown:
-    """Runs of channels become one with more places, or one channel a run; a run lives or dies as one."""
+    """Exchanges channels and positions: runs of channels become one channel, or the reverse; a run is kept or
+    removed as one."""
     source: Any = node.args[0]
     read, factor = flow.channels(source), int(node.args[1]) ** 2  # type: ignore[arg-type]
     if read is None or read.dim != len(shape(source)) - 3:
@@ -227,7 +230,7 @@ def pixels(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("channel_shuffle", "native_channel_shuffle")
 def shuffled(flow: Flow, node: Node) -> Value | Unknown:
-    """Channels of equal places in their groups become neighbours; they are tied, so that the groups stay equal."""
+    """Interleaves channel groups; channels at the same position in their groups are tied, so that groups stay equal."""
     source: Any = node.args[0]
     read, groups = flow.channels(source), int(node.args[1])  # type: ignore[arg-type]
     if read is None or read.dim != 1:
@@ -237,7 +240,7 @@ def shuffled(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("split", "split_with_sizes")
 def split(flow: Flow, node: Node) -> Value | Unknown:
-    """Cuts the id vector at borders that the code holds as numbers; pieces of one width are tied and stay so."""
+    """Splits the id vector at borders written in the code; pieces of equal width are tied and keep equal widths."""
     call = arguments(node)
     read = flow.channels(call["self"])
     if read is None:
@@ -256,7 +259,7 @@ def split(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("slice", "narrow")
 def section(flow: Flow, node: Node) -> Value | Unknown:
-    """A part of the id vector, whose borders the code holds as numbers; equal parts are tied and stay so."""
+    """A slice of the id vector with borders written in the code; equal parts are tied and keep equal widths."""
     call = arguments(node)
     source = call["self"]
     read = flow.channels(source)
@@ -275,7 +278,7 @@ def section(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("unbind")
 def unbind(flow: Flow, node: Node) -> Value | Unknown:
-    """Takes another dimension than that of the channels apart."""
+    """Unbinds a dimension other than the channels."""
     call = arguments(node)
     read = flow.channels(call["self"])
     if read is None:
@@ -288,7 +291,7 @@ def unbind(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("select")
 def select(flow: Flow, node: Node) -> Value | Unknown:
-    """One entry of another dimension than that of the channels."""
+    """Selects one entry of a dimension other than the channels."""
     call = arguments(node)
     read = flow.channels(call["self"])
     dim = call["dim"] % len(shape(call["self"]))
@@ -299,7 +302,7 @@ def select(flow: Flow, node: Node) -> Value | Unknown:
 
 @operator("roll", "flip")
 def rolled(flow: Flow, node: Node) -> Value | Unknown:
-    """Entries of other dimensions than that of the channels change places."""
+    """Permutes entries of dimensions other than the channels."""
     call = arguments(node)
     read, rank = flow.channels(call["self"]), len(shape(node))
     if read is None or not call["dims"] or read.dim in {dim % rank for dim in call["dims"]}:
