@@ -62,7 +62,7 @@ def _flags(name: str, hint: Any) -> list[str]:
 
 
 def _subcommands(hint: Any) -> Iterator[tuple[str, type[Any]]]:
-    """The dataclasses of a field that stands for subcommands, by their words."""
+    """The dataclasses of a field with subcommands, by their names."""
     for argument in typing.get_args(hint):
         named = [str(getattr(extra, "name", "")) for extra in getattr(argument, "__metadata__", ())
                  if type(extra).__name__ == "_SubcommandConfig"]  # fmt: skip

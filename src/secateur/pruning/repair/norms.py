@@ -33,7 +33,7 @@ def absorb_offsets(network: Network, graph: ChannelGraph, plan: Plan) -> Network
     no change. A reader without a batch norm and a bias keeps its error.
 
     The constants are measured at the centre of the input of each reader, with a grey image, so that all sums,
-    concatenations, pooling and upsampling on the way are included. The gammas of removed channels are set to zero for
+    concatenations, pooling and upsampling in between are included. The gammas of removed channels are set to zero for
     the measurement.
     """
     keep = plan.keep(graph)
