@@ -1,14 +1,17 @@
-# Each target makes what it needs: a fresh machine with Python >= 3.10 and git is enough.
+# Each target installs its requirements; only Python >= 3.10 and git must be present.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two test processes by default: one a core on the smallest machines.
+# Number of test processes; two suit the smallest machines.
 JOBS ?= 2
 
-# Cases of `make fuzz`, over all readers together.
+# Options of the demo that `make smoke` runs.
+DEMO ?=
+
+# Number of cases of `make fuzz`, over all readers.
 N ?= 10000
 
-.PHONY: demo test test-slow test-ultralytics docs fuzz lint format clean
+.PHONY: demo test test-slow test-ultralytics docs dist smoke smoke-core smoke-torch smoke-lowest fuzz lint format clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -26,19 +29,18 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.run
 	$(BIN)/secateur demo
 
-# A test process that dies ends the run: with a new one in its place, pytest-xdist waits for ever where tests are dealt
-# out by file.
+# No restart of workers: with tests distributed by file, pytest-xdist waits forever after a restart.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
 
-# The tests that `make test` leaves out (tests/conftest.py names them).
+# The tests that `make test` skips (listed in tests/conftest.py).
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 -m slow
 
 # Installs the package ultralytics (AGPL-3.0), which no other target needs.
 $(VENV)/.ultralytics: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ultralytics]'
-	@# It brings a cv2 that needs a screen's libraries in the place of ours.
+	@# It replaces cv2 by a build that needs GUI libraries; restore the headless build.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
@@ -49,9 +51,31 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
-# The site in build/site; a broken link or anchor is an error.
+# Builds the site in build/site; broken links and anchors are errors.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+
+# The wheel and the source distribution in build/dist; the wheel is built from the source distribution.
+dist: $(VENV)/.dev
+	rm -rf build/dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist .
+
+# The wheel in an empty environment of $(PYTHON), with all extras and the demo: make smoke PYTHON=python3.12
+# DEMO holds options of the demo: make smoke DEMO='--images 32 --image-size 64' takes a minute.
+smoke: dist
+	$(PYTHON) tests/smoke --extras all --demo '$(DEMO)'
+
+# The same without extras, with the commands that need none.
+smoke-core: dist
+	$(PYTHON) tests/smoke
+
+# The oldest PyTorch, the newest of everything else.
+smoke-torch: dist
+	$(PYTHON) tests/smoke --extras all --lowest torch torchvision --demo '$(DEMO)'
+
+# The lower bounds of all dependencies.
+smoke-lowest: dist
+	$(PYTHON) tests/smoke --extras all --lowest all --demo '$(DEMO)'
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz -n $(N)

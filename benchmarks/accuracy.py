@@ -1,9 +1,9 @@
-"""The whole run over several seeds: mean and spread of every row of its table.
+"""Repeats a complete run with several seeds and reports mean and values of every row of its table.
 
     python benchmarks/accuracy.py --seeds 0 1 2 --json accuracy.json -- \\
         --weights yolov5n.pt --data data.yaml --img 320 --params 0.46 --flops 0.74
 
-What follows `--` are the options of `secateur run`. Killed, the same command goes on where it was.
+Arguments after `--` are options of `secateur run`. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ METRICS = ("P", "R", "mAP50", "mAP50-95")
 
 
 def one_run(arguments: list[str], seed: int, project: Path) -> dict[str, Any]:
-    """The summary of one seed; a finished run of this benchmark is not repeated."""
+    """The summary for one seed; a completed run of this benchmark is not repeated."""
     done = project / f"seed{seed}.json"
     if not done.is_file():
         command = [sys.executable, "-m", "secateur", "run", *arguments, "--seed", str(seed), "--json"]
@@ -38,7 +38,7 @@ def one_run(arguments: list[str], seed: int, project: Path) -> dict[str, Any]:
 
 
 def aggregate(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a stage and split: mean and values of each metric, and what the model costs."""
+    """One row per stage and split: mean and values of each metric, and the cost of the network."""
     rows = []
     for position, first in enumerate(summaries[0]["table"]):
         records = [summary["table"][position] for summary in summaries]
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     arguments = [word for word in options.arguments if word != "--"]
     rows = aggregate([one_run(arguments, seed, options.project) for seed in options.seeds])
-    table = Table(title=f"Means of {len(options.seeds)} seeds (mAP50 of each in brackets)")
+    table = Table(title=f"Means over {len(options.seeds)} seeds (mAP50 of each in brackets)")
     for name in ("split", "stage", *METRICS, "params (M)", "GFLOPs", "ms"):
         table.add_column(name)
     for row in rows:

@@ -1,15 +1,15 @@
-"""Are foreign networks cut exactly, what of them is frozen, and what does Torch-Pruning do with them? A table and JSON.
+"""Checks cuts of third-party networks: exactness, frozen channels, and a comparison with Torch-Pruning.
 
     python benchmarks/any_network.py [--networks resnet50 swin_t ...] [--timeout 180] [--memory 12] [--json FILE]
 
-Networks of torchvision and timm (skipped without the package) with random tensors, each with either tool in a process
-of its own, one image of 64 px, or of 224 px where the network demands it. Secateur: trace, Fisher scores of random
-images with the sum of the squared outputs as the loss, 70 % of the FLOPs kept, the cut compared with the mask relative
-to the largest output, the price compared with what is counted in the cut network, at the traced size and at twice that,
-and the parameters that go when one unit stays in every space. Torch-Pruning (skipped without the package): 30 % of the
-channels of every layer by filter magnitude, and the parameters that go when every layer is halved until nothing goes or
-the network fails. Its attention layers have their number of heads given, and the layers of the answers are ignored.
-Seconds are from the network to the cut one, without scores.
+Networks of torchvision and timm (skipped if not installed) with random tensors. Each network and tool runs in a
+separate process, on one image of 64 px, or of 224 px if the network requires it. Secateur: trace; Fisher scores on
+random images with the sum of the squared outputs as loss; cut to 70 % of the FLOPs; difference of cut and mask relative
+to the largest output; predicted cost against the cost counted on the cut network, at the traced size and at twice that
+size; and the share of parameters removed if one unit per space is kept. Torch-Pruning (skipped if not installed): 30 %
+of the channels of every layer by filter magnitude, and the share of parameters removed by halving every layer until
+nothing changes or the network fails. Its attention layers get their number of heads, and output layers are ignored.
+Seconds are from the network to the cut network, without scoring.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ OUTPUT = "the network's output"
 
 
 class RetinaNet(nn.Module):
-    """Backbone and head of torchvision's detector, without what makes boxes of the answers."""
+    """Backbone and head of torchvision's detector, without the post-processing to boxes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class RetinaNet(nn.Module):
 
 
 def build(name: str) -> nn.Module:
-    """The network in eval mode, with random tensors."""
+    """The network in evaluation mode, with random tensors."""
     if name == "retinanet":
         return lively(RetinaNet())
     if name in TIMM:
@@ -95,17 +95,17 @@ def build(name: str) -> nn.Module:
 
 
 def images(count: int, side: int) -> Tensor:
-    """Random images [count, 3, side, side]."""
+    """Random images float32 [count, 3, side, side]."""
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
 def parameters_of(network: nn.Module) -> int:
-    """How many there are."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def secateur_row(network: nn.Module, side: int) -> dict[str, Any]:
-    """What Secateur does with a network."""
+    """The results of Secateur on a network."""
     image = images(1, side)
     start = time.perf_counter()
     graph = trace(network, torch.zeros_like(image))
@@ -130,12 +130,14 @@ def secateur_row(network: nn.Module, side: int) -> dict[str, Any]:
 
 
 def loss(network: nn.Module, batch: Tensor) -> Tensor:
-    """The sum of the squared outputs."""
+    """The sum of the squared outputs for a batch float32 [B, 3, H, W]."""
     return torch.stack([output.square().sum() for output in tensors_of(network(batch))]).sum()
 
 
 def most(network: nn.Module, graph: ChannelGraph, image: Tensor) -> tuple[float, float]:
-    """Share of the parameters that goes when one unit of every space stays, and the difference of cut and mask."""
+    """Share of the parameters removed if one unit per space is kept, and the difference of cut and mask. `image` is
+    float32 [1, 3, H, W].
+    """
     keep = np.zeros(graph.units, dtype=bool)
     keep[[space.units[0] for space in graph.spaces]] = True
     plan = Plan.of(graph, keep)
@@ -145,24 +147,28 @@ def most(network: nn.Module, graph: ChannelGraph, image: Tensor) -> tuple[float,
 
 
 def difference(first: nn.Module, second: nn.Module, batch: Tensor) -> float:
-    """The largest difference of any output, relative to the largest value of that output."""
+    """The largest difference of any output, relative to its largest value. `batch` is float32 [B, 3, H, W]."""
     with torch.no_grad():
         pairs = zip(tensors_of(first(batch)), tensors_of(second(batch)), strict=True)
         return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
 def prices(graph: ChannelGraph, plan: Plan, small: nn.Module, side: int) -> dict[str, bool]:
-    """Whether parameters and FLOPs are those of the cut network at the traced size, and FLOPs at twice that size."""
+    """Whether the predicted parameters and FLOPs equal those of the cut network at the traced size, and the FLOPs at
+    twice that size.
+    """
     right = plan.after.parameters == parameters_of(small) and plan.after.flops == counted(small, side)
     try:
         price = graph.price(plan.keep(graph), 2 * side)
-    except UserError:  # the network takes no other size, or has a price for none
+    except UserError:  # the network accepts no other size, or cannot be priced at one
         return {"price_exact": right}
     return {"price_exact": right, "price_exact_at_twice": price.flops == counted(small, 2 * side)}
 
 
 class Counter(TorchFunctionMode):
-    """Counts multiply-adds of convolutions and linear layers, modules or not; torch's attention is one function."""
+    """Counts multiply-adds of convolutions and linear layers, as modules or functions; torch's attention is one
+    function.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +192,7 @@ def counted(network: nn.Module, side: int) -> int:
 
 
 def frozen(graph: ChannelGraph) -> list[dict[str, Any]]:
-    """By cause: how many channels of how many layers cannot go, and the first of the layers."""
+    """By cause: how many channels of how many layers cannot be removed, and the first of these layers."""
     causes = defaultdict(list)
     for entry in graph.frozen:
         causes[entry.by].append(entry)
@@ -204,7 +210,7 @@ def frozen(graph: ChannelGraph) -> list[dict[str, Any]]:
 
 
 def torch_pruning_row(network: nn.Module, side: int) -> dict[str, Any]:
-    """What Torch-Pruning does with a network; its failures are in words."""
+    """The results of Torch-Pruning on a network; failures are recorded as text."""
     row: dict[str, Any] = {}
     small = copy.deepcopy(network)
     start = time.perf_counter()
@@ -222,7 +228,7 @@ def torch_pruning_row(network: nn.Module, side: int) -> dict[str, Any]:
 
 
 def halted(network: nn.Module, side: int, ratio: float) -> str:
-    """Removes a share of every layer's channels in place; what failed, in words."""
+    """Removes a share of every layer's channels in place. Returns the failure as text, or ""."""
     import torch_pruning as tp
 
     heads = {module: module.num_heads for module in network.modules() if isinstance(module, nn.MultiheadAttention)}
@@ -252,7 +258,7 @@ def halted(network: nn.Module, side: int, ratio: float) -> str:
             out_channel_groups={},
         )
         pruner.step()
-    except Exception as error:  # any: the failure is a result
+    except Exception as error:  # any failure is a result
         return f"pruning fails: {first_line(error)}"
     try:
         with torch.no_grad():
@@ -272,7 +278,7 @@ TOOLS = {"secateur": secateur_row, "torch_pruning": torch_pruning_row}
 
 
 def measured(name: str, tool: str, memory: float) -> dict[str, Any]:
-    """What a tool does with a network, in at most `memory` GB."""
+    """The results of a tool on a network, with at most `memory` GB."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory * 1e9), int(memory * 1e9)))
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
@@ -282,19 +288,19 @@ def measured(name: str, tool: str, memory: float) -> dict[str, Any]:
     row: dict[str, Any] = {"side": side, "dense_parameters": parameters_of(network)}
     try:
         return row | TOOLS[tool](network, side)
-    except Exception as error:  # any: the failure is a result
+    except Exception as error:  # any failure is a result
         return row | {"failure": first_line(error)}
 
 
 def in_a_process(name: str, tool: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The same from a process of its own, which may fail as a whole."""
+    """The same from a separate process, which may fail as a whole."""
     command = [sys.executable, __file__, "--networks", name, "--tool", tool, "--memory", str(options.memory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout, check=False)
     except subprocess.TimeoutExpired:
-        return {"failure": f"not done after {options.timeout:g} s"}
+        return {"failure": f"not completed after {options.timeout:g} s"}
     if done.returncode:
-        return {"failure": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]}
+        return {"failure": (done.stderr.strip().splitlines() or [f"exited with {done.returncode}"])[-1]}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 
@@ -331,7 +337,7 @@ def percent(share: float) -> str:
 
 
 def remarks(row: dict[str, Any]) -> list[str]:
-    """What is frozen besides the layers of the answers, and in words what failed."""
+    """Frozen channels other than those of the output layers, and failures as text."""
     found = []
     for entry in row["secateur"].get("frozen", []):
         if entry["by"] != OUTPUT:
@@ -348,14 +354,14 @@ def remarks(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Prints the table; 1 where a cut is not its mask (or no different from the dense network) or a price is wrong."""
+    """Prints the table. Returns 1 if a cut differs from its mask (or equals the dense network), or a cost is wrong."""
     options = _options()
     if options.tool:
         print(json.dumps(measured(options.networks[0], options.tool, options.memory)))
         return 0
     names, tools = options.networks, [tool for tool in TOOLS if tool == "secateur" or find_spec(tool)]
     if find_spec("timm") is None and any(name in TIMM for name in names):
-        print(f"timm is not installed; {', '.join(name for name in names if name in TIMM)} are skipped.")
+        print(f"timm is not installed; skipping {', '.join(name for name in names if name in TIMM)}.")
         names = [name for name in names if name not in TIMM]
     print(processor())
     print(HEADER, flush=True)
@@ -373,7 +379,7 @@ def main() -> int:
 
 
 def broken(row: dict[str, Any]) -> bool:
-    """Whether a cut is not its mask, shows nothing because it is like the dense network, or a price is wrong."""
+    """Whether a cut differs from its mask, equals the dense network, or has a wrong predicted cost."""
     errors = [row[key] for key in ("error", "most_error") if key in row]
     alike = row.get("moved", 1.0) < 100 * TOLERANCE
     exact = row.get("price_exact", True) and row.get("price_exact_at_twice", True)
@@ -382,7 +388,9 @@ def broken(row: dict[str, Any]) -> bool:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=[*TORCHVISION, *TIMM], help="also others of torchvision")
+    parser.add_argument(
+        "--networks", nargs="+", default=[*TORCHVISION, *TIMM], help=("others of torchvision are accepted too")
+    )
     parser.add_argument("--timeout", type=float, default=180, help="seconds for one network and tool")
     parser.add_argument("--memory", type=float, default=12, help="GB of address space for one network and tool")
     parser.add_argument("--json", type=Path, help="JSON file to write")

@@ -1,10 +1,10 @@
-"""A classifier of cells pruned to 40 % of its FLOPs in rounds and healed, both without labels: top-1 of each.
+"""Prunes a cell classifier to 40 % of its FLOPs in rounds and heals it, both without labels: top-1 accuracy of each.
 
     python benchmarks/classifier.py bccd/data.yaml [--network resnet18] [--flops 0.4] [--epochs 12] [--json FILE]
 
-The boxes of a detection data set are cut out as images of one class each. A torchvision network learns them from random
-weights. Then `secateur.prune` with `secateur.Evidence`: images alone, labels are drawn from the answers of the dense
-network. Then `secateur.heal`: images alone. Top-1, and the mean over classes, on val and test.
+The boxes of a detection data set are cropped to single-class images, on which a torchvision network is trained from
+scratch. `secateur.prune` runs with `secateur.Evidence` on the images only, with labels drawn from the outputs of the
+dense network, followed by `secateur.heal` on the images only. Reports top-1 and mean class accuracy on val and test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MARGIN = 0.1  # of the longer side, around each box
 
 
 def crops(data: Path, split: str, side: int) -> tuple[Tensor, Tensor]:
-    """Images float32 [N, 3, side, side] in 0..1 of every box of a split, and their classes [N]."""
+    """Images float32 [N, 3, side, side] in 0..1 of every box of a split, and their classes int64 [N]."""
     index = scan(load_data_config(data), split, progress=False)
     images, labels = [], []
     for number, file in enumerate(index.files):
@@ -50,7 +50,7 @@ def crops(data: Path, split: str, side: int) -> tuple[Tensor, Tensor]:
 
 
 class Loader:
-    """Shuffled batches, every class as often; flipped at random, as a training shows them."""
+    """Shuffled class-balanced batches with random flips, as in training."""
 
     def __init__(self, images: Tensor, labels: Tensor, batch: int, batches: int) -> None:
         self.images, self.labels, self.batch, self.batches = images, labels, batch, batches
@@ -72,7 +72,7 @@ class Loader:
 
 
 def trained(network: nn.Module, loader: Loader, epochs: int) -> nn.Module:
-    """Cross-entropy, AdamW, one cycle."""
+    """Trains with cross-entropy, AdamW and one learning-rate cycle."""
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * len(loader))
     network.train()
@@ -86,7 +86,7 @@ def trained(network: nn.Module, loader: Loader, epochs: int) -> nn.Module:
 
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Top-1, and its mean over classes."""
+    """Top-1 accuracy, and its mean over classes, for images float32 [N, 3, side, side] and labels int64 [N]."""
     network.eval()
     with torch.inference_mode():
         answers = torch.cat([network(part).argmax(1) for part in images.split(256)])
@@ -96,7 +96,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, fl
 
 
 def own_loss(dense: nn.Module) -> Any:
-    """Each image's loss against a class drawn from what the dense network believes: no label is read."""
+    """The loss of each image against a class drawn from the dense network's prediction; labels are not used."""
     generator = torch.Generator().manual_seed(0)
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

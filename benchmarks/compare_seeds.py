@@ -1,11 +1,11 @@
-"""Does the interval of one comparison contain the difference that several seeds show?
+"""Does the confidence interval of one comparison contain the mean difference over several seeds?
 
     python benchmarks/compare_seeds.py --weights best.pt --data data.yaml [--seeds 0 1 2] -- --flops 0.5 --heal
     python benchmarks/compare_seeds.py --runs runs/run/exp runs/run/exp2 runs/run/exp3
 
-The first form prunes once for each seed, with the options after `--`; the second reads runs of `secateur run` or
-`secateur prune --data` that ended. The interval of each says what other images could have shown of that one pair of
-networks; the mean over the seeds says what the way of pruning does to a network.
+The first form prunes once per seed with the options after `--`; the second reads completed runs of `secateur run` or
+`secateur prune --data`. The interval of each run covers the sampling of images for this pair of networks; the mean over
+seeds is the effect of the pruning method.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from secateur.files import read_json
 
 
 def pruned(weights: str, data: str, seeds: list[int], more: list[str], root: Path) -> list[Path]:
-    """Prunes once for each seed; a folder that has its summary already is taken as it is."""
+    """Prunes once per seed; folders that already have a summary are reused."""
     folders = []
     for seed in seeds:
         place = root / f"seed-{seed}"
@@ -33,12 +33,14 @@ def pruned(weights: str, data: str, seeds: list[int], more: list[str], root: Pat
 
 
 def compared(folders: list[Path]) -> list[dict[str, Any]]:
-    """A row for each figure: the differences, their intervals, the mean, and whether each interval contains it."""
+    """One row per metric: the differences, their intervals, the mean, and whether each interval contains it."""
     found = []
     for folder in folders:
         difference = read_json(folder / "summary.json").get("difference")
         if difference is None:
-            raise SystemExit(f"{folder} has no difference in its summary.json: it was not evaluated, or is older.")
+            raise SystemExit(
+                f"{folder} has no difference in its summary.json: it was not evaluated, or is from an earlier version."
+            )
         found.append(difference)
     rows = []
     for figure in FIGURES:
@@ -50,13 +52,13 @@ def compared(folders: list[Path]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Prints a line for each figure and run."""
+    """Prints one line per metric and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights")
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", type=Path, default=Path("runs/compare-seeds"))
-    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of runs that ended")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of completed runs")
     parser.add_argument("--json", type=Path)
     parser.add_argument("more", nargs="*", help="options of secateur prune, after --")
     options = parser.parse_args()

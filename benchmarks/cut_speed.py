@@ -1,9 +1,9 @@
-"""Is finding the channels of yolov5l and cutting half of them slower than with Torch-Pruning? A table and JSON.
+"""Compares the time for tracing yolov5l and cutting half of its channels with Torch-Pruning. Prints a table and JSON.
 
-Both sides start from the same dense network in memory, remove half of the channels of every prunable layer by filter
-magnitude (L2), and are timed in turn, run by run. Ours: `trace`, scores and budget, `cut` (which copies: the dense
-network stays). Theirs: `DependencyGraph` and magnitude pruner of the package on PyPI, which change the network in
-place; the copy that this destroys is made outside the timing.
+Both tools start from the same dense network in memory, remove half of the channels of every prunable layer by filter
+magnitude (L2), and are timed in interleaved runs. Secateur: `trace`, scores and budget, `cut` (which copies the
+network). Torch-Pruning: `DependencyGraph` and magnitude pruner of the PyPI package, which change the network in place;
+the copy for this is made outside the timing.
 
     python benchmarks/cut_speed.py --model yolov5l --runs 7 --out cut_speed.json
 """
@@ -46,7 +46,7 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def half_of_every_layer(graph: ChannelGraph, scores: Floats) -> Plan:
-    """Budgets share units among layers; equal shares come from scores that are places within the layer."""
+    """Budgets share units among layers; ranking scores within each layer gives equal shares."""
     places = np.empty_like(scores)
     for space in graph.spaces:
         places[space.units[np.argsort(scores[space.units])]] = np.arange(len(space.units)) / len(space.units)
@@ -54,7 +54,7 @@ def half_of_every_layer(graph: ChannelGraph, scores: Floats) -> Plan:
 
 
 def ours(detector: Detector) -> tuple[dict[str, float], Detector]:
-    """Seconds a step, and the cut network."""
+    """Seconds per step, and the cut network."""
     tracing, graph = timed(lambda: trace(detector))
     deciding, plan = timed(lambda: half_of_every_layer(graph, score("l2", graph, collect(detector, graph))))
     cutting, small = timed(lambda: cut(detector, graph, plan))
@@ -62,7 +62,7 @@ def ours(detector: Detector) -> tuple[dict[str, float], Detector]:
 
 
 def theirs(detector: Detector) -> tuple[dict[str, float], Detector]:
-    """Seconds a step, and the pruned network (the argument itself)."""
+    """Seconds per step, and the pruned network (the argument itself)."""
     image = torch.zeros(1, 3, 64, 64)
     pruner_type = getattr(torch_pruning.pruner, "BasePruner", torch_pruning.pruner.MetaPruner)
     tracing, pruner = timed(

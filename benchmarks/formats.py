@@ -1,12 +1,12 @@
-"""Do exported files give what the detector gives? Every installed format and precision, on real images.
+"""Compares the outputs of exported files with the detector's, for every installed format and precision, on real
+images.
 
     python benchmarks/formats.py --weights yolov5n.pt [cut.safetensors ...] --data data.yaml [--img 320]
         [--cfg yolov5s6 yolov3-tiny] [--formats onnx openvino] [--json out.json]
 
-Of each file: megabytes, the largest differences of its boxes (px) and scores on images of the val split from
-PyTorch's, and, for trained weights, mAP50-95 beside PyTorch's on the same square images. `--cfg` adds untrained
-networks, whose outputs alone are compared. A last line compares the boxes of the ONNX file with the suppression inside,
-image by image, with ours.
+For each file: megabytes, the largest differences of boxes (px) and scores to PyTorch on images of the val split, and
+for trained weights mAP50-95 next to PyTorch's on the same square images. `--cfg` adds untrained networks, of which only
+the outputs are compared. The last line compares the boxes of the ONNX file with suppression inside, image by image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from secateur.machine import processor
 
 
 def main() -> None:
-    """Prints a line a file, and writes all of it as JSON."""
+    """Prints one line per file, and writes everything as JSON."""
     options = _options()
     torch.manual_seed(0)
     data = load_data_config(options.data)
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _kinds(formats: list[str]) -> list[tuple[str, str]]:
-    """The formats that can be written here, in each of their precisions."""
+    """The formats that can be written here, with each of their precisions."""
     here = [form for form in formats if not EXPORTERS[form].missing()]
     return [(form, precision) for form in here for precision in EXPORTERS[form].precisions]
 
@@ -80,7 +80,7 @@ def _kinds(formats: list[str]) -> list[tuple[str, str]]:
 def _row(
     name: str, detector: Detector, made: ExportSettings, side: int, seen: list[Tensor], images: list[Tensor]
 ) -> dict[str, Any]:
-    """Writes a file and compares it on the images."""
+    """Writes a file and compares it on the images (uint8 [C, H, W])."""
     row: dict[str, Any] = {"name": name, "format": made.format, "precision": made.precision}
     folder = Path(tempfile.mkdtemp())
     file = folder / f"file{EXPORTERS[made.format].suffix}"
@@ -100,7 +100,7 @@ def _row(
 
 
 def _suppressed(name: str, detector: Detector, side: int, seen: list[Tensor]) -> dict[str, Any]:
-    """Images on which the file with the suppression inside gives our boxes, within 0.01 px and 0.0001."""
+    """Number of images for which the file with suppression inside gives our boxes, within 0.01 px and 0.0001."""
     made = ExportSettings(output="detections")
     file = Path(tempfile.mkdtemp()) / "file.onnx"
     predictor, twin = open_predictor(export(detector, file, side, made).path), TorchPredictor(detector)
@@ -115,7 +115,7 @@ def _suppressed(name: str, detector: Detector, side: int, seen: list[Tensor]) ->
 
 
 def _untrained(cfg: str) -> Detector:
-    """A network whose norms do something."""
+    """A network whose norms are not identities."""
     detector = Detector(Topology.from_yaml(cfg, nc=80))
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

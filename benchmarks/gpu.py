@@ -1,19 +1,20 @@
-"""What a GPU does with Secateur, and whether it does the same as the CPU; results as JSON.
+"""Measures Secateur on a GPU and compares its results with the CPU; writes JSON.
 
     benchmarks/gpu.sh [--out gpu.json] [--device cuda] [--weights best.pt] [--only validation,exports] [--seconds 540]
     benchmarks/gpu.sh --device cpu --small
 
-    validation   yolov5x (or --weights) in fp16 at batch 32 and 640 px: milliseconds an image before, in and after the
-                 network, in both memory layouts; its boxes against those of the CPU
-    training     an epoch of yolov5s with labels, images a second; the first loss and gradient against the CPU's
-    rounds       yolov5l to half its FLOPs, seconds a round; which units yolov5n keeps, against the CPU
-    healing      400 steps of yolov5s cut to half, images a second, memory; the first loss against the CPU's
-    exports      yolov5s from the GPU as ONNX and TorchScript, run on it where a runtime can; outputs against the CPU's
+    validation   yolov5x (or --weights) in fp16 at batch 32 and 640 px: milliseconds per image before, in and after the
+                 network, in both memory layouts; its boxes compared with those of the CPU
+    training     an epoch of yolov5s with labels: images per second; first loss and gradient compared with the CPU
+    rounds       yolov5l to half its FLOPs: seconds per round; kept units of yolov5n compared with the CPU
+    healing      400 steps of yolov5s cut to half: images per second, memory; first loss compared with the CPU
+    exports      yolov5s exported from the GPU to ONNX and TorchScript, run on it if possible; outputs compared with
+                 the CPU
 
-Every section runs in a process of its own with a time limit. One that fails or takes too long is noted with what it
-said last, and the rest goes on; the command then ends with code 1. `--small` takes the smallest networks and images.
-Networks have random weights where none are given: what is computed is the same, but for the boxes that are suppressed.
-Milliseconds are taken between synchronisations.
+Every section runs in a separate process with a time limit. The last output of a section that fails or takes too long is
+recorded, the other sections run, and the command exits with code 1. `--small` uses the smallest networks and images.
+Without given weights, networks have random weights, which do the same computations except for suppression. Milliseconds
+are measured between synchronisations.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from pathlib import Path
 from typing import Any
 
 LIMITS = {"validation": 110, "training": 100, "rounds": 160, "healing": 100, "exports": 70}
-"""Seconds of each section."""
+"""Time limit of each section in seconds."""
 SHOWN = 2000
-"""Characters of what a failed section said last."""
+"""Characters kept of a failed section's last output."""
 
 
 def main() -> None:
-    """Runs all sections and writes their results; exits with 1 where one failed."""
+    """Runs all sections and writes their results; exits with 1 if one failed."""
     options = options_of(sys.argv[1:])
     if options.section:
-        from gpu_sections import SECTIONS  # the part that imports torch
+        from gpu_sections import SECTIONS  # imports torch, unlike this file
 
         options.out.write_text(json.dumps(SECTIONS[options.section](options), indent=1) + "\n")
         return
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def section(name: str, limit: float, options: argparse.Namespace) -> dict[str, Any]:
-    """The result of one section, from a process of its own."""
+    """The result of one section, from a separate process."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
@@ -67,7 +68,7 @@ def section(name: str, limit: float, options: argparse.Namespace) -> dict[str, A
                 code = subprocess.run(command, stdout=said, stderr=said, timeout=limit, check=False).returncode
                 reason = f"it ended with code {code}" if code else ""
             except subprocess.TimeoutExpired:
-                reason = f"it took more than {limit:.0f} s"
+                reason = f"it took more than its limit of {limit:.0f} s"
             said.seek(0)
             words_said = said.read()[-SHOWN:]
         seconds = time.monotonic() - began
@@ -78,7 +79,7 @@ def section(name: str, limit: float, options: argparse.Namespace) -> dict[str, A
 
 
 def failed(reason: str, seconds: float, said: str = "") -> dict[str, Any]:
-    """The result of a section that has none."""
+    """The result of a section that has failed."""
     return {"ok": False, "seconds": round(seconds, 1), "error": reason, "said": said, "checks": []}
 
 
@@ -98,12 +99,12 @@ def options_of(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--weights", default="", help="checkpoint for the validation, in place of a random yolov5x")
+    parser.add_argument("--weights", default="", help="checkpoint for the validation, instead of a random yolov5x")
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--seconds", type=float, default=540, help="after which nothing new begins")
-    parser.add_argument("--slack", type=float, default=1, help="factor on the time limits, for a busy machine")
-    parser.add_argument("--only", default=",".join(LIMITS), help="sections, with commas between")
-    parser.add_argument("--section", default="", help="of this process; given by the driver")
+    parser.add_argument("--seconds", type=float, default=540, help="time after which no new section starts")
+    parser.add_argument("--slack", type=float, default=1, help="factor on the time limits, for a loaded machine")
+    parser.add_argument("--only", default=",".join(LIMITS), help="sections, separated by commas")
+    parser.add_argument("--section", default="", help="set by the driver for this process")
     options = parser.parse_args(words)
     options.only = [name for name in options.only.split(",") if name]
     unknown = [name for name in (*options.only, options.section) if name and name not in LIMITS]

@@ -1,4 +1,4 @@
-"""The sections of `benchmarks/gpu.py`: each gives figures, and checks against the CPU with what they allow."""
+"""The sections of `benchmarks/gpu.py`: each returns figures, and checks against the CPU with their tolerances."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CLASSES = 4
 
 @dataclass(frozen=True)
 class Check:
-    """A difference from the CPU, and the most that it may be. On a GPU convolutions compute in TF32 (10 bits)."""
+    """A difference from the CPU and its tolerance. On a GPU, convolutions compute in TF32 (10 bits)."""
 
     name: str
     value: float
@@ -56,11 +56,11 @@ class Check:
     ok: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ok", self.value <= self.most)  # no number is not within
+        object.__setattr__(self, "ok", self.value <= self.most)  # NaN fails the comparison
 
 
 def result(device: torch.device, figures: dict[str, Any], checks: list[Check]) -> dict[str, Any]:
-    """What a section gives."""
+    """The result of a section."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": where,
@@ -71,7 +71,7 @@ def result(device: torch.device, figures: dict[str, Any], checks: list[Check]) -
 
 
 def validation(options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds an image, in fp16 on a GPU; the same boxes in fp32 as on the CPU."""
+    """Milliseconds per image, in fp16 on a GPU; boxes in fp32 compared with the CPU."""
     device, size = pick_device(options.device), 128 if options.small else 640
     batch, count = (4, 8) if options.small else (32, 256)
     fresh = network("yolov5n" if options.small else "yolov5x")
@@ -83,7 +83,7 @@ def validation(options: argparse.Namespace) -> dict[str, Any]:
         if checkpoint.nc != CLASSES:
             settings = replace(settings, single_cls=True)
         half = predictor_of(checkpoint, device, "fp16" if device.type == "cuda" else "fp32")
-        validate(half, index.select(range(min(count, 2 * batch))), settings, progress=False)  # warm
+        validate(half, index.select(range(min(count, 2 * batch))), settings, progress=False)  # warm-up
         began = time.perf_counter()
         scores = validate(half, index, settings, progress=False)
         whole = time.perf_counter() - began
@@ -99,8 +99,9 @@ def validation(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def layouts(checkpoint: Checkpoint, device: torch.device, batch: int, size: int) -> dict[str, float]:
-    """Milliseconds an image of the bare network in both memory layouts, in fp16 on a GPU; there the second one is also
-    timed with cuDNN's search for the fastest kernels."""
+    """Milliseconds per image of the bare network in both memory layouts, in fp16 on a GPU; there, channels_last is also
+    timed with cuDNN's kernel search.
+    """
     bare, found = checkpoint.build().to(device).eval(), dict[str, float]()
     half = device.type == "cuda"
     ways = [("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)]
@@ -118,7 +119,7 @@ def layouts(checkpoint: Checkpoint, device: torch.device, batch: int, size: int)
 
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
-    """An epoch, the second one; the first loss and the norm of its gradient in fp32 against the CPU's."""
+    """The time of the second epoch; the first loss and the norm of its gradient in fp32 compared with the CPU."""
     device, size = pick_device(options.device), 64 if options.small else 640
     checkpoint = network("yolov5n" if options.small else "yolov5s")
     batch, count = (8, 16) if options.small else (64, 512)
@@ -133,7 +134,7 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
         with noted(stamps):
             fitted = train_checkpoint(checkpoint, context, settings, Path(folder))
         last = {key: value for key, value in fitted.rows[-1].items() if key.startswith("train/")}
-        checks = [Check("losses that are no numbers", float(sum(value != value for value in last.values())), 0)]
+        checks = [Check("losses that are not finite", float(sum(value != value for value in last.values())), 0)]
         checks += first_step(checkpoint, config, size, device)
     epoch = stamps[-1] - stamps[-2]
     return result(device, {"epoch_s": epoch, "images_per_second": count / epoch, "batch": batch, "size": size,
@@ -160,7 +161,7 @@ def first_step(checkpoint: Checkpoint, config: Any, size: int, device: torch.dev
 
 
 def rounds(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a round to half the FLOPs; what a small network keeps against what it keeps on the CPU."""
+    """Seconds per round to half the FLOPs; the kept units of a small network compared with the CPU."""
     device, size = pick_device(options.device), 64 if options.small else 320
     images = 16 if options.small else 128
     with generated(size, images) as data:
@@ -183,7 +184,7 @@ def rounds(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def healing(options: argparse.Namespace) -> dict[str, Any]:
-    """Steps with teacher and student; the held-out loss, and the loss of the first batch against the CPU's."""
+    """Steps with teacher and student; the held-out loss, and the loss of the first batch compared with the CPU."""
     device, size = pick_device(options.device), 64 if options.small else 320
     steps, batch, images = (4, 4, 24) if options.small else (400, 16, 256)
     dense = network("yolov5n" if options.small else "yolov5s")
@@ -217,7 +218,9 @@ def imitation(cut: Checkpoint, dense: Checkpoint, size: int, device: torch.devic
 
 
 def exports(options: argparse.Namespace) -> dict[str, Any]:
-    """Files written from the network on the device, run on it where a runtime can, against the network on the CPU."""
+    """Files exported from the network on the device, run on it if a runtime supports it, compared with the network on
+    the CPU.
+    """
     device, size = pick_device(options.device), 64 if options.small else 640
     checkpoint, figures, checks = network("yolov5n" if options.small else "yolov5s"), dict[str, Any](), list[Check]()
     images = random_images(size, 1)
@@ -244,7 +247,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def network(cfg: str) -> Checkpoint:
-    """A fresh network, the same on every machine."""
+    """A fresh network, identical on every machine."""
     return starting_point("", cfg, dict(enumerate(list(SHAPES)[:CLASSES])), 0)
 
 
@@ -261,7 +264,7 @@ def halved(whole: Checkpoint, context: Context, images: int, *, few: bool = Fals
 
 
 def answers(checkpoint: Checkpoint, device: torch.device, precision: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Corners and scores of all candidates of the first image, on the CPU."""
+    """Corners and scores of all candidates of the first image, on the CPU; images are float32 [B, 3, H, W] in 0..1."""
     boxes, scores = predictor_of(checkpoint, device, precision).infer(images.to(device), -1.0)[0]
     return boxes.float().cpu(), scores.float().cpu()
 
@@ -275,14 +278,14 @@ def compared(name: str, mine: Sequence[Tensor], other: Sequence[Tensor], size: i
 
 
 def difference(name: str, mine: Tensor, other: Tensor, most: float) -> Check:
-    """The largest difference of two tensors; other shapes differ without end."""
+    """The largest difference of two tensors; infinite if their shapes differ."""
     mine = mine.float().cpu()
     same = mine.shape == other.shape
     return Check(name, float((mine - other).abs().max()) if same else float("inf"), most)
 
 
 def timed(call: Callable[[], Any], device: torch.device, runs: int) -> float:
-    """Median seconds of a call, after three that are not counted."""
+    """Median seconds per call, after three warm-up calls."""
     times = []
     for _ in range(runs + 3):
         wait(device)
@@ -294,26 +297,26 @@ def timed(call: Callable[[], Any], device: torch.device, runs: int) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Until all that was asked of the device is done."""
+    """Waits until the device has completed all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak(device: torch.device) -> float | None:
-    """Gigabytes of the device at most since the process began; None on the CPU."""
+    """Peak memory of the device since the process started, in gigabytes; None on the CPU."""
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
 
 
 @contextmanager
 def generated(size: int, count: int) -> Iterator[Path]:
-    """A data set of so many training images, drawn at up to 320 px: what is timed scales them anyway."""
+    """A data set with this number of training images, drawn at up to 320 px, because they are scaled anyway."""
     with tempfile.TemporaryDirectory() as folder:
         yield generate(folder, images=(count, 8, 0), size=min(size, 320), classes=CLASSES)
 
 
 @contextmanager
 def noted(stamps: list[float], module: Any = None, name: str = "") -> Iterator[None]:
-    """Notes the time whenever a function of a module is called; without one at the end of every epoch."""
+    """Records the time whenever a function of a module is called; without a module, at the end of every epoch."""
     from secateur.training import results
 
     owner, function = (module, name) if module is not None else (results.RunLog, "end")

@@ -1,12 +1,12 @@
-"""How much faster is a detector of half the FLOPs? Dense, and cut with widths unrounded, rounded and chosen by time.
+"""How much faster is a detector with half the FLOPs? Dense, and cut with widths unrounded, rounded and chosen by time.
 
     python benchmarks/half_cost_speed.py [--weights yolov5s.pt | --cfg yolov5s] [--sizes 320 640]
         [--runtimes onnx openvino torch] [--batches 1] [--threads 2] [--rounds 50] [--json out.json]
 
-Five detectors of one: dense; cut to a share of its FLOPs without rounding, in multiples of 8, and in the multiple that
-this machine likes (`--round-to auto`); and cut by the latency table (`--ms`) to the same share of its time, as far as
-that can be reached. All run in turns. Timing needs no training: with --cfg weights are random, and the criterion is l2.
-Runtimes that are not installed are left out with a line. Leave the machine alone meanwhile.
+Five detectors: dense; cut to a share of its FLOPs without rounding, to multiples of 8, and to the efficient multiple of
+this machine (`--round-to auto`); and cut by the latency table (`--ms`) to the same share of its time, or as close as
+possible. All run in interleaved rounds. Timing needs no training: with --cfg, weights are random and the criterion is
+l2. Runtimes that are not installed are skipped with a message. Keep the machine idle during the measurement.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from secateur.pruning.surgery import cut
 
 
 def main() -> None:
-    """Prints a table for each size, and writes all of it as JSON."""
+    """Prints a table per size, and writes everything as JSON."""
     options = _options()
     torch.manual_seed(0)
     start = load_checkpoint(options.weights) if options.weights else Checkpoint.of(_untrained(options.cfg))
@@ -95,13 +95,13 @@ def detectors(start: Checkpoint, size: int, multiple: int, options: argparse.Nam
 
 
 def _installed(names: list[str]) -> tuple[str, ...]:
-    """Those of the runtimes that are here; a line says which are not."""
+    """The requested runtimes that are installed; prints a line for the others."""
     found: list[str] = []
     for name in names:
         try:
             found += check_runtimes([name])
         except UserError as error:
-            print(f"left out: {error}")
+            print(f"skipped: {error}")
     return tuple(found)
 
 
@@ -117,7 +117,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runtimes", nargs="*", default=["onnx", "openvino", "torch"])
     parser.add_argument("--batches", nargs="*", type=int, default=[1])
     parser.add_argument(
-        "--flops", type=float, default=0.5, help="share that is kept; of the time with the latency table"
+        "--flops",
+        type=float,
+        default=0.5,
+        help=("share that is kept: of the FLOPs, or of the time with the latency table"),
     )
     parser.add_argument("--threads", type=int, default=cpu_threads())
     parser.add_argument("--rounds", type=int, default=50)

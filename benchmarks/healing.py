@@ -1,21 +1,20 @@
-"""What is left of a detector at a share of its FLOPs without any training, way by way, and after healing.
+"""Accuracy of a detector at a share of its FLOPs without training, by method, and after healing.
 
     python benchmarks/healing.py --weights best.pt --data data.yaml [--img 320] [--shares 0.8 0.6 0.5] [--labels none]
         [--ways one-shot savings paired rounds rebuilt depth heal] [--seeds 0] [--steps auto|400] [--minutes 10]
         [--json out.json]
 
-    one-shot   scores of the dense detector (taylor), norms re-estimated half way: what 0.1 did
-    savings    the same, scores divided by what a channel saves
-    paired     fisher in one shot, norms corrected beside the dense detector
+    one-shot   scores of the dense detector (taylor), norms re-estimated half way: the method of version 0.1
+    savings    the same, with scores divided by the cost that a channel saves
+    paired     fisher in one shot, norms corrected against the dense detector
     rounds     the same in rounds of 5 %
-    rebuilt    and layers that lost inputs get new weights
-    depth      and whole bottlenecks compete with channels: what `prune` does
-    heal       then trained to answer as the dense detector does; the row also says for how many steps, how many
-               seconds the training took, and why it ended
+    rebuilt    the same, and layers that lost inputs get new weights
+    depth      the same, and complete bottlenecks compete with channels: the default of `prune`
+    heal       then trained to reproduce the dense detector's outputs; the row also has the number of steps, the
+               training time in seconds, and why it ended
 
-Every way is measured on `val` and, where there is one, on `test`. With `--labels none` the training images are read
-without their labels. Rows that are in the JSON file already are not measured again. Seconds are those of this machine
-and count as ratios only.
+Every method is evaluated on `val` and, if it exists, on `test`. With `--labels none`, the labels of the training images
+are not read. Rows in an existing JSON file are not measured again. Compare seconds only as ratios on one machine.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Prints a row a way, share and seed, and writes them as JSON after each."""
+    """Prints one row per method, share and seed, and writes them as JSON after each."""
     options = _options()
     whole, data = load_checkpoint(options.weights), load_data_config(options.data)
     context = Context(usable_size(whole, options.img), data=data, workers=options.workers)
@@ -101,7 +100,7 @@ def measured(whole: Checkpoint, context: Context, share: float, ways: list[str],
 def cut_by(
     whole: Checkpoint, context: Context, share: float, way: str, options: argparse.Namespace
 ) -> tuple[Checkpoint, Plan]:
-    """The cut and repaired detector of one way."""
+    """The cut and repaired detector of one method."""
     settings = ChannelSettings(
         budget=budget_options()(**{options.cost: str(share)}),
         guards=Guards(round_to=options.round_to),
@@ -113,7 +112,7 @@ def cut_by(
 
 
 def row_of(way: str, share: float, context: Context, plan: Plan, seconds: float, made: Checkpoint) -> dict[str, Any]:
-    """Everything about one result."""
+    """All results of one detector."""
     return {
         "way": way,
         "share": share,
@@ -135,7 +134,7 @@ def figures(checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
 
 
 def show(row: dict[str, Any]) -> None:
-    """One line."""
+    """Prints one line."""
     accuracy = "  ".join(
         f"{split} {row[split][0]:.3f}/{row[split][1]:.3f}" for split in ("val", "test") if split in row
     )

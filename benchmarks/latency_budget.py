@@ -1,11 +1,12 @@
-"""Are budgets in milliseconds met? Cuts detectors to targets by their latency table and measures what comes out.
+"""Are budgets in milliseconds met? Cuts detectors to targets by their latency table and measures the result.
 
     python benchmarks/latency_budget.py [--cfg yolov5n yolov5s] [--weights yolov5n.pt] [--sizes 320 640]
         [--targets 0.85 0.7 0.55] [--threads 2] [--runtime onnx] [--score l2] [--refresh] [--json out.json]
 
-Every cut runs in turns with the dense network, layer by layer in a low percentile of many runs, so that what else the
-machine does counts little; `measured` is the table's time of the dense network by the ratio of the two. `wall` is the
-same ratio by plain clock around whole calls, in turns too, where a busy machine shows.
+Every cut is timed in interleaved rounds with the dense network, by a low percentile per layer over many runs, which
+reduces the effect of background load. `measured` is the table's time of the dense network multiplied by the ratio of
+the two. `wall` is the same ratio from wall-clock times of complete calls, also interleaved, which background load
+affects more.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runtime", default="onnx")
     parser.add_argument("--score", default="l2")
-    parser.add_argument("--rounds", type=int, default=40, help="calls of each network by the clock")
-    parser.add_argument("--refresh", action="store_true", help="measure the table again")
+    parser.add_argument("--rounds", type=int, default=40, help="timed calls of each network")
+    parser.add_argument("--refresh", action="store_true", help="ignore the cached table")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

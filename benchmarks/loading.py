@@ -1,11 +1,10 @@
-"""What do the checks of a checkpoint cost? Two versions of the code load the same files in turns.
+"""What do the checks of a checkpoint cost? Two versions of the code load the same files in interleaved rounds.
 
     git worktree add ../before COMMIT
     python benchmarks/loading.py --before ../before/src best.pt [more.pt ...] [--rounds 25] [--json out.json]
 
-Each version runs in a process of its own, which loads a file when it is told to. The first time is left out; what is
-printed are medians of the rest, and the ratio of the one to the other. Files that the older version refuses are left
-out with a line.
+Each version runs in a separate process. The first load is ignored. Prints medians and the ratio of the two versions.
+Files that the older version rejects are skipped with a message.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ for line in sys.stdin:
 
 
 class Version:
-    """A process that loads with one version of the code."""
+    """A process that loads files with one version of the code."""
 
     def __init__(self, source: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(source.resolve())}
@@ -46,10 +45,10 @@ class Version:
             [sys.executable, "-c", CHILD], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         if self._line() != "ready":
-            raise SystemExit(f"{source} holds no Secateur that can be imported.")
+            raise SystemExit(f"{source} does not contain an importable Secateur.")
 
     def load(self, file: Path) -> float | str:
-        """Seconds, or why not."""
+        """Seconds, or the reason for a failure."""
         assert self.process.stdin
         print(file.resolve(), file=self.process.stdin, flush=True)
         line = self._line()
@@ -61,7 +60,7 @@ class Version:
 
 
 def main() -> None:
-    """Prints a row a file, and writes them as JSON."""
+    """Prints one row per file, and writes them as JSON."""
     options = _options()
     versions = [Version(options.before), Version(SOURCE)]
     rows = []
@@ -89,7 +88,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--before", type=Path, required=True, help="folder that holds the older package secateur")
+    parser.add_argument("--before", type=Path, required=True, help="folder that contains the earlier package secateur")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

@@ -1,15 +1,15 @@
-"""How fast are composed mosaics against the usual way over a canvas of twice the size? One process, no workers.
+"""Compares composed mosaics with the usual method on a canvas of twice the size. One process, no workers.
 
-The usual way is written out below: decode, resize to the image size, paste four on a gray canvas of twice that size,
-warp and crop it, HSV gains, flip. Both draw from the same distributions, with the default augmentation of YOLOv5's hyp
-files (scale 0.5, translate 0.1, HSV, left-right flip). Four questions, a row each:
+The usual method is implemented below: decode, resize to the image size, paste four images on a grey canvas of twice
+that size, warp and crop, HSV gains, flip. Both methods draw from the same distributions, with the default augmentation
+of YOLOv5's hyp files (scale 0.5, translate 0.1, HSV, left-right flip). Four questions, one row each:
 
-    warp      images decoded and resized beforehand; the image only (canvas + warp against composed tiles)
-    sample    images in memory; whole samples (image, boxes, HSV, flip) as __getitem__ gives them
-    disk      nothing kept: every tile is read and decoded. The composed loader lets JPEG decode at 1/2, 1/4 or 1/8
-              where an image is that much larger than the image size; the usual way decodes in full
-    training  the first epoch, each with its defaults: the usual loader reads every tile from disk, ours keeps images
-              that fit in memory after reading them once
+    warp      images decoded and resized in advance; only the image (canvas + warp against composed tiles)
+    sample    images in memory; complete samples (image, boxes, HSV, flip) from __getitem__
+    disk      no cache: every tile is read and decoded. The composed loader decodes JPEG at 1/2, 1/4 or 1/8 if an image
+              is that much larger than the image size; the usual method decodes at full size
+    training  the first epoch with the defaults of each: the usual loader reads every tile from disk, ours caches
+              images that fit in memory after the first read
 
     python benchmarks/mosaic_loader.py [--data data.yaml] [--image-size 640] [--rounds 7] [--json result.json]
 """
@@ -41,7 +41,7 @@ Image = np.ndarray
 
 
 class DoubleCanvas:
-    """The usual loader: __getitem__ gives (image RGB, labels normalised)."""
+    """The usual loader: __getitem__ returns an RGB image uint8 [side, side, 3] and normalised labels."""
 
     def __init__(self, index: Index, side: int, keep: bool) -> None:
         self.index, self.side, self.keep = index, side, keep
@@ -90,7 +90,9 @@ class DoubleCanvas:
 
 
 def paste(canvas: Image, image: Image, place: int, cx: int, cy: int) -> tuple[int, int]:
-    """Puts one of four images at its corner of the centre, cut at the canvas; returns where its first pixel lies."""
+    """Pastes one of four images (uint8 [H, W, 3]) at its corner of the centre, clipped to the canvas; returns the
+    position of its first pixel.
+    """
     height, width = image.shape[:2]
     left, top = cx if place % 2 else cx - width, cy if place >= 2 else cy - height
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
@@ -99,7 +101,9 @@ def paste(canvas: Image, image: Image, place: int, cx: int, cy: int) -> tuple[in
 
 
 def boxes(rows: Image, view: Image, gain: float, side: int) -> Image:
-    """Canvas boxes (class, xyxy) to kept output rows (class, xywh normalised)."""
+    """Converts boxes on the canvas, float [n, 5] (class, xyxy), to the kept output rows [m, 5] (class, xywh
+    normalised).
+    """
     old = rows[:, 1:].clip(0, 2 * side)
     corners = np.column_stack([old[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 2), np.ones(4 * len(old))])
     moved = (corners @ view.T)[:, :2].reshape(-1, 4, 2)
@@ -112,7 +116,7 @@ def boxes(rows: Image, view: Image, gain: float, side: int) -> Image:
 
 
 def warp_pair(index: Index, side: int) -> tuple[Callable[[int], object], Callable[[int], object]]:
-    """Image n by either way, from the same kept images, the same tiles, the same view."""
+    """Image n by both methods, from the same cached images, tiles and view."""
     reader = DoubleCanvas(index, side, keep=True)
     for i in range(len(index)):
         reader.read(i)
@@ -139,7 +143,7 @@ def warp_pair(index: Index, side: int) -> tuple[Callable[[int], object], Callabl
 
 
 def pairs(index: Index, side: int) -> dict[str, tuple[Callable[[int], object], Callable[[int], object]]]:
-    """For each question: the usual way and ours, as functions of a running number."""
+    """For each question, the usual method and ours, as functions of a running number."""
     n = len(index)
     kept = DoubleCanvas(index, side, keep=True), DetectionDataset(index, side, augmentation=HOW, cache_images="ram")
     fresh = DoubleCanvas(index, side, keep=False), DetectionDataset(index, side, augmentation=HOW, cache_images=False)
@@ -150,7 +154,7 @@ def pairs(index: Index, side: int) -> dict[str, tuple[Callable[[int], object], C
     current = [fresh[1]]
 
     def ours_by_default(number: int) -> object:
-        if number % n == 0:  # every epoch begins with nothing in memory
+        if number % n == 0:  # every epoch starts with an empty cache
             current[0] = DetectionDataset(index, side, augmentation=HOW)
         return current[0][number // n, number % n]
 
@@ -166,7 +170,7 @@ def pairs(index: Index, side: int) -> dict[str, tuple[Callable[[int], object], C
 
 
 def measure(ways: tuple[Callable[[int], object], ...], rounds: int, samples: int) -> tuple[list[float], list[float]]:
-    """ms a sample for both ways, a value for each round; the ways take turns, and turns at being first."""
+    """ms per sample for both methods, one value per round. The methods alternate, as does their order."""
     times: tuple[list[float], list[float]] = [], []
     for turn in range(rounds + 1):
         for which in (0, 1) if turn % 2 else (1, 0):
@@ -180,11 +184,11 @@ def measure(ways: tuple[Callable[[int], object], ...], rounds: int, samples: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data.yaml; without it 1280-pixel images are generated")
+    parser.add_argument("--data", type=Path, help="a data.yaml; the default generates 1280-pixel images")
     parser.add_argument("--split", default="train")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--samples", type=int, default=128, help="samples a round")
+    parser.add_argument("--samples", type=int, default=128, help="samples per round")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(0)
@@ -192,7 +196,9 @@ def main() -> None:
         data = options.data or generate(folder, (64, 0, 0), 1280)
         index = scan(load_data_config(data), options.split, progress=False)
         result = {}
-        print(f"{len(index)} images, mosaics of {options.image_size} px, {options.rounds} rounds; median ms a sample\n")
+        print(
+            f"{len(index)} images, mosaics of {options.image_size} px, {options.rounds} rounds; median ms per sample\n"
+        )
         print(f"{'':10}{'double canvas':>15}{'composed':>12}{'faster':>10}")
         for name, ways in pairs(index, options.image_size).items():
             samples = len(index) if name == "training" else options.samples

@@ -1,18 +1,18 @@
-"""Half the FLOPs for one class, for eight, and for all: what is left of the accuracy for the classes that one needs.
+"""Accuracy on selected classes at half the FLOPs: for one class, for eight, and for all.
 
     python benchmarks/only_classes.py --weights yolov5n.pt --data coco128/data.yaml [--img 320] [--flops 0.5]
         [--steps 200] [--json out.json] [--keep folder]
 
-The training images are read without their labels; everything is measured on `val`, for the classes of a job:
+The labels of the training images are not read. Everything is evaluated on `val`, for the selected classes:
 
     all           the detector of all classes
     all, cut      cut to the share of its FLOPs and repaired, no training
     all, healed   then healed
-    dense         narrowed to the classes of the job (`--classes`): the same answers, no others
-    cut           cut to the share of what that costs and repaired, no training
+    dense         narrowed to the selected classes (`--classes`): identical outputs for these
+    cut           cut to the share of its FLOPs and repaired, no training
     healed        then healed
 
-Detectors and measurements that are in the folder (`--keep`) already are not made again.
+Detectors and measurements that exist in the folder (`--keep`) are reused.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ JOBS = {
 
 @dataclass(frozen=True)
 class Bench:
-    """What the detectors are made and measured with.
+    """Settings for making and evaluating the detectors.
 
     Attributes:
-        keep: folder of the detectors and of what was measured.
+        keep: folder of the detectors and of the measurements.
     """
 
     context: Context
@@ -80,7 +80,7 @@ class Bench:
         return load_checkpoint(file)
 
     def measured(self, name: str, made: Checkpoint) -> dict[str, Any]:
-        """What a detector costs, and mAP50 and mAP50-95 of each class on `val`."""
+        """The cost of a detector, and mAP50 and mAP50-95 of each class on `val`."""
         file = self.keep / f"{name}.json"
         if not file.is_file():
             classes = {row.name: [row.mAP50, row.mAP50_95] for row in evaluate(made, self.context).per_class}
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def _row(job: str, group: str, stage: str, measured: dict[str, Any]) -> dict[str, Any]:
-    """The means over the classes of a job that have objects."""
+    """The means over the selected classes that have objects."""
     rows = [measured["classes"][name] for name in JOBS[job] if name in measured["classes"]]
     mean50, mean = (sum(row[place] for row in rows) / len(rows) for place in (0, 1))
     cost = {"GFLOPs": measured["gflops"], "parameters": measured["parameters"]}
@@ -134,7 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument(
-        "--keep", type=Path, default=Path("only-classes"), help="folder of the detectors and of what was measured"
+        "--keep", type=Path, default=Path("only-classes"), help="folder of the detectors and of the measurements"
     )
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

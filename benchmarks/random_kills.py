@@ -1,13 +1,12 @@
-"""Kills `secateur run` at random times and lets the same command go on: do tables and tensors come out the same?
+"""Kills `secateur run` at random times and resumes it: are tables and tensors identical?
 
     python benchmarks/random_kills.py --weights best.pt --data data.yaml [--recipe quick] [--workers 2] [--kills 20]
         [--within 1.0] [--seed 0] [--project FOLDER] [--json out.json] [-- --flops 0.6 --img 320 ...]
 
-One run is left alone. Others are killed (SIGKILL, to all processes of the run) after times that are drawn evenly from
-no time up to `--within` of its length, and started again by the same command until they end; then the next one begins,
-until there were enough kills. The smaller `--within`, the more kills fall on one run.
-Every table, without its times, and every tensor of every checkpoint is compared bit for bit with the first run's.
-Exit code 1 where anything differs.
+The first run is not killed. The others are killed (SIGKILL, to all processes of the run) after times drawn uniformly
+from zero to `--within` of its length, and restarted by the same command until they end. New runs start until enough
+kills have happened. The smaller `--within`, the more kills per run. Every table, without its times, and every tensor of
+every checkpoint is compared bit for bit with the first run's. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from safetensors import safe_open
 
 
 def main() -> None:
-    """Prints a row a run, and writes them as JSON."""
+    """Prints one row per run, and writes them as JSON."""
     options = _options()
     project = options.project or Path(tempfile.mkdtemp(prefix="random-kills-"))
     start = time.monotonic()
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 class _Run:
-    """One run of the recipe, begun and gone on with by one and the same command."""
+    """One run of the recipe, started and resumed by the same command."""
 
     def __init__(self, options: argparse.Namespace, project: Path) -> None:
         self.project, self.log = project, project.with_suffix(".log")
@@ -74,14 +73,16 @@ class _Run:
 
     @property
     def folder(self) -> Path:
-        """The one folder that all its beginnings must have gone on in."""
+        """The only folder of the run, in which all its restarts must have resumed."""
         folders = sorted(path for path in self.project.iterdir() if path.is_dir())
         if len(folders) != 1:
-            raise SystemExit(f"{self.project} has {len(folders)} run folders: the run did not go on where it was.")
+            raise SystemExit(
+                f"{self.project} has {len(folders)} run folders: the run did not resume in its own folder."
+            )
         return folders[0]
 
     def ended_within(self, seconds: float | None) -> bool:
-        """Starts the command; True where it ended by itself, False where it was killed after so many seconds."""
+        """Starts the command. True if it ended by itself, False if it was killed after `seconds`."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(self.words, stdout=log, stderr=log, start_new_session=True)
             try:
@@ -108,7 +109,7 @@ def _compared(calm: Path, other: Path) -> dict[str, Any]:
 
 
 def _table(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the table without what is measured by the clock."""
+    """The rows of the table without measured times."""
     rows = json.loads((folder / "summary.json").read_text())["table"]
     return [{name: value for name, value in row.items() if not name.endswith("_ms")} for row in rows]
 

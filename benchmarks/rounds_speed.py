@@ -1,11 +1,11 @@
-"""How long do rounds of scoring, cutting and correcting take, and how much memory?
+"""Measures time and memory of pruning rounds (scoring, cutting, correcting).
 
     python benchmarks/rounds_speed.py --cfg yolov5s --data data.yaml [--img 320] [--share 0.5] [--stop-after 2]
         [--json out.json]
 
-The topology gets fresh weights: what is computed is the same for trained ones. Every round's seconds are printed as
-it ends (the first one measures the moments of the dense network too), then their sum, and the most memory that the
-process had. With `--stop-after` the rest is left out, and said so.
+The topology gets fresh weights, which do the same computations as trained ones. Prints the seconds of every round as it
+ends (the first one also measures the moments of the dense network), their sum, and the peak memory of the process. With
+`--stop-after`, the remaining rounds are skipped with a message.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from secateur.pruning.settings import CliffSettings
 
 
 class EnoughError(Exception):
-    """Enough rounds are timed."""
+    """Enough rounds have been timed."""
 
 
 def main() -> None:
-    """Prints a line a round."""
+    """Prints one line per round."""
     options = _options()
     torch.set_num_threads(cpu_threads())
     data = load_data_config(options.data)
@@ -55,7 +55,7 @@ def main() -> None:
         if len(times) == options.stop_after:
             raise EnoughError
 
-    rounds.write_json = note  # the state is written when a round has ended
+    rounds.write_json = note  # the state is written at the end of a round
     try:
         with tempfile.TemporaryDirectory() as folder:
             prune(whole, context, settings, Kept(Path(folder)))

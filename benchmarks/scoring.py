@@ -1,9 +1,9 @@
-"""What do gradients image by image cost? Scoring of all channels against plain training passes, in turns.
+"""What do per-image gradients cost? Scoring of all channels against plain training passes, in interleaved rounds.
 
     python benchmarks/scoring.py --weights yolov5n.pt --data coco128.yaml [--img 320] [--images 256] [--rounds 5]
 
-Scoring is `statistics.collect` with the loss of every image by itself; a plain pass is forward and backward of
-the same batches of 16 with gradients of all weights, in the same precision. The figure is the ratio of the medians.
+Scoring is `statistics.collect` with the loss of every image separately. A plain pass is forward and backward of the
+same batches of 16 with gradients of all weights, in the same precision. Reports the ratio of the medians.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What a whole training epoch costs beside the bare forward and backward passes of the same batches.
+"""Measures the time of a complete training epoch relative to bare forward and backward passes on the same batches.
 
-An epoch is everything `fit` does between two epoch ends without evaluation: loader, augmentation, loss, clipping,
-optimizer, EMA, a gamma penalty on every norm, results, checkpoints, resumable state. The bare passes take the same
-batches, loaded beforehand, through the same kind of detector, with the sum of the outputs as loss. Both are measured
-in turn inside one run, for NCHW fp32, channels_last fp32 and channels_last bf16, several rounds; medians are compared.
+An epoch is everything that `fit` does between two epoch ends without evaluation: loader, augmentation, loss, clipping,
+optimizer, EMA, a gamma penalty on every norm, results, checkpoints, resumable state. The bare passes use the same
+batches, loaded in advance, with the same kind of detector and the sum of the outputs as loss. Both are measured
+alternately in one process, for NCHW fp32, channels_last fp32 and channels_last bf16, in several rounds; medians are
+compared.
 
     python benchmarks/training_epoch.py --data data.yaml --out training_epoch.json
 """
@@ -56,14 +57,14 @@ class Times:
 
 
 class Clock(Hook):
-    """Times the second epoch from one epoch end to the next, and the bare passes in between, outside that span."""
+    """Times the second epoch from one epoch end to the next, and the bare passes outside this interval."""
 
     def __init__(self, detector: Detector, batches: Sequence[Batch], settings: TrainSettings) -> None:
         self.detector, self.batches, self.settings = detector, batches, settings
         self.started = self.epoch = self.bare = 0.0
 
     def epoch_end(self, run: TrainingRun) -> None:
-        """After the first epoch everything is warm."""
+        """The first epoch is warm-up."""
         synchronise()
         if run.epoch == 0:
             bare_passes(self.detector, self.batches[:2], self.settings)
@@ -82,7 +83,7 @@ def synchronise() -> None:
 
 
 def bare_passes(detector: Detector, batches: Sequence[Batch], settings: TrainSettings) -> None:
-    """Forward and backward of loaded batches, and nothing else."""
+    """Forward and backward passes of loaded batches only."""
     device = next(detector.parameters()).device
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     for batch in batches:
@@ -97,7 +98,7 @@ def bare_passes(detector: Detector, batches: Sequence[Batch], settings: TrainSet
 def measure_round(
     name: str, classes: int, batches: TrainBatches, loaded: Sequence[Batch], base: TrainSettings
 ) -> tuple[float, float]:
-    """Seconds of one whole epoch and of its bare passes."""
+    """Seconds of one complete epoch and of its bare passes."""
     settings = replace(base, **VARIANTS[name])  # type: ignore[arg-type]
     topology = Topology.from_yaml("yolov5n", nc=classes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -114,7 +115,7 @@ def measure_round(
 def main() -> None:
     """Measures, prints a table, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="data.yaml; without it a generated data set of 200 images")
+    parser.add_argument("--data", type=Path, help="data.yaml; the default generates a data set of 200 images")
     parser.add_argument("--image-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
@@ -144,14 +145,14 @@ def main() -> None:
 
 
 def report(times: dict[str, Times], images: int, options: argparse.Namespace, console: Console) -> None:
-    """A row a variant: medians, the overhead, and the gain over NCHW fp32."""
+    """One row per variant: medians, the overhead, and the gain over NCHW fp32."""
     title = f"yolov5n, {options.image_size} px, batch {options.batch_size}, {images} images, {options.rounds} rounds"
     table = Table("variant", "epoch s", "bare s", "epoch / bare", "NCHW fp32 / this", title=title)
     reference = statistics.median(times["NCHW fp32"].epoch)
     rows = {}
     for name, taken in times.items():
         epoch, bare = statistics.median(taken.epoch), statistics.median(taken.bare)
-        # Each round's ratio compares neighbours in time, which a shared machine leaves meaningful.
+        # The ratio of each round compares measurements close in time, which background load affects equally.
         overhead = statistics.median(e / b for e, b in zip(taken.epoch, taken.bare, strict=True))
         rows[name] = {"epoch_s": epoch, "bare_s": bare, "overhead": overhead, "gain": reference / epoch}
         rows[name] |= {"epochs_s": taken.epoch, "bares_s": taken.bare}  # type: ignore[dict-item]

@@ -1,15 +1,16 @@
-"""Do the laws hold on every network of the package ultralytics? A table and JSON.
+"""Checks the pruning laws on every network of the package ultralytics. Prints a table and JSON.
 
     python benchmarks/ultralytics_laws.py [--networks yolo11n yolo26n-seg ...] [--json FILE]
 
-Needs `pip install 'secateur[ultralytics]'`, onnx and onnxruntime. Networks with lively random tensors, three classes,
-images of 64 px. Each is traced, and it is compared with a copy: attributes of all modules, and tensors bit for bit.
-Then it is cut to 70 and 50 % of its FLOPs by random scores and by Fisher scores on the network's own answers. Of the
+Needs `pip install 'secateur[ultralytics]'`, onnx and onnxruntime. Networks have random tensors, three classes, and
+images of 64 px. Each network is traced and compared with a copy: attributes of all modules, and tensors bit for bit.
+Then it is cut to 70 and 50 % of its FLOPs, by random scores and by Fisher scores on the network's own outputs. For the
 four cuts: the largest difference to the mask as a share of the largest output, in evaluation mode (float32) and in
-training mode (float64, because a norm of few values magnifies roundings), and whether the price is what is counted at
-two sizes. The last cut is saved and written as a `.pt`. A process that cannot import Secateur opens that with YOLO(),
-predicts, validates on a tiny data set, exports an ONNX file and compares its answer. Then it is trained for one epoch
-through `secateur.ultralytics`; its shapes have to stay. `rtdetr-l` is cut only, by random scores.
+training mode (float64, because norms over few values amplify rounding), and whether the predicted cost equals the
+counted cost at two sizes. The last cut is saved and written as a `.pt`. A process that cannot import Secateur opens
+this file with YOLO(), predicts, validates on a tiny data set, exports an ONNX file and compares its output. Then the
+network is trained for one epoch through `secateur.ultralytics`; its shapes must not change. `rtdetr-l` is only cut, by
+random scores.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def images(number: int, seed: int = 5) -> Tensor:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two objects are equal, tensors bit for bit, with all that they hold."""
+    """Whether two objects are equal with all their content, tensors bit for bit."""
     if type(first) is not type(second):
         return False
     if isinstance(first, Tensor):
@@ -148,13 +149,13 @@ def same(first: Any, second: Any) -> bool:
 
 
 def difference(first: Any, second: Any) -> float:
-    """Largest difference of two answers, as a share of the largest value of each tensor."""
+    """Largest difference of two outputs, as a share of the largest value of each tensor."""
     pairs = zip(tensors_of(first), tensors_of(second), strict=True)
     return max(float((a - b).abs().max() / max(1.0, float(b.abs().max()))) for a, b in pairs)
 
 
 def scores(network: Any, graph: ChannelGraph) -> Iterator[tuple[str, Any]]:
-    """Random ones, and Fisher's where the task has a loss whose gradients are finite on random tensors."""
+    """Random scores, and Fisher scores if the task's loss has finite gradients on random tensors."""
     yield "random", score("random", graph, Statistics({}))
     family = family_of(network)
     try:
@@ -169,7 +170,7 @@ def scores(network: Any, graph: ChannelGraph) -> Iterator[tuple[str, Any]]:
 
 
 def cut_row(network: Any, graph: ChannelGraph, plan: Plan, small: Any) -> dict[str, Any]:
-    """The laws on one cut."""
+    """The properties of one cut."""
     silent = mask(network, graph, plan)
     row: dict[str, Any] = {
         "flops": plan.after.flops / plan.before.flops, "parameters": plan.after.parameters / plan.before.parameters
@@ -189,14 +190,14 @@ def cut_row(network: Any, graph: ChannelGraph, plan: Plan, small: Any) -> dict[s
 
 
 def most(graph: ChannelGraph) -> float:
-    """Share of the parameters that go where every space keeps one unit."""
+    """Share of the parameters removed if every space keeps one unit."""
     keep = np.zeros(graph.units, dtype=bool)
     keep[[space.units[0] for space in graph.spaces]] = True
     return 1 - graph.price(keep).parameters / graph.price().parameters
 
 
 def row_of(name: str, folder: Path) -> dict[str, Any]:
-    """All laws on one network."""
+    """All properties of one network."""
     network = built(name, folder)
     with torch.no_grad():
         network(images(1))
@@ -232,7 +233,7 @@ def row_of(name: str, folder: Path) -> dict[str, Any]:
 
 
 def said(code: str, folder: Path, *arguments: str) -> Any:
-    """What a process says; an error as its last line."""
+    """The JSON output of a process; for a failure, its last line."""
     ran = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder, timeout=1200
     )
@@ -243,7 +244,7 @@ def said(code: str, folder: Path, *arguments: str) -> Any:
 
 
 def data_set(task: str, folder: Path) -> Path:
-    """Eight images with a rectangle each, for training and validation, in the package's layout of a task."""
+    """Eight images with one rectangle each, for training and validation, in the package's layout of a task."""
     generator = np.random.default_rng(0)
     for split in ("train", "val"):
         for number in range(8):
@@ -273,7 +274,7 @@ def data_set(task: str, folder: Path) -> Path:
 
 
 def transformer_row() -> dict[str, Any]:
-    """RT-DETR: its backbone and encoder are cut by random scores; its decoder keeps what reads places."""
+    """RT-DETR: backbone and encoder are cut by random scores; in the decoder, layers that read positions are kept."""
     from ultralytics.nn import tasks
 
     torch.manual_seed(0)
@@ -308,7 +309,7 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     cuts = row["cuts"].values()
     worst = [max(result[mode] for result in cuts) for mode in ("eval", "train")]
-    ran = "cut alone" if "alone" not in row else f"runs, ONNX {row['alone']['onnx']:.0e}"
+    ran = "cut only" if "alone" not in row else f"runs, ONNX {row['alone']['onnx']:.0e}"
     return (
         f"| {row['network']} | {row['units']} | {row['free']:.1%} | {row['most']:.1%} | {row['seconds']:.1f} | "
         f"{worst[0]:.0e} | {worst[1]:.0e} | {all(result['price'] for result in cuts)} | {ran} |"
@@ -316,7 +317,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def broken(row: dict[str, Any]) -> bool:
-    """Whether a law does not hold, or a cut shows nothing because it is like the dense network."""
+    """Whether a property is violated, or a cut is meaningless because it equals the dense network."""
     cuts = row["cuts"].values()
     held = all(r["price"] and max(r["eval"], r["train"]) <= TOLERANCE and r["moved"] > 10 * TOLERANCE for r in cuts)
     file = "alone" not in row or (
@@ -330,7 +331,7 @@ def broken(row: dict[str, Any]) -> bool:
 
 
 def main() -> int:
-    """Prints the table; 1 where a law does not hold."""
+    """Prints the table; returns 1 if a property is violated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=[*NAMES, "rtdetr-l"])
     parser.add_argument("--json", type=Path, help="JSON file to write")

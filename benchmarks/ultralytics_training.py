@@ -1,29 +1,29 @@
-"""What cuts of a network of Ultralytics keep: untrained, healed, fine-tuned, and next to those of Torch-Pruning.
+"""Accuracy of cut Ultralytics networks: untrained, healed, fine-tuned, compared with cuts by Torch-Pruning.
 
     python benchmarks/ultralytics_training.py --weights best.safetensors --data data.yaml [--img 320]
         [--shares 0.8 0.6 0.5] [--labels none data] [--ways untrained healed finetuned] [--epochs 30] [--steps 400]
         [--healing heal_features=0] [--keep folder] [--json rows.json]
 
     dense             the network that is cut
-    dense+epochs      trained for so many epochs more by the package's trainer: equal total epochs
+    dense+epochs      trained for as many further epochs by the package's trainer: equal total epochs
     untrained         cut and repaired by `secateur.prune` with its defaults
     healed            then healed by `secateur.heal`
-    finetuned         the cut, trained by the package's trainer
-    healed+finetuned  the healed one, trained by it
-    norm              cut by Torch-Pruning, the same share of every layer by magnitude of groups
-    norm-global       the same, all layers ranked together
-    taylor            the same by first-order Taylor on the package's loss with labels, all layers ranked together
+    finetuned         the cut network, trained by the package's trainer
+    healed+finetuned  the healed network, trained by the package's trainer
+    norm              cut by Torch-Pruning, the same share of every layer by group magnitude
+    norm-global       the same, with all layers ranked together
+    taylor            the same by first-order Taylor scores on the package's loss with labels, ranked together
     norm+finetuned, norm-global+finetuned, taylor+finetuned
                       these, trained by the package's trainer
 
-With `--labels none` cuts read the training images without labels; healing reads no labels, trainings always do. The
-last epoch of a training is measured, on `val` and, where there is one, on `test`. Rows that are in the JSON file are
-not measured again, networks that are in the folder are not made again, and a killed training resumes. Seconds are those
-of this machine and count as ratios only.
+With `--labels none`, cuts do not read the labels of the training images; healing never reads labels, trainings always
+do. The last epoch of a training is evaluated, on `val` and, if it exists, on `test`. Rows in an existing JSON file are
+not measured again, networks in the folder are reused, and an interrupted training resumes. Compare seconds only as
+ratios on one machine.
 
-Torch-Pruning does not follow the halves of `C2f` and `C3k2`, and does not know that they must be equal. So each first
-convolution of such a block is two while it cuts, tied channel to channel. Blocks with attention keep their widths.
-FLOPs are counted by Secateur for all ways.
+Torch-Pruning does not support the halves of `C2f` and `C3k2`, which must have equal widths. Therefore, the first
+convolution of such a block is split into two while it cuts, coupled channel to channel. Blocks with attention keep
+their widths. FLOPs of all methods are counted by Secateur.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ TUNED = "+finetuned"
 THEIRS = tuple(way + after for way in ("norm", "norm-global", "taylor") for after in ("", TUNED))
 WAYS = ("dense", "dense+epochs", *OURS, *THEIRS)
 STEPS, MOST = 160, 0.9
-"""Steps in which Torch-Pruning removes its channels, and the largest share of a layer that it may take."""
+"""Steps in which Torch-Pruning removes channels, and the maximum share of a layer that it may remove."""
 STATISTICS = 256
-"""Images of the Taylor scores, as many as `secateur.prune` reads."""
+"""Images for the Taylor scores, as many as `secateur.prune` uses."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the networks are made and measured with.
+    """Settings for making and evaluating the networks.
 
     Attributes:
         keep: folder of the networks.
@@ -94,7 +94,7 @@ class Bench:
         return healed if way == "healed" else self._tuned(f"healed-{name}", healed)
 
     def _once(self, name: str, make: Any) -> Checkpoint:
-        """A network by name, made if its file is not there yet."""
+        """A network by name, created if its file does not exist yet."""
         file = self.keep / f"{name}.safetensors"
         if not file.is_file():
             secateur.save(make(), file)
@@ -110,7 +110,9 @@ class Bench:
         return secateur.heal(cut, self.whole, self.options.data, folder=self.keep / name, **options)
 
     def _tuned(self, name: str, start: Checkpoint) -> Checkpoint:
-        """Trained further; the last epoch is what counts, so that no network is chosen by the split it is judged on."""
+        """Trains a network; the last epoch is evaluated, so that no network is selected on the split on which it is
+        evaluated.
+        """
         return secateur.finetune(
             start,
             self.options.data,
@@ -158,14 +160,14 @@ class Bench:
         return Checkpoint.of(network, like=self.whole)
 
     def _gradients(self, network: nn.Module) -> None:
-        """Adds up the gradients of the loss on training images with labels."""
+        """Sums the gradients of the loss on labelled training images."""
         context = Context(self.size, data=load_data_config(self.options.data), seed=self.options.seed, workers=0)
         batches, loss = FamilyEvidence(context, network).scored(network, STATISTICS, 0)
         for batch in batches:
             loss(network, batch).backward()  # type: ignore[no-untyped-call]
 
     def row(self, way: str, labels: str, share: float) -> dict[str, Any]:
-        """Everything about one network."""
+        """All results of one network."""
         start = time.perf_counter()
         made = self.made(way, labels, share)
         took = time.perf_counter() - start
@@ -186,7 +188,7 @@ class Bench:
 
 
 def _halved(network: nn.Module) -> list[Any]:
-    """Blocks whose first convolution gives two halves, without attention."""
+    """Blocks without attention whose first convolution returns two halves."""
     kinds = ("C2f", "C3k2")
     return [module for module in network.modules() if type(module).__name__ in kinds and not _attention(module)]
 
@@ -196,7 +198,9 @@ def _attention(module: nn.Module) -> bool:
 
 
 def _ignored(network: Any) -> list[nn.Module]:
-    """What Torch-Pruning must leave: last layers of the head, and blocks with attention but for their outputs."""
+    """Layers that Torch-Pruning must not cut: the last layers of the head, and blocks with attention except their
+    outputs.
+    """
     head = network.head
     layers = [head.dfl, *(branch[-1] for branches in (head.cv2, head.cv3) for branch in branches)]
     for module in network.modules():
@@ -206,7 +210,7 @@ def _ignored(network: Any) -> list[nn.Module]:
 
 
 def _part_(block: Any) -> None:
-    """Makes two convolutions of the first one of a block, and a sum of their outputs that ties channel to channel."""
+    """Splits the first convolution of a block into two, and adds their outputs so that their channels are coupled."""
     block.halves = nn.ModuleList(copy.deepcopy(block.cv1) for _ in range(2))
     for half, place in zip(block.halves, (slice(None, block.c), slice(block.c, None)), strict=True):
         for module in (half.conv, half.bn):
@@ -227,7 +231,7 @@ def _part_(block: Any) -> None:
 
 
 def _join_(block: Any) -> None:
-    """Makes the one convolution of the two again."""
+    """Merges the two convolutions again."""
     for name in ("conv", "bn"):
         whole, halves = getattr(block.cv1, name), [getattr(half, name) for half in block.halves]
         for key in dict(whole.named_parameters()):
@@ -247,7 +251,7 @@ def _flops(network: nn.Module, images: Tensor) -> int:
 
 
 def main() -> None:
-    """Prints a row a way, kind of labels and share, and writes them as JSON after each."""
+    """Prints one row per method, kind of labels and share, and writes them as JSON after each."""
     options = _options()
     print(processor(), flush=True)
     whole = secateur.load(options.weights)
@@ -268,7 +272,7 @@ def main() -> None:
 
 
 def _cases(way: str, options: argparse.Namespace) -> list[tuple[str, float]]:
-    """Kinds of labels and shares that a way has."""
+    """Kinds of labels and shares of a method."""
     if way not in (*OURS, *THEIRS):
         return [("", 1.0)]
     kinds = options.labels if way in OURS else [""]
@@ -276,7 +280,7 @@ def _cases(way: str, options: argparse.Namespace) -> list[tuple[str, float]]:
 
 
 def show(row: dict[str, Any]) -> None:
-    """One line."""
+    """Prints one line."""
     accuracy = "  ".join(
         f"{split} {row[split][0]:.3f}/{row[split][1]:.3f}" for split in ("val", "test") if split in row
     )
@@ -289,15 +293,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--img", type=int, default=0, help="px; 0: the size that the weights remember")
+    parser.add_argument("--img", type=int, default=0, help="px; 0: the size stored in the checkpoint")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.8, 0.6, 0.5])
     parser.add_argument("--labels", nargs="+", default=["none", "data"], choices=["none", "data"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--nominal-batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=400, help="steps of a healing")
-    parser.add_argument("--healing", nargs="+", default=[], help="other options of it, such as heal_features=0")
+    parser.add_argument("--steps", type=int, default=400, help="healing steps")
+    parser.add_argument("--healing", nargs="+", default=[], help="other healing options, such as heal_features=0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("ultralytics-training"), help="folder of the networks")
     parser.add_argument("--json", type=Path)

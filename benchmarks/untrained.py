@@ -1,8 +1,8 @@
-"""What a detector keeps of its mAP without any training and without labels, at given shares of a cost.
+"""mAP of a detector at given shares of a cost, without training and without labels.
 
     python benchmarks/untrained.py yolov5n.pt coco128/data.yaml --images FOLDER [--img 640 416] [--cost flops]
 
-The detector is pruned on images without labels, and measured on `val` of the data set.
+The detector is pruned on unlabelled images and evaluated on `val` of the data set.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
     parser.add_argument("data")
-    parser.add_argument("--images", required=True, help="folder of the images without labels that pruning reads")
+    parser.add_argument("--images", required=True, help="folder of the unlabelled images for pruning")
     parser.add_argument("--img", type=int, nargs="+", default=[640])
     parser.add_argument("--cost", choices=("params", "flops"), default="params")
-    parser.add_argument("--keep", type=float, nargs="+", default=[0.95, 0.89, 0.78], help="shares of that cost")
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.95, 0.89, 0.78], help="shares of this cost")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(processor())

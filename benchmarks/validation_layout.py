@@ -1,9 +1,10 @@
-"""How much faster is validation on CPU in channels_last and cache-sized batches? yolov5n, 640 px, against NCHW at 32.
+"""How much faster is validation on a CPU in channels_last and cache-sized batches? yolov5n, 640 px, against NCHW at
+32.
 
     python benchmarks/validation_layout.py [--weights yolov5n.pt] [--data coco128.yaml] [--json result.json]
 
-Times inference (network and decoding) of the same images in both ways, in turns. With --data it also validates both
-ways and compares mAP; the images then come from the data set.
+Times inference (network and decoding) of the same images with both layouts, in interleaved rounds. With --data, it also
+validates with both and compares mAP, on the images of the data set.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Clock = Callable[[], float]
 def run_once(
     network: Detector, images: torch.Tensor, batch_size: int, layout: torch.memory_format, clock: Clock
 ) -> float:
-    """Seconds that decoded predictions of all images [N, 3, H, W] uint8 take, conversion included."""
+    """Seconds for the decoded predictions of all images uint8 [N, 3, H, W], including their conversion."""
     start = clock()
     with torch.inference_mode():
         for batch in images.split(batch_size):
@@ -44,7 +45,7 @@ def run_once(
 
 
 def measure(detector: Detector, size: int, images: int, rounds: int, clock: Clock) -> dict[str, Any]:
-    """Median ms an image of both ways and the median ratio of the rounds."""
+    """Median ms per image for both layouts, and the median ratio of the rounds."""
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
     fused = {"nchw": detector.fused(), "channels_last": detector.fused().to(memory_format=torch.channels_last)}
     ways = {
@@ -55,7 +56,7 @@ def measure(detector: Detector, size: int, images: int, rounds: int, clock: Cloc
     for turn in range(rounds + 1):
         for name, (batch_size, layout) in ways.items() if turn % 2 == 0 else reversed(ways.items()):
             taken = run_once(fused[name], pixels, batch_size, layout, clock)
-            if turn:  # the first round warms up
+            if turn:  # the first round is warm-up
                 seconds[name].append(taken)
     ratios = np.asarray(seconds["nchw"]) / np.asarray(seconds["channels_last"])
     return {
@@ -68,14 +69,16 @@ def measure(detector: Detector, size: int, images: int, rounds: int, clock: Cloc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", help="checkpoint; random yolov5n without it")
+    parser.add_argument("--weights", help="checkpoint; default: a random yolov5n")
     parser.add_argument("--data", help="data.yaml for comparing mAP")
     parser.add_argument("--split", default="val")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, for busy machines (with --threads 1)")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help=("measure CPU time, for loaded machines (with --threads 1)")
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args()
     if options.threads:

@@ -22,16 +22,16 @@ PAGE = Path(__file__).resolve().with_name("options.md")
 HEAD = """\
 # Options
 
-Every option of every command, with its default. `python docs/make_options.py` makes this page from the code: change the
-options there, not here. `secateur COMMAND --help-all` shows the same, `--help` those that most users need. Options that
-several commands share are under [Shared options](#shared-options). In a recipe the same names are settings, with `_`
-for `-` ([formats.md](formats.md#recipes)).
+Every option of every command, with its default. `secateur COMMAND --help-all` shows the same, `--help` only what most
+users need. Options that several commands share are under [Shared options](#shared-options). In a recipe the same names
+are settings, with `_` for `-` ([Recipes](formats.md#recipes)). This page is generated from the code by
+`python docs/make_options.py`.
 """
 
 
 @dataclass(frozen=True)
 class Option:
-    """A row: what is typed, the default in words, what it does."""
+    """A row: the flag, the default in words, the effect."""
 
     words: str
     default: str
@@ -40,7 +40,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Group:
-    """Options that stand together, under a heading of the page."""
+    """Options under one heading of the page."""
 
     title: str
     text: str
@@ -48,14 +48,14 @@ class Group:
 
 
 def main() -> None:
-    """Writes the page, or with --check says whether it is the one that would be written."""
-    # The page is of the package alone, whatever methods of their own its reader has.
+    """Writes the page, or with --check fails if the page is out of date."""
+    # The page describes only the package, without plug-ins.
     os.environ.pop("SECATEUR_PLUGINS", None)
     text = page()
     if sys.argv[1:] != ["--check"]:
         PAGE.write_text(text, encoding="utf-8")
     elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        raise SystemExit("docs/options.md is not what the options are: run python docs/make_options.py")
+        raise SystemExit("docs/options.md is out of date: run python docs/make_options.py")
 
 
 def page() -> str:
@@ -103,7 +103,7 @@ def _options_of_group(kind: type[Any]) -> Iterator[Option]:
 
 
 def _options(kind: type[Any], *, hidden: bool = False) -> Iterator[Option]:
-    """The options that a dataclass has itself; with `hidden`, those instead that only recipes have."""
+    """The options of a dataclass itself; with `hidden`, only those that exist only in recipes."""
     texts = field_texts(kind)
     for entry in dataclasses.fields(kind):
         hint = typing.get_type_hints(kind, include_extras=True)[entry.name]
@@ -112,8 +112,8 @@ def _options(kind: type[Any], *, hidden: bool = False) -> Iterator[Option]:
             continue
         settings = [extra for extra in typing.get_args(hint)[1:] if hasattr(extra, "help_behavior_hint")]
         text = help_of(hint, texts.get(entry.name, ""))
-        told = next((extra.help_behavior_hint for extra in settings if extra.help_behavior_hint), "")
-        default = told.removeprefix("(default: ").removesuffix(")") if told else _shown(_default(entry))
+        given = next((extra.help_behavior_hint for extra in settings if extra.help_behavior_hint), "")
+        default = given.removeprefix("(default: ").removesuffix(")") if given else _shown(_default(entry))
         aliases = [alias for extra in settings for alias in extra.aliases or ()]
         positional = _marked(kind, entry.name, tyro.conf.Positional)
         yield Option(_words(entry.name, hint, aliases, settings, positional), default, " ".join(text.split()))
@@ -127,13 +127,13 @@ def _words(name: str, hint: Any, aliases: list[str], settings: list[Any], positi
         return f"`{name.upper()}{' ...' if typing.get_origin(plain) is tuple else ''}`"
     if plain is bool:
         return f"`{flag}`, `--no-{flag[2:]}`"
-    told = next((extra.metavar for extra in settings if extra.metavar), None)
-    metavar = told.replace("STR", "WORD") if told else _value(plain)
+    given = next((extra.metavar for extra in settings if extra.metavar), None)
+    metavar = given.replace("STR", "WORD") if given else _value(plain)
     return f"{', '.join(f'`{word}`' for word in [*aliases, flag])} {metavar}"
 
 
 def _value(plain: Any) -> str:
-    """What stands behind an option: INT, WORD, one of several words, several of them."""
+    """The value of an option: INT, WORD, one of several words, several of them."""
     kinds = {int: "INT", float: "FLOAT", str: "WORD"}
     if typing.get_origin(plain) is typing.Literal:
         return "/".join(str(choice) for choice in typing.get_args(plain))
@@ -192,7 +192,7 @@ def _cell(text: str) -> str:
 
 
 def _subcommand_kinds(hint: Any) -> dict[str, type[Any]]:
-    """The dataclasses of a field that stands for subcommands, by their words."""
+    """The dataclasses of a field of subcommands, by their names."""
     found: dict[str, type[Any]] = {}
     for argument in typing.get_args(hint):
         extras = typing.get_args(argument)[1:]
@@ -263,7 +263,7 @@ def _other_names() -> str:
     return "\n".join(
         [
             "## Flags of YOLOv5 and of pruning systems\n",
-            "`_` and `-` are the same in all of them. What has no counterpart is answered with one sentence.\n",
+            "`_` and `-` are equivalent in all of them. A flag without a counterpart stops with this message.\n",
             "| there | here |",
             "|---|---|",
             *rows,

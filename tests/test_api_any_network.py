@@ -150,9 +150,7 @@ def test_a_network_whose_norms_are_frozen_is_cut() -> None:
 def test_a_network_in_which_nothing_can_go_says_why() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softmax(1), nn.Conv2d(8, 2, 1))
     graph = secateur.trace(network)
-    with pytest.raises(
-        UserError, match=r"no prunable channels.*softmax in Softmax at 1, the network's output"
-    ):
+    with pytest.raises(UserError, match=r"no prunable channels.*softmax in Softmax at 1, the network's output"):
         secateur.allocate(graph, secateur.score(network, graph, "l2"), params=0.5)
 
 
@@ -241,7 +239,7 @@ def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
     ids=["predict", "evaluate", "finetune", "shorten"],
 )
 def test_a_plain_module_is_no_detector(call: Any) -> None:
-    with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, and this is a Sequential \(plain module\)"):
+    with pytest.raises(UserError, match=r"secateur\.\w+ needs a detector, but this is a Sequential \(plain module\)"):
         call(Checkpoint.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
 
 

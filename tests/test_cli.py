@@ -58,7 +58,9 @@ def test_words_of_other_systems(command: str, words: str, ours: str) -> None:
 
 
 def test_a_removed_option_says_what_to_do_instead() -> None:
-    with pytest.raises(UserError, match=r"^--mask-hard was removed: for a hard mask, set --mask-factor 0. Omit the option\.$"):
+    with pytest.raises(
+        UserError, match=r"^--mask-hard was removed: for a hard mask, set --mask-factor 0. Omit the option\.$"
+    ):
         understood("sparsify", ["--mask-hard", "2"])
 
 

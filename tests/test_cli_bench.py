@@ -88,7 +88,7 @@ def test_several_batches(capsys: pytest.CaptureFixture[str], tiny_weights: Path,
     captured = capsys.readouterr()
     rows = json.loads(captured.out)["table"]
     assert [(row["batch"], row["images"], row["note"]) for row in rows] == [
-        (1, 1, ""), (1, 1, ""), (2, 2, ""), (2, 1, "takes batch 1 only")
+        (1, 1, ""), (1, 1, ""), (2, 2, ""), (2, 1, "fixed batch of 1")
     ]  # fmt: skip
     assert all(row["images_per_second"] == pytest.approx(1000 * row["images"] / row["median_ms"]) for row in rows)
     assert captured.err.count("batch 2, 64 px, fp32") == 1 and captured.err.count("parameters") == 2
@@ -139,11 +139,11 @@ def test_the_size_is_that_of_exported_files(
     capsys: pytest.CaptureFixture[str], tiny_weights: Path, exported: Path
 ) -> None:
     text = sentence(capsys, "bench", str(exported), "--img", "96")
-    assert f"{exported} takes images of 64 px only, not 96: leave --img out, or export it for that size." in text
+    assert f"{exported} requires images of 64 px, not 96. Remove --img, or export it for that size." in text
     other = exported.with_name("other.onnx")
     export(load_checkpoint(tiny_weights).build(), other, 96, ExportSettings())
     text = sentence(capsys, "bench", str(exported), str(other))
-    assert "tiny.onnx takes images of 64 px only and" in text and "other.onnx of 96 px" in text
+    assert "tiny.onnx requires images of 64 px and" in text and "other.onnx of 96 px" in text
     main(["bench", str(tiny_weights), str(exported), "--rounds", "1", "--threads", "1", "--json"])
     assert json.loads(capsys.readouterr().out)["image_size"] == 64
 
@@ -151,7 +151,7 @@ def test_the_size_is_that_of_exported_files(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "secateur bench needs files"),
+        ([], "secateur bench needs at least one file"),
         (["{}", "--runtime", "tflight"], "--runtime tflight is unknown; choose among "),
         (["{}", "--runtime", "yolov5"], "--runtime yolov5 is unknown"),
         (["{}", "--batch-size", "0"], "--batch-size is 0; it must be from 1 to"),
@@ -161,7 +161,7 @@ def test_the_size_is_that_of_exported_files(
         (["{}", "--precision", "fp8", "--runtime", "torch"], "'fp8'"),
         (["{}", "--precision", "bf16", "--runtime", "torch", "onnx"], "--precision bf16 is for checkpoints in PyTorch"),
         (["{}", "--half", "--runtime", "torch"], "--precision fp16 needs a GPU"),
-        (["{}", "--layers", "--precision", "bf16", "--runtime", "torch"], "--layers times layers in fp32"),
+        (["{}", "--layers", "--precision", "bf16", "--runtime", "torch"], "--layers profiles in fp32"),
         (["nothing.safetensors"], "nothing.safetensors"),
         (["nothing.onnx"], "There is no file nothing.onnx"),
         (["table.xlsx"], "Cannot open table.xlsx: no runtime"),
@@ -183,9 +183,9 @@ def test_a_runtime_that_is_not_installed(
 
 
 def test_devices_that_are_not_timed() -> None:
-    with pytest.raises(UserError, match="Nothing is timed on mps: give --device cpu or cuda"):
+    with pytest.raises(UserError, match=r"does not support the device mps. Use --device cpu or cuda"):
         comparison.compare_files(["any.pt"], BenchSettings(device=torch.device("mps")))
-    with pytest.raises(UserError, match="--layers times layers on the CPU"):
+    with pytest.raises(UserError, match="--layers profiles on the CPU"):
         comparison.compare_files(["any.pt"], BenchSettings(device=torch.device("cuda")), layers=True)
 
 
@@ -194,4 +194,4 @@ def test_a_runtime_without_the_device(
 ) -> None:
     monkeypatch.setattr("secateur.machine.pick_device", lambda text: torch.device("cuda"))
     text = sentence(capsys, "bench", str(exported), "--device", "cuda")
-    assert "ONNX Runtime has no cuda here: take --device cpu" in text
+    assert "ONNX Runtime does not support cuda here. Use --device cpu" in text

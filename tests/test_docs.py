@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
+import json
 import os
 import re
 import shlex
@@ -18,8 +18,6 @@ import pytest
 import secateur
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
-from secateur.families.loading import load_checkpoint
-from secateur.networks.checkpoint import save_checkpoint
 from secateur.registry import PLUGINS
 from secateur.runs.recipes.recipe import load_recipe
 from secateur.runs.recipes.resolve import resolve
@@ -72,7 +70,7 @@ def test_the_option_reference_names_every_flag_that_is_parsed(capsys: pytest.Cap
         with pytest.raises(SystemExit):
             parsed(command, ["--help-all"])
         shown = flags(capsys.readouterr().out)
-        assert shown > {"--help"} or name in ("data", "recipes"), name
+        assert shown > {"--help"} or name in ("completion", "data", "recipes"), name
         missing = {flag for flag in shown if f"`{flag}`" not in own + shared} - {"--help"}
         assert not missing, (name, missing)
 
@@ -100,40 +98,6 @@ def test_command_lines_are_understood(page: str, line: str) -> None:
         parsed(COMMANDS[words[0]], words[1:])
     except SystemExit:
         pytest.fail(f"{page}: secateur {line}")
-
-
-@pytest.fixture
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
-
-
-def test_the_snippets_of_the_readme_and_of_the_python_page_end_in_a_detector(
-    in_a_folder_of_its_own: Path, tiny_weights: Path, tiny_data: Path
-) -> None:
-    """As they stand, but on a tiny network, tiny images and for one epoch."""
-    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/python.md")]
-    code = "\n".join(text for page in pages for language, text in BLOCK.findall(page) if language == "python")
-    picture = next(file for file in sorted(tiny_data.parent.rglob("*")) if file.suffix in {".jpg", ".png"})
-    checkpoint = load_checkpoint(tiny_weights)
-    save_checkpoint(dataclasses.replace(checkpoint, image_size=64), "best.safetensors")
-    for there, here in {
-        "best.pt": "best.safetensors",
-        "data.yaml": str(tiny_data),
-        "image.jpg": str(picture),
-        "epochs=100": "epochs=1, workers=0",
-        "heal=True": "heal=True, heal_steps=2, heal_batch=4, rounds='2', statistics_images=8, correction_images=8",
-        "image_size=640": "image_size=64",
-    }.items():
-        assert there in code
-        code = code.replace(there, here)
-    names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert load_checkpoint("smaller.safetensors").history[-1].verb == "finetune"
-    assert Path("smaller.onnx").is_file()
-    assert names["found"].xyxy.shape[1] == 4
-    assert names["smaller"].plan["after"]["flops"] <= 0.51 * names["smaller"].plan["before"]["flops"]
 
 
 def test_the_recipe_on_the_page_of_formats_is_one(tmp_path: Path) -> None:
@@ -172,3 +136,16 @@ def test_the_python_page_names_every_public_function() -> None:
     for name in secateur.__all__:
         function = getattr(secateur, name)
         assert f"::: {function.__module__}.{function.__qualname__}\n" in text or f"`secateur.{name}()`" in text, name
+
+
+def test_the_picture_of_the_readme_is_drawn_from_a_curve(tmp_path: Path) -> None:
+    """docs/make_picture.py draws what `secateur pareto` writes, and says in words what it drew."""
+    curve: dict[str, Any] = {"runtime": "onnx", "threads": 2, "points": []}
+    points = [("n", "dense", 9.0, 0.6), ("n-50", "pruned", 6.0, 0.4), ("n-50-healed", "healed", 6.0, 0.5)]
+    for label, kind, ms, value in points:
+        curve["points"] += [{"label": label, "network": "n", "kind": kind, "ms": ms, "figures": {"mAP50-95": value}}]
+    (tmp_path / "pareto.json").write_text(json.dumps(curve))
+    command = [sys.executable, str(ROOT / "docs" / "make_picture.py"), "pareto.json", "images/curve.svg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "n-50-healed (healed) 0.500 at 6.0 ms" in done.stdout
+    assert "<svg" in (tmp_path / "images" / "curve.svg").read_text()

@@ -54,7 +54,7 @@ def test_what_fails_or_hangs_is_noted_and_the_rest_goes_on(
     code, sections = run(driver, monkeypatch, "--only", "rounds,training,exports,validation")
     assert code == 1 and list(sections) == ["rounds", "training", "exports", "validation"]
     assert "ended with code 3" in sections["rounds"]["error"] and "out of memory" in sections["rounds"]["said"]
-    assert "took more than 6 s" in sections["training"]["error"]
+    assert "took more than its limit of 6 s" in sections["training"]["error"]
     assert not sections["exports"]["ok"] and sections["validation"]["ok"]
     assert sections["validation"]["figures"] == {"images_per_second": 12.5}
     out = capsys.readouterr().out

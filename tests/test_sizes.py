@@ -186,6 +186,6 @@ def test_one_size_from_export_to_bench(
     timed = summary("bench", str(tiny_weights), str(file), "--img", "64,96", "--rounds", "1", "--threads", "1")
     assert timed["image_size"] == [64, 96] and {row["model"]["gflops"] for row in timed["table"]} == {flops.gflops}
     told = sentence_of(capsys, "bench", str(tiny_weights), str(file), "--img", "96")
-    assert told.endswith("takes images of 64 x 96 px only, not 96: leave --img out, or export it for that size.")
+    assert told.endswith("requires images of 64 x 96 px, not 96. Remove --img, or export it for that size.")
     summary("val", "--weights", str(file), *on[:-5], "--img", "96", "64")
-    assert "Image size 96 x 64: this file takes images of 64 x 96 pixels only." in caplog.text
+    assert "Image size 96 x 64 is ignored: this file accepts only images of 64 x 96 pixels." in caplog.text

@@ -35,6 +35,10 @@ SAME_NAME = {
     "WithStrides": "the same protocol in two rooms that may not import each other",
 }
 HEADED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# The glossary explains the words that are not used; the help has a test of its own.
+READ = [ROOT / "SECURITY.md", *(page for page in HEADED if page.name not in ("glossary.md", "options.md"))]
+IN_PAGES = {**IN_HELP, "whatever": "regardless of"}
+CODE = re.compile(r"^```.*?^```|`[^`]*`", flags=re.DOTALL | re.MULTILINE)
 
 
 def words_of(identifier: str) -> set[str]:
@@ -97,6 +101,15 @@ def test_the_words_of_the_help() -> None:
             break
         faults += [f"options.md, line {number}: {fault}" for fault in faults_of(line, IN_HELP)]
         faults += [f"options.md, line {number}: {match[0]!r}" for match in PHRASES.finditer(line)]
+    assert not faults
+
+
+def test_the_words_of_the_pages() -> None:
+    faults = []
+    for page in READ:
+        text = CODE.sub("", page.read_text())
+        faults += [f"{page.relative_to(ROOT)}: {fault}" for fault in faults_of(text, IN_PAGES)]
+        faults += [f"{page.relative_to(ROOT)}: {match[0]!r}" for match in PHRASES.finditer(text)]
     assert not faults
 
 

@@ -13,7 +13,7 @@ SHOWN = 60
 
 
 class UserError(Exception):
-    """Bad input. The message names the file, line or option and says what to do.
+    """Bad input. The message names the file, line or option and what to do.
 
     The command line prints the message and exits with code 2. In Python it is an ordinary exception.
     """

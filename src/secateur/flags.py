@@ -112,7 +112,7 @@ def understood(command: str, arguments: Sequence[str]) -> list[str]:
     """Translates the arguments to the option names of Secateur and completes a bare --resume.
 
     Raises:
-        UserError: a flag has no counterpart; the message says what to do instead.
+        UserError: a flag has no counterpart; the message gives the alternative.
     """
     words: list[str] = []
     for position, word in enumerate(arguments):

@@ -90,7 +90,9 @@ def test_classes_in_another_order_are_refused_by_what_does_not_train(
     call: Call, tiny_weights: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     turned = named(tiny_data, tmp_path, ["square", "disc", "triangle"])
-    with pytest.raises(UserError, match=r"in another order \(class 0 is 'disc' in the weights and 'square' in the data set"):
+    with pytest.raises(
+        UserError, match=r"in another order \(class 0 is 'disc' in the weights and 'square' in the data set"
+    ):
         call(load_checkpoint(tiny_weights), turned)
 
 

@@ -110,7 +110,10 @@ def test_killed_rounds_go_on(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"order": [0.0], "losses": [0.0], "savings": [1.0]}, r"stored rounds are for 1 units, but the network has \d+"),
+        (
+            {"order": [0.0], "losses": [0.0], "savings": [1.0]},
+            r"stored rounds are for 1 units, but the network has \d+",
+        ),
         ({"order": [0.0]}, "its lists have different lengths"),
         ({"plan": None}, "not a valid state of pruning rounds"),
     ],

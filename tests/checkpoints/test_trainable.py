@@ -34,7 +34,9 @@ def test_steps_that_train_say_so_when_they_are_checked(
     plain: Checkpoint, tiny_data: Path, done: str, check: Callable[[Checkpoint, Context], None]
 ) -> None:
     context = Context(64, data=load_data_config(tiny_data))
-    with pytest.raises(UserError, match=f"^A network of the family 'module' cannot be {done}: the family does not implement `"):
+    with pytest.raises(
+        UserError, match=f"^A network of the family 'module' cannot be {done}: the family does not implement `"
+    ):
         check(plain, context)
 
 

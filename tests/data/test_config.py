@@ -193,7 +193,9 @@ def test_known_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     place = tmp_path / "datasets" / folder
-    with pytest.raises(UserError, match=f"The images of {name} were not found. Put the data set into {place}") as caught:
+    with pytest.raises(
+        UserError, match=f"The images of {name} were not found. Put the data set into {place}"
+    ) as caught:
         load_data_config(name)
     assert "\n" not in str(caught.value)
     place.mkdir(parents=True)

@@ -100,7 +100,10 @@ def test_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path, or
     index = scan(load_data_config(result.data), "train", progress=False)
     if orientation >= 5:  # the width becomes the height: the annotation was made without the turn
         np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
-        assert "a.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; its boxes are rotated" in result.problems[0]
+        assert (
+            "a.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; its boxes are rotated"
+            in result.problems[0]
+        )
     else:  # the size is that of the image as it is read
         np.testing.assert_allclose(index.labels[0, 1:], [0.4, 0.4, 0.2, 0.2], atol=1e-6)
         told = "its EXIF data turn it, which its size does not show; its boxes are taken for those of the turned image"
@@ -165,7 +168,8 @@ def test_boxes_count_in_pixels_of_the_image_and_another_stated_size_is_named(
     index = scan(load_data_config(result.data), "train", progress=False)
     np.testing.assert_allclose(index.labels[:, 1:], [[0.4, 0.4, 0.2, 0.2], [0.75, 0.75, 0.5, 0.5]], atol=1e-6)
     told = (
-        f"a.jpg: the annotation has the size {size[0]} x {size[1]}, but the image has 60 x 40; its boxes are treated as pixels "\n        "of the image"
+        f"a.jpg: the annotation has the size {size[0]} x {size[1]}, but the image has 60 x 40; its boxes are treated as pixels "
+        "of the image"
     )
     assert len(result.problems) == 1
     assert result.problems[0].endswith(told)
@@ -293,6 +297,6 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     file = coco(tmp_path / "coco")
     (tmp_path / "out/images/train").mkdir(parents=True)
     (tmp_path / "out/images/train/a.jpg").write_text("mine")
-    with pytest.raises(UserError, match="nothing is overwritten"):
+    with pytest.raises(UserError, match="is not overwritten"):
         coco_to_yolo(file, tmp_path / "out")
     assert (tmp_path / "out/images/train/a.jpg").read_text() == "mine"

@@ -67,7 +67,7 @@ def test_a_predictor_says_which_image(sick: Path, fault: str) -> None:
     predictor = open_predictor(sick)
     dark, bright = torch.zeros(1, 3, *SIZE), torch.ones(1, 3, *SIZE)
     assert len(predictor.infer(dark, 0.5)[0].boxes) > 3
-    with pytest.raises(AnswerError, match=f"sick.onnx gives {fault}; export it anew") as caught:
+    with pytest.raises(AnswerError, match=f"sick.onnx returns {fault}; export it again") as caught:
         predictor.infer(torch.cat((dark, dark, bright)), 0.5)
     assert caught.value.image == 2
 
@@ -85,8 +85,8 @@ def test_predict_names_the_file_and_the_image(
     with pytest.raises(SystemExit) as caught:
         main([*words, str(pictures / "images")])
     told = capsys.readouterr().err
-    assert caught.value.code == 2 and f"{sick} gives {fault.replace(chr(92), '')} for " in told
-    assert f"{pictures / 'images/bright.png'}; export it anew" in told
+    assert caught.value.code == 2 and f"{sick} returns {fault.replace(chr(92), '')} for " in told
+    assert f"{pictures / 'images/bright.png'}; export it again" in told
     written = "".join(file.read_text() for file in Path("runs").rglob("*.json*"))
     assert "Infinity" not in written and "NaN" not in written
 
@@ -94,7 +94,7 @@ def test_predict_names_the_file_and_the_image(
 @EACH
 def test_a_validation_names_the_file_and_the_image(sick: Path, fault: str, pictures: Path) -> None:
     index = scan(load_data_config(pictures / "data.yaml"), "val", progress=False)
-    with pytest.raises(UserError, match=f"sick.onnx gives {fault} for .*bright.png; export it anew"):
+    with pytest.raises(UserError, match=f"sick.onnx returns {fault} for .*bright.png; export it again"):
         validate(open_predictor(sick), index, ValSettings(workers=0, batch_size=2), progress=False)
 
 
@@ -103,13 +103,13 @@ def test_arrays_are_named_by_their_number(sick: Path, fault: str) -> None:
     finder = BoxFinder(open_predictor(sick), SIZE, batch_size=4)
     dark, bright = (np.full((*SIZE, 3), grey, np.uint8) for grey in (0, 255))
     assert len(finder.boxes([dark])) == 1
-    with pytest.raises(UserError, match=f"sick.onnx gives {fault} for image 2; "):
+    with pytest.raises(UserError, match=f"sick.onnx returns {fault} for image 2; "):
         finder.boxes([dark, bright, dark])
 
 
 @pytest.mark.parametrize("sick", ["all NaN"], indirect=True)
 def test_a_latency_is_not_that_of_nonsense(sick: Path) -> None:
-    with pytest.raises(UserError, match=r"sick\.onnx gives values that are not finite; export it anew"):
+    with pytest.raises(UserError, match=r"sick\.onnx returns values that are not finite; export it again"):
         predictor_call(open_predictor(sick), torch.ones(1, 3, *SIZE))()
 
 
@@ -138,7 +138,7 @@ def test_a_class_that_no_name_is_for(
     predictor = open_predictor(export(detector, tmp_path / "a.onnx", 64, ExportSettings(output="detections")).path)
     boxes = np.array([[[1, 2, 3, 4, 0.9, number]]], np.float32)
     monkeypatch.setattr(FilePredictor, "outputs", lambda *_: [boxes])
-    with pytest.raises(AnswerError, match=r"a\.onnx gives a class that it has no name for"):
+    with pytest.raises(AnswerError, match=r"a\.onnx returns a class id without a name"):
         predictor.infer(torch.zeros(1, 3, 64, 64), 0.1)
 
 
@@ -146,9 +146,9 @@ def test_an_export_that_answers_nonsense_is_not_kept(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> float:
-        raise AnswerError("/tmp/x", "values that are not finite", 0, "export it anew")
+        raise AnswerError("/tmp/x", "values that are not finite", 0, "export it again")
 
     monkeypatch.setattr(check, "output_error", fails)
-    with pytest.raises(UserError, match=r"differs from the network by inf .* so .*a\.onnx was not written"):
+    with pytest.raises(UserError, match=r"a\.onnx was not written: in .* differs from the network by inf"):
         export(detector, tmp_path / "a.onnx", 64)
     assert list(tmp_path.iterdir()) == []

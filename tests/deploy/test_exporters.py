@@ -67,7 +67,7 @@ def test_networks_of_any_make_give_their_own_outputs(tmp_path, settings) -> None
     with torch.no_grad():
         for ours, theirs in zip(opened.outputs(images), network(images).values(), strict=True):
             torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=0, atol=tolerance)
-    with pytest.raises(UserError, match=r"a\.onnx gives 2 tensors that are no boxes; read them with `outputs`"):
+    with pytest.raises(UserError, match=r"2 outputs of \S*a\.onnx are not boxes. Read them with `outputs`"):
         opened.predict(images)
 
 
@@ -79,7 +79,7 @@ def test_other_outputs_of_a_network_of_no_family_are_refused(tmp_path, output: s
 
 
 def test_a_checkpoint_of_yolov5_is_of_its_family_alone(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"Only a network of the family 'yolov5' .* not one of the family 'module'"):
+    with pytest.raises(UserError, match=r"needs a network of the family 'yolov5', not 'module'"):
         export(Plain(), tmp_path / "a.pt", 32, ExportSettings(format="yolov5"))
     assert list(tmp_path.iterdir()) == []
 
@@ -104,7 +104,7 @@ def constant(raw: torch.Tensor) -> torch.Tensor:
     ("answer", "reason"),
     [
         (lambda raw: 1 / 0, "cannot be exported to ONNX: division by zero"),
-        (lambda raw: None, "cannot be exported to ONNX: it gives no tensor"),
+        (lambda raw: None, "cannot be exported to ONNX: it returns no tensor"),
         (constant, "takes no images"),
     ],
 )
@@ -139,7 +139,7 @@ def test_the_check_sees_a_difference(detector, lively, tmp_path) -> None:
 
 @pytest.mark.parametrize("opset", [1, 8, 999])
 def test_opsets_that_do_not_exist_are_refused_in_a_sentence(detector, tmp_path, opset: int) -> None:
-    with pytest.raises(UserError, match=f"no ONNX opset {opset} to write; choose one from 9 to") as caught:
+    with pytest.raises(UserError, match=rf"ONNX opset {opset} is not available\. Choose one from 9 to") as caught:
         export(detector, tmp_path / "a.onnx", 64, ExportSettings(opset=opset))
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
@@ -148,7 +148,7 @@ def test_another_opset_than_the_asked_one_is_not_written(detector, tmp_path, mon
     trace = onnx_exporter._trace
     older = ExportSettings(opset=12)
     monkeypatch.setattr(onnx_exporter, "_trace", lambda *arguments: trace(*arguments[:3], older, *arguments[4:]))
-    with pytest.raises(UserError, match="opset 17, it gives 12 instead"):
+    with pytest.raises(UserError, match="opset 17; it produces opset 12"):
         export(detector, tmp_path / "a.onnx", 64)
 
 
@@ -189,7 +189,7 @@ def test_a_detector_of_nan_is_no_fault_of_the_file(lively, tmp_path) -> None:
     broken = lively("yolov5n")
     with torch.no_grad():
         broken.model[3].conv.weight[0] = float("nan")
-    with pytest.raises(UserError, match="The network itself gives NaN") as caught:
+    with pytest.raises(UserError, match="The network's own outputs are NaN") as caught:
         export(broken, tmp_path / "x.torchscript", 64, ExportSettings(format="torchscript"))
     assert "opset" not in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -33,7 +33,7 @@ def test_other_endings_are_refused(file: str) -> None:
 
 
 def test_an_ending_of_another_format_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^best\.pt does not end in \.onnx, as files of format onnx do; change one"):
+    with pytest.raises(UserError, match=r"^best\.pt does not end in \.onnx, the ending of format onnx. Change"):
         format_of("best.pt", "onnx")
     with pytest.raises(UserError, match="onnx,openvino"):
         format_of("best.onnx", "onnx,openvino")

@@ -208,7 +208,7 @@ def test_a_classifiers_file_gives_its_scores(kind: str, tmp_path: Path) -> None:
     [scores] = opened.outputs(images(3))
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(scores), toy(images(3)), rtol=0, atol=1e-5)
-    with pytest.raises(UserError, match=r"toy\S+ gives 1 tensors that are no boxes; read them with `outputs`"):
+    with pytest.raises(UserError, match=r"1 outputs of \S*toy\S+ are not boxes. Read them with `outputs`"):
         opened.predict(images())
 
 
@@ -304,7 +304,7 @@ def test_a_file_whose_outputs_are_others_is_refused(family: str, tmp_path: Path)
     told = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**told, "names": "{0: 'disc'}", "nc": "1"})
     onnx.save(model, str(tmp_path / "toy.onnx"))
-    with pytest.raises(UserError, match=r"not the export that its metadata describes \(decoded output, 1 classes\)"):
+    with pytest.raises(UserError, match=r"does not match its metadata \(decoded output, 1 classes\)"):
         open_predictor(tmp_path / "toy.onnx")
 
 

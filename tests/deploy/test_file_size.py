@@ -102,14 +102,14 @@ def test_kinds_of_files() -> None:
     assert settings_of_file("onnx-int8") == ExportSettings(format="onnx", precision="int8")
     assert settings_of_file("yolov5").precision == "fp32"
     for kind in ("tensorrt", "onnx-fp8", "onnx-int8-x", "-"):
-        with pytest.raises(UserError, match=f"knows no kind of file {kind}; write one of .*onnx-int8"):
+        with pytest.raises(UserError, match=rf"does not support {kind}\. Choose one of .*onnx-int8"):
             settings_of_file(kind)
 
 
 def test_formats_that_are_not_sized_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = EXPORTERS["onnx"]
     monkeypatch.setitem(EXPORTERS._methods, "onnx", dataclasses.replace(exporter, stored={}))
-    with pytest.raises(UserError, match="size of ONNX files is not known before they are written"):
+    with pytest.raises(UserError, match="size of ONNX files cannot be predicted"):
         settings_of_file("onnx-int8")
     missing = dataclasses.replace(exporter, packages=("no_such_package",))
     monkeypatch.setitem(EXPORTERS._methods, "onnx", missing)
@@ -167,10 +167,10 @@ def test_the_command_says_the_size_and_how_to_export(
     [
         (
             "2",
-            "--size 2 has no unit, so it may be an amount or a share: write a share .* or a number of MB",
+            "--size 2 is ambiguous: without a unit it may be an amount or a share. Write a share .* or a number of MB",
         ),
         ("2MB:", "has no kind of file after the colon"),
-        ("2MB:tensorrt", "knows no kind of file tensorrt; write one of "),
+        ("2MB:tensorrt", "does not support tensorrt. Choose one of "),
         ("1KB:yolov5", "cannot be reached: the closest reachable value is"),
     ],
 )

@@ -65,38 +65,38 @@ NOT_READ: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     "YOLOv8 in shares": (
         Answers(torch.rand(1, 7, cells())),
         {**ULTRALYTICS, "task": "detect", "names": names(3), "imgsz": list(SIZE)},
-        r"is no file that Secateur reads \(Ultralytics YOLOv8n model\): it maps 1 x 3 x 64 x 96 to 1 x 7 x 126, the",
+        r"Cannot read \S+ \(Ultralytics YOLOv8n model\): it maps 1 x 3 x 64 x 96 to 1 x 7 x 126, the",
     ),
-    "YOLOv8-seg": (Answers(torch.rand(1, 39, cells()), MASKS), {}, "rows and masks, as segmentation networks"),
+    "YOLOv8-seg": (Answers(torch.rand(1, 39, cells()), MASKS), {}, "rows and masks, as in segmentation networks"),
     "YOLOv8-pose": (
-        Answers(torch.rand(1, 56, cells())), {**ULTRALYTICS, "task": "pose"}, "says that its task is pose; Secateur"
+        Answers(torch.rand(1, 56, cells())), {**ULTRALYTICS, "task": "pose"}, "states the task pose. Secateur"
     ),
-    "YOLOv5-seg": (Answers(rows(1, extra=32), MASKS), {"names": names(1)}, "rows and masks, as segmentation networks"),
-    "YOLOv5-seg, rows alone": (Answers(rows(1, extra=32)), {"names": names(1)}, "rows for 33 classes, while its metadata has"),
+    "YOLOv5-seg": (Answers(rows(1, extra=32), MASKS), {"names": names(1)}, "rows and masks, as in segmentation"),
+    "YOLOv5-seg, rows alone": (Answers(rows(1, extra=32)), {"names": names(1)}, "rows for 33 classes, while its"),
     "YOLOv5-seg, rows alone, no metadata": (Answers(rows(1, extra=32)), {}, r"scores outside 0\.\.1, such as masks"),
-    "YOLOv5 of TensorFlow": (Answers(rows(3) / 96), {}, "boxes that are not in pixels, as in exports through TensorFlow"),
-    "YOLOv5-cls": (Answers(torch.rand(1, 10)), {}, "one value a class for each image, as classification networks"),
+    "YOLOv5 of TensorFlow": (Answers(rows(3) / 96), {}, "boxes that are not in pixels, as in exports"),
+    "YOLOv5-cls": (Answers(torch.rand(1, 10)), {}, "one value per class and image, as in classification networks"),
     "YOLOv5 in training mode": (
-        Answers(*(torch.rand(1, 3, 64 // s, 96 // s, 8) for s in (8, 16, 32))), STOCK, "maps of the head that are not"
+        Answers(*(torch.rand(1, 3, 64 // s, 96 // s, 8) for s in (8, 16, 32))), STOCK, "feature maps of the head"
     ),
-    "end to end": (Answers(boxes(300, 6)), {}, "1 x 300 x 6, which looks like boxes after non-maximum suppression"),
-    "end to end, one class": (Answers(boxes(300, 6)), {"names": names(1)}, "like boxes after non-maximum suppression"),
+    "end to end": (Answers(boxes(300, 6)), {}, "1 x 300 x 6, probably boxes after non-maximum suppression"),
+    "end to end, one class": (Answers(boxes(300, 6)), {"names": names(1)}, "boxes after non-maximum suppression"),
     "as many boxes as rows, one class": (Answers(boxes(378, 6)), {"names": names(1)}, "after non-maximum suppression"),
-    "suppression by its metadata": (Answers(rows(1)), SUPPRESSED, "boxes after non-maximum suppression, as it says"),
-    "end to end by its metadata": (Answers(rows(1)), {"end2end": True}, "boxes after non-maximum suppression, as it s"),
-    "YOLOv7 end to end": (Answers(boxes(12, 7)[0]), {}, "12 x 7, which looks like boxes after non-maximum suppression"),
+    "suppression by its metadata": (Answers(rows(1)), SUPPRESSED, "after non-maximum suppression, according to"),
+    "end to end by its metadata": (Answers(rows(1)), {"end2end": True}, "non-maximum suppression, according"),
+    "YOLOv7 end to end": (Answers(boxes(12, 7)[0]), {}, "12 x 7, probably boxes after non-maximum suppression"),
     "TensorRT's suppression": (
         Answers(torch.ones(1, 1), torch.rand(1, 100, 4), torch.rand(1, 100), torch.zeros(1, 100)),
         {},
-        "1 x 1, 1 x 100 x 4, 1 x 100 and 1 more outputs, which looks like boxes after",
+        "1 x 1, 1 x 100 x 4, 1 x 100 and 1 more outputs, probably boxes after",
     ),
-    "boxes and scores apart": (Answers(torch.rand(1, 378, 4), torch.rand(1, 378, 3)), {}, "looks like boxes after"),
+    "boxes and scores apart": (Answers(torch.rand(1, 378, 4), torch.rand(1, 378, 3)), {}, "probably boxes after"),
     "YOLOX": (Answers(torch.rand(1, cells(), 85)), {}, "one row per cell, as in detectors without anchors"),
-    "RT-DETR": (Answers(torch.rand(1, 300, 84)), {}, "1 x 300 x 84, no layout that Secateur knows"),
+    "RT-DETR": (Answers(torch.rand(1, 300, 84)), {}, "1 x 300 x 84, an unknown layout"),
     "other names": (Answers(rows(3)), {"names": names(2)}, "rows for 3 classes, while its metadata has 2"),
     "other nc": (Answers(rows(3)), {"nc": 80}, "rows for 3 classes, while its metadata has 80"),
-    "an output more": (Answers(rows(3), torch.zeros(1, 5)), STOCK, "no layout that Secateur knows"),
-    "NaN": (Answers(rows(3) * float("nan")), STOCK, "gives values that are not finite for a black image"),
+    "an output more": (Answers(rows(3), torch.zeros(1, 5)), STOCK, "an unknown layout"),
+    "NaN": (Answers(rows(3) * float("nan")), STOCK, "returns NaN or infinite values for a black image"),
 }  # fmt: skip
 
 
@@ -137,9 +137,10 @@ def test_other_layouts_are_refused_with_what_they_look_like(name: str, kind: str
     with pytest.raises(UserError, match=words) as caught:
         open_predictor(write(network, tmp_path / file, metadata))
     sentence = str(caught.value)
-    assert sentence.startswith(str(tmp_path / file)) and "\n" not in sentence
+    beginning = f"{tmp_path / file} returns" if name == "NaN" else f"Cannot read {tmp_path / file}"
+    assert sentence.startswith(beginning) and "\n" not in sentence
     assert (
-        "Secateur opens its own exports, detectors that Ultralytics exported and YOLOv5 detectors" in sentence
+        "Secateur opens its own exports, detectors exported by Ultralytics and YOLOv5 detectors" in sentence
         or name == "NaN"
     )
 
@@ -211,14 +212,14 @@ def test_an_own_file_that_is_not_what_it_says_is_refused(
     told = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**told, **change})
     onnx.save(model, str(file))
-    with pytest.raises(UserError, match="not the export that its metadata describes") as caught:
+    with pytest.raises(UserError, match="does not match its metadata") as caught:
         open_predictor(file)
-    assert "it maps 1 x 3 x 64 x 64 to 1 x 252 x 8; export it anew" in str(caught.value)
+    assert "it maps 1 x 3 x 64 x 64 to 1 x 252 x 8. Export it again" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((1, 64, 96, 3), "it takes 1 x 64 x 96 x 3"), ((1, 3, 64), "it takes 1 x 3 x 64")],
+    [((1, 64, 96, 3), "its input is 1 x 64 x 96 x 3"), ((1, 3, 64), "its input is 1 x 3 x 64")],
 )
 def test_other_images_are_refused(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
     import onnx
@@ -234,7 +235,7 @@ def test_other_images_are_refused(shape: tuple[int, ...], words: str, tmp_path: 
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
         tmp_path / "x.onnx",
     )
-    with pytest.raises(UserError, match=f"{words}; Secateur opens"):
+    with pytest.raises(UserError, match=f"{words}. Secateur opens"):
         open_predictor(tmp_path / "x.onnx")
 
 
@@ -247,7 +248,7 @@ def test_a_second_input_is_refused(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([node], "x", inputs, [value("out", onnx.TensorProto.FLOAT, (1, 3, 64, 64))])
     opset = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "x.onnx")
-    with pytest.raises(UserError, match="it takes 2 inputs; expected one input of images"):
+    with pytest.raises(UserError, match=r"it takes 2 inputs. Expected one input of images"):
         open_predictor(tmp_path / "x.onnx")
 
 

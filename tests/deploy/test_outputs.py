@@ -106,11 +106,11 @@ def test_half_precision_halves_the_file_and_keeps_the_pixels(seeing, tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (ExportSettings(format="yolov5", precision="fp16"), "YOLOv5 files have no precision fp16; choose fp32"),
-        (ExportSettings(format="yolov5", output="raw"), "YOLOv5 files have no output raw; choose decoded"),
-        (ExportSettings(format="yolov5", any_size=True), "leave --any-size out"),
-        (ExportSettings(precision="int8"), "calibrated on images"),
-        (ExportSettings(output="detections", dynamic=True), "leave --dynamic out"),
+        (ExportSettings(format="yolov5", precision="fp16"), "YOLOv5 does not support precision fp16. Choose fp32"),
+        (ExportSettings(format="yolov5", output="raw"), "YOLOv5 does not support output raw. Choose decoded"),
+        (ExportSettings(format="yolov5", any_size=True), "Remove --any-size"),
+        (ExportSettings(precision="int8"), "int8 calibration needs images"),
+        (ExportSettings(output="detections", dynamic=True), "Remove --dynamic"),
     ],
 )
 def test_what_a_format_cannot_hold_is_said(seeing, tmp_path: Path, settings: ExportSettings, message: str) -> None:

@@ -99,16 +99,20 @@ def test_final_boxes_are_not_suppressed_again(kind: str, says: dict[str, Any], t
 @pytest.mark.parametrize(
     ("given", "says", "words"),
     [
-        (columns(80), {}, "without class names in the file, cannot be distinguished from boxes with angles or key points"),
+        (
+            columns(80),
+            {},
+            "without class names in the file, cannot be distinguished from boxes with angles or key points",
+        ),
         (columns(15, extra=1), {**SAYS, "names": names(15)}, "but with 20 values, while 15 classes need 19"),
-        (columns(3, extra=1), {**SAYS, "task": "obb"}, "and says that its task is obb"),
+        (columns(3, extra=1), {**SAYS, "task": "obb"}, "and states the task obb"),
         (columns(3) / 200, SAYS, "but with boxes that are not in pixels"),
         (columns(3) * 2, SAYS, r"but with scores outside 0\.\.1"),
-        (final(3), {}, "which looks like boxes after non-maximum suppression"),
-        (final(3), {**SAYS, "names": names(2)}, "which looks like boxes after non-maximum suppression"),
-        (final(3), {**SAYS, "task": "pose", "end2end": True}, "and says that its task is pose"),
-        (boxes(300, 38), {**SAYS, "task": "segment", "end2end": True}, "and says that its task is segment"),
-        (torch.rand(1, 1000), {**SAYS, "task": "classify"}, "and says that its task is classify"),
+        (final(3), {}, "probably boxes after non-maximum suppression"),
+        (final(3), {**SAYS, "names": names(2)}, "probably boxes after non-maximum suppression"),
+        (final(3), {**SAYS, "task": "pose", "end2end": True}, "and states the task pose"),
+        (boxes(300, 38), {**SAYS, "task": "segment", "end2end": True}, "and states the task segment"),
+        (torch.rand(1, 1000), {**SAYS, "task": "classify"}, "and states the task classify"),
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, str) else "",
 )
@@ -116,7 +120,9 @@ def test_what_cannot_be_told_is_refused(given: torch.Tensor, says: dict[str, Any
     file = written("onnx", given, says, tmp_path)
     with pytest.raises(UserError, match=words) as caught:
         open_predictor(file)
-    assert str(caught.value).startswith(str(file)) and "detectors exported by Ultralytics" in str(caught.value)
+    assert str(caught.value).startswith(f"Cannot read {file}") and "detectors exported by Ultralytics" in str(
+        caught.value
+    )
 
 
 def test_numbers_of_other_layouts_do_not_fit() -> None:

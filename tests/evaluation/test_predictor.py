@@ -18,7 +18,7 @@ def good() -> Candidates:
 
 
 def refused(fault: str) -> pytest.RaisesExc[AnswerError]:
-    return pytest.raises(AnswerError, match=rf"^a\.onnx gives {fault}; export it anew\.$")
+    return pytest.raises(AnswerError, match=rf"^a\.onnx returns {fault}; export it again\.$")
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_large_numbers_are_no_fault_by_their_sum() -> None:
     [
         (2, 7.99, "a box of negative width or height"),
         (4, 2.7, r"scores outside 0\.\.1"),
-        (5, -1.0, "a class that it has no name for"),
-        (5, 2.0, "a class that it has no name for"),
-        (5, float("nan"), "a class that it has no name for"),
+        (5, -1.0, "a class id without a name"),
+        (5, 2.0, "a class id without a name"),
+        (5, float("nan"), "a class id without a name"),
     ],
 )
 def test_final_boxes_that_cannot_be_any_are_refused(place: int, value: float, fault: str) -> None:

@@ -96,7 +96,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
         file.write_text("no archive")
     if damage == "missing":
         file.unlink()
-    words = "Cannot read" if damage == "missing" else "is not a record of detections"
+    words = "Cannot read" if damage == "missing" else "is not a detection record"
     with pytest.raises(UserError, match=words):
         DetectionRecord.load(file)
 

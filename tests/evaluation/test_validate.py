@@ -265,7 +265,7 @@ def test_image_size_is_rounded_up_with_a_notice(caplog) -> None:
     assert "Image size 380 x 20 is not a usable multiple of the stride 32: taking 384 x 64." in caplog.text
     with pytest.raises(UserError, match="positive"):
         check_image_size(0, 32)
-    with pytest.raises(UserError, match="positive number of pixels, not 640 x 0"):
+    with pytest.raises(UserError, match="image size is 640 x 0; it must be a positive number of pixels"):
         check_image_size((640, 0), 32)
 
 

@@ -51,7 +51,9 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
         find_teacher(DistillSettings("bce"), dense)
     assert find_teacher(DistillSettings("bce"), pruned(str(file))).training == {"mark": 1}
     assert find_teacher(DistillSettings("bce", teacher=str(file)), pruned("")).training == {"mark": 1}
-    with pytest.raises(UserError, match="does not record which network it was pruned from. Set that network with --teacher"):
+    with pytest.raises(
+        UserError, match=r"does not record which network it was pruned from. Set that network with --teacher"
+    ):
         find_teacher(DistillSettings("bce"), pruned(""))
     with pytest.raises(UserError, match=r"gone\.safetensors that was pruned is not there any more"):
         find_teacher(DistillSettings("bce"), pruned(str(tmp_path / "gone.safetensors")))

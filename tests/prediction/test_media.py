@@ -97,7 +97,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, video: Path) -> None:
     Path(video_file).write_bytes(video.read_bytes())
     frames, skipped = read(["-"], [picture_file, video_file])
     assert len(frames) == 1
-    assert skipped == [f"{tmp_path}/\\udce9.mp4: has a name that is not UTF-8; rename it"]
+    assert skipped == [f"{tmp_path}/\\udce9.mp4: has a name that is not UTF-8. Rename it"]
 
 
 def test_a_password_goes_into_the_header() -> None:
@@ -132,7 +132,7 @@ def test_an_address_that_does_not_answer(word: str, silent_server: str, capfd: p
     start = time.monotonic()
     frames, skipped = read([word.format(silent_server)], timeout=0.5)
     assert time.monotonic() - start < 5
-    assert frames == [] and len(skipped) == 1 and "does not answer within 0.5 s" in skipped[0]
+    assert frames == [] and len(skipped) == 1 and "does not respond within 0.5 s" in skipped[0]
     assert capfd.readouterr().err == ""
 
 

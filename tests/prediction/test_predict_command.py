@@ -199,7 +199,7 @@ def test_a_stream_ends_with_ctrl_c_and_keeps_its_video(monkeypatch: pytest.Monke
     ("words", "told"),
     [
         (["predict"], "Option --weights is missing"),
-        (["predict", "--weights", "bright.pt"], "secateur predict needs something to look at"),
+        (["predict", "--weights", "bright.pt"], "secateur predict needs at least one source"),
         (["predict", "--weights", "gone.pt", "a.png"], "gone.pt"),
         (["predict", "--weights", "bright.pt", "gone.png"], "There is no image, video or folder gone.png"),
         (["predict", "--weights", "bright.pt", "broken.png"], "broken.png: is not an image or is damaged."),

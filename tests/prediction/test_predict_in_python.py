@@ -58,7 +58,7 @@ def test_what_cannot_be_a_picture_is_one_sentence(tmp_path: Path) -> None:
         secateur.predict(BrightRectangles(), tmp_path / "text.jpg")
     with pytest.raises(UserError, match=r"gone\.jpg: does not exist\."):
         secateur.predict(BrightRectangles(), ["gone.jpg"])
-    with pytest.raises(UserError, match=r"BGR array uint8 \[H, W, 3\] .* or a grey one \[H, W\], not float32 \[4, 4\]"):
+    with pytest.raises(UserError, match=r"uint8 \[H, W, 3\] .* or \[H, W\] \(grey\), not float32 \[4, 4\]"):
         secateur.predict(BrightRectangles(), np.zeros((4, 4), np.float32))
     with pytest.raises(UserError, match="no runtime for this file type"):
         secateur.predict(tmp_path / "text.jpg", SCENE)
@@ -68,7 +68,7 @@ def test_a_predictor_of_one_size_says_so(caplog: pytest.LogCaptureFixture) -> No
     predictor = BrightRectangles((96, 160))
     secateur.predict(predictor, SCENE, image_size=640)
     assert predictor.shapes == [(1, 3, 96, 160)]
-    assert "takes images of 96 x 160 pixels only" in caplog.text
+    assert "accepts only images of 96 x 160 pixels" in caplog.text
 
 
 def test_without_supervision_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,16 +164,16 @@ def test_a_turned_pil_image_is_seen_as_a_viewer_shows_it(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("image", "sentence"),
     [
-        (np.zeros((0, 64, 3), np.uint8), r"An image has no pixels: its shape is \[0, 64, 3\]\."),
-        (np.zeros((64, 0), np.uint8), r"An image has no pixels: its shape is \[64, 0\]\."),
-        (torch.zeros(3, 0, 4), r"An image has no pixels: its shape is \[3, 0, 4\]\."),
+        (np.zeros((0, 64, 3), np.uint8), r"An image is empty: its shape is \[0, 64, 3\]\."),
+        (np.zeros((64, 0), np.uint8), r"An image is empty: its shape is \[64, 0\]\."),
+        (torch.zeros(3, 0, 4), r"An image is empty: its shape is \[3, 0, 4\]\."),
         (np.zeros((4, 4, 2), np.uint8), r"not uint8 \[4, 4, 2\]"),
-        (torch.zeros(4, 4, 3), r"An image is an RGB tensor \[3, H, W\].* not float32 \[4, 4, 3\]"),
-        (torch.full((3, 16, 16), 200.0), r"holds values in 0\.\.1, not 200 to 200; divide by 255"),
-        (torch.full((3, 16, 16), float("nan")), r"holds values in 0\.\.1, not nan to nan"),
+        (torch.zeros(4, 4, 3), r"An image tensor must be \[3, H, W\] \(RGB\).* not float32 \[4, 4, 3\]"),
+        (torch.full((3, 16, 16), 200.0), r"must be in 0\.\.1, not 200 to 200\. Divide by 255"),
+        (torch.full((3, 16, 16), float("nan")), r"must be in 0\.\.1, not nan to nan"),
         (torch.zeros(3, 16, 16, dtype=torch.int64), r"not int64 \[3, 16, 16\]"),
-        (Image.new("F", (16, 16)), "A PIL image of mode F has no range of values"),
-        ("https://example.com/a.jpg", "is an address; the command `secateur predict` reads addresses"),
+        (Image.new("F", (16, 16)), "A PIL image of mode F has no defined value range"),
+        ("https://example.com/a.jpg", "is a URL. Use the command `secateur predict`"),
         ("a\0.jpg", "has a NUL character"),
     ],
 )
@@ -187,14 +187,16 @@ def test_a_damaged_pil_image_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
     with (
         Image.open(tmp_path / "cut.png") as opened,
-        pytest.raises(UserError, match=r"A PIL image cannot be read \(.+\)\."),
+        pytest.raises(UserError, match=r"Cannot read a PIL image \(.+\)\."),
     ):
         secateur.predict(BrightRectangles(), opened)
 
 
 @pytest.mark.parametrize("image", [{"image": SCENE}, 3, None, [SCENE, 3.5], b"bytes"], ids=repr)
 def test_what_is_no_source_is_a_type_error(image: object) -> None:
-    with pytest.raises(TypeError, match="is no image; give a path, a NumPy array, a torch tensor, a PIL image, or"):
+    with pytest.raises(
+        TypeError, match=r"is not an image. Give a path, a NumPy array, a torch tensor, a PIL image, or"
+    ):
         secateur.predict(BrightRectangles(), image)
 
 
@@ -202,7 +204,7 @@ def test_videos_of_a_folder_are_left_out_and_named(
     tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "moving.mp4").write_bytes(video.read_bytes())
-    with pytest.raises(UserError, match=r"There are no images in .*; the command `secateur predict` reads videos"):
+    with pytest.raises(UserError, match=r"There are no images in .* use the command `secateur predict`"):
         secateur.predict(BrightRectangles(), tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), SCENE)
     assert len(secateur.predict(BrightRectangles(), tmp_path)) == 1
@@ -252,11 +254,11 @@ def test_text_of_digits_is_one_id_and_a_number_is_an_id_whatever_the_names() -> 
     [
         (3, UserError, "There is no class 3. The detector has 3 classes"),
         (-1, UserError, "There is no class -1"),
-        ([], UserError, "classes is empty; give an id or a name, or leave it out"),
-        (True, TypeError, "classes is True .bool.; it must be a whole number or text, or a list"),
-        ([0, None], TypeError, "it must be a whole number or text, or a list"),
+        ([], UserError, "classes is empty. Give an id or a name, or omit it"),
+        (True, TypeError, "classes is True .bool.; it must be an integer or text, or a list"),
+        ([0, None], TypeError, "it must be an integer or text, or a list"),
         (0.5, UserError, "There is no class '0.5'"),
-        ({0: "red"}, TypeError, "it must be a whole number or text, or a list"),
+        ({0: "red"}, TypeError, "it must be an integer or text, or a list"),
     ],
 )
 def test_what_is_no_class_is_said(classes: object, error: type[Exception], sentence: str) -> None:

@@ -58,8 +58,7 @@ def test_pictures_that_are_not_read_are_named(caplog: pytest.LogCaptureFixture) 
         Path(name).touch()
     assert {"in/y.jp2", "in/z.gif"} <= set(addresses("in"))
     assert caplog.messages == [
-        "in: images of unsupported formats are skipped (1 .heic; for example in/x.heic). Convert them to .jpg or "
-        ".png."
+        "in: images of unsupported formats are skipped (1 .heic; for example in/x.heic). Convert them to .jpg or .png."
     ]
 
 
@@ -91,8 +90,8 @@ def test_a_file_named_like_a_webcam_is_the_file() -> None:
         ("*.jpg", "Nothing matches the pattern"),
         ("empty/*", "The pattern empty/\\* matches no images"),
         ("12345", "There is no image, video or folder 12345"),
-        ("ftp://x.org/a.jpg", "Nothing here reads ftp://"),
-        ("http://[x/a.jpg", "is not an address"),
+        ("ftp://x.org/a.jpg", "ftp:// URLs are not supported"),
+        ("http://[x/a.jpg", "is not a valid URL"),
     ],
 )
 def test_words_that_name_nothing(word: str, sentence: str) -> None:

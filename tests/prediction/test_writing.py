@@ -91,7 +91,7 @@ def test_every_class_has_a_folder_of_its_own_whatever_it_is_called(tmp_path: Pat
         assert Path(folder).name == folder and not folder.endswith((".", " "))
         write_crops(tmp_path, found(boxes=torch.tensor([[0.0, 0, 9, 9, 0.5, number]])), folders)
     assert {file.parent.name for file in tmp_path.rglob("*.jpg")} == set(folders.values())
-    assert caplog.text.count("Crops of classes whose names are no folder names: 'a/b' in a_b-0, ") == 1
+    assert caplog.text.count("Class names that are not valid folder names are changed for crops: 'a/b' in a_b-0, ") == 1
 
 
 def test_folders_are_told_only_where_they_differ(caplog) -> None:

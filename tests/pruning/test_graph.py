@@ -187,7 +187,7 @@ def test_price_of_a_network_that_takes_squares_alone() -> None:
 
     graph = trace(Square())
     assert graph.price(None, 640).flops == 2 * 80 * 80 * (8 * 3 * 64 + 8 * 2)
-    with pytest.raises(UserError, match="accepts only square images, so it has no cost at 64 x 96 px. Set one number"):
+    with pytest.raises(UserError, match=r"accepts only square images, so it has no cost at 64 x 96 px. Set one number"):
         graph.price(None, (64, 96))
 
 

@@ -164,13 +164,13 @@ def once(batches: list[Any]) -> Iterator[Any]:
 
 def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]) -> None:
     network = enliven(Classifier())
-    with pytest.raises(TypeError, match="iterates over its batches several times. Pass a list or a DataLoader"):
+    with pytest.raises(TypeError, match=r"iterates over its batches several times. Pass a list or a DataLoader"):
         secateur.Evidence(once(batches), loss)
     with pytest.raises(UserError, match="The evidence has no batch"):
         secateur.prune(network, secateur.Evidence([], loss), flops=0.5)
     with pytest.raises(TypeError, match="A batch of the evidence is a dict; give inputs="):
         secateur.prune(network, secateur.Evidence([{"x": batches[0][0]}], loss), flops=0.5)
-    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module, and no images, classes or heal"):
+    with pytest.raises(TypeError, match=r"needs a torch\.nn\.Module and does not support images, classes or heal"):
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, heal=True)
     with pytest.raises(UserError, match="give flops= or params="):
         secateur.prune(network, secateur.Evidence(batches, loss), ms=3)

@@ -71,7 +71,7 @@ def test_pictures_are_enough(weights: Path, tiny_data: Path, capsys: pytest.Capt
     assert all(row["metrics"] is None for row in rows)
     found = json.loads((folder / "summary.json").read_text())["agreement"]
     assert 0 < found["values"]["mAP50"] <= 1 and found["images"] == 24 and "agreement, mAP50 " in out
-    assert "mistakes of the dense network count as right" in out
+    assert "errors of the dense network count as correct" in out
 
 
 def test_with_a_data_set_every_stage_is_measured(

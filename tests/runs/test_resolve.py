@@ -107,8 +107,8 @@ def test_every_option_of_every_step_is_an_option_of_the_run() -> None:
     ("verb", "settings", "sentence"),
     [
         ("prune", {"colour": 1}, "here: unknown setting 'colour'"),
-        ("remove_layers", {"layers": "two"}, "here, layers is 'two'; it must be a whole number"),
-        ("remove_layers", {"layers": 2.5}, "it must be a whole number"),
+        ("remove_layers", {"layers": "two"}, "here, layers is 'two'; it must be an integer"),
+        ("remove_layers", {"layers": 2.5}, "it must be an integer"),
         ("prune", {"min_share": "1e-1"}, "write 1.0e-4"),
         ("prune", {"absorb": 1}, "it must be true or false"),
         ("prune", {"criterion": ["l1"]}, "it must be a word"),

@@ -73,7 +73,9 @@ def test_val_counts_all_objects_as_one_class(
 ) -> None:
     words = ["val", "--weights", str(trained), "--data", str(tiny_data), *FAST]
     assert classes_of(summary_of(capsys, *words)) == ["object"]
-    assert f"{trained} was trained with --single-cls: all objects of {tiny_data} are treated as one class" in caplog.text
+    assert (
+        f"{trained} was trained with --single-cls: all objects of {tiny_data} are treated as one class" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("format", ["onnx", "torchscript"])

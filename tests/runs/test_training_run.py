@@ -84,9 +84,7 @@ def test_another_command_starts_a_training_of_its_own_and_says_what_differs(
     with killed_after(4):
         begun(tiny_weights, tiny_data)
     begun(tiny_weights, tiny_data, "--seed", "1", "--optimizer", "Adam")
-    assert (
-        "Starting a new run: runs/train/exp is unfinished, but --optimizer, --seed changed since." in caplog.text
-    )
+    assert "Starting a new run: runs/train/exp is unfinished, but --optimizer, --seed changed since." in caplog.text
     main(["train", "--resume", "runs/train/exp"])
     epochs = [json.loads(Path(f"runs/train/{name}/summary.json").read_text())["epochs"] for name in ("exp", "exp2")]
     assert epochs == [2, 2]

@@ -98,7 +98,7 @@ def test_what_cannot_be_penalised_is_refused_before_the_training(tiny_weights: P
     start = load_checkpoint(tiny_weights)
     with pytest.raises(UserError, match="schedule of the sparsity rate 'exp'"):
         penalty_hooks(start, SparsifySettings(schedule="exp"), SETTINGS, 24)
-    with pytest.raises(UserError, match="already zero. Set --rate"):
+    with pytest.raises(UserError, match=r"already zero. Set --rate"):
         automatic_rate(torch.zeros(3), SparsifySettings(), SETTINGS, 24)
 
 

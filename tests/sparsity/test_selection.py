@@ -213,7 +213,9 @@ def test_on_the_way_to_the_target_the_minimum_waits() -> None:
 
 def test_a_target_under_the_present_sparsity_is_refused() -> None:
     check_target(0.5, 0.5)
-    with pytest.raises(UserError, match=r"already has 62\.1 % zeros, more than --target-sparsity 0\.5. To continue, set a higher"):
+    with pytest.raises(
+        UserError, match=r"already has 62\.1 % zeros, more than --target-sparsity 0\.5. To continue, set a higher"
+    ):
         check_target(0.6211, 0.5)
     assert present_sparsity([torch.tensor([0.0, 1, 2, 0]), torch.tensor([3.0, 0, 4, 5])]) == 3 / 8
     assert present_sparsity([]) == 0

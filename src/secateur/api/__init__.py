@@ -1,6 +1,6 @@
-"""The Python API: the same words as the command line, from a checkpoint to a smaller one and out of here."""
+"""The Python API: the operations of the command line as functions on checkpoints and networks."""
 
-# The names are listed once, in the package.
+# The package lists the names; see there.
 # ruff: noqa: F401
 from __future__ import annotations
 

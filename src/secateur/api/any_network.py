@@ -1,4 +1,4 @@
-"""Pruning of any network by evidence of the user's: batches and a loss."""
+"""Pruning of any network with user-supplied evidence: batches and a loss."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ def prune_any(
     seed: int,
     options: dict[str, Any],
 ) -> Pruned[Network]:
-    """The pruned network, its plan and its graph.
+    """Prunes the network and returns it with its plan and its graph.
 
     Args:
-        function: that was called, for the errors.
-        image_size: px at which FLOPs are counted, or (height, width); 0: that of the evidence.
+        function: the API function, for error messages.
+        network: any network.
+        evidence: batches and a loss.
+        image_size: px at which FLOPs are counted, or (height, width); 0 uses the size of the evidence.
+        seed: random seed.
         options: budgets by name, and the fields of the settings of scores, rounds, guards and repair.
 
     Raises:
-        UserError: no budget, one in milliseconds or of the size of a file, or what `pruning.prune.prune` raises.
+        UserError: there is no budget, it is in milliseconds or a file size, or see `pruning.prune.prune`.
     """
     kinds = (budget_options(), ScoreSettings, RoundSettings, GuardSettings, RepairSettings)
     budget, scoring, rounds, guards, repair = settings_of(function, options, *kinds)
     settings = ChannelSettings(budget, scoring, rounds, decided_guards(guards, LatencySettings()), repair)
     settings.check()
     if any(entry.cost in ("ms", "size") for entry in settings.budgets):
-        raise UserError(
-            "Milliseconds and file sizes of a network with Evidence are not measured yet; give flops= or params=."
-        )
+        raise UserError("Budgets in milliseconds or file size are not supported with Evidence. Give flops= or params=.")
     size = size_of(function, image_size) or None
     wanted = PruneSettings(tuple(settings.budgets), scoring, rounds, settings.guards, repair, size, seed)
     return prune(network, evidence, wanted)

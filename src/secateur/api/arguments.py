@@ -1,4 +1,4 @@
-"""What the functions of the API make of a model, a data set, a size, a device: networks, checkpoints, contexts."""
+"""Converts API arguments (model, data set, size, device) to networks, checkpoints and contexts."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from secateur.networks.plain_module import PlainModule
 from secateur.ranges import BATCH, PIXELS, SEED, WORKERS, Between
 
 Model = Checkpoint | nn.Module | str | Path
-"""A checkpoint, a network, or the file of a checkpoint."""
+"""A checkpoint, a network, or the path of a checkpoint file."""
 Data = str | Path | DataSet
-"""A data.yaml or what else the family of the network reads, or what it made of one."""
+"""A data.yaml or another description that the network's family reads, or an opened data set."""
 Size = int | Sequence[int]
-"""Pixels of a side, or height and width; 0 takes what the model remembers."""
+"""Side in pixels, or (height, width); 0 uses the size stored in the model."""
 Device = str | int | torch.device
 
 
 def network_of(model: Model) -> nn.Module:
-    """The network of a checkpoint or of the file of one, or the network itself."""
+    """The network of a checkpoint or of a checkpoint file, or the network itself."""
     return model if isinstance(model, nn.Module) else checkpoint_of(model).build()
 
 
 def checkpoint_of(model: Model) -> Checkpoint:
-    """The checkpoint of a network, that in a file, or the checkpoint itself.
+    """The checkpoint of a network or in a file, or the checkpoint itself.
 
     Raises:
-        TypeError: it is nothing of that.
-        UserError: the file is no checkpoint.
+        TypeError: the argument has another type.
+        UserError: the file is not a checkpoint.
     """
     if isinstance(model, Checkpoint):
         return model
@@ -56,39 +56,39 @@ def checkpoint_of(model: Model) -> Checkpoint:
         return Checkpoint.of(model)
     if isinstance(model, str | Path):
         if is_exported(model):
-            raise UserError(f"{model} is an exported file, which can be run and nothing more; give the checkpoint.")
+            raise UserError(f"{model} is an exported file, which can only be run. Give the checkpoint.")
         return load_checkpoint(model)
-    raise TypeError(f"A {type(model).__name__} is no model; give a checkpoint, a network or the path of a file.")
+    raise TypeError(f"A {type(model).__name__} is not a model. Give a checkpoint, a network or the path of a file.")
 
 
 def detector_of(function: Callable[..., Any], model: Model) -> Checkpoint:
     """The checkpoint of a network that belongs to a family.
 
     Raises:
-        UserError: it is a plain module, which says nothing of boxes.
+        UserError: it is a plain module, which has no detection outputs.
     """
     checkpoint = checkpoint_of(model)
     if isinstance(checkpoint.architecture, PlainModule):
         raise UserError(
-            f"{title_of(function)} needs a detector, and this is a {checkpoint.architecture}: "
-            "secateur.families.detection.network lists what a detector offers."
+            f"{title_of(function)} needs a detector, but this is a {checkpoint.architecture}. "
+            "secateur.families.detection.network lists what a detector must implement."
         )
     return checkpoint
 
 
 def predictable(function: Callable[..., Any], model: Model | Predictor) -> Checkpoint | Predictor | str | Path:
-    """What boxes can be asked of: a checkpoint, a predictor, or the name of an exported file."""
+    """An argument that can predict boxes: a checkpoint, a predictor, or the name of an exported file."""
     if isinstance(model, Checkpoint | nn.Module):
         return detector_of(function, model)
     if isinstance(model, str | Path):
         return model if runtime_of(model).exported else detector_of(function, model)
     if isinstance(model, Predictor):
         return model
-    raise TypeError(f"A {type(model).__name__} is no model; give a checkpoint, a network or the path of a file.")
+    raise TypeError(f"A {type(model).__name__} is not a model. Give a checkpoint, a network or the path of a file.")
 
 
 def data_of(data: Data, family: Family) -> DataSet:
-    """The description of a data set, as a family reads it."""
+    """The description of a data set, read by a family."""
     if isinstance(data, DataSet):
         return data
     opened: DataSet = family.open_data(str(data))
@@ -96,14 +96,16 @@ def data_of(data: Data, family: Family) -> DataSet:
 
 
 def size_of(function: Callable[..., Any], image_size: Size, *, square: bool = False) -> Any:
-    """A size as one number or as (height, width); two equal sides are one number.
+    """A size as one number, or as (height, width); two equal sides become one number.
 
     Args:
-        square: the function takes squares alone.
+        function: the API function, for error messages.
+        image_size: the argument.
+        square: whether the function supports only squares.
 
     Raises:
-        TypeError: it is neither a whole number nor two.
-        UserError: a number out of range, or two sides where a square is needed.
+        TypeError: it is neither an integer nor a pair of integers.
+        UserError: a number is out of range, or a square is required.
     """
     if not isinstance(image_size, Sequence) or isinstance(image_size, str):
         return number(function, "image_size", image_size, PIXELS)
@@ -115,8 +117,8 @@ def size_of(function: Callable[..., Any], image_size: Size, *, square: bool = Fa
         return height
     if square:
         raise UserError(
-            f"{title_of(function)} needs square images: image_size is ({height}, {width}); give one number, such as "
-            f"{max(height, width)}."
+            f"{title_of(function)} supports only square images, but image_size is ({height}, {width}). Give "
+            f"one number, such as {max(height, width)}."
         )
     return height, width
 
@@ -134,11 +136,18 @@ def context_of(
     seed: int = 0,
     device: Device = "auto",
 ) -> Iterator[Context]:
-    """What the steps compute with, while the block lasts; an image size of 0 takes the one that is remembered.
+    """Opens the context for the steps. An image size of 0 uses the one stored in the checkpoint.
 
     Args:
-        function: that was called, for the errors.
-        images: as `api.images.each_image` takes them, or a data.yaml; None reads those of `data`.
+        function: the API function, for error messages.
+        checkpoint: the network.
+        data: the data set, or None.
+        images: see `api.images.each_image`, or a data.yaml; None uses the images of `data`.
+        rgb: arrays among the images are RGB.
+        image_size: px of a side, or (height, width).
+        batch_size: images per batch.
+        seed: random seed.
+        device: device to run on.
     """
     size = usable_size(checkpoint, size_of(function, image_size, square=True))
     batch_size, seed = number(function, "batch_size", batch_size, BATCH), number(function, "seed", seed, SEED)
@@ -149,15 +158,15 @@ def context_of(
 
 
 def workers_of(function: Callable[..., Any], workers: int) -> int:
-    """A number of processes that load images."""
+    """Checks the number of loader processes."""
     return number(function, "workers", workers, WORKERS)
 
 
 def healed(
     start: Checkpoint, teacher: Checkpoint, context: Context, settings: HealSettings, folder: str = ""
 ) -> Checkpoint:
-    """The best of a healing; without a folder nothing of it is kept."""
+    """The best checkpoint of a healing. Without a folder, no files are kept."""
     with tempfile.TemporaryDirectory() as scratch:
         best = heal(start, teacher, context, settings, Path(folder or scratch)).best
-        # The network of a plain module is in memory and in no file.
+        # A plain module exists only in memory, not in a file.
         return dataclasses.replace(load_checkpoint(best), architecture=start.architecture)

@@ -1,4 +1,4 @@
-"""From a network to a narrower one: trace, score, allocate, cut, repair."""
+"""From a network to a smaller one: trace, score, allocate, cut, repair, heal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.api.any_network import prune_any
-from secateur.api.arguments import (
-    Data,
-    Device,
-    Model,
-    Size,
-    checkpoint_of,
-    context_of,
-    healed,
-    network_of,
-    size_of,
-)
+from secateur.api.arguments import Data, Device, Model, Size, checkpoint_of, context_of, healed, network_of, size_of
 from secateur.api.images import Source
 from secateur.api.options import number, refuse_unknown, settings_of, typed
 from secateur.checkpoints import channels as cutting
@@ -55,11 +45,11 @@ _SETTINGS = (ScoreSettings, RoundSettings, GuardSettings, RepairSettings, Latenc
 
 
 def trace(model: Model, *inputs: Any) -> ChannelGraph:
-    """Finds which channels live or die together, and what any choice of them costs.
+    """Traces a network to its channel graph: which channels must be removed together, and what every choice costs.
 
     Args:
-        model: a checkpoint, the file of one, a detector, or any network, which is left as it was.
-        inputs: what the network is called with; a detector and networks that take one image need none.
+        model: a checkpoint, the path of one, a detector, or any network; it is not changed.
+        inputs: example inputs of the network. Detectors and networks that take one image need none.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -83,21 +73,24 @@ def score(
     device: Device = "auto",
     statistics: Statistics | None = None,
 ) -> Floats:
-    """Importance of every unit, [units].
+    """Scores the importance of every unit: float64 [units].
 
     Args:
-        model: a checkpoint, the file of one, a detector, or any network.
-        criterion: `taylor` and `fisher` read gradients: give `data`, and they are gathered from labelled images, or
-            `images`, and the detector's own detections are the labels. For any other network give `data` as
-            `secateur.Evidence(batches, loss)`, or `statistics` (`secateur.pruning.statistics.collect`).
+        model: a checkpoint, the path of one, a detector, or any network.
+        graph: its channel graph, from `trace`.
+        criterion: name of the criterion. `taylor` and `fisher` use gradients from labelled images (`data`), or from
+            unlabelled images (`images`) with the detector's own detections as labels. For any other network, pass
+            `data=secateur.Evidence(batches, loss)`, or `statistics` (`secateur.pruning.statistics.collect`).
         data: a data.yaml, or evidence.
-        images: images without labels, as `prune` takes them. (A number is that of `statistics_images`.)
-        rgb: arrays among the images hold RGB.
-        statistics_images: images to read.
-        image_size: px; 0 takes the one that the checkpoint remembers.
+        images: unlabelled images, see `prune`. (An integer sets `statistics_images`.)
+        rgb: arrays among the images are RGB.
+        statistics_images: number of images to use.
+        image_size: px; 0 uses the size stored in the checkpoint.
+        device: device to run on.
+        statistics: collected statistics to use instead of images.
 
     Raises:
-        UserError: the criterion reads gradients, and there is nothing to take them from.
+        UserError: the criterion needs gradients or images that are not given.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -115,8 +108,8 @@ def score(
         return scored(network, graph, data, settings)
     if not family_of(network).knows("loss"):
         raise UserError(
-            f"The criterion {criterion} reads gradients, and a {type(network).__name__} has no loss of its own: give "
-            "data=secateur.Evidence(batches, loss), or criterion='l2'."
+            f"The criterion {criterion} needs gradients, and no loss is defined for a "
+            f"{type(network).__name__}. Give data=secateur.Evidence(batches, loss), or criterion='l2'."
         )
     seen = None if counted else images
     checkpoint = checkpoint_of(model)
@@ -125,7 +118,7 @@ def score(
     ) as given:  # fmt: skip
         context = given.known_to(checkpoint)
         if context.image_source is None:
-            raise UserError(f"The criterion {criterion} reads images: give images= or data=, or criterion='l2'.")
+            raise UserError(f"The criterion {criterion} needs images. Give images= or data=, or criterion='l2'.")
         whole = checkpoint.build().to(context.device)
         return scored(whole, graph, FamilyEvidence(context, whole), settings, context.seed)
 
@@ -133,12 +126,19 @@ def score(
 def allocate(
     graph: ChannelGraph, scores: Floats, *, image_size: Size | None = None, per_saving: bool = False, **options: Any
 ) -> Plan:
-    """Decides what stays: budgets such as `percent=0.3`, `params=0.5`, `flops="2.1G"` (several: all are met).
+    """Decides which units to keep within budgets such as `percent=0.3`, `params=0.5`, `flops="2.1G"`. If several
+    budgets are given, all are met.
 
     Args:
-        image_size: px of a side, or (height, width), for which FLOPs are counted; None takes what was traced.
-        per_saving: divide every score by what the unit saves of the budget's cost.
+        graph: channel graph, from `trace`.
+        scores: float64 [units], from `score`.
+        image_size: px of a side, or (height, width), for counting FLOPs; None uses the traced size.
+        per_saving: divide every score by the cost that removing the unit saves.
         options: budgets by the names of their costs, and the fields of `Guards`.
+
+    Raises:
+        TypeError: an option is unknown, or a value has another type.
+        UserError: no budget is given, or a budget cannot be reached.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -166,8 +166,13 @@ def cut(model: Network, graph: ChannelGraph, plan: Plan) -> Network: ...
 
 
 def cut(model: Model, graph: ChannelGraph, plan: Plan) -> Checkpoint | nn.Module:
-    """A new, smaller model; the old one is left alone. That of a checkpoint, or of its file, is a checkpoint, which
-    notes the plan in its history.
+    """Cuts a network to a plan and returns a new, smaller model; the original is not changed. For a checkpoint, or the
+    path of one, the result is a checkpoint with the plan in its history.
+
+    Args:
+        model: a checkpoint, the path of one, or a network.
+        graph: its channel graph, from `trace`.
+        plan: which units to keep, from `allocate`.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -192,7 +197,13 @@ def mask(network: Network, graph: ChannelGraph, plan: Plan) -> Network: ...
 
 
 def mask(network: Model, graph: ChannelGraph, plan: Plan) -> nn.Module:
-    """A network of the same size whose removed channels are silent: it computes what the cut network computes.
+    """Returns a network of the same size whose removed channels are set to zero. Its outputs equal those of the cut
+    network.
+
+    Args:
+        network: a checkpoint, the path of one, or a network; it is not changed.
+        graph: its channel graph, from `trace`.
+        plan: which units to keep, from `allocate`.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -225,26 +236,29 @@ def prune(
     heal: bool | str | Path = False,
     **options: Any,
 ) -> Checkpoint | Pruned[Any]:
-    """Scores, cuts and corrects in rounds, with the defaults of `secateur prune`; with `heal` it then heals.
+    """Prunes in rounds of scoring, cutting and correcting, with the defaults of `secateur prune`.
 
     Args:
-        checkpoint: or the file of one, or a network. A plain module is cut too, by criteria that read no gradients
-            (`gamma`, `l1`, `l2`), at the size that it is traced with.
-        data: a data.yaml; criteria with gradients and the correction of the batch norms read its training images. For
-            any network: `secateur.Evidence(batches, loss)`; then a `Pruned` comes back (`network`, `plan`, `graph`).
-        images: images without labels that are read instead: a folder, a pattern, a `.txt` list, a file, an array (BGR),
-            a tensor (RGB), a PIL image, or a list or generator of these (see `secateur.api.images.each_image`). Images
-            in memory are written to a temporary folder for the duration of the call.
-        classes: names or ids of those to keep: the outputs for others go, and, without a budget, nothing else does.
-        rgb: arrays among the images hold RGB.
-        image_size: px of a side; 0 takes the one that the checkpoint remembers.
-        heal: True, or the folder that keeps what the healing writes.
+        checkpoint: a checkpoint, the path of one, or a network. A plain module is cut with criteria that need no
+            gradients (`gamma`, `l1`, `l2`), at the size at which it is traced.
+        data: a data.yaml; gradient criteria and the correction of batch norms use its training images. For any network:
+            `secateur.Evidence(batches, loss)`; the result is then a `Pruned` (`network`, `plan`, `graph`).
+        images: unlabelled images to use instead: a folder, a pattern, a `.txt` list, a file, an array (uint8 [H, W, 3],
+            BGR), a tensor ([3, H, W], RGB), a PIL image, or a list or generator of these. Images in memory are written
+            to a temporary folder during the call.
+        classes: names or ids of the classes to keep. The outputs for all others are removed. Without a budget, nothing
+            else is removed.
+        rgb: arrays among the images are RGB.
+        image_size: px of a side; 0 uses the size stored in the checkpoint.
+        batch_size: images per batch.
+        seed, device: random seed; device to run on.
+        heal: heal the result. True, or a folder for the files of the healing.
         options: budgets by name (`flops=0.5`, `ms=8`), and the fields of the settings of scores, rounds, guards,
             repair, latency and healing.
 
     Raises:
-        TypeError: an unknown option, or a value of another type.
-        UserError: images that cannot be read, or a budget out of reach.
+        TypeError: an option is unknown, or a value has another type.
+        UserError: an image cannot be read, or a budget cannot be reached.
 
     >>> small = prune("best.pt", images="images/", flops=0.5, heal=True)  # doctest: +SKIP
     >>> from secateur.families.yolov5.model import Detector
@@ -256,7 +270,10 @@ def prune(
     """
     if isinstance(data, LoaderEvidence):
         if images is not None or heal or classes or not isinstance(checkpoint, nn.Module):
-            raise TypeError("secateur.prune with Evidence takes a torch.nn.Module, and no images, classes or heal.")
+            raise TypeError(
+                "With Evidence, secateur.prune needs a torch.nn.Module and does not support images, classes or "
+                "heal. Remove these arguments."
+            )
         return prune_any(prune, checkpoint, data, image_size, seed, options)
     budget, scoring, rounds, guards, repairing, timing, healing = settings_of(
         prune, options, budget_options(), *_SETTINGS
@@ -292,17 +309,25 @@ def heal(
     device: Device = "auto",
     **options: Any,
 ) -> Checkpoint:
-    """Trains a cut network for minutes, without labels, to answer as the whole one does.
+    """Trains a cut network for minutes, without labels, to reproduce the outputs of the dense network.
 
     Args:
-        checkpoint: or the file of one, or a network.
-        teacher: the network that it was cut from, or its file.
-        images: as `prune` takes them; or `secateur.Evidence`, whose inputs a module of the user's is called with
-            (4,096 at most; its loss is not read).
-        rgb: arrays among the images hold RGB.
-        data: a data.yaml whose training images are read where no others are given.
-        folder: for weights, results and the resumable state; called again with the same folder it goes on where it was.
+        checkpoint: a checkpoint, the path of one, or a network.
+        teacher: the dense network from which it was cut, or its path.
+        images: see `prune`; or a `secateur.Evidence` whose inputs a user's module takes (at most 4,096; its loss is not
+            used).
+        rgb: arrays among the images are RGB.
+        data: a data.yaml whose training images are used if no others are given.
+        folder: folder for weights, results and the resumable state. A call with the same folder resumes.
+        image_size: px of a side; 0 uses the size stored in the checkpoint.
+        batch_size: images per batch.
+        seed: random seed.
+        device: device to run on.
         options: the fields of `HealSettings`.
+
+    Raises:
+        TypeError: an option is unknown, or a value has another type.
+        UserError: there are too few images, or the teacher does not match.
 
     >>> healed = heal("pruned.safetensors", "best.pt", "images/")  # doctest: +SKIP
     """
@@ -337,13 +362,26 @@ def repair(
     device: Device = "auto",
     **options: Any,
 ) -> Checkpoint:
-    """Cuts like `cut`, but first moves the constants of what goes into what stays, and refreshes batch norms.
+    """Cuts as `cut` does, but first absorbs constant outputs of removed channels into the remaining layers, and
+    corrects batch norms.
 
     Args:
-        data: a data.yaml whose training images (no labels) the batch norms see; without images they stay as they are.
-        images: images that they see instead, as `prune` takes them.
-        rgb: arrays among the images hold RGB.
+        checkpoint: a checkpoint, the path of one, or a network.
+        graph: its channel graph, from `trace`.
+        plan: which units to keep, from `allocate`.
+        data: a data.yaml whose training images (without labels) correct the batch norms. Without images, batch norms
+            are not corrected.
+        images: images to use instead, see `prune`.
+        rgb: arrays among the images are RGB.
+        image_size: px of a side; 0 uses the size stored in the checkpoint.
+        batch_size: images per batch.
+        seed: random seed.
+        device: device to run on.
         options: the fields of `RepairSettings`.
+
+    Raises:
+        TypeError: an option is unknown, or a value has another type.
+        UserError: an image cannot be read.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology

@@ -1,4 +1,4 @@
-"""What budgets would cost and lose, before anything is cut."""
+"""Predicts what budgets would cost and lose before anything is cut."""
 
 from __future__ import annotations
 
@@ -28,21 +28,24 @@ def what_if(
     device: Device = "auto",
     **options: Any,
 ) -> Forecast:
-    """Predicted costs at a ladder of targets and the smallest that can be reached, in seconds; nothing is cut.
+    """Predicts costs and losses at a series of targets, and the smallest reachable cost. Takes seconds; nothing is cut.
 
     Args:
-        checkpoint: or the file of one, or a network.
-        data: a data.yaml, whose training images say what each cut would lose.
-        images: images that are read instead, as `prune` takes them. Without any, only costs are predicted.
-        classes: names or ids of those to keep.
-        rgb: arrays among the images hold RGB.
-        image_size: px of a side; 0 takes the one that the checkpoint remembers.
+        checkpoint: a checkpoint, the path of one, or a network.
+        data: a data.yaml whose training images are used to predict the loss of each cut.
+        images: images to use instead, see `prune`. Without images, only costs are predicted.
+        classes: names or ids of the classes to keep.
+        rgb: arrays among the images are RGB.
+        image_size: px of a side; 0 uses the size stored in the checkpoint.
+        batch_size: images per batch.
+        seed: random seed.
+        device: device to run on.
         options: budgets by name (`flops=0.5`, `size="2MB"`), and the fields of the settings of scores, guards and
             latency.
 
     Raises:
-        TypeError: an unknown option, or a value of another type.
-        UserError: images that cannot be read, or no budget.
+        TypeError: an option is unknown, or a value has another type.
+        UserError: an image cannot be read, or there is no budget.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology

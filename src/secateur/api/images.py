@@ -1,4 +1,4 @@
-"""Images as a user of the API may give them: files, folders, patterns, lists, arrays, tensors, PIL images."""
+"""Image arguments of the API: files, folders, patterns, lists, arrays, tensors, PIL images."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from secateur.prediction.streams import MediumError
 logger = logging.getLogger("secateur")
 
 Source = Any
-"""str | Path | NDArray[uint8] | torch.Tensor | PIL.Image.Image, or an iterable of these, to any depth."""
+"""str | Path | NDArray[uint8] | torch.Tensor | PIL.Image.Image, or an iterable of these, nested to any depth."""
 _KINDS = "a path, a NumPy array, a torch tensor, a PIL image, or a list of these"
-_IN_MEMORY = Path("images in memory")  # one name for all, so that the cache of one check takes the place of the last
+_IN_MEMORY = Path("images in memory")  # one name for all, so that a new check replaces the cache of the last one
 
 
 def is_one(source: Source) -> bool:
@@ -42,17 +42,17 @@ def is_one(source: Source) -> bool:
 
 
 def each_image(source: Source, *, rgb: bool = False) -> Iterator[Image]:
-    """The images BGR uint8 [H, W, 3] of a source, one in memory at a time.
+    """The images of a source, BGR uint8 [H, W, 3]; one is in memory at a time.
 
     Args:
-        source: files, folders (searched to any depth), patterns and `.txt` lists; arrays uint8 [H, W, 3] (BGR),
-            [H, W, 4] (alpha is left out), [H, W] (grey) or a batch [N, H, W, 3]; tensors [3, H, W] or [1, H, W] or a
-            batch of them, RGB, uint8 or floating point in 0..1 (rounded to 8 bits); PIL images; iterables of all these.
-        rgb: arrays hold RGB.
+        source: files, folders (searched recursively), patterns and `.txt` lists; arrays uint8 [H, W, 3] (BGR), [H, W,
+            4] (alpha is ignored), [H, W] (grey) or a batch [N, H, W, 3]; tensors [3, H, W] or [1, H, W] or a batch of
+            them, RGB, uint8 or floating point in 0..1 (rounded to 8 bits); PIL images; iterables of all these.
+        rgb: arrays are RGB.
 
     Raises:
-        UserError: an image cannot be read, has no pixels or another shape, dtype or range.
-        TypeError: a source is nothing of that.
+        UserError: an image cannot be read, is empty, or has an unsupported shape, dtype or range.
+        TypeError: a source has an unsupported type.
     """
     for part in _flat(source):
         if isinstance(part, str | Path):
@@ -63,9 +63,9 @@ def each_image(source: Source, *, rgb: bool = False) -> Iterator[Image]:
 
 @contextmanager
 def described(source: Source, names: Mapping[int, str], *, rgb: bool = False) -> Iterator[DataConfig | None]:
-    """A data set without labels of what `each_image` takes, or of a data.yaml; None for no source.
+    """An unlabelled data set from a source that `each_image` accepts, or from a data.yaml; None without a source.
 
-    Images in memory are written as PNG into a temporary folder, which is there until the block ends.
+    Images in memory are written as PNG to a temporary folder, which is removed on exit.
     """
     if source is None:
         yield None
@@ -85,19 +85,19 @@ def described(source: Source, names: Mapping[int, str], *, rgb: bool = False) ->
         if folder.exists():
             places.append(folder)
         if not places:
-            raise UserError("The list of images is empty; give at least one image.")
+            raise UserError("The list of images is empty. Give at least one image.")
         file = _IN_MEMORY if folder.exists() else places[0]
         yield DataConfig(file, Path.cwd(), {"train": tuple(places)}, dict(names), labelled=False)
 
 
 def _places(part: str | Path, names: Mapping[int, str]) -> tuple[Path, ...]:
     if Path(part).suffix.lower() in {".yaml", ".yml"}:
-        raise UserError(f"{part} is in a list of images; give a data.yaml by itself.")
+        raise UserError(f"{part} cannot be part of a list of images. Give the data.yaml on its own.")
     return unlabelled_images(part, names).splits["train"]
 
 
 def _flat(source: Source, *, whole_names: bool = False) -> Iterator[Any]:
-    """Single images, and names of single files, in their order; with `whole_names` folders and lists stay names."""
+    """Single images and names of files, in order. With `whole_names`, names of folders and lists are not expanded."""
     if isinstance(source, str | Path):
         yield from [source] if whole_names or is_one(source) else _files(str(source))
     elif isinstance(source, np.ndarray | torch.Tensor) and source.ndim == 4:
@@ -108,7 +108,7 @@ def _flat(source: Source, *, whole_names: bool = False) -> Iterator[Any]:
         for part in source:
             yield from _flat(part, whole_names=whole_names)
     else:
-        raise TypeError(f"{shown(source)} ({type(source).__name__}) is no image; give {_KINDS}.")
+        raise TypeError(f"{shown(source)} ({type(source).__name__}) is not an image. Give {_KINDS}.")
 
 
 def _names_several(name: str | Path) -> bool:
@@ -124,15 +124,17 @@ def _files(name: str) -> list[str]:
     images = [medium.address for medium in media if medium.kind == "image"]
     others = [medium for medium in media if medium.kind != "image"]
     if not images:
-        raise UserError(f"There are no images in {name}; the command `secateur predict` reads videos and streams.")
+        raise UserError(f"There are no images in {name}. For videos and streams, use the command `secateur predict`.")
     if others:
-        logger.warning("%d of %s are left out, such as %s: they are no images.", len(others), name, others[0])
+        logger.warning(
+            "%d of %s are skipped because they are not images, for example %s.", len(others), name, others[0]
+        )
     return images
 
 
 def _read(file: str) -> Image:
     if "://" in file:
-        raise UserError(f"{file} is an address; the command `secateur predict` reads addresses.")
+        raise UserError(f"{file} is a URL. Use the command `secateur predict`, which reads URLs.")
     try:
         return read_image(str(usable_path(file, expand=True)))
     except (ImageError, MediumError) as reason:
@@ -140,7 +142,7 @@ def _read(file: str) -> Image:
 
 
 def _pixels(image: Any, rgb: bool) -> Image:
-    """The BGR pixels of an image in memory."""
+    """The pixels of an image in memory: BGR uint8 [H, W, 3]."""
     if isinstance(image, torch.Tensor):
         return _of_tensor(image)
     return _of_pillow(image) if isinstance(image, Pillow.Image) else _of_array(image, rgb)
@@ -149,7 +151,7 @@ def _pixels(image: Any, rgb: bool) -> Image:
 def _of_array(array: np.ndarray[Any, Any], rgb: bool) -> Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise UserError(
-            "An image is a BGR array uint8 [H, W, 3] (RGB with rgb=True) or a grey one [H, W], not "
+            "An image array must be uint8 [H, W, 3] (BGR, or RGB with rgb=True) or [H, W] (grey), not "
             f"{array.dtype} {list(array.shape)}."
         )
     _check_sides(array.shape[:2], array.shape)
@@ -163,18 +165,18 @@ def _of_tensor(tensor: torch.Tensor) -> Image:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or not (tensor.is_floating_point() or kind == "uint8"):
         raise UserError(
-            "An image is an RGB tensor [3, H, W], or a grey one [1, H, W], of uint8 or of floating point in 0..1, not "
-            f"{kind} {list(tensor.shape)}."
+            "An image tensor must be [3, H, W] (RGB) or [1, H, W] (grey), of uint8 or of floating point in "
+            f"0..1, not {kind} {list(tensor.shape)}."
         )
     _check_sides(tensor.shape[1:], tensor.shape)
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.float()
         least, most = float(tensor.min()), float(tensor.max())
-        if not (least >= -1e-3 and most <= 1 + 1e-3):  # neither holds for NaN
+        if not (least >= -1e-3 and most <= 1 + 1e-3):  # NaN fails both comparisons
             raise UserError(
-                f"An image tensor of floating point holds values in 0..1, not {least:g} to {most:g}; divide by 255, or "
-                "leave out the normalisation."
+                f"An image tensor of floating point must be in 0..1, not {least:g} to {most:g}. Divide by "
+                "255, or remove the normalisation."
             )
         tensor = (tensor * 255).round().clamp(0, 255).to(torch.uint8)
     return _of_array(tensor.permute(1, 2, 0).numpy(), rgb=True)
@@ -183,26 +185,28 @@ def _of_tensor(tensor: torch.Tensor) -> Image:
 def _of_pillow(image: Pillow.Image) -> Image:
     _check_sides((image.height, image.width), (image.height, image.width))
     if image.mode in ("I", "F"):
-        raise UserError(f"A PIL image of mode {image.mode} has no range of values; convert it to L or RGB first.")
-    try:  # its file is read only now
+        raise UserError(f"A PIL image of mode {image.mode} has no defined value range. Convert it to L or RGB first.")
+    try:  # PIL reads the file only now
         image = ImageOps.exif_transpose(image)
         deep = image.mode.startswith("I;16")
         pixels = (np.asarray(image) >> 8).astype(np.uint8) if deep else np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"A PIL image cannot be read ({error}).") from None
+        raise UserError(f"Cannot read a PIL image ({error}).") from None
     return _of_array(pixels, rgb=True)
 
 
 def _check_sides(sides: Iterable[int], shape: Iterable[int]) -> None:
     if not all(sides):
-        raise UserError(f"An image has no pixels: its shape is {list(shape)}.")
+        raise UserError(f"An image is empty: its shape is {list(shape)}.")
 
 
 def _write(file: Path, image: Image) -> None:
     done, content = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
-        raise UserError(f"An image of {image.shape[1]} x {image.shape[0]} pixels cannot be written as PNG.")
+        raise UserError(f"Cannot write an image of {image.shape[1]} x {image.shape[0]} pixels as PNG.")
     try:
         file.write_bytes(content.tobytes())
     except OSError as error:
-        raise UserError(f"Cannot write {file} ({error.strerror or error}); set TMPDIR to a larger disk.") from None
+        raise UserError(
+            f"Cannot write {file} ({error.strerror or error}). Set TMPDIR to a folder with more space."
+        ) from None

@@ -1,4 +1,4 @@
-"""What there is to choose from, by name: the methods of the package and those of the user's plugins."""
+"""Lists of available methods by name, including those of the user's plug-ins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.steps.step import STEPS
 
 
 def _listing(name: str, names: Iterable[str], example: str, what: str) -> Callable[[], list[str]]:
-    """A function that gives the names of a registry, with its docstring."""
+    """A function that returns the names of a registry, with a docstring."""
 
     def listing() -> list[str]:
         return list(names)
@@ -29,25 +29,29 @@ def _listing(name: str, names: Iterable[str], example: str, what: str) -> Callab
     return listing
 
 
-list_criteria = _listing("list_criteria", CRITERIA, "fisher", "Criteria of channels, for `criterion`.")
-list_layer_scores = _listing("list_layer_scores", LAYER_SCORES, "taylor", "Scores of bottlenecks, for `layer_score`.")
-list_costs = _listing("list_costs", COSTS, "flops", "What a budget limits: `flops=0.5`, for example.")
-list_operators = _listing("list_operators", OPERATORS, "linear", "Operators through which channels are followed.")
-list_patterns = _listing("list_patterns", PATTERNS, "NxM", "Forms of `pruning_pattern`: 4x1 is an NxM, 2:4 an N:M.")
+list_criteria = _listing("list_criteria", CRITERIA, "fisher", "Importance criteria of channels, for `criterion`.")
+list_layer_scores = _listing(
+    "list_layer_scores", LAYER_SCORES, "taylor", "Importance scores of bottlenecks, for `layer_score`."
+)
+list_costs = _listing("list_costs", COSTS, "flops", "Costs that a budget can limit, such as `flops=0.5`.")
+list_operators = _listing("list_operators", OPERATORS, "linear", "Operators supported by the channel graph.")
+list_patterns = _listing(
+    "list_patterns", PATTERNS, "NxM", "Block patterns for `pruning_pattern`: 4x1 is an example of NxM, 2:4 of N:M."
+)
 list_weight_criteria = _listing(
-    "list_weight_criteria", WEIGHT_CRITERIA, "snip", "Criteria of weights, for `pruning_criterion`."
+    "list_weight_criteria", WEIGHT_CRITERIA, "snip", "Importance criteria of weights, for `pruning_criterion`."
 )
 list_weight_schedules = _listing(
-    "list_weight_schedules", SPARSITY_SCHEDULES, "cubic", "Courses of zeroing weights, for `pruning_schedule`."
+    "list_weight_schedules", SPARSITY_SCHEDULES, "cubic", "Schedules for zeroing weights, for `pruning_schedule`."
 )
-list_schedules = _listing("list_schedules", RATES, "cosine", "Courses of the penalty on channels, for `schedule`.")
-list_formats = _listing("list_formats", EXPORTERS, "onnx", "Formats of exported files, for `format`.")
-list_families = _listing("list_families", FAMILIES, "yolov5", "Families of networks.")
+list_schedules = _listing("list_schedules", RATES, "cosine", "Schedules of the penalty on channels, for `schedule`.")
+list_formats = _listing("list_formats", EXPORTERS, "onnx", "Export formats, for `format`.")
+list_families = _listing("list_families", FAMILIES, "yolov5", "Network families.")
 list_steps = _listing("list_steps", STEPS, "prune", "Verbs of recipes.")
 
 
 def list_distillations(family: str = "yolov5") -> list[str]:
-    """What a student of a family can imitate, for `distill`.
+    """Distillation methods of a family, for `distill`.
 
     >>> "bce" in list_distillations(), list_distillations("module")
     (True, ['outputs', 'features'])

@@ -1,4 +1,4 @@
-"""Checkpoints and networks: read and written."""
+"""Loads and saves checkpoints and networks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = "") -> Any:
-    """Reads a checkpoint: ours, an upstream YOLOv5 `.pt`, or an official name; nothing in the file is executed.
+    """Loads a checkpoint: a `.safetensors` file of this package, a YOLOv5 `.pt`, or an official name. Code in the file
+    is never executed.
 
     Args:
-        network: for a file that `save` made of a plain `nn.Module`: the same network before it was cut. What comes
-            back is then a copy of it with the shapes and values of the file.
-        cfg: model YAML, or a name of the family, for a `.pt` that holds a state dict and no network.
+        path: the file, or an official name.
+        network: for a file that `save` wrote from a plain `nn.Module`: the same network before the cut. The result is a
+            copy of it with the shapes and values of the file.
+        cfg: model YAML file or name, for a `.pt` with a state dict but no network.
+
+    Raises:
+        UserError: the file is missing, invalid or not supported.
 
     >>> checkpoint = load("yolov5n.pt")  # doctest: +SKIP
     >>> detector = checkpoint.build()  # doctest: +SKIP
@@ -33,8 +38,14 @@ def load(path: str | Path, network: Network | None = None, *, cfg: str | Path = 
 
 
 def save(model: Model, path: str | Path) -> None:
-    """Writes one `.safetensors` file: of a checkpoint, or of the file of one, with its plan and history; or of any
-    network.
+    """Writes a `.safetensors` file: a checkpoint with its plan and history, or any network.
+
+    Args:
+        model: a checkpoint, the path of one, or a network.
+        path: file to write.
+
+    Raises:
+        UserError: the file cannot be written.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology

@@ -1,4 +1,4 @@
-"""Layers and weights that go: remove, shorten, zero."""
+"""Removes bottlenecks and zeroes weights."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ def remove(model: Network, blocks: str | Iterable[str]) -> Network: ...
 
 
 def remove(model: Model, blocks: str | Iterable[str]) -> Checkpoint | nn.Module:
-    """A new model without these bottlenecks; `secateur.pruning.depth` lists and scores those that can go.
+    """Returns a new model without the given bottlenecks. `secateur.pruning.depth` lists and scores the removable ones.
 
-    That of a checkpoint, or of its file, is a checkpoint, which notes them in its plan and history.
+    For a checkpoint, or the path of one, the result is a checkpoint that records them in its plan and history.
+
+    Args:
+        model: a checkpoint, the path of one, or a detector; it is not changed.
+        blocks: names of bottlenecks.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -63,14 +67,19 @@ def shorten(
     device: Device = "auto",
     **options: Any,
 ) -> Checkpoint:
-    """Removes the `layers` bottlenecks that matter least, and makes up for what they added.
+    """Removes the `layers` least important bottlenecks and compensates for their mean output.
 
     Args:
-        checkpoint: or the file of one, or a detector.
-        data: a data.yaml, whose training images scores and corrections read.
-        images: images without labels that they read instead, as `prune` takes them.
-        rgb: arrays among the images hold RGB.
-        options: the fields of `LayerSettings` (`layer_score="gamma"` reads no images) and `RepairSettings`.
+        checkpoint: a checkpoint, the path of one, or a detector.
+        layers: number of bottlenecks to remove.
+        data: a data.yaml whose training images are used for scores and corrections.
+        images: unlabelled images to use instead, see `prune`.
+        rgb: arrays among the images are RGB.
+        image_size: px of a side; 0 uses the size stored in the checkpoint.
+        batch_size: images per batch.
+        seed: random seed.
+        device: device to run on.
+        options: the fields of `LayerSettings` (`layer_score="gamma"` needs no images) and `RepairSettings`.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -88,11 +97,11 @@ def shorten(
 
 
 def zero(checkpoint: Model, share: float, **options: Any) -> Checkpoint:
-    """Zeroes the smallest weights of every convolution, with masks that later training holds.
+    """Sets the smallest weights of every convolution to zero. Later trainings keep the zeros.
 
     Args:
-        checkpoint: or the file of one, or a network.
-        share: of the weights, between 0 and 1.
+        checkpoint: a checkpoint, the path of one, or a network.
+        share: share of the weights, between 0 and 1.
         options: `scope` ("layer" or "global"), `pattern` ("1x1", "4x1", "2:4", ...), `exclude` (patterns of names).
 
     >>> from secateur.families.yolov5.model import Detector

@@ -1,4 +1,4 @@
-"""What is measured once for a model and then holds for all that is cut from it: tables of milliseconds and of bytes."""
+"""Tables that are measured once for a model and are valid for all of its cuts: milliseconds and file sizes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,21 @@ def latency(
     runtime: str = "",
     threads: int = 0,
 ) -> LatencyTable:
-    """What every layer of a model takes at every width on this machine: with it in its graph, budgets may be in `ms`.
+    """Measures the latency of every layer of a model at every width on this machine. With the table in its graph, a
+    budget can be in `ms`.
 
-    It is measured once, in a minute or two, and known from then on; or read from a `file` of `secateur latency`.
+    The measurement takes one to two minutes and is cached. Alternatively, `file` is read, written by `secateur
+    latency`.
 
     Args:
-        model: the dense one, or its file; the table holds for all that is cut from it.
-        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers, else 640.
-        runtime: "onnx" or "torch"; "" takes the first that is installed.
-        threads: 0 takes those that this process was granted.
+        model: the dense model, or its path; the table is valid for all of its cuts.
+        image_size: px of a side, or (height, width); 0 uses the size stored in the checkpoint, otherwise 640.
+        file: a latency table to read instead.
+        runtime: "onnx" or "torch"; "" uses the first that is installed.
+        threads: 0 uses all CPUs granted to this process.
+
+    Raises:
+        UserError: the file or the runtime cannot be used.
 
     >>> graph = trace(checkpoint)  # doctest: +SKIP
     >>> graph = dataclasses.replace(graph, timing=latency(checkpoint, 320))  # doctest: +SKIP
@@ -50,17 +56,18 @@ def latency(
 
 
 def file_size(model: Model, file: str = "", *, image_size: Size = 0) -> SizeTable:
-    """What exported files of a model and of its cuts take: with it in its graph, budgets may be in `size`.
+    """Predicts the sizes of exported files of a model and its cuts. With the table in its graph, a budget can be in
+    `size`.
 
-    Stand-ins of the model are written once, in some seconds, and known from then on.
+    Stand-ins of the model are exported once, which takes some seconds, and the result is cached.
 
     Args:
-        model: the dense one, or its file; the table holds for all that is cut from it.
+        model: the dense model, or its path; the table is valid for all of its cuts.
         file: format and precision ("onnx-int8"); "" is "onnx-fp16".
-        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers, else 640.
+        image_size: px of a side, or (height, width); 0 uses the size stored in the checkpoint, otherwise 640.
 
     Raises:
-        UserError: the kind of file is unknown, or what writes it is not installed.
+        UserError: the kind of file is unknown, or its exporter is not installed.
 
     >>> graph = trace(checkpoint)  # doctest: +SKIP
     >>> graph = dataclasses.replace(graph, sizing=file_size(checkpoint, "onnx-int8"))  # doctest: +SKIP

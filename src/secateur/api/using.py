@@ -1,4 +1,4 @@
-"""What is done with a smaller detector: train, measure, write for elsewhere, ask."""
+"""Uses of a smaller detector: fine-tuning, evaluation, export, prediction."""
 
 from __future__ import annotations
 
@@ -72,15 +72,19 @@ def finetune(
     teacher: Model | None = None,
     **options: Any,
 ) -> Checkpoint:
-    """Trains on a data set; the best epoch comes back. Called again with the same folder it goes on where it was.
+    """Trains on a labelled data set and returns the best epoch. A call with the same folder resumes.
 
     Args:
-        checkpoint: or the file of one, or a detector.
+        checkpoint: a checkpoint, the path of one, or a detector.
         data: a data.yaml.
-        folder: for weights, results and the resumable state.
-        hyp: a set of hyper-parameters by name, or a YAML file.
-        teacher: of a distillation (`distill="bce+features"`): the dense detector, for example, or its file.
+        folder: folder for weights, results and the resumable state.
+        hyp: name of a set of hyper-parameters, or a YAML file.
+        teacher: teacher for distillation (`distill="bce+features"`), such as the dense detector, or its path.
         options: the fields of `TrainSettings`, `WeightSettings` and `DistillSettings`.
+
+    Raises:
+        TypeError: an option is unknown, or a value has another type.
+        UserError: the data set or the teacher does not match.
 
     >>> from secateur.data.synthetic import generate
     >>> from secateur.families.yolov5.model import Detector
@@ -120,17 +124,18 @@ def evaluate(
     workers: int = 2,
     device: Device = "auto",
 ) -> Metrics:
-    """P, R, mAP50, mAP50-95, per class and overall.
+    """Evaluates a detector: P, R, mAP50, mAP50-95, per class and overall.
 
     Args:
-        checkpoint: or a detector, the file of a checkpoint or of an export, or a predictor that is open already.
+        checkpoint: a checkpoint, a detector, the path of a checkpoint or an exported file, or an opened predictor.
         data: a data.yaml.
         split: "train", "val" or "test".
-        image_size: px of the longest side, or (height, width); 0 takes what the model takes or remembers.
+        image_size: px of the longest side, or (height, width); 0 uses the size that the model requires or stores.
         workers: processes that load images.
+        device: device to run on.
 
     Raises:
-        UserError: it knows other classes, or the data set has no such split.
+        UserError: its classes do not match, or the data set has no such split.
 
     >>> from secateur.data.synthetic import generate
     >>> from secateur.families.yolov5.model import Detector
@@ -166,20 +171,20 @@ def export(
     calibration: int = 128,
     **options: Any,
 ) -> Path:
-    """Writes a file for another runtime, after its outputs were compared with the network's.
+    """Exports to a file for another runtime and checks its outputs against the network's. Returns the path.
 
     Args:
-        checkpoint: or the file of one, or a detector.
-        path: its ending is that of the format: "best.onnx", "best.torchscript", "best_openvino_model", "best.pt"
+        checkpoint: a checkpoint, the path of one, or a detector.
+        path: file whose ending selects the format: "best.onnx", "best.torchscript", "best_openvino_model", "best.pt"
             (YOLOv5's own).
-        image_size: px of a side, or (height, width); 0 takes the one that the checkpoint remembers.
-        images: of which int8 takes the ranges of activations, as `prune` takes them, or a data.yaml.
-        rgb: arrays among the images hold RGB.
-        calibration: images that int8 reads at most.
+        image_size: px of a side, or (height, width); 0 uses the size stored in the checkpoint.
+        images: images for int8 calibration, see `prune`, or a data.yaml.
+        rgb: arrays among the images are RGB.
+        calibration: maximum number of images for int8 calibration.
         options: the fields of `ExportSettings` (`format="onnx"`, `dynamic=True`, ...).
 
     Raises:
-        UserError: no format has the ending, the one named by `format` has another, or the export fails.
+        UserError: no format has the ending, `format` has another ending, or the export fails.
 
     >>> from secateur.families.yolov5.model import Detector
     >>> from secateur.families.yolov5.topology import Topology
@@ -239,25 +244,26 @@ def predict(
     batch_size: int = 0,
     **options: Any,
 ) -> Any:
-    """What is found in one image, or in each of several: `supervision.Detections`, best first.
+    """Detects objects in one image, or in each of several. Returns `supervision.Detections`, best first.
 
-    Boxes are in pixels of the image as a viewer shows it (turned as its EXIF data say); class names are in
+    Boxes float32 [n, 4] are in pixels of the image with its EXIF orientation applied; class names are in
     `data["class_name"]`.
 
     Args:
-        model: a checkpoint, a detector, the file of a checkpoint or of an export, or a predictor that is open already.
+        model: a checkpoint, a detector, the path of a checkpoint or an exported file, or an opened predictor.
         images: one file, array (uint8 [H, W, 3], BGR, or [H, W], grey), tensor ([3, H, W], RGB, uint8 or floating point
-            in 0..1) or PIL image gives one result; a folder, a pattern, a `.txt` list, a batch [N, ...] and a list or
-            generator of these give a list, in their order (folders and patterns sorted).
-        rgb: arrays hold RGB.
-        image_size: px of the longest side, or (height, width); 0 takes what the model takes or remembers.
-        batch_size: images that are asked for at once; 0 takes what suits the device.
+            in 0..1) or PIL image gives one result. A folder, a pattern, a `.txt` list, a batch [N, ...] and a list or
+            generator of these give a list in their order (folders and patterns sorted).
+        rgb: arrays are RGB.
+        image_size: px of the longest side, or (height, width); 0 uses the size that the model requires or stores.
+        device: device to run on.
+        batch_size: images per batch; 0 chooses it for the device.
         options: the fields of `BoxSettings`: `conf`, `iou`, `max_det`, `classes` (an id, a name, or several of both),
             `agnostic`.
 
     Raises:
-        TypeError: an unknown option, or a value of another type.
-        UserError: an image cannot be read, there is no such class, or supervision is not installed.
+        TypeError: an option is unknown, or a value has another type.
+        UserError: an image cannot be read, a class is unknown, or supervision is not installed.
 
     >>> import numpy as np
     >>> from secateur.families.yolov5.model import Detector
@@ -287,10 +293,10 @@ def predict(
 
 
 def _classes(given: Any) -> tuple[str | int, ...] | None:
-    """Classes to keep: ids as numbers, names (and ids as text) as text; None for all of them."""
+    """Classes to keep: ids as numbers, names (and ids as text) as text; None for all."""
     if given is None:
         return None
     classes: tuple[str | int, ...] = typed(predict, "classes", given, tuple[int | str, ...])
     if not classes:
-        raise UserError("secateur.predict: classes is empty; give an id or a name, or leave it out for all classes.")
+        raise UserError("secateur.predict: classes is empty. Give an id or a name, or omit it for all classes.")
     return classes

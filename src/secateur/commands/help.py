@@ -24,8 +24,8 @@ def shown(kind: type[Any], *, everything: bool) -> type[Any]:
     texts = field_texts(kind)
     annotations: dict[str, Any] = {}
     namespace: dict[str, Any] = {"__annotations__": annotations, "__doc__": kind.__doc__, "__module__": __name__}
-    for entry, hint in _hinted(kind):
-        inner = _group(entry)
+    for entry, hint in hinted(kind):
+        inner = group_of(entry)
         hidden = has(hint, Suppress) or (has(hint, ADVANCED) and not everything)
         if inner is not None and not hidden:
             hint = shown(type(inner), everything=everything)
@@ -41,7 +41,7 @@ def shown(kind: type[Any], *, everything: bool) -> type[Any]:
 
 def options_shown(kind: type[Any]) -> int:
     """Number of options of a dataclass that its help shows, including those of its groups."""
-    groups = [_group(entry) for entry, hint in _hinted(kind) if not has(hint, Suppress)]
+    groups = [group_of(entry) for entry, hint in hinted(kind) if not has(hint, Suppress)]
     return sum(1 if group is None else options_shown(type(group)) for group in groups)
 
 
@@ -76,17 +76,18 @@ def field_texts(kind: type[Any]) -> dict[str, str]:
 def _shown_as(kind: type[Any], options: Any) -> Any:
     """Converts options to the dataclass that `shown` created from theirs, including nested groups."""
     values = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(options)}
-    groups = {entry.name: group for entry in dataclasses.fields(kind) if (group := _group(entry)) is not None}
+    groups = {entry.name: group for entry in dataclasses.fields(kind) if (group := group_of(entry)) is not None}
     inside = {name: _shown_as(type(group), values[name]) for name, group in groups.items()}
     return kind(**{**values, **inside})
 
 
-def _hinted(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+def hinted(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """The fields of a dataclass with their types and the markers of these."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return [(entry, hints[entry.name]) for entry in dataclasses.fields(kind)]
 
 
-def _group(entry: dataclasses.Field[Any]) -> Any:
+def group_of(entry: dataclasses.Field[Any]) -> Any:
     """The options of a group with their defaults; None if the field is a single option."""
     factory = entry.default_factory
     default = entry.default if factory is dataclasses.MISSING else factory()

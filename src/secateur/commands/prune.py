@@ -104,7 +104,7 @@ def _refuse_contradictions(options: PruneOptions) -> None:
     elif not budgets and not layers.layers and not options.classes:
         examples = ", ".join(f"--{kind.name} {kind.example}" for kind in COSTS.values())
         raise UserError(
-            f"Nothing to prune: no budget is given. Set {examples} (if several are set, all are met), "
+            f"No budget is given. Set {examples} (if several are set, all are met), "
             "--layers 2, --unstructured 0.3 or --classes person."
         )
     elif options.what_if and not budgets:

@@ -1,1 +1,1 @@
-"""Files for other runtimes: `exporters` writes them, `runtimes` opens them as predictors."""
+"""Export to other runtimes: `exporters` writes the files, `runtimes` opens them as predictors."""

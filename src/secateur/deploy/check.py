@@ -1,4 +1,4 @@
-"""The check of every exported file: what it answers, opened as its user opens it, against what the network answers."""
+"""Checks exported files: opens each file as its user does and compares its outputs with those of the network."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from secateur.families.loading import load_checkpoint
 from secateur.families.outputs import tensors_of
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.15}
-"""Largest differences by precision: relative to max(1, |value|), and so absolute for scores; for int8 see
-`seen_error`."""
+"""Allowed difference by precision: relative to max(1, |value|), and thus absolute for scores; for int8 see
+`seen_error`.
+"""
 SEEN = 0.25
-"""Confidence from which something is seen."""
+"""Confidence threshold of a detection."""
 
 
 class Final(NamedTuple):
@@ -37,23 +38,26 @@ class Final(NamedTuple):
 
 
 Opened = Predictor | nn.Module
-"""An exported file, or the network in a checkpoint."""
+"""An exported file, or the network of a checkpoint."""
 Answer = Candidates | Final | Tensor
 Ask = Callable[[Tensor], Sequence[Answer]]
-"""Prepared images [B, C, H, W] -> what is said of each image; or the output tensors for all of them."""
+"""Prepared images [B, C, H, W] -> the decoded outputs per image, or the output tensors of the batch."""
 
 
 def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: ExportSettings, twin: Path) -> float:
-    """How far a file is from its network, when that is near enough.
+    """The difference between a file and its network. Raises if it exceeds the tolerance.
 
     Args:
-        file: where it is now.
-        path: where it is to be, for sentences.
-        twin: for a file with the suppression inside, the same without it: boxes are compared by those of its answers,
-            since rounding alone decides between boxes that are equally good.
+        source: the network.
+        runtime: opens the file.
+        file: current path of the file.
+        path: final path, for error messages.
+        settings: settings of the export.
+        twin: for a file with non-maximum suppression inside, the same file without it. Boxes are compared with the
+            suppressed outputs of the twin, because rounding decides between boxes of equal score.
 
     Raises:
-        UserError: it cannot be run, or differs by more than its precision explains.
+        UserError: the file cannot run, or differs by more than its precision explains.
     """
     cpu = torch.device("cpu")
     opened = runtime.open(twin, cpu, 0, "fp32") if runtime.exported else load_checkpoint(twin).build()
@@ -70,7 +74,7 @@ def checked(source: Source, runtime: Runtime, file: Path, path: Path, settings: 
 
 
 def probes(batch: int, channels: int, size: tuple[int, int]) -> list[Tensor]:
-    """Inputs [B, C, H, W] float32 in 0..1: one of noise and one of shapes and gradients."""
+    """Test inputs float32 [B, C, H, W] in 0..1: one of noise, and one of shapes and gradients."""
     height, width = size
     shapes = torch.linspace(0, 1, width).expand(batch, channels, height, width).clone()
     shapes[:, 0, height // 4 : height // 2, width // 4 : width // 2] = 1
@@ -79,21 +83,24 @@ def probes(batch: int, channels: int, size: tuple[int, int]) -> list[Tensor]:
 
 
 def output_error(source: Source, opened: Opened, images: Sequence[Tensor], settings: ExportSettings) -> float:
-    """The largest difference of what a file and its network answer.
+    """The largest difference between the outputs of a file and its network.
 
     Args:
-        images: prepared images [B, C, H, W] to compare on.
+        source: the network.
+        opened: the opened file.
+        images: prepared images float32 [B, C, H, W] in 0..1 to compare on.
+        settings: settings of the export.
 
     Raises:
-        UserError: the network itself answers with NaN or infinite values.
+        UserError: the network's own outputs are NaN or infinite.
     """
     worst = 0.0
     for batch, (ask_network, ask_file) in itertools.product(images, _questions(source, opened, settings)):
         expected = ask_network(batch)
         if not all(bool(tensor.isfinite().all()) for answer in expected for tensor in tensors_of(answer)):
             raise UserError(
-                "The network itself gives NaN or infinite values, so no file of it can be checked; its weights are "
-                "broken, or too large: take another checkpoint."
+                "The network's own outputs are NaN or infinite, so its export cannot be checked. The weights "
+                "are damaged or too large; use another checkpoint."
             )
         found = ask_file(batch)
         if len(found) != len(expected):
@@ -103,7 +110,10 @@ def output_error(source: Source, opened: Opened, images: Sequence[Tensor], setti
 
 
 def detections_error(twin: Opened, opened: Predictor, images: Sequence[Tensor], settings: ExportSettings) -> float:
-    """The largest difference between the boxes that stay of a file's candidates and those that the other file gives."""
+    """The largest difference between the boxes of a file with suppression inside and the suppressed boxes of its twin.
+
+    Images are float32 [B, C, H, W] in 0..1.
+    """
     assert isinstance(opened, FilePredictor) and isinstance(twin, FilePredictor)
     worst = 0.0
     for batch in images:
@@ -116,10 +126,10 @@ def detections_error(twin: Opened, opened: Predictor, images: Sequence[Tensor], 
 
 
 def seen_error(source: Source, opened: Opened, settings: ExportSettings, most: int = 16) -> float:
-    """How far quantisation moves what a network says of the calibration images, in the mean.
+    """The mean change of the network's outputs on calibration images due to quantisation.
 
-    For a detector the difference of confidence, over what it sees there; 0 where it sees nothing. For other networks
-    the length of the difference of an output by the length of the output. Infinite where an output is not finite.
+    For a detector, the difference in confidence of its detections; 0 if it detects nothing. For other networks, the
+    norm of an output's difference relative to the norm of the output. Infinite if an output is not finite.
     """
     ask_network, ask_file = _questions(source, opened, settings)[-1]
     differences = [torch.zeros(0)]
@@ -134,7 +144,9 @@ def seen_error(source: Source, opened: Opened, settings: ExportSettings, most: i
 
 
 def _questions(source: Source, opened: Opened, settings: ExportSettings) -> list[tuple[Ask, Ask]]:
-    """What asks the network, and what asks the file, for the same: output tensors, then decoded answers."""
+    """Pairs of functions that evaluate the network and the file in the same way: output tensors, then decoded
+    outputs.
+    """
     whole = _tensors(source.whole)
     if isinstance(opened, nn.Module):
         return [(whole, _tensors(opened))]
@@ -152,7 +164,7 @@ def _questions(source: Source, opened: Opened, settings: ExportSettings) -> list
         try:
             return _answers(known, images)
         except AnswerError as error:
-            raise UserError(f"No file of this network can be checked. {error}") from error
+            raise UserError(f"The export of this network cannot be checked. {error}") from error
 
     kind = source.outputs(settings).judged_as or settings.output
     held = _tensors(source.network(replace(settings, precision="fp32", output=kind)))
@@ -160,7 +172,7 @@ def _questions(source: Source, opened: Opened, settings: ExportSettings) -> list
 
 
 def _tensors(network: nn.Module) -> Ask:
-    """What asks a network for its output tensors."""
+    """A function that returns a network's output tensors."""
 
     def ask(images: Tensor) -> list[Tensor]:
         with torch.inference_mode():
@@ -170,12 +182,12 @@ def _tensors(network: nn.Module) -> Ask:
 
 
 def _answers(predictor: Predictor, images: Tensor) -> list[Answer]:
-    """What is said of each image, before any suppression."""
+    """The decoded outputs per image before suppression. Images are float32 [B, C, H, W] in 0..1."""
     return [found if isinstance(found, Candidates) else Final(found) for found in predictor.infer(images, -1.0)]
 
 
 def _apart(found: Answer, expected: Answer) -> float:
-    """The largest difference of two answers; infinite where they are not of the same shapes."""
+    """The largest difference between two outputs; infinite if their shapes differ."""
     if isinstance(found, Final) and isinstance(expected, Final):
         found = _in_order_of(found, expected)
     pairs = zip(_values(found), _values(expected), strict=True)
@@ -183,7 +195,7 @@ def _apart(found: Answer, expected: Answer) -> float:
 
 
 def _values(answer: Answer) -> list[Tensor]:
-    """Boxes by centre and size, as heads compute them: rounding moves a corner by a share of the whole box."""
+    """Boxes as centre and size, as heads compute them: rounding moves a corner by a fraction of the whole box."""
     if isinstance(answer, Tensor):
         return [answer]
     boxes, rest = (answer.boxes[:, :4], answer.boxes[:, 4:]) if isinstance(answer, Final) else answer
@@ -191,14 +203,16 @@ def _values(answer: Answer) -> list[Tensor]:
 
 
 def _in_order_of(found: Final, expected: Final) -> Final:
-    """Each box by the nearest of the others: rounding changes the order of boxes of nearly the same score."""
+    """Reorders the found boxes by the nearest expected box, because rounding changes the order of boxes with almost
+    equal scores.
+    """
     if found.boxes.shape != expected.boxes.shape or not len(found.boxes) or not bool(found.boxes.isfinite().all()):
         return found
     return Final(found.boxes[torch.cdist(expected.boxes, found.boxes).argmin(1)])
 
 
 def _moved(before: Answer, after: Answer) -> Tensor:
-    """How far the confidence of everything that is seen moved, or the output of a network that detects nothing."""
+    """The change in confidence of every detection, or of the output of a network that is not a detector."""
     if isinstance(before, Tensor):
         assert isinstance(after, Tensor)
         return ((after - before).norm() / before.norm().clamp(min=1e-12))[None]
@@ -211,8 +225,9 @@ def _moved(before: Answer, after: Answer) -> Tensor:
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of values, relative to max(1, |value|); infinite where a value is not finite, which max()
-    would hide, or where shapes differ."""
+    """The largest difference of two float tensors of any shape, relative to max(1, |value|). Infinite if a value is not
+    finite (which max() would hide), or if the shapes differ.
+    """
     if found.shape != expected.shape:
         return float("inf")
     found, expected = found.double(), expected.double()
@@ -223,10 +238,11 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def check_outputs(error: float, precision: str, runtime: str, path: Path) -> None:
-    """UserError when a file's outputs differ from the network's by more than `TOLERANCE`."""
+    """Raises UserError if a file's outputs differ from the network's by more than `TOLERANCE`."""
     allowed = TOLERANCE[precision]
     if not error <= allowed:
         raise UserError(
-            f"In {runtime} the file differs from the network by {error:.2g} (allowed in {precision}: {allowed:g}), so "
-            f"{path} was not written; try other options, such as another --opset or --no-simplify, or another format."
+            f"{path} was not written: in {runtime} it differs from the network by {error:.2g}, and "
+            f"{precision} allows {allowed:g}. Try other options, such as another --opset or --no-simplify, or "
+            "another format."
         )

@@ -1,4 +1,4 @@
-"""Writes networks as files for other runtimes. Each is an `Exporter` of a module in `formats/`."""
+"""Exports networks to files for other runtimes. Each format is an `Exporter` in a module of `formats/`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Exported:
     """An exported file, or folder of files.
 
     Attributes:
-        path: the file.
+        path: path of the file.
         max_error: largest difference between the runtime and the network, see `check.checked`.
         size: height and width of the input in pixels.
-        batch: images of the input; 0 when any number is accepted.
-        file_mb: its size in megabytes (10^6 bytes).
+        batch: batch size; 0 if it is dynamic.
+        file_mb: size in megabytes (10^6 bytes).
         precision: "fp32", "fp16" or "int8".
-        details: what else is to be said of this format, such as ONNX' opset.
-        notes: sentences for the user.
+        details: further values specific to the format, such as the ONNX opset.
+        notes: messages for the user.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Exported:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; the file by its name."""
+        """Plain data for JSON; the path is reduced to its name."""
         return {
             "file": self.path.name,
             "max_error": self.max_error,
@@ -65,7 +65,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer says of its file: details for tables, sentences for the user (`{file}` stands for its name)."""
+    """The result of a writer: details for tables, and messages for the user (`{file}` is replaced by the file name)."""
 
     details: Mapping[str, int | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -73,20 +73,19 @@ class Written:
 
 @dataclass(frozen=True)
 class Exporter:
-    """One format.
+    """One export format.
 
     Attributes:
-        title: its name in sentences, "ONNX".
-        suffix: what its names end in, and the name of the runtime in `RUNTIMES` that opens them: ".onnx".
-        packages: what must be installed.
-        extra: the extra of this package that brings them.
-        write: writes the file, or into the empty folder, of that name; nothing is checked yet.
-        folder: it is a folder of files.
-        precisions, outputs: those that it can be written with, see `ExportSettings`.
-        dynamic: the number of images can be left open.
-        stored: by precision, the bytes that it takes for the tensors of a network; none where files of it are not
-            sized before they are written.
-        check: raises UserError for what else of the settings it cannot write.
+        title: display name, "ONNX".
+        suffix: ending of file names, and key of the runtime in `RUNTIMES` that opens them: ".onnx".
+        packages: required packages.
+        extra: the extra of this package that installs them.
+        write: writes the file, or the content of an empty folder, without checking it.
+        folder: whether the format is a folder of files.
+        precisions, outputs: supported values, see `ExportSettings`.
+        dynamic: whether the batch size can be dynamic.
+        stored: by precision, the bytes per tensor of a network; empty if the file size cannot be predicted.
+        check: raises UserError for other settings that the format does not support.
     """
 
     title: str
@@ -102,10 +101,10 @@ class Exporter:
     check: Callable[[ExportSettings], None] | None = None
 
     def missing(self) -> str:
-        """The first of the packages that cannot be imported; "" when all are there."""
+        """The first required package that cannot be imported; "" if all are installed."""
         for package in self.packages:
             try:
-                with silenced(), without_telemetry():  # some greet with log lines
+                with silenced(), without_telemetry():  # some packages log a greeting
                     importlib.import_module(package)
             except ImportError:
                 return package
@@ -116,10 +115,10 @@ EXPORTERS: Registry[Exporter] = Registry("export format", "secateur.deploy.forma
 
 
 def check_export(settings: ExportSettings) -> Exporter:
-    """What writes the one format that the settings name.
+    """The exporter for the format in the settings.
 
     Raises:
-        UserError: an unknown format, a package of it is not installed, or it cannot be written as the settings say.
+        UserError: the format is unknown, a required package is not installed, or a setting is not supported.
     """
     exporter = EXPORTERS[settings.format]
     if package := exporter.missing():
@@ -131,13 +130,13 @@ def check_export(settings: ExportSettings) -> Exporter:
         ("output", settings.output, exporter.outputs),
     ):
         if value not in known:
-            raise UserError(f"{exporter.title} files have no {name} {value}; choose {' or '.join(known)}.")
+            raise UserError(f"{exporter.title} does not support {name} {value}. Choose {' or '.join(known)}.")
     if settings.dynamic and not exporter.dynamic:
-        raise UserError(f"{exporter.title} files take a fixed number of images: leave --dynamic out.")
+        raise UserError(f"{exporter.title} does not support a dynamic batch size. Remove --dynamic.")
     if settings.any_size and settings.format != "onnx":
-        raise UserError(f"{exporter.title} files take images of one size: leave --any-size out.")
+        raise UserError(f"{exporter.title} does not support dynamic image sizes. Remove --any-size.")
     if settings.accuracy_drop and (settings.precision != "int8" or settings.format != "openvino"):
-        raise UserError("--accuracy-drop is for int8 in OpenVINO (--format openvino --int8): leave it out.")
+        raise UserError("--accuracy-drop applies only to OpenVINO int8 (--format openvino --int8). Remove it.")
     if exporter.check is not None:
         exporter.check(settings)
     return exporter
@@ -153,27 +152,27 @@ def export(
     images: Sequence[Tensor] = (),
     judge: Judge | None = None,
 ) -> Exported:
-    """Writes a network as a file for another runtime; the file appears only when it gives the network's outputs.
+    """Exports a network. The file appears only if its outputs match those of the network.
 
     Args:
-        network: any device, training or not; it is left as it is.
-        path: the file, or folder, to write.
-        image_size: side, or height and width, of the input in pixels; rounded up to multiples of the largest stride.
-        settings: format and its options; None takes the defaults.
-        about: what else the file says of itself: lineage, licence.
-        images: uint8 [C, H, W] of the image size, on which int8 is calibrated.
-        judge: metric of a predictor of that size, for `accuracy_drop`.
+        network: on any device, in any mode; it is not changed.
+        path: file or folder to write.
+        image_size: side, or height and width, of the input in pixels; rounded up to a multiple of the largest stride.
+        settings: format and its options; None uses the defaults.
+        about: additional metadata: lineage, licence.
+        images: uint8 [C, H, W] of the image size, for int8 calibration.
+        judge: returns the metric of a predictor of that size, for `accuracy_drop`.
 
     Raises:
-        UserError: unknown format, a package is not installed, the export or its check fails, or the file cannot be
-            written.
+        UserError: the format is unknown, a package is not installed, the export or its check fails, or the file cannot
+            be written.
     """
     settings, path = settings or ExportSettings(), Path(path)
     exporter = check_export(settings)
     if settings.accuracy_drop and judge is None:
-        raise UserError("--accuracy-drop needs --data with a val split to measure on.")
+        raise UserError("--accuracy-drop measures accuracy. Give --data with a val split.")
     if settings.precision == "int8" and not images:
-        raise UserError("int8 is calibrated on images of yours: give some with --data or --images.")
+        raise UserError("int8 calibration needs images. Give some with --data or --images.")
     size = _whole_strides(network, image_size)
     source = Source.of(network, size, about, images, judge)
     with atomic_folder(path) if exporter.folder else atomic_write(path) as temporary:
@@ -189,12 +188,12 @@ def export(
 def bytes_written(
     network: nn.Module, image_size: int | tuple[int, int], settings: ExportSettings, about: Mapping[str, str]
 ) -> int:
-    """Bytes of the file, or of all files of the folder, that `export` would leave; nothing is checked or kept.
+    """Bytes of the file, or of all files of the folder, that `export` would write. Nothing is checked or kept.
 
-    int8 is calibrated on noise, for the ranges of activations do not change the size.
+    int8 is calibrated on noise, because activation ranges do not affect the size.
 
     Raises:
-        UserError: the network cannot be expressed.
+        UserError: the network cannot be exported.
     """
     exporter, size = check_export(settings), _whole_strides(network, image_size)
     random = torch.Generator().manual_seed(0)
@@ -203,7 +202,7 @@ def bytes_written(
     ]
     source = Source.of(network, size, about, noise)
     with tempfile.TemporaryDirectory() as folder:
-        # Under the name that the file of a pruned network usually has: some formats repeat it at every tensor.
+        # Use the usual file name of a pruned network: some formats repeat it for every tensor.
         file = Path(folder) / f"pruned{exporter.suffix}"
         with atomic_folder(file) if exporter.folder else atomic_write(file) as temporary:
             exporter.write(source, temporary, settings)
@@ -219,7 +218,9 @@ def _whole_strides(network: nn.Module, image_size: int | tuple[int, int]) -> tup
 
 @contextmanager
 def _twin(exporter: Exporter, source: Source, file: Path, settings: ExportSettings) -> Iterator[Path]:
-    """The same file with other outputs, where those are compared in its place (`Outputs.judged_as`); or the file."""
+    """Writes the same file with other outputs if those are compared instead (`Outputs.judged_as`); otherwise yields the
+    file.
+    """
     kind = source.outputs(settings).judged_as
     if not kind:
         yield file

@@ -1,4 +1,4 @@
-"""Checkpoints as files for other runtimes, with what the file is to say of them."""
+"""Exports checkpoints to other runtimes, with their metadata."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ def exported(
     images: Sequence[Tensor] = (),
     judged_on: Index | None = None,
 ) -> Exported:
-    """Writes one format; the file is the stem with the ending of its format.
+    """Exports to one format. The file name is the stem plus the ending of the format.
 
     Args:
+        checkpoint: the network.
+        stem: path without the ending.
         image_size: side, or height and width, of the input in pixels.
-        images: uint8 [C, H, W] of the image size, for int8.
-        judged_on: labelled images by whose mAP50-95 `accuracy_drop` is held.
+        settings: settings of one format.
+        images: uint8 [C, H, W] of the image size, for int8 calibration.
+        judged_on: labelled images on which `accuracy_drop` limits the loss of mAP50-95.
 
     Raises:
-        UserError: as `deploy.exporters.export` raises it.
+        UserError: see `deploy.exporters.export`.
     """
     file = stem.with_name(stem.name + EXPORTERS[settings.format].suffix)
     judge = judge_on(judged_on, image_size) if judged_on is not None else None
@@ -40,28 +43,33 @@ def exported(
 
 
 def format_of(path: str | Path, named: str = "", family: str = "") -> str:
-    """The format whose ending a file name has.
+    """The export format for the ending of a file name.
 
     Args:
-        named: the format that the caller asks for; "" takes the one of the ending.
-        family: of the network: where several formats have the ending, as .pt has, that of its own is taken.
+        path: the file.
+        named: format requested by the caller; "" derives it from the ending.
+        family: family of the network; its own format is preferred if several have the ending, such as .pt.
 
     Raises:
-        UserError: no format has the ending, or another one than was asked for.
+        UserError: no format has the ending, or the requested format has another ending.
     """
     name = Path(path).name.lower()
     fitting = [entry for entry, exporter in EXPORTERS.items() if name.endswith(exporter.suffix)]
     if named and named not in fitting:
         ending = EXPORTERS[named].suffix
-        raise UserError(f"{path} does not end in {ending}, as files of format {named} do; change one of the two.")
+        raise UserError(
+            f"{path} does not end in {ending}, the ending of format {named}. Change the name or the format."
+        )
     if fitting:
         return named or (family if family in fitting else fitting[-1])
     endings = ", ".join(f"{exporter.suffix} ({entry})" for entry, exporter in EXPORTERS.items())
-    raise UserError(f"No export format has the ending of {path}; choose a name that ends in one of {endings}.")
+    raise UserError(f"No export format has the ending of {path}. Choose a name that ends in one of {endings}.")
 
 
 def about(checkpoint: Checkpoint) -> dict[str, str]:
-    """Who wrote the file, what was done to the detector, and under which licence its weights are, if they say so."""
+    """Metadata for exported files: the program, the history of the detector, and the licence of its weights if
+    known.
+    """
     from secateur import __version__
 
     told = {"producer": f"Secateur {__version__}"}

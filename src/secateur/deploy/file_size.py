@@ -1,8 +1,8 @@
-"""Tables of the sizes of exported files, from stand-ins of a network that are written once.
+"""Predicts the sizes of exported files from stand-ins: reduced copies of a network that are exported once.
 
-A stand-in is the network at a tenth of its parameters. What its file has besides its tensors is what the file of any
-cut of the network has: the graph, names, constants, what it says of itself. A second one without the blocks that may be
-removed shows what the description of a layer takes.
+A stand-in is the network with a tenth of its parameters. The overhead of its file (graph, names, constants, metadata)
+equals that of the file of any cut of the network. A second stand-in, without removable blocks, shows the overhead per
+layer.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from secateur.sizes import ImageSize, in_words
 logger = logging.getLogger("secateur")
 
 USUAL = "onnx-fp16"
-"""The kind of file that a budget means that names none."""
+"""The file format of a size budget that names none."""
 _TENTH = Budget("params", 0.1)
 
 
 def settings_of_file(kind: str = "") -> ExportSettings:
-    """The settings that write a kind of file, "onnx-int8"; without a precision it is fp16, or the format's first.
+    """The export settings for a kind of file such as "onnx-int8". Without a precision, fp16 or the format's first one.
 
     Raises:
-        UserError: unknown format or precision, a package of it is not installed, or it is not sized beforehand.
+        UserError: the format or precision is unknown, a required package is not installed, or its size cannot be
+            predicted.
     """
     name, _, precision = (kind or USUAL).partition("-")
     if name not in EXPORTERS or (precision and precision not in EXPORTERS[name].precisions):
-        raise UserError(f"--size knows no kind of file {kind}; write one of {', '.join(kinds_of_files())}.")
+        raise UserError(f"--size does not support {kind}. Choose one of {', '.join(kinds_of_files())}.")
     exporter = EXPORTERS[name]
     precision = precision or ("fp16" if "fp16" in exporter.precisions else exporter.precisions[0])
     if precision not in exporter.stored:
         raise UserError(
-            f"The size of {exporter.title} files is not known before they are written; write one of "
-            f"{', '.join(kinds_of_files())}."
+            f"The size of {exporter.title} files cannot be predicted. Choose one of {', '.join(kinds_of_files())}."
         )
     settings = ExportSettings(format=name, precision=precision)
     check_export(settings)
@@ -61,7 +61,7 @@ def settings_of_file(kind: str = "") -> ExportSettings:
 
 
 def kinds_of_files() -> list[str]:
-    """The kinds of files whose size can be a budget."""
+    """The kinds of files that a size budget supports."""
     return [f"{name}-{precision}" for name, exporter in EXPORTERS.items() for precision in exporter.stored]
 
 
@@ -73,18 +73,18 @@ def size_table(
     *,
     blocks: bool = True,
 ) -> SizeTable:
-    """The table of a kind of file for a network and all that is cut from it, as it is written on this machine.
+    """The size table of a kind of file, for a network and all its cuts, as exported on this machine.
 
     Args:
-        network: the dense one.
-        image_size: of the images that the file takes, in pixels: constants of the decoding grow with it.
+        network: the dense network.
+        image_size: input size in pixels; constants of the decoding grow with it.
         kind: format and precision ("onnx-int8"); "" is `USUAL`.
-        about: metadata that the file also stores.
-        blocks: whether whole blocks may be removed. Where not, a table that is not cached yet takes half the time,
-            has no size of a layer and is not cached.
+        about: additional metadata in the file.
+        blocks: whether blocks may be removed. If not, and no table is cached, the measurement takes half the time, and
+            the resulting table has no overhead per layer and is not cached.
 
     Raises:
-        UserError: as `settings_of_file`, or the network cannot be expressed in that format.
+        UserError: see `settings_of_file`, or the network cannot be exported to this format.
     """
     settings = settings_of_file(kind)
     graph = trace(network)
@@ -93,14 +93,14 @@ def size_table(
     if known is not None:
         return SizeTable.from_dict(known)
     name = f"{settings.format}-{settings.precision}"
-    logger.info("Writing a stand-in as %s to learn what such a file takes.", name)
+    logger.info("Exporting a stand-in to %s to predict file sizes.", name)
     table = measured(network, graph, image_size, settings, about or {}, blocks=blocks)
     if not blocks:
         return table
     try:
         write_json(file, table.to_dict())
     except UserError as error:
-        logger.warning("The table of file sizes is not kept: %s", error)
+        logger.warning("Cannot cache the table of file sizes: %s", error)
     return table
 
 
@@ -113,7 +113,7 @@ def measured(
     *,
     blocks: bool = True,
 ) -> SizeTable:
-    """The table from stand-ins that are written now; without `blocks` from one that keeps all layers."""
+    """The table from newly exported stand-ins; without `blocks`, from one that keeps all layers."""
     stored = EXPORTERS[settings.format].stored[settings.precision]
     table = SizeTable(f"{settings.format}-{settings.precision}", stored, 0.0, 0.0)
 
@@ -135,7 +135,7 @@ def measured(
 
 
 def _lively(network: nn.Module) -> nn.Module:
-    """The network with other values, in place: some writers leave out a bias of zeros, which no trained network has."""
+    """Replaces all values of the network in place: some writers drop a bias of zeros, which no trained network has."""
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -146,7 +146,7 @@ def _lively(network: nn.Module) -> nn.Module:
 
 
 def _cache_file(network: nn.Module, image_size: ImageSize, settings: ExportSettings, about: Mapping[str, str]) -> Path:
-    """The path of the cached table; it depends on everything that the size of the file depends on."""
+    """Path of the cached table. It depends on everything that affects the file size."""
     shapes = [(name, list(tensor.shape)) for name, tensor in network.state_dict().items()]
     packages = (*EXPORTERS[settings.format].packages, "torch", "secateur")
     kind = f"{settings.format} {settings.precision}"
@@ -155,7 +155,7 @@ def _cache_file(network: nn.Module, image_size: ImageSize, settings: ExportSetti
 
 
 def _version(package: str) -> str:
-    """Of an installed package, by the name that it is imported by; "" where it has another one."""
+    """Version of an installed package by its import name; "" if the distribution has another name."""
     try:
         return version(package.partition(".")[0])
     except PackageNotFoundError:

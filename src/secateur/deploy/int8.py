@@ -1,4 +1,4 @@
-"""Post-training quantisation: images to calibrate on, and what a smaller precision costs, class by class."""
+"""Post-training quantisation: calibration images, and the accuracy cost per class."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ from secateur.scores import Scores
 from secateur.sizes import ImageSize
 
 _WORST = 5
-"""Classes that the table names, those that lose most."""
+"""Number of classes with the largest loss that the table lists."""
 CALIBRATION = 128
-"""Images that ranges of activations are taken from."""
+"""Number of calibration images."""
 
 
 def int8_costs(network: nn.Module, files: Mapping[str, Path], index: Index, size: ImageSize) -> dict[str, Any]:
-    """Measures a detector and its files on images of the one size that the files take, and prints the tables.
+    """Evaluates a detector and its exported files on images of their input size, and prints the tables.
 
     Args:
-        files: by the names that the result has.
+        network: the detector.
+        files: exported files by their names in the result.
+        index: labelled images.
+        size: input size in pixels.
     """
     settings = _settings(size)
     before, found = validate(predictor_of(network), index, settings), {}
@@ -45,7 +48,9 @@ def int8_costs(network: nn.Module, files: Mapping[str, Path], index: Index, size
 
 
 def judge_on(index: Index, size: ImageSize) -> Judge:
-    """The figure that counts of predictors on the images of an index, more is better; without a bar."""
+    """Returns a function that evaluates a predictor on the images of an index by the main metric (higher is better),
+    without a progress bar.
+    """
 
     def judge(predictor: Predictor) -> float:
         scores = validate(predictor, index, _settings(size), progress=False)
@@ -55,7 +60,7 @@ def judge_on(index: Index, size: ImageSize) -> Judge:
 
 
 def cost_table(before: Scores, after: Scores, precision: str) -> str:
-    """Both, by the figure that counts, and the classes that lose most."""
+    """A table of both results: the main metric, and the classes with the largest loss."""
     lines = [f"{before.figure:>22}{'fp32':>9}{precision:>9}{'change':>9}"]
     lines.append(_row("all", before.value, after.value))
     for name, old, new in _losses(before, after)[:_WORST]:
@@ -72,7 +77,7 @@ def cost_rows(before: Scores, after: Scores) -> dict[str, Any]:
 
 
 def _losses(before: Scores, after: Scores) -> list[tuple[str, float, float]]:
-    """Name and figure before and after of every class that both know, the greatest loss first."""
+    """Name, value before and value after for every class in both results, largest loss first."""
     figure, sign = before.figure, 1 if before.higher_is_better else -1
     kept = {row["class"]: row[figure] for row in after.rows if figure in row}
     rows = [(str(row["name"]), row[figure], kept[row["class"]]) for row in before.rows if row["class"] in kept]
@@ -90,23 +95,23 @@ def _row(name: str, old: float, new: float) -> str:
 def calibration_images(
     split: Split, size: tuple[int, int], count: int = CALIBRATION, *, channels: int = 3
 ) -> list[Tensor]:
-    """Images of a split as a validation shows them: uint8 [C, H, W], of this height and width.
+    """Calibration images from a split, letterboxed as in a validation: uint8 [C, H, W] of the given height and width.
 
     Raises:
-        UserError: there is none.
+        UserError: the split has no images.
     """
     if not len(split):
-        raise UserError("int8 is calibrated on images, and there is none; give others with --data or --images.")
+        raise UserError("int8 calibration needs images, and none were found. Give others with --data or --images.")
     some = split.select(covering(split.index, count)) if isinstance(split, DetectionSplit) else evenly(split, count)
     reading = Reading(size[0] if size[0] == size[1] else size, 1, channels=channels)
     return [image.contiguous() for batch in some.ordered(reading) for image in batch.images]
 
 
 def covering(index: Index, count: int) -> list[int]:
-    """Numbers of `count` images in which rare classes are as well seen as can be, in ascending order.
+    """Indices of `count` images that cover rare classes as well as possible, in ascending order.
 
-    One after the other that image is taken whose classes were seen least so far. Images without labels are taken
-    evenly over the whole index.
+    Images are chosen greedily: each next image has the classes that were covered least so far. Images without labels
+    are chosen evenly over the index.
     """
     total = len(index)
     if total <= count:

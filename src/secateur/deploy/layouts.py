@@ -1,6 +1,6 @@
-"""Which family reads the outputs of an exported file, and how: by what the file says, or by its answers.
+"""Finds the decoder for the outputs of an exported file, from its metadata or from its outputs.
 
-What only gets a name in the refusal is one function in `LOOKS`.
+A layout that is only named in the error message is one function in `LOOKS`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from secateur.families.outputs import Answer, Decoder, Opened, Shape
 
 
 def own_decoder(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Shape]) -> Decoder | None:
-    """How the outputs of an export of this package become answers; None where they are taken as they are.
+    """The decoder for an export of this package; None if the outputs are returned without decoding.
 
     Args:
-        takes: shape of its input, None for sides that are open.
+        path: the file.
+        metadata: its metadata.
+        takes: shape of its input, None for dynamic dimensions.
         gives: shapes of its outputs.
 
     Raises:
-        UserError: the family is not known here, or the outputs are not what the file says.
+        UserError: the family is unknown, or the outputs do not match the metadata.
     """
     family, nc = family_named(metadata.family, path), len(metadata.names)
     opened = Opened(metadata.output, metadata.told, metadata.names, metadata.strides, takes, tuple(gives))
@@ -34,19 +36,19 @@ def own_decoder(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Sh
         return family.decoder(opened)
     except ValueError:
         raise UserError(
-            f"{path} is not the export that its metadata describes ({metadata.output} output, {nc} classes): it maps "
-            f"{sides(takes)} to {_listed(gives)}; export it anew."
+            f"{path} does not match its metadata ({metadata.output} output, {nc} classes): it maps "
+            f"{sides(takes)} to {_listed(gives)}. Export it again."
         ) from None
 
 
 def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> Decoder:
-    """How a file of another program is read.
+    """The decoder for a file of another program.
 
     Raises:
-        UserError: no family reads it; the sentence says what it looks like.
+        UserError: no family can decode it; the message describes its layout.
     """
     if answer.outputs and not np.isfinite(answer.outputs[0]).all():
-        raise UserError(f"{path} gives values that are not finite for a black image; export it anew.")
+        raise UserError(f"{path} returns NaN or infinite values for a black image. Export it again.")
     found = [family.recognises(answer) for family in FAMILIES.values()]
     if metadata.task in ("", "detect"):
         for decoder in found:
@@ -54,22 +56,22 @@ def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> 
                 return decoder
     told = _other_task(metadata) or _says_suppressed(metadata) or _masks(answer)
     near = next((words for words in found if isinstance(words, str) and words), "")
-    look = told or near or next((said for looks in LOOKS if (said := looks(answer))), "no layout that Secateur knows")
+    look = told or near or next((said for looks in LOOKS if (said := looks(answer))), "an unknown layout")
     called = f" ({metadata.title})" if metadata.title else ""
     raise UserError(
-        f"{path} is no file that Secateur reads{called}: it maps {sides(takes)} to "
-        f"{_listed([output.shape for output in answer.outputs])}, {look}; {opens()}."
+        f"Cannot read {path}{called}: it maps {sides(takes)} to "
+        f"{_listed([output.shape for output in answer.outputs])}, {look}. {opens()}."
     )
 
 
 def opens() -> str:
-    """Which files are read, for sentences."""
+    """The supported files, for messages."""
     others = [family.opens for family in FAMILIES.values() if family.opens]
     return f"Secateur opens its own exports, {' and '.join(others)}" if others else "Secateur opens its own exports"
 
 
 def sides(shape: Sequence[int | None]) -> str:
-    """1 x 3 x 640 x 640; "any" for sides that are open."""
+    """A shape as text: `1 x 3 x 640 x 640`, with "any" for dynamic dimensions."""
     return " x ".join("any" if side is None else str(side) for side in shape) or "an unknown shape"
 
 
@@ -78,40 +80,40 @@ def _listed(shapes: Sequence[Shape]) -> str:
     return (", ".join(map(sides, shapes[:3])) or "nothing") + more
 
 
-# What a file may look like that nothing reads, in words that follow "it maps ... to ...".
+# Names of unsupported layouts, worded to follow "it maps ... to ...".
 
 
 def _other_task(metadata: Metadata) -> str:
-    return "" if metadata.task in ("", "detect") else f"and says that its task is {metadata.task}"
+    return "" if metadata.task in ("", "detect") else f"and states the task {metadata.task}"
 
 
 def _says_suppressed(metadata: Metadata) -> str:
-    return "boxes after non-maximum suppression, as it says itself" if metadata.suppressed else ""
+    return "boxes after non-maximum suppression, according to its metadata" if metadata.suppressed else ""
 
 
 def _masks(answer: Answer) -> str:
     has_maps = any(output.ndim == 4 for output in answer.outputs[1:])
     rows = answer.outputs and answer.outputs[0].ndim == 3
-    return "rows and masks, as segmentation networks give them" if rows and has_maps else ""
+    return "rows and masks, as in segmentation networks" if rows and has_maps else ""
 
 
 def _suppressed(answer: Answer) -> str:
     shapes = [output.shape for output in answer.outputs]
     boxes = any(shape[-1:] == (4,) for shape in shapes) and len(shapes) > 1
     kept = any(len(shape) in (2, 3) and shape[-1] in (6, 7) for shape in shapes)
-    return "which looks like boxes after non-maximum suppression" if boxes or kept else ""
+    return "probably boxes after non-maximum suppression" if boxes or kept else ""
 
 
 def _maps(answer: Answer) -> str:
     if not answer.outputs or any(output.ndim < 4 for output in answer.outputs):
         return ""
-    return "maps of the head that are not decoded"
+    return "feature maps of the head without decoding"
 
 
 def _values(answer: Answer) -> str:
     flat = len(answer.outputs) == 1 and answer.outputs[0].ndim == 2
-    return "one value a class for each image, as classification networks give them" if flat else ""
+    return "one value per class and image, as in classification networks" if flat else ""
 
 
 LOOKS: tuple[Callable[[Answer], str], ...] = (_suppressed, _maps, _values)
-"""In this order; each gives "" where the answer does not look so."""
+"""Applied in this order; each function returns "" if the outputs do not have its layout."""

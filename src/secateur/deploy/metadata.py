@@ -1,4 +1,4 @@
-"""What an exported file says of itself, in the words that readers of YOLOv5's exports know, and more."""
+"""Metadata of exported files: the keys of YOLOv5's exports, and additional ones."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from secateur.limits import MAX_CLASSES
 from secateur.yaml_files import parse_yaml, read_yaml
 
 FILE = "metadata.yaml"
-"""What a folder of files for another runtime says of itself."""
+"""Metadata file of an export folder."""
 _MARKS = ("single_cls", "narrowed")
-"""What is said of a network where it is true alone."""
+"""Keys that are written only if they are true."""
 _LONGEST = 80
-"""Characters that are kept of what a foreign file says."""
+"""Longest text kept from the metadata of a foreign file, in characters."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an exported file says of itself.
+    """Metadata of an exported file.
 
     Attributes:
-        names: class id -> name; of a foreign file as far as it tells them.
-        strides: pixels of a cell of each level; the largest alone where a foreign file tells no more.
-        size: height and width of the image; None where any multiple of the stride goes.
-        batch: images of a call; 0 where any number goes.
-        channels: of the image.
-        family: the kind of the network's family.
-        output: what it gives, see `families.outputs.Form`.
+        names: class id -> name; of a foreign file only those that it states.
+        strides: stride of each level in pixels; of a foreign file possibly only the largest.
+        size: height and width of the image; None if any multiple of the stride is accepted.
+        batch: batch size; 0 if it is dynamic.
+        channels: channels of the image.
+        family: family of the network.
+        output: kind of output, see `families.outputs.Form`.
         precision: "fp32", "fp16" or "int8".
-        single_cls: the network has one class in place of all classes of its data set.
-        narrowed: it has some of the classes that it was trained on.
-        told: what the family and people read: anything else that the file says, as plain data.
-        own: this package wrote it; what another program wrote is recognised by its answers.
-        task: of a foreign file, in its word: "detect", "segment"; "" where it does not tell.
-        classes: number of classes that it states; 0 where it does not.
-        suppressed: it says that non-maximum suppression is inside.
-        title: what a foreign file calls itself.
+        single_cls: whether all classes of the data set were merged into one.
+        narrowed: whether the network has only some of the classes that it was trained on.
+        told: all other entries as plain data, for the family and for people.
+        own: whether this package wrote the file; other files are recognised by their outputs.
+        task: task stated by a foreign file: "detect", "segment"; "" if it states none.
+        classes: number of classes that it states; 0 if it states none.
+        suppressed: whether it states that non-maximum suppression is inside.
+        title: title stated by a foreign file.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -68,11 +68,11 @@ class Metadata:
 
     @property
     def stated(self) -> int:
-        """Number of classes that the file states; 0 where it does not."""
+        """Number of classes that the file states; 0 if it states none."""
         return len(self.names) or self.classes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: JSON, YAML."""
+        """Plain data for JSON and YAML."""
         return {
             **self.told,
             "family": self.family,
@@ -89,16 +89,16 @@ class Metadata:
         }
 
     def to_text(self) -> dict[str, str]:
-        """Every value as text, for files that hold nothing else."""
+        """Every value as text, for formats whose metadata is text only."""
         return {key: value if isinstance(value, str) else str(value) for key, value in self.to_dict().items()}
 
     def to_json(self) -> str:
-        """JSON."""
+        """JSON text."""
         return json.dumps(self.to_dict())
 
     @staticmethod
     def of_json(text: str | bytes) -> Metadata:
-        """The inverse of `to_json`; text that is no JSON says nothing."""
+        """The inverse of `to_json`. Invalid JSON gives empty metadata."""
         try:
             return Metadata.read(json.loads(text))
         except (ValueError, RecursionError):
@@ -106,12 +106,12 @@ class Metadata:
 
     @staticmethod
     def of_yaml(text: str) -> Metadata:
-        """What a `metadata.yaml` says, the inverse of `to_dict` in YAML; text that is no YAML says nothing."""
+        """The metadata in a `metadata.yaml`, the inverse of `to_dict` in YAML. Invalid YAML gives empty metadata."""
         try:
             data = parse_yaml(text, FILE)
         except UserError:
             return Metadata()
-        # Aliases make a short file stand for a long text: names that are no plain values are not written out.
+        # Aliases can expand a short file to a long text, so names that are not plain values are not expanded.
         names = data.get("names") if isinstance(data, Mapping) else None
         entries = list(names.values()) if isinstance(names, Mapping) else names if isinstance(names, list) else []
         if any(isinstance(entry, Mapping | list | set) for entry in entries):
@@ -120,7 +120,7 @@ class Metadata:
 
     @staticmethod
     def read(data: Any) -> Metadata:
-        """The inverse of `to_dict` and of `to_text`; what is missing or makes no sense has its default.
+        """The inverse of `to_dict` and `to_text`. Missing and invalid entries get their defaults.
 
         Nothing in it is executed.
         """
@@ -151,30 +151,30 @@ class Metadata:
 
 
 def write_metadata(folder: Path, metadata: Metadata) -> None:
-    """Puts the file into a folder."""
+    """Writes the metadata file into a folder."""
     text = yaml.safe_dump(metadata.to_dict(), sort_keys=False, allow_unicode=True)
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """What the file of a folder says, with the image size, which it has to tell.
+    """The metadata of a folder, which must contain the image size.
 
     Raises:
-        UserError: the file is missing or broken, or names no image size.
+        UserError: the file is missing or invalid, or has no image size.
     """
     file = folder / FILE
     try:
         data = read_yaml(file)
     except UserError as error:
-        raise UserError(f"{folder} has no {FILE} that can be read; export it anew.") from error
+        raise UserError(f"Cannot read {FILE} in {folder}. Export the network again.") from error
     metadata = Metadata.read(data)
     if metadata.size is None:
-        raise UserError(f"{file} does not tell the image size (imgsz); export it anew.")
+        raise UserError(f"{file} does not contain the image size (imgsz). Export the network again.")
     return metadata
 
 
 def _value(value: Any) -> Any:
-    """What a text says, where it is a Python or JSON literal; the text itself otherwise."""
+    """The value of a text that is a Python or JSON literal; otherwise the text itself."""
     if not isinstance(value, str):
         return value
     try:
@@ -193,14 +193,14 @@ def _names(value: Any) -> dict[int, str]:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number that is not negative."""
+    """A finite, non-negative number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < 1e6 and math.isfinite(value) else None
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    """Positive numbers; none when one of them is not."""
+    """Positive numbers; empty if one of them is not positive."""
     found = tuple(_number(entry) for entry in value) if _is_list(value) else ()
     return tuple(number for number in found if number) if all(found) else ()
 
@@ -218,8 +218,7 @@ def _text(value: Any) -> str:
 
 
 def _suppressed(known: Mapping[str, Any]) -> bool:
-    """Whether a foreign file says that it gives boxes after suppression: by itself, or among the options that it was
-    exported with."""
+    """Whether a foreign file states that its outputs are boxes after suppression, directly or in its export options."""
     options = known.get("args")
     told = [known, options] if isinstance(options, Mapping) else [known]
     return any(entry.get(key) is True for entry in told for key in ("nms", "end2end"))

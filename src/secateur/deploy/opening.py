@@ -1,4 +1,4 @@
-"""Opens a detector, whether its weights are a checkpoint or an exported file, at a usable image size."""
+"""Opens a detector, from a checkpoint or an exported file, with a usable image size."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ logger = logging.getLogger("secateur")
 def open_detector(
     model: Checkpoint | Predictor | str | Path, device: torch.device, precision: str = "fp32", image_size: ImageSize = 0
 ) -> tuple[Predictor, ImageSize]:
-    """A predictor, and the size of the images that it is to be given.
+    """A predictor, and the image size for it.
 
     Args:
-        model: a checkpoint, a predictor, or the file of one.
-        device: where it should run.
-        precision: "fp32", "bf16" or "fp16", for checkpoints; an exported file has its own.
-        image_size: px of the longest side, or height and width of every image; 0 takes what the model takes or
-            remembers, else 640.
+        model: a checkpoint, a predictor, or a file with one.
+        device: device to run on.
+        precision: "fp32", "bf16" or "fp16", for checkpoints; exported files have a fixed precision.
+        image_size: px of the longest side, or height and width; 0 uses the size that the model requires or stores,
+            otherwise 640.
 
     Returns:
-        the predictor, and the side, or height and width, in pixels: where the predictor takes one size alone, that.
+        the predictor, and the side, or height and width, in pixels. If the predictor accepts only one size, that size.
 
     Raises:
         UserError: the file cannot be opened.
@@ -51,5 +51,7 @@ def open_detector(
         return predictor, check_image_size(wanted, int(max(predictor.strides))) if predictor.strides else wanted
     if image_size not in (0, only, only if isinstance(only, int) else max(only)):
         given = in_words(image_size)
-        logger.warning("Image size %s: this file takes images of %d x %d pixels only.", given, *sides_of(only))
+        logger.warning(
+            "Image size %s is ignored: this file accepts only images of %d x %d pixels.", given, *sides_of(only)
+        )
     return predictor, only

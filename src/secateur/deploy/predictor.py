@@ -1,4 +1,4 @@
-"""What the predictors of all exported files share: batches of the file's size, and answers as its family reads them."""
+"""Base class of the predictors of all exported files: batching, and decoding by the network's family."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ from secateur.machine import cpu_threads
 
 logger = logging.getLogger("secateur")
 
-_ADVICE = "export it anew, in fp32 if it is in fp16 or int8"
+_ADVICE = "export it again, in fp32 if it is in fp16 or int8"
 _UNKNOWN_SIZES = ((256, 384), (640, 640))
-"""Height and width of the images that a foreign file is tried on which takes any; the second for files that do not."""
+"""Image sizes for testing a foreign file that accepts any; the second is for files that reject the first."""
 
 
 class FilePredictor:
-    """An exported network; a runtime gives it `run`. A detector's is an `evaluation.predictor.Predictor`.
+    """An exported network; subclasses implement `run`. That of a detector is an `evaluation.predictor.Predictor`.
 
     Attributes:
         path: the file or folder.
-        metadata: what it says of itself.
-        gives: shapes of its outputs, None for sides that are open.
-        decoder: how its outputs are read; None where they are taken as they are, with `outputs`.
-        names, nc: classes, as far as the file tells them; made-up names otherwise.
-        channels: of the images.
-        strides: pixels of a cell of each level.
-        image_size: height and width; None where any size goes.
-        batch: images of a call; None where any number goes.
-        device: where it runs.
-        threads: threads inside an operator on CPU.
+        metadata: its metadata.
+        gives: shapes of its outputs, None for dynamic dimensions.
+        decoder: decoder of its outputs; None if `outputs` returns them without decoding.
+        names, nc: classes if stated in the metadata; placeholder names otherwise.
+        channels: channels of the images.
+        strides: stride of each level in pixels.
+        image_size: height and width; None if any size is accepted.
+        batch: batch size; None if it is dynamic.
+        device: device that it runs on.
+        threads: threads within an operator on the CPU.
     """
 
     used: int | None = None
-    """How many outputs `run` gives, the first ones; None for all. YOLOv5's own files have maps behind the rows."""
+    """Number of leading outputs that `run` returns; None for all. YOLOv5's own files append feature maps to the
+    rows.
+    """
 
     def __init__(
         self,
@@ -61,15 +63,19 @@ class FilePredictor:
         threads: int,
         answer: Answer | None = None,
     ) -> None:
-        """Checks that the file can be read; a foreign one is run once, on black images.
+        """Checks that the file can be read. A foreign file runs once, on black images.
 
         Args:
-            takes: shape of its input, None for sides that are open; () where it has not one input.
+            path: the file or folder.
+            metadata: its metadata.
+            takes: shape of its input, None for dynamic dimensions; () if it does not have exactly one input.
             gives: shapes of its outputs.
-            answer: to black images, where it was run already.
+            device: device that it runs on.
+            threads: threads within an operator on the CPU.
+            answer: outputs for black images, if it already ran on them.
 
         Raises:
-            UserError: it is none.
+            UserError: the file is not a supported network.
         """
         self.path, self.metadata, self.device, self.threads = path, metadata, device, threads
         self._takes = takes
@@ -90,20 +96,20 @@ class FilePredictor:
         self.image_size = (height, width) if height is not None and width is not None else None
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Images float32 [B, C, H, W] in 0..1, as many as a call takes -> the outputs as the file gives them."""
+        """Runs one batch: images float32 [B, C, H, W] in 0..1 -> the outputs of the file."""
         raise NotImplementedError
 
     def outputs(self, images: Tensor) -> list[NDArray[np.float32]]:
-        """Images float32 [B, C, H, W] in 0..1, any number of them -> each output of the file for all of them.
+        """Images float32 [B, C, H, W] in 0..1, in any number -> each output of the file for all images.
 
         Raises:
-            UserError: the file does not take images of this size.
+            UserError: the file does not accept images of this size.
         """
         pixels = images.cpu().numpy().astype(np.float32, copy=False)
         if any(
             side is not None and side != given for side, given in zip(self._takes[1:], pixels.shape[1:], strict=True)
         ):
-            raise UserError(f"{self.path} takes images of shape {sides(self._takes)}, not {sides(pixels.shape)}.")
+            raise UserError(f"{self.path} accepts images of shape {sides(self._takes)}, not {sides(pixels.shape)}.")
         count = self.batch or len(pixels)
         found: list[list[NDArray[np.float32]]] = []
         for start in range(0, len(pixels), count):
@@ -114,15 +120,16 @@ class FilePredictor:
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*found, strict=True)]
 
     def infer(self, images: Tensor, confidence: float) -> Any:
-        """What the network proposes for images, as `boxes` reads it (see `Predictor`); without a decoder the outputs.
+        """Candidates for images float32 [B, C, H, W] in 0..1, as `boxes` takes them (see `Predictor`). Without a
+        decoder, the outputs.
 
         Raises:
-            UserError: the file does not take images of this size.
-            AnswerError: what it answers cannot be boxes, or is not finite.
+            UserError: the file does not accept images of this size.
+            AnswerError: the outputs cannot be boxes, or are not finite.
         """
         outputs = [torch.from_numpy(output) for output in self.outputs(images)]
         for output in outputs:
-            # A finite sum is one of finite values, and takes a fiftieth of the time of a look at each of them.
+            # A finite sum implies finite values and takes a fiftieth of the time of checking each value.
             if not math.isfinite(float(output.sum())):
                 self._check(torch.isfinite(output), NOT_FINITE)
         if self.decoder is None:
@@ -137,68 +144,69 @@ class FilePredictor:
     def boxes(
         self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
     ) -> list[Tensor]:
-        """The boxes that stay; see `Predictor`.
+        """The final boxes, each [n, 6]; see `Predictor`.
 
         Raises:
-            UserError: the outputs of the file are no boxes.
+            UserError: the outputs of the file are not boxes.
         """
         if self.decoder is None:
-            raise UserError(f"{self.path} gives {len(self.gives)} tensors that are no boxes; read them with `outputs`.")
+            raise UserError(f"The {len(self.gives)} outputs of {self.path} are not boxes. Read them with `outputs`.")
         return (best_boxes if self.decoder.final else non_max_suppression)(found, settings, classes)
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        """Boxes of each image; see `Predictor`."""
+        """The final boxes [n, 6] of each image; images are float32 [B, C, H, W] in 0..1. See `Predictor`."""
         return self.boxes(self.infer(images, settings.conf), settings)
 
     def _check(self, sound: Tensor, fault: str) -> None:
-        """AnswerError for the first image of [B, ...] for which not every value is sound."""
+        """Raises AnswerError for the first image of the bool tensor `sound` [B, ...] with a False value."""
         good = sound.flatten(1).all(dim=1)
         if not bool(good.all()):
             raise AnswerError(str(self.path), fault, int((~good).nonzero()[0]), _ADVICE)
 
     def _answer(self) -> Answer:
-        """What the file gives for black images.
+        """The outputs for black images.
 
         Raises:
-            UserError: it takes no images, or does not run on them.
+            UserError: the input is not images, or the file fails on them.
         """
         takes = self._takes
         if len(takes) != 4 or takes[1] not in (1, 3, None):
-            raise UserError(f"{self.path} is no file that Secateur reads: it takes {sides(takes)}; {opens()}.")
+            raise UserError(f"Cannot read {self.path}: its input is {sides(takes)}. {opens()}.")
         failure = ""
         for height, width in [self.metadata.size] if self.metadata.size else _UNKNOWN_SIZES:
             size = takes[2] or height, takes[3] or width
             shape = (takes[0] or 1, takes[1] or self.metadata.channels, *size)
             try:
                 outputs = [np.asarray(output, np.float32) for output in self.run(np.zeros(shape, np.float32))]
-            except Exception as error:  # each runtime raises errors of its own
+            except Exception as error:  # each runtime raises its own exceptions
                 failure = f"{sides(shape)}: {told(error)}"
                 continue
             says = self.metadata
             return Answer(says.stated, shape[0], size, outputs, says.task, says.strides)
-        raise UserError(f"{self.path} does not run on images of {failure}")
+        raise UserError(f"{self.path} fails on images of {failure}")
 
 
 def granted(threads: int) -> int:
-    """The threads asked for, or those that the machine grants: left to itself a runtime starts one for each core of the
-    machine, also where one alone is granted."""
+    """The requested number of threads, or the CPUs granted to the process. Without a number, runtimes start one thread
+    per core of the machine, even if only one is granted.
+    """
     return threads or cpu_threads()
 
 
 def on_cpu(path: Path, device: torch.device, runtime: str) -> torch.device:
-    """The CPU, for runtimes that have no other device; a notice says so where another was asked for."""
+    """The CPU, for runtimes without other devices. Logs a notice if another device was requested."""
     if device.type != "cpu":
-        logger.warning("This %s has no %s: running %s on the CPU.", runtime, device.type, path)
+        logger.warning("%s has no %s on this machine: running %s on the CPU.", runtime, device.type, path)
     return torch.device("cpu")
 
 
 def own_precision(path: Path, precision: str) -> None:
-    """A notice where a precision was asked for that an exported file cannot change."""
+    """Logs a notice if a precision is requested that an exported file cannot change."""
     if precision != "fp32":
-        logger.warning("%s runs in the precision that it was exported with, not in %s.", path, precision)
+        logger.warning("%s runs in the precision of its export, not in %s.", path, precision)
 
 
 def must_exist(path: Path) -> None:
-    """UserError for a file or folder that is not there."""
+    """Raises UserError if a file or folder does not exist."""
     if not usable_path(path).exists():
         raise UserError(f"There is no file {path}.")

@@ -1,5 +1,4 @@
-"""Tells where the time of a file goes, layer by layer, on the CPU. Each runtime is a `Profiler` of a module
-in `formats/`, by what the names of its files end in."""
+"""Profiles files layer by layer on the CPU. Each runtime is a `Profiler` in a module of `formats/`, by file ending."""
 
 from __future__ import annotations
 
@@ -17,13 +16,13 @@ Sides = tuple[int, int]
 
 @dataclass(frozen=True)
 class LayerTime:
-    """The time of one layer, its activation among it, or of what is between the layers.
+    """The time of one layer including its activation, or of the work between layers.
 
     Attributes:
-        name: of the module in the detector; in parentheses where no module is the one.
-        kind: as `LayerWork` says it, or the operation ("concat").
-        ms: milliseconds of one call.
-        work: of a convolution or linear layer for one image; None for all else.
+        name: module name in the detector; in parentheses if there is no single module.
+        kind: kind from `LayerWork`, or the operation ("concat").
+        ms: milliseconds per call.
+        work: work of a convolution or linear layer for one image; None for others.
     """
 
     name: str
@@ -41,21 +40,21 @@ class LayerTime:
 
 
 class Profiling(Timing, Protocol):
-    """A file being timed layer by layer; what has been seen so far counts together."""
+    """A file being profiled layer by layer. Measurements accumulate over turns."""
 
     def layers(self) -> list[LayerTime]:
-        """All that a call consists of, in the order in which it is computed."""
+        """All layers of a call, in execution order."""
         ...
 
 
 @dataclass(frozen=True)
 class Profiler:
-    """How the files of one runtime are looked into.
+    """Profiler of one runtime.
 
     Attributes:
-        work: file, height and width of its images -> what every convolution and linear layer does, by name; empty where
-            that cannot be told.
-        open: file, shape [B, C, H, W] of its images and threads -> its layers, ready to be timed.
+        work: file, and height and width of its images -> work of every convolution and linear layer by name; empty if
+            unknown.
+        open: file, shape [B, C, H, W] of its images, and threads -> its layers, ready to be timed.
     """
 
     work: Callable[[Path, Sides], dict[str, LayerWork]]
@@ -66,6 +65,6 @@ PROFILERS: Registry[Profiler] = Registry("runtime with layers", "secateur.deploy
 
 
 def profiler_of(file: str | Path) -> Profiler | None:
-    """What looks into a file, by the end of its name; None where nothing does."""
+    """The profiler for a file, by the end of its name; None if there is none."""
     name = Path(file).name.lower()
     return next((profiler for ending, profiler in PROFILERS.items() if name.endswith(ending)), None)

@@ -1,4 +1,4 @@
-"""Opens files of any runtime as predictors. Each runtime is a `Runtime` of a module in `formats/`, by suffix."""
+"""Opens files of any runtime as predictors. Each runtime is a `Runtime` in a module of `formats/`, by file ending."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from secateur.registry import Registry
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs files, or folders, of one kind.
+    """A runtime for one kind of files or folders.
 
     Attributes:
-        title: its name in tables, "ONNX Runtime".
-        open: file, device, number of threads (0: what the machine grants) and precision -> predictor.
-        exported: its files come out of an export; a checkpoint is more than something to run.
+        title: display name, "ONNX Runtime".
+        open: file, device, number of threads (0: the CPUs granted) and precision -> predictor.
+        exported: whether its files are exports; a checkpoint can also be trained and cut.
     """
 
     title: str
@@ -29,24 +29,24 @@ class Runtime:
 
 
 RUNTIMES: Registry[Runtime] = Registry("runtime", "secateur.deploy.formats", __name__)
-"""By what the names of their files end in: ".onnx", "_openvino_model"."""
+"""Runtimes by the end of file names: ".onnx", "_openvino_model"."""
 
 
 def runtime_of(path: str | Path) -> Runtime:
-    """What runs a file or folder, by the end of its name.
+    """The runtime for a file or folder, by the end of its name.
 
     Raises:
-        UserError: nothing here does.
+        UserError: there is none.
     """
     name = Path(path).name.lower()
     ending = next((ending for ending in RUNTIMES if name.endswith(ending)), None)
     if ending is None:
-        raise UserError(f"Cannot open {path}: no runtime for this file type; supported are {', '.join(RUNTIMES)}.")
+        raise UserError(f"Cannot open {path}: no runtime for this file type. Supported: {', '.join(RUNTIMES)}.")
     return RUNTIMES[ending]
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a name is that of an exported file, which is something to run and nothing more."""
+    """Whether a name is that of an exported file, which can run but cannot be trained or cut."""
     name = Path(path).name.lower()
     return any(name.endswith(ending) and runtime.exported for ending, runtime in RUNTIMES.items())
 
@@ -58,11 +58,11 @@ def open_predictor(
 
     Args:
         path: the file or folder.
-        device: where it should run; a runtime that has no such device runs it on the CPU and says so.
-        threads: threads inside an operator on CPU; 0 takes what the machine grants (`machine.cpu_threads`).
-        precision: "fp32", "bf16" or "fp16", for checkpoints; an exported file has its own.
+        device: device to run on. A runtime without this device runs on the CPU and logs a notice.
+        threads: threads within an operator on the CPU; 0 uses the CPUs granted (`machine.cpu_threads`).
+        precision: "fp32", "bf16" or "fp16", for checkpoints; exported files have a fixed precision.
 
     Raises:
-        UserError: the file is missing or broken, or its runtime is not installed.
+        UserError: the file is missing or invalid, or its runtime is not installed.
     """
     return runtime_of(path).open(Path(path), torch.device(device), threads, precision)

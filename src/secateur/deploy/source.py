@@ -1,4 +1,4 @@
-"""What is exported: a network, the size of its images, and what the file is to say of them."""
+"""The input of an export: a network, its image size, and the metadata for the file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Judge = Callable[[Predictor], float]
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported.
+    """The input of an export.
 
     Attributes:
-        whole: the network, on the CPU, fp32, in evaluation mode; a copy of its own.
+        whole: a copy of the network, on the CPU, in fp32, in evaluation mode.
         size: height and width of the images in pixels.
-        channels: of the images.
-        about: what else the file says of it: lineage, licence.
-        images: uint8 [C, H, W] of that size, to quantise on; none without.
-        judge: metric of a predictor of that size, where the accuracy of int8 is to be held.
+        channels: channels of the images.
+        about: additional metadata: lineage, licence.
+        images: calibration images, uint8 [C, H, W] of that size; may be empty.
+        judge: returns the metric of a predictor of that size, to limit the accuracy loss of int8; may be None.
     """
 
     whole: nn.Module
@@ -54,7 +54,7 @@ class Source:
         judge: Judge | None = None,
         channels: int = 0,
     ) -> Source:
-        """A copy of a network, which is left as it is; 0 channels are those that the network tells."""
+        """Copies a network, which is not changed. With `channels` 0, the network's own number of channels is used."""
         whole = copy.deepcopy(network).cpu().float().eval()
         return Source(whole, size, channels or channels_of(network), about or {}, images, judge)
 
@@ -64,23 +64,25 @@ class Source:
         return family_of(self.whole)
 
     def example(self, settings: ExportSettings) -> Tensor:
-        """Black images float32 [B, C, H, W] as the file takes them."""
+        """Black images float32 [B, C, H, W], as the file takes them."""
         return torch.zeros(settings.batch_size, self.channels, *self.size)
 
     def calibration(self, batch: int) -> Iterator[NDArray[np.float32]]:
-        """The images as a call takes them: prepared [batch, C, H, W]; the first ones fill a last batch up."""
+        """Calibration batches: prepared images float32 [batch, C, H, W]. The last batch is filled up with the first
+        images.
+        """
         for start in range(0, len(self.images), batch):
             chosen = [self.images[(start + place) % len(self.images)] for place in range(batch)]
             yield self.family.prepare(torch.stack(chosen)).numpy()
 
     def outputs(self, settings: ExportSettings) -> Outputs:
-        """What the file gives, as the family says.
+        """The outputs of the file, defined by the family.
 
         Raises:
-            UserError: this network has no such outputs.
+            UserError: the network does not have such outputs.
         """
         if settings.dynamic and settings.output == DETECTIONS:
-            raise UserError("Suppression inside a file needs a fixed number of images: leave --dynamic out.")
+            raise UserError("Suppression inside the file needs a fixed batch size. Remove --dynamic.")
         half = settings.precision == "fp16"
         form = Form(settings.output, self.size, settings.batch_size, settings.any_size, half, settings.nms)
         if form not in self._made:
@@ -90,14 +92,15 @@ class Source:
         return self._made[form]
 
     def network(self, settings: ExportSettings) -> nn.Module:
-        """What the file holds: prepared images -> a tensor or a list of tensors; see `outputs`."""
+        """The module to export: prepared images -> a tensor or a list of tensors; see `outputs`."""
         return self.outputs(settings).network
 
     def traced(self, settings: ExportSettings, title: str) -> torch.jit.ScriptModule:
-        """What `network` gives as TorchScript, from which several formats start.
+        """The module of `network` as TorchScript, the starting point of several formats.
 
         Args:
-            title: the format, for sentences.
+            settings: settings of the export.
+            title: display name of the format, for error messages.
 
         Raises:
             UserError: the network cannot be traced.
@@ -105,14 +108,14 @@ class Source:
         network, example = self.network(settings).eval(), self.example(settings)
         with silenced(), torch.no_grad():
             try:
-                # Not strict: outputs may be a list. The check of every export is better than the tracer's.
+                # Not strict, because outputs may be a list. The check of each export is stronger than the tracer's own.
                 traced: Any = torch.jit.trace(network, example, strict=False, check_trace=False)
             except Exception as error:  # the tracer raises exceptions of many types
                 raise cannot(title, error) from error
         return traced
 
     def metadata(self, settings: ExportSettings) -> Metadata:
-        """What the file says of itself."""
+        """The metadata for the file."""
         return Metadata(
             names={int(index): str(name) for index, name in names_of(self.whole).items()},
             strides=tuple(float(stride) for stride in strides_of(self.whole)),
@@ -128,7 +131,7 @@ class Source:
 
 
 def cannot(title: str, error: Exception) -> UserError:
-    """The error of a format that cannot express a network, with what its converter said."""
+    """The error for a network that a format cannot express, with the reason from the converter."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return UserError(f"This network cannot be exported to {title}: {reason}.")
 
@@ -136,8 +139,8 @@ def cannot(title: str, error: Exception) -> UserError:
 class _ZeroBorder(nn.Module):
     """Zero padding by concatenation.
 
-    ONNX Runtime's optimiser fuses Pad into a MaxPool behind it, whose border is minus infinity and not zero, and so
-    changes what comes out (seen with 1.31 on yolov3-tiny); it does not fuse a Concat.
+    ONNX Runtime's optimiser fuses Pad into a following MaxPool, whose border is minus infinity rather than zero, which
+    changes the result (observed with 1.31 on yolov3-tiny). It does not fuse Concat.
     """
 
     def __init__(self, padding: tuple[int, int, int, int]) -> None:
@@ -153,7 +156,7 @@ class _ZeroBorder(nn.Module):
 
 
 def _pad_by_concatenation(network: nn.Module) -> None:
-    """Puts `_ZeroBorder` in the place of every zero padding, in place."""
+    """Replaces every zero padding by `_ZeroBorder`, in place."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.ZeroPad2d):

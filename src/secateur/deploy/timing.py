@@ -1,8 +1,7 @@
-"""Times layers and networks for latency tables. Each runtime is a `Stopwatch` of a module in `formats/`.
+"""Times layers and networks for latency tables. Each runtime is a `Stopwatch` in a module of `formats/`.
 
-The machine may be busy with other things. What else runs only adds time, and rarely to the same layer in every run, so
-a layer's time is a low percentile of its runs, and the time of a network is made of those of its layers where the
-runtime tells them.
+Background load only ever slows a run down, and rarely the same layer in every run. Each layer's time is therefore a low
+percentile over its runs. The time of a network is the sum over its layers if the runtime provides them.
 """
 
 from __future__ import annotations
@@ -20,35 +19,35 @@ from secateur.pruning.latency import Signature
 from secateur.registry import Registry
 
 LOW = 5
-"""Percentile of the runs that counts as the time of what was run: nearly the fastest, without its other work."""
+"""The percentile of the runs that is reported: close to the fastest run, without background load."""
 MOST_TURNS = 24
-"""Turns after which a time is taken as it is."""
+"""Maximum number of turns."""
 STEADY = 0.01
-"""A time is settled when some more turns have lowered it by no more than this share."""
+"""A time has settled when further turns lower it by at most this share."""
 
 
 class Timing(Protocol):
-    """Layers, or one network, being timed; what has been seen so far counts together."""
+    """Layers, or one network, being timed. Measurements accumulate over turns."""
 
     def turn(self) -> None:
-        """A few more timed runs."""
+        """Runs a few more timed calls."""
         ...
 
     def milliseconds(self) -> list[float]:
-        """Time of each of the layers, or of the network alone, by all turns so far."""
+        """Milliseconds of each layer, or of the network, over all turns so far."""
         ...
 
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """How one runtime times.
+    """Timing functions of one runtime.
 
     Attributes:
-        title: its name in sentences.
-        extra: the extra of this package that installs it; "" where it is always there.
-        version: its version; raises ImportError where it is not installed.
-        layers: signature, width that is read, widths that are emitted and threads -> a layer for each of these widths.
-        network: detector or other network, shape [1, C, H, W] of its image and threads -> the network.
+        title: display name.
+        extra: the extra of this package that installs it; "" if it is always installed.
+        version: returns its version; raises ImportError if it is not installed.
+        layers: signature, input width, output widths and threads -> a layer for each output width.
+        network: a network, the shape [1, C, H, W] of its image, and threads -> the network.
     """
 
     title: str
@@ -59,7 +58,7 @@ class Stopwatch:
 
     @property
     def installed(self) -> bool:
-        """Whether it can be used here."""
+        """Whether it is installed."""
         try:
             self.version()
         except ImportError:
@@ -68,7 +67,7 @@ class Stopwatch:
 
     @property
     def name(self) -> str:
-        """Name and version, as latency tables state it.
+        """Name and version, as recorded in latency tables.
 
         Raises:
             UserError: it is not installed.
@@ -77,7 +76,7 @@ class Stopwatch:
             return f"{self.title} {self.version()}"
         except ImportError:
             raise UserError(
-                f"{self.title} is not installed: pip install 'secateur[{self.extra}]', or choose --runtime torch."
+                f"{self.title} is not installed. Run pip install 'secateur[{self.extra}]', or use --runtime torch."
             ) from None
 
 
@@ -90,7 +89,7 @@ def low(times: Any) -> float:
 
 
 def repeat(call: Callable[[], Any], *, least: int, most: int, seconds: float) -> None:
-    """Calls again and again: `least` times, then until so many seconds or `most` calls are over."""
+    """Calls a function `least` times, then until `seconds` have passed or `most` calls are made."""
     end = time.perf_counter() + seconds
     for number in range(most):
         if number >= least and time.perf_counter() > end:
@@ -101,15 +100,15 @@ def repeat(call: Callable[[], Any], *, least: int, most: int, seconds: float) ->
 def settle(
     timings: Sequence[Timing], patience: int = 2, done: Callable[[int], None] = lambda turns: None
 ) -> list[list[float]]:
-    """Times all of them in turns, so that a busy machine is busy for all, each until its times no longer fall.
+    """Times everything in interleaved turns, so that background load affects all equally, until each time has settled.
 
     Args:
-        timings: what is timed.
-        patience: turns without a lower time after which a time is settled.
-        done: called with the number of turns that were taken, or need not be, of `MOST_TURNS` for each.
+        timings: what to time.
+        patience: number of turns without a lower time after which a time has settled.
+        done: called with the number of completed or skipped turns, out of `MOST_TURNS` each.
 
     Returns:
-        The milliseconds of each.
+        milliseconds of each.
     """
     totals: list[list[float]] = [[] for _ in timings]
     open_ones = list(range(len(timings)))

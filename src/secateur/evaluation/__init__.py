@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Evaluation: validation metrics, costs, latency, and statistics for comparing networks."""

@@ -1,4 +1,4 @@
-"""COCO's average precision from ranked detections, of many weightings of the images at once, and by size of objects."""
+"""COCO's average precision from ranked detections, for many weightings of the images at once, and by object size."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from secateur.evaluation.matching import Boxes, Floats, Ints, matches
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
 """COCO's IoU thresholds."""
 SIZES = {"AP small": (0.0, 32.0**2), "AP medium": (32.0**2, 96.0**2), "AP large": (96.0**2, 1e10)}
-"""Areas of objects in square pixels of the original image, both ends included as in COCO."""
+"""Object areas in square pixels of the original image, both bounds inclusive as in COCO."""
 _RECALLS = np.linspace(0, 1, 101)
 Singles = NDArray[np.float32]
-_CHUNK = 4_000_000  # numbers of an array: bounds the memory
+_CHUNK = 4_000_000  # maximum number of values in an array, to limit memory
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The detections of one class, the most confident first.
+    """The detections of one class, most confident first.
 
     Attributes:
-        image: int64 [n], number of the image of each.
-        hits: bool [thresholds, n], whether it finds an object.
-        objects: int64 [images], how many objects each image has.
+        image: int64 [n], image number of each detection.
+        hits: bool [thresholds, n], whether the detection matches an object.
+        objects: int64 [images], number of objects per image.
     """
 
     image: Ints
@@ -36,13 +36,13 @@ class Ranked:
     objects: Ints
 
     def average_precision(self, weights: Ints) -> Floats:
-        """Area under precision against recall at 101 points.
+        """Area under the precision-recall curve at 101 recall points.
 
         Args:
-            weights: [b, images], how often each image counts.
+            weights: int64 [b, images], how often each image counts.
 
         Returns:
-            float64 [b, thresholds]; NaN where there is no object.
+            float64 [b, thresholds]; NaN without objects.
         """
         result = np.full((len(weights), len(self.hits)), np.nan)
         total = weights @ self.objects
@@ -50,14 +50,16 @@ class Ranked:
         step = max(1, _CHUNK // max(1, len(places), len(self.objects)))
         for first in range(0, len(weights), step):
             part = slice(first, first + step)
-            # Sums of whole numbers below 2^24 are exact in float32.
+            # Sums of integers below 2^24 are exact in float32.
             columns = np.ascontiguousarray(weights[part].T, np.float32)
             result[part] = self._of_columns(columns, total[part], places).T
         result[total == 0] = np.nan
         return result
 
     def _of_columns(self, columns: Singles, total: Ints, places: Ints) -> Floats:
-        """[thresholds, b] from weights [images, b]. Precision is largest at hits, so only their places count."""
+        """float64 [thresholds, b] from weights float32 [images, b]. Precision has its maxima at hits, so only their
+        places count.
+        """
         result = np.zeros((len(self.hits), columns.shape[1]))
         if not len(places):
             return result
@@ -72,7 +74,7 @@ class Ranked:
         return result
 
     def _seen(self, columns: Singles, places: Ints) -> Singles:
-        """[places, b], how many detections there are up to each place."""
+        """float32 [places, b], the weighted number of detections up to each place."""
         between = np.searchsorted(places, np.arange(places[-1] + 1))  # the place that follows each detection
         image, images = self.image[: len(between)], len(columns)
         seen, step = np.empty((len(places), columns.shape[1]), np.float32), max(1, _CHUNK // images)
@@ -87,10 +89,13 @@ class Ranked:
 def ranked(
     truths: Boxes, detections: Boxes, images: int, thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[int, Ranked]:
-    """The ranked detections of every class that has objects by its id, matched by COCO's rule.
+    """The ranked detections of every class with objects, by class id, matched by COCO's rule.
 
     Args:
-        images: how many there are.
+        truths: the objects.
+        detections: the detected boxes.
+        images: number of images.
+        thresholds: IoU thresholds.
     """
     hits = matches(truths, detections, thresholds) >= 0
     return {
@@ -102,10 +107,9 @@ def ranked(
 def ap_by_size(
     truths: Boxes, detections: Boxes, images: int, thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[str, float | None]:
-    """COCO's AP of objects of each size, mean over thresholds and over the classes with such objects; None without any.
+    """COCO's AP by object size, averaged over thresholds and over the classes with such objects; None without any.
 
-    Objects of other sizes are ignored, and so are the detections that find them and the detections of other sizes that
-    find nothing.
+    Objects of other sizes are ignored, as are detections that match them and unmatched detections of other sizes.
     """
     result: dict[str, float | None] = {}
     once = np.ones((1, images), np.int64)
@@ -125,8 +129,9 @@ def ap_by_size(
 
 
 def _of_classes(truths: Boxes, detections: Boxes, images: int) -> Iterator[tuple[int, Ints, Ints]]:
-    """Of every class with objects its id, the places of its detections from the most confident on, and how many objects
-    each image has."""
+    """For every class with objects: its id, the indices of its detections, most confident first, and int64 [images],
+    the number of its objects per image.
+    """
     for number in np.unique(truths.classes):
         mine = np.flatnonzero(detections.classes == number)
         mine = mine[np.argsort(-detections.scores[mine], kind="stable")]
@@ -140,14 +145,16 @@ def _outside(boxes: Boxes, area: tuple[float, float]) -> NDArray[np.bool_]:
 
 
 def _running(rows: NDArray[Any], combine: np.ufunc) -> NDArray[Any]:
-    """`combine.accumulate` over the rows, in place where they are: a row at a time is several times as fast."""
+    """`combine.accumulate` over the rows [rows, ...], in place; processing row by row is several times faster."""
     for above, row in itertools.pairwise(rows):
         combine(above, row, out=row)
     return rows
 
 
 def _points_reached(recall: Floats) -> Ints:
-    """How many of the 101 recalls are at most this one, exactly: 0.29 is not 29 times 0.01."""
+    """For each recall, how many of the 101 recall points it reaches, exactly (0.29 is not 29 times 0.01 in floating
+    point).
+    """
     guess = (recall * 100).astype(np.int64)
     guess -= _RECALLS[guess] > recall
     guess += _RECALLS[np.minimum(guess + 1, 100)] <= recall

@@ -1,4 +1,4 @@
-"""Is a difference in accuracy noise? Two detectors are compared on the same resamples of the images."""
+"""Bootstrap confidence intervals: two detectors are compared on the same resamples of the images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Done = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a detector is from a reference in one figure.
+    """The difference between a detector and a reference in one metric.
 
     Attributes:
-        reference: the figure of the reference on all images.
-        value: that of the detector.
-        low, high: the interval that holds 95 % of the differences (value - reference) over resamples of the images.
+        reference: value of the reference on all images.
+        value: value of the detector on all images.
+        low, high: 95 % interval of the difference (value - reference) over resamples of the images.
         above: share of resamples in which the detector is better.
-        resamples: their number.
+        resamples: number of resamples.
     """
 
     reference: float
@@ -45,18 +45,18 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether other images of the same kind could as well have shown the opposite."""
+        """Whether the interval contains zero, so that the difference is not significant."""
         return self.low <= 0 <= self.high
 
     def verdict(self) -> str:
-        """The result in words."""
+        """The result as text."""
         if self.is_noise:
             return "within noise"
         way, ends = ("higher", (self.low, self.high)) if self.low > 0 else ("lower", (-self.high, -self.low))
         return f"{way} by {abs(self.change):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
     def line(self) -> str:
-        """The difference and its interval, in words where it is clear."""
+        """The difference as text, with its interval unless it is significant."""
         if not self.is_noise:
             return self.verdict()
         return f"{self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f}), within noise"
@@ -74,24 +74,27 @@ def differences(
     seed: int = 0,
     done: Done = lambda steps: None,
 ) -> dict[str, dict[str, Difference]]:
-    """The differences to the reference by the names of the others, and of each by the names of its figures.
+    """The differences to the reference, by name of the other detector and by metric.
 
-    A resample draws as many images as there are, with replacement; all detectors are measured on the same ones.
+    A resample draws as many images as the data set has, with replacement. All detectors are evaluated on the same
+    resamples.
 
     Args:
-        resamples: their number, at least 1.
-        seed: of the draws.
+        reference: record of the reference.
+        others: records of the other detectors by name.
+        resamples: number of resamples, at least 1.
+        seed: random seed.
         done: called with 1 after every detector and class.
 
     Raises:
-        UserError: the records are of other images, objects or classes, or `resamples` is not positive.
+        UserError: the records have other images, objects or classes, or `resamples` is not positive.
     """
     if resamples < 1:
-        raise UserError(f"--resamples is {resamples}; give a number of at least 1.")
+        raise UserError(f"--resamples is {resamples}; it must be at least 1.")
     for name, other in others.items():
         check_alike("The reference", reference, name, other)
     images = len(reference)
-    # The first row is the images as they are.
+    # The first row weights every image once.
     drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
     weights = np.concatenate((np.ones((1, images), np.int64), drawn))
     first = _figures(reference, weights, done)
@@ -103,23 +106,24 @@ def differences(
 
 
 def check_alike(first: str, reference: DetectionRecord, second: str, other: DetectionRecord) -> None:
-    """That two records can be compared image by image.
+    """Checks that two records can be compared image by image.
 
     Args:
-        first, second: their names, for the error.
+        first, second: their names for the error message.
+        reference, other: the records.
 
     Raises:
-        UserError: they are of other images, objects or classes.
+        UserError: they have other images, objects or classes.
     """
     if reference.names != other.names:
         raise UserError(
-            f"{first} has the classes {_few(reference)} and {second} has {_few(other)}: a comparison needs the same "
-            "classes in the same order."
+            f"Cannot compare {first} with the classes {_few(reference)} and {second} with {_few(other)}. Give "
+            "networks with the same classes in the same order."
         )
     if reference.signature != other.signature:
         raise UserError(
-            f"{first} was evaluated on {_data(reference)} and {second} on {_data(other)}, whose images or labels are "
-            "not the same; evaluate both on one data set."
+            f"{first} was evaluated on {_data(reference)} and {second} on {_data(other)}, with different "
+            "images or labels. Evaluate both on one data set."
         )
 
 
@@ -133,7 +137,7 @@ def _data(record: DetectionRecord) -> str:
 
 
 def _figures(record: DetectionRecord, weights: Ints, done: Done) -> dict[str, Floats]:
-    """Both figures for each row of weights [b, images]: the mean over the classes that have objects there."""
+    """Both metrics for each row of weights int64 [b, images]: the mean over the classes with objects there."""
     total, counted = np.zeros((len(weights), 10)), np.zeros((len(weights), 1))
     for of_class in ranked(record.truths, record.detections, len(record)).values():
         ap = of_class.average_precision(weights)
@@ -145,7 +149,7 @@ def _figures(record: DetectionRecord, weights: Ints, done: Done) -> dict[str, Fl
 
 
 def _difference(reference: Floats, value: Floats) -> Difference:
-    """From the figures on the images as they are, followed by those on the resamples."""
+    """From float64 arrays [1 + resamples]: the metric on all images, followed by the metric on each resample."""
     changes = value[1:] - reference[1:]
     low, high = np.percentile(changes, INTERVAL)
     above = float((changes > 0).mean())

@@ -1,4 +1,4 @@
-"""Average precision and recall by COCO's rules, counted by faster-coco-eval; detections as a COCO results file."""
+"""Average precision and recall by COCO's rules, computed by faster-coco-eval; export of detections as COCO results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.evaluation.matching import Boxes, Floats, Ints
 from secateur.files import atomic_write
 
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-# Key, wording and place of the twelve numbers: (key, AP or AR, IoU, area, detections of an image and class).
+# Key, wording and parameters of COCO's twelve metrics: (key, AP or AR, IoU, area, detections per image and class).
 TWELVE = (
     ("AP", "AP", "0.50:0.95", "all", 100),
     ("AP50", "AP", "0.50", "all", 100),
@@ -30,19 +30,19 @@ TWELVE = (
     ("ARm", "AR", "0.50:0.95", "medium", 100),
     ("ARl", "AR", "0.50:0.95", "large", 100),
 )
-# COCO's own ids of the 80 classes: its numbering runs to 90 and has ten gaps.
+# COCO's category ids of the 80 classes: its numbering runs to 90 with ten gaps.
 _COCO91_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO91 = dict(enumerate(n for n in range(1, 91) if n not in _COCO91_GAPS))
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """What one COCO evaluation gives.
+    """The result of one COCO evaluation.
 
     Attributes:
-        ap: [10 IoU thresholds, classes], average precision with at most `max_det` detections of an image.
-        precision_at_recall: [classes, 101] at IoU 0.5.
-        twelve: the twelve numbers by key; empty unless asked for.
+        ap: float64 [10 IoU thresholds, classes], average precision with at most `max_det` detections per image.
+        precision_at_recall: float64 [classes, 101] at IoU 0.5.
+        twelve: COCO's twelve metrics by key; empty unless requested.
     """
 
     ap: Floats
@@ -53,19 +53,19 @@ class CocoResult:
 def evaluate_coco(
     truths: Boxes, detections: Boxes, shapes: Ints, classes: Ints, *, max_det: int = 300, twelve: bool = False
 ) -> CocoResult:
-    """Runs COCO's evaluation on boxes held in memory.
+    """Runs COCO's evaluation on boxes in memory.
 
     Args:
-        truths: the objects, none a crowd; areas are those of their boxes, in pixels of the original image.
-        detections: the detector's boxes.
-        shapes: [images, 2] height and width.
-        classes: ids of the classes that have objects; others do not enter any mean, as in COCO.
-        max_det: most detections of an image and class for `ap` (the twelve numbers take COCO's 1, 10 and 100).
-        twelve: also compute the twelve numbers (costs the three area ranges).
+        truths: the objects, none of them crowds; areas are those of the boxes, in pixels of the original image.
+        detections: the detected boxes.
+        shapes: int [images, 2], height and width.
+        classes: int [n], ids of the classes with objects; other classes are excluded from all means, as in COCO.
+        max_det: maximum number of detections per image and class for `ap`; the twelve metrics use COCO's 1, 10 and 100.
+        twelve: whether to compute the twelve metrics too, which adds three area ranges.
     """
     images = [{"id": i + 1, "height": int(h), "width": int(w)} for i, (h, w) in enumerate(shapes)]
     categories = [{"id": int(c), "name": str(c)} for c in classes]
-    # Detections of classes without objects change nothing; leaving them out saves their dictionaries.
+    # Detections of classes without objects do not affect the result; skipping them saves memory.
     detections = detections.where(np.isin(detections.classes, classes))
     engine = COCOeval_faster(
         COCO({"images": images, "annotations": _annotations(truths), "categories": categories}),
@@ -86,7 +86,7 @@ def evaluate_coco(
 
 
 def _annotations(boxes: Boxes) -> list[dict[str, Any]]:
-    """COCO annotations; ids from 1, because the engine takes 0 for "not matched"."""
+    """COCO annotations. Ids start at 1, because 0 means "not matched" in the engine."""
     sides = boxes.corners[:, 2:] - boxes.corners[:, :2]
     areas = sides.prod(axis=1).tolist()
     corners = np.concatenate((boxes.corners[:, :2], sides), axis=1).tolist()
@@ -98,7 +98,9 @@ def _annotations(boxes: Boxes) -> list[dict[str, Any]]:
 
 
 def _twelve(precision: Floats, recall: Floats, areas: list[str], limits: list[int]) -> dict[str, float]:
-    """COCO's twelve means from precision [IoU, recall, class, area, limit] and recall [IoU, class, area, limit]."""
+    """COCO's twelve means from precision float64 [IoU, recall, class, area, limit] and recall float64 [IoU, class,
+    area, limit].
+    """
     thresholds = {"0.50:0.95": slice(None), "0.50": slice(0, 1), "0.75": slice(5, 6)}
     numbers = {}
     for key, kind, iou, area, limit in TWELVE:
@@ -117,8 +119,8 @@ def save_predictions(
     Args:
         path: the JSON file.
         detections: boxes in pixels of the original images.
-        files: image file of each image number; `image_id` is the file's stem, as a number when it is one.
-        categories: category id of each class id (`COCO91` for COCO's own numbering); class ids stay without it.
+        files: image file of each image number; `image_id` is the file's stem, as a number if it is numeric.
+        categories: category id of each class id (`COCO91` for COCO's numbering); None writes class ids.
 
     Raises:
         UserError: the file cannot be written.

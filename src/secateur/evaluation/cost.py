@@ -1,4 +1,4 @@
-"""What a network costs: parameters and floating-point operations, counted from shapes alone."""
+"""Costs of a network: parameters and FLOPs, counted from shapes without computation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from secateur.errors import UserError
 from secateur.layers import hooked, is_attention, shape_pass
 from secateur.networks.architecture import example_image, strides_of
 
-BYTES = 4  # of a value in fp32
+BYTES = 4  # bytes of an fp32 value
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """Price of one network.
+    """The cost of one network.
 
     Attributes:
         parameters: number of trainable values.
-        flops: two for each multiply-accumulate of convolutions and linear layers, for one image, BatchNorm unfolded.
-            What happens inside an attention (its projections and its products) is left out, as in published counts.
+        flops: two per multiply-accumulate of convolutions and linear layers, for one image, with BatchNorm not folded.
+            Attention (its projections and products) is not counted, as in published figures.
     """
 
     parameters: int
@@ -37,15 +37,15 @@ class NetworkCost:
 
 @dataclass(frozen=True)
 class LayerWork:
-    """What one convolution or linear layer does for one image.
+    """The work of one convolution or linear layer for one image.
 
     Attributes:
-        kind: "conv 3x3", "conv 3x3/2" (of stride 2), "grouped 3x3", "transposed 2x2/2" or "linear".
-        reads, emits: its channels.
-        map: height and width of what it emits; (1, 1) of a linear layer on vectors.
-        flops: two for each multiply-accumulate.
-        activations: values that it reads and writes.
-        weights: values of its weight.
+        kind: "conv 3x3", "conv 3x3/2" (stride 2), "grouped 3x3", "transposed 2x2/2" or "linear".
+        reads, emits: input and output channels.
+        map: height and width of the output; (1, 1) for a linear layer on vectors.
+        flops: two per multiply-accumulate.
+        activations: number of input and output values.
+        weights: number of weight values.
     """
 
     kind: str
@@ -57,16 +57,16 @@ class LayerWork:
     weights: int
 
     def intensity(self, images: int = 1) -> float:
-        """FLOPs for every byte that has to be moved, in fp32, where so many images are computed at once."""
+        """Arithmetic intensity: FLOPs per byte moved, in fp32, at a batch size of `images`."""
         return images * self.flops / (BYTES * (images * self.activations + self.weights))
 
     def again(self, other: LayerWork) -> LayerWork:
-        """The work of two calls of the same layer."""
+        """The summed work of two calls of the same layer."""
         return replace(self, flops=self.flops + other.flops, activations=self.activations + other.activations)
 
 
 def kind_of(kernel: Sequence[int], stride: Sequence[int], *, grouped: bool = False, transposed: bool = False) -> str:
-    """A convolution in words, as `LayerWork` has them."""
+    """The kind of a convolution as in `LayerWork`."""
     word = "transposed" if transposed else "grouped" if grouped else "conv"
     step = max(stride, default=1)
     return f"{word} {'x'.join(map(str, kernel))}" + (f"/{step}" if step > 1 else "")
@@ -76,27 +76,30 @@ def count(network: nn.Module, image_size: int | tuple[int, int] = 640) -> Networ
     """Parameters, and FLOPs for an image of `image_size` px (one side, or height and width).
 
     Raises:
-        UserError: the size is not a multiple of the coarsest stride.
+        UserError: the size is not a multiple of the largest stride.
     """
     parameters = sum(p.numel() for p in network.parameters())
     return NetworkCost(parameters, sum(layer_flops(network, image_size).values()))
 
 
 def layer_flops(network: nn.Module, image_size: int | tuple[int, int] = 640) -> dict[str, int]:
-    """FLOPs of every convolution and linear layer by its module name (none inside an attention, see `NetworkCost`)."""
+    """FLOPs of every convolution and linear layer by module name; layers inside attention are omitted, see
+    `NetworkCost`.
+    """
     return {name: work.flops for name, work in layer_work(network, image_size).items()}
 
 
 def layer_work(network: nn.Module, image_size: int | tuple[int, int] = 640) -> dict[str, LayerWork]:
-    """What every convolution and linear layer does, by its module name (none inside an attention, see `NetworkCost`).
+    """The work of every convolution and linear layer by module name; layers inside attention are omitted, see
+    `NetworkCost`.
 
     Raises:
-        UserError: the size is not a multiple of the coarsest stride.
+        UserError: the size is not a multiple of the largest stride.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     coarsest = int(max(strides_of(network), default=1))
     if height < 1 or width < 1 or height % coarsest or width % coarsest:
-        raise UserError(f"The image size {height}x{width} is not a multiple of the coarsest stride {coarsest}.")
+        raise UserError(f"The image size {height}x{width} is not a multiple of the largest stride {coarsest}.")
     example = example_image(network)
     images = torch.empty(1, example.shape[1], height, width, dtype=example.dtype, device="meta")
     work: dict[str, LayerWork] = {}
@@ -119,12 +122,13 @@ def _counter(name: str, known: dict[str, LayerWork]) -> Any:
 
 
 def work_of(module: nn.Module, x: Tensor, y: Tensor, images: int) -> LayerWork:
-    """The work of one call of a convolution or linear layer for each of its images.
+    """The work of one call of a convolution or linear layer, per image.
 
     Args:
-        x: what it reads.
-        y: what it emits.
-        images: how many of them the call computes; a linear layer's first axis need not be theirs.
+        module: the layer.
+        x: its input, [B, C, H, W] or [..., features].
+        y: its output, of the same layout.
+        images: batch size of the call; the first axis of a linear layer's input may be another one.
     """
     assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     weights = module.weight.numel()
@@ -143,7 +147,7 @@ def work_of(module: nn.Module, x: Tensor, y: Tensor, images: int) -> LayerWork:
 
 
 def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Multiply-accumulates of one call."""
+    """Multiply-accumulates of one call with input `x` and output `y`, see `work_of`."""
     if isinstance(module, nn.Conv2d):
         return y.numel() * module.weight[0].numel()
     if isinstance(module, nn.ConvTranspose2d):

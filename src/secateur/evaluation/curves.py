@@ -1,4 +1,4 @@
-"""Precision, recall and F1 against confidence, and the confidence at which F1 is best."""
+"""Precision, recall and F1 against confidence, and the confidence with the best F1."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from secateur.evaluation.matching import Boxes, Floats, Ints, true_positives
 
 POINTS = 1000
-SMOOTHING = 0.1  # share of the confidence axis that the box filter spans
+SMOOTHING = 0.1  # width of the box filter, as a share of the confidence axis
 
 
 @dataclass(frozen=True)
 class Operating:
-    """Precision, recall and F1 over confidence.
+    """Precision, recall and F1 against confidence.
 
     Attributes:
-        confidence: [POINTS], 0 to 1.
-        precision, recall, f1: [classes, POINTS] at IoU 0.5.
-        best: position on the confidence axis where the smoothed mean F1 is largest.
+        confidence: float64 [POINTS], 0 to 1.
+        precision, recall, f1: float64 [classes, POINTS] at IoU 0.5.
+        best: index on the confidence axis where the smoothed mean F1 is largest.
     """
 
     confidence: Floats
@@ -31,16 +31,16 @@ class Operating:
 
 @dataclass(frozen=True)
 class Curves(Operating):
-    """Curves of the classes that have objects; rows in the order of `classes`.
+    """Curves of the classes with objects; rows in the order of `classes`.
 
     Attributes:
-        recall_axis: [101], 0 to 1.
-        precision_at_recall: [classes, 101], the envelope that average precision (IoU 0.5) integrates.
-        classes: class ids [classes].
+        recall_axis: float64 [101], 0 to 1.
+        precision_at_recall: float64 [classes, 101], the envelope that average precision (IoU 0.5) integrates.
+        classes: int64 [classes], class ids.
         names: their names.
-        confusion: [nc + 1, nc + 1] counts, rows predicted, columns true, background last.
+        confusion: int64 [nc + 1, nc + 1] counts; rows predicted, columns true, background last.
         all_names: names of all nc classes, for the confusion matrix.
-        area: name of the area under precision against recall.
+        area: name of the area under the precision-recall curve.
     """
 
     recall_axis: Floats
@@ -53,9 +53,11 @@ class Curves(Operating):
 
 
 def operating_points(truths: Boxes, detections: Boxes, classes: Ints) -> Operating:
-    """Sweeps the confidence for every class of `classes` (each has at least one object) at IoU 0.5.
+    """Precision, recall and F1 over the confidence for every class in `classes` (int64 [n], each with at least one
+    object) at IoU 0.5.
 
-    The confidence of best F1 is one for all classes: where the mean over classes, smoothed by a box filter, is largest.
+    The confidence of the best F1 is shared by all classes: it maximises the mean over classes, smoothed by a box
+    filter.
     """
     flags = true_positives(truths, detections)
     confidence = np.linspace(0, 1, POINTS)
@@ -68,7 +70,7 @@ def operating_points(truths: Boxes, detections: Boxes, classes: Ints) -> Operati
         scores = detections.scores[mine]
         order = np.argsort(-scores, kind="stable")
         hits = flags[mine][order].cumsum()
-        # np.interp wants rising abscissas: the sorted scores fall, so both axes are negated.
+        # np.interp needs increasing x values; the sorted scores decrease, so both axes are negated.
         recall[row] = np.interp(-confidence, -scores[order], hits / (truths.classes == class_id).sum(), left=0)
         precision[row] = np.interp(-confidence, -scores[order], hits / np.arange(1, len(hits) + 1), left=1)
     f1 = 2 * precision * recall / (precision + recall + 1e-16)
@@ -77,7 +79,9 @@ def operating_points(truths: Boxes, detections: Boxes, classes: Ints) -> Operati
 
 
 def _smooth(values: Floats) -> Floats:
-    """Box filter over `SMOOTHING` of the axis; the ends are continued with their own value."""
+    """Box filter over `SMOOTHING` of the axis, float64 [POINTS] -> [POINTS]; the ends are padded with their own
+    value.
+    """
     width = round(len(values) * SMOOTHING) // 2 * 2 + 1
     padded = np.pad(values, width // 2, mode="edge")
     return np.convolve(padded, np.ones(width) / width, mode="valid")

@@ -1,4 +1,4 @@
-"""Latency of several predictors side by side."""
+"""Latency of several predictors in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from secateur.machine import use_threads
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call: median, 10th and 90th percentile over `runs` calls, each with `images` images."""
+    """Milliseconds per call: median, 10th and 90th percentile over `runs` calls with `images` images each."""
 
     median_ms: float
     p10: float
@@ -31,7 +31,7 @@ class Latency:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second at the median."""
+        """Images per second at the median."""
         return 1000 * self.images / self.median_ms
 
     def to_dict(self) -> dict[str, float | int]:
@@ -41,12 +41,12 @@ class Latency:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Latencies of calls measured in turns, by name.
+    """Latencies of interleaved calls by name.
 
     Attributes:
-        latencies: one entry a name, in the order given.
-        ratios: images a second / those of the baseline, the median over rounds (above 1: faster). Times drift with the
-            machine's load; the two times of one round do so together, so their ratio is steadier than either.
+        latencies: one entry per name, in the given order.
+        ratios: images per second relative to the baseline, as the median over rounds (above 1: faster). Background load
+            affects both times of a round, so their ratio varies less than either time.
         samples: milliseconds of every call.
     """
 
@@ -65,25 +65,25 @@ def compare(
     baselines: Mapping[str, str] | None = None,
     done: Callable[[int], None] = lambda calls: None,
 ) -> Comparison:
-    """Times several calls in turns (a, b, a, b, ...), so that a busy machine is busy for all of them.
+    """Times several calls in interleaved rounds (a, b, a, b, ...), so that background load affects all equally.
 
-    Every other round goes through the calls in reverse, so none always follows the same one.
+    Every other round is reversed, so that no call always follows the same one.
 
     Args:
-        calls: name -> call, which does the work once and returns when it is done.
-        runs: rounds.
+        calls: name -> function that does the work once and returns when it is complete.
+        runs: number of rounds.
         warmup: rounds before the timed ones.
-        threads: PyTorch's threads while measuring; 0 takes what the machine grants (`machine.cpu_threads`). An exported
-            file is opened with a number of its own.
-        images: of each call, by name; None is one image everywhere.
-        baselines: what each name is compared with; None is the first one for all.
-        done: called between rounds with the number of calls of a round.
+        threads: PyTorch threads; 0 uses the CPUs granted (`machine.cpu_threads`). Exported files have their own number
+            of threads.
+        images: batch size of each call by name; None means one image for all.
+        baselines: the baseline of each name; None uses the first name for all.
+        done: called between rounds with the number of calls in a round.
 
     Raises:
-        UserError: nothing to measure, `runs` is not positive, or `warmup` or `threads` is negative.
+        UserError: there are no calls, `runs` is not positive, or `warmup` or `threads` is negative.
     """
     if not calls or runs < 1 or warmup < 0:
-        raise UserError(f"Latency needs something to call, runs of at least 1 (not {runs}) and warmup of 0 or more.")
+        raise UserError(f"Latency needs at least one call, at least 1 run (not {runs}) and a warmup of 0 or more.")
     names = list(calls)
     counts = {name: 1 if images is None else images[name] for name in names}
     seconds = np.zeros((runs, len(names)))
@@ -109,7 +109,9 @@ def compare(
 
 
 def predictor_call(predictor: Predictor, images: Tensor) -> Callable[[], None]:
-    """A call that lets a predictor infer on images [B, C, H, W], as a prediction does, and waits for the result."""
+    """A function that runs a predictor on images (float32 [B, C, H, W] in 0..1), as a prediction does, and waits for
+    the result.
+    """
     images = images.to(predictor.device)
 
     def call() -> None:
@@ -121,7 +123,7 @@ def predictor_call(predictor: Predictor, images: Tensor) -> Callable[[], None]:
 
 
 def random_images(size: int | tuple[int, int], batch: int = 1, channels: int = 3) -> Tensor:
-    """Noise [B, C, H, W] float32 in 0..1, the same every time."""
+    """Noise float32 [B, C, H, W] in 0..1, always the same."""
     height, width = (size, size) if isinstance(size, int) else size
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
 

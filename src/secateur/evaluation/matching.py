@@ -1,4 +1,4 @@
-"""Which detection finds which object: the pairing under precision, recall and the confusion matrix."""
+"""Matches detections to objects, for precision, recall and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Boxes:
     """Boxes of many images in flat arrays.
 
     Attributes:
-        image: int64 [n], number of the image that the box lies in, from 0.
+        image: int64 [n], image number of each box, from 0.
         corners: float64 [n, 4], x1, y1, x2, y2 in pixels of the original image.
         classes: int64 [n], class ids.
         scores: float64 [n]; ones for ground truth.
@@ -32,24 +32,26 @@ class Boxes:
         return len(self.image)
 
     def where(self, mask: NDArray[np.bool_]) -> Boxes:
-        """The boxes that a boolean mask [n] selects."""
+        """The boxes selected by a mask, bool [n]."""
         return Boxes(self.image[mask], self.corners[mask], self.classes[mask], self.scores[mask])
 
 
 def matches(
     truths: Boxes, detections: Boxes, thresholds: Sequence[float], ignored: NDArray[np.bool_] | None = None
 ) -> Ints:
-    """Which object of its image and class each detection finds, by COCO's rule.
+    """The object of the same image and class that each detection matches, by COCO's rule.
 
-    Detections choose in order of score; each takes the object that it overlaps most and that is still free, if the
-    overlap (IoU) reaches the threshold.
+    Detections are processed in order of their score. Each one takes the free object with the largest overlap, if the
+    IoU reaches the threshold.
 
     Args:
-        thresholds: lowest IoU of a pair.
-        ignored: bool [objects], those that a detection takes only where it finds no other.
+        truths: the objects.
+        detections: the detected boxes.
+        thresholds: minimum IoU of a match.
+        ignored: bool [objects], objects that a detection takes only if it matches no other.
 
     Returns:
-        int64 [thresholds, detections], numbers of objects, -1 where there is none.
+        int64 [thresholds, detections], indices of objects, -1 without a match.
     """
     width = 1 + int(max(truths.classes.max(initial=0), detections.classes.max(initial=0)))
     detection, truth, overlap = _overlaps(
@@ -60,7 +62,7 @@ def matches(
         min(thresholds),
     )
     last = np.zeros(len(truth), dtype=bool) if ignored is None else ignored[truth]
-    # Of equal overlaps COCO's engine takes the last.
+    # With equal overlaps, COCO's engine takes the last one.
     order = np.lexsort((-truth, -overlap, last, detection, -detections.scores[detection]))
     detection, truth, overlap = detection[order], truth[order], overlap[order]
     found = np.full((len(thresholds), len(detections)), -1, dtype=np.int64)
@@ -72,7 +74,7 @@ def matches(
 
 
 def true_positives(truths: Boxes, detections: Boxes, threshold: float = 0.5) -> NDArray[np.bool_]:
-    """Whether each detection finds an object of its class, see `matches`: bool [number of detections]."""
+    """Whether each detection matches an object of its class, see `matches`: bool [detections]."""
     return np.asarray(matches(truths, detections, (threshold,))[0] >= 0)
 
 
@@ -81,14 +83,14 @@ def confusion_matrix(
 ) -> Ints:
     """Counts of predicted class (row) against true class (column); the last row and column are background.
 
-    Boxes are paired by overlap alone, whatever their classes, the largest overlap first.
+    Boxes are matched by overlap, independent of their classes, largest overlap first.
 
     Args:
         truths: the objects.
-        detections: the detector's boxes; those under `conf` are left out.
+        detections: the detected boxes; those below `conf` are ignored.
         classes: number of classes.
-        conf: lowest score that counts.
-        threshold: lowest IoU of a pair.
+        conf: confidence threshold.
+        threshold: minimum IoU of a match.
 
     Returns:
         int64 [classes + 1, classes + 1].
@@ -111,7 +113,17 @@ def confusion_matrix(
 def _overlaps(
     left_group: Ints, left: Floats, right_group: Ints, right: Floats, threshold: float
 ) -> tuple[Ints, Ints, Floats]:
-    """Every pair (left, right) of one group whose IoU reaches the threshold, without a loop over groups."""
+    """All pairs of left and right boxes of one group whose IoU reaches the threshold, computed without a loop over
+    groups.
+
+    Args:
+        left_group, right_group: int64 [n] and [m], group of each box.
+        left, right: float64 [n, 4] and [m, 4], corners.
+        threshold: minimum IoU.
+
+    Returns:
+        int64 [pairs] indices of the left boxes, the same of the right boxes, and float64 [pairs] IoU.
+    """
     order = np.argsort(left_group, kind="stable")
     ordered = left_group[order]
     first = np.searchsorted(ordered, right_group, side="left")
@@ -125,7 +137,9 @@ def _overlaps(
 
 
 def _iou(a: Floats, b: Floats) -> Floats:
-    """IoU of boxes a[i] and b[i], both [n, 4] corners; rounded as COCO's engine does, which computes with sides."""
+    """float64 [n] IoU of the boxes a[i] and b[i], both [n, 4] corners; computed from sides, with the rounding of COCO's
+    engine.
+    """
     sides_a, sides_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
     common = np.minimum(a[:, :2] + sides_a, b[:, :2] + sides_b) - np.maximum(a[:, :2], b[:, :2])
     common = common.clip(min=0).prod(axis=1)
@@ -134,7 +148,9 @@ def _iou(a: Floats, b: Floats) -> Floats:
 
 
 def _take_first(a: Ints, b: Ints) -> Ints:
-    """Positions of the pairs that stay when pairs are taken in order and none is taken twice."""
+    """Indices of the pairs that remain if pairs (int64 [pairs] each) are taken in order and no member is taken
+    twice.
+    """
     used_a: set[int] = set()
     used_b: set[int] = set()
     chosen = []

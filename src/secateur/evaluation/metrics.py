@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: precision, recall, mAP, COCO's table, and how they are printed."""
+"""Detection metrics: precision, recall, mAP, COCO's table, and their printed form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """The numbers of one class; `images` counts the images that hold at least one object of it."""
+    """The metrics of one class; `images` is the number of images with at least one object of it."""
 
     class_id: int
     name: str
@@ -50,16 +50,16 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics(Scores):
-    """What a validation of detections measures; `of` makes it.
+    """The metrics of a detection validation; create them with `of`.
 
-    mAP50-95 counts. Networks that are cut and not trained since are judged by mAP50: their boxes are too loose for
-    mAP50-95 to tell much.
+    mAP50-95 is the main metric. Networks that were cut but not trained afterwards are compared by mAP50: their boxes
+    are too inaccurate for mAP50-95 to be informative.
 
     Attributes:
-        per_class: the numbers of each class that has objects.
-        coco: COCO's twelve numbers by key (`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`,
-            `ARm`, `ARl`); empty unless asked for; -1 where no object has that size.
-        shape: shape of the largest batch that ran (batch, channels, height, width).
+        per_class: metrics of each class with objects.
+        coco: COCO's twelve metrics by key (`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`,
+            `ARm`, `ARl`); empty unless requested; -1 if no object has that size.
+        shape: shape of the largest batch (batch, channels, height, width).
     """
 
     per_class: tuple[ClassMetrics, ...] = ()
@@ -74,7 +74,7 @@ class Metrics(Scores):
         coco: Mapping[str, float] | None = None,
         curves: Curves | None = None,
     ) -> Metrics:
-        """The metrics of all classes, means over those that have objects; `images` and `instances` are all there are.
+        """The metrics of all classes: means over the classes with objects. `images` and `instances` are total numbers.
 
         The names are those of YOLOv5's tables and of its results.csv.
         """
@@ -97,32 +97,32 @@ class Metrics(Scores):
 
     @property
     def P(self) -> float:  # noqa: N802
-        """Mean precision over classes at IoU 0.5, at the confidence of best mean F1."""
+        """Mean precision over classes at IoU 0.5, at the confidence with the best mean F1."""
         return self.values["P"]
 
     @property
     def R(self) -> float:  # noqa: N802
-        """Mean recall over classes at IoU 0.5, at the confidence of best mean F1."""
+        """Mean recall over classes at IoU 0.5, at the confidence with the best mean F1."""
         return self.values["R"]
 
     @property
     def mAP50(self) -> float:  # noqa: N802
-        """COCO's average precision at IoU 0.5, mean over the classes that have objects."""
+        """COCO's average precision at IoU 0.5, averaged over the classes with objects."""
         return self.values["mAP50"]
 
     @property
     def mAP50_95(self) -> float:  # noqa: N802
-        """The mean of COCO's average precision over IoU 0.5 to 0.95 and over the classes that have objects."""
+        """COCO's average precision averaged over IoU 0.5 to 0.95 and over the classes with objects."""
         return self.values["mAP50-95"]
 
     @property
     def images(self) -> int:
-        """Images that were evaluated."""
+        """Number of evaluated images."""
         return self.counts["images"]
 
     @property
     def instances(self) -> int:
-        """Objects on them."""
+        """Number of objects in them."""
         return self.counts["instances"]
 
     @property
@@ -131,7 +131,7 @@ class Metrics(Scores):
         return 0.1 * self.mAP50 + 0.9 * self.mAP50_95
 
     def details(self) -> str:
-        """COCO's twelve lines; empty when the twelve numbers were not computed."""
+        """COCO's twelve lines; empty if the twelve metrics were not computed."""
         words = {"AP": "Average Precision", "AR": "Average Recall"}
         row = " {:<18} ({}) @[ IoU={:<9} | area={:>6} | maxDets={:>3} ] = {:.3f}"
         return "\n".join(
@@ -141,7 +141,7 @@ class Metrics(Scores):
         )
 
     def speed_line(self) -> str:
-        """Milliseconds an image of each phase, in YOLOv5's words."""
+        """Milliseconds per image of each phase, in YOLOv5's format."""
         speed = {phase: self.speed_ms.get(phase, 0.0) for phase in ("preprocess", "inference", "nms")}
         return (
             f"Speed: {speed['preprocess']:.1f}ms pre-process, {speed['inference']:.1f}ms inference, "
@@ -149,7 +149,7 @@ class Metrics(Scores):
         )
 
     def summary(self) -> dict[str, Any]:
-        """With COCO's numbers where they were computed."""
+        """The summary, with COCO's metrics if they were computed."""
         return super().summary() | ({"coco": dict(self.coco)} if self.coco else {})
 
 
@@ -167,15 +167,15 @@ def measure(
 
     Args:
         truths: the objects; class ids are keys of `names`.
-        detections: the detector's boxes.
+        detections: the detected boxes.
         shapes: int [images, 2], height and width of each original image in pixels.
         names: class names by id.
-        max_det: most detections of an image that count.
-        coco: also compute COCO's twelve numbers.
-        curves: also keep the curves and the confusion matrix.
+        max_det: maximum number of detections per image.
+        coco: whether to compute COCO's twelve metrics too.
+        curves: whether to keep the curves and the confusion matrix too.
 
     Returns:
-        the metrics; all zero when there are no objects.
+        the metrics; all zero if there are no objects.
     """
     classes = np.unique(truths.classes)
     if classes.size:

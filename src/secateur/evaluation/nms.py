@@ -1,4 +1,4 @@
-"""Candidates of a detector, and which of them stay: non-maximum suppression, or a choice among final boxes."""
+"""Selects the final boxes from a detector's candidates: non-maximum suppression, or filtering of final boxes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torchvision.ops import nms
 
 from secateur.evaluation.settings import NmsSettings
 
-# Boxes of class c are moved by c times this many pixels, so that classes do not meet. In fp32 the shift rounds the
-# boxes of high class ids by up to 0.03 px; published figures carry that rounding, so it is kept.
+# Boxes of class c are shifted by c times this many pixels, so that classes do not overlap. In fp32 the shift rounds the
+# boxes of high class ids by up to 0.03 px; published figures include this rounding, so it is kept.
 CLASS_OFFSET = 7680
-_FIRST_CANDIDATES = 1024  # some three times max_det: mostly enough, and cheap
+_FIRST_CANDIDATES = 1024  # about three times max_det: usually sufficient, and fast
 
 
 class Candidates(NamedTuple):
-    """What a detector proposes for one image, before suppression.
+    """The candidates of a detector for one image, before suppression.
 
     Attributes:
-        boxes: [n, 4]: x1, y1, x2, y2 in pixels.
-        scores: [n, nc] in 0..1: how sure the detector is that an object of each class is in the box.
+        boxes: float [n, 4]: x1, y1, x2, y2 in pixels.
+        scores: float [n, nc] in 0..1: confidence of each class.
     """
 
     boxes: Tensor
@@ -38,13 +38,13 @@ def non_max_suppression(
 ) -> list[Tensor]:
     """Keeps, for each image, the best of every cluster of overlapping boxes of one class.
 
-    Images are treated one by one, so the result for an image does not depend on its companions in the batch.
+    Images are processed separately, so the result for an image does not depend on the other images of the batch.
 
     Args:
-        candidates: of each image.
-        settings: thresholds; None takes those of a validation.
-        classes: ids of the only classes that are wanted; None wants all.
-        max_nms: most candidates of an image that enter the suppression (the best by score).
+        candidates: candidates of each image.
+        settings: thresholds; None uses those of a validation.
+        classes: ids of the classes to keep; None keeps all.
+        max_nms: maximum number of candidates per image, best by score.
 
     Returns:
         for each image float32 [n, 6]: x1, y1, x2, y2 in pixels, score, class; best score first.
@@ -76,12 +76,12 @@ def non_max_suppression(
 def best_boxes(
     found: Sequence[Tensor], settings: NmsSettings | None = None, classes: Sequence[int] | None = None
 ) -> list[Tensor]:
-    """Of the final boxes of a detector that needs no suppression, those that are wanted.
+    """Filters the final boxes of a detector that needs no suppression.
 
     Args:
-        found: boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class; in any order.
-        settings: `conf` and `max_det` are taken from here; None takes those of a validation.
-        classes: ids of the only classes that are wanted; None wants all.
+        found: float boxes [n, 6] of each image: x1, y1, x2, y2 in pixels, score, class; in any order.
+        settings: `conf` and `max_det` are used; None uses those of a validation.
+        classes: ids of the classes to keep; None keeps all.
 
     Returns:
         for each image float32 [n, 6], best score first.
@@ -97,21 +97,22 @@ def best_boxes(
 
 
 def corners_of(boxes: Tensor) -> Tensor:
-    """[..., 4] centre x, y, width, height -> x1, y1, x2, y2."""
+    """Converts boxes [..., 4] from centre x, centre y, width, height to x1, y1, x2, y2."""
     centres, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((centres - half, centres + half), dim=-1)
 
 
 def _of_classes(labels: Tensor, classes: Sequence[int]) -> Tensor:
-    """Which of the labels [n] are among the classes."""
+    """Which of the labels [n] are in `classes`: bool [n]."""
     return torch.isin(labels, torch.tensor(list(classes), dtype=labels.dtype, device=labels.device))
 
 
 def _survivors(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
-    """Indices of the best `most` survivors, best first.
+    """Indices int64 [n] of the best `most` boxes that remain after suppression, best first; boxes [n, 4], scores [n].
 
-    Only better boxes can remove a box, so the survivors among the best candidates are final: growing prefixes give the
-    same result as all candidates at once, whose pairs are what makes the epochs of an untrained detector slow.
+    Only better boxes can suppress a box, so the result for the best candidates is final. Growing prefixes therefore
+    give the same result as all candidates at once, whose number of pairs would make the epochs of an untrained detector
+    slow.
     """
     order = scores.argsort(descending=True, stable=True)
     count = _FIRST_CANDIDATES
@@ -124,13 +125,15 @@ def _survivors(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
 
 
 class Suppressed(nn.Module):
-    """Images [B, C, H, W] -> boxes [B, max_det, 6] that stay after non-maximum suppression: x1, y1, x2, y2 in pixels,
-    score, class; best first, rows of zeros behind the last. `evaluation.nms` with one label a box does the same.
+    """A network with non-maximum suppression: images [B, C, H, W] -> boxes [B, max_det, 6].
+
+    Rows are x1, y1, x2, y2 in pixels, score, class; best first, padded with zeros. Equivalent to `evaluation.nms` with
+    one label per box.
 
     Args:
         detector: images -> corners [B, N, 4] in pixels and scores [B, N, nc] of all boxes.
-        settings: which boxes stay.
-        batch: images of a call.
+        settings: thresholds.
+        batch: batch size.
     """
 
     def __init__(self, detector: nn.Module, settings: NmsSettings, batch: int) -> None:
@@ -138,7 +141,7 @@ class Suppressed(nn.Module):
         self.detector, self.settings, self.batch = detector, settings, batch
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, max_det, 6]."""
+        """Images float32 [B, C, H, W] in 0..1 -> boxes float32 [B, max_det, 6]."""
         corners, scores = self.detector(images)
         return torch.stack([self._kept(corners[number], scores[number]) for number in range(self.batch)])
 

@@ -1,4 +1,4 @@
-"""What answers images with boxes: the protocol that validation, timing and prediction know."""
+"""The predictor protocol of validation, timing and prediction, and checks of predictor outputs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from secateur.evaluation.settings import PREDICTION, NmsSettings
 
 NOT_FINITE = "values that are not finite"
 SCORE_SLACK = 0.1
-"""How far a score may be outside 0..1: quantised files round."""
+"""Tolerance of scores outside 0..1, for the rounding of quantised files."""
 
 
 class AnswerError(UserError):
-    """What a predictor answers for an image cannot be boxes.
+    """A predictor's output for an image cannot be boxes.
 
     Attributes:
-        image: number of the image in its batch.
+        image: index of the image in its batch.
     """
 
     def __init__(self, who: str, fault: str, image: int, advice: str) -> None:
-        super().__init__(f"{who} gives {fault}; {advice}.")
+        super().__init__(f"{who} returns {fault}; {advice}.")
         self.image = image
         self._told = who, fault, advice
 
     def named(self, image: object) -> UserError:
-        """The same with the name of the image."""
+        """The same error with the name of the image."""
         who, fault, advice = self._told
-        return UserError(f"{who} gives {fault} for {image}; {advice}.")
+        return UserError(f"{who} returns {fault} for {image}; {advice}.")
 
 
 def check_candidates(found: Sequence[Candidates], who: str, advice: str) -> None:
-    """Refuses candidates of the images of a batch that no detector gives.
+    """Rejects candidates that no detector should return.
 
     Raises:
         AnswerError: a value is not finite, a width or height is negative, or a score is outside 0..1.
@@ -46,7 +46,7 @@ def check_candidates(found: Sequence[Candidates], who: str, advice: str) -> None
         return
     boxes, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
     sizes = boxes[:, 2:] - boxes[:, :2]
-    # One transfer from a GPU; a sum reads values faster than a look at each, and is finite where they are.
+    # One transfer from a GPU. A sum reads values faster than a check of each, and is finite only if all values are.
     numbers = boxes.sum(), scores.sum(), sizes.min(), scores.min(), scores.max()
     total, certainty, size, low, high = torch.stack(numbers).tolist()
     if math.isfinite(total + certainty) and size >= 0 and low >= -SCORE_SLACK and high <= 1 + SCORE_SLACK:
@@ -61,22 +61,23 @@ def check_candidates(found: Sequence[Candidates], who: str, advice: str) -> None
 
 
 def check_boxes(found: Sequence[Tensor], nc: int, who: str, advice: str) -> None:
-    """Refuses final boxes [n, 6] of the images of a batch that no detector of `nc` classes gives.
+    """Rejects final boxes float [n, 6] that no detector of `nc` classes should return.
 
     Raises:
-        AnswerError: as `check_candidates`, or a class is not among the detector's.
+        AnswerError: see `check_candidates`, or a class id is out of range.
     """
     check_candidates([Candidates(boxes[:, :4], boxes[:, 4:5]) for boxes in found], who, advice)
     for image, boxes in enumerate(found):
         if not bool(((boxes[:, 5] >= 0) & (boxes[:, 5] < nc)).all()):
-            raise AnswerError(who, "a class that it has no name for", image, advice)
+            raise AnswerError(who, "a class id without a name", image, advice)
 
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A detector that can be asked, whatever runs it. It is made once, for one device and precision.
+    """A detector in any runtime, created for one device and precision.
 
-    An answer has two phases, which are timed apart: `infer` computes what the detector proposes, `boxes` chooses.
+    A prediction has two phases that are timed separately: `infer` computes the candidates, `boxes` selects the final
+    boxes.
     """
 
     @property
@@ -89,41 +90,46 @@ class Predictor(Protocol):
 
     @property
     def channels(self) -> int:
-        """Channels of the images: 3, or 1 for grey."""
+        """Channels of the images: 3, or 1 for grey images."""
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels of the image for one cell of each level; the sides of images are multiples of the largest."""
+        """Stride of each level in pixels; the sides of images are multiples of the largest."""
 
     @property
     def image_size(self) -> int | tuple[int, int] | None:
-        """Side, or height and width, of the only images it takes; None where any multiple of the stride will do."""
+        """Side, or height and width, if only one image size is accepted; None if any multiple of the stride is
+        accepted.
+        """
 
     @property
     def device(self) -> torch.device:
-        """Where images are best put."""
+        """Device on which to put images."""
 
     def infer(self, images: Tensor, confidence: float) -> Any:
-        """What the detector proposes for images [B, C, H, W] (float32 in 0..1), as `boxes` reads it.
+        """The candidates for images (float32 [B, C, H, W] in 0..1), as input for `boxes`.
 
         Args:
-            confidence: proposals that no class can reach this score with may be left out; below 0 none is.
+            images: the batch.
+            confidence: candidates whose best score is below it may be omitted; a negative value keeps all.
 
         Raises:
-            AnswerError: an answer cannot be boxes.
+            AnswerError: an output cannot be boxes.
         """
 
     def boxes(
         self, found: Any, settings: NmsSettings = PREDICTION, classes: Sequence[int] | None = None
     ) -> list[Tensor]:
-        """The boxes that stay of what `infer` gave, at a confidence of at most that of the settings.
+        """The final boxes from the result of `infer`, whose confidence was at most that of the settings.
 
         Args:
-            classes: ids of the only classes that are wanted; None wants all.
+            found: result of `infer`.
+            settings: thresholds.
+            classes: ids of the classes to keep; None keeps all.
 
         Returns:
             for each image float32 [n, 6]: x1, y1, x2, y2 in pixels, score, class; best score first.
         """
 
     def predict(self, images: Tensor, settings: NmsSettings = PREDICTION) -> list[Tensor]:
-        """`infer` and `boxes` in one: boxes float32 [n, 6] of each image in [B, C, H, W] (float32 in 0..1)."""
+        """`infer` followed by `boxes`: float32 [n, 6] per image, for images float32 [B, C, H, W] in 0..1."""

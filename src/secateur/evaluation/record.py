@@ -1,4 +1,4 @@
-"""The objects and the detections of every image of a split, in one file from which networks are compared."""
+"""Detection records: objects and detections of every image of a split in one file, for comparing networks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from secateur.scores import Scores
 
 FORMAT = 1
 _MOST_GROWTH, _SMALL = 100, 64_000_000
-"""A file of ours grows by less than this factor in memory, if it is not small (bytes) there."""
+"""Maximum growth factor of a record file in memory, and the size in bytes below which it is not checked."""
 _ARRAYS = (
     "shapes", "truth_boxes", "truth_classes", "truth_offsets",
     "detection_boxes", "detection_scores", "detection_classes", "detection_offsets",
@@ -33,12 +33,12 @@ _ARRAYS = (
 
 
 def record_file(folder: Path, split: str = "val") -> Path:
-    """Where the record of a split is in a folder of reports."""
+    """Path of a split's record in a folder of reports."""
     return folder / ("detections.npz" if split in ("val", "") else f"detections-{split}.npz")
 
 
 def save_record(folder: Path, scores: Scores) -> None:
-    """Writes the detections that an evaluation kept into a folder of reports; nothing where it kept none.
+    """Writes the detections of an evaluation, if it kept them, into a folder of reports.
 
     Raises:
         UserError: the file cannot be written.
@@ -49,12 +49,12 @@ def save_record(folder: Path, scores: Scores) -> None:
 
 @dataclass(frozen=True)
 class Matched:
-    """Which object each detection finds.
+    """The object that each detection matches.
 
     Attributes:
-        thresholds: lowest IoU of a pair, one a row.
-        truth: int64 [thresholds, detections], number of the object, -1 where the detection finds none.
-        objects: how many there are.
+        thresholds: minimum IoU of a match, one per row.
+        truth: int64 [thresholds, detections], index of the object, -1 without a match.
+        objects: number of objects.
     """
 
     thresholds: tuple[float, ...]
@@ -63,12 +63,12 @@ class Matched:
 
     @property
     def hits(self) -> NDArray[np.bool_]:
-        """[thresholds, detections], whether a detection finds an object."""
+        """bool [thresholds, detections], whether a detection matches an object."""
         return np.asarray(self.truth >= 0)
 
     @property
     def found(self) -> NDArray[np.bool_]:
-        """[thresholds, objects], whether an object is found."""
+        """bool [thresholds, objects], whether an object is detected."""
         flags = np.zeros((len(self.truth), self.objects), dtype=bool)
         for row, truth in zip(flags, self.truth, strict=True):
             row[truth[truth >= 0]] = True
@@ -77,18 +77,18 @@ class Matched:
 
 @dataclass(frozen=True)
 class DetectionRecord:
-    """The objects and the detections of every image of a split, as they were evaluated.
+    """The objects and the detections of every image of a split, as evaluated.
 
     Attributes:
-        files: path of each image, relative to `root` where the image is inside it.
+        files: path of each image, relative to `root` if the image is inside it.
         shapes: int32 [images, 2], height and width in pixels.
-        truths: the objects, in the order of their images.
-        detections: the detector's boxes, in the order of their images.
+        truths: the objects, ordered by image.
+        detections: the detected boxes, ordered by image.
         names: class names by id.
-        confidence, iou, max_det: the settings of suppression.
-        data: name of the data set's description; "" where it is not known.
-        split: its name.
-        root: folder of the data set when it was evaluated; "" where it is not known.
+        confidence, iou, max_det: settings of the suppression.
+        data: name of the data set's description; "" if unknown.
+        split: name of the split.
+        root: folder of the data set at the time of the evaluation; "" if unknown.
     """
 
     files: tuple[str, ...]
@@ -112,14 +112,14 @@ class DetectionRecord:
         names: Mapping[int, str],
         nms: NmsSettings,
     ) -> DetectionRecord:
-        """The record of an evaluation; boxes are in the order of their images."""
+        """The record of an evaluation. `shapes` is int32 [images, 2]; boxes are ordered by image."""
         shapes = np.asarray(shapes, np.int32)
         return DetectionRecord(
             tuple(files), shapes, truths, detections, dict(names), nms.conf, nms.iou, nms.max_det
         )  # fmt: skip
 
     def of_data(self, file: Path, split: str, root: Path) -> DetectionRecord:
-        """The same with the name of its data set; paths of images inside `root` become relative."""
+        """A copy with the name of its data set; paths of images inside `root` become relative."""
         base = os.path.abspath(root)  # noqa: PTH100  (links stay)
         files = tuple(_inside(name, base) for name in self.files)
         return dataclasses.replace(self, files=files, data=file.name, split=split, root=base)
@@ -128,22 +128,22 @@ class DetectionRecord:
         return len(self.files)
 
     def image_file(self, image: int) -> Path:
-        """Where an image was when it was evaluated."""
+        """Path of an image at the time of the evaluation."""
         return Path(self.root) / self.files[image]
 
     @cached_property
     def truth_offsets(self) -> Ints:
-        """[images + 1], the objects of image i are offsets[i] to offsets[i + 1]."""
+        """int64 [images + 1]: the objects of image i are offsets[i] to offsets[i + 1]."""
         return np.searchsorted(self.truths.image, np.arange(len(self) + 1)).astype(np.int64)
 
     @cached_property
     def detection_offsets(self) -> Ints:
-        """[images + 1], the detections of image i are offsets[i] to offsets[i + 1]."""
+        """int64 [images + 1]: the detections of image i are offsets[i] to offsets[i + 1]."""
         return np.searchsorted(self.detections.image, np.arange(len(self) + 1)).astype(np.int64)
 
     @cached_property
     def signature(self) -> str:
-        """A digest of the names and shapes of the images and of the objects: equal for records that can be compared."""
+        """A digest of the names and shapes of the images and of the objects; equal for records that can be compared."""
         digest = hashlib.blake2b(digest_size=16)
         for file in self.files:
             digest.update(PurePath(file).name.encode(errors="surrogateescape") + b"\0")
@@ -153,11 +153,11 @@ class DetectionRecord:
         return digest.hexdigest()
 
     def matched(self, thresholds: Sequence[float] = (0.5,), confidence: float = 0.0) -> Matched:
-        """Which object of its image and class each detection finds, by COCO's rule.
+        """The object of the same image and class that each detection matches, by COCO's rule.
 
         Args:
-            thresholds: lowest IoU of a pair.
-            confidence: detections below it find nothing.
+            thresholds: minimum IoU of a match.
+            confidence: detections below it match nothing.
         """
         truth = matches(self.truths, self.detections, thresholds)
         truth[:, self.detections.scores < confidence] = -1
@@ -165,11 +165,11 @@ class DetectionRecord:
 
     @cached_property
     def ap_by_size(self) -> dict[str, float | None]:
-        """COCO's AP (IoU 0.5 to 0.95) of small, medium and large objects; None where there is no object of the size."""
+        """COCO's AP (IoU 0.5 to 0.95) of small, medium and large objects; None if there are no objects of that size."""
         return ap_by_size(self.truths, self.detections, len(self))
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as compressed arrays, as a whole or not at all.
+        """Writes the record atomically, as compressed arrays.
 
         Raises:
             UserError: the file cannot be written.
@@ -188,30 +188,30 @@ class DetectionRecord:
             "truth_boxes": truths.corners,
             "truth_classes": truths.classes.astype(np.int32),
             "truth_offsets": self.truth_offsets,
-            # Detections are computed in float32; objects are not.
+            # Detections are computed in float32, objects are not.
             "detection_boxes": found.corners.astype(np.float32),
             "detection_scores": found.scores.astype(np.float32),
             "detection_classes": found.classes.astype(np.int32),
             "detection_offsets": self.detection_offsets,
         }
-        # ASCII escapes keep file names that are no valid UTF-8.
+        # ASCII escapes preserve file names that are not valid UTF-8.
         packed = np.frombuffer(json.dumps(about, ensure_ascii=True).encode(), np.uint8)
         with atomic_write(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, about=packed, **arrays)
 
     @staticmethod
     def load(path: str | Path) -> DetectionRecord:
-        """Reads what `save` wrote; nothing in the file is run.
+        """Reads a file written by `save`. Nothing in the file is executed.
 
         Raises:
-            UserError: the file is missing, damaged or no record.
+            UserError: the file is missing, damaged or not a record.
         """
         file = Path(path)
         try:
             with zipfile.ZipFile(file) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
             if size > max(_SMALL, _MOST_GROWTH * file.stat().st_size):
-                raise ValueError("it would grow too far in memory")
+                raise ValueError("it would expand too much in memory")
             with np.load(file, allow_pickle=False) as data:
                 about = json.loads(data["about"].tobytes())
                 return _record(about, {name: data[name] for name in _ARRAYS})
@@ -219,7 +219,7 @@ class DetectionRecord:
             raise UserError(f"Cannot read {file}: {error.strerror or error}.") from None
         except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, RecursionError) as error:
             raise UserError(
-                f"{file} is not a record of detections of this version ({told(error)}); evaluate the network again."
+                f"{file} is not a detection record of this version ({told(error)}). Evaluate the network again."
             ) from None
 
 
@@ -229,10 +229,10 @@ def _inside(file: str, root: str) -> str:
 
 
 def _record(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> DetectionRecord:
-    """The record of what a file holds.
+    """The record from the contents of a file.
 
     Raises:
-        ValueError: the parts do not fit.
+        ValueError: the parts do not match.
     """
     if about["format"] != FORMAT:
         raise ValueError(f"format {about['format']}")
@@ -263,7 +263,7 @@ def _boxes(arrays: Mapping[str, NDArray[Any]], kind: str, images: int, names: Ma
     lengths = np.diff(offsets)
     whole = offsets.shape == (images + 1,) and offsets[0] == 0 and offsets[-1] == len(corners) and (lengths >= 0).all()
     if not whole or corners.shape != (len(classes), 4) or scores.shape != classes.shape or classes.ndim != 1:
-        raise ValueError(f"the arrays of its {kind}s do not fit")
+        raise ValueError(f"the arrays of its {kind}s do not match")
     if not (np.isfinite(corners).all() and np.isfinite(scores).all() and np.isin(classes, list(names)).all()):
-        raise ValueError(f"a {kind} that cannot be")
+        raise ValueError(f"an invalid {kind}")
     return Boxes(np.repeat(np.arange(images), lengths), corners, classes, scores)

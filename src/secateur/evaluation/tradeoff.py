@@ -1,4 +1,4 @@
-"""Accuracy against time: which networks are dominated, where the knee of the curve is, and which network wins where."""
+"""Accuracy against latency: dominated networks, the knee of the curve, and the best network at each time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One network in a curve of accuracy against time.
+    """One network on a curve of accuracy against latency.
 
     Attributes:
-        label: its name, unique among the points of a curve.
+        label: name, unique among the points of a curve.
         network: name of the dense network that it was made from.
         kind: "dense", "pruned", "healed", "finetuned", "control", "candidate" or "reference".
-        ms: milliseconds for one image.
-        accuracy: the figure that counts, not negative, higher is better.
+        ms: milliseconds per image.
+        accuracy: the main metric; non-negative, higher is better.
     """
 
     label: str
@@ -28,19 +28,19 @@ class CurvePoint:
     accuracy: float
 
     def dominates(self, other: CurvePoint) -> bool:
-        """Whether it is at least as fast and at least as accurate, and better in one of both."""
+        """Whether it is at least as fast and at least as accurate, and better in one of the two."""
         as_good = self.ms <= other.ms and self.accuracy >= other.accuracy
         return as_good and (self.ms < other.ms or self.accuracy > other.accuracy)
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A range of time in which one network has the most accurate point that is fast enough.
+    """A range of latencies in which one network has the most accurate point that is fast enough.
 
     Attributes:
-        network: its name.
-        start, end: milliseconds, the first one included; None is without end.
-        least, most: by how much its accuracy exceeds that of the next network within the stretch; None where no other
+        network: name of the network.
+        start, end: milliseconds, start included; an end of None is unbounded.
+        least, most: smallest and largest advantage in accuracy over the next network within the range; None if no other
             network has a point that is fast enough.
     """
 
@@ -52,7 +52,7 @@ class Stretch:
 
 
 def dominated(points: Sequence[CurvePoint]) -> dict[str, str]:
-    """For the label of each dominated point the label of the most accurate point that dominates it."""
+    """For the label of each dominated point, the label of the most accurate point that dominates it."""
     found = {}
     for point in points:
         better = [other for other in points if other.dominates(point)]
@@ -62,18 +62,18 @@ def dominated(points: Sequence[CurvePoint]) -> dict[str, str]:
 
 
 def front(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """The points that no other one dominates, the fastest first."""
+    """The points that are not dominated, fastest first."""
     left = dominated(points)
     return sorted((point for point in points if point.label not in left), key=lambda point: (point.ms, point.label))
 
 
 def knee(points: Sequence[CurvePoint]) -> CurvePoint | None:
-    """The point of the front whose accuracy, as a share of the best one's, exceeds its time as a share of that one's by
-    the most; None where no point has a larger share of the accuracy than of the time.
+    """The knee: the point of the front whose share of the best accuracy exceeds its share of that point's time by the
+    most. None if no share of accuracy exceeds the share of time.
 
-    It is the point that is highest above the straight line from the most accurate point down to nothing in no time.
-    Beyond it, a per cent of the time costs more than a per cent of the accuracy. Neither further points that are
-    dominated nor other units of time or accuracy change it.
+    It is the point farthest above the straight line from the origin to the most accurate point. Beyond the knee, one
+    per cent of the time costs more than one per cent of the accuracy. Dominated points and the units of time and
+    accuracy do not affect it.
     """
     best = max(points, key=lambda point: (point.accuracy, -point.ms), default=None)
     if best is None or best.accuracy <= 0 or best.ms <= 0:
@@ -84,10 +84,10 @@ def knee(points: Sequence[CurvePoint]) -> CurvePoint | None:
 
 
 def stretches(points: Iterable[CurvePoint]) -> list[Stretch]:
-    """Which network wins at equal milliseconds, over all times from that of the fastest point on.
+    """The best network at equal milliseconds, from the time of the fastest point on.
 
-    At a time counts the most accurate point of each network that takes no longer: points are not interpolated. Where
-    two networks are equal, the one that was ahead before stays it.
+    At each time, the most accurate point of each network that is fast enough counts; points are not interpolated. With
+    equal accuracies, the previous best network remains.
     """
     points = list(points)
     times = sorted({point.ms for point in points})
@@ -111,12 +111,12 @@ def stretches(points: Iterable[CurvePoint]) -> list[Stretch]:
 
 
 def first_to_beat(dense: CurvePoint, points: Iterable[CurvePoint]) -> CurvePoint | None:
-    """The fastest of the points that is more accurate than a dense network; None where none is."""
+    """The fastest point that is more accurate than a dense network; None if there is none."""
     better = [point for point in points if point.accuracy > dense.accuracy]
     return min(better, key=lambda point: (point.ms, -point.accuracy), default=None)
 
 
 def most_accurate_within(ms: float, points: Iterable[CurvePoint]) -> CurvePoint | None:
-    """The most accurate of the points that take no longer; None where all do."""
+    """The most accurate point within a time limit; None if there is none."""
     fast = [point for point in points if point.ms <= ms]
     return max(fast, key=lambda point: (point.accuracy, -point.ms), default=None)

@@ -1,4 +1,4 @@
-"""Validation: a predictor over a data set, from images to metrics."""
+"""Validation: evaluates a predictor on a data set."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from secateur.terminal import bar
 
 logger = logging.getLogger("secateur")
 
-_CACHE_PIXELS = 4 * 640 * 640  # batches of this size keep a small detector's activations in a CPU's cache
+_CACHE_PIXELS = 4 * 640 * 640  # pixels per batch that keep a small detector's activations in a CPU's cache
 _SHAPE_GROUP = 32  # images that share one rectangular shape
-_USUAL_SIZE = 640  # px, where neither the settings nor the network say one
+_USUAL_SIZE = 640  # px, if neither the settings nor the network define one
 
 
 @dataclass
@@ -63,27 +63,27 @@ def validate(
     progress: bool = True,
     limit: int | None = None,
 ) -> Metrics:
-    """Measures a predictor on the images of an index.
+    """Evaluates a predictor on the images of an index.
 
     Args:
-        predictor: what is measured (a `Family` makes it of a network, `deploy.runtimes` of an exported file).
+        predictor: the predictor (a `Family` creates it from a network, `deploy.runtimes` from an exported file).
         index: images and labels.
-        settings: options; None takes the defaults.
-        folder: where `save_json` writes predictions.json.
-        progress: show a bar on standard error.
-        limit: measure only that many images, spread evenly over the index.
+        settings: options; None uses the defaults.
+        folder: folder in which `save_json` writes predictions.json.
+        progress: show a progress bar on standard error.
+        limit: maximum number of images, spread evenly over the index.
 
     Raises:
-        UserError: the index is empty or has class ids that the predictor lacks, there is no folder for the JSON, or the
-            predictor answers an image with what cannot be boxes.
+        UserError: the index is empty or has class ids that the predictor lacks, `save_json` has no folder, or the
+            predictor's output for an image cannot be boxes.
     """
     settings = settings or ValSettings()
     index = subset(index, limit)
     _check(predictor, index, settings)
     if settings.save_json and folder is None:
-        raise UserError("save_json needs a folder to write predictions.json into.")
+        raise UserError("save_json needs a folder for predictions.json. Give one with folder=.")
     if settings.rectangular and settings.order == "stock":
-        # The data set's own sort is stable and keeps this order of ties.
+        # The data set's own sort is stable and preserves the order of ties.
         index = index.select(np.argsort(index.shapes[:, 0] / index.shapes[:, 1]))
     clock = _Clock(predictor.device)
     found, shape = _detect(predictor, index, settings, clock, progress)
@@ -102,13 +102,13 @@ def validate(
 
 
 def boxes_of(predictor: Predictor, index: Index, settings: ValSettings, *, progress: bool = True) -> Boxes:
-    """The boxes of a predictor on all images of an index, in pixels of the originals, in the order of the images.
+    """The predicted boxes for all images of an index, in pixels of the originals, ordered by image.
 
     Raises:
-        UserError: there are no images, or the predictor answers one with what cannot be boxes.
+        UserError: there are no images, or the predictor's output for an image cannot be boxes.
     """
     if not index.files:
-        raise UserError("There are no images to look at.")
+        raise UserError("There are no images to predict on. Check the data set.")
     found, _ = _detect(predictor, index, settings, _Clock(predictor.device), progress)
     return _collect(found, settings.single_cls)
 
@@ -151,27 +151,27 @@ def check_image_size(size: ImageSize, stride: int) -> ImageSize: ...
 
 
 def check_image_size(size: ImageSize, stride: int) -> ImageSize:
-    """The smallest multiple of the stride that is at least `size`, of both sides where it has two, with a notice when
-    it differs.
+    """The smallest multiple of the stride that is at least `size`, for both sides if there are two. Logs a notice if it
+    differs.
 
     Raises:
         UserError: `size` is not positive.
     """
     height, width = sides_of(size)
     if min(height, width) < 1:
-        raise UserError(f"The image size must be a positive number of pixels, not {in_words(size)}.")
+        raise UserError(f"The image size is {in_words(size)}; it must be a positive number of pixels.")
     up = max(-(-height // stride) * stride, 2 * stride), max(-(-width // stride) * stride, 2 * stride)
     rounded: ImageSize = up[0] if isinstance(size, int) else up
     if rounded != size:
         logger.warning(
-            "Image size %s is not a usable multiple of the stride %d: taking %s.",
+            "Image size %s is not a usable multiple of the stride %d: using %s.",
             in_words(size), stride, in_words(rounded),
         )  # fmt: skip
     return rounded
 
 
 def auto_batch_size(image_size: ImageSize, device: torch.device) -> int:
-    """Images a batch: 32 on an accelerator; on CPU the power of two that suits the cache (4 at 640 px)."""
+    """Images per batch: 32 on an accelerator; on a CPU, the power of two that fits its cache (4 at 640 px)."""
     if device.type != "cpu":
         return 32
     size, (height, width) = 1, sides_of(image_size)
@@ -189,17 +189,18 @@ def subset(index: Index, limit: int | None) -> Index:
     if limit is None or limit >= len(index.files):
         return index
     if limit < 1:
-        raise UserError(f"The number of images to validate must be positive, not {limit}.")
+        raise UserError(f"The number of images to validate is {limit}; it must be positive.")
     return index.select(np.linspace(0, len(index.files) - 1, limit).round().astype(np.int64))
 
 
 def _check(predictor: Predictor, index: Index, settings: ValSettings) -> None:
     if not index.files:
-        raise UserError("There are no images to validate on; check the data set's YAML file.")
+        raise UserError("There are no images to validate on. Check the data set's YAML file.")
     if len(index.labels) and not settings.single_cls and index.labels[:, 0].max() >= predictor.nc:
         raise UserError(
-            f"The labels use class id {int(index.labels[:, 0].max())} but the detector knows {predictor.nc} classes "
-            f"(0 to {predictor.nc - 1}); validate with the data set that it was trained on."
+            f"The labels contain class id {int(index.labels[:, 0].max())}, but the detector has "
+            f"{predictor.nc} classes (0 to {predictor.nc - 1}). Validate on the data set that it was trained "
+            "on."
         )
 
 
@@ -207,7 +208,7 @@ def _batches(index: Index, settings: ValSettings, predictor: Predictor) -> Evalu
     stride = int(max(predictor.strides))
     size = _input_size(settings, predictor, stride)
     batch_size = settings.batch_size or auto_batch_size(size, predictor.device)
-    # Images share rectangular shapes in groups of a fixed size, so metrics do not depend on the batch that suits a CPU.
+    # Images share rectangular shapes in groups of a fixed size, so metrics do not depend on the batch size of the CPU.
     group = _SHAPE_GROUP if _SHAPE_GROUP % batch_size == 0 else batch_size
     rectangular = settings.rectangular and isinstance(size, int) and predictor.image_size is None
     dataset = DetectionDataset(
@@ -223,24 +224,26 @@ def _batches(index: Index, settings: ValSettings, predictor: Predictor) -> Evalu
 
 
 def _input_size(settings: ValSettings, predictor: Predictor, stride: int) -> ImageSize:
-    """Side, or height and width, of the images that the predictor is given."""
+    """Side, or height and width, of the predictor's input images."""
     only = predictor.image_size
     if only is None:
         return check_image_size(settings.image_size or _USUAL_SIZE, stride)
     if settings.image_size not in (0, only, only if isinstance(only, int) else max(only)):
         given = in_words(settings.image_size)
-        logger.warning("Image size %s: this file takes images of %d x %d pixels only.", given, *sides_of(only))
+        logger.warning(
+            "Image size %s is ignored: this file accepts only images of %d x %d pixels.", given, *sides_of(only)
+        )
     return only
 
 
 def _prepare(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 in 0..1 on the device, channels_last on CPU."""
+    """Converts uint8 [B, C, H, W] to float32 in 0..1 on the device, channels_last on CPU."""
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     return images.to(device, non_blocking=True).to(torch.float32, memory_format=layout).div_(255)
 
 
 def _to_original(kept: list[Tensor], batch: Batch) -> list[Tensor]:
-    """Boxes from the padded network image to pixels of the original image, clipped to it."""
+    """Maps boxes, each [n, 6], from the padded network input to pixels of the original image and clips them to it."""
     results = []
     for rows, (height, width), ((ratio_h, ratio_w), (pad_w, pad_h)) in zip(
         kept, batch.original_shapes, batch.ratio_pads, strict=True
@@ -253,10 +256,11 @@ def _to_original(kept: list[Tensor], batch: Batch) -> list[Tensor]:
 
 
 def objects_of(index: Index, single_cls: bool = False) -> Boxes:
-    """The labels of an index as boxes in pixels of the original images, in their order.
+    """The labels of an index as boxes in pixels of the original images, in the same order.
 
     Args:
-        single_cls: all are of class 0.
+        index: images and labels.
+        single_cls: treat all objects as class 0.
     """
     image = np.repeat(np.arange(len(index.files)), np.diff(index.offsets))
     labels = index.labels.astype(np.float64)
@@ -267,7 +271,7 @@ def objects_of(index: Index, single_cls: bool = False) -> Boxes:
 
 
 def _collect(found: list[tuple[int, Tensor]], single_cls: bool) -> Boxes:
-    """Rows [n, 6] of each image as flat arrays, in the order of the images."""
+    """Rows [n, 6] of each image as flat arrays, ordered by image."""
     found = sorted(found, key=lambda item: item[0])
     image = np.repeat([i for i, _ in found], [len(rows) for _, rows in found]).astype(np.int64)
     rows = torch.cat([rows for _, rows in found]).numpy().astype(np.float64)

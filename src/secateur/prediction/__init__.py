@@ -1,1 +1,1 @@
-"""Images, videos and streams through a predictor: what is read, what is found in it, what is written of it."""
+"""Prediction on images, videos and streams: reading, detection, and output files."""

@@ -1,4 +1,4 @@
-"""Boxes as `supervision.Detections`, which the tools of that library draw, count, track and convert."""
+"""Converts boxes to `supervision.Detections`, which that library's tools draw, count, track and convert."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def check_supervision(what: str, otherwise: str = "") -> None:
-    """That the library is there.
+    """Checks that supervision is installed.
 
     Args:
-        what: for what it is needed, as the beginning of the sentence.
-        otherwise: what can be done without it.
+        what: feature that needs it, as the beginning of the error message.
+        otherwise: alternative without it.
 
     Raises:
         UserError: it is not installed.
@@ -31,7 +31,7 @@ def check_supervision(what: str, otherwise: str = "") -> None:
 
 
 def to_detections(boxes: Tensor, names: Mapping[int, str]) -> Detections:
-    """Rows float32 [n, 6] (x1, y1, x2, y2, confidence, class) as detections with `data["class_name"]`.
+    """Converts boxes float32 [n, 6] (x1, y1, x2, y2, confidence, class) to detections with `data["class_name"]`.
 
     Raises:
         UserError: supervision is not installed.

@@ -1,4 +1,4 @@
-"""Draws boxes and their names into images by supervision, a colour for each class; writes or shows them."""
+"""Draws boxes and class names with supervision, one colour per class, and writes or shows the images."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from secateur.prediction.settings import DrawSettings
 from secateur.prediction.sources import Medium
 from secateur.terminal import stderr_silenced
 
-_LINE = 1 / 300  # of the shorter side
-_BRIGHT = 150  # of 255: on lighter colours names are written in black
+_LINE = 1 / 300  # line width as a share of the shorter side
+_BRIGHT = 150  # of 255: labels on lighter colours are black
 _WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 class Drawing:
-    """A way to draw, with the class names of a detector."""
+    """Drawing settings with the class names of a detector."""
 
     def __init__(self, names: Mapping[int, str], settings: DrawSettings) -> None:
         self._names, self._settings = names, settings
 
     def __call__(self, prediction: Prediction) -> Image:
-        """A copy of the image with its boxes: BGR uint8 [H, W, 3]."""
+        """A copy of the image, BGR uint8 [H, W, 3], with its boxes drawn."""
         return self.on(prediction.frame.pixels, prediction.boxes)
 
     def on(self, pixels: Image, boxes: Tensor) -> Image:
-        """A copy of the pixels (BGR uint8 [H, W, 3]) with boxes [n, 6], the best first."""
+        """A copy of the pixels (BGR uint8 [H, W, 3]) with boxes float32 [n, 6] drawn; boxes are ordered best first."""
         pixels = pixels.copy()
         if not len(boxes):
             return pixels
-        # The best box is drawn over the others.
+        # Draw the best box last, on top of the others.
         detections = to_detections(boxes.flip(0), self._names)
         size = (pixels.shape[1], pixels.shape[0])
         thickness = self._settings.line_thickness or max(round(min(size) * _LINE), 2)
@@ -62,19 +62,19 @@ class Drawing:
         return writer.annotate(drawn, detections, labels=self._labels(detections))
 
     def _labels(self, detections: Any) -> list[str]:
-        """`person 0.87` for each."""
+        """`person 0.87` for each detection."""
         found = zip(detections.data["class_name"], detections.confidence, strict=True)
         return [str(name) if self._settings.hide_conf else f"{name} {confidence:.2f}" for name, confidence in found]
 
 
 def _ink(palette: ColorPalette) -> ColorPalette:
-    """Black or white, whichever is read on each colour."""
+    """Black or white, whichever contrasts with each colour."""
     lightness = [0.299 * colour.r + 0.587 * colour.g + 0.114 * colour.b for colour in palette.colors]
     return ColorPalette([Color.BLACK if light > _BRIGHT else Color.WHITE for light in lightness])
 
 
 class Album(AbstractContextManager["Album"]):
-    """A folder of drawn images and videos; a video is finished when the next medium begins or the album is closed."""
+    """A folder of drawn images and videos. A video is completed when the next medium starts or the album is closed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -87,7 +87,7 @@ class Album(AbstractContextManager["Album"]):
         self._open.__exit__(*failure)
 
     def add(self, frame: Frame, drawn: Image) -> None:
-        """Writes an image, or adds a frame to the video of its medium."""
+        """Writes an image (BGR uint8 [H, W, 3]), or adds a frame to the video of its medium."""
         if frame.number is None:
             suffix = PurePath(str(frame.medium)).suffix.lower()
             write_image(self._folder / f"{frame.stem}{suffix if suffix in _WRITTEN else '.jpg'}", drawn)
@@ -107,26 +107,28 @@ class Album(AbstractContextManager["Album"]):
 
 @contextmanager
 def _video(file: Path, size: tuple[int, int], rate: float) -> Iterator[VideoSink]:
-    """An MP4 file that gets its name when it is complete."""
+    """An MP4 file that is renamed to its final name when it is complete."""
     with atomic_write(file, durable=False) as temporary, ExitStack() as stack:
         sink = VideoSink(str(temporary), VideoInfo(*size, fps=rate))
         try:
             with stderr_silenced():
                 sink.__enter__()
         except RuntimeError:
-            raise UserError(f"Cannot write the video {file}: OpenCV has no encoder for it; add --nosave.") from None
+            raise UserError(
+                f"Cannot write the video {file}: OpenCV has no encoder for it. Add --nosave to skip images and videos."
+            ) from None
         stack.push(sink.__exit__)
         yield sink
 
 
 def window() -> Callable[[Image], None]:
-    """What shows drawn frames as they come.
+    """A function that shows drawn frames in a window.
 
     Raises:
-        UserError: this OpenCV, or this machine, has no windows.
+        UserError: OpenCV has no GUI support, or the machine has no display.
     """
-    answer = UserError("--view cannot show windows here (opencv-python-headless, or no display); leave it out.")
-    # An OpenCV with windows ends the process where there is no display.
+    answer = UserError("--view cannot show windows here (opencv-python-headless, or no display). Remove it.")
+    # OpenCV with GUI support terminates the process if there is no display.
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise answer
     try:

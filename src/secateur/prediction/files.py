@@ -1,4 +1,4 @@
-"""Writes what was found as files: label files in YOLO's format, lines of JSON, images, crops by class."""
+"""Writes predictions to files: YOLO label files, JSON lines, images, and crops by class."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from secateur.prediction.predicting import Prediction
 
 LOG = logging.getLogger("secateur")
 LONGEST = 100
-"""Bytes of a folder's name; systems allow 255 for a name, and some of them 260 for a whole path."""
+"""Maximum bytes of a folder name; systems allow 255 for a name, and some only 260 for a complete path."""
 _RESERVED = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)(\.|$)", re.IGNORECASE)
-"""Names of devices on Windows, with any ending."""
+"""Device names on Windows, reserved with any extension."""
 
 
 def write_image(file: Path, pixels: Image) -> None:
-    """Writes BGR pixels as the kind of image that the suffix names.
+    """Writes pixels (BGR uint8 [H, W, 3]) in the format of the file extension.
 
     Raises:
         UserError: the file cannot be written.
@@ -35,20 +35,23 @@ def write_image(file: Path, pixels: Image) -> None:
         done, content = cv2.imencode(file.suffix, pixels)
     except cv2.error:
         done = False
-    if not done:  # a JPEG has at most 65535 pixels on a side, WebP 16383
+    if not done:  # JPEG allows at most 65535 pixels per side, WebP 16383
         height, width = pixels.shape[:2]
-        raise UserError(f"Cannot write {file}: {width} x {height} pixels are too many for its format; add --nosave.")
+        raise UserError(
+            f"Cannot write {file}: {width} x {height} pixels exceed the limit of its format. Add --nosave to skip "
+            "images and videos."
+        )
     with atomic_write(file, durable=False) as temporary:
         temporary.write_bytes(content.tobytes())
 
 
 def write_labels(folder: Path, prediction: Prediction, *, confidence: bool) -> None:
-    """Writes `<stem>.txt`, of a frame `<stem>_<number>.txt`; nothing where nothing was found.
+    """Writes `<stem>.txt`, or `<stem>_<number>.txt` for a frame; writes nothing without detections.
 
     Args:
-        folder: of the label files.
-        prediction: of one image.
-        confidence: add it as a sixth column.
+        folder: folder of the label files.
+        prediction: prediction for one image.
+        confidence: whether to add the confidence as a sixth column.
     """
     if not len(prediction.boxes):
         return
@@ -63,7 +66,9 @@ def write_labels(folder: Path, prediction: Prediction, *, confidence: bool) -> N
 
 
 def json_line(prediction: Prediction, names: Mapping[int, str]) -> str:
-    """File, frame of a video, size in pixels and detections, boxes as x1, y1, x2, y2 in pixels; without a newline."""
+    """One JSON line without a newline: file, frame of a video, size in pixels and detections, with boxes as x1, y1, x2,
+    y2 in pixels.
+    """
     frame = prediction.frame
     row: dict[str, Any] = {"file": str(frame.medium)}
     if frame.number is not None:
@@ -82,10 +87,10 @@ def json_line(prediction: Prediction, names: Mapping[int, str]) -> str:
 
 
 def crop_folders(names: Mapping[int, str]) -> dict[int, str]:
-    """A folder name for each class that any system takes, another for each class; one line of the log lists changes.
+    """A unique folder name per class that is valid on all systems. Changed names are logged in one line.
 
-    A name that is a folder name stays. Of several that would be the same, or the same but for case, one keeps the
-    plain form and the others get their class number.
+    Valid names are kept. Of several names that would be equal when case is ignored, one keeps the plain form and the
+    others get their class id.
     """
     folders: dict[int, str] = {}
     taken: set[str] = set()
@@ -99,23 +104,25 @@ def crop_folders(names: Mapping[int, str]) -> dict[int, str]:
     changed = [f"{told(repr(names[n]), 40)} in {told(folders[n], 40)}" for n in sorted(names) if folders[n] != names[n]]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        LOG.info("Crops of classes whose names are no folder names: %s%s.", ", ".join(changed[:5]), more)
+        LOG.info(
+            "Class names that are not valid folder names are changed for crops: %s%s.", ", ".join(changed[:5]), more
+        )
     return folders
 
 
 def write_crops(folder: Path, prediction: Prediction, folders: Mapping[int, str]) -> None:
-    """Writes `<folder of the class>/<stem>-<k>.jpg` for the k-th best box of the image, the best being 1."""
+    """Writes `<folder of the class>/<stem>-<k>.jpg` for the k-th best box of the image, from 1."""
     frame = prediction.frame
     for place, (x1, y1, x2, y2, _, number) in enumerate(prediction.boxes.tolist(), 1):
         top, left = math.floor(y1), math.floor(x1)
-        # A box thinner than a pixel at the edge still shows the last one.
+        # A box thinner than one pixel at the edge still covers the last pixel.
         crop = frame.pixels[min(top, frame.pixels.shape[0] - 1) : max(math.ceil(y2), top + 1)]
         crop = crop[:, min(left, frame.pixels.shape[1] - 1) : max(math.ceil(x2), left + 1)]
         write_image(folder / folders.get(int(number), str(int(number))) / f"{frame.stem}-{place}.jpg", crop)
 
 
 def _folder_name(name: str) -> str:
-    """A name with what some system refuses replaced by _ or cut off; empty where nothing is left."""
+    """A name with invalid characters replaced by _ or removed; empty if nothing remains."""
     text = re.sub(r"[^\w .-]", "_", unicodedata.normalize("NFC", name))
     text = text.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").strip(". ")
     return f"_{text}" if _RESERVED.match(text) else text

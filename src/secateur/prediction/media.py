@@ -1,4 +1,4 @@
-"""Reads media one image or frame at a time; what cannot be read is told and passed over."""
+"""Reads media one image or frame at a time. Unreadable media are reported and skipped."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from secateur.terminal import stderr_silenced
 
 logger = logging.getLogger("secateur")
 
-_LARGEST = 1 << 28  # bytes of an image behind a URL
-_NEARLY = 0.95  # of the frames that a file announces: some only guess their number
+_LARGEST = 1 << 28  # maximum bytes of an image behind a URL
+_NEARLY = 0.95  # share of the announced frames; some files only estimate their number
 _NOT_MEDIA = ("text/", "application/json", "application/xml")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, or one image of a video.
+    """An image, or one frame of a video.
 
     Attributes:
-        medium: where it comes from.
-        pixels: BGR uint8 [H, W, 3], turned as a viewer shows it.
-        number: place among the frames of its video, from 1; None for an image.
-        rate: frames a second of which it is one, after frames were left out; 0 for an image.
-        total: frames of its video that will come, as far as the file tells; 0 for one that is not known.
+        medium: source of the image.
+        pixels: BGR uint8 [H, W, 3], with the orientation of its metadata applied.
+        number: number of the frame in its video, from 1; None for an image.
+        rate: frames per second after skipping frames; 0 for an image.
+        total: expected number of frames of its video; 0 if unknown.
     """
 
     medium: Medium
@@ -47,23 +47,23 @@ class Frame:
 
     @property
     def stem(self) -> str:
-        """The name, without suffix, of what is written about this image alone."""
+        """File stem of outputs for this image."""
         return self.medium.stem if self.number is None else f"{self.medium.stem}_{self.number}"
 
     def __str__(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return str(self.medium) if self.number is None else f"frame {self.number} of {self.medium}"
 
 
 def read_media(
     media: Iterable[Medium], settings: ReadSettings, skipped: Callable[[Medium, str], None]
 ) -> Iterator[Frame]:
-    """The frames of all media, one after the other; one is in memory at a time.
+    """The frames of all media in order; only one is in memory at a time.
 
     Args:
-        media: what to read.
-        settings: how.
-        skipped: is told what cannot be read and why.
+        media: media to read.
+        settings: options for reading.
+        skipped: called with each unreadable medium and the reason.
     """
     for medium in media:
         try:
@@ -87,26 +87,26 @@ def _frames(medium: Medium, settings: ReadSettings) -> Iterator[Frame]:
             last = number
             yield Frame(medium, pixels, number, video.rate / stride, -(-video.total // stride))
     if last + stride <= _NEARLY * video.total:
-        logger.warning("%s: breaks off, only the first %d of its %d frames can be read.", medium, last, video.total)
+        logger.warning("%s ends early: only the first %d of its %d frames can be read.", medium, last, video.total)
 
 
 def read_image(file: str) -> Image:
-    """The image of a file: BGR uint8 [H, W, 3], turned as a viewer shows it.
+    """The image in a file: BGR uint8 [H, W, 3], with the orientation of its metadata applied.
 
     Raises:
-        ImageError, MediumError: it cannot be read, with the reason.
+        ImageError, MediumError: it cannot be read; the message is the reason.
     """
     return _decoded(_content(file))
 
 
 def _decoded(content: bytes) -> Image:
-    with stderr_silenced():  # libpng and libjpeg print what they find wrong
+    with stderr_silenced():  # libpng and libjpeg print their own errors
         return decode_image(np.frombuffer(content, np.uint8))
 
 
 def _content(file: str) -> bytes:
     try:
-        # The bytes are read here, as OpenCV ends the process where a name is not UTF-8.
+        # The bytes are read here, because OpenCV terminates the process if a name is not UTF-8.
         with open(file, "rb") as stream:  # noqa: PTH123
             return stream.read()
     except FileNotFoundError:
@@ -116,10 +116,10 @@ def _content(file: str) -> bytes:
 
 
 def _fetched(url: str, timeout: float) -> bytes | None:
-    """The image behind an address; None where it is a video or a stream.
+    """The image behind a URL; None if it is a video or a stream.
 
     Raises:
-        MediumError: no answer in time, an error, or something else than media.
+        MediumError: there was no response in time, an error, or content that is not media.
     """
     try:
         with urllib.request.urlopen(_request(url), timeout=timeout) as answer:
@@ -131,13 +131,13 @@ def _fetched(url: str, timeout: float) -> bytes | None:
                 return None
             content: bytes = answer.read(_LARGEST + 1)
     except TimeoutError:
-        raise MediumError(f"does not answer within {timeout:g} s") from None
+        raise MediumError(f"does not respond within {timeout:g} s") from None
     except urllib.error.HTTPError as error:
         raise MediumError(f"is refused by the server ({error.code} {error.reason})") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
-            raise MediumError(f"does not answer within {timeout:g} s") from None
+            raise MediumError(f"does not respond within {timeout:g} s") from None
         raise MediumError(f"cannot be fetched ({getattr(reason, 'strerror', None) or reason})") from None
     if len(content) > _LARGEST:
         raise MediumError(f"is larger than {_LARGEST >> 20} MiB")
@@ -145,7 +145,7 @@ def _fetched(url: str, timeout: float) -> bytes | None:
 
 
 def _request(url: str) -> urllib.request.Request:
-    """What asks for an address; a name and password in it are sent in the header where they belong."""
+    """The request for a URL; a user name and password in it are sent in the header instead."""
     parts = urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"User-Agent": "secateur"})

@@ -1,4 +1,4 @@
-"""Boxes in images: batches of frames through a predictor, the results in the pixels of each image."""
+"""Detects objects in images: runs batches of frames through a predictor and maps boxes to the pixels of each image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from secateur.sizes import ImageSize
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a frame.
+    """The detections in a frame.
 
     Attributes:
         frame: the image.
-        boxes: float32 [n, 6]: x1, y1, x2, y2 in its pixels, confidence, class; best first.
+        boxes: float32 [n, 6]: x1, y1, x2, y2 in pixels of the image, confidence, class; best first.
     """
 
     frame: Frame
@@ -34,7 +34,7 @@ class Prediction:
 
 
 class BoxFinder:
-    """A predictor with the size, batch and thresholds of the questions."""
+    """A predictor with image size, batch size and thresholds."""
 
     def __init__(
         self,
@@ -43,17 +43,18 @@ class BoxFinder:
         settings: BoxSettings | None = None,
         batch_size: int = 1,
     ) -> None:
-        """Takes what holds for all images.
+        """Stores the options for all images.
 
         Args:
-            predictor: what is asked.
-            image_size: px; one number where the predictor takes any size is the longest side of its images, whose other
-                side follows the image; otherwise it is the side, or height and width, of every image.
-            settings: which boxes stay.
-            batch_size: most images in a batch.
+            predictor: the predictor.
+            image_size: px. If the predictor accepts any size, one number is the longest side, and the other side
+                follows the image's aspect ratio. Otherwise it is the side, or height and width, of every input.
+            settings: thresholds and classes.
+            batch_size: maximum number of images in a batch.
 
         Raises:
-            UserError: unknown classes, no usable batch size, or a predictor that takes neither grey nor colour images.
+            UserError: a class is unknown, the batch size is invalid, or the predictor accepts neither grey nor colour
+                images.
         """
         check_image_channels(predictor.channels)
         if batch_size < 1:
@@ -66,18 +67,19 @@ class BoxFinder:
         self._classes = class_ids(settings.classes, predictor.names) if settings.classes else None
 
     def boxes(self, images: Sequence[Image], names: Sequence[object] = ()) -> list[Tensor]:
-        """Boxes float32 [n, 6] on CPU of each image BGR uint8 [H, W, 3]: x1, y1, x2, y2 in its pixels, confidence,
-        class; best first.
+        """Boxes float32 [n, 6] on CPU for each image BGR uint8 [H, W, 3]: x1, y1, x2, y2 in pixels of the image,
+        confidence, class; best first.
 
         Args:
-            names: of the images, for sentences; without them an image is named by its number, from 1.
+            images: the images.
+            names: names of the images for error messages; without them, an image is named by its number, from 1.
 
         Raises:
-            UserError: an exported file answers an image with what cannot be boxes.
+            UserError: the output of an exported file for an image cannot be boxes.
         """
         channels = self.predictor.channels
         fitted = [letterboxed(image, self._size, self._stride, channels=channels) for image in images]
-        # Inputs of a batch share a shape; a group holds the images whose inputs have the same.
+        # Inputs of a batch have one shape; a group holds images with the same input shape.
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, (pixels, _) in enumerate(fitted):
             groups[pixels.shape].append(position)
@@ -93,7 +95,7 @@ class BoxFinder:
         return [found[position] for position in range(len(images))]
 
     def predictions(self, frames: Iterable[Frame]) -> Iterator[Prediction]:
-        """What is found in each frame, in their order; a batch of them is in memory at a time."""
+        """The detections in each frame, in order; one batch is in memory at a time."""
         for batch in self._batches(frames):
             boxes = self.boxes([frame.pixels for frame in batch], batch)
             yield from map(Prediction, batch, boxes)
@@ -102,7 +104,7 @@ class BoxFinder:
         batch: list[Frame] = []
         for frame in frames:
             batch.append(frame)
-            # A camera is not waited for.
+            # Predict each frame of a live source immediately instead of waiting for a full batch.
             if len(batch) >= self.batch_size or frame.medium.live:
                 yield batch
                 batch = []
@@ -110,7 +112,7 @@ class BoxFinder:
             yield batch
 
     def _kept(self, images: np.ndarray) -> list[Tensor]:
-        """Boxes of images uint8 [B, h, w, 3] RGB or [B, h, w, 1] grey, of the wanted classes alone."""
+        """Boxes of the selected classes, for images uint8 [B, h, w, 3] RGB or [B, h, w, 1] grey."""
         pixels = torch.from_numpy(images).to(self.predictor.device)
         found = self.predictor.infer(pixels.permute(0, 3, 1, 2).float().div_(255), self._nms.conf)
         return self.predictor.boxes(found, self._nms, self._classes)

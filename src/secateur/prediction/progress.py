@@ -1,4 +1,4 @@
-"""The bar of a prediction: images done, how many a second, time left."""
+"""The progress bar of a prediction: completed images, images per second, remaining time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secateur.prediction.sources import Medium
 
 
 class _Rate(ProgressColumn):
-    """Images a second."""
+    """Images per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} /s" if task.speed else "")
@@ -22,8 +22,9 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def bar(media: Sequence[Medium]) -> Iterator[Callable[[Frame | None], None]]:
-    """A progress bar on standard error that disappears when done; gives what is told each frame, or None for a medium
-    that was passed over."""
+    """A progress bar on standard error that disappears at the end. Yields a function to call with each frame, or with
+    None for a skipped medium.
+    """
     with terminal.bar("predicting", MofNCompleteColumn(), _Rate()) as progress:
         total: float | None = None if any(medium.live for medium in media) else len(media)
         task = progress.add_task("", total=total)

@@ -1,4 +1,4 @@
-"""What a user names as a source: images, videos, folders, patterns, lists, webcams, addresses."""
+"""Resolves source arguments: images, videos, folders, patterns, lists, webcams, URLs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Kind = Literal["image", "video", "web", "stream", "camera"]
 
 @dataclass(frozen=True)
 class Medium:
-    """One thing to read.
+    """One source to read.
 
     Attributes:
-        kind: an image file, a video file, an image or video behind http, a stream, a webcam.
-        address: path, URL or the number of the webcam.
-        stem: the name, without suffix, of what is written about it; no two media of a list share it.
+        kind: an image file, a video file, an image or video behind http, a stream, or a webcam.
+        address: path, URL or webcam number.
+        stem: file stem of its outputs, unique among the media of a list.
     """
 
     kind: Kind
@@ -43,11 +43,11 @@ class Medium:
 
     @property
     def live(self) -> bool:
-        """It goes on until it is stopped."""
+        """Whether it runs until it is stopped."""
         return self.kind in ("stream", "camera")
 
     def __str__(self) -> str:
-        """What it is called in messages and results: a URL without the password in it, a name as UTF-8 can tell it."""
+        """Its name in messages and results: a URL without its password, and a file name in valid UTF-8."""
         if self.kind == "camera":
             return f"webcam {self.address}"
         if self.kind in ("web", "stream"):
@@ -56,14 +56,14 @@ class Medium:
 
 
 def find_media(words: Sequence[str], stdin: Iterable[str] = ()) -> list[Medium]:
-    """The media that words name, folders and patterns sorted.
+    """The media for the given arguments, with the contents of folders and patterns sorted.
 
     Args:
-        words: files, folders (searched to any depth), patterns, `.txt` lists, URLs, numbers of webcams, or `-`.
-        stdin: the lines that `-` stands for: paths or URLs.
+        words: files, folders (searched recursively), patterns, `.txt` lists, URLs, webcam numbers, or `-`.
+        stdin: lines with paths or URLs, used for `-`.
 
     Raises:
-        UserError: a word names nothing, or nothing that could be read.
+        UserError: an argument matches nothing readable.
     """
     return _with_own_stems([medium for word in words for medium in _media_of(word, stdin)])
 
@@ -88,7 +88,7 @@ def _media_of(word: str, stdin: Iterable[str]) -> Iterator[Medium]:
         found = files_matching(path, IMAGES | VIDEOS)
         yield from _each(found, f"The pattern {word} matches no images or videos.")
     else:
-        raise UserError(f"There is no image, video or folder {word}; correct the path.")
+        raise UserError(f"There is no image, video or folder {word}. Correct the path.")
 
 
 def _each(files: list[str], nothing: str) -> Iterator[Medium]:
@@ -112,12 +112,12 @@ def _lines_of(stdin: Iterable[str]) -> list[str]:
 
 
 def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
-    """The files and URLs of a list; what is not there is found out when it is read, like any unreadable file."""
+    """The files and URLs of a list. Missing files are reported when they are read."""
     for line in filter(None, (line.strip() for line in lines)):
         if "://" in line:
             yield _at_url(line)
             continue
-        # Path.exists would raise for names that are too long.
+        # Path.exists raises for names that are too long.
         name = line if os.path.exists(line) else path_in(line)[0]  # noqa: PTH110
         here, there = os.path.exists(name), os.path.exists(folder / name)  # noqa: PTH110
         if here or there or not name.startswith("#"):
@@ -126,7 +126,7 @@ def _listed(lines: Iterable[str], folder: Path) -> Iterator[Medium]:
 
 def _in_file(name: str) -> Medium:
     path = Path(name)
-    # The names of what is written are UTF-8 even where the name of the file is not.
+    # Names of outputs are UTF-8 even if the name of the source is not.
     stem = path.stem.encode("utf-8", "replace").decode()
     return Medium("video" if path.suffix.lower() in VIDEOS else "image", name, stem)
 
@@ -135,19 +135,19 @@ def _at_url(url: str) -> Medium:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise UserError(f"{url} is not an address ({error}).") from None
+        raise UserError(f"{url} is not a valid URL ({error}).") from None
     stem = re.sub(r"[^\w.-]+", "_", Path(unquote(parts.path)).stem or parts.netloc.rpartition("@")[2]).strip(".")
     if parts.scheme in ("http", "https"):
         return Medium("web", url, stem or "web")
     if parts.scheme in _STREAMED:
         return Medium("stream", url, stem or "stream")
-    raise UserError(f"Nothing here reads {parts.scheme}:// addresses; give http, https, rtsp or rtmp, or a file.")
+    raise UserError(f"{parts.scheme}:// URLs are not supported. Use http, https, rtsp, rtmp, or a file.")
 
 
 def _with_own_stems(media: list[Medium]) -> list[Medium]:
-    """The same with different stems, so that a.jpg, a.png and b/a.jpg do not overwrite what is written of each other.
+    """The media with unique stems, so that outputs of a.jpg, a.png and b/a.jpg do not overwrite each other.
 
-    Frames of a video `clip` are called clip_1, clip_2, ...: an image of such a name gets another one too.
+    Frames of a video `clip` are named clip_1, clip_2, ...; an image with such a name gets another stem too.
     """
     moving = {medium.stem for medium in media if medium.kind != "image"}
     taken: set[str] = set()

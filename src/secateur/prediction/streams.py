@@ -1,4 +1,4 @@
-"""Videos, streams and webcams through OpenCV, which is kept from printing."""
+"""Reads videos, streams and webcams with OpenCV and suppresses its console output."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from secateur.data.images import Image
 from secateur.prediction.sources import Medium
 from secateur.terminal import stderr_silenced
 
-_USUAL_RATE = 30.0  # frames a second, where a camera or file does not tell
+_USUAL_RATE = 30.0  # frames per second, if a camera or file does not state them
 _FASTEST = 1000.0
 
 
 class MediumError(Exception):
-    """A medium that cannot be used, with the reason."""
+    """A medium cannot be used; the message is the reason."""
 
 
 class Video:
     """An open video.
 
     Attributes:
-        rate: frames a second.
-        total: frames, as far as the file tells; 0 where it does not.
+        rate: frames per second.
+        total: number of frames if the file states it; otherwise 0.
     """
 
     def __init__(self, capture: Any) -> None:
         self._capture = capture
         rate, total = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.rate = rate if 0 < rate <= _FASTEST else _USUAL_RATE
-        # A file without an index says something negative and huge.
+        # A file without an index reports a huge negative number.
         self.total = int(total) if 0 < total < 1 << 40 else 0
 
     def frames(self, stride: int = 1) -> Iterator[tuple[int, Image]]:
-        """Number, from 1, and pixels BGR uint8 [H, W, 3] of every `stride`-th frame, the first one among them.
+        """Number, from 1, and pixels BGR uint8 [H, W, 3] of every `stride`-th frame, starting with the first.
 
         Raises:
-            MediumError: there is not a single frame.
+            MediumError: there are no frames.
         """
         number = 1
         while (pixels := self._next()) is not None:
@@ -51,7 +51,7 @@ class Video:
                 return
             number += stride
         if number == 1:
-            raise MediumError("has no frames that can be read")
+            raise MediumError("has no readable frames")
 
     def _next(self) -> Image | None:
         there, pixels = self._capture.read()
@@ -64,15 +64,15 @@ def capture(medium: Medium, timeout: float) -> Iterator[Video]:
 
     Args:
         medium: what to open.
-        timeout: seconds to wait for the answer of an address, and for each of its frames.
+        timeout: seconds to wait for a response, and for each frame.
 
     Raises:
-        MediumError: it cannot be opened, with the reason.
+        MediumError: it cannot be opened; the message is the reason.
     """
     try:
         medium.address.encode()
-    except UnicodeEncodeError:  # OpenCV would end the process
-        raise MediumError("has a name that is not UTF-8; rename it") from None
+    except UnicodeEncodeError:  # OpenCV would terminate the process
+        raise MediumError("has a name that is not UTF-8. Rename it") from None
     with _quiet_opencv():
         with stderr_silenced():
             opened = _opened(medium, timeout)
@@ -86,7 +86,7 @@ def capture(medium: Medium, timeout: float) -> Iterator[Video]:
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """OpenCV and the FFmpeg in it print nothing; standard error stays open meanwhile, as cameras are waited for."""
+    """Suppresses the output of OpenCV and FFmpeg. Standard error stays open, because reading a camera can take long."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     logging = cv2.utils.logging
     level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
@@ -100,7 +100,7 @@ def _opened(medium: Medium, timeout: float) -> Any:
     if medium.kind == "camera":
         return cv2.VideoCapture(int(medium.address))
     if medium.kind == "video":
-        # FFmpeg takes what stands before a colon for a protocol, unless the path is absolute.
+        # FFmpeg interprets text before a colon as a protocol, unless the path is absolute.
         return cv2.VideoCapture(str(Path(medium.address).absolute()), cv2.CAP_FFMPEG)
     limit = max(int(1000 * timeout), 1)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
@@ -109,9 +109,9 @@ def _opened(medium: Medium, timeout: float) -> Any:
 
 def _why(medium: Medium, timeout: float) -> str:
     if medium.kind == "camera":
-        return "is not there or is in use"
+        return "does not exist or is in use"
     if medium.kind != "video":
-        return f"does not answer within {timeout:g} s, or sends no video"
+        return f"does not respond within {timeout:g} s, or sends no video"
     path = Path(medium.address)
     if not path.exists():
         return "does not exist"

@@ -1,4 +1,4 @@
-"""What becomes of predictions: each goes to every writer that was asked for."""
+"""Passes predictions to all requested writers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Writer = Callable[[Prediction], None]
 
 
 def check_drawing(settings: WriteSettings, view: bool) -> None:
-    """That what draws is there, where something is to be drawn.
+    """Checks that supervision is installed if anything is drawn.
 
     Raises:
         UserError: supervision is not installed.
     """
     if settings.save or view:
-        check_supervision("Drawing", ", or leave the images out with --nosave")
+        check_supervision("Drawing", ", or skip images and videos with --nosave")
 
 
 @contextmanager
@@ -36,14 +36,14 @@ def opened_writers(
     lines: TextIO | None = None,
     view: bool = False,
 ) -> Iterator[list[Writer]]:
-    """The writers that are asked for; open videos are completed when this ends.
+    """The requested writers. Open videos are completed on exit.
 
     Args:
-        folder: where files go; None where `settings` ask for none.
+        folder: output folder; None if `settings` request no files.
         names: class names by id.
-        settings: what is written.
-        draw: how boxes are drawn.
-        lines: where lines of JSON are printed.
+        settings: which files to write.
+        draw: options for drawing boxes.
+        lines: stream for JSON lines.
         view: show every image in a window.
     """
     with ExitStack() as stack:
@@ -63,7 +63,9 @@ def opened_writers(
 
 
 def _lines(stream: TextIO, names: Mapping[int, str]) -> Writer:
-    """Prints a line for each prediction at once: who reads along sees it, and an interruption leaves whole lines."""
+    """Prints one line per prediction and flushes it, for live readers and so that an interruption leaves complete
+    lines.
+    """
 
     def write(prediction: Prediction) -> None:
         print(json_line(prediction, names), file=stream, flush=True)
@@ -77,7 +79,7 @@ def _line_file(file: Path) -> Iterator[TextIO]:
         with file.open("w", encoding="utf-8") as stream:
             yield stream
     except OSError as error:
-        raise UserError(f"Cannot write {file}: {error.strerror or error}; choose another --project.") from error
+        raise UserError(f"Cannot write {file}: {error.strerror or error}. Choose another --project.") from error
 
 
 def _drawer(

@@ -1,1 +1,1 @@
-"""report"""
+"""Reports: tables, plots, and the HTML page of a run."""

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from secateur.evaluation.curves import Curves
 from secateur.report.figures import FAINT, INK, SECOND, class_colour, new_figure, save_figure, short
 
-_MANY = 20  # more classes than this share one faint colour, and only the extremes are named
+_MANY = 20  # with more classes, only the extremes are coloured and named
 _EXTREMES = 5
 
 
 def plot_evaluation(curves: Curves, folder: str | Path) -> list[Path]:
-    """Writes PR_curve, F1_curve, P_curve, R_curve and confusion_matrix (png) into a folder and returns their paths."""
+    """Writes PR_curve, F1_curve, P_curve, R_curve and confusion_matrix (png) to a folder and returns their paths."""
     folder = Path(folder)
     confidence = [("F1", curves.f1), ("Precision", curves.precision), ("Recall", curves.recall)]
     return [
@@ -29,7 +29,7 @@ def plot_evaluation(curves: Curves, folder: str | Path) -> list[Path]:
 
 
 def plot_precision_recall(curves: Curves, path: str | Path) -> Path:
-    """Precision against recall at IoU 0.5, a line a class and their mean."""
+    """Plots precision against recall at IoU 0.5: one line per class, and the mean."""
     scores = curves.precision_at_recall.mean(axis=1)
     figure, axis = _frame("Recall", "Precision", "Precision and recall at IoU 0.5")
     overall = f"all classes {scores.mean() if scores.size else 0:.3f} {curves.area}"
@@ -39,7 +39,9 @@ def plot_precision_recall(curves: Curves, path: str | Path) -> Path:
 
 
 def plot_confidence(curves: Curves, values: NDArray[np.float64], word: str, path: str | Path) -> Path:
-    """One quantity [classes, points] against confidence; the confidence of best mean F1 is marked."""
+    """Plots one metric, float64 [classes, points], against confidence; the confidence with the best mean F1 is
+    marked.
+    """
     figure, axis = _frame("Confidence", word, f"{word} at IoU 0.5 against confidence")
     at_best = values[:, curves.best] if values.size else np.zeros(0)
     best = curves.confidence[curves.best]
@@ -51,10 +53,10 @@ def plot_confidence(curves: Curves, values: NDArray[np.float64], word: str, path
 
 
 def plot_confusion(matrix: NDArray[np.int64], names: Sequence[str], path: str | Path) -> Path:
-    """The confusion matrix, each column (true class) as shares of its objects.
+    """Plots the confusion matrix; each column (true class) is normalised to shares of its objects.
 
     Args:
-        matrix: [nc + 1, nc + 1] counts, rows predicted, columns true, background last.
+        matrix: int64 [nc + 1, nc + 1] counts; rows predicted, columns true, background last.
         names: names of the nc classes.
         path: file to write.
     """
@@ -98,7 +100,9 @@ def _lines(
     scores: NDArray[np.float64],
     overall: str,
 ) -> None:
-    """A line a class and the mean. Of many classes only the best and worst by `scores` are coloured and named."""
+    """Draws one line per class and the mean. With many classes, only the best and worst by `scores` (float64 [classes])
+    are coloured and named. `x` is float64 [points], `values` float64 [classes, points].
+    """
     count = len(values)
     order = np.argsort(-scores, kind="stable")
     named = set(order.tolist()) if count <= _MANY else {*order[:_EXTREMES].tolist(), *order[-_EXTREMES:].tolist()}

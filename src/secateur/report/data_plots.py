@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from secateur.report.figures import ACCENT, INK, class_colour, new_figure, save_figure, short
 
-_OUTLINES = 500  # boxes drawn over each other
-_SIDE = 1600  # pixels of the plot of a batch
+_OUTLINES = 500  # number of boxes drawn in the overlay
+_SIDE = 1600  # size of a batch plot in pixels
 
 
 def plot_labels(labels: NDArray[np.floating[Any]], names: Mapping[int, str], path: str | Path) -> Path:
-    """Instances per class, box outlines, where centres lie and how large boxes are.
+    """Plots instances per class, box outlines, box centres and box sizes.
 
     Args:
-        labels: [n, 5], class, x, y, width, height; boxes relative to the image.
+        labels: float [n, 5]: class, x, y, width, height; boxes relative to the image.
         names: class names by id.
         path: file to write.
     """
@@ -47,7 +47,7 @@ def _bars(axis: Any, classes: NDArray[np.integer[Any]], names: Mapping[int, str]
         for position, value in enumerate(counts):
             axis.annotate(f"{value:,}", (position, value), ha="center", va="bottom", fontsize=9)
     elif counts.max() > 50 * max(np.median(counts), 1):
-        axis.set_yscale("symlog", linthresh=10)  # one class dwarfs the rest
+        axis.set_yscale("symlog", linthresh=10)  # one class may outnumber all others
     axis.set_xlim(-0.6, count - 0.4)
     axis.grid(False, axis="x")
     axis.set_title("Instances per class")
@@ -63,7 +63,7 @@ def _outlines(axis: Any, labels: NDArray[np.floating[Any]]) -> None:
     axis.add_collection(PatchCollection(patches, facecolor="none", edgecolor=colours, linewidth=0.6, alpha=0.6))
     axis.set(xlim=(-0.52, 0.52), ylim=(-0.52, 0.52), aspect="equal", xticks=(), yticks=())
     axis.spines[:].set_visible(True)
-    axis.set_title(f"Boxes about one centre{f' ({_OUTLINES} of them)' if len(labels) > _OUTLINES else ''}")
+    axis.set_title(f"Centred boxes{f' ({_OUTLINES} of them)' if len(labels) > _OUTLINES else ''}")
 
 
 def _density(axis: Any, x: NDArray[Any], y: NDArray[Any], names: tuple[str, str], title: str) -> None:
@@ -71,7 +71,7 @@ def _density(axis: Any, x: NDArray[Any], y: NDArray[Any], names: tuple[str, str]
 
     shades = LinearSegmentedColormap.from_list("shades", ["#ffffff", ACCENT, INK])
     counts, _, _ = np.histogram2d(x, y, bins=50, range=((0, 1), (0, 1)))
-    # Square root: a few crowded cells would leave the rest white.
+    # Square root: otherwise a few crowded cells would leave the rest white.
     axis.imshow(np.sqrt(counts.T), origin="lower", extent=(0, 1, 0, 1), cmap=shades, aspect="equal")
     axis.set(xlabel=names[0], ylabel=names[1], title=title)
     axis.grid(False)
@@ -84,14 +84,14 @@ def plot_batch(
     path: str | Path,
     most: int = 16,
 ) -> Path:
-    """A grid of network inputs with their boxes and class names.
+    """Plots a grid of network inputs with their boxes and class names.
 
     Args:
         images: uint8 [B, 3, H, W] RGB, or [B, 1, H, W] grey.
-        targets: [T, 6], image in the batch, class, x, y, width, height; boxes relative to the network image.
+        targets: float [T, 6]: image in the batch, class, x, y, width, height; boxes relative to the network image.
         names: class names by id.
         path: file to write.
-        most: images drawn at most.
+        most: maximum number of images.
     """
     images = images[:most]
     columns = max(1, math.ceil(math.sqrt(len(images))))
@@ -106,7 +106,7 @@ def plot_batch(
         axis.set_position((column / columns, 1 - (row + 1) / rows, 1 / columns, 1 / rows))
         axis.set_axis_off()
     for number, (axis, image) in enumerate(zip(axes, images, strict=False)):
-        # One channel alone would be drawn in a scale of colours.
+        # matplotlib would draw a single channel in false colours.
         rgb = np.repeat(image, 3, axis=0) if len(image) == 1 else image
         axis.imshow(rgb.transpose(1, 2, 0), aspect="auto", interpolation="antialiased")
         axis.set(xlim=(0, width), ylim=(height, 0))

@@ -1,4 +1,4 @@
-"""The tables of a checked data set: images and box sizes by split, objects by class, where labels were found."""
+"""Tables of a checked data set: images and box sizes by split, objects by class, label locations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.table import Table
 
 from secateur.data.index import Index
 
-WIDE = 140  # characters of a line where no window limits it
+WIDE = 140  # characters per line if the output is not a terminal
 SMALL, MEDIUM = 32, 96
-"""Pixels: COCO's small boxes have less than 32^2 of them, its medium ones less than 96^2."""
+"""Sides in pixels: COCO's small boxes have an area below 32^2, medium ones below 96^2."""
 
 
 def print_data(indices: Mapping[str, Index], names: Mapping[int, str]) -> None:
-    """Prints the tables, then what is to be said of the splits and of single files.
+    """Prints the tables, then the findings about splits and files.
 
     Args:
         indices: the checked splits by name.
@@ -34,9 +34,9 @@ def print_data(indices: Mapping[str, Index], names: Mapping[int, str]) -> None:
 
 
 def splits_table(indices: Mapping[str, Index]) -> Table:
-    """Images and label files of each split."""
+    """Numbers of images and label files per split."""
     table = _table(
-        "Split", "Images", "Objects", "Without\nlabel file", "With an\nempty one", "Left out", "Unused\nlabel files"
+        "Split", "Images", "Objects", "Without\nlabel file", "With an\nempty one", "Skipped", "Unused\nlabel files"
     )
     for split, index in indices.items():
         counts = index.counts
@@ -46,7 +46,7 @@ def splits_table(indices: Mapping[str, Index]) -> Table:
 
 
 def sizes_table(indices: Mapping[str, Index]) -> Table:
-    """Boxes of each split by their area in the image's own pixels, and the median width and height."""
+    """Boxes per split by area in pixels of the image, and the median width and height."""
     headings = (
         f"Small\n(< {SMALL}^2 px)",
         "Medium",
@@ -82,7 +82,7 @@ def classes_table(indices: Mapping[str, Index], names: Mapping[int, str]) -> Tab
 
 
 def box_sides(index: Index) -> NDArray[np.float64]:
-    """Width and height in the image's own pixels [m, 2] of all objects."""
+    """Width and height in pixels of the image of all objects: float64 [m, 2]."""
     shapes = np.repeat(index.shapes, np.diff(index.offsets), axis=0)
     return np.asarray(index.labels[:, 3:].astype(np.float64) * shapes[:, ::-1], np.float64)
 

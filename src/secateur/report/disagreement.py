@@ -1,4 +1,4 @@
-"""The images on which two detectors disagree: objects that only one of them finds, and false boxes of only one."""
+"""Images on which two detectors disagree: objects found by only one of them, and false boxes of only one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from secateur.evaluation.matching import Boxes, matches
 from secateur.evaluation.record import DetectionRecord
 
 CONFIDENCE = 0.25
-"""Lowest confidence of a box that counts, where nothing else is asked for."""
+"""Default confidence threshold."""
 _OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How two detectors, a reference and another one, differ on one image.
+    """The differences between a reference and another detector on one image.
 
     Attributes:
-        image: its number in the records.
-        lost: objects that only the reference finds.
-        gained: objects that only the other finds.
-        removed: boxes without an object that only the reference has.
-        added: boxes without an object that only the other has.
+        image: index in the records.
+        lost: objects found only by the reference.
+        gained: objects found only by the other.
+        removed: boxes without an object that only the reference predicts.
+        added: boxes without an object that only the other predicts.
     """
 
     image: int
@@ -34,11 +34,11 @@ class Disagreement:
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """Number of all differences."""
         return self.lost + self.gained + self.removed + self.added
 
     def words(self) -> str:
-        """The counts that are not zero."""
+        """The counts that are not zero, as text."""
         named = {
             "lost": self.lost,
             "gained": self.gained,
@@ -51,11 +51,12 @@ class Disagreement:
 def disagreements(
     reference: DetectionRecord, other: DetectionRecord, confidence: float = CONFIDENCE
 ) -> list[Disagreement]:
-    """The images on which two detectors disagree, most first; boxes and objects are paired at an IoU of 0.5.
+    """Images on which two detectors disagree, largest disagreement first. Boxes and objects are matched at an IoU of
+    0.5.
 
     Args:
-        reference, other: of the same images and objects, see `evaluation.bootstrap.check_alike`.
-        confidence: lowest one of a box that counts.
+        reference, other: records of the same images and objects, see `evaluation.bootstrap.check_alike`.
+        confidence: confidence threshold.
     """
     images = len(reference)
     mine, theirs = (record.matched((_OVERLAP,), confidence) for record in (reference, other))
@@ -74,5 +75,5 @@ def disagreements(
 
 def _false(record: DetectionRecord, confidence: float) -> Boxes:
     found = record.detections
-    seen = (found.corners[:, 2:] > found.corners[:, :2]).all(axis=1)  # boxes outside the image were clipped to nothing
+    seen = (found.corners[:, 2:] > found.corners[:, :2]).all(axis=1)  # clipped boxes may be empty
     return found.where(seen & (found.scores >= confidence) & ~record.matched((_OVERLAP,), confidence).hits[0])

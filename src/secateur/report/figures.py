@@ -1,4 +1,4 @@
-"""The drawing surface that all plots share: figures without global state, colours, saving."""
+"""Shared plotting functions: figures without global state, colours, saving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("secateur")
 
-# Distinct on white and on photographs; class c has colour c modulo their number.
+# Colours that are distinct on white and on photographs; class c has colour c modulo their number.
 PALETTE = (
     "#d1495b", "#2e86ab", "#edae49", "#3c896d", "#8f5db7", "#e76f51", "#00798c", "#b5838d", "#7a9e1f", "#4361ee",
     "#c2185b", "#6d6875", "#f4a261", "#118ab2", "#9c6644", "#457b9d", "#bc4b51", "#5b8e7d", "#8d6a9f", "#3a5a40",
@@ -41,7 +41,7 @@ STYLE: dict[Any, Any] = {
 
 
 def plots_available(notice: bool = True) -> bool:
-    """Whether matplotlib is installed; says once what to install when it is not and `notice` is set."""
+    """Whether matplotlib is installed. If not, and `notice` is set, logs once what to install."""
     if importlib.util.find_spec("matplotlib") is not None:
         return True
     if notice:
@@ -55,7 +55,7 @@ def _tell_once() -> None:
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:
-    """A figure (inches) and its axes, row by row.
+    """A figure (size in inches) and its axes, row by row.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -72,7 +72,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
-    """Writes a figure as the kind of file that the suffix names, and returns the path.
+    """Writes a figure in the format of the file extension and returns the path.
 
     Raises:
         UserError: the file cannot be written.
@@ -91,5 +91,5 @@ def class_colour(class_id: int) -> str:
 
 
 def short(name: str, length: int = 18) -> str:
-    """A class name that fits beside an axis."""
+    """A class name shortened to fit next to an axis."""
     return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""The plots that steps leave in their run folders; without the `plots` extra there are none."""
+"""Plots that steps write to their run folders; none without the `plots` extra."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIRST = ("train/", "metrics/", "val/")  # order of the panels; other columns fo
 
 
 def draw_data(folder: Path, index: Index, batches: TrainBatches, names: dict[int, str]) -> None:
-    """Label statistics and one training batch with its boxes."""
+    """Plots label statistics and one training batch with its boxes."""
     if not plots_available():
         return
     plot_labels(index.labels, names, folder / "labels.png")
@@ -33,10 +33,12 @@ def draw_data(folder: Path, index: Index, batches: TrainBatches, names: dict[int
 
 
 def draw_results(folder: Path, best_epoch: int = -1) -> None:
-    """Losses and scores over the epochs, and what a sparse training shrank: scales (gamma.png), filters.png.
+    """Plots losses and scores over the epochs, and the sizes that a sparse training reduces: scales (gamma.png),
+    filters.png.
 
     Args:
-        best_epoch: is marked; -1 marks none.
+        folder: folder of the training.
+        best_epoch: epoch to mark; -1 marks none.
     """
     if not plots_available():
         return
@@ -48,13 +50,13 @@ def draw_results(folder: Path, best_epoch: int = -1) -> None:
 
 
 def draw_evaluation(folder: Path, scores: Scores) -> None:
-    """PR curve, confidence curves and confusion matrix of detections; other scores have no curves."""
+    """Plots the PR curve, the confidence curves and the confusion matrix of detections; other scores have no curves."""
     if isinstance(scores.curves, Curves) and plots_available():
         plot_evaluation(scores.curves, folder)
 
 
 def draw_cliff(folder: Path, cliff: Cliff) -> None:
-    """Accuracy of the masked model against the share of channels removed."""
+    """Plots the accuracy of the masked network against the share of removed channels."""
     if not plots_available():
         return
     points = cliff.points
@@ -72,15 +74,15 @@ def draw_cliff(folder: Path, cliff: Cliff) -> None:
 
 
 def plot_results(csv_file: str | Path, path: str | Path, *, best_epoch: int = -1) -> Path:
-    """A panel a column of results.csv against the epoch.
+    """Plots each column of results.csv against the epoch, one panel per column.
 
     Args:
-        csv_file: header and a row an epoch; blanks around names and values do not matter.
+        csv_file: a header and one row per epoch; spaces around names and values are ignored.
         path: file to write.
-        best_epoch: is marked, as it is counted in the column `epoch`; -1 marks none.
+        best_epoch: epoch to mark, counted as in the column `epoch`; -1 marks none.
 
     Raises:
-        UserError: the file cannot be read or holds no rows.
+        UserError: the file cannot be read or has no rows.
     """
     columns = read_results(csv_file)
     epochs = columns.pop("epoch", np.arange(len(next(iter(columns.values())))).astype(float))
@@ -107,10 +109,10 @@ def plot_results(csv_file: str | Path, path: str | Path, *, best_epoch: int = -1
 
 
 def read_results(csv_file: str | Path) -> dict[str, NDArray[np.float64]]:
-    """The columns of a results.csv as numbers; what is not a number becomes NaN.
+    """The columns of a results.csv as numbers, float64 [epochs] each; non-numeric values become NaN.
 
     Raises:
-        UserError: the file cannot be read or holds no rows.
+        UserError: the file cannot be read or has no rows.
     """
     try:
         with Path(csv_file).open(newline="", encoding="utf-8") as file:
@@ -118,7 +120,7 @@ def read_results(csv_file: str | Path) -> dict[str, NDArray[np.float64]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {csv_file}: {error}.") from None
     if len(rows) < 2:
-        raise UserError(f"{csv_file} holds no epochs yet.")
+        raise UserError(f"{csv_file} contains no epochs yet.")
     header, body = rows[0], rows[1:]
     return {
         name: np.asarray([_number(row[i]) if i < len(row) else math.nan for row in body])
@@ -143,15 +145,15 @@ def plot_cliff(
     knee: float | None = None,
     x_label: str = "Share of channels removed (masked, not fine-tuned)",
 ) -> Path:
-    """Scores of the masked network against the pruning ratio: where the cliff is and where the plan is.
+    """Plots scores of the masked network against the pruning ratio, with the cliff and the plan marked.
 
     Args:
         ratios: shares, 0 to 1.
-        curves: values at each ratio by name.
+        curves: values at each ratio, by name.
         path: file to write.
         chosen: ratio of the plan.
-        knee: ratio where accuracy starts to fall steeply.
-        x_label: what the ratio counts.
+        knee: ratio after which accuracy falls steeply.
+        x_label: label of the ratio axis.
     """
     order = np.argsort(ratios)
     x = np.asarray(ratios, dtype=float)[order]
@@ -180,16 +182,16 @@ def plot_cliff(
 
 
 def plot_sizes(csv_file: str | Path, path: str | Path, *, what: str) -> Path:
-    """How the sizes that a penalty shrinks move over a training: quantiles, shares near zero, and the penalty's rate.
+    """Plots the sizes that a penalty reduces over a training: quantiles, shares near zero, and the penalty's rate.
 
     Args:
-        csv_file: gamma.csv or filters.csv: `epoch`, `rate`, and for `ema/` (the average, which is what gets pruned)
-            the quantiles q05 to q95 and the shares below_...
+        csv_file: gamma.csv or filters.csv with the columns `epoch`, `rate`, and for `ema/` (the averaged weights, which
+            are pruned) the quantiles q05 to q95 and the shares below_...
         path: file to write.
-        what: is measured, for the axis.
+        what: label of the size axis.
 
     Raises:
-        UserError: the file cannot be read or holds no rows.
+        UserError: the file cannot be read or has no rows.
     """
     columns = read_results(csv_file)
     epochs = columns["epoch"] + 1
@@ -201,7 +203,7 @@ def plot_sizes(csv_file: str | Path, path: str | Path, *, what: str) -> Path:
             epochs, columns[f"ema/{low}"], columns[f"ema/{high}"], color=ACCENT, alpha=opacity, linewidth=0, label=label
         )
     sizes.plot(epochs, columns["ema/q50"], color=ACCENT, linewidth=2, marker=marker, markersize=4, label="median")
-    sizes.set(ylabel=what, ylim=(0, None), title="Sizes of the average")
+    sizes.set(ylabel=what, ylim=(0, None), title="Sizes in the averaged weights")
     near = [name for name in columns if name.startswith("ema/below_")]
     for name, colour in zip(near, (SECOND, PALETTE[3], *PALETTE[4:]), strict=False):
         label = f"under {name.removeprefix('ema/below_')}"

@@ -1,4 +1,4 @@
-"""A sweep as a table, as CSV, and as a plot: accuracy and cost against the share of channels removed."""
+"""A sweep as table, CSV and plot: accuracy and cost against the share of removed channels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from secateur.report.figures import ACCENT, INK, PALETTE, SECOND, new_figure, sa
 
 SweepRow = Mapping[str, Any]
 EQUAL = 0.001
-"""Largest difference of the coarse figure at which the cut network counts as equal to the masked one."""
+"""Largest difference of the coarse metric at which a cut network counts as equal to the masked one."""
 _COST = (("parameters", "parameters", ACCENT), ("gflops", "FLOPs", SECOND))
 
 
 def cliff_row(rows: Sequence[SweepRow], knee: float | None) -> int | None:
-    """Number of the last row before accuracy falls steeply; None where it falls nowhere (or is nought everywhere)."""
+    """Index of the last row before accuracy falls steeply; None if it never does (or is zero everywhere)."""
     number = next((i for i, row in enumerate(rows) if row["removed"] == knee), None)
     return number if number is not None and rows[-1]["removed"] > rows[number]["removed"] else None
 
 
 def csv_text(rows: Sequence[SweepRow]) -> str:
-    """The table as CSV; the dense row has no values in the columns of cut and fine-tuned detectors."""
+    """The table as CSV. The dense row has no values in the columns of cut and fine-tuned detectors."""
     names = list(rows[-1])
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -35,10 +35,13 @@ def csv_text(rows: Sequence[SweepRow]) -> str:
 
 
 def sweep_table(rows: Sequence[SweepRow], judged_by: Sequence[str], cliff: int | None) -> str:
-    """The table as text: one line a percent, the cliff marked, clamped ones with what really goes.
+    """The table as text: one line per ratio, with the cliff marked, and limited ratios with the share that is actually
+    removed.
 
     Args:
-        judged_by: names of the figures, the coarse one first (`Scores.judged_by`).
+        rows: rows, the dense detector first.
+        judged_by: names of the metrics, the coarse one first (`Scores.judged_by`).
+        cliff: index of the row before the cliff, or None.
     """
     coarse, *others = judged_by
     extra = {f"cut_{coarse}": f"cut {coarse}"} | {f"tuned_{name}": f"tuned {name}" for name in judged_by}
@@ -63,14 +66,14 @@ def sweep_table(rows: Sequence[SweepRow], judged_by: Sequence[str], cliff: int |
 
 def cliff_sentence(rows: Sequence[SweepRow], knee: float | None, cliff: int | None) -> str:
     if knee is None:
-        return "The dense detector detects nothing on the val split, so there is no cliff to find."
+        return "The dense detector detects nothing on the val split, so the cliff cannot be determined."
     if cliff is None:
-        return f"No cliff up to {rows[-1]['removed']:.0%}: accuracy falls nowhere steeply."
-    return f"The cliff: past {rows[cliff]['removed']:.1%} of channels accuracy falls steeply."
+        return f"No cliff up to {rows[-1]['removed']:.0%} of channels: accuracy does not fall steeply."
+    return f"Cliff: accuracy falls steeply beyond {rows[cliff]['removed']:.1%} of channels."
 
 
 def equality_sentence(rows: Sequence[SweepRow], figure: str) -> str:
-    """Whether the cut detectors do what the masked ones do, by one figure."""
+    """Whether the cut detectors equal the masked ones in one metric, as a sentence."""
     cut = f"cut_{figure}"
     largest = max(abs(row[cut] - row[figure]) for row in rows if cut in row)
     if largest <= EQUAL:
@@ -85,13 +88,12 @@ def plot_sweep(
     *,
     knee: float | None = None,
 ) -> Path:
-    """Two panels: scores of the masked (cut, fine-tuned) network, and its cost as a share of the dense one's.
+    """Plots two panels: scores of the masked (cut, fine-tuned) network, and its cost as a share of the dense one's.
 
     Args:
-        rows: the dense network first; `removed` (share, 0 to 1), the figures by their names, `parameters`, `gflops`,
-            and where they were measured the figures as `cut_NAME` and `tuned_NAME`. What is None or missing is not
-            drawn.
-        judged_by: names of one or two figures, the coarse one first (`Scores.judged_by`).
+        rows: the dense network first; `removed` (share, 0 to 1), the metrics by name, `parameters`, `gflops`, and if
+            measured the metrics as `cut_NAME` and `tuned_NAME`. None and missing values are not drawn.
+        judged_by: names of one or two metrics, the coarse one first (`Scores.judged_by`).
         path: file to write.
         knee: removed share after which accuracy falls steeply.
     """
@@ -128,7 +130,7 @@ def plot_sweep(
 
 
 def _lines(judged_by: Sequence[str]) -> list[tuple[str, str, str, str, str]]:
-    """Column of a row, name in the legend, colour, line, marker."""
+    """For each line: column of a row, name in the legend, colour, line style, marker."""
     coarse = judged_by[0]
     lines = [(n, f"{n}, masked", colour, "-", "o") for n, colour in zip(judged_by, (ACCENT, PALETTE[3]), strict=False)]
     lines.append((f"cut_{coarse}", f"{coarse}, cut", INK, "none", "x"))
@@ -137,6 +139,6 @@ def _lines(judged_by: Sequence[str]) -> list[tuple[str, str, str, str, str]]:
 
 
 def _column(rows: Sequence[Mapping[str, float | None]], key: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The values of a column, NaN where there is none."""
+    """The values of a column, float64 [rows]; NaN for missing ones."""
     values = [row.get(key) for row in rows]
     return np.array([np.nan if value is None else float(value) for value in values])

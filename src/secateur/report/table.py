@@ -1,4 +1,4 @@
-"""The table that a run or a cut ends with: a row a stage, accuracy beside size and speed, and what changed."""
+"""The final table of a run or a cut: one row per stage with accuracy, size, speed, and changes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rich.table import Table
 from secateur.files import write_text
 from secateur.scores import judged_by_of
 
-# Below this share zeros are chance (biases, underflow) and not worth a column.
+# Below this share, zeros are incidental (biases, underflow) and get no column.
 FEW_ZEROS = 0.005
-WIDE = 140  # characters of a line where nobody's window limits it
+WIDE = 140  # characters per line if the output is not a terminal
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One stage; None where a value was not measured.
+    """One stage; None for values that were not measured.
 
     Attributes:
         stage: name of the stage.
         scores: values of its evaluation by name.
-        judged_by: names of those whose change is shown.
+        judged_by: names of the metrics whose change is shown.
         parameters: number of parameters.
-        gflops: 10^9 floating-point operations of one image.
+        gflops: 10^9 floating-point operations per image.
         file_mb: size of the stage's file in megabytes (10^6 bytes).
         latency_ms: median CPU latency at batch 1.
         sparsity: share of parameters that are zero.
@@ -65,14 +65,14 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of figures; changes are against the first row, the dense detector.
+    """A column of numbers. Changes are relative to the first row, the dense detector.
 
     Attributes:
-        name: heading; a line break where a narrow table may break it.
-        value: figure of a row, None where there is none.
-        digits: behind the point.
-        change: whether the figure is the row's minus the first row's.
-        least: the column is worth showing from this size of a figure on.
+        name: heading; a line break marks where a narrow table may break it.
+        value: returns the number of a row, or None.
+        digits: decimal places.
+        change: whether to show the difference to the first row.
+        least: the column is shown only if a number is at least this large.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Column:
     least: float = 0.0
 
     def texts(self, rows: Sequence[TableRow]) -> list[str]:
-        """A text a row; "-" stands for what is missing. Empty when no row has a figure worth showing."""
+        """One text per row; "-" for missing values. Empty if no row has a number large enough to show."""
         values = [self.value(row) for row in rows]
         if self.change:
             first = values[0]
@@ -105,7 +105,7 @@ COSTS = (
 
 
 def score_columns(rows: Sequence[TableRow]) -> list[Column]:
-    """A column a value of the evaluations, and beside those that judge their change."""
+    """One column per metric, each followed by its change if the metric is in `judged_by`."""
     columns, judged_by = [], {name for row in rows for name in row.judged_by}
     for name in dict.fromkeys(name for row in rows for name in row.scores):
         value = partial(_score, name=name)
@@ -118,7 +118,7 @@ def _score(row: TableRow, name: str) -> float | None:
 
 
 def size_columns(rows: Sequence[TableRow]) -> list[Column]:
-    """A column for each size of objects."""
+    """One column per object size."""
     names = dict.fromkeys(name for row in rows for name in row.sizes)
     return [Column(name.replace(" ", "\n"), partial(_size, name=name), 3) for name in names]
 
@@ -128,11 +128,12 @@ def _size(row: TableRow, name: str) -> float | None:
 
 
 def columns_of(rows: Sequence[TableRow], heading: str = "Stage", *, sizes: bool = True) -> list[list[str]]:
-    """Columns of texts, each with its heading on top: the stages, and the figures that at least one row has.
+    """Columns of texts, each with its heading first: the stages, and the numbers that at least one row has.
 
     Args:
-        heading: of the stages.
-        sizes: with the AP of each size of objects.
+        rows: rows of the table.
+        heading: heading of the stage column.
+        sizes: whether to include the AP by object size.
     """
     found = [[heading, *(row.stage for row in rows)]]
     for column in (*score_columns(rows), *(size_columns(rows) if sizes else ()), *COSTS):
@@ -154,7 +155,7 @@ def to_rich(rows: Sequence[TableRow], title: str | None = None, heading: str = "
 
 
 def to_markdown(rows: Sequence[TableRow]) -> str:
-    """The table as Markdown, its columns padded so that the source reads well too."""
+    """The table as Markdown, with padded columns so that the source is readable too."""
     padded = []
     for number, texts in enumerate(columns_of(rows)):
         cells = [text.replace("\n", " ").replace("|", "\\|") for text in texts]
@@ -166,7 +167,7 @@ def to_markdown(rows: Sequence[TableRow]) -> str:
 
 
 def print_table(records: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the table of the stages' records: of the val split, and of the test split where there is one."""
+    """Prints the table of the stages' records: for the val split, and for the test split if there is one."""
     console = console_for_tables()
     tested = any(record.get("test") for record in records)
     title = "Validation split" if tested else None
@@ -176,14 +177,14 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def console_for_tables() -> Console:
-    """The terminal, or wide lines where the output goes elsewhere."""
+    """A console for the terminal, with wide lines if the output is not a terminal."""
     return Console(width=None if Console().is_terminal else WIDE)
 
 
 def fitting_table(
     console: Console, rows: Sequence[TableRow], title: str | None = None, heading: str = "Stage"
 ) -> Table:
-    """The table with the AP of each size of objects where the lines have room for it, else without."""
+    """The table, with the AP by object size if the line width allows it."""
     whole = to_rich(rows, title, heading)
     if console.measure(whole, options=console.options.update(width=1000)).maximum <= console.width:
         return whole
@@ -191,7 +192,7 @@ def fitting_table(
 
 
 def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Writes the same as Markdown, followed by the classes of the last record that stands beside no other."""
+    """Writes the same as Markdown, followed by the classes of the last record that is not only for comparison."""
     parts = [f"# {title}", "## Validation split", to_markdown([TableRow.of(record) for record in records])]
     if any(record.get("test") for record in records):
         parts += ["## Test split", to_markdown([TableRow.of(record, "test") for record in records])]
@@ -204,7 +205,7 @@ def write_markdown(file: Path, records: Sequence[Mapping[str, Any]], title: str)
 
 
 def _class_table(rows: Sequence[Mapping[str, Any]], values: Collection[str]) -> str:
-    """Markdown of the rows of classes; what is neither a value nor the class itself is a count."""
+    """Class rows as Markdown. Entries that are neither a metric nor the class itself are counts."""
     counts = [key for key in rows[0] if key not in {"class", "name", *values}]
     keys = [*counts, *(key for key in values if key in rows[0])]
     titles = ["Class", *(key.capitalize() if key in counts else key for key in keys)]

@@ -1,4 +1,4 @@
-"""A curve of accuracy against milliseconds as a table, as CSV, in words, and as a plot."""
+"""A curve of accuracy against milliseconds as table, CSV, text and plot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MARKS = {"pruned": ("x", ":"), "healed": ("o", "-"), "finetuned": ("s", "--")}
 
 
 def curve_csv(points: Sequence[Mapping[str, Any]]) -> str:
-    """The points as CSV; a value that was not measured is empty."""
+    """The points as CSV; values that were not measured are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -36,11 +36,14 @@ def curve_csv(points: Sequence[Mapping[str, Any]]) -> str:
 def curve_table(
     points: Sequence[Mapping[str, Any]], figures: Sequence[str], knee: str | None, dominated: Mapping[str, str]
 ) -> str:
-    """The table as text, a line a point: the knee is marked, and what dominates the points that are dominated.
+    """The table as text, one line per point, with the knee marked, and dominated points with the point that dominates
+    them.
 
     Args:
-        points: as of pareto.json, with the figures under "figures".
-        figures: names of the figures that judge, the coarse one first.
+        points: points of pareto.json, with the metrics under "figures".
+        figures: names of the metrics, the coarse one first.
+        knee: label of the knee, or None.
+        dominated: label of the dominating point, by label of the dominated one.
     """
     width = max(len("point"), *(len(point["label"]) for point in points))
     columns = {name: max(7, len(name) + 1) for name in figures}
@@ -58,7 +61,7 @@ def curve_table(
 
 
 def knee_sentence(points: Sequence[CurvePoint], knee: CurvePoint | None) -> str:
-    """Where the knee is, and what it means."""
+    """A sentence about the knee."""
     best = max(points, key=lambda point: (point.accuracy, -point.ms))
     if knee is None or knee is best:
         return f"No knee: below {best.label} the accuracy falls at least as fast as the time."
@@ -69,12 +72,16 @@ def knee_sentence(points: Sequence[CurvePoint], knee: CurvePoint | None) -> str:
 
 
 def winner_sentences(points: Sequence[CurvePoint], figure: str) -> list[str]:
-    """At equal milliseconds, which of several networks wins, over which range; none for the points of one network."""
+    """Sentences about which of several networks is best at equal milliseconds, and over which range; none for one
+    network.
+    """
     if len({point.network for point in points}) < 2:
         return []
     found = stretches(points)
     parts = ", ".join(_stretch(one, first=number == 0) for number, one in enumerate(found))
-    sentences = [f"At equal milliseconds, by the {figure} of the most accurate point that is fast enough: {parts}."]
+    sentences = [
+        f"Best network at equal milliseconds, by the {figure} of its most accurate point that is fast enough: {parts}."
+    ]
     dense = sorted((point for point in points if point.kind == DENSE), key=lambda point: point.ms)
     for place, small in enumerate(dense):
         sentences += [_duel(small, large, points, figure) for large in dense[place + 1 :]]
@@ -82,7 +89,7 @@ def winner_sentences(points: Sequence[CurvePoint], figure: str) -> list[str]:
 
 
 def _stretch(stretch: Stretch, *, first: bool) -> str:
-    """A range and its winner: "yolov5n below 8.10 ms (by 0.010 to 0.041)"."""
+    """A range and its best network: `yolov5n below 8.10 ms (by 0.010 to 0.041)`."""
     start, end = f"{stretch.start:.2f}", "" if stretch.end is None else f"{stretch.end:.2f}"
     if first:
         where = f"below {end} ms" if end else "everywhere"
@@ -96,20 +103,22 @@ def _stretch(stretch: Stretch, *, first: bool) -> str:
 
 
 def _duel(small: CurvePoint, large: CurvePoint, points: Sequence[CurvePoint], figure: str) -> str:
-    """Whether a cut of a larger network beats a smaller dense one, and from which time on."""
+    """Whether, and from which time on, a cut of a larger network is more accurate than a smaller dense one."""
     cuts = [point for point in points if point.network == large.network and point.kind != DENSE]
     rival = f"the dense {small.label} ({figure} {small.accuracy:.3f} in {small.ms:.2f} ms)"
     better = first_to_beat(small, cuts)
     if better is None:
-        return f"A cut {large.network} beats {rival} nowhere."
+        return f"No cut {large.network} is more accurate than {rival}."
     reached = f"{better.label} has {better.accuracy:.3f} in {better.ms:.2f} ms"
     if better.ms <= small.ms:
-        return f"A cut {large.network} beats {rival} from {better.ms:.2f} ms on: {reached}."
+        return f"A cut {large.network} is more accurate than {rival} from {better.ms:.2f} ms on: {reached}."
     within = most_accurate_within(small.ms, cuts)
     there = (
-        "no cut of it is as fast" if within is None else f"as fast as that is {within.label} ({within.accuracy:.3f})"
+        "no cut of it is as fast"
+        if within is None
+        else (f"at the same time, {within.label} reaches {within.accuracy:.3f}")
     )
-    return f"A cut {large.network} beats {rival} only from {better.ms:.2f} ms on: {reached}; {there}."
+    return f"A cut {large.network} is more accurate than {rival} only from {better.ms:.2f} ms on: {reached}; {there}."
 
 
 def plot_curve(
@@ -120,12 +129,12 @@ def plot_curve(
     *,
     knee: str | None = None,
 ) -> Path:
-    """A panel for each figure that judges: its value against the milliseconds of all points.
+    """Plots each metric against the milliseconds of all points, one panel per metric.
 
     Args:
-        points: as of `curve_table`.
-        references: further points; figures that they lack are not drawn.
-        figures: names of one or two figures, the coarse one first.
+        points: see `curve_table`.
+        references: additional points; metrics that they lack are not drawn.
+        figures: names of one or two metrics, the coarse one first.
         path: file to write.
         knee: label of the point to mark.
     """
@@ -147,13 +156,13 @@ def plot_curve(
             axis.plot(
                 marked["ms"], marked["figures"][name], linestyle="none", label=f"knee: {short(knee or '', 30)}", **ring
             )
-        axis.set(xlabel="milliseconds an image", ylabel=name, title=name, xlim=(0, None))
+        axis.set(xlabel="milliseconds per image", ylabel=name, title=name, xlim=(0, None))
         axis.legend(loc="lower right", frameon=False, fontsize=8)
     return save_figure(figure, path)
 
 
 def _draw_network(axis: Any, points: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
-    """The dense network, and a line through the points of each kind that begins there."""
+    """Draws the dense network, and a line from it through the points of each kind."""
     dense = next(point for point in points if point["kind"] == DENSE)
     axis.plot(dense["ms"], dense["figures"][name], marker="*", markersize=14, color=colour, linestyle="none",
               label=f"{short(dense['label'])}, dense")  # fmt: skip
@@ -173,7 +182,7 @@ def _draw_network(axis: Any, points: Sequence[Mapping[str, Any]], name: str, col
 
 
 def _draw_front(axis: Any, points: Sequence[Mapping[str, Any]], name: str) -> None:
-    """Labels on the points that no other one dominates by this figure."""
+    """Labels the points that are not dominated in this metric."""
     own = [CurvePoint(p["label"], p["network"], p["kind"], p["ms"], p["figures"][name]) for p in points]
     for point in front(own):
         axis.annotate(

@@ -1,4 +1,4 @@
-"""The scores of the units of a pruned network, in a file from which the page of the run draws their distribution."""
+"""Scores of the units of a pruned network, in a file from which the report page plots their distribution."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FILE = "scores.json"
 
 
 def write_scores(folder: Path, graph: ChannelGraph, order: Floats, plan: Plan) -> None:
-    """Writes scores.json: the score of every unit, whether it stays, and medians by layer.
+    """Writes scores.json: the score of every unit, whether it is kept, and medians by layer.
 
     Args:
-        folder: where it goes; the state of rounds there, if any, has what each unit lost when it was scored last,
-            which says more than the order in which units go.
-        graph: of the whole network.
-        order: [units], first lowest; after one look at the network these are the scores.
-        plan: what stays.
+        folder: output folder. If it contains the state of rounds, the loss of each unit when it was last scored is
+            used, which is more informative than the order of removal.
+        graph: graph of the dense network.
+        order: float64 [units], lowest removed first; without rounds, these are the scores.
+        plan: which units are kept.
     """
     scores = _losses(folder, graph)
     scores = order if scores is None else scores
@@ -41,16 +41,18 @@ def write_scores(folder: Path, graph: ChannelGraph, order: Floats, plan: Plan) -
 
 
 def kept_units(graph: ChannelGraph, plan: Plan) -> Bools:
-    """Which units of the whole network stay, [units], also where the plan removes whole blocks."""
+    """Which units of the dense network are kept: bool [units], also if the plan removes complete blocks."""
     kept = np.zeros(graph.units + 1, dtype=bool)
     for layer in plan.layers:
         if layer.name in graph.emitted:
             kept[graph.emitted[layer.name][list(layer.kept)]] = True
-    return kept[:-1]  # the last place is that of channels that belong to no unit
+    return kept[:-1]  # the last entry represents channels that belong to no unit
 
 
 def _losses(folder: Path, graph: ChannelGraph) -> Floats | None:
-    """What each unit lost by the state of rounds in a folder; None without one of this network."""
+    """The loss of each unit from the state of rounds in a folder, float64 [units]; None without a state of this
+    network.
+    """
     if not (folder / STATE).is_file():
         return None
     try:
@@ -61,7 +63,9 @@ def _losses(folder: Path, graph: ChannelGraph) -> Floats | None:
 
 
 def _medians(graph: ChannelGraph, scores: Floats, kept: Bools) -> dict[str, dict[str, Any]]:
-    """The median score of the kept and of the removed units of each layer; a key is missing where there are none."""
+    """The median score of the kept and of the removed units of each layer; a key is missing if there are no such
+    units.
+    """
     found = {}
     for name, units in graph.emitted.items():
         own = units[units >= 0]
@@ -73,5 +77,5 @@ def _medians(graph: ChannelGraph, scores: Floats, kept: Bools) -> dict[str, dict
 
 
 def _short(value: float) -> float:
-    """Four digits: a histogram shows no more."""
+    """Rounded to four digits, sufficient for a histogram."""
     return float(f"{value:.4g}")

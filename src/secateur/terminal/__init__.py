@@ -1,4 +1,4 @@
-"""What reaches the terminal: how far long work has come, and nothing that foreign tools print or report."""
+"""Terminal output: progress bars, log lines, and suppression of third-party output."""
 
 from secateur.terminal.lines import OnTerminal, is_first_process, quiet_unless_first
 from secateur.terminal.progress import Advance, bar, counted, counting, duration, stage, timing_bar

@@ -1,8 +1,8 @@
-"""How far long work has come: on a terminal a stage over its bars with the time left, elsewhere a line now and then.
+"""Progress of long work: bars with the remaining time on a terminal, otherwise occasional log lines.
 
-All bars of the process are drawn in one place. A bar that is opened inside another one is drawn under it, and the
-stages (`stage`) are named above them. Where standard error is no terminal, nothing is drawn: work that takes long says
-at most once in `EVERY` seconds how far it is, as a log line. Of several processes the first one speaks.
+All bars of the process share one display. A nested bar is drawn below the outer one, and stages (`stage`) are named
+above the bars. If standard error is not a terminal, nothing is drawn, and long work logs its progress at most once in
+`EVERY` seconds. Of several processes, only the first one reports.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from secateur.terminal.lines import is_first_process
 
 LOG = logging.getLogger("secateur")
 Advance = Callable[[int], None]
-"""Moves a bar on by so many steps."""
+"""Advances a bar by a number of steps."""
 Item = TypeVar("Item")
 EVERY = 30.0
-"""Seconds between two lines of a bar that is not drawn."""
+"""Minimum seconds between two log lines of a bar that is not drawn."""
 _REST = 3
-"""Stages to come that are named."""
+"""Number of upcoming stages that are named."""
 
 
 @dataclass(frozen=True)
 class EnteredStage:
-    """A part of a piece of work: its name, its number of how many, and the names of those to come."""
+    """A stage of some work: its name, its number, the number of stages, and the names of the following ones."""
 
     name: str
     number: int
@@ -52,17 +52,17 @@ class EnteredStage:
     rest: tuple[str, ...] = ()
 
     def short(self) -> str:
-        """As a line of a bar begins: "[2/5] prune"."""
+        """The prefix of a bar's line: "[2/5] prune"."""
         return f"[{self.number}/{self.count}] {self.name}"
 
     def line(self) -> str:
-        """With what comes after it: "[2/5] prune (flops 0.5), then heal, measure"."""
+        """The stage with the following ones: "[2/5] prune (flops 0.5), then heal, measure"."""
         named = [*self.rest[:_REST], *(["..."] if len(self.rest) > _REST else [])]
         return self.short() + (f", then {', '.join(named)}" if named else "")
 
 
 class _Screen:
-    """The one place of the terminal in which bars are drawn, from the first that is opened to the last that ends."""
+    """The display that all bars share, from the first bar that opens to the last one that closes."""
 
     def __init__(self) -> None:
         self.stages: list[EnteredStage] = []
@@ -76,11 +76,12 @@ class _Screen:
         return self._live is not None
 
     def show(self, drawn: Bar, refresh: float) -> None:
-        """Draws a bar under those that are there."""
+        """Draws a bar below the existing ones."""
         with self._lock:
             self._bars.append(drawn)
             if self._live is None:
-                # Its own descriptor: it is drawn on while that of standard error is closed to foreign tools.
+                # A separate descriptor, because the display stays active while standard error is closed to third-party
+                # code.
                 file = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding or "utf-8")
                 self._live = Live(
                     get_renderable=self._content, console=Console(file=file), transient=True,
@@ -90,7 +91,7 @@ class _Screen:
             self._live.refresh()
 
     def hide(self, drawn: Bar) -> None:
-        """Takes a bar away; with the last one the place is free again."""
+        """Removes a bar. Removing the last one closes the display."""
         with self._lock:
             if drawn not in self._bars:
                 return
@@ -104,7 +105,7 @@ class _Screen:
                 live.console.file.close()
 
     def refresh(self) -> None:
-        """Draws what is there anew."""
+        """Redraws the display."""
         with self._lock:
             if self._live is not None:
                 self._live.refresh()
@@ -118,17 +119,17 @@ _SCREEN = _Screen()
 
 
 class _Left(ProgressColumn):
-    """The time left, at the pace from the beginning of the work on."""
+    """The remaining time, estimated from the pace since the start of the work."""
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        """ "2 min left"; nothing where that cannot be known yet."""
+        """ "2 min left"; empty if no estimate is possible yet."""
         return Text(_time_left(task))
 
 
 class Bar(Progress):
-    """The bars of one piece of work, drawn in the common place, or told as lines.
+    """The progress bars of some work, drawn in the shared display or reported as log lines.
 
     Attributes:
         drawn: whether it is drawn.
@@ -149,43 +150,43 @@ class Bar(Progress):
         visible: bool = True,
         **fields: Any,
     ) -> TaskID:
-        """One bar; what is done when it begins took no time."""
+        """Adds one bar. Steps completed before its start do not count for the pace."""
         return super().add_task(description, start, total, completed, visible, initial=completed, **fields)
 
     def start(self) -> None:
-        """Appears."""
+        """Shows the bar."""
         if self.drawn:
             _SCREEN.show(self, self._rate)
 
     def stop(self) -> None:
-        """Disappears."""
+        """Removes the bar."""
         if self.drawn:
             _SCREEN.hide(self)
 
     def refresh(self) -> None:
-        """Is drawn now."""
+        """Redraws the bar."""
         if self.drawn:
             _SCREEN.refresh()
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """So many steps are done."""
+        """Advances the bar by a number of steps."""
         super().advance(task_id, advance)
         self._tell(task_id)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """Other figures."""
+        """Updates the bar's values."""
         super().update(task_id, **changes)
         self._tell(task_id)
 
     def _tell(self, number: TaskID) -> None:
-        """A line, where the last one is long ago and nothing is drawn."""
+        """Logs a line if nothing is drawn and the last line is old enough."""
         now = time.monotonic()
         if self._told and now - self._last >= EVERY:
             self._last = now
             LOG.info("%s", self._line(self._tasks[number]))
 
     def _line(self, task: Task) -> str:
-        """ "[2/5] prune (flops 0.5): rounds: 12 of 30, 2 min left"."""
+        """The log line: "[2/5] prune (flops 0.5): rounds: 12 of 30, 2 min left"."""
         words = [*(entry.short() for entry in _SCREEN.stages), self.title.format(task=task).strip()]
         count = f"{task.completed:,.0f}" + (f" of {task.total:,.0f}" if task.total else "")
         return f"{': '.join(filter(None, words))}: {', '.join(filter(None, (count, _time_left(task))))}"
@@ -199,28 +200,30 @@ def _time_left(task: Task) -> str:
 
 
 def _isatty(stream: Any) -> bool:
-    """Whether somebody watches a stream, and the cursor can be moved there."""
+    """Whether a stream is a terminal in which the cursor can be moved."""
     try:
         return bool(stream.isatty()) and stream.fileno() >= 0 and os.environ.get("TERM", "") != "dumb"
-    except (AttributeError, OSError, ValueError):  # no stream, a closed one, or none of the system's
+    except (AttributeError, OSError, ValueError):  # not a stream, a closed one, or without a file descriptor
         return False
 
 
 def bar(title: str = "{task.description}", *columns: ProgressColumn, shown: bool = True, refresh: float = 10) -> Bar:
-    """A progress bar on standard error that disappears when it is done.
+    """A progress bar on standard error that disappears at the end.
 
     Args:
-        title: what stands before it.
-        columns: what stands behind it, before the time left; by default how many of how many are done.
-        shown: whether to say anything at all.
-        refresh: times a second that a thread draws it, where no other bar is drawn yet; 0 draws it when it is told to.
+        title: text before the bar.
+        columns: columns after the bar, before the remaining time; the default is completed and total steps.
+        shown: whether to report anything.
+        refresh: redraws per second by a background thread if no other bar is drawn yet; 0 redraws only on request.
     """
     return Bar(title, *(columns or (MofNCompleteColumn(),)), _Left(), shown=shown, refresh=refresh)
 
 
 @contextlib.contextmanager
 def timing_bar(title: str, total: int) -> Iterator[Advance]:
-    """A bar while something is timed, drawn only when it moves on: a thread of its own would be timed too."""
+    """A bar for timing measurements. It is redrawn only when it advances, because a background thread would affect the
+    times.
+    """
     with bar(title, refresh=0) as progress:
         task = progress.add_task("", total=total)
 
@@ -236,13 +239,14 @@ def counting(
     items: Iterable[Item], title: str, total: int | None = None, *, size: Callable[[Item], int] = lambda item: 1,
     shown: bool = True,
 ) -> Iterator[Iterator[Item]]:  # fmt: skip
-    """The same items, with a bar that appears at once and moves on with each.
+    """Yields the same items, with a bar that appears at once and advances with each item.
 
     Args:
-        title: what is done.
-        total: steps in all; None where that is not known.
-        size: steps that an item is.
-        shown: whether to say anything at all.
+        items: the items.
+        title: text before the bar.
+        total: total number of steps; None if unknown.
+        size: number of steps of an item.
+        shown: whether to report anything.
     """
     with bar(title, shown=shown) as progress:
         task = progress.add_task("", total=total)
@@ -266,10 +270,13 @@ def counted(
 
 @contextlib.contextmanager
 def stage(name: str, number: int, count: int, rest: Sequence[str] = ()) -> Iterator[EnteredStage]:
-    """What is done meanwhile is stage `number` of `count`; bars and their lines say so.
+    """Marks the enclosed work as stage `number` of `count` in bars and log lines.
 
     Args:
-        rest: names of the stages to come.
+        name: name of the stage.
+        number: number of the stage, from 1.
+        count: number of stages.
+        rest: names of the following stages.
     """
     entered = EnteredStage(name, number, count, tuple(rest))
     _SCREEN.stages.append(entered)
@@ -280,7 +287,7 @@ def stage(name: str, number: int, count: int, rest: Sequence[str] = ()) -> Itera
 
 
 def duration(seconds: float) -> str:
-    """A length of time in one or two units: "40 s", "12 min", "2 h 10 min"."""
+    """A duration in one or two units: "40 s", "12 min", "2 h 10 min"."""
     if seconds < 90:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Nothing that foreign tools print or report reaches the terminal, or their makers."""
+"""Suppresses console output and telemetry of third-party code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Nothing reaches the terminal while this lasts: no print, log line or warning, nor what C++ code writes."""
+    """Suppresses all output: prints, log lines, warnings, and output of C++ code."""
     disabled = logging.root.manager.disable
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -28,19 +28,19 @@ def silenced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stderr_silenced() -> Iterator[None]:
-    """Nothing reaches standard error while this lasts, past Python either: for libraries in C that complain there."""
+    """Suppresses standard error at the descriptor level, for C libraries that print there."""
     with _descriptors_closed(2):
         yield
 
 
 @contextlib.contextmanager
 def without_telemetry() -> Iterator[None]:
-    """What is imported meanwhile does not report its use to its makers.
+    """Disables telemetry of packages imported in this context.
 
-    Two runtimes do unless the user has learnt of it and opted out: nothing that a pruning tool should do on its own.
-    OpenVINO tells of its import and of every conversion, through a package that it needs to be installed; it finds none
-    and goes without, as it is made to. ONNX Runtime (1.29 and later) tells of its sessions and keeps a number of the
-    machine in the user's cache; it reads a variable when it is imported. What the user has set that to stays.
+    Two runtimes report usage unless the user opts out. OpenVINO reports its import and every conversion through a
+    separate package; here, it finds none and continues without it, as designed. ONNX Runtime (1.29 and later) reports
+    its sessions and stores a machine id in the user's cache; it reads an environment variable on import. A value set by
+    the user is kept.
     """
     package, variable = "openvino_telemetry", "ORT_DISABLE_TELEMETRY"
     known, said = package in sys.modules, variable in os.environ
@@ -59,7 +59,7 @@ def without_telemetry() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _descriptors_closed(*numbers: int) -> Iterator[None]:
-    """Sends what is written to these descriptors, past Python, to nowhere."""
+    """Redirects these file descriptors to the null device."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

@@ -1,7 +1,7 @@
-"""Trainers for cut networks of the package ultralytics: `YOLO("pruned.pt").train(trainer=Trainer, data=...)`.
+"""Trainers of the package ultralytics for cut networks: `YOLO("pruned.pt").train(trainer=Trainer, data=...)`.
 
 `Trainer` is for detectors; `SegmentationTrainer`, `PoseTrainer`, `OBBTrainer` and `ClassificationTrainer` are for the
-other tasks. The package is imported when one is first asked for.
+other tasks. The package ultralytics is imported on first use.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_missing_packages_are_one_sentence(detector, folder, tmp_path, monkeypat
     with pytest.raises(UserError, match=r"package executorch.exir: pip install 'secateur\[executorch\]'"):
         export(detector, tmp_path / "a_executorch_model", 64, settings())
     monkeypatch.setitem(sys.modules, "executorch.runtime", None)
-    with pytest.raises(UserError, match=r"needs executorch: pip install 'secateur\[executorch\]'"):
+    with pytest.raises(UserError, match=r"executorch is not installed \(pip install 'secateur\[executorch\]'"):
         open_predictor(folder)
 
 
@@ -90,7 +90,7 @@ def test_programs_that_are_broken(folder, tmp_path, share: float) -> None:
     (tmp_path / "metadata.yaml").write_bytes((folder / "metadata.yaml").read_bytes())
     broken = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}_executorch_model"))
     (broken / "model.pte").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match="not a program that ExecuTorch can run") as caught:
+    with pytest.raises(UserError, match="ExecuTorch cannot run") as caught:
         open_predictor(broken)
     assert "\n" not in str(caught.value)
 
@@ -100,7 +100,7 @@ def test_a_folder_without_its_files(folder, tmp_path) -> None:
         open_predictor(tmp_path / "missing_executorch_model")
     empty = tmp_path / "b_executorch_model"
     empty.mkdir()
-    with pytest.raises(UserError, match="not a program that ExecuTorch can run"):
+    with pytest.raises(UserError, match="ExecuTorch cannot run"):
         open_predictor(empty)
     (empty / "model.pte").write_bytes((folder / "model.pte").read_bytes())
     with pytest.raises(UserError, match=r"no metadata\.yaml"):

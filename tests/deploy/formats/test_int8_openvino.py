@@ -91,12 +91,12 @@ def test_layers_go_back_to_float_until_the_judge_is_content(lively, tiny_cfg, pi
 
 @pytest.mark.parametrize("settings", [{"precision": "int8"}, {"format": "openvino"}])
 def test_what_the_drop_is_for_is_said_before_any_work(settings: dict) -> None:
-    with pytest.raises(UserError, match="--accuracy-drop is for int8 in OpenVINO"):
+    with pytest.raises(UserError, match="--accuracy-drop applies only to OpenVINO int8"):
         check_export(ExportSettings(**settings, accuracy_drop=0.01))
 
 
 def test_what_the_drop_needs_is_said(detector, pictures, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--accuracy-drop needs --data with a val split"):
+    with pytest.raises(UserError, match="Give --data with a val split"):
         export(detector, tmp_path / "a", 64, ExportSettings(**INT8, accuracy_drop=0.01), images=pictures)
     assert list(tmp_path.iterdir()) == []
 

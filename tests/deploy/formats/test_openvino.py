@@ -68,7 +68,7 @@ def test_it_computes_in_fp32_unless_told_otherwise(folder, caplog, monkeypatch) 
     assert not caplog.text
     monkeypatch.setattr(openvino.Core, "get_property", lambda *arguments: ["FP32", "INT8"])
     assert precision_of(folder, "bf16") == openvino.Type.f32
-    assert "This CPU does not compute in bf16" in caplog.text
+    assert "This CPU does not support bf16" in caplog.text
 
 
 def test_threads_are_those_that_are_granted(folder) -> None:
@@ -83,7 +83,7 @@ def test_threads_are_those_that_are_granted(folder) -> None:
 def test_an_existing_folder_is_left_alone(detector, tmp_path) -> None:
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="nothing is overwritten"):
+    with pytest.raises(UserError, match="is not overwritten"):
         export(detector, tmp_path / NAME, SIZE, ExportSettings(format="openvino"))
     assert [file.name for file in tmp_path.rglob("*")] == [NAME, "mine.txt"]
 
@@ -102,7 +102,7 @@ def test_without_openvino_a_sentence_says_what_to_install(detector, folder, tmp_
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"package openvino: pip install 'secateur\[openvino\]'"):
         export(detector, tmp_path / NAME, SIZE, ExportSettings(format="openvino"))
-    with pytest.raises(UserError, match=r"needs OpenVINO: pip install 'secateur\[openvino\]'"):
+    with pytest.raises(UserError, match=r"OpenVINO is not installed \(pip install 'secateur\[openvino\]'"):
         open_predictor(folder)
 
 
@@ -111,7 +111,7 @@ def test_without_openvino_a_sentence_says_what_to_install(detector, folder, tmp_
 def test_a_file_that_was_cut_off_is_refused(mine, name, share, capfd) -> None:
     content = (mine / name).read_bytes()
     (mine / name).write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UserError, match="not a model that OpenVINO can run: ") as caught:
+    with pytest.raises(UserError, match="OpenVINO cannot run ") as caught:
         open_predictor(mine)
     assert "\n" not in str(caught.value) and "src/" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
@@ -121,20 +121,18 @@ def test_missing_and_too_many_files_are_told(mine, tmp_path) -> None:
     with pytest.raises(UserError, match="no file"):
         open_predictor(tmp_path / "other_openvino_model")
     shutil.copy(mine / "model.xml", mine / "second.xml")
-    with pytest.raises(UserError, match=r"one \.xml of a model, not 2"):
+    with pytest.raises(UserError, match=r"contains 2 \.xml models"):
         open_predictor(mine)
     for file in mine.glob("*.xml"):
         file.unlink()
-    with pytest.raises(UserError, match=r"one \.xml of a model, not 0"):
+    with pytest.raises(UserError, match=r"contains 0 \.xml models"):
         open_predictor(mine)
 
 
 def test_a_model_that_is_no_detector_is_refused(tmp_path) -> None:
     port = openvino.opset13.parameter([1, 3, 8, 8])
     openvino.save_model(openvino.Model([openvino.opset13.relu(port)], [port]), tmp_path / "a.xml")
-    with pytest.raises(
-        UserError, match="no file that Secateur reads: it maps 1 x 3 x 8 x 8 to 1 x 3 x 8 x 8, maps of the head that"
-    ):
+    with pytest.raises(UserError, match="it maps 1 x 3 x 8 x 8 to 1 x 3 x 8 x 8, feature maps of the head"):
         open_predictor(tmp_path / "a.xml")
 
 

@@ -140,7 +140,7 @@ def test_damaged_weights_are_noticed(file, tmp_path) -> None:
     middle = len(content) // 2
     content[middle : middle + 64] = bytes(64)
     (tmp_path / "a.torchscript").write_bytes(content)
-    with pytest.raises(UserError, match=r"not a TorchScript file that can be read: archive/\S+ is damaged"):
+    with pytest.raises(UserError, match=r"as a TorchScript file: archive/\S+ is damaged"):
         open_predictor(tmp_path / "a.torchscript")
 
 
@@ -148,16 +148,16 @@ def test_other_files_are_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="no file"):
         open_predictor(tmp_path / "missing.torchscript")
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.torchscript")
-    with pytest.raises(UserError, match="not a TorchScript program"):
+    with pytest.raises(UserError, match="PyTorch cannot run"):
         open_predictor(tmp_path / "a.torchscript")
     torch.jit.save(torch.jit.script(torch.nn.Flatten()), str(tmp_path / "b.torchscript"))
     with pytest.raises(
         UserError,
-        match=r"b\.torchscript is no file that Secateur reads: it maps .* to 1 x 1228800, one value a class",
+        match=r"Cannot read \S*b\.torchscript: it maps .* to 1 x 1228800, one value per class",
     ):
         open_predictor(tmp_path / "b.torchscript")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "c.torchscript"))
-    with pytest.raises(UserError, match="does not run on images of 1 x 3 x 640 x 640: "):
+    with pytest.raises(UserError, match="fails on images of 1 x 3 x 640 x 640: "):
         open_predictor(tmp_path / "c.torchscript")
 
 
@@ -188,7 +188,7 @@ class Maps(torch.nn.Module):
 def test_programs_that_reach_for_files_are_not_opened(tmp_path, kind, word) -> None:
     victim = tmp_path / "victim"
     torch.jit.save(torch.jit.script(kind(str(victim))), str(tmp_path / "a.torchscript"))
-    with pytest.raises(UserError, match=f"holds '{word}'"):
+    with pytest.raises(UserError, match=f"contains '{word}'"):
         open_predictor(tmp_path / "a.torchscript")
     assert not victim.exists()
 
@@ -196,7 +196,7 @@ def test_programs_that_reach_for_files_are_not_opened(tmp_path, kind, word) -> N
 def test_the_precision_of_the_file_is_its_own(file, caplog) -> None:
     subject = Subject.of(str(file), 0, torch.device("cpu"), "bf16")
     assert (subject.image_size, subject.network.nc) == (96, 3) and "TorchScript, 3 classes" in subject.line
-    assert "exported with, not in bf16" in caplog.text
+    assert "of its export, not in bf16" in caplog.text
 
 
 @pytest.mark.parametrize("length", [0, 16])

@@ -18,9 +18,7 @@ SMALL = [LayerTime("model.0.conv", "conv 3x3", 0.05, CUT), LayerTime("(outputs)"
 def test_the_table_shows_what_is_known() -> None:
     known = (1_766_623, 4.175, 3.9, 0.361, "mAP50-95")
     dense = BenchRow("dense.pt", "PyTorch", Latency(40.0, 39.0, 41.0, 30), 1.0, 1.0, *known)
-    cut = BenchRow(
-        "cut.onnx", "ONNX Runtime", Latency(8.0, 7.5, 9.0, 30), 5.0, file_mb=0.131, note="takes batch 1 only"
-    )
+    cut = BenchRow("cut.onnx", "ONNX Runtime", Latency(8.0, 7.5, 9.0, 30), 5.0, file_mb=0.131, note="fixed batch of 1")
     lines = bench_table([dense, cut]).splitlines()
     assert lines[0].split() == [
         *("model", "runtime", "ms", "p10-p90", "images/s", "speed", "FLOPs", "parameters", "GFLOPs", "MB", "mAP50-95")

@@ -119,8 +119,8 @@ def test_the_largest_reason_comes_first() -> None:
     assert text.startswith(
         "cut.pt on PyTorch has 2.00x fewer FLOPs and is 1.20x as fast (1.30x by the fastest runs of every layer)."
     )
-    assert "Where the time is lost: 73% in layers whose width is no multiple of 16" in text
-    assert "; 24% outside convolutions" in text and "less work a call" not in text and "--ms" not in text
+    assert "Causes of the gap: 73% in layers whose width is not a multiple of 16" in text
+    assert "; 24% outside convolutions" in text and "less work per call" not in text and "--ms" not in text
     assert text.endswith("under 4 FLOPs a byte); 25% of its time is outside convolutions.")
     untimed = sentence("cut.pt", 2.0, 1.2, MACHINE, Shares(0.4, 0.1))
     assert untimed.startswith("cut.pt has 2.00x fewer FLOPs and is 1.20x as fast. Of")

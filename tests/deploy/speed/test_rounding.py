@@ -106,7 +106,7 @@ def test_a_run_records_the_number(timed: list[int]) -> None:
     assert resolved({"flops": 0.5, "round_to": "auto"}, round_to=4)["round_to"] == 4
     assert resolved({"flops": 0.5, "round_to": "auto"}, ms="8")["round_to"] == 0
     assert len(timed) == count, "nothing is timed that is not asked for"
-    with pytest.raises(UserError, match="round_to is 'fast'; it must be a whole number"):
+    with pytest.raises(UserError, match="round_to is 'fast'; it must be an integer"):
         resolved({"flops": 0.5, "round_to": "fast"})
 
 

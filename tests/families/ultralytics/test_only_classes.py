@@ -126,5 +126,5 @@ def test_the_package_reads_the_labels_of_the_kept_classes(tiny_data: Path, tmp_p
 def test_labels_of_outlines_are_refused(tmp_path: Path) -> None:
     narrow = only_classes(checkpoint_named("yolov8n-seg"), ["disc"])
     data = known_data(narrow, load_data_config(labelled("segment", tmp_path)))
-    with pytest.raises(UserError, match="cannot be restricted to some classes. Set --images and omit --data"):
+    with pytest.raises(UserError, match=r"cannot be restricted to some classes. Set --images and omit --data"):
         FAMILY.split_for(narrow, data, "train")

@@ -131,7 +131,9 @@ def test_a_network_that_is_too_large_is_not_built(tmp_path: Path) -> None:
 def test_a_newer_file_of_unknown_blocks_names_both_versions(tmp_path: Path) -> None:
     model = fresh("yolov8n")
     model.yaml = {**model.yaml, "backbone": [[-1, 1, "Conv9", [64, 3, 2]], *model.yaml["backbone"][1:]]}
-    with pytest.raises(UserError, match=r"written by ultralytics 99\.0\.1, but 8\.4\.\d+ is installed; upgrade the package"):
+    with pytest.raises(
+        UserError, match=r"written by ultralytics 99\.0\.1, but 8\.4\.\d+ is installed; upgrade the package"
+    ):
         load_checkpoint(save(model, tmp_path / "new.pt", version="99.0.1"))
 
 

@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_is_one_sentence(labels: bool, tmp_path: Path) 
     evidence = FamilyEvidence(context_of("yolov8n-seg", tmp_path, labels), network_named("yolov8n-seg"))
     torch.nn.init.constant_(network.model.model[0].conv.weight, float("nan"))
     batches, loss = evidence.scored(network, 4, 0)
-    with pytest.raises(UserError, match="A gradient is not finite. Check the checkpoint, the labels"):
+    with pytest.raises(UserError, match=r"A gradient is not finite. Check the checkpoint, the labels"):
         collect(network, subject.graph, batches, loss, limit=4)
 
 

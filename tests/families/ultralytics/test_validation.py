@@ -233,7 +233,7 @@ def test_labels_that_the_package_does_not_find_are_no_nought(tmp_path: Path) -> 
     split = FAMILY.split(FAMILY.open_data(str(data)), "val")
     for place in (data.parent / "labels/val").iterdir():
         place.write_text("")
-    with pytest.raises(UserError, match="finds no labels for these images. It looks for them in labels/"):
+    with pytest.raises(UserError, match=r"finds no labels for these images. It looks for them in labels/"):
         FAMILY.evaluate(checkpoint_named("yolov8n").build(), split, SETTINGS, progress=False)
 
 

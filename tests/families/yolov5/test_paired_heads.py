@@ -127,7 +127,9 @@ def test_blocks_that_went_before_the_channels_make_no_difference(subject: Subjec
 
 def test_features_of_another_network_are_refused(subject: Subject) -> None:
     student = cut(subject.detector, subject.graph, subject.random_plan(1))
-    with pytest.raises(UserError, match=r"--distill features compares .* Set --teacher to the network that it was cut from"):
+    with pytest.raises(
+        UserError, match=r"--distill features compares .* Set --teacher to the network that it was cut from"
+    ):
         neck_channels(student, subject.detector, None)
     with pytest.raises(UserError, match="--distill features compares"):
         neck_channels(student, subject.detector, subject.random_plan(2).to_dict())

@@ -32,7 +32,7 @@ def test_images_of_disagreement_come_first(run: RunData) -> None:
     (shown,) = galleries([run])
     assert [image.name for image in shown.images] == [f"images/{number}.png" for number in (2, 1, 0, 3)]
     assert gallery([run]).blocks[0].text == (
-        "dense and fine-tuned disagree on 2 of 4 images; the 4 most different are shown."
+        "dense and fine-tuned disagree on 2 of 4 images; the 4 with the largest differences are shown."
     )
 
 
@@ -55,7 +55,7 @@ def test_an_image_has_its_labels_and_the_boxes_of_both(run: RunData) -> None:
 def test_images_that_are_gone_are_said(run: RunData, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "set")
     assert not galleries([run])
-    assert "The images are not where they were" in gallery([run]).blocks[0].text
+    assert "The images are no longer in" in gallery([run]).blocks[0].text
 
 
 def test_runs_over_the_same_images_share_a_gallery(run: RunData, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_data_sets_are_told_apart_by_their_content(run: RunData, tmp_path: Path)
 def test_a_killed_run_shows_what_the_dense_network_misses(tmp_path: Path) -> None:
     folder = with_detections(killed_run(tmp_path / "exp"), tmp_path / "set")
     section = gallery(read_runs([folder]))
-    assert section.blocks[0].text == "dense finds every object and nothing else; 4 images are shown."
+    assert section.blocks[0].text == "dense detects all objects without false boxes; 4 images are shown."
     assert len(section.blocks[1].images[0].panels) == 2
 
 
@@ -96,7 +96,8 @@ def test_curves_and_confusion(run: RunData) -> None:
     assert set(recall.views) == {"-1", "0", "1"}
     assert confusion.views["1"].traces[0]["customdata"] == [[3, 0, 1], [0, 3, 0], [1, 1, 0]]
     assert (
-        "fine-tuned: of 8 objects, 6 are found with their class, 0 with another and 2 are missed" in confusion.summary
+        "fine-tuned: of 8 objects, 6 are detected with their class, 0 with another, and 2 are missed"
+        in confusion.summary
     )
 
 

@@ -133,9 +133,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     (tmp_path / "empty").mkdir()
     for words, sentence in (
         ([], "No run is given"),
-        (["empty"], "empty holds no run to report on"),
-        (["runs/exp", "--output", "mine.html"], "mine.html is no page of Secateur"),
-        (["runs/exp", "--output", "page.pdf"], "is no HTML file"),
+        (["empty"], "empty does not contain a run"),
+        (["runs/exp", "--output", "mine.html"], "mine.html exists and is not a page of Secateur"),
+        (["runs/exp", "--output", "page.pdf"], "is not an HTML file"),
         (["runs/exp", "--reference", "none.csv"], "Cannot read none.csv"),
     ):
         with pytest.raises(SystemExit) as end:

@@ -34,7 +34,7 @@ def test_json_and_pareto_files(tmp_path: Path) -> None:
     [
         ("a.csv", "label,mAP50\n,0.5\n", "Row 1 of .* has no label"),
         ("a.csv", "label,gflops\nn,4.5\n", "has no mAP50 or mAP50-95"),
-        ("a.csv", "label,mAP50\nn,good\n", "mAP50 is 'good' and has to be a number"),
+        ("a.csv", "label,mAP50\nn,good\n", "mAP50 is 'good'; it must be a number"),
         ("a.csv", "label,mAP50\nn,-1\n", "0 or more"),
         ("a.csv", "label,mAP50\n", "has no rows"),
         ("a.json", '{"knee": 1}', "is no list of networks"),

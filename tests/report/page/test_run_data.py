@@ -76,9 +76,9 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     for folders, words in (
         ([], "No run is given"),
         ([tmp_path / "none"], "There is no run folder"),
-        ([tmp_path / "empty"], "holds no run to report on, it has no summary.json and no finished part"),
+        ([tmp_path / "empty"], "does not contain a run: it has no summary.json and no completed part"),
         ([tmp_path / "broken"], "summary.json is not valid JSON"),
-        ([folder, folder], "is named twice"),
+        ([folder, folder], "is given twice"),
     ):
         with pytest.raises(UserError, match=words):
             read_runs(folders)

@@ -63,7 +63,7 @@ def test_the_headline_says_what_is_kept_and_what_it_costs(run: RunData) -> None:
     text = texts(headline([run]))
     assert "keeps 98.8 % of mAP50 (0.790 of 0.800)" in text
     assert "with 50 % of the FLOPs and 50 % of the parameters" in text
-    assert "at 4.00 instead of 8.00 ms an image (2.0 times as fast)" in text
+    assert "at 4.00 instead of 8.00 ms per image (2.0 times as fast)" in text
     assert "Recipe quick · budget flops 0.5 · network best.pt · data shapes (40 train and 10 val images)" in text
 
 
@@ -71,7 +71,7 @@ def test_a_killed_run_says_what_is_missing(tmp_path: Path) -> None:
     runs = read_runs([killed_run(tmp_path / "exp")])
     lines = [line for block in headline(runs).blocks for line in getattr(block, "lines", ())]
     assert lines == [
-        "The run has not ended: finetune (2 epochs) is missing. The page shows what is done so far."
+        "The run has not ended: finetune (2 epochs) is missing. The page shows its results so far."
     ]  # fmt: skip
     assert [row[0].text for row in stages(runs).blocks[0].cells()] == ["dense", "cut + repair"]
 
@@ -81,7 +81,9 @@ def test_different_data_sets_are_said(tmp_path: Path) -> None:
     same, other = whole_run(tmp_path / "b"), whole_run(tmp_path / "c", data="/data/masks/data.yaml")
     assert "different data sets" not in texts(headline(read_runs([first, same])))
     text = texts(headline(read_runs([first, other])))
-    assert "over different data sets (a on shapes and c on masks): costs compare, scores do not" in text
+    assert (
+        "different data sets (a on shapes and c on masks), so only their costs are comparable, not their scores" in text
+    )
 
 
 def test_the_table_has_changes_and_shares(run: RunData) -> None:
@@ -162,7 +164,7 @@ def test_a_sweep(tmp_path: Path) -> None:
     summary = {"command": "sweep", "metrics": row["metrics"], "model": row["model"], "table": rows, "knee": 0.2}
     write(tmp_path / "exp" / "summary.json", summary | {"cliff": 0.2})
     runs = read_runs([tmp_path / "exp"])
-    assert "accuracy falls steeply past 20 % (mAP50 0.800 dense, 0.400 at 40 %)" in texts(headline(runs))
+    assert "accuracy falls steeply beyond 20 % (mAP50 0.800 dense, 0.400 at 40 %)" in texts(headline(runs))
     (chart,) = charts(cliff_section(runs))
     assert [trace["name"] for trace in chart.views[""].traces] == ["mAP50, masked", "mAP50-95, masked", "mAP50, cut"]
     (chart,) = charts(pareto(runs))
@@ -174,7 +176,7 @@ def test_widths_say_kept_of_total(run: RunData) -> None:
     removed, kept = chart.views[""].traces
     assert (removed["y"], kept["y"]) == ([16, 32], [8, 32])
     assert kept["customdata"][0] == "model.0.conv<br>8 of 16 channels"
-    assert chart.summary.startswith("1 of 2 layers are narrower; 83 % of all their channels stay.")
+    assert chart.summary.startswith("1 of 2 layers are narrower; 83 % of all channels are kept.")
 
 
 def test_scores_of_units(run: RunData) -> None:
@@ -218,7 +220,7 @@ def test_times_that_scatter_are_said(run: RunData) -> None:
 
     assert not notices()
     run.notes["latency_samples"]["final"] = [1.0, 1.0, 60.0, 60.0]  # type: ignore[index]
-    assert notices()[0].startswith("The times of final scatter by more than a factor of two")
+    assert notices()[0].startswith("The times of final vary by more than a factor of two")
 
 
 def test_the_interval_of_the_change_is_said(run: RunData) -> None:
@@ -227,4 +229,4 @@ def test_the_interval_of_the_change_is_said(run: RunData) -> None:
                                              "mAP50": part, "mAP50-95": part}}  # fmt: skip
     text = texts(headline([replace(run, summary=summary)]))
     assert "Against dense: " in text and "-0.010 (-0.030 to +0.010), within noise" in text
-    assert "95 % intervals over resamples of the 10 validation images" in text
+    assert "95 % intervals from resampling the 10 validation images" in text

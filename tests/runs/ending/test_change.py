@@ -35,7 +35,7 @@ def test_without_labels_it_is_agreement_and_says_so() -> None:
 
 def test_without_images_it_says_how_to_measure() -> None:
     said = accuracy_words(None, Path("my runs/p.safetensors"))
-    assert said.startswith("No accuracy was measured, for no images were given")
+    assert said.startswith("Accuracy was not measured, because no images were given")
     assert said.endswith("secateur val --weights 'my runs/p.safetensors' --data data.yaml")
 
 

@@ -1,4 +1,4 @@
-"""Commands that look at what others made."""
+"""Commands that compare or report existing results."""
 
 from secateur.commands.comparing import compare, report
 

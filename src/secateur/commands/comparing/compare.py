@@ -1,4 +1,4 @@
-"""`secateur compare`: networks on the same images, and whether their difference is more than noise."""
+"""`secateur compare`: compares networks on the same images and tests their difference for significance."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from secateur.runs.compare.options import CompareOptions
 
 @command(
     "compare",
-    "compare networks on the same images: is a difference more than noise, and where do they disagree",
+    "compare networks on the same images: significance of the difference, and images of disagreement",
     lambda: CompareOptions,
     order=115,
     continues=True,
 )
 def compare(options: CompareOptions) -> Summary:
-    """Evaluates what was not evaluated yet, then compares; see `runs.compare.work`."""
+    """Evaluates files without recorded detections, then compares; see `runs.compare.work`."""
     from secateur.runs.compare.work import compare_networks
 
     return compare_networks(options)

@@ -1,1 +1,1 @@
-"""Formats of files and what runs them: a module registers how a format is written, opened, timed and profiled."""
+"""Formats and runtimes. Each module registers how a format is written, opened, timed and profiled."""

@@ -1,7 +1,7 @@
 """ExecuTorch on the CPU: a folder with `model.pte` and `metadata.yaml`.
 
-The program maps prepared images float32 [B, C, H, W] to the outputs of the network; XNNPACK computes what it can. A
-.pte has no place for what the file says of itself.
+The program maps prepared images float32 [B, C, H, W] to the outputs of the network; XNNPACK computes the supported
+operators. A .pte file cannot hold metadata.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes into the folder; see `Exporter`.
 
     Raises:
-        UserError: the network cannot be expressed.
+        UserError: the network cannot be exported.
     """
     network, images = source.network(settings).eval(), source.example(settings)
     try:
@@ -48,7 +48,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
 
 
 class ExecuTorchPredictor(FilePredictor):
-    """A network in ExecuTorch; its number of threads is one for the whole program."""
+    """A network in ExecuTorch. The number of threads applies to the whole program."""
 
     def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a folder; see `runtimes.open_predictor`."""
@@ -57,7 +57,7 @@ class ExecuTorchPredictor(FilePredictor):
         self._program, self._method = _open(path, threads)
         metadata, described = read_metadata(path), self._method.metadata
         if described.num_inputs() != 1:
-            raise UserError(f"{path} is no network for images: it takes {described.num_inputs()} inputs.")
+            raise UserError(f"{path} is not a network for images: it has {described.num_inputs()} inputs.")
         takes = tuple(described.input_tensor_meta(0).sizes())
         gives = [tuple(described.output_tensor_meta(number).sizes()) for number in range(described.num_outputs())]
         where = on_cpu(path, device, "ExecuTorch")
@@ -65,22 +65,24 @@ class ExecuTorchPredictor(FilePredictor):
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Images float32 [B, C, H, W] in 0..1 -> the outputs."""
-        # Copies: the next call writes into the same memory.
+        # Copy: the next call overwrites the same memory.
         return [output.numpy().copy() for output in self._method.execute([torch.from_numpy(images)])]
 
 
 def _open(path: Path, threads: int) -> tuple[Any, Any]:
-    """The program of a folder, which must stay alive, and its method.
+    """The program of a folder, which must be kept alive, and its method.
 
     Raises:
-        UserError: ExecuTorch is not installed, or the file is missing or broken.
+        UserError: ExecuTorch is not installed, or the file is missing or invalid.
     """
     try:
         with silenced():
             runtime = importlib.import_module("executorch.runtime")
             library = importlib.import_module("executorch.extension.pybindings.portable_lib")
     except ImportError:
-        raise UserError("Running ExecuTorch programs needs executorch: pip install 'secateur[executorch]'.") from None
+        raise UserError(
+            "Cannot run ExecuTorch programs: executorch is not installed (pip install 'secateur[executorch]')."
+        ) from None
     must_exist(path)
     try:
         with silenced():
@@ -89,7 +91,7 @@ def _open(path: Path, threads: int) -> tuple[Any, Any]:
             program = runtime.Runtime.get().load_program(content, verification=runtime.Verification.InternalConsistency)
             return program, program.load_method("forward")
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path / FILE} is not a program that ExecuTorch can run: {told(error, 200)}") from None
+        raise UserError(f"ExecuTorch cannot run {path / FILE}: {told(error, 200)}") from None
 
 
 EXPORTERS.register("executorch")(

@@ -1,8 +1,8 @@
 """LiteRT (TensorFlow Lite): prepared images float32 [B, H, W, C] -> the outputs of the network, with fp32 weights.
 
-The image is channels-last, as cameras and bitmaps of phones give it; maps of a head stay channels-first. What the
-file says of itself is an associated file in the format's own way: a zip archive behind the model. XNNPACK runs it on
-the CPU.
+The image is channels-last, as phone cameras and bitmaps provide it; feature maps of a head stay channels-first. The
+metadata is an associated file as the format defines it: a zip archive appended to the model. XNNPACK runs the network
+on the CPU.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from secateur.terminal import silenced
 
 METADATA = "metadata.json"
 _LARGEST = 10_000_000
-"""Bytes of metadata; more is no list of classes."""
+"""Maximum bytes of metadata; no list of classes is longer."""
 _LARGEST = 10_000_000
-"""Bytes of metadata; more is no list of classes."""
+"""Maximum bytes of metadata; no list of classes is longer."""
 
 
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
     Raises:
-        UserError: the network cannot be expressed.
+        UserError: the network cannot be exported.
     """
     network: Any = source.network(settings).eval()
     images = source.example(settings).permute(0, 2, 3, 1).contiguous()
@@ -84,16 +84,17 @@ class LiteRTPredictor(FilePredictor):
 
 
 def _open(path: Path, threads: int) -> Any:
-    """An interpreter that has taken its memory.
+    """An interpreter with its tensors allocated.
 
     Raises:
-        UserError: there is no such file, or it is none of LiteRT's.
+        UserError: the file does not exist, or is not a LiteRT model.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise UserError(
-            "Running LiteRT files needs ai-edge-litert: pip install ai-edge-litert (or 'secateur[litert]')."
+            "Cannot run LiteRT files: ai-edge-litert is not installed (pip install ai-edge-litert, or "
+            "'secateur[litert]')."
         ) from None
     must_exist(path)
     try:
@@ -102,12 +103,12 @@ def _open(path: Path, threads: int) -> Any:
             interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is not a model that LiteRT can run: {told(error, 200)}") from None
+        raise UserError(f"LiteRT cannot run {path}: {told(error, 200)}") from None
     return interpreter
 
 
 def _metadata(path: Path) -> Metadata:
-    """What the archive behind the model says; nothing where there is none."""
+    """The metadata in the appended archive; empty if there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(METADATA).file_size > _LARGEST:

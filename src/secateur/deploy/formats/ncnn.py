@@ -1,6 +1,6 @@
 """ncnn: a folder with `model.ncnn.param`, `model.ncnn.bin` and `metadata.yaml`; `in0` [C, H, W] -> `out0`, `out1`, ...
 
-pnnx converts what TorchScript traces. Outputs have no side of the batch: ncnn runs one image a call.
+pnnx converts the TorchScript trace. Outputs have no batch dimension: ncnn runs one image per call.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from secateur.terminal import silenced
 PARAM, WEIGHTS = FILES = ("model.ncnn.param", "model.ncnn.bin")
 _MAGIC = "7767517"
 TIME_LIMIT = 900
-"""Seconds that pnnx may take; a detector of 100 MB takes some ten."""
+"""Timeout of pnnx in seconds; a detector of 100 MB takes about ten."""
 
 HALF = (
-    "On ARM ncnn computes in fp16 unless its option use_fp16_arithmetic is off; fp16 knows pixels beyond 512 to half a "
-    "pixel only. --output raw leaves the decoding to your program."
+    "On ARM, ncnn computes in fp16 unless its option use_fp16_arithmetic is off. In fp16, coordinates beyond "
+    "512 pixels are rounded to half a pixel. With --output raw, your program does the decoding."
 )
 
 
@@ -43,28 +43,28 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes into the folder; see `Exporter`.
 
     Raises:
-        UserError: more than one image, or the network cannot be expressed.
+        UserError: the batch size is not 1, or the network cannot be exported.
     """
     if settings.batch_size > 1:
-        raise UserError("ncnn runs one image a call: leave --batch-size out.")
+        raise UserError("ncnn runs one image per call. Remove --batch-size.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # The network stays in fp32: pnnx itself stores its weights in fp16.
+        # Keep the network in fp32: pnnx itself stores its weights in fp16.
         reason = _converted(source, folder, replace(settings, precision="fp32"), half=settings.precision == "fp16")
         if not all((folder / file).is_file() for file in FILES):
-            raise UserError(f"This network cannot be exported to ncnn: {reason or 'pnnx wrote nothing'}.")
+            raise UserError(f"This network cannot be exported to ncnn: {reason or 'pnnx wrote no files'}.")
         for file in FILES:
             shutil.move(folder / file, path / file)
     kinds = [line.split()[0] for line in (path / FILES[0]).read_text(encoding="utf-8").splitlines()[2:]]
-    # What ncnn has no layer for, pnnx leaves under the name that PyTorch gives it.
+    # Operators without an ncnn layer keep their PyTorch name in pnnx's output.
     if foreign := sorted({kind for kind in kinds if "." in kind}):
-        raise UserError(f"This network cannot be exported to ncnn, which has no {', '.join(foreign)}.")
+        raise UserError(f"This network cannot be exported to ncnn, which does not support {', '.join(foreign)}.")
     write_metadata(path, source.metadata(settings))
     return Written({"layers": len(kinds)}, (HALF,) if settings.output == "decoded" else ())
 
 
 def _converted(source: Source, folder: Path, settings: ExportSettings, *, half: bool) -> str:
-    """Runs pnnx in a folder, where it leaves more than `FILES`; the reason when it fails."""
+    """Runs pnnx in a folder, where it writes more than `FILES`. Returns the reason for a failure, or ""."""
     network, example = source.network(settings).eval(), source.example(settings)
     program = importlib.import_module("pnnx").EXEC_PATH
     shape = ",".join(str(side) for side in example.shape)
@@ -74,8 +74,8 @@ def _converted(source: Source, folder: Path, settings: ExportSettings, *, half: 
             torch.jit.trace(network, (example,), check_trace=False, strict=False).save(str(folder / "model.pt"))
             subprocess.run(command, cwd=folder, capture_output=True, timeout=TIME_LIMIT, check=True)
     except subprocess.CalledProcessError as error:
-        return f"pnnx ended with code {error.returncode}"
-    except Exception as error:  # the tracer raises many types; pnnx may time out or not run here
+        return f"pnnx exited with code {error.returncode}"
+    except Exception as error:  # the tracer raises many types; pnnx may time out or fail to start
         return " ".join(str(error).split())[:300] or type(error).__name__
     return ""
 
@@ -90,7 +90,7 @@ class NcnnPredictor(FilePredictor):
         try:
             import ncnn
         except ImportError:
-            raise UserError("Running ncnn models needs ncnn: pip install 'secateur[ncnn]'.") from None
+            raise UserError("Cannot run ncnn models: ncnn is not installed (pip install 'secateur[ncnn]').") from None
         must_exist(path)
         metadata = read_metadata(path)
         assert metadata.size is not None
@@ -104,7 +104,7 @@ class NcnnPredictor(FilePredictor):
             with silenced():
                 outputs = self.run(np.zeros(takes, np.float32))
         except ValueError:
-            raise UserError(f"{path} is no network that ncnn can run: it does not answer; export it anew.") from None
+            raise UserError(f"ncnn cannot run {path}: it returns no output. Export it again.") from None
         answer = Answer(metadata.stated, 1, metadata.size, outputs)
         gives = [output.shape for output in outputs]
         super().__init__(path, metadata, takes=takes, gives=gives, device=where, threads=threads, answer=answer)
@@ -122,8 +122,8 @@ class NcnnPredictor(FilePredictor):
             code, mat = extractor.extract(name)
             if code or mat.empty():
                 raise ValueError(name)
-            output = np.array(mat)  # a copy: the memory is the extractor's
-            # ncnn has no side of the batch, but may keep one that an operator made.
+            output = np.array(mat)  # a copy: the extractor owns the memory
+            # ncnn has no batch dimension, but an operator may have left one.
             batched = output.ndim == 3 and len(output) == 1 and not self._raw
             found.append(output if batched else output[None])
         return found
@@ -133,11 +133,13 @@ def _open(path: Path, net: Any, threads: int, *, exact: bool) -> Any:
     """The network of a folder.
 
     Args:
+        path: the folder.
         net: an empty `ncnn.Net`.
-        exact: computes in fp32 also on processors with fp16.
+        threads: CPU threads.
+        exact: compute in fp32 even on processors with fp16.
 
     Raises:
-        UserError: it is broken.
+        UserError: the model is invalid.
     """
     _check(path / PARAM)
     net.opt.num_threads = threads
@@ -150,15 +152,15 @@ def _open(path: Path, net: Any, threads: int, *, exact: bool) -> Any:
         broken = net.load_param(str(path / PARAM)) or net.load_model(str(path / WEIGHTS))
     if broken:
         raise UserError(
-            f"{path} is no model that ncnn can read: {WEIGHTS} does not fit {PARAM}, or that names layers that this "
-            "ncnn does not know; export it anew."
+            f"ncnn cannot read {path}: {WEIGHTS} does not match {PARAM}, or the model has layers that this "
+            "version of ncnn does not support. Export it again."
         )
     return net
 
 
 def _check(file: Path) -> None:
-    """UserError for what ncnn would take into its own memory unread: it trusts the counts that a file states."""
-    wrong = UserError(f"{file} is no description of a network that ncnn can read; export it anew.")
+    """Raises UserError for files whose declared counts ncnn would trust and allocate without a check."""
+    wrong = UserError(f"{file} is not a network description that ncnn can read. Export it again.")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
         layers, blobs = (int(number) for number in lines[1].split())

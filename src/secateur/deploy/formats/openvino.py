@@ -1,8 +1,7 @@
 """OpenVINO on the CPU: a folder with `model.xml`, `model.bin` and `metadata.yaml`, named as in YOLOv5's exports.
 
-Prepared `images` float32 [B, C, H, W] -> `output0`, `output1`, ..., converted from PyTorch without ONNX between. NNCF
-quantises all layers to int8 but the last convolutions and the decoding behind them. The `.xml` of any detector can be
-opened.
+Prepared `images` float32 [B, C, H, W] -> `output0`, `output1`, ..., converted directly from PyTorch. NNCF quantises all
+layers to int8 except the last convolutions and the decoding after them. The `.xml` of any detector can be opened.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from secateur.machine import signal_stack_kept
 from secateur.pruning.graph import Stored
 from secateur.terminal import bar, silenced, without_telemetry
 
-# The lines of OpenVINO's source that its messages begin with.
+# Source locations at the start of OpenVINO's messages.
 _PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:?\s*")
 logger = logging.getLogger("secateur")
 MODEL = "model.xml"
 COMPUTES = (
-    "OpenVINO: on CPUs with bf16 (AMX) it computes in bf16 unless a program sets INFERENCE_PRECISION_HINT to f32, as "
-    "secateur val does; --precision bf16 measures the other."
+    "OpenVINO computes in bf16 on CPUs that support it (AMX), unless a program sets INFERENCE_PRECISION_HINT "
+    "to f32, as secateur val does. --precision bf16 measures bf16."
 )
 
 
@@ -45,7 +44,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes into the folder; see `Exporter`.
 
     Raises:
-        UserError: the network cannot be expressed.
+        UserError: the network cannot be exported.
     """
     model = converted(source, settings)
     if settings.precision == "int8":
@@ -55,10 +54,10 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
 
 
 def converted(source: Source, settings: ExportSettings) -> Any:
-    """An `openvino.Model` with fp32 weights; the side of the batch is open where the settings leave it so.
+    """An `openvino.Model` with fp32 weights; the batch dimension is dynamic if the settings request it.
 
     Raises:
-        UserError: the network cannot be expressed.
+        UserError: the network cannot be exported.
     """
     program = source.traced(replace(settings, precision="fp32"), "OpenVINO")
     shape = list(source.example(settings).shape)
@@ -67,7 +66,7 @@ def converted(source: Source, settings: ExportSettings) -> Any:
     with silenced(), without_telemetry():
         try:
             model = importlib.import_module("openvino").convert_model(program, input=[shape])
-        except Exception as error:  # the converter has a class of exception for each way to fail
+        except Exception as error:  # the converter has one exception class per failure
             raise cannot("OpenVINO", error) from error
     model.input(0).get_tensor().set_names({"images"})
     for number, output in enumerate(model.outputs):
@@ -78,8 +77,7 @@ def converted(source: Source, settings: ExportSettings) -> Any:
 def save(model: Any, folder: Path, metadata: Metadata) -> None:
     """Writes an `openvino.Model`, converted or quantised, with its metadata.
 
-    fp16 means that weights are stored so, in half the space; what they are computed in is the device's choice, or the
-    program's.
+    fp16 halves the stored weights; the device or the program decides the precision of the computation.
     """
     model.set_rt_info(metadata.to_json(), ["secateur", "metadata"])
     half = metadata.precision == "fp16"
@@ -90,12 +88,13 @@ def save(model: Any, folder: Path, metadata: Metadata) -> None:
 def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
     """An `openvino.Model` with int8 layers.
 
-    With `accuracy_drop` and a judge, layers are taken back to float until the judge gives no more than that less than
-    for the model as it is; that is slow, for it is asked again for each of them.
+    With `accuracy_drop` and a judge, layers are restored to floating point until the judge's metric drops by at most
+    this value. This is slow, because the judge runs once per layer.
 
     Args:
-        model: an `openvino.Model` with one input of images.
-        source: with images to calibrate on.
+        model: an `openvino.Model` whose input is one image batch.
+        source: provides the calibration images.
+        settings: settings of the export.
 
     Raises:
         UserError: NNCF is not installed, or fails.
@@ -124,7 +123,7 @@ def quantised(model: Any, source: Source, settings: ExportSettings) -> Any:
 
 
 def _judge(source: Source, settings: ExportSettings) -> Callable[[Any, Any], tuple[float, None]]:
-    """What NNCF asks for the metric of an `openvino.CompiledModel`."""
+    """The function that NNCF calls for the metric of an `openvino.CompiledModel`."""
     assert source.judge is not None
     judge, metadata = source.judge, source.metadata(settings)
 
@@ -136,7 +135,7 @@ def _judge(source: Source, settings: ExportSettings) -> Callable[[Any, Any], tup
 
 
 def tail_of(model: Any) -> list[str]:
-    """Names of the nodes from the outputs back to the last convolutions, and of these."""
+    """Names of the nodes from the outputs back to the last convolutions, including these."""
     waiting = [result.input_value(0).get_node() for result in model.get_results()]
     found: dict[str, None] = {}
     while waiting:
@@ -160,15 +159,15 @@ def _nncf() -> Any:
 class OpenVinoPredictor(FilePredictor):
     """A network in OpenVINO.
 
-    It computes in fp32 unless `precision` says otherwise, whatever its weights are stored in: left to itself OpenVINO
-    takes bf16 on CPUs that have it, which is not what the file holds, and moves boxes by pixels.
+    Computes in fp32 unless `precision` is set, independent of how the weights are stored. By default, OpenVINO computes
+    in bf16 on CPUs that support it, which changes boxes by pixels.
     """
 
     def __init__(self, path: Path, compiled: Any, metadata: Metadata, device: torch.device, threads: int) -> None:
-        """Takes an `openvino.CompiledModel`.
+        """Wraps an `openvino.CompiledModel`.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: its inputs or outputs are not supported.
         """
         inputs, outputs = compiled.inputs, compiled.outputs
         self._count = len(outputs)
@@ -199,12 +198,14 @@ def open_openvino(path: Path, device: torch.device, threads: int = 0, precision:
 
 
 def _open(path: Path, threads: int, precision: str) -> tuple[Any, Any]:
-    """A model, and what it is compiled to."""
+    """A model, and its compiled form."""
     try:
         with without_telemetry():
             import openvino
     except ImportError:
-        raise UserError("Running OpenVINO models needs OpenVINO: pip install 'secateur[openvino]'.") from None
+        raise UserError(
+            "Cannot run OpenVINO models: OpenVINO is not installed (pip install 'secateur[openvino]')."
+        ) from None
     must_exist(path)
     file = _xml(path)
     core = openvino.Core()
@@ -213,31 +214,31 @@ def _open(path: Path, threads: int, precision: str) -> tuple[Any, Any]:
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),
         "INFERENCE_PRECISION_HINT": _hint(core, precision),
-        # Bound to cores, the threads of two programs would share the first ones.
+        # With core binding, the threads of two programs would share the first cores.
         "ENABLE_CPU_PINNING": "NO",
     }
     try:
         with silenced():
-            core.set_property({"ENABLE_MMAP": "NO"})  # a file that is cut off later would end the program
+            core.set_property({"ENABLE_MMAP": "NO"})  # if the file is truncated later, a memory map would crash
             model = core.read_model(str(file))
             return model, core.compile_model(model, "CPU", settings)
-    except Exception as error:  # OpenVINO has a class of exception for each way to fail
+    except Exception as error:  # OpenVINO has one exception class per failure
         reason = _PLACES.sub("", " ".join(str(error).split()))[:200]
-        raise UserError(f"{path} is not a model that OpenVINO can run: {reason}") from None
+        raise UserError(f"OpenVINO cannot run {path}: {reason}") from None
 
 
 def _hint(core: Any, precision: str) -> str:
-    """What to compute in, in OpenVINO's word; a notice says so where the CPU does not compute in what was asked for."""
+    """OpenVINO's name of the precision. Logs a notice if the CPU does not support the requested one."""
     if precision == "fp32":
         return "f32"
     if precision.upper() in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return precision.replace("fp", "f")
-    logger.warning("This CPU does not compute in %s: OpenVINO computes in fp32.", precision)
+    logger.warning("This CPU does not support %s: OpenVINO computes in fp32.", precision)
     return "f32"
 
 
 def _xml(path: Path) -> Path:
-    """The one model of a folder.
+    """The only model of a folder.
 
     Raises:
         UserError: there is none, or more than one.
@@ -246,12 +247,12 @@ def _xml(path: Path) -> Path:
         return path
     found = sorted(path.glob("*.xml"))
     if len(found) != 1:
-        raise UserError(f"{path} should hold one .xml of a model, not {len(found)}; name the .xml itself.")
+        raise UserError(f"{path} contains {len(found)} .xml models instead of one. Name the .xml file itself.")
     return found[0]
 
 
 def _metadata(path: Path, model: Any) -> Metadata:
-    """What `metadata.yaml` beside the model says, or else the model itself."""
+    """The metadata from `metadata.yaml` next to the model, otherwise from the model itself."""
     folder = path if path.is_dir() else path.parent
     try:
         return Metadata.of_yaml((folder / "metadata.yaml").read_text(encoding="utf-8"))
@@ -261,7 +262,7 @@ def _metadata(path: Path, model: Any) -> Metadata:
 
 
 def _shape(port: Any) -> Shape:
-    """None for open sides; nothing at all where even their number is open."""
+    """The shape with None for dynamic dimensions; empty if the number of dimensions is dynamic."""
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:
         return ()

@@ -1,4 +1,4 @@
-"""PyTorch: checkpoints are opened, and timed as a whole or by module; a family writes its own `.pt`."""
+"""PyTorch: opens checkpoints, times them as a whole or per module, and writes the `.pt` files of families."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from secateur.pruning.latency import Signature
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _OUTSIDE, _BETWEEN = ("(outputs)", "decode"), ("(between the layers)", "call")
-# Norms stay apart, with two parameters and two statistics for each channel.
+# Norms are not folded: two parameters and two statistics per channel.
 _STORED = {"fp32": Stored(4, 16, 4)}
 _NAMES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 class ModuleTimes:
-    """A checkpoint as it predicts, timed module by module."""
+    """A checkpoint in prediction mode, timed module by module."""
 
     def __init__(self, file: Path, shape: tuple[int, ...], threads: int) -> None:
         self._predictor = predictor_of(load_checkpoint(file))
@@ -48,7 +48,7 @@ class ModuleTimes:
         self._work: dict[str, LayerWork] = {}
 
     def turn(self) -> None:
-        """A few more runs; the first two are not counted."""
+        """Runs a few more calls; the first two are warm-up."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         runs: list[_Run] = []
@@ -62,11 +62,11 @@ class ModuleTimes:
                 self._times[place].append(ms)
 
     def layers(self) -> list[LayerTime]:
-        """See `Profiling`; modules that contain others have their own time, of sums and concats."""
+        """See `Profiling`. Modules with submodules have a time of their own, for sums and concats."""
         return [LayerTime(name, kind, low(times), self._work.get(name)) for (name, kind), times in self._times.items()]
 
     def milliseconds(self) -> list[float]:
-        """Time of a call."""
+        """Milliseconds per call."""
         return [sum(layer.ms for layer in self.layers())]
 
     def _run(self) -> _Run:
@@ -83,9 +83,9 @@ class _Run:
     """The times of one call.
 
     Attributes:
-        images: how many the call computes.
+        images: batch size of the call.
         own: milliseconds of each module, by name and kind.
-        work: of the convolutions and linear layers, by name.
+        work: work of the convolutions and linear layers, by name.
         inside: seconds inside the network.
         lost: seconds in the hooks themselves.
     """
@@ -100,16 +100,16 @@ class _Run:
         self._last: tuple[str, str] | None = None
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
-        """Called before every module."""
+        """Forward pre-hook of every module."""
         came = time.perf_counter()
-        if not self._names:  # the first one is the network itself
+        if not self._names:  # the first module is the network itself
             self._names = {inner: name for name, inner in module.named_modules()}
         self._open.append(_Frame())
         self.lost += time.perf_counter() - came
         self._open[-1].start, self._open[-1].lost = time.perf_counter(), self.lost
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Called after every module."""
+        """Forward hook of every module."""
         left = time.perf_counter()
         frame = self._open.pop()
         took = left - frame.start - (self.lost - frame.lost)
@@ -136,7 +136,7 @@ class _Run:
 
 
 class _Frame:
-    """A module that is being computed: when it began, seconds in hooks till then and in modules inside it."""
+    """A module being computed: its start time, seconds in hooks until then, and seconds in its submodules."""
 
     def __init__(self) -> None:
         self.start = self.lost = self.inner = 0.0
@@ -147,14 +147,14 @@ def _work_of_file(file: Path, sides: Sides) -> dict[str, LayerWork]:
 
 
 class Called:
-    """Calls that are timed as a whole, in turns."""
+    """Calls that are timed as a whole, in interleaved turns."""
 
     def __init__(self, calls: Sequence[Callable[[], Any]], threads: int) -> None:
         self._calls, self._threads = calls, threads
         self._times: list[list[float]] = [[] for _ in calls]
 
     def turn(self) -> None:
-        """A few more runs of each; the first is not counted."""
+        """Runs a few more of each; the first is warm-up."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
@@ -166,12 +166,12 @@ class Called:
             torch.set_num_threads(before)
 
     def milliseconds(self) -> list[float]:
-        """Time of each call."""
+        """Milliseconds per call."""
         return [low(times) for times in self._times]
 
 
 def network(network: nn.Module, shape: tuple[int, ...], threads: int) -> Called:
-    """A detector as it predicts, with its norms folded, or another network as it is."""
+    """A detector in prediction mode with its norms folded, or another network unchanged."""
     images = torch.full(shape, 0.5)
     family = family_of(network)
     if family.knows("predictor"):
@@ -182,12 +182,12 @@ def network(network: nn.Module, shape: tuple[int, ...], threads: int) -> Called:
 
 
 def layers(signature: Signature, reads: int, emits: Sequence[int], threads: int) -> Called:
-    """Layers of one signature that read the same width; see `Stopwatch`."""
+    """Layers of one signature with the same input width; see `Stopwatch`."""
     return Called([torch.inference_mode()(_call(signature, reads, width)) for width in emits], threads)
 
 
 def _timed(call: Callable[[], Any], times: list[float]) -> Callable[[], None]:
-    """The call, which then notes its milliseconds."""
+    """Wraps a call so that its milliseconds are recorded."""
 
     def run() -> None:
         start = time.perf_counter()
@@ -234,7 +234,7 @@ def _other(signature: Signature, width: int) -> Callable[[], Tensor]:
 
 
 def open_checkpoint(path: Path, device: torch.device, threads: int = 0, precision: str = "fp32") -> Predictor:
-    """The network of a checkpoint as a predictor; PyTorch's number of threads is one for the whole program."""
+    """Opens a checkpoint as a predictor. PyTorch's number of threads applies to the whole program."""
     if device.type == "cpu":
         use_threads(threads)
     predictor: Predictor = predictor_of(load_checkpoint(path), device, precision)
@@ -242,13 +242,13 @@ def open_checkpoint(path: Path, device: torch.device, threads: int = 0, precisio
 
 
 def own_format(title: str, kind: str, packages: tuple[str, ...] = ()) -> Exporter:
-    """The `.pt` that the family of a kind writes for its makers' program; our reader opens it as a checkpoint."""
+    """The exporter of a family's `.pt` for its original program, which our reader opens as a checkpoint."""
 
     def write(source: Source, path: Path, settings: ExportSettings) -> Written:
         if source.family.kind != kind:
             raise UserError(
-                f"Only a network of the family '{kind}' can be written as a checkpoint of {title}, not one of the "
-                f"family '{source.family.kind}': choose another --format."
+                f"A checkpoint of {title} needs a network of the family '{kind}', not '{source.family.kind}'. "
+                "Choose another --format."
             )
         note = source.family.write(source.whole, path, max(source.size))
         return Written(notes=(note,) if note else ())

@@ -1,11 +1,11 @@
 """TorchScript: prepared images float32 [B, C, H, W] -> the outputs of the network, for PyTorch without Python.
 
-The file carries `config.txt`, JSON with `shape`, `stride` and `names`, as YOLOv5's exports do, and more. It runs on the
-CPU or a GPU, by PyTorch.
+The file contains `config.txt`, JSON with `shape`, `stride` and `names` as in YOLOv5's exports, and additional keys. It
+runs on the CPU or a GPU.
 
-Such a file is a program. PyTorch runs it without Python, but it knows operators that read and write files, and some of
-a program runs while it is opened. So its text is looked through first, and a file with words of that kind is refused.
-That is a fence and no proof: open files of people whom you trust.
+A TorchScript file is a program. PyTorch runs it without Python, but it has operators that read and write files, and
+part of a program runs while it is opened. Therefore its code is scanned first, and files with such operators are
+rejected. The scan reduces the risk but guarantees nothing: open files from trusted sources only.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from secateur.terminal import silenced
 
 CONFIG = "config.txt"
 USUAL_BATCH, USUAL_SIZE = 1, (640, 640)
-"""What a file takes that does not tell."""
-# Operators that reach files, classes of C++ (some open connections), and operators of other packages than torchvision.
+"""Assumed input shape of a file that does not state it."""
+# Operators that access files, C++ classes (some open connections), and operators of packages other than torchvision.
 _REACHING = re.compile(
     r"\b(?:save|load|from_file|read_file|write_file|classes|rpc\w*)\b|\bops\s*\.\s*(?!(?:prim|aten|torchvision)\b)\w+"
 )
@@ -54,15 +54,15 @@ _ITEM_BYTES = {
 def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
-    It is not frozen: measured, that makes no network faster, and a program that turns what it has opened into another
-    dtype, as YOLOv5's does, would leave frozen weights behind.
+    The module is not frozen: freezing makes no network faster (measured), and a program that converts the opened module
+    to another dtype, as YOLOv5 does, would leave frozen weights unconverted.
 
     Raises:
         UserError: the network cannot be traced.
     """
     program = source.traced(settings, "TorchScript")
     told = source.metadata(settings).to_dict() | {"shape": list(source.example(settings).shape)}
-    buffer = io.BytesIO()  # saved straight into a file, it would hold that file's temporary name
+    buffer = io.BytesIO()  # saving to a path would store the temporary name in the file
     with silenced():
         torch.jit.save(program, buffer, _extra_files={CONFIG: json.dumps(told)})
     path.write_bytes(buffer.getvalue())
@@ -73,9 +73,11 @@ class TorchScriptPredictor(FilePredictor):
     """A TorchScript program."""
 
     def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
-        """Opens a file; see `runtimes.open_predictor`. It runs once, on black images, for the shapes that it gives."""
+        """Opens a file; see `runtimes.open_predictor`. Runs it once, on black images, to get the shapes of its
+        outputs.
+        """
         own_precision(path, precision)
-        # PyTorch's number of threads is one for the whole program.
+        # PyTorch's number of threads applies to the whole program.
         granted = use_threads(threads) if device.type == "cpu" else torch.get_num_threads()
         self._program, told = _open(path, device)
         metadata = Metadata.read(told)
@@ -86,7 +88,7 @@ class TorchScriptPredictor(FilePredictor):
             outputs = self.run(np.zeros(takes, np.float32))
         except Exception as error:  # the program raises many types, some from C++
             reason = " ".join(str(error).split())[-200:]
-            raise UserError(f"{path} does not run on images of {' x '.join(map(str, takes))}: {reason}") from None
+            raise UserError(f"{path} fails on images of {' x '.join(map(str, takes))}: {reason}") from None
         batch = None if metadata.batch == 0 else takes[0]
         super().__init__(
             path,
@@ -106,20 +108,23 @@ class TorchScriptPredictor(FilePredictor):
 
 
 def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
-    """A program, and what its file says of it."""
+    """A program, and its metadata."""
     must_exist(path)
     try:
         word = _checked(path)
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is not a TorchScript file that can be read: {error}") from None
+        raise UserError(f"Cannot read {path} as a TorchScript file: {error}") from None
     if word:
-        raise UserError(f"{path} is not opened: its program holds '{word}', which no network needs.")
+        raise UserError(
+            f"{path} was not opened: its program contains '{word}', which no network needs. Export the network "
+            "again from a trusted source."
+        )
     extra: dict[str, Any] = {CONFIG: ""}
     try:
         with silenced():
             program = torch.jit.load(str(path), map_location=device, _extra_files=extra).eval()
     except Exception as error:  # torch raises many types, some from C++
-        raise UserError(f"{path} is not a TorchScript program that PyTorch can run: {told(error, 200)}") from None
+        raise UserError(f"PyTorch cannot run {path}: {told(error, 200)}") from None
     try:
         return program, json.loads(extra[CONFIG] or "{}")
     except (ValueError, RecursionError):
@@ -127,14 +132,14 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Any]:
 
 
 def _checked(path: Path) -> str:
-    """The first word of the program's text that reaches beyond tensors; "" without.
+    """The first forbidden word in the program's code; "" if there is none.
 
     Raises:
-        ValueError: the file is damaged, which PyTorch would not notice.
-        UserError: it declares more than it holds.
+        ValueError: the file is damaged, which PyTorch would not detect.
+        UserError: it declares more data than it contains.
     """
     with zipfile.ZipFile(path) as archive:
-        # PyTorch packs the text of a program, which grows a lot, and nothing else.
+        # PyTorch compresses only the code of a program, which can expand a lot.
         refuse_bombs(path, archive, path.stat().st_size, text="/code/")
         if sum(entry.file_size for entry in archive.infolist() if "/code/" in entry.filename) > _MOST_TEXT:
             raise ValueError("its program is too long")
@@ -155,12 +160,12 @@ def _checked(path: Path) -> str:
 
 
 def _check_storages(archive: zipfile.ZipFile, folder: str, pickled: bytes) -> None:
-    """Refuses tensors that are longer than their data: PyTorch would read beyond the end of the memory.
+    """Rejects tensors that are longer than their data: PyTorch would read beyond the end of the memory.
 
-    The pickle is not run: of its operations only the numbers and words are read.
+    The pickle is not executed; only the numbers and strings of its opcodes are read.
 
     Raises:
-        ValueError: naming the data.
+        ValueError: the message names the data.
     """
     sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     known: dict[Any, Any] = {}
@@ -180,7 +185,7 @@ def _check_storages(archive: zipfile.ZipFile, folder: str, pickled: bytes) -> No
 
 
 def _takes(told: Any, metadata: Metadata) -> tuple[int, ...]:
-    """The shape of images that the file was traced with, as far as it tells."""
+    """The input shape with which the file was traced, if stated."""
     shape = told.get("shape") if isinstance(told, dict) else None
     if isinstance(shape, list) and len(shape) == 4 and all(isinstance(side, int) and 0 < side < 1e5 for side in shape):
         return tuple(shape)

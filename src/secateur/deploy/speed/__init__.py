@@ -1,1 +1,3 @@
-"""How fast detectors are on this machine, why they are not faster, and which widths it likes."""
+"""Speed on this machine: comparisons, reasons for missing speed-ups, latency tables, and efficient channel
+multiples.
+"""

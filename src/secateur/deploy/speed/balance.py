@@ -1,4 +1,4 @@
-"""How much arithmetic this machine does while it moves a byte: what parts layers bound by memory from the others."""
+"""The machine balance: FLOPs per byte moved, which separates memory-bound from compute-bound layers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from secateur.deploy.timing import low, repeat
 from secateur.machine import cpu_threads
 
 _SIDE = 768
-"""Of the matrices whose product is timed: a few hundred FLOPs a byte, so that memory does not count."""
+"""Side of the multiplied matrices: a few hundred FLOPs per byte, so that memory traffic is negligible."""
 _VALUES = 1 << 22
-"""Values that are copied: 16 MB, more than the caches of a core hold, less than many a first map of a batch."""
+"""Number of copied values: 16 MB, larger than the caches of a core, smaller than many first feature maps of a batch."""
 
 
 def machine_balance(threads: int = 0, device: torch.device | None = None) -> float:
-    """FLOPs that this machine computes in the time in which it moves one byte, in fp32, by a quick measurement.
+    """FLOPs that this machine computes in the time of moving one byte, in fp32, from a quick benchmark.
 
-    A layer of fewer FLOPs a byte (`LayerWork.intensity`) waits for its maps and weights: fewer FLOPs make it faster
-    only as far as they come with fewer bytes.
+    A layer with fewer FLOPs per byte (`LayerWork.intensity`) is bound by memory: removing FLOPs makes it faster only if
+    its bytes decrease too.
 
     Args:
-        threads: on the CPU; 0 takes those that this process was granted.
-        device: None is the CPU.
+        threads: CPU threads; 0 uses all CPUs granted to this process.
+        device: None uses the CPU.
     """
     place = device or torch.device("cpu")
     before = torch.get_num_threads()
@@ -42,7 +42,7 @@ def machine_balance(threads: int = 0, device: torch.device | None = None) -> flo
 
 
 def _fastest(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call, in a low percentile."""
+    """Seconds per call, as a low percentile."""
     times: list[float] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Times files side by side, and looks into those that are smaller but not faster."""
+"""Times files in interleaved rounds, and profiles those that are smaller but not faster."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from secateur.sizes import ImageSize, Sides, sides_of
 from secateur.terminal import timing_bar
 
 WARMUP = 3
-"""Rounds that are not counted."""
+"""Warm-up rounds."""
 
 
 @dataclass(frozen=True)
 class BatchComparison:
-    """What was measured at one batch size.
+    """The measurements at one batch size.
 
     Attributes:
-        batch: images of a call that were asked for.
-        rows: of the table, in the order of the files.
-        models: what is known of each row's detector, as in all summaries.
-        reasons: why those that are smaller are not faster.
-        layers: by the rows' places, the layers of those that were looked into.
-        firsts: place of the row that each one is compared with.
-        machine: what layers are judged by.
+        batch: requested batch size.
+        rows: table rows, in the order of the files.
+        models: metadata of each row's detector, as in all summaries.
+        reasons: why smaller detectors are not faster.
+        layers: layers of the profiled files, by row index.
+        firsts: index of the row that each row is compared with.
+        machine: properties of the machine by which layers are judged.
     """
 
     batch: int
@@ -67,19 +67,19 @@ class SpeedComparison:
 
 
 def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool = False) -> SpeedComparison:
-    """Times all files in turns, once for each batch size.
+    """Times all files in interleaved rounds, once for each batch size.
 
     Args:
-        files: checkpoints and exported files; the first one on each runtime is what others there are compared with.
-        settings: how.
-        layers: look into every file, not only into those that are smaller but not faster.
+        files: checkpoints and exported files; the first file on each runtime is the reference for the others on it.
+        settings: settings of the benchmark.
+        layers: profile every file, instead of only those that are smaller but not faster.
 
     Raises:
-        UserError: a file or an option that cannot be used.
+        UserError: a file or an option is invalid.
     """
     _check(settings, layers)
     settings = replace(settings, runtimes=check_runtimes(settings.runtimes))
-    # What is opened while the process is pinned has its threads where they are timed.
+    # Files opened while the process is pinned have their threads on the cores that are timed.
     with pinned(settings.threads if settings.device.type == "cpu" else 0):
         entries = bench_files(files, settings)
         sides = common_size(entries, settings.image_size)
@@ -95,18 +95,17 @@ def compare_files(files: Sequence[str], settings: BenchSettings, *, layers: bool
 def side_by_side(
     sizes: Mapping[str, ImageSize], settings: BenchSettings
 ) -> dict[str, tuple[BenchRow, Mapping[str, Any]]]:
-    """Times files in turns at one image a call, each at an image size of its own; the first is what all are compared
-    with.
+    """Times files in interleaved rounds at batch 1, each at its own image size. The first file is the reference.
 
     Args:
-        sizes: px, one side or height and width, by the names of the files.
-        settings: how; checkpoints run on the first of its runtimes.
+        sizes: px, one side or height and width, by file.
+        settings: settings of the benchmark; checkpoints run on the first of its runtimes.
 
     Returns:
-        by the names of the files a row, and the `model` part of summaries.
+        by file, a row and the `model` entry of summaries.
 
     Raises:
-        UserError: a file or an option that cannot be used.
+        UserError: a file or an option is invalid.
     """
     _check(settings, layers=False)
     settings = replace(settings, runtimes=check_runtimes(settings.runtimes)[:1], batches=(1,))
@@ -128,17 +127,15 @@ def _check(settings: BenchSettings, layers: bool) -> None:
         raise UserError(f"--batch-size {min(settings.batches, default=0)} must be at least 1.")
     others = [name for name in settings.runtimes if name != "torch"]
     if settings.precision != "fp32" and (others or not settings.runtimes):
-        raise UserError(
-            f"--precision {settings.precision} is for checkpoints in PyTorch: give --runtime torch with it."
-        )
+        raise UserError(f"--precision {settings.precision} applies to checkpoints in PyTorch. Add --runtime torch.")
     if settings.precision == "fp16" and settings.device.type == "cpu":
-        raise UserError("--precision fp16 needs a GPU: give --device cuda, or bf16.")
+        raise UserError("--precision fp16 needs a GPU. Use --device cuda, or bf16.")
     if settings.device.type not in ("cpu", "cuda"):
-        raise UserError(f"Nothing is timed on {settings.device.type}: give --device cpu or cuda.")
+        raise UserError(f"secateur bench does not support the device {settings.device.type}. Use --device cpu or cuda.")
     if layers and settings.device.type != "cpu":
-        raise UserError("--layers times layers on the CPU: give --device cpu.")
+        raise UserError("--layers profiles on the CPU only. Use --device cpu.")
     if layers and settings.precision != "fp32":
-        raise UserError("--layers times layers in fp32: leave --precision out.")
+        raise UserError("--layers profiles in fp32 only. Remove --precision.")
 
 
 def _block(
@@ -176,7 +173,7 @@ def _measured(found: Sequence[TimedNetwork], firsts: Sequence[int], settings: Be
 def _profiles(
     found: Sequence[TimedNetwork], wanted: Sequence[int], settings: BenchSettings
 ) -> dict[int, list[LayerTime]]:
-    """The layers of those whose runtime tells them, timed in turns."""
+    """The layers of networks whose runtime has a profiler, measured in interleaved rounds."""
     if settings.device.type != "cpu" or settings.precision != "fp32":
         return {}
     opened = {
@@ -193,7 +190,7 @@ def _row(
     one: TimedNetwork, first: TimedNetwork, measured: Comparison, model: Mapping[str, Any], batch: int
 ) -> BenchRow:
     entries = one.checkpoint.history if one.checkpoint else ()
-    # The last value that an entry notes is the figure that counts.
+    # The last recorded value is the main metric.
     figure, accuracy = next(
         (list(entry.metrics.items())[-1] for entry in reversed(entries) if entry.metrics), ("", None)
     )
@@ -208,12 +205,12 @@ def _row(
         model["file_mb"],
         accuracy,
         figure,
-        f"takes batch {one.images} only" if one.images != batch else "",
+        f"fixed batch of {one.images}" if one.images != batch else "",
     )
 
 
 def _model(one: TimedNetwork) -> dict[str, Any]:
-    """The `model` part of summaries."""
+    """The `model` entry of summaries."""
     gflops = one.flops / 1e9 if one.flops else None
     if one.checkpoint is not None:
         return describe(one.checkpoint, int(max(one.checkpoint.strides, default=1))) | {"gflops": gflops}

@@ -1,4 +1,4 @@
-"""Milliseconds of detectors side by side on this machine, in ONNX Runtime where it is installed, else in PyTorch."""
+"""Latency of several detectors on this machine, in ONNX Runtime if installed, otherwise in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.sizes import ImageSize
 from secateur.terminal import timing_bar
 
 WARMUP = 3
-"""Rounds that are not counted."""
+"""Warm-up rounds."""
 
 
 def measure_latency(
@@ -30,11 +30,14 @@ def measure_latency(
     threads: int = 0,
     runtime: str = "",
 ) -> Comparison:
-    """Times the detectors at batch 1 on the CPU, in turns, so that a busy machine is busy for all of them.
+    """Times detectors at batch 1 on the CPU in interleaved rounds, so that background load affects all equally.
 
     Args:
-        runtime: "torch", the format of an export, or "" for the first of ONNX Runtime and PyTorch that is installed.
-        threads: 0 takes those that this process was granted.
+        checkpoints: detectors by name.
+        image_size: px, one side or height and width.
+        rounds: measurements per detector.
+        threads: 0 uses all CPUs granted to this process.
+        runtime: "torch", the format of an export, or "" for the first installed of ONNX Runtime and PyTorch.
     """
     chosen, count = runtime or default_runtime(), threads or cpu_threads()
     calls: dict[str, Callable[[], Any]] = {}
@@ -60,6 +63,6 @@ def latencies(
     threads: int = 0,
     runtime: str = "",
 ) -> dict[str, float]:
-    """The medians in milliseconds, by name; see `measure_latency`."""
+    """The median milliseconds by name; see `measure_latency`."""
     measured = measure_latency(checkpoints, image_size, rounds=rounds, threads=threads, runtime=runtime)
     return {name: value.median_ms for name, value in measured.latencies.items()}

@@ -1,7 +1,7 @@
-"""Measures the latency table of a detector on this machine, or takes the one that was measured here before.
+"""Measures the latency table of a detector on this machine, or loads the cached one.
 
-Every kind of layer is timed at a grid of widths; then random cuts of the whole network, each in turns with the dense
-one, tell how the sum over the layers becomes the time of a network.
+Every kind of layer is timed at a grid of widths. Then random cuts of the complete network, interleaved with the dense
+network, calibrate how the sum over layers becomes the time of a network.
 """
 
 from __future__ import annotations
@@ -37,28 +37,30 @@ from secateur.terminal import Advance, timing_bar
 logger = logging.getLogger("secateur")
 
 CUTS = 10
-"""Random cuts that tell how a sum of layers becomes the time of a network."""
+"""Number of random cuts that calibrate the sum of layer times against network times."""
 PATIENCE = 8
-"""Turns without a lower time after which a network's is settled: a whole network is rarely left alone."""
+"""Number of turns without a lower time after which a network's time has settled; complete networks are disturbed more
+often.
+"""
 _READS = (1, 2, 4, 8, 16, 32, 64, 128)
 _EMITS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-# Blocks at which times are taken: over the width that is read they are nearly straight, over the emitted one less so.
+# Widths of the grid in blocks. Times are almost linear in the input width, less so in the output width.
 
 
 def latency_table(
     network: nn.Module, image_size: ImageSize, settings: LatencySettings | None = None, *, refresh: bool = False
 ) -> LatencyTable:
-    """The table of the settings' file; else the one that was measured here before; else a new measurement.
+    """The table from the settings' file, from the cache, or from a new measurement.
 
     Args:
-        network: the dense detector; the table then holds for whatever is cut from it.
-        image_size: side of the image, or its height and width, in pixels.
-        settings: the file, or runtime and threads to measure with.
-        refresh: measure also where a table is known.
+        network: the dense detector; the table is valid for all of its cuts.
+        image_size: side of the image, or height and width, in pixels.
+        settings: file, or runtime and threads of the measurement.
+        refresh: ignore the cache.
 
     Raises:
-        UserError: the file is no table or one for another network or size, the runtime is unknown or not installed, or
-            the measurements explain too little.
+        UserError: the file is not a table or belongs to another network or size, the runtime is unknown or not
+            installed, or the fit is too poor.
     """
     settings, image_size = settings or LatencySettings(), square_as_one(image_size)
     graph = trace(network)
@@ -75,26 +77,26 @@ def latency_table(
     try:
         table.save(file)
     except UserError as error:
-        logger.warning("The latency table is not kept: %s", error)
+        logger.warning("Cannot cache the latency table: %s", error)
     return table
 
 
 def measure(
     network: nn.Module, graph: ChannelGraph, image_size: ImageSize, stopwatch: Stopwatch, threads: int
 ) -> LatencyTable:
-    """Times all layers and the random cuts, with a bar on stderr.
+    """Times all layers and the random cuts, with a progress bar on stderr.
 
     Raises:
-        UserError: the network takes no image, or the measurements explain too little.
+        UserError: the network does not take an image, or the fit is too poor.
     """
     if graph.image_size is None:
-        raise UserError("A latency table needs a network that takes one image.")
+        raise UserError("A latency table needs a network whose input is one image.")
     block = simd_channels()
     sides = sides_of(image_size)
     grids = _grids(
         [(s.signature.scaled(graph.image_size, sides), len(s.reads), len(s.emits)) for s in graph.operations], block
     )
-    logger.info("Measuring the latency of this network's layers in %s: a minute or two.", stopwatch.name)
+    logger.info("Measuring the latency of this network's layers in %s. This takes one to two minutes.", stopwatch.name)
     layers = [(signature, reads, width) for signature, (reads, _) in grids.items() for width in reads]
     timings = [stopwatch.layers(signature, width, grids[signature][1], threads) for signature, _, width in layers]
     with timing_bar("timing layers", MOST_TURNS * (len(layers) + CUTS + 1)) as advance:
@@ -108,11 +110,11 @@ def measure(
 
 
 def line(sums: Floats, times: Floats) -> tuple[float, float, float]:
-    """Slope and offset of `times = slope x sums + offset`, and R2; errors count relative to the time.
+    """Slope and offset of `times = slope x sums + offset`, and R2, with errors weighted relative to the time.
 
     Args:
-        sums: of the layers' times, [networks].
-        times: of the networks, [networks], in the same unit.
+        sums: sums of the layers' times, float [networks].
+        times: times of the networks, float [networks], in the same unit.
     """
     terms = np.stack([sums, np.ones_like(sums)], axis=1)
     (slope, offset), *_ = np.linalg.lstsq(terms / times[:, None], np.ones_like(times), rcond=None)
@@ -122,7 +124,7 @@ def line(sums: Floats, times: Floats) -> tuple[float, float, float]:
 
 
 def stopwatch_of(name: str) -> Stopwatch:
-    """The runtime of that name, or the first that is installed of ONNX Runtime and PyTorch."""
+    """The runtime of that name, or the first installed of ONNX Runtime and PyTorch."""
     if name:
         return STOPWATCHES[name]
     return STOPWATCHES["onnx"] if STOPWATCHES["onnx"].installed else STOPWATCHES["torch"]
@@ -131,7 +133,7 @@ def stopwatch_of(name: str) -> Stopwatch:
 def _grids(
     operations: Sequence[tuple[Signature, int, int]], block: int
 ) -> dict[Signature, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """For each signature the widths to be read and emitted, up to the widest layer that has it."""
+    """For each signature, the grid of input and output widths, up to the widest layer with this signature."""
     widest: dict[Signature, tuple[int, int]] = {}
     for signature, reads, emits in operations:
         known = widest.get(signature, (0, 0))
@@ -146,7 +148,9 @@ def _grids(
 
 
 def _widths(blocks: Sequence[int], widest: int, block: int, multiple: int = 1) -> tuple[int, ...]:
-    """Numbers of channels below the widest, and that; of grouped convolutions those with whole groups."""
+    """Numbers of channels below the widest, and the widest itself; for grouped convolutions, those with complete
+    groups.
+    """
     below = [count * block for count in blocks if count * block < widest]
     return (*(width for width in below if width % max(multiple, 1) == 0), widest)
 
@@ -154,7 +158,7 @@ def _widths(blocks: Sequence[int], widest: int, block: int, multiple: int = 1) -
 def _fitted(
     table: LatencyTable, network: nn.Module, graph: ChannelGraph, stopwatch: Stopwatch, advance: Advance
 ) -> LatencyTable:
-    """The table with the line through whole networks: the dense one and random cuts of it."""
+    """The table with the line fitted through complete networks: the dense one and random cuts of it."""
     graph = replace(graph, timing=table)
     cost = COSTS["ms"].of(graph, None)
     plans = list(_random_plans(graph, table.block))
@@ -167,7 +171,7 @@ def _fitted(
 
 
 def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
-    """Plans over the whole range of costs, in which some layers go further than others."""
+    """Random plans over the whole range of costs, with different shares per layer."""
     for number, share in enumerate(np.linspace(0.15, 0.9, CUTS)):
         random = np.random.default_rng(number)
         scores = random.random(graph.units) * random.uniform(0.5, 1.5, len(graph.spaces))[graph.space_of]
@@ -175,7 +179,7 @@ def _random_plans(graph: ChannelGraph, block: int) -> Iterator[Plan]:
 
 
 def _cache_file(graph: ChannelGraph, image_size: ImageSize, runtime: str, threads: int) -> Path:
-    """Where the table of this machine, runtime and network lies."""
+    """Path of the cached table of this machine, runtime and network."""
     operations = [
         (str(s.signature), s.signature.stride, s.signature.activation, len(s.reads), len(s.emits))
         for s in graph.operations
@@ -185,14 +189,14 @@ def _cache_file(graph: ChannelGraph, image_size: ImageSize, runtime: str, thread
 
 
 def cache_file(title: str, key: Sequence[Any]) -> Path:
-    """Where what was measured under a key (plain JSON data) lies in the user's cache folder."""
+    """Path in the user's cache folder for measurements under a key (plain JSON data)."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     return home / "secateur" / "latency" / f"{re.sub(r'[^a-z0-9]+', '-', title.lower())}-{digest}.json"
 
 
 def _known(file: Path) -> LatencyTable | None:
-    """The table in the cache, if it can be read."""
+    """The cached table, if it is readable."""
     try:
         return LatencyTable.load(file) if file.is_file() else None
     except UserError:

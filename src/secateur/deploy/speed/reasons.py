@@ -1,4 +1,4 @@
-"""Why a detector of half the FLOPs is not twice as fast: the time that it takes beyond its FLOPs, by cause."""
+"""Explains missing speed-ups: the time that a cut detector takes beyond its share of FLOPs, by cause."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from secateur.deploy.profiling import LayerTime
 from secateur.evaluation.cost import LayerWork
 
 SMALLER_NOT_FASTER = 0.8
-"""Below this share of the ratio of FLOPs a speed-up wants an explanation."""
-_NARROW = 0.05  # a cause of a smaller share of the gap is not named
+"""A speed-up below this share of the FLOPs ratio is explained."""
+_NARROW = 0.05  # causes with a smaller share of the gap are omitted
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What layers are judged by.
+    """Properties of the machine by which layers are judged.
 
     Attributes:
-        block: channels that a runtime works on at once.
-        balance: FLOPs for each byte below which a layer is bound by memory.
-        images: of a call.
+        block: number of channels that the runtime processes at once.
+        balance: FLOPs per byte below which a layer is bound by memory.
+        images: batch size.
     """
 
     block: int
@@ -28,15 +28,17 @@ class Machine:
     images: int = 1
 
     def off_block(self, work: LayerWork) -> bool:
-        """Whether a width of the layer is no multiple of the block; an image's own channels nobody chooses."""
+        """Whether a width of the layer is not a multiple of the block. Image channels are ignored because they are
+        fixed.
+        """
         return work.emits % self.block != 0 or (work.reads % self.block != 0 and work.reads > 4)
 
     def memory_bound(self, work: LayerWork) -> bool:
-        """Whether the layer waits for memory."""
+        """Whether the layer is bound by memory."""
         return work.intensity(self.images) < self.balance
 
     def flags(self, work: LayerWork | None) -> str:
-        """What speaks against the layer, in words; "" for nothing."""
+        """The layer's inefficiencies as text; "" if there are none."""
         if work is None:
             return ""
         marks = {"off the block": self.off_block(work), "bound by memory": self.memory_bound(work)}
@@ -45,11 +47,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Shares:
-    """Where the FLOPs and the time of one detector are.
+    """Where a detector spends its FLOPs and its time.
 
     Attributes:
         off_block, memory: share of its FLOPs in such layers.
-        outside: share of its time outside convolutions; None where no runtime tells it.
+        outside: share of its time outside convolutions; None if unknown.
     """
 
     off_block: float
@@ -58,7 +60,7 @@ class Shares:
 
 
 def shares(work: Mapping[str, LayerWork], machine: Machine, layers: Sequence[LayerTime] = ()) -> Shares:
-    """The shares of one detector, from its layers and, where they were timed, from their times."""
+    """The shares of one detector, from its layers and from their times if they were measured."""
     total = sum(item.flops for item in work.values()) or 1
     off_block = sum(item.flops for item in work.values() if machine.off_block(item))
     memory = sum(item.flops for item in work.values() if machine.memory_bound(item))
@@ -68,14 +70,15 @@ def shares(work: Mapping[str, LayerWork], machine: Machine, layers: Sequence[Lay
 
 
 def excess(dense: Sequence[LayerTime], small: Sequence[LayerTime], machine: Machine) -> dict[str, float]:
-    """Milliseconds that the small detector takes beyond the dense one's time by the ratio of their FLOPs, by cause.
+    """Milliseconds of the small detector beyond the dense one's time multiplied by the ratio of their FLOPs, by cause.
 
-    They add up to exactly that. With f for the ratio of all FLOPs, r for that of one layer and t for times:
+    The causes add up to the exact total. With f the ratio of all FLOPs, r that of one layer, and t times:
 
-    - "outside": what is no convolution, t_small - f t_dense.
-    - "kept": f says too much, FLOPs went where they took little time, t_dense (r - f) over the layers.
-    - "block", "memory", "narrow": the layer's own t_small - r t_dense, of layers that were cut to a width off the
-      block, of others that are bound by memory, and of all others, which do less for each call and each load.
+    - "outside": everything except convolutions, t_small - f t_dense.
+    - "kept": f is too optimistic because FLOPs were removed where they cost little time, t_dense (r - f) over the
+      layers.
+    - "block", "memory", "narrow": the layer's own t_small - r t_dense. "block" for layers cut to a width off the block,
+      "memory" for other memory-bound layers, "narrow" for all others, which do less work per call and per load.
     """
     whole, cut = _by_name(dense), _by_name(small)
     f = _flops(cut) / _flops(whole)
@@ -94,13 +97,13 @@ def excess(dense: Sequence[LayerTime], small: Sequence[LayerTime], machine: Mach
 
 
 def alike(dense: Sequence[LayerTime], small: Sequence[LayerTime]) -> bool:
-    """Whether one can be a cut of the other: most layers of the small one have their names in the dense one."""
+    """Whether one detector can be a cut of the other: most layer names of the small one occur in the dense one."""
     names = _by_name(dense).keys() & _by_name(small).keys()
     return len(names) > 0.5 * len(_by_name(small))
 
 
 def not_faster(flops_ratio: float | None, speed: float) -> bool:
-    """Whether a speed-up is far from what the FLOPs promise."""
+    """Whether a speed-up is far below the FLOPs ratio."""
     return flops_ratio is not None and flops_ratio > 1.05 and speed < SMALLER_NOT_FASTER * flops_ratio
 
 
@@ -113,28 +116,33 @@ def sentence(
     causes: Mapping[str, float] | None = None,
     by_layers: float | None = None,
 ) -> str:
-    """Says what a detector promises and gives, and the reasons, the largest first.
+    """Describes the expected and actual speed-up of a detector and the reasons for the gap, largest first.
 
     Args:
-        title: the detector and what runs it.
-        causes: by `excess`; None where layers were not timed.
-        by_layers: the speed by the times of the layers, in which a busy machine shows less.
+        title: the detector and its runtime.
+        flops_ratio: FLOPs of the dense detector divided by those of this one.
+        speed: measured speed-up.
+        machine: properties of the machine.
+        part: shares of the detector.
+        causes: from `excess`; None if layers were not timed.
+        by_layers: speed-up from layer times, which are less affected by background load.
     """
     quiet = "" if by_layers is None else f" ({by_layers:.2f}x by the fastest runs of every layer)"
     gap = f"{title} has {flops_ratio:.2f}x fewer FLOPs and is {speed:.2f}x as fast{quiet}."
     words = {
         "outside": "outside convolutions (decoding, concats, upsampling, calls)",
-        "kept": "in layers that were slow for their FLOPs and were cut less than others (--ms prices time)",
-        "block": f"in layers whose width is no multiple of {machine.block} (--round-to {machine.block}, or auto)",
+        "kept": "in layers with few FLOPs per millisecond that were cut less than others (--ms budgets account for "
+        "this)",
+        "block": f"in layers whose width is not a multiple of {machine.block} (--round-to {machine.block}, or auto)",
         "memory": f"in layers bound by memory (under {machine.balance:.0f} FLOPs a byte)",
-        "narrow": "in layers that do less work a call than before",
+        "narrow": "in layers that do less work per call than before",
     }
     if causes is not None:
         lost = {name: ms for name, ms in causes.items() if ms > 0}
         total = sum(lost.values())
         ranked = sorted(lost, key=lambda name: -lost[name])
         told = [f"{lost[name] / total:.0%} {words[name]}" for name in ranked if lost[name] > _NARROW * total]
-        gap += f" Where the time is lost: {'; '.join(told)}." if told else ""
+        gap += f" Causes of the gap: {'; '.join(told)}." if told else ""
     facts = f"{part.off_block:.0%} are in layers off the block of {machine.block} channels"
     facts += f", {part.memory:.0%} in layers bound by memory (under {machine.balance:.0f} FLOPs a byte)"
     outside = "" if part.outside is None else f"; {part.outside:.0%} of its time is outside convolutions"
@@ -142,7 +150,7 @@ def sentence(
 
 
 def _cause(after: LayerWork, before: LayerWork | None, machine: Machine) -> str:
-    """What keeps one layer from being as fast for its FLOPs as it was; widths that nobody cut are no cause."""
+    """The cause of one layer's lower efficiency compared with before. Widths that were not cut are not a cause."""
     whole = (before.reads, before.emits) if before is not None else (0, 0)
     cut = [width for width, was in zip((after.reads, after.emits), whole, strict=True) if width != was]
     if any(width % machine.block for width in cut):

@@ -1,4 +1,4 @@
-"""`--round-to auto`: the multiple of channels from which on this machine wastes nothing, by timing convolutions."""
+"""`--round-to auto`: benchmarks convolutions to find the channel multiple that is efficient on this machine."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ from secateur.terminal import timing_bar
 logger = logging.getLogger("secateur")
 
 LEAST_LOSS = 0.05
-"""Share of its time that a width may lose to be as good as any."""
+"""Share of its time that a width may lose and still count as efficient."""
 WIDTHS = {4: (68, 84, 100), 8: (72, 88, 104), 16: (80, 112), 32: (64, 96, 128)}
-"""Widths that are timed, by the largest of these numbers of which they are multiples."""
+"""Timed widths, grouped by the largest of these numbers of which they are multiples."""
 _LAYERS = (
     Signature("conv", (20, 20), (3, 3), (1, 1), (1, 1), activation="silu"),
     Signature("conv", (40, 40), activation="silu"),
 )
-# What detectors are made of, on maps of their middle levels.
+# Typical convolutions of detectors, on feature maps of middle levels.
 
 Losses = dict[int, float]
 
 
 def decided_guards(settings: GuardSettings, latency: LatencySettings, *, milliseconds: bool = False) -> Guards:
-    """The guards with a number for `auto`: the machine's; with a budget in milliseconds the latency table decides.
+    """The guards with a number instead of `auto`: this machine's, or with a budget in milliseconds the latency table's
+    block.
 
     Raises:
-        UserError: as `auto_round_to` raises it.
+        UserError: see `auto_round_to`.
     """
     number = decided(settings.round_to, latency, milliseconds=milliseconds)
     return Guards(settings.min_share, settings.min_count, number, settings.exclude)
 
 
 def decided(round_to: int | str, latency: LatencySettings, *, milliseconds: bool = False) -> int:
-    """A number for `auto`, see `decided_guards`."""
+    """The number for `auto`, see `decided_guards`."""
     if round_to != AUTO:
         return int(round_to)
     return 0 if milliseconds else auto_round_to(latency)
 
 
 def auto_round_to(settings: LatencySettings) -> int:
-    """The multiple of channels that this machine likes, known from an earlier time or timed now; a line says which.
+    """The efficient channel multiple of this machine, from the cache or measured now. Logs the result.
 
     Args:
-        settings: runtime and threads to time with.
+        settings: runtime and threads of the measurement.
 
     Raises:
         UserError: the runtime is unknown or not installed.
@@ -65,23 +66,26 @@ def auto_round_to(settings: LatencySettings) -> int:
     file = cache_file(f"round to {stopwatch.name} {threads} threads", [processor(), stopwatch.name, threads])
     losses = _known(file)
     if losses is None:
-        logger.info("Timing widths in %s for --round-to auto: half a minute, once.", stopwatch.name)
+        logger.info(
+            "Timing channel widths in %s for --round-to auto. This takes half a minute, once per machine.",
+            stopwatch.name,
+        )
         losses = width_losses(stopwatch, threads)
         try:
             write_json(file, {str(multiple): loss for multiple, loss in losses.items()})
         except UserError as error:
-            logger.warning("What was timed is not kept: %s", error)
+            logger.warning("Cannot cache the measurement: %s", error)
     chosen = best_multiple(losses)
     arithmetic = next((name for name in ("AVX-512", "AVX2", "NEON") if name in processor()), processor())
     told = ", ".join(f"of {multiple} {max(loss, 0):.0%}" for multiple, loss in losses.items())
     logger.info(
-        "round-to auto: %d channels (%s, %s); time that multiples lose: %s", chosen, arithmetic, stopwatch.name, told
+        "round-to auto: %d channels (%s, %s); time lost by multiples: %s", chosen, arithmetic, stopwatch.name, told
     )
     return chosen
 
 
 def width_losses(stopwatch: Stopwatch, threads: int) -> Losses:
-    """For each number how much longer its odd multiples take for their FLOPs than multiples of the largest one."""
+    """For each number, how much more time per FLOP its odd multiples take than multiples of the largest number."""
     widths = sorted(width for some in WIDTHS.values() for width in some)
     keys = [(layer, width) for layer in _LAYERS for width in widths]
     timings = [stopwatch.layers(layer, width, (width,), threads) for layer, width in keys]
@@ -91,9 +95,9 @@ def width_losses(stopwatch: Stopwatch, threads: int) -> Losses:
 
 
 def losses_of(times: list[dict[int, float]]) -> Losses:
-    """The losses from milliseconds of square convolutions by their width, one entry a layer.
+    """The losses from milliseconds of square convolutions by width, one entry per layer.
 
-    Each time is divided by the square of its width and compared with what lies between those of the best multiples.
+    Each time is divided by the squared width and compared with the interpolated time of the best multiples.
     """
     best = WIDTHS[max(WIDTHS)]
     found: Losses = {}
@@ -108,7 +112,7 @@ def losses_of(times: list[dict[int, float]]) -> Losses:
 
 
 def best_multiple(losses: Mapping[int, float]) -> int:
-    """The smallest number of which, and of whose coarser multiples, no odd multiples lose more than `LEAST_LOSS`.
+    """The smallest number for which neither its odd multiples nor those of its multiples lose more than `LEAST_LOSS`.
 
     >>> best_multiple({4: 0.4, 8: 0.03, 16: 0.01, 32: 0.0})
     8
@@ -122,7 +126,7 @@ def best_multiple(losses: Mapping[int, float]) -> int:
 
 
 def _known(file: Path) -> Losses | None:
-    """The losses in the cache, if they can be read."""
+    """The cached losses, if they are readable."""
     try:
         data: Any = read_json(file) if file.is_file() else {}
         losses = {int(multiple): float(loss) for multiple, loss in data.items()}

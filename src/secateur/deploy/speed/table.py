@@ -1,4 +1,4 @@
-"""The tables of a comparison: a line a detector, and a line a layer."""
+"""The tables of a comparison: one line per detector, and one line per layer."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LEFT = ("model", "runtime", "layer", "kind", "")
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One model of a comparison: how fast it is, and what else is known of it (None: not known).
+    """One model of a comparison. None means unknown.
 
     Attributes:
-        name: as the user wrote it.
-        runtime: what ran it, such as "ONNX Runtime".
-        latency: its time.
-        ratio: how many times as many images a second as the first one on the same runtime.
-        flops_ratio: FLOPs of that one / its own.
+        name: as given by the user.
+        runtime: name of the runtime, such as "ONNX Runtime".
+        latency: its latency.
+        ratio: images per second relative to the first model on the same runtime.
+        flops_ratio: FLOPs of that model divided by its own.
         parameters: number of trainable values.
-        gflops: billions of operations for one image.
-        file_mb: size in megabytes (10^6 bytes): of a file that was exported, or of a checkpoint's tensors in fp16.
-        accuracy: the figure that counts, of the last entry of its history that noted one.
-        figure: name of that.
-        note: what is to be said of it, such as a batch of its own.
+        gflops: billions of operations per image.
+        file_mb: size in megabytes (10^6 bytes): of an exported file, or of a checkpoint's tensors in fp16.
+        accuracy: main metric from the last history entry that recorded one.
+        figure: name of the main metric.
+        note: a remark, such as a fixed batch size.
     """
 
     name: str
@@ -45,14 +45,14 @@ class BenchRow:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; the latency's figures stand beside the others."""
+        """Plain data for JSON, with the latency values at the same level."""
         data = asdict(self)
         del data["latency"]
         return data | self.latency.to_dict()
 
 
 def bench_table(rows: Sequence[BenchRow]) -> str:
-    """A line a model under one of headings; what is known of none of them has no column."""
+    """One line per model under one row of headings. Columns without any known value are omitted."""
     columns: dict[str, list[str]] = {
         "model": [row.name for row in rows],
         "runtime": [row.runtime for row in rows],
@@ -74,7 +74,7 @@ def bench_table(rows: Sequence[BenchRow]) -> str:
 
 
 def layer_table(layers: Sequence[LayerTime], machine: Machine) -> str:
-    """All that a call consists of; shares are of its whole time, and flags say what speaks against a layer."""
+    """All layers of a call, with their share of the total time and their inefficiencies."""
     total = sum(layer.ms for layer in layers)
     columns = {
         "layer": [layer.name for layer in layers],
@@ -87,12 +87,13 @@ def layer_table(layers: Sequence[LayerTime], machine: Machine) -> str:
         "GFLOP/s": [_rate(layer, machine) for layer in layers],
         "": [machine.flags(layer.work) for layer in layers],
     }
-    return f"{_text(columns)}\n{total:.2f} ms in all"
+    return f"{_text(columns)}\n{total:.2f} ms in total"
 
 
 def layer_tables(dense: Sequence[LayerTime], small: Sequence[LayerTime], machine: Machine) -> str:
-    """Two detectors beside each other by the names of their layers, the first one's figures first; flags are of the
-    second one."""
+    """Layers of two detectors in one table, matched by name, first detector first. Inefficiencies are those of the
+    second.
+    """
     first, second = ({(layer.name, layer.kind): layer for layer in layers} for layers in (dense, small))
     keys = list(dict.fromkeys([*first, *second]))
     pairs = [(first.get(key), second.get(key)) for key in keys]
@@ -108,7 +109,7 @@ def layer_tables(dense: Sequence[LayerTime], small: Sequence[LayerTime], machine
         columns[f"GFLOP/s {number}"] = [_rate(layer, machine) if layer else "" for layer in figures]
     columns["speed"] = [_times(a.ms / b.ms) if a and b and b.ms else "" for a, b in pairs]
     columns[""] = [machine.flags(b.work) if b else "" for _, b in pairs]
-    return f"{_text(columns)}\n{times[0]:.2f} ms and {times[1]:.2f} ms in all"
+    return f"{_text(columns)}\n{times[0]:.2f} ms and {times[1]:.2f} ms in total"
 
 
 def layers_to_dict(layers: Sequence[LayerTime], machine: Machine) -> list[Mapping[str, Any]]:
@@ -117,7 +118,7 @@ def layers_to_dict(layers: Sequence[LayerTime], machine: Machine) -> list[Mappin
 
 
 def _text(columns: Mapping[str, Sequence[str]]) -> str:
-    """Cells under headings; empty columns are left out."""
+    """Cells under headings, without empty columns."""
     columns = {title: cells for title, cells in columns.items() if any(cells)}
     widths = {title: max(len(title), *(len(cell) for cell in cells)) for title, cells in columns.items()}
     lines = []
@@ -143,7 +144,7 @@ def _gflops(work: LayerWork | None) -> str:
 
 
 def _rate(layer: LayerTime, machine: Machine) -> str:
-    """Billions of operations a second."""
+    """Billions of operations per second."""
     return f"{machine.images * layer.work.flops / layer.ms / 1e6:.0f}" if layer.work and layer.ms else ""
 
 
@@ -152,7 +153,7 @@ def _times(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three digits, none of them lost to rounding: 0.131, 4.53, 16.4, 1234."""
+    """Three significant digits: 0.131, 4.53, 16.4, 1234."""
     if value is None:
         return ""
     digits = next((digits for digits, limit in ((3, 1), (2, 10), (1, 100)) if abs(value) < limit), 0)

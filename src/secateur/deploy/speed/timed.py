@@ -1,4 +1,4 @@
-"""What is timed: checkpoints on every runtime that is asked for, exported files on their own, all at one image size."""
+"""Prepares networks for timing: checkpoints on every requested runtime and exported files, all at one image size."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TORCH = "torch"
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """How a comparison is measured.
+    """Settings of a benchmark.
 
     Attributes:
-        runtimes: of the checkpoints: "torch", or formats of exports; none takes `default_runtime()`.
-        image_size: px, one side or height and width; 0 takes what the files take or remember.
-        batches: images of a call, one comparison each.
-        rounds: measurements of each.
-        threads: on the CPU.
-        device: where it runs.
-        precision: of checkpoints in PyTorch.
+        runtimes: runtimes of the checkpoints: "torch", or export formats; empty uses `default_runtime()`.
+        image_size: px, one side or height and width; 0 uses the size that the files require or store.
+        batches: batch sizes, with one comparison each.
+        rounds: measurements per network.
+        threads: CPU threads.
+        device: device to run on.
+        precision: precision of checkpoints in PyTorch.
     """
 
     runtimes: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class BenchFile:
-    """A file that was named: a checkpoint, or an exported file that is open already."""
+    """A file of the command: a checkpoint, or an opened exported file."""
 
     name: str
     checkpoint: Checkpoint | None = None
@@ -66,13 +66,13 @@ class TimedNetwork:
     """One detector on one runtime, ready to be timed.
 
     Attributes:
-        name: the file as the user wrote it.
-        runtime: what runs it, in words.
-        file: what the runtime opened; a temporary export, or what was named.
+        name: file as given by the user.
+        runtime: display name of the runtime.
+        file: file that the runtime opened: a temporary export, or the given file.
         call: runs it once.
-        shape: of the images of a call, [B, C, H, W].
-        checkpoint: None of an exported file.
-        work: its layers by name; empty where nobody can tell.
+        shape: shape of the images of a call, [B, C, H, W].
+        checkpoint: None for an exported file.
+        work: its layers by name; empty if unknown.
     """
 
     name: str
@@ -85,35 +85,35 @@ class TimedNetwork:
 
     @property
     def key(self) -> str:
-        """Its name among those that are timed together."""
+        """Its name among the networks that are timed together."""
         return f"{self.name} ({self.runtime})"
 
     @property
     def images(self) -> int:
-        """Images of a call."""
+        """Batch size."""
         return self.shape[0]
 
     @property
     def flops(self) -> int | None:
-        """FLOPs of one image; None where nobody can tell."""
+        """FLOPs per image; None if unknown."""
         return sum(work.flops for work in self.work.values()) or None
 
 
 def runnable_formats() -> list[str]:
-    """Formats of exports whose files something here runs."""
+    """Export formats that have a runtime."""
     return [name for name, exporter in EXPORTERS.items() if is_exported(f"detector{exporter.suffix}")]
 
 
 def default_runtime() -> str:
-    """ONNX Runtime where it is installed, else PyTorch."""
+    """ONNX Runtime if installed, otherwise PyTorch."""
     return "onnx" if not EXPORTERS["onnx"].missing() else TORCH
 
 
 def check_runtimes(runtimes: Sequence[str]) -> tuple[str, ...]:
-    """The runtimes that were asked for, each once.
+    """The requested runtimes without duplicates.
 
     Raises:
-        UserError: one is unknown, or not installed.
+        UserError: a runtime is unknown or not installed.
     """
     for name in runtimes:
         if name != TORCH and name not in (known := runnable_formats()):
@@ -127,10 +127,12 @@ def bench_files(files: Sequence[str], settings: BenchSettings) -> list[BenchFile
     """Reads checkpoints and opens exported files, each once.
 
     Raises:
-        UserError: none is named, one is missing or broken, nothing runs it, or it cannot run on the device.
+        UserError: no file is given, a file is missing or invalid, has no runtime, or cannot run on the device.
     """
     if not files:
-        raise UserError("secateur bench needs files: secateur bench dense.pt cut.safetensors detector.onnx.")
+        raise UserError(
+            "secateur bench needs at least one file: secateur bench dense.pt cut.safetensors detector.onnx."
+        )
     found = []
     for name in dict.fromkeys(files):
         if runtime_of(name).exported:
@@ -141,11 +143,11 @@ def bench_files(files: Sequence[str], settings: BenchSettings) -> list[BenchFile
 
 
 def common_size(entries: Sequence[BenchFile], image_size: ImageSize) -> Sides:
-    """Height and width of the images: those that were asked for, else the ones that exported files take, else the
-    largest that the checkpoints remember.
+    """Height and width of the images: as requested, otherwise as required by exported files, otherwise the largest size
+    stored in a checkpoint.
 
     Raises:
-        UserError: an exported file takes other images than were asked for, or than another one takes.
+        UserError: an exported file requires another size than requested, or than another file requires.
     """
     fixed = {entry.name: sides for entry in entries if entry.predictor and (sides := _fixed(entry.predictor))}
     checkpoints = [entry.checkpoint for entry in entries if entry.checkpoint]
@@ -153,19 +155,19 @@ def common_size(entries: Sequence[BenchFile], image_size: ImageSize) -> Sides:
     if image_size and not wanted:
         strides = [int(max(entry.predictor.strides, default=1)) for entry in entries if entry.predictor]
         wanted = [sides_of(check_image_size(image_size, max(strides)))]
-    # Sizes that are asked for differ by the strides alone, and remembered ones are squares.
+    # Requested sizes differ only because of the strides, and stored sizes are squares.
     largest = max(wanted, default=(DEFAULT_SIZE, DEFAULT_SIZE))
     for name, sides in fixed.items():
         if image_size and sides != largest:
             raise UserError(
-                f"{name} takes images of {in_words(sides)} px only, not {in_words(largest)}: leave --img out, or "
+                f"{name} requires images of {in_words(sides)} px, not {in_words(largest)}. Remove --img, or "
                 "export it for that size."
             )
         first = next(iter(fixed))
         if sides != fixed[first]:
             raise UserError(
-                f"{first} takes images of {in_words(fixed[first])} px only and {name} of {in_words(sides)} px, and "
-                "times at two sizes compare nothing: export both for one."
+                f"{first} requires images of {in_words(fixed[first])} px and {name} of {in_words(sides)} px, "
+                "so their times are not comparable. Export both for one size."
             )
     return next(iter(fixed.values()), largest)
 
@@ -173,15 +175,19 @@ def common_size(entries: Sequence[BenchFile], image_size: ImageSize) -> Sides:
 def timed_networks(
     entries: Sequence[BenchFile], settings: BenchSettings, sides: Sides, batch: int, folder: Path
 ) -> list[TimedNetwork]:
-    """Opens all that is timed together: every checkpoint on every runtime, every exported file on its own.
+    """Opens everything that is timed together: every checkpoint on every runtime, and every exported file in its own.
 
-    A file that takes one number of images only is timed with that many.
+    Files with a fixed batch size are timed at that size.
 
     Args:
-        folder: takes temporary exports.
+        entries: the files.
+        settings: settings of the benchmark.
+        sides: height and width of the images.
+        batch: batch size.
+        folder: folder for temporary exports.
 
     Raises:
-        UserError: an export fails, or a runtime does not have the device.
+        UserError: an export fails, or a runtime lacks the device.
     """
     found = []
     for number, entry in enumerate(entries):
@@ -229,16 +235,16 @@ def _exported(entry: BenchFile, predictor: Predictor, sides: Sides, batch: int) 
 
 
 def _opened(file: Path, settings: BenchSettings) -> Predictor:
-    """A file on the device that was asked for, not on another one.
+    """Opens a file on the requested device.
 
     Raises:
-        UserError: its runtime has no such device here.
+        UserError: its runtime lacks the device on this machine.
     """
     predictor = open_predictor(file, settings.device, settings.threads)
     if predictor.device.type != settings.device.type:
         raise UserError(
-            f"{runtime_of(file).title} has no {settings.device.type} here: take --device cpu, or --runtime torch for "
-            "checkpoints."
+            f"{runtime_of(file).title} does not support {settings.device.type} here. Use --device cpu, or "
+            "--runtime torch for checkpoints."
         )
     return predictor
 

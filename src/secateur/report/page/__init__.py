@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file with tables, figures and images, which opens from disk without a network."""
+"""The report page of a run: one HTML file with tables, figures and images that opens offline."""
 
 from secateur.report.page.writing import PAGE, leave_page, may_replace, write_page
 

@@ -1,4 +1,4 @@
-"""What sections of the page are made of: text, tables, figures with their summaries, images; plain data."""
+"""Building blocks of sections as plain data: text, tables, figures with summaries, images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 Trace = dict[str, Any]
-"""A trace of Plotly's. Colours are names of the page, such as "@ink" or "@c0", which follow its theme."""
+"""A trace of Plotly. Colours are names such as "@ink" or "@c0", which the page resolves by its theme."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, a smaller note, and a word for its look ("good", "bad", "faint", "strong", "")."""
+    """A table cell: text, a note, and a style ("good", "bad", "faint", "strong", "")."""
 
     text: str
     note: str = ""
@@ -24,11 +24,11 @@ class DataTable:
     """A table whose first column names the rows.
 
     Attributes:
-        caption: what it shows.
-        titles: of the columns, the first that of the names.
-        rows: cells, as many a row as there are titles; a row of one cell heads the rows below it.
-        words: numbers of the columns, from 0, that hold words, which are aligned to the left.
-        folded: the page shows the caption alone until it is opened.
+        caption: caption.
+        titles: headings of the columns, the first for the row names.
+        rows: cells, as many per row as there are titles; a row with one cell is a heading of the rows below it.
+        words: indices of the columns with text, which is left-aligned.
+        folded: whether only the caption is shown until it is opened.
     """
 
     kind: ClassVar[str] = "table"
@@ -39,13 +39,13 @@ class DataTable:
     folded: bool = False
 
     def cells(self) -> list[list[Cell]]:
-        """The rows, every cell a `Cell`."""
+        """The rows, with every cell as a `Cell`."""
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
 
 
 @dataclass(frozen=True)
 class ChartView:
-    """One view of a figure: its traces and its layout, as Plotly reads them, and the summary where it has its own."""
+    """One view of a figure: traces and layout for Plotly, and its own summary if it has one."""
 
     traces: Sequence[Trace]
     layout: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class ChartView:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a reader chooses of a figure: a label, and (value, words) of the options, the first is shown first."""
+    """A choice in a figure: a label, and (value, text) of the options; the first is the default."""
 
     label: str
     options: Sequence[tuple[str, str]]
@@ -62,15 +62,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure that Plotly draws.
+    """A Plotly figure.
 
     Attributes:
-        title: its caption.
-        summary: what it shows, in a sentence or two with figures: the text of the figure for those who do not see it.
-        views: by the values of the choices, joined by "|"; "" where there is no choice.
-        choices: what can be chosen.
+        title: caption.
+        summary: one or two sentences with the main figures, as a text alternative.
+        views: by the values of the choices, joined by "|"; "" without choices.
+        choices: available choices.
         height: px.
-        table: the same as a table, folded.
+        table: the same data as a folded table.
     """
 
     kind: ClassVar[str] = "figure"
@@ -82,7 +82,7 @@ class Chart:
     table: DataTable | None = None
 
     def first(self) -> str:
-        """The key of the view that is shown first: that of the first options, or the first that there is."""
+        """The key of the default view: that of the first options, otherwise the first view."""
         key = "|".join(choice.options[0][0] for choice in self.choices)
         return key if key in self.views else next(iter(self.views))
 
@@ -98,7 +98,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Lines:
-    """A list of sentences, or lines of a terminal where it is `code`."""
+    """A list of sentences, or lines of a terminal if `code` is set."""
 
     kind: ClassVar[str] = "lines"
     lines: Sequence[str]
@@ -108,7 +108,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Names with their values; several columns of them where they are short."""
+    """Names with their values; in several columns if they are short."""
 
     kind: ClassVar[str] = "pairs"
     title: str
@@ -119,7 +119,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One figure of the headline: what it is, before, after, and the change in words."""
+    """One key figure: name, value before, value after, and the change as text."""
 
     name: str
     after: str
@@ -130,7 +130,7 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Figures of the headline."""
+    """Key figures."""
 
     kind: ClassVar[str] = "tiles"
     label: str
@@ -139,26 +139,26 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Heading:
-    """Names the run that the blocks below it are of, where a page has several."""
+    """A heading with the name of the run, if the page has several runs."""
 
     kind: ClassVar[str] = "heading"
     text: str
 
 
 Block = Any
-"""One of the above, or of a section's own kind with a `kind` that names its template."""
+"""One of the blocks above, or a section's own block whose `kind` names its template."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
-        key: its name in links.
-        title: its heading.
-        lead: what it is for, in a sentence; "" says nothing.
-        blocks: its content.
-        absent: why it is not shown, in a sentence; "" where it is.
+        key: identifier for links.
+        title: heading.
+        lead: purpose in one sentence; may be empty.
+        blocks: content.
+        absent: why the section is not shown; "" if it is.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""The detections that a run kept, and how those of two networks differ image by image."""
+"""The detections recorded by a run, and differences between two networks per image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from secateur.report.page.model import RunData, Stage
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 IOU = 0.5
-"""Lowest overlap at which a detection finds an object, here."""
+"""Minimum IoU of a match on the page."""
 
 
 def record_of(run: RunData, stage: Stage | None, split: str = "val") -> DetectionRecord | None:
-    """The detections of a stage; None where none were kept, or where their file is damaged, which is noted."""
+    """The detections of a stage; None if they were not kept, or if their file is damaged, which is recorded."""
     if stage is None:
         return None
     file = record_file(stage.folder, split)
@@ -38,19 +38,21 @@ def record_of(run: RunData, stage: Stage | None, split: str = "val") -> Detectio
 
 @cache
 def _loaded(file: Path, changed: int) -> DetectionRecord:
-    """Several sections read the same file; `changed` is part of the key, so that a new one is read anew."""
+    """Loads a record once for several sections. `changed` is part of the cache key, so that a changed file is read
+    again.
+    """
     return DetectionRecord.load(file)
 
 
 def compared_records(run: RunData) -> list[tuple[str, DetectionRecord]]:
-    """The dense network, the last stage and the networks to compare with, if their detections were kept."""
+    """The dense network, the last stage and the networks for comparison, if their detections were kept."""
     stages = [run.dense, run.final, *(stage for stage in run.stages if stage.compared)]
     pairs = [(stage, record_of(run, stage)) for stage in stages if stage is not None]
     return [(stage.title, record) for stage, record in pairs if record is not None and len(record)]
 
 
 def signature_of(run: RunData) -> str:
-    """A digest of the images and objects that a run measured on; "" where nothing was kept."""
+    """A digest of the evaluated images and objects of a run; "" if no detections were kept."""
     found = (record_of(run, stage) for stage in run.stages)
     return next((record.signature for record in found if record is not None), "")
 
@@ -65,12 +67,12 @@ def curves_of(record: DetectionRecord) -> Curves:
 
 @dataclass(frozen=True)
 class Counted:
-    """What a network finds at one confidence and IoU 0.5.
+    """Matches of a network at one confidence and IoU 0.5.
 
     Attributes:
-        hit: bool [detections], which of its detections find an object; those below the confidence do not.
-        shown: bool [detections], those that reach the confidence.
-        found: bool [objects], which objects are found.
+        hit: bool [detections], whether a detection matches an object; False below the confidence.
+        shown: bool [detections], whether a detection reaches the confidence.
+        found: bool [objects], whether an object is detected.
     """
 
     hit: Bools
@@ -85,7 +87,9 @@ def counted(record: DetectionRecord, confidence: float) -> Counted:
 
 
 def by_class(record: DetectionRecord, confidence: float) -> dict[int, tuple[int, int, int]]:
-    """Objects, detections that reach the confidence, and found objects of every class that has objects."""
+    """Number of objects, of detections that reach the confidence, and of detected objects, for every class with
+    objects.
+    """
     found = counted(record, confidence)
     truth, detected = record.truths.classes, record.detections.classes
     return {
@@ -99,9 +103,9 @@ def by_class(record: DetectionRecord, confidence: float) -> dict[int, tuple[int,
 
 
 def disagreement(first: DetectionRecord, second: DetectionRecord, confidence: float) -> Ints:
-    """How much two networks differ on each image, int64 [images].
+    """The difference between two networks per image, int64 [images].
 
-    An object that only one of them finds counts two, a box more that finds nothing counts one.
+    An object that only one of them detects counts two, each additional false box counts one.
     """
     count = len(first)
     a, b = counted(first, confidence), counted(second, confidence)

@@ -1,4 +1,4 @@
-"""What the page knows of a run: its folder read into plain data, whether the run has ended or not."""
+"""Reads a run folder into plain data for the report page, whether the run has ended or not."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from secateur.files import read_json, usable_path
 
 SUMMARY, PROGRESS, ABOUT, PARETO = "summary.json", "progress.json", "about.json", "pareto.json"
 TRAININGS = ("train", "sparsify", "finetune")
-"""Commands whose folder is that of one training."""
+"""Commands whose run folder holds one training."""
 _ROW = "row "
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One network of a run that was measured.
+    """An evaluated network of a run.
 
     Attributes:
-        name: of its file, without the ending; "" where the run has only this one.
-        title: of its row.
-        record: the row, as the run noted it.
-        folder: where the files of its evaluation are.
-        compared: it is no stage of the run's own network but one to compare that with, such as a control.
+        name: file name without extension; "" if the run has only this network.
+        title: title of its row.
+        record: the row as recorded by the run.
+        folder: folder with the files of its evaluation.
+        compared: whether it is only for comparison, such as a control, and not a stage of the run's own network.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Stage:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Scores on the validation split by name; empty where nothing was evaluated."""
+        """Scores on the validation split by name; empty if nothing was evaluated."""
         return self.record.get("metrics") or {}
 
     @property
@@ -53,20 +53,20 @@ class Stage:
 
     @property
     def classes(self) -> Sequence[Mapping[str, Any]]:
-        """One plain dictionary a class."""
+        """One plain dictionary per class."""
         return self.record.get("per_class") or ()
 
     @property
     def milliseconds(self) -> float | None:
-        """Median latency of one image; None where it was not measured."""
+        """Median latency per image; None if it was not measured."""
         return self.record.get("latency_ms")
 
     def score(self, name: str) -> float | None:
-        """One score on the validation split; None where there is none."""
+        """One score on the validation split, or None."""
         return number(self.metrics.get(name))
 
     def cost(self, name: str) -> float | None:
-        """One entry of `model`; None where there is none."""
+        """One entry of `model`, or None."""
         return number(self.model.get(name))
 
 
@@ -75,13 +75,13 @@ class RunData:
     """A run folder as plain data.
 
     Attributes:
-        folder: of the run.
-        label: its name in the page, unique there.
-        summary: summary.json; empty for a run that has not ended.
-        parts: results of the parts that are done, by name.
+        folder: folder of the run.
+        label: name on the page, unique there.
+        summary: summary.json; empty if the run has not ended.
+        parts: results of completed parts by name.
         about: command line, versions, machine, data and settings; empty for a run of an earlier version.
-        stages: every measured network in order.
-        unreadable: sentences on files that are damaged.
+        stages: evaluated networks in order.
+        unreadable: messages about damaged files.
     """
 
     folder: Path
@@ -99,7 +99,7 @@ class RunData:
 
     @property
     def command(self) -> str:
-        """The command that made it; "run" where nothing says it."""
+        """The command of the run; "run" if unknown."""
         return str(self.summary.get("command") or self.about.get("command") or "run")
 
     @property
@@ -109,17 +109,17 @@ class RunData:
 
     @property
     def dense(self) -> Stage | None:
-        """What everything is compared with; None where nothing was measured."""
+        """The network that all others are compared with; None if nothing was evaluated."""
         return self.own[0] if self.own else None
 
     @property
     def final(self) -> Stage | None:
-        """What the run ends with, or has reached; None where that is the dense network or nothing."""
+        """The final network, or the last one so far; None if it is the dense network or there is none."""
         return self.own[-1] if len(self.own) > 1 else None
 
     @cached_property
     def notes(self) -> Mapping[str, Any]:
-        """What steps noted, by name."""
+        """Notes of steps by name."""
         found: dict[str, Any] = {}
         for part in self.parts.values():
             if isinstance(part, dict) and isinstance(part.get("notes"), dict):
@@ -128,7 +128,7 @@ class RunData:
 
     @property
     def missing(self) -> list[str]:
-        """The steps that a run has planned and not done, in its own words."""
+        """The planned steps that are not complete, as the run describes them."""
         if self.ended:
             return []
         planned = self.about.get("steps") or []
@@ -136,11 +136,11 @@ class RunData:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The data set: file, root, splits, signatures, classes; empty where nothing says it."""
+        """The data set: file, root, splits, signatures, classes; empty if unknown."""
         return self.about.get("data") or {}
 
     def json(self, name: str) -> Any:
-        """The content of a JSON file of the run; None without it, and where it is damaged, which is noted."""
+        """The content of a JSON file of the run; None if it is missing, or if it is damaged, which is recorded."""
         file = self.folder / name
         if not file.is_file():
             return None
@@ -152,7 +152,7 @@ class RunData:
             return None
 
     def files(self, name: str) -> list[Path]:
-        """The files of a name in the run's folder and in the folders in it, those that were written first in front."""
+        """The files with this name in the run's folder and its subfolders, oldest first."""
         found = [file for pattern in (name, f"*/{name}") for file in self.folder.glob(pattern) if file.is_file()]
         return sorted(found, key=lambda file: (file.stat().st_mtime, str(file)))
 
@@ -165,18 +165,18 @@ def number(value: Any) -> float | None:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[RunData]:
-    """Reads run folders, labelled by their names.
+    """Reads run folders and labels them by their names.
 
     Raises:
-        UserError: there is no folder, one is named twice, or one holds nothing that a run wrote.
+        UserError: no folder is given, one is given twice, or one does not contain a run.
     """
     if not folders:
-        raise UserError("No run is given; name the folder of one, for example secateur report runs/run/exp.")
+        raise UserError("No run is given. Give a run folder, for example secateur report runs/run/exp.")
     places = [_folder(folder) for folder in folders]
     resolved = [place.resolve() for place in places]
     twice = next((place for place, real in zip(places, resolved, strict=True) if resolved.count(real) > 1), None)
     if twice is not None:
-        raise UserError(f"The run {twice} is named twice; give every run once.")
+        raise UserError(f"The run {twice} is given twice. Give each run once.")
     return [_read(place, label) for place, label in zip(places, _labels(resolved), strict=True)]
 
 
@@ -185,12 +185,12 @@ def _folder(path: str | Path) -> Path:
     if folder.is_file() and folder.name == SUMMARY:
         folder = folder.parent
     if not folder.is_dir():
-        raise UserError(f"There is no run folder {folder}; give the folder of a run, such as runs/run/exp.")
+        raise UserError(f"The run folder {folder} does not exist. Give the folder of a run, such as runs/run/exp.")
     return folder
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """The shortest path endings that distinguish the runs."""
     depth = 1
     while depth < 4:
         labels = ["/".join(folder.parts[-depth:]) for folder in folders]
@@ -204,7 +204,7 @@ def _read(folder: Path, label: str) -> RunData:
     """Reads one folder.
 
     Raises:
-        UserError: a run wrote nothing there, or nothing that a page could show.
+        UserError: it is not the folder of a run, or contains nothing that a page can show.
     """
     unreadable: list[str] = []
     summary, progress, about = (_mapping(folder / name, unreadable) for name in (SUMMARY, PROGRESS, ABOUT))
@@ -212,10 +212,8 @@ def _read(folder: Path, label: str) -> RunData:
     stages = _stages(folder, summary, parts or {}, about)
     run = RunData(folder, label, summary, parts or {}, about, stages, unreadable)
     if not summary and not stages and not run.files("results.csv") and not (folder / PARETO).is_file():
-        reason = f": {unreadable[0]}" if unreadable else f", it has no {SUMMARY} and no finished part."
-        raise UserError(
-            f"{folder} holds no run to report on{reason} Give the folder that the command named at its end."
-        )
+        reason = f": {unreadable[0]}" if unreadable else f": it has no {SUMMARY} and no completed part."
+        raise UserError(f"{folder} does not contain a run{reason} Give the folder that the command printed at its end.")
     return run
 
 
@@ -229,14 +227,14 @@ def _mapping(file: Path, unreadable: list[str]) -> dict[str, Any]:
         return {}
     if isinstance(found, dict):
         return found
-    unreadable.append(f"{file} holds {json.dumps(found)[:40]} in place of named values.")
+    unreadable.append(f"{file} contains {json.dumps(found)[:40]} instead of named values.")
     return {}
 
 
 def _stages(
     folder: Path, summary: Mapping[str, Any], parts: Mapping[str, Any], about: Mapping[str, Any]
 ) -> tuple[Stage, ...]:
-    """The measured networks: of the table where there is one, otherwise of the parts that are done."""
+    """The evaluated networks: from the table if there is one, otherwise from the completed parts."""
     names = [name.removeprefix(_ROW) for name in parts if name.startswith(_ROW)]
     rows: list[Any] = list(summary.get("table") or []) or [parts[f"{_ROW}{name}"] for name in names]
     rows = [row for row in rows if isinstance(row, dict) and isinstance(row.get("stage"), str)]

@@ -1,4 +1,4 @@
-"""Reference networks for the plot of accuracy against cost: from a file, or the published figures on COCO."""
+"""Reference networks for the plot of accuracy against cost: from a user's file, or published figures on COCO."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from secateur.files import read_json, usable_path
 from secateur.report.page.model import number
 
 FIGURES = ("mAP50", "mAP50_95", "parameters", "gflops", "mb", "ms")
-"""Figures of a point, by the names of pareto.json."""
+"""Names of a point's values, as in pareto.json."""
 
 
 @dataclass(frozen=True)
 class ReferencePoint:
-    """One network: its label, the line that it is on ("YOLOv5"), and its known figures by name."""
+    """One network: its label, the line to which it belongs ("YOLOv5"), and its known values by name."""
 
     label: str
     line: str
     figures: Mapping[str, float]
 
 
-# Published by their makers on COCO val2017 at 640 px (README files of YOLOv5 and of Ultralytics): mAP50-95 in per cent,
-# mAP50 in per cent (0: not published), millions of parameters, 10^9 FLOPs. Milliseconds are of other machines and are
-# left out.
+# Published for COCO val2017 at 640 px in the README files of YOLOv5 and of Ultralytics: mAP50-95 in per cent, mAP50 in
+# per cent (0: not published), millions of parameters, 10^9 FLOPs. Milliseconds are omitted because they were measured
+# on other machines.
 _PUBLISHED = {
     "YOLOv5": (("n", 28.0, 45.7, 1.9, 4.5), ("s", 37.4, 56.8, 7.2, 16.5), ("m", 45.4, 64.1, 21.2, 49.0),
                ("l", 49.0, 67.3, 46.5, 109.1), ("x", 50.7, 68.9, 86.7, 205.7)),
@@ -53,9 +53,9 @@ def published() -> list[ReferencePoint]:
 
 
 def read_reference(file: str | Path) -> list[ReferencePoint]:
-    """Reads the points of a user's file: CSV with a header, JSON rows, or a pareto.json.
+    """Reads reference points from a user's file: CSV with a header, JSON rows, or a pareto.json.
 
-    Its columns are `label`, optionally `line` (points of one line are joined), and any of mAP50, mAP50_95 (also
+    Columns are `label`, optionally `line` (points of one line are connected), and any of mAP50, mAP50_95 (also
     mAP50-95), parameters, gflops, mb and ms.
 
     Raises:
@@ -90,7 +90,9 @@ def _json_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     found = read_json(path)
     rows = found.get("points") if isinstance(found, dict) else found
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f'{path} is no list of networks; write [{{"label": "...", "mAP50_95": 0.3, "gflops": 4.5}}].')
+        raise UserError(
+            f'{path} is not a list of networks. Write [{{"label": "...", "mAP50_95": 0.3, "gflops": 4.5}}].'
+        )
     return rows
 
 
@@ -103,5 +105,5 @@ def _figure(row: Mapping[str, Any], name: str, path: Path, place: int) -> float 
     except (TypeError, ValueError):
         read = None
     if read is None or read < 0:
-        raise UserError(f"Row {place} of {path}: {name} is {str(value)[:40]!r} and has to be a number, 0 or more.")
+        raise UserError(f"Row {place} of {path}: {name} is {str(value)[:40]!r}; it must be a number of 0 or more.")
     return read

@@ -1,4 +1,4 @@
-"""Figures in words: how the page writes numbers, shares and changes."""
+"""Number formats of the page: numbers, shares and changes as text."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def count(value: float | None) -> str:
     """A number of parameters: 1.77 M."""
     if value is None:
         return MISSING
-    # Spaces that do not break: a number is not parted from its unit.
+    # Non-breaking spaces between a number and its unit.
     return (
         f"{value / 1e6:.3g}\u00a0M" if value >= 1e6 else f"{value / 1e3:.3g}\u00a0k" if value >= 1e3 else f"{value:.0f}"
     )
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits; one of thousandths and less in powers of ten."""
+    """A number with the given significant digits; numbers of thousandths and below in powers of ten."""
     if value is None:
         return MISSING
     if value and abs(value) < 1e-3:
@@ -47,7 +47,7 @@ def share(value: float | None, digits: int = 0) -> str:
 
 
 def ratio(after: float | None, before: float | None) -> float | None:
-    """after / before; None where one is missing or nothing is divided by."""
+    """after / before; None if one is missing or the divisor is zero."""
     return after / before if after is not None and before else None
 
 
@@ -64,5 +64,5 @@ def counted(number: int, word: str) -> str:
 
 
 def markup(text: str) -> str:
-    """A name for Plotly, which takes some tags in texts as its own: they are shown as they are written."""
+    """A name for Plotly, with the tags that Plotly would interpret escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""Writes the page: sections from run folders, one HTML file that needs no network."""
+"""Writes the report page: sections from run folders, in one HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from secateur.report.page.sections.widths import widths
 LOG = logging.getLogger("secateur")
 PAGE = "report.html"
 MOST_BYTES = 8_000_000
-"""Of the whole page; plotly.js takes some 4.8 million of them."""
+"""Maximum characters of the page; plotly.js takes about 4.8 million of them."""
 _PACKAGES = ("plotly", "jinja2")
-NOT_INSTALLED = "The page needs plotly and jinja2: pip install 'secateur[report]'."
+NOT_INSTALLED = "The report page needs plotly and jinja2: pip install 'secateur[report]'."
 
 
 def write_page(folders: Sequence[str | Path], file: str | Path, reference: str | Path = "") -> Path:
-    """Writes one page on one or several runs, side by side.
+    """Writes one page for one or several runs.
 
     Args:
-        folders: of the runs.
-        file: to write.
-        reference: CSV or JSON of networks to compare with, see `read_reference`; "" takes the published ones of COCO
-            where the runs are on COCO.
+        folders: run folders.
+        file: file to write.
+        reference: CSV or JSON file of networks to compare with, see `read_reference`; "" uses published figures if the
+            runs are on COCO.
 
     Returns:
         the file.
 
     Raises:
-        UserError: a package is missing, a folder holds no run, or the file cannot be written.
+        UserError: a package is missing, a folder does not contain a run, or the file cannot be written.
     """
     check_installed()
     runs = read_runs(folders)
@@ -66,12 +66,12 @@ def write_page(folders: Sequence[str | Path], file: str | Path, reference: str |
 
 
 def leave_page(folder: Path) -> Path | None:
-    """Writes report.html into the folder of a run that has come to its end.
+    """Writes report.html into the folder of a completed run.
 
-    A run is never lost for its page: what goes wrong is a warning, and so is a package that is not installed.
+    Failures and missing packages are logged as warnings and do not fail the run.
 
     Returns:
-        the file; None where there is none.
+        the file, or None.
     """
     if not installed():
         LOG.warning("No %s: %s", PAGE, NOT_INSTALLED[:1].lower() + NOT_INSTALLED[1:])
@@ -84,7 +84,7 @@ def leave_page(folder: Path) -> Path | None:
 
 
 def may_replace(file: Path) -> bool:
-    """Whether a page may be written to a file: there is none, or it is a page of ours."""
+    """Whether a page may be written to a file: the file does not exist, or is a page written by Secateur."""
     if not file.is_file():
         return True
     with file.open("rb") as stream:
@@ -92,22 +92,22 @@ def may_replace(file: Path) -> bool:
 
 
 def installed() -> bool:
-    """Whether the packages of the extra `report` are there."""
+    """Whether the packages of the extra `report` are installed."""
     return all(importlib.util.find_spec(name) is not None for name in _PACKAGES)
 
 
 def check_installed() -> None:
-    """Refuses where the extra is missing.
+    """Checks that the extra is installed.
 
     Raises:
-        UserError: naming what to install.
+        UserError: it is not installed; the message names it.
     """
     if not installed():
         raise UserError(NOT_INSTALLED)
 
 
 def sections_of(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -> list[Section]:
-    """Every section in the order of the page, also those that are absent."""
+    """Every section in the order of the page, including the absent ones."""
     found = [
         stages(runs),
         pareto(runs, references),
@@ -122,7 +122,7 @@ def sections_of(runs: Sequence[RunData], references: Sequence[ReferencePoint] = 
         latency(runs),
         settings(runs),
     ]
-    # Last, since reading the rest may find files that are damaged, which the headline says.
+    # The headline comes last, because it lists damaged files, which reading for other sections may find.
     return [headline(runs), *found]
 
 
@@ -159,18 +159,18 @@ def page_text(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()
 
 
 def digest(text: str) -> str:
-    """The hash by which the content security policy allows a script; no other script runs."""
+    """The hash by which the content security policy allows a script; all other scripts are blocked."""
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def heading_of(runs: Sequence[RunData]) -> str:
-    """The heading of the page: the runs by name."""
+    """The heading of the page: the names of the runs."""
     names = [f"{run.folder.resolve().parent.name}/{run.folder.resolve().name}" for run in runs]
     return f"Run {names[0]}" if len(names) == 1 else f"{len(names)} runs: {', '.join(run.label for run in runs)}"
 
 
 class _Numbers:
-    """Names of charts in the page, by the chart itself; charts hold lists and have no hash."""
+    """Maps charts to their names on the page by identity, because charts contain lists and are not hashable."""
 
     def __init__(self, sections: Sequence[Section]) -> None:
         self.names = numbered(sections)
@@ -180,13 +180,13 @@ class _Numbers:
 
 
 def numbered(sections: Sequence[Section]) -> dict[int, str]:
-    """The names of the charts in the page by the identity of the chart."""
+    """The names of the charts on the page, by the identity of the chart."""
     charts = [block for section in sections for block in section.blocks if isinstance(block, Chart)]
     return {id(chart): f"figure-{place}" for place, chart in enumerate(charts, 1)}
 
 
 def _views(sections: Sequence[Section]) -> dict[str, Any]:
-    """What the script draws, by the name of the figure."""
+    """The data for the script, by the name of the figure."""
     names = numbered(sections)
     charts = [block for section in sections for block in section.blocks if isinstance(block, Chart)]
     return {
@@ -203,11 +203,11 @@ def _views(sections: Sequence[Section]) -> dict[str, Any]:
 
 
 _NAMES = ("name", "x", "y", "text")
-"""What of a trace may be names of the user's; the rest is numbers or words of ours."""
+"""Entries of a trace that may contain users' names; all others are numbers or fixed words."""
 
 
 def _named(trace: Trace) -> Trace:
-    """The trace with names in which Plotly finds no tags."""
+    """The trace with its names escaped for Plotly's tags."""
     return trace | {key: _without_tags(trace[key]) for key in _NAMES if key in trace}
 
 
@@ -218,7 +218,7 @@ def _without_tags(value: Any) -> Any:
 
 
 def as_script_data(value: Any) -> str:
-    """JSON that can be written between script tags: nothing in it ends them. What is no number becomes null."""
+    """JSON that is safe between script tags. Non-finite numbers become null."""
     text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

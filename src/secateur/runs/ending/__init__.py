@@ -1,1 +1,1 @@
-"""What a command ends with: what has changed, and the line that can be pasted next."""
+"""The end of a command: the change against the dense network, and the suggested next command."""

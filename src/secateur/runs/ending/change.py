@@ -1,4 +1,4 @@
-"""What a pruning changed against the dense network: accuracy or agreement, and size, in one short table."""
+"""The change against the dense network: accuracy or agreement, and size, in one short table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SIZES = (("parameters (M)", "parameters", 1e-6, 3), ("GFLOPs", "gflops", 1, 3),
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the answers of the result are to those of the dense network.
+    """The agreement between the outputs of the result and those of the dense network.
 
     Attributes:
-        values: figures by name, and `judged_by` those that tables show; empty where nothing could be measured.
-        images: on how many images.
-        reason: why nothing was measured; "" where it was.
+        values: metrics by name, and `judged_by` with the names that tables show; empty if nothing was measured.
+        images: number of images.
+        reason: why nothing was measured; "" if it was.
     """
 
     values: Mapping[str, float]
@@ -34,7 +34,9 @@ class Agreement:
 
     @staticmethod
     def of(dense: Checkpoint, made: Checkpoint, context: Context) -> Agreement:
-        """Measures it on images of the context; what stands in the way becomes the reason, for the result is made."""
+        """Measures the agreement on images of the context. An error becomes the reason, because the result exists
+        already.
+        """
         try:
             scores = agreement(dense, made, context)
         except UserError as error:
@@ -54,16 +56,18 @@ class Agreement:
 def say_change(
     progress: Progress, rows: Sequence[Mapping[str, Any]], context: Context, made: Checkpoint, file: Path, name: str
 ) -> dict[str, Any]:
-    """Prints the change against the dense network; where there are images and no labels, with the agreement.
+    """Prints the change against the dense network; with images but without labels, includes the agreement.
 
     Args:
-        rows: of the run's table.
-        context: with the dense network.
+        progress: the resumable record.
+        rows: rows of the run's table.
+        context: context with the dense network.
         made: the result, in `file`.
-        name: of the result: "pruned".
+        file: file of the result.
+        name: name of the result: "pruned".
 
     Returns:
-        the part of the summary.
+        entries of the summary.
     """
     measured, found = bool(rows[-1]["metrics"]), None
     if not measured and context.image_source is not None:
@@ -76,12 +80,12 @@ def say_change(
 
 
 def change_table(rows: Sequence[Mapping[str, Any]], found: Agreement | None, name: str) -> str:
-    """The first row of a run against its last one, a line a figure.
+    """A table of the first against the last row of a run, one line per value.
 
     Args:
-        rows: of the run's table.
-        found: the agreement, where there are no labels to measure by.
-        name: of the result: "pruned".
+        rows: rows of the run's table.
+        found: the agreement, if there are no labels.
+        name: name of the result: "pruned".
     """
     first, last = rows[0], rows[-1]
     lines = [f"{'':<22}{'dense':>10}{name:>10}{'change':>10}"]
@@ -100,18 +104,19 @@ def change_table(rows: Sequence[Mapping[str, Any]], found: Agreement | None, nam
 
 
 def accuracy_words(found: Agreement | None, made: Path) -> str:
-    """What the agreement means, or why there is none; and how accuracy is measured.
+    """The meaning of the agreement, or why there is none, and how to measure accuracy.
 
     Args:
-        found: None where there were no images.
+        found: None if there were no images.
         made: file of the result.
     """
     how = f"measure it on labelled images:  {pasted('val', weights=made, data=EXAMPLE)}"
     if found is None:
-        return f"No accuracy was measured, for no images were given; {how}"
+        return f"Accuracy was not measured, because no images were given; {how}"
     if found.reason:
-        return f"No accuracy was measured. {found.reason} You can {how}"
+        return f"Accuracy was not measured. {found.reason} You can {how}"
     return (
-        f"Agreement: the labels are what the dense network itself finds on {found.images} of the given images; 1 means "
-        f"the same answers, and mistakes of the dense network count as right. For the accuracy, {how}"
+        f"Agreement: the detections of the dense network on {found.images} of the given images serve as "
+        "labels. 1 means identical detections; errors of the dense network count as correct. For the "
+        f"accuracy, {how}"
     )

@@ -1,4 +1,4 @@
-"""The command that comes next, as a line that can be pasted."""
+"""The suggested next command, ready to paste."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from secateur.families.family import family_of
 from secateur.networks.checkpoint import Checkpoint
 
 EPOCHS = 30
-"""Of the fine-tuning that is proposed after a cut."""
+"""Epochs of the suggested fine-tuning after a cut."""
 EXAMPLE, EXAMPLE_SHARE = "data.yaml", "0.5"
 
 
 def pasted(command: str, **options: Any) -> str:
-    """A command line whose words a shell reads as they are meant: paths with spaces are quoted.
+    """A command line with arguments quoted for a shell.
 
     Args:
-        options: by their names, `_` for `-`; those that are empty are left out.
+        command: name of the command.
+        options: values by option name, `_` for `-`; empty values are omitted.
     """
     given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value not in ("", None)]
     return shlex.join(["secateur", command, *(word for pair in given for word in pair)])
 
 
 def say(line: str) -> None:
-    """Prints the line that a command ends with; "" prints nothing."""
+    """Prints the last line of a command; nothing for ""."""
     if line:
         print(f"Next:  {line}")
 
 
 def after_cut(file: Path, made: Checkpoint, *, data: str = "", images: str = "", zeroed: bool = False) -> str:
-    """What follows a cut: a fine-tuning on the data set; on images alone a healing, and after that the answers; the
-    export where the network cannot be trained.
+    """The command after a cut: fine-tuning if there is a data set; healing if there are only images, then prediction;
+    export if the network cannot be trained.
 
     Args:
+        file: file of the checkpoint.
         made: the checkpoint in `file`.
-        data, images: what was given to the cut, "" for nothing.
-        zeroed: weights were zeroed and nothing was cut.
+        data, images: the data of the cut; may be empty.
+        zeroed: whether weights were zeroed instead of a cut.
     """
     if zeroed or not can_be_trained(made):
         return export_of(file)
@@ -50,11 +52,13 @@ def after_cut(file: Path, made: Checkpoint, *, data: str = "", images: str = "",
 
 
 def after_training(verb: str, file: Path, made: Checkpoint, data: Any) -> str:
-    """What follows a training: the cut after sparse training, the export after fine-tuning, else the answers.
+    """The command after a training: a cut after sparse training, an export after fine-tuning, otherwise a prediction.
 
     Args:
         verb: "train", "sparsify" or "finetune".
-        data: the data set that it was trained on.
+        file: file of the checkpoint.
+        made: the checkpoint in `file`.
+        data: the data set of the training.
     """
     if verb == "sparsify":
         return pasted("prune", weights=file, data=data.file, flops=EXAMPLE_SHARE)
@@ -62,10 +66,13 @@ def after_training(verb: str, file: Path, made: Checkpoint, data: Any) -> str:
 
 
 def after_run(folder: Path, made: Checkpoint, data: Any, exported: str = "") -> str:
-    """What follows a run: the answers of its file, or the export where it wrote none.
+    """The command after a run: a prediction with its exported file, or an export if there is none.
 
     Args:
-        exported: name of the file that it wrote; "" for none.
+        folder: folder of the run.
+        made: the final checkpoint.
+        data: the data set of the run.
+        exported: name of the exported file; "" if there is none.
     """
     if exported:
         return prediction(folder / exported, made, looked_at(data))
@@ -73,23 +80,25 @@ def after_run(folder: Path, made: Checkpoint, data: Any, exported: str = "") -> 
 
 
 def after_sweep(weights: str, data: str, percent: float | None) -> str:
-    """What follows a sweep: the cut at the last ratio before the cliff; one to half the FLOPs where it found none."""
+    """The command after a sweep: a cut at the last ratio before the cliff, or to half the FLOPs without a cliff."""
     if percent:
         return pasted("prune", weights=weights, data=data, percent=f"{percent:g}")
     return pasted("prune", weights=weights, data=data, flops=EXAMPLE_SHARE)
 
 
 def export_of(file: Path) -> str:
-    """The export of a checkpoint."""
+    """The export command for a checkpoint."""
     return pasted("export", weights=file)
 
 
 def prediction(file: Path, made: Checkpoint, source: str) -> str:
-    """The answers on images, where the family gives boxes and there are images; otherwise the export of a checkpoint.
+    """A prediction on images, if the family predicts boxes and images are available; otherwise the export of a
+    checkpoint.
 
     Args:
+        file: file of the detector.
         made: the detector in the file.
-        source: of images; "" where there are none.
+        source: images; may be empty.
     """
     if source and family_of(made).knows("predictor"):
         return pasted("predict", weights=file, source=source)
@@ -97,7 +106,7 @@ def prediction(file: Path, made: Checkpoint, source: str) -> str:
 
 
 def looked_at(data: Any = None, images: str = "") -> str:
-    """Images to try a detector on: those of the val split of a data set, or the given ones."""
+    """Images on which to try a detector: the val split of a data set, or the given images."""
     sources: Iterable[Any] = () if data is None else data.splits.get("val", ())
     places = [sources] if isinstance(sources, str | Path) else list(sources)
     return str(places[0]) if places else images

@@ -97,7 +97,7 @@ class ParetoCourse:
                         amount = size * target.share
                         found.append(Part(f"{FINETUNE} {point}", FINETUNE, amount, f"fine-tune {name}"))
                     found.append(Part(f"row {name}", "measure", size * target.share, f"measure {name}"))
-        return [*found, Part("latency", "latency", 1.0, "measure the milliseconds of all points in turns")]
+        return [*found, Part("latency", "latency", 1.0, "measure the milliseconds of all points")]
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """The points in order, and the milliseconds of the dense and cut networks by label."""

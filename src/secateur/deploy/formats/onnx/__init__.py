@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime: written in fp32, fp16 and int8, opened, timed, and timed layer by layer."""
+"""ONNX files in ONNX Runtime: export in fp32, fp16 and int8, prediction, timing and profiling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPORTERS.register("onnx")(
         precisions=("fp32", "fp16", "int8"),
         outputs=("decoded", "raw", "detections"),
         dynamic=True,
-        # int8: for each channel the scale, zero point and value of its bias, and scale and zero point of its weights.
+        # int8 overhead per channel: scale, zero point and value of the bias, and scale and zero point of the weights.
         stored={"fp32": Stored(4, 4, 4), "fp16": Stored(2, 2, 2), "int8": Stored(1, 17, 4)},
         check=check_opset,
     )

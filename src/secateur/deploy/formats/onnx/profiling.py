@@ -1,4 +1,4 @@
-"""ONNX Runtime: the profile tells the time of every node, the file what each of them computes."""
+"""ONNX Runtime profiles: the profile gives the time of every node, the file gives the work of each node."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ _ACTIVATIONS = {
     "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "PRelu", "Relu", "Selu", "Sigmoid",
     "Softplus", "Tanh",
 }  # fmt: skip
-# Mul too: SiLU is x times its sigmoid. An operation belongs to a layer where all that it reads comes from that layer.
+# Includes Mul because SiLU is x times its sigmoid. An operation belongs to a layer if all of its inputs come from that
+# layer.
 _INSIDE = re.compile(r"^(?:.*?\.)?(?:network|detector)\.")
 _DECODER = "decoder"
-# In our own exports names go on as in the checkpoint behind the first, and the second computes answers from outputs.
+# In our own exports, names after the first prefix are those of the checkpoint; nodes under the second decode outputs.
 
 
 @dataclass
 class Graph:
-    """What a file computes.
+    """The layers in a file.
 
     Attributes:
-        work: of the convolutions and linear layers, by name, in order.
-        owners: the layer of each node that is one or its activation, by the name of the node and that of its output.
+        work: work of the convolutions and linear layers, by name, in order.
+        owners: the layer of each node that is a layer or its activation, by node name and by output name.
         kinds: operation of every node, by the same names.
     """
 
@@ -47,7 +48,7 @@ class Looked(Profiled):
         self.graph = read_graph(file, (shape[2], shape[3]))
 
     def layers(self) -> list[LayerTime]:
-        """See `Profiling`; last comes what the session does between its nodes."""
+        """See `Profiling`. The last entry is the time that the session spends between its nodes."""
         nodes = {name: low(times) for name, times in self.times.items()}
         found: dict[tuple[str, str], float] = {}
         for name, ms in nodes.items():
@@ -60,17 +61,17 @@ class Looked(Profiled):
         return [*layers, LayerTime("(between the layers)", "call", low(self.between))]
 
     def milliseconds(self) -> list[float]:
-        """Time of a call."""
+        """Milliseconds per call."""
         return [sum(layer.ms for layer in self.layers())]
 
     def _is_layer(self, name: str, kind: str) -> bool:
         return name in self.graph.work and self.graph.work[name].kind == kind
 
     def _place(self, event: str) -> tuple[str, str]:
-        """The layer that a node of the optimised graph stands for, or where it lies, and its kind.
+        """The layer of a node in the optimised graph, or its location, and its kind.
 
-        ONNX Runtime names what it makes of a node after the node or its output; what it adds for its own layout of maps
-        has names of its own.
+        ONNX Runtime names optimised nodes after an original node or its output. Nodes that it adds for its layout of
+        feature maps have other names.
         """
         if event.startswith("Reorder"):
             return "(layout of maps)", "reorder"
@@ -86,7 +87,7 @@ class Looked(Profiled):
 
 
 def known_part(event: str, names: Container[str]) -> str:
-    """The event's name up to the last part with which it is one of the names; "" for none.
+    """The longest prefix of the event's name, cut at separators, that is one of the names; "" if there is none.
 
     >>> known_part("/act/Mul_1/QuickGeluFusion/", {"/act/Mul", "/act/Mul_1"})
     '/act/Mul_1'
@@ -100,7 +101,7 @@ def known_part(event: str, names: Container[str]) -> str:
 
 
 def read_graph(file: Path, sides: Sides) -> Graph:
-    """Reads a file for images of a height and width; empty where the package onnx is not installed."""
+    """Reads a file for images of a height and width; empty if the package onnx is not installed."""
     try:
         onnx = importlib.import_module("onnx")
     except ImportError:
@@ -115,7 +116,7 @@ def read_graph(file: Path, sides: Sides) -> Graph:
         for entry in (*inferred.value_info, *inferred.input, *inferred.output)
     }
     weights = {entry.name: list(entry.dims) for entry in inferred.initializer}
-    for node in inferred.node:  # of int8 files
+    for node in inferred.node:  # for int8 files
         if node.op_type == "DequantizeLinear" and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
     constants = {*weights, *(node.output[0] for node in inferred.node if node.op_type == "Constant"), ""}
@@ -132,7 +133,7 @@ def read_graph(file: Path, sides: Sides) -> Graph:
 
 
 def _layer(node: Any, shapes: dict[str, list[int]], weights: dict[str, list[int]], graph: Graph) -> str:
-    """Notes the work of a node that is a layer and returns its name; "" for all other nodes."""
+    """Records the work of a node that is a layer and returns its name; "" for all other nodes."""
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.input[1] not in weights:
         return ""
     x, y, weight = shapes.get(node.input[0]), shapes.get(node.output[0]), weights[node.input[1]]

@@ -19,7 +19,7 @@ logger = logging.getLogger("secateur")
 
 
 class OnnxPredictor(FilePredictor):
-    """A network in ONNX Runtime, on the CPU, or on CUDA where ONNX Runtime has it."""
+    """A network in ONNX Runtime, on the CPU, or on CUDA if ONNX Runtime supports it."""
 
     def __init__(self, path: Path, device: torch.device, threads: int, precision: str) -> None:
         """Opens a file; see `runtimes.open_predictor`."""
@@ -29,7 +29,7 @@ class OnnxPredictor(FilePredictor):
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1:
             what = f"{len(inputs)} inputs" if inputs else "no images"
-            raise UserError(f"{path} is no network for images: it takes {what}; expected one input of images.")
+            raise UserError(f"{path} is not a network for images: it takes {what}. Expected one input of images.")
         self._input = str(inputs[0].name)
         self._dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map)
@@ -51,31 +51,33 @@ class OnnxPredictor(FilePredictor):
 
 
 def _open(path: Path, device: torch.device, threads: int) -> tuple[Any, torch.device]:
-    """A session of ONNX Runtime, and where it really runs."""
+    """A session of ONNX Runtime, and the device that it actually uses."""
     try:
         with without_telemetry():
             import onnxruntime
     except ImportError:
-        raise UserError("Running ONNX files needs ONNX Runtime: pip install 'secateur[onnx]'.") from None
+        raise UserError(
+            "Cannot run ONNX files: ONNX Runtime is not installed (pip install 'secateur[onnx]')."
+        ) from None
     must_exist(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait in a loop for the next call would take the cores from whoever computes in between.
+    # Disable spinning: threads that wait actively for the next call would block cores for other computations.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     elif device.type != "cpu":
-        logger.warning("This ONNX Runtime has no %s: running %s on the CPU.", device.type, path)
+        logger.warning("ONNX Runtime has no %s on this machine: running %s on the CPU.", device.type, path)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # ONNX Runtime has a class of exception for each way to fail
-        raise UserError(f"{path} is not an ONNX model that ONNX Runtime can run: {told(error, 200)}") from None
+    except Exception as error:  # ONNX Runtime has one exception class per failure
+        raise UserError(f"ONNX Runtime cannot run {path}: {told(error, 200)}") from None
     return session, device if session.get_providers()[0] == "CUDAExecutionProvider" else torch.device("cpu")
 
 
 def _shape(sides: list[int | str | None]) -> tuple[int | None, ...]:
-    """Sides that have a name are open."""
+    """The shape with None for dynamic (named) dimensions."""
     return tuple(side if isinstance(side, int) else None for side in sides)

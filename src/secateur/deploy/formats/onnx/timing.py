@@ -1,7 +1,7 @@
-"""ONNX Runtime: its profile tells the time of every node, in the blocked layout in which whole networks run.
+"""ONNX Runtime: times every node by its profile, in the blocked layout that complete networks use.
 
-Layers are timed as branches of one small model. A model of a single convolution would be dominated by the reordering of
-its input and output; the profile tells those nodes apart from the convolution.
+Layers are timed as branches of one small model. In a model with a single convolution, reordering the input and output
+would dominate; the profile separates these nodes from the convolution.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from secateur.terminal import without_telemetry
 
 _OPSET = 18
 _TYPES = {"tensor(float16)": np.float16}
-_FEED = 16  # channels of the input from which the inputs of concats, sums and poolings are made
+_FEED = 16  # channels of the source from which inputs of concats, sums and poolings are made
 _OPERATORS = {
     "elu": "Elu", "hardsigmoid": "HardSigmoid", "hardswish": "HardSwish", "leaky_relu": "LeakyRelu", "mish": "Mish",
     "relu": "Relu", "selu": "Selu", "sigmoid": "Sigmoid", "softplus": "Softplus", "tanh": "Tanh",
 }  # fmt: skip
-# relu6 and hardtanh are Clip, which costs what Relu costs; gelu is left to the fit.
+# relu6 and hardtanh are exported as Clip, which costs as much as Relu; gelu is left to the fit.
 _OPERATORS |= {"relu6": "Relu", "hardtanh": "Relu"}
 
 
 class Profiled:
-    """A model that is timed node by node; every turn is a session of its own, which ends with the profile of its runs.
+    """A model that is timed node by node. Every turn is a separate session, because the profile is written when it
+    ends.
 
     Attributes:
-        parts: what nodes have in their names; the nodes of each part are one time.
-        times: milliseconds of all timed runs of every node, by its name.
-        between: milliseconds of all timed runs that are of no node.
+        parts: substrings of node names; the nodes of each part are summed.
+        times: milliseconds of all timed runs of every node, by name.
+        between: milliseconds of all timed runs outside the nodes.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class Profiled:
         parts: Sequence[str] = ("",),
         image: tuple[int, ...] | None = None,
     ) -> None:
-        """A file, or a model in memory; what it reads has the shape that it says, or that of `image`."""
+        """Takes a file, or a model in memory. The input shape is the one that the model states, or that of `image`."""
         self._model, self._threads = str(model) if isinstance(model, Path) else model, threads
         self.parts, self._image = parts, image
         self.times: dict[str, list[float]] = defaultdict(list)
         self.between: list[float] = []
 
     def turn(self) -> None:
-        """A few more runs; the first two are not counted, in which memory and threads are not there yet."""
+        """Runs a few more calls; the first two are warm-up, which allocates memory and starts threads."""
         with tempfile.TemporaryDirectory() as folder:
             session = _session(self._model, self._threads, Path(folder))
             feed = {
@@ -78,23 +79,23 @@ class Profiled:
         self.between += list(np.maximum(runs - nodes, 0)[2:])
 
     def milliseconds(self) -> list[float]:
-        """Time of a run of each part: the sum of its nodes."""
+        """Milliseconds per run of each part: the sum of its nodes."""
         nodes = {name: low(times) for name, times in self.times.items()}
         return [sum(ms for name, ms in nodes.items() if part in name) for part in self.parts]
 
 
 class ProfiledNetwork(Profiled):
-    """A network as it is exported."""
+    """An exported network."""
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], threads: int) -> None:
-        self._folder = tempfile.TemporaryDirectory()  # goes with this object
+        self._folder = tempfile.TemporaryDirectory()  # removed together with this object
         file = Path(self._folder.name) / "network.onnx"
         write(Source.of(network, (shape[2], shape[3]), channels=shape[1]), file, ExportSettings())
         super().__init__(file, threads)
 
 
 def _session(model: str | bytes, threads: int, folder: Path) -> Any:
-    """A session whose profile goes into a folder."""
+    """A session that writes its profile into a folder."""
     runtime = _runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -104,13 +105,13 @@ def _session(model: str | bytes, threads: int, folder: Path) -> Any:
 
 
 def layers(signature: Signature, reads: int, emits: Sequence[int], threads: int) -> Profiled:
-    """Layers of one signature that read the same width; see `Stopwatch`."""
+    """Layers of one signature with the same input width; see `Stopwatch`."""
     parts = [f"timed{number}/" for number in range(len(emits))]
     return Profiled(_model(signature, reads, emits), threads, parts)
 
 
 def _model(signature: Signature, reads: int, emits: Sequence[int]) -> bytes:
-    """Every width a branch; nodes and values that are to be timed are named "timed<number>/..."."""
+    """A model with one branch per width. Nodes and values to be timed are named "timed<number>/..."."""
     onnx = importlib.import_module("onnx")
     branches = _Branches(onnx, signature.map)
     for number, width in enumerate(emits):
@@ -130,7 +131,7 @@ def _model(signature: Signature, reads: int, emits: Sequence[int]) -> bytes:
 
 
 class _Branches:
-    """The nodes of a model that is being put together."""
+    """The nodes of a model under construction."""
 
     def __init__(self, onnx: Any, size: Pair) -> None:
         self.onnx, self.size = onnx, size
@@ -153,8 +154,9 @@ class _Branches:
         self._output(self._activate(signature.activation, value, f"timed{number}"))
 
     def other(self, signature: Signature, number: int, width: int) -> None:
-        """A concat or sum of two maps, a pooling or an upsampling; what it reads comes out of a convolution, so that it
-        is in the layout in which convolutions leave it."""
+        """A concat or sum of two feature maps, a pooling or an upsampling. Its input comes from a convolution, so that
+        it is in the layout of convolution outputs.
+        """
         name = f"timed{number}/{signature.kind}"
         if signature.kind in ("concat", "add"):
             parts = (width // 2, width - width // 2) if signature.kind == "concat" and width > 1 else (width, width)
@@ -177,7 +179,7 @@ class _Branches:
         self._output(name)
 
     def _source(self, name: str, width: int) -> str:
-        # Its activation keeps the runtime from making one node of it and a sum behind it.
+        # The activation prevents the runtime from fusing the node with a following sum.
         value = self._convolve("Conv", f"{name}/conv", self._input(_FEED), (width, _FEED, 1, 1), width)
         return self._node("Relu", [value], f"{name}/relu")
 

@@ -1,6 +1,6 @@
-"""ONNX: prepared `images` float32 [B, C, H, W] -> `output0`, `output1`, ... float32, checked in ONNX Runtime.
+"""ONNX export: prepared `images` float32 [B, C, H, W] -> `output0`, `output1`, ... float32, checked in ONNX Runtime.
 
-The file's metadata names the classes and the largest stride as YOLOv5's exports do.
+The metadata contains the class names and the largest stride with the keys of YOLOv5's exports.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from secateur.families.outputs import tensors_of
 from secateur.terminal import counting, silenced
 
 INPUT = "images"
-OLDEST_OPSET = 9  # older operators lack what the detectors' upsampling needs
-# Operators of the default ONNX domain that TensorRT 10's parser takes, as its documentation lists them, among those
-# that detectors are made of.
+OLDEST_OPSET = 9  # older opsets lack the upsampling that detectors need
+# Operators of the default ONNX domain that TensorRT 10's parser supports according to its documentation, limited to
+# those that occur in detectors.
 _NAMES = """
     Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
     ConvTranspose CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor
@@ -42,7 +42,7 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     """Writes the file; see `Exporter`.
 
     Raises:
-        UserError: the network cannot be expressed.
+        UserError: the network cannot be exported.
     """
     onnx = importlib.import_module("onnx")
     network, example = source.network(settings).eval(), source.example(settings)
@@ -51,8 +51,8 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
     version = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if version != settings.opset:
         raise UserError(
-            f"PyTorch cannot write this network with ONNX opset {settings.opset}, it gives {version} instead; "
-            "choose that one."
+            f"PyTorch cannot export this network with ONNX opset {settings.opset}; it produces opset "
+            f"{version}. Use --opset {version}."
         )
     if settings.simplify:
         with silenced():
@@ -68,24 +68,25 @@ def write(source: Source, path: Path, settings: ExportSettings) -> Written:
 
 
 def check_opset(settings: ExportSettings) -> None:
-    """Refuses operators that are too old, or that the installed package does not know.
+    """Rejects opsets that are too old, or that the installed package does not support.
 
     Raises:
-        UserError: there is no such opset.
+        UserError: the opset is not available.
     """
     newest = importlib.import_module("onnx").defs.onnx_opset_version()
     if not OLDEST_OPSET <= settings.opset <= newest:
         raise UserError(
-            f"There is no ONNX opset {settings.opset} to write; choose one from {OLDEST_OPSET} to {newest} (17 suits "
-            "most runtimes)."
+            f"ONNX opset {settings.opset} is not available. Choose one from {OLDEST_OPSET} to {newest} (17 "
+            "suits most runtimes)."
         )
 
 
 def _axes(network: nn.Module, example: Tensor, settings: ExportSettings) -> dict[str, dict[int, str]]:
-    """The open sides of the input and of each output, by name; the latter are found by asking with larger images.
+    """The dynamic dimensions of the input and of each output, by name. Those of the outputs are found by running larger
+    images.
 
     Raises:
-        UserError: the network does not run, or gives no tensor.
+        UserError: the network does not run, or returns no tensor.
     """
     batch = {0: "batch"} if settings.dynamic else {}
     axes = {INPUT: batch | ({2: "height", 3: "width"} if settings.any_size else {})}
@@ -97,7 +98,7 @@ def _axes(network: nn.Module, example: Tensor, settings: ExportSettings) -> dict
         except Exception as error:  # a network can raise any exception
             raise cannot("ONNX", error) from error
     if not shapes:
-        raise UserError("This network cannot be exported to ONNX: it gives no tensor.")
+        raise UserError("This network cannot be exported to ONNX: it returns no tensor.")
     for number, (shape, other) in enumerate(zip(shapes, others, strict=True)):
         moved = {side: f"side{side}" for side, (old, new) in enumerate(zip(shape, other, strict=True)) if old != new}
         axes[f"output{number}"] = batch | moved
@@ -107,12 +108,12 @@ def _axes(network: nn.Module, example: Tensor, settings: ExportSettings) -> dict
 def _trace(
     network: nn.Module, example: Tensor, path: Path, settings: ExportSettings, axes: dict[str, dict[int, str]]
 ) -> None:
-    """Traces with the TorchScript exporter; what that cannot express goes through torch.export."""
+    """Traces with the TorchScript exporter, and falls back to torch.export."""
     outputs = [name for name in axes if name != INPUT]
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs, "opset_version": settings.opset}
     with silenced(), torch.no_grad():
         try:
-            # Measured: the same graph as the newer exporter's, in a third of the time and without onnxscript.
+            # Measured: the same graph as from the newer exporter, in a third of the time and without onnxscript.
             torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=axes, **names)
         except Exception as first:  # the exporter raises exceptions of many types
             shapes = ({0: torch.export.Dim("batch", min=1)},) if settings.dynamic else None
@@ -127,16 +128,19 @@ def _trace(
 
 
 def _build_line(graph: Any, precision: str) -> str:
-    """A sentence with the `trtexec` command for an `onnx.ModelProto`; "{file}" is replaced by its path.
+    """A message with the `trtexec` command for an `onnx.ModelProto`; "{file}" is replaced by its path.
 
-    It says so where the graph has operators that TensorRT's parser does not take.
+    Names the operators of the graph that TensorRT's parser does not support, if there are any.
     """
     foreign = sorted(
         {n.op_type for n in graph.graph.node if n.domain not in ("", "ai.onnx") or n.op_type not in _TENSORRT}
     )
     if foreign:
-        return f"TensorRT does not take the operators {', '.join(foreign)} of this file."
+        return f"TensorRT does not support the operators {', '.join(foreign)} of this file."
     if precision == "int8":
-        return "TensorRT takes no uint8 activations: build its engine from the fp32 file, with --fp16 or --int8 there."
+        return (
+            "TensorRT does not support uint8 activations: build its engine from the fp32 file, with --fp16 or "
+            "--int8 there."
+        )
     flag = " --fp16" if precision == "fp16" else ""
     return f"TensorRT: trtexec --onnx={{file}} --saveEngine={{file}}.engine{flag}"

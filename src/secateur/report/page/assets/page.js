@@ -11,7 +11,7 @@
     try {
       if (value === undefined) { return window.localStorage.getItem("secateur-theme"); }
       window.localStorage.setItem("secateur-theme", value);
-    } catch (error) { /* a page from disk may have no storage */ }
+    } catch (error) { /* a page opened from disk may have no storage */ }
     return null;
   }
 
@@ -79,7 +79,7 @@
     var view = figure.views[chosen(name)] || figure.views[figure.first];
     var styles = getComputedStyle(root);
     if (view.words) { document.getElementById(name + "-text").textContent = view.words; }
-    // Not Plotly.react: it leaves out the words of points where the view before had none.
+    // Not Plotly.react: it omits the labels of points if the previous view had none.
     return Plotly.newPlot(place, coloured(view.data, styles), layout(coloured(view.layout, styles), styles, place), { responsive: true, displayModeBar: false });
   }
 
@@ -107,7 +107,7 @@
     control.addEventListener("change", function () { draw(control.getAttribute("data-figure")); });
   });
 
-  // Combinations that no network has figures for cannot be chosen.
+  // Disable combinations without any data.
   function possible() {
     names.forEach(function (name) {
       var views = Object.keys(figures[name].views);
@@ -142,7 +142,7 @@
     });
   });
 
-  // Figures near the window first: the rest follow without holding up the page.
+  // Draw one figure at a time, so that the page stays responsive.
   var queue = names.slice();
   function next() {
     if (!queue.length) { root.setAttribute("data-drawn", "all"); return; }

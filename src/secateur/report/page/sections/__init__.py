@@ -1,1 +1,1 @@
-"""The sections of the page, one file each, in the order of the page."""
+"""The sections of the page: one file per section, in the order of the page."""

@@ -1,4 +1,4 @@
-"""The candidates of a search: what each was worth, and which share of the cost it keeps."""
+"""The candidates of a width search: their scores, and their shares of the dense network's cost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from secateur.report.page.model import RunData, number
 
 _LOOKS = {"threshold": ("@ink", "square"), "random": ("@faint", "circle-open"), "evolved": ("@accent", "circle")}
 _WORST = -1e300
-"""A search writes its lowest number for a candidate that has no score."""
+"""Fitness that a search records for a candidate without a score."""
 
 
 def search_charts(runs: Sequence[RunData]) -> list[Chart]:
-    """A figure a run that searched; scores are on training images, so they are in a plot of their own."""
+    """One figure per run with a search. Scores are on training images, so they have a plot of their own."""
     charts = []
     for run in runs:
         found = run.json("search.json")
@@ -46,9 +46,9 @@ def _chart(entries: Sequence[Mapping[str, Any]], of_run: str) -> Chart:
     place = [entry is best for entry in entries].index(True) + 1
     summary = f"Of {say.counted(len(entries), 'candidate')}, number {place} ({best.get('origin')}) is best with "
     summary += (
-        f"{best['fitness']:.3f}; the first one, by one threshold for all layers, has {entries[0]['fitness']:.3f}."
+        f"{best['fitness']:.3f}. The first one, with one threshold for all layers, has {entries[0]['fitness']:.3f}."
     )
     layout = {
-        "xaxis": {"title": "Cost left (%)"}, "yaxis": {"title": "Score on training images"},
+        "xaxis": {"title": "Remaining cost (%)"}, "yaxis": {"title": "Score on training images"},
     }  # fmt: skip
     return Chart(f"Candidates of the search{of_run}", summary, {"": ChartView(traces, layout)}, height=340)

@@ -1,4 +1,4 @@
-"""The accuracy of every class before and after."""
+"""The accuracy of every class before and after pruning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COUNTS = {"class", "name", "images", "instances"}
 
 
 def classes(runs: Sequence[RunData]) -> Section:
-    """A figure a run: a pair of bars a class."""
+    """One figure per run with a pair of bars per class."""
     blocks: list[Block] = []
     for run in runs:
         stage = run.final or run.dense
@@ -23,7 +23,7 @@ def classes(runs: Sequence[RunData]) -> Section:
         blocks += [Heading(run.label)] if len(runs) > 1 else []
         blocks.append(_chart(run.dense, stage))
     if not blocks:
-        return Section("classes", "Classes", absent="No run noted scores by class.")
+        return Section("classes", "Classes", absent="No run recorded scores by class.")
     return Section("classes", "Classes", "Every class of the validation split, before and after.", blocks)
 
 

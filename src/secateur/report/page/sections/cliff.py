@@ -1,4 +1,4 @@
-"""The cliff curve: accuracy against the share of channels that are removed, masked and corrected."""
+"""The cliff curve: accuracy against the share of removed channels, masked and corrected."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ Curve = list[tuple[float, float]]
 
 
 def cliff(runs: Sequence[RunData]) -> Section:
-    """One figure over all runs that measured a curve."""
+    """One figure over all runs with a cliff curve."""
     found = [(run, curves) for run in runs if (curves := curves_of(run))]
     if not found:
-        reason = "no run measured a cliff curve: prune and run do with a data set, and sweep does at any ratios."
-        return Section("cliff", "Cliff curve", absent=f"The section is left out because {reason}")
+        reason = (
+            "no run measured a cliff curve. prune and run measure one if a data set is given; sweep measures any "
+            "ratios."
+        )
+        return Section("cliff", "Cliff curve", absent=f"This section is omitted: {reason}")
     single = len(found) == 1
     traces: list[Trace] = []
     marks: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -43,15 +46,21 @@ def cliff(runs: Sequence[RunData]) -> Section:
     }
     table = DataTable("Points of the curves", ["Curve", "Removed", "Accuracy"], rows, folded=True)
     chart = Chart(
-        "Accuracy at each share of removed channels", " ".join(sentences), {"": ChartView(traces, layout)}, table=table
+        "Accuracy against the share of removed channels",
+        " ".join(sentences),
+        {"": ChartView(traces, layout)},
+        table=table,
     )
-    lead = "How much can go before accuracy falls: masked is the network right after the cut, corrected is the same "
-    lead += "with the statistics of its norms corrected, which takes seconds and no training."
+    lead = (
+        "How many channels can be removed before accuracy falls. Masked: the network right after the cut. "
+        "Corrected: the same "
+    )
+    lead += "network with corrected norm statistics, which takes seconds and no training."
     return Section("cliff", "Cliff curve", lead, [chart])
 
 
 def curves_of(run: RunData) -> dict[str, Curve]:
-    """Curves by name, (share removed, accuracy), of cliff.json or of a sweep; empty without either."""
+    """Curves by name, (share removed, accuracy), from cliff.json or from a sweep; empty without either."""
     found = run.json("cliff.json")
     if isinstance(found, dict) and found.get("points"):
         return _cliff_curves(found["points"])
@@ -64,7 +73,7 @@ def _cliff_curves(points: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     curves = {f"{_WORDS.get(name, name)}, masked": _values(points, "ratio", name) for name in names}
     corrected = _values(points, "ratio", "corrected")
     if corrected:
-        # Nothing is to correct in the dense network, where the curve begins too.
+        # The dense network needs no correction, so the corrected curve starts at the same point.
         start = _values(points[:1], "ratio", names[0])
         curves[f"{_WORDS.get(names[0], names[0])}, corrected"] = sorted({*start, *corrected})
     return {name: curve for name, curve in curves.items() if curve}
@@ -101,7 +110,7 @@ def _trace(name: str, points: Curve, colour: int, dash: int, single: bool) -> Tr
 
 
 def _line(place: float, colour: str, word: str, *, left: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A vertical line and its word, to the left of it or to the right."""
+    """A vertical line and its label, to its left or right."""
     x = 100 * place
     shape: dict[str, Any] = {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1}
     shape["line"] = {"color": colour, "width": 1.4, "dash": "4px,3px"}
@@ -128,7 +137,7 @@ def _knee(run: RunData) -> float | None:
 def _sentence(run: RunData, curves: Mapping[str, Curve], chosen: float | None, knee: float | None, prefix: str) -> str:
     parts = []
     if knee is not None:
-        parts.append(f"accuracy falls steeply past {say.share(knee, 1)} of the channels")
+        parts.append(f"accuracy falls steeply beyond {say.share(knee, 1)} of the channels")
     if chosen is not None:
         values = [
             f"{name} is {say.score(value)}"
@@ -136,6 +145,6 @@ def _sentence(run: RunData, curves: Mapping[str, Curve], chosen: float | None, k
             if (value := next((y for x, y in curve if abs(x - chosen) < 1e-9), None)) is not None
         ]
         parts.append(f"the plan removes {say.share(chosen, 1)}, where {say.joined(values)}")
-    text = say.joined(parts) if parts else f"{say.joined(curves)} against the share of channels removed"
+    text = say.joined(parts) if parts else f"{say.joined(curves)} against the share of removed channels"
     sentence = f"{prefix}{text}" if prefix else text[:1].upper() + text[1:]
     return f"{sentence}."

@@ -1,4 +1,4 @@
-"""Curves of precision against recall, and confusion matrices, from the detections that a run kept."""
+"""Precision-recall curves and confusion matrices, from the recorded detections of a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from secateur.report.page.detections import compared_records, curves_of
 from secateur.report.page.model import RunData
 
 _MOST_CLASSES = 60
-"""Classes of which each has curves of its own; of more only the mean is drawn."""
+"""Maximum number of classes with individual curves; with more, only the mean is drawn."""
 _MOST_NUMBERED = 15
-"""Classes up to which the cells of the matrix have their numbers in them."""
+"""Maximum number of classes for which the cells of the matrix show numbers."""
 _ALL = "all classes"
 
 
 def curves(runs: Sequence[RunData]) -> Section:
-    """Two figures a run."""
+    """Two figures per run."""
     blocks: list[Block] = []
     for run in runs:
         found = [(title, curves_of(record)) for title, record in compared_records(run)]
@@ -104,6 +104,6 @@ def _matrix_sentence(title: str, curve: Curves) -> str:
     right, missed, spurious = int(np.trace(matrix[:-1, :-1])), int(matrix[-1, :-1].sum()), int(matrix[:-1, -1].sum())
     wrong, verb = objects - right - missed, "finds" if spurious == 1 else "find"
     return (
-        f"{title}: of {say.counted(objects, 'object')}, {right:,} are found with their class, {wrong:,} with "
-        f"another and {missed:,} are missed; {say.counted(spurious, 'box')} {verb} nothing."
+        f"{title}: of {say.counted(objects, 'object')}, {right:,} are detected with their class, {wrong:,} "
+        f"with another, and {missed:,} are missed; {say.counted(spurious, 'box')} {verb} no object."
     )

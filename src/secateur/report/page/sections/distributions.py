@@ -1,4 +1,4 @@
-"""Distributions: how scales moved under a penalty, and how the scores of kept and removed units differ."""
+"""Distributions: scales during training with a penalty, and scores of kept and removed units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def distributions(runs: Sequence[RunData]) -> Section:
             blocks += [Heading(run.label)] if len(runs) > 1 else []
             blocks += charts
     if not blocks:
-        return Section("distributions", "Distributions", absent="No run trained sparsely or noted the scores of units.")
+        return Section(
+            "distributions", "Distributions", absent=("No run trained with a penalty or recorded unit scores.")
+        )
     return Section("distributions", "Scales and scores", "", blocks)
 
 
@@ -58,15 +60,15 @@ def _sizes_chart(columns: dict[str, Any], what: str, where: str) -> Chart:
         "type": "scatter", "mode": "lines", "name": "median", "x": epochs, "y": median.tolist(),
         "line": {"color": "@accent", "width": 2.2}, "hovertemplate": "epoch %{x}: %{y:.4g}<extra>median</extra>",
     })  # fmt: skip
-    summary = f"The median falls from {say.plain(float(median[0]))} to {say.plain(float(median[-1]))}"
+    summary = f"The median decreases from {say.plain(float(median[0]))} to {say.plain(float(median[-1]))}"
     low = columns["ema/q05"]
-    summary += f", the lowest 5 % from under {say.plain(float(low[0]))} to under {say.plain(float(low[-1]))}."
+    summary += f", the lowest 5 % from below {say.plain(float(low[0]))} to below {say.plain(float(low[-1]))}."
     layout = {"xaxis": {"title": "Epoch"}, "yaxis": {"title": what, "rangemode": "tozero"}}
     return Chart(f"{what} over the training{where}", summary, {"": ChartView(traces, layout)})
 
 
 def _scores(run: RunData) -> list[Chart]:
-    """Histograms of the logarithms of the scores, kept against removed units."""
+    """Histograms of the logarithms of the scores, kept and removed units."""
     found = run.json("scores.json")
     if not isinstance(found, dict) or not found.get("scores") or len(found["scores"]) != len(found.get("kept") or []):
         return []
@@ -74,7 +76,7 @@ def _scores(run: RunData) -> list[Chart]:
     positive = scores[scores > 0]
     if not positive.size:
         return []
-    # Scores spread over many powers of ten; zeros are shown at the low end.
+    # Scores span many powers of ten; zeros are shown at the low end.
     floor = float(np.quantile(positive, 0.002)) / 2
     logs = np.log10(np.maximum(scores, floor))
     edges = np.linspace(logs.min(), logs.max() + 1e-9, 61)
@@ -88,7 +90,7 @@ def _scores(run: RunData) -> list[Chart]:
         "barmode": "stack", "bargap": 0.04, "xaxis": {"title": "Score (power of ten)"}, "yaxis": {"title": "Units"},
     }  # fmt: skip
     medians = [float(np.median(scores[mask])) if mask.any() else None for mask in (kept, ~kept)]
-    summary = f"{int(kept.sum()):,} of {len(kept):,} units stay; the median score of kept units is "
+    summary = f"{int(kept.sum()):,} of {len(kept):,} units are kept. The median score of kept units is "
     summary += f"{say.plain(medians[0])}, that of removed ones {say.plain(medians[1])}."
     criterion = f" ({found['criterion']})" if found.get("criterion") else ""
     return [Chart(f"Scores of the units{criterion}", summary, {"": ChartView(traces, layout)})]

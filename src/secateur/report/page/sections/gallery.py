@@ -1,4 +1,4 @@
-"""Images of the validation split: objects, dense network, pruned network side by side, the most different first."""
+"""Validation images with objects and the boxes of the dense and pruned networks, largest differences first."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from secateur.report.page.model import RunData
 CONFIDENCE = 0.25
 MOST_IMAGES = 18
 MOST_BYTES = 1_600_000
-"""Of all thumbnails of a page together, as they are written."""
+"""Maximum size of all thumbnails of a page in characters."""
 _SIDE = 400
-"""px of the longer side of a thumbnail, and the units of that side that boxes are drawn in."""
+"""px of the longer side of a thumbnail, and the units of that side for drawing boxes."""
 _SHOWN = 6
-"""Images that are seen before the rest is unfolded."""
+"""Number of images shown before the rest is unfolded."""
 _LETTER, _LINE = 7.9, 16.0
-"""Width of a letter and height of a line of the words of a box, in the units of the drawing."""
+"""Width of a letter and height of a line of a box label, in drawing units."""
 _MOST_BOXES = 150
-"""Boxes of a panel, the most confident ones."""
+"""Maximum number of boxes per panel, most confident first."""
 _MOST_NETWORKS = 3
 
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """A rectangle in the units of the drawing.
+    """A rectangle in drawing units.
 
     Attributes:
-        x, y, width, height: of the rectangle.
-        words: what it is.
-        colour: that of its class.
+        x, y, width, height: position and size.
+        words: label text.
+        colour: colour of its class.
         look: "hit", "spurious" or "missed".
-        label: where its words are written (left, base line); None where there is no room for them.
+        label: position of the label (left, baseline); None if there is no space for it.
     """
 
     x: float
@@ -57,7 +57,7 @@ class DrawnBox:
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing of an image: whose boxes they are, what they say in words, and the boxes."""
+    """One drawing of an image: the network, a description, and its boxes."""
 
     title: str
     words: str
@@ -66,7 +66,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """An image of the gallery: its name, its thumbnail as a data URI, width and height of the drawing, its panels."""
+    """An image of the gallery: name, thumbnail as a data URI, width and height of the drawing, and panels."""
 
     name: str
     uri: str
@@ -77,7 +77,7 @@ class ComparedImage:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images with their boxes; `key` begins the names of its parts in the page."""
+    """Images with their boxes; `key` is the prefix of their ids on the page."""
 
     kind: ClassVar[str] = "gallery"
     key: str
@@ -86,7 +86,7 @@ class Gallery:
 
 
 def gallery(runs: Sequence[RunData]) -> Section:
-    """One gallery over runs that measured on the same images, otherwise one a run."""
+    """One gallery for runs with the same evaluated images, otherwise one per run."""
     groups = _groups(runs)
     if not groups:
         return Section("gallery", "Images", absent="No run kept its detections (detections.npz).")
@@ -95,13 +95,16 @@ def gallery(runs: Sequence[RunData]) -> Section:
         images, sentence = _chosen(records, MOST_IMAGES // len(groups) or 1, MOST_BYTES // len(groups))
         blocks += [Heading(label)] if len(groups) > 1 else []
         blocks += [Paragraph(sentence)] + ([Gallery(f"images-{place}", images)] if images else [])
-    lead = f"Boxes of confidence {CONFIDENCE:g} and more, suppressed within each class as in the evaluation. Solid "
-    lead += "boxes find an object at IoU 0.5, dashed ones find nothing, dotted white ones are objects that were missed."
+    lead = (
+        f"Boxes with a confidence of at least {CONFIDENCE:g}, after the same class-wise suppression as in the "
+        "evaluation. Solid "
+    )
+    lead += "boxes match an object at IoU 0.5, dashed boxes match none, dotted white boxes are missed objects."
     return Section("gallery", "Images", lead, blocks)
 
 
 def _groups(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[str, DetectionRecord]]]]:
-    """Networks that detected on the same images, by the names of their runs."""
+    """Networks evaluated on the same images, by the names of their runs."""
     found: dict[str, tuple[list[str], list[tuple[str, DetectionRecord]]]] = {}
     for run in runs:
         records = compared_records(run)
@@ -109,18 +112,18 @@ def _groups(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[str, Detectio
             continue
         labels, known = found.setdefault(signature_of(run), ([], []))
         labels.append(run.label)
-        # Of later runs over the same images the dense network is left out.
+        # The dense network of further runs on the same images is omitted.
         for title, record in records if not known else records[1:] or records:
             known.append((f"{run.label}: {title}" if len(runs) > 1 else title, record))
     return [(say.joined(labels), records[:_MOST_NETWORKS]) for labels, records in found.values()]
 
 
 def _chosen(records: Sequence[tuple[str, DetectionRecord]], most: int, budget: int) -> tuple[list[ComparedImage], str]:
-    """The images, those first on which the last network differs most from the first, and a sentence about them."""
+    """The images with the largest differences between the first and the last network, and a sentence about them."""
     first, last = records[0][1], records[-1][1]
     if len(records) > 1:
         score = disagreement(first, last, CONFIDENCE)
-    else:  # a single network: the images with most that it misses or invents
+    else:  # a single network: the images with most missed objects and false boxes
         found = counted(first, CONFIDENCE)
         score = np.bincount(first.truths.image[~found.found], minlength=len(first))
         score = score + np.bincount(first.detections.image[found.shown & ~found.hit], minlength=len(first))
@@ -141,13 +144,13 @@ def _chosen(records: Sequence[tuple[str, DetectionRecord]], most: int, budget: i
 
 
 def _read(record: DetectionRecord, number: int) -> Image | None:
-    """The image as it was evaluated; None where it is not there any more or is another one."""
+    """The image as it was evaluated (BGR uint8 [H, W, 3]); None if it no longer exists or has changed."""
     file = record.image_file(number)
     if not file.is_file():
         return None
     try:
         image = read_image(str(file))
-    except Exception:  # decoders raise many kinds of errors; the page is written without the image
+    except Exception:  # decoders raise many types; the page is written without the image
         return None
     return image if image.shape[:2] == tuple(record.shapes[number].tolist()) else None
 
@@ -157,17 +160,20 @@ def _sentence(
     first: DetectionRecord,
 ) -> str:  # fmt: skip
     if not shown:
-        return f"The images are not where they were ({first.root or 'their folder'}), so none is shown."
+        return f"The images are no longer in {first.root or 'their folder'}, so none is shown."
     count = int((score > 0).sum())
     if len(records) == 1 and not count:
-        return f"{records[0][0]} finds every object and nothing else; {shown} images are shown."
+        return f"{records[0][0]} detects all objects without false boxes; {shown} images are shown."
     if len(records) == 1:
-        return (f"{records[0][0]} misses or invents something on {count:,} of {say.counted(len(first), 'image')}; the "
-                f"{shown} with most of it are shown.")  # fmt: skip
+        return (f"{records[0][0]} has missed objects or false boxes on {count:,} of "
+            f"{say.counted(len(first), 'image')}; the {shown} with most of them are shown.")  # fmt: skip
     names = f"{records[0][0]} and {records[-1][0]}"
     if not count:
         return f"{names} agree on all {say.counted(len(first), 'image')}; {shown} of them are shown."
-    return f"{names} disagree on {count:,} of {say.counted(len(first), 'image')}; the {shown} most different are shown."
+    return (
+        f"{names} disagree on {count:,} of {say.counted(len(first), 'image')}; the {shown} with the largest "
+        "differences are shown."
+    )
 
 
 def _compared(
@@ -187,7 +193,7 @@ def _compared(
 
 
 def data_uri(image: Image) -> str:
-    """A WebP as a data URI, JPEG where OpenCV was built without WebP."""
+    """A BGR uint8 [H, W, 3] image as a data URI in WebP, or in JPEG if OpenCV lacks WebP."""
     for suffix, kind, flag in ((".webp", "webp", cv2.IMWRITE_WEBP_QUALITY), (".jpg", "jpeg", cv2.IMWRITE_JPEG_QUALITY)):
         try:
             done, content = cv2.imencode(suffix, image, [flag, 72])
@@ -195,7 +201,7 @@ def data_uri(image: Image) -> str:
             continue
         if done:
             return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
-    raise ValueError("OpenCV writes neither WebP nor JPEG")
+    raise ValueError("OpenCV supports neither WebP nor JPEG")
 
 
 def _truth_panel(record: DetectionRecord, number: int, scale: float) -> Panel:
@@ -239,7 +245,7 @@ def _box(
 
 
 def _labelled(boxes: Sequence[DrawnBox], size: tuple[int, int]) -> list[DrawnBox]:
-    """The boxes with places for their words: above, below or inside, wherever no words of an earlier box are."""
+    """The boxes with positions for their labels: above, below or inside, without overlapping earlier labels."""
     taken: list[tuple[float, float, float]] = []
     placed = []
     for box in boxes:

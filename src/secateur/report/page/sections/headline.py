@@ -1,4 +1,4 @@
-"""What was asked, what came out, in one sentence with figures."""
+"""The task and the result of a run, in one sentence each."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ _ASKED = {
     "pareto": "Measure accuracy against latency at several budgets",
 }
 _AS_GOOD = 0.005
-"""A score that falls by at most this much counts as kept."""
+"""A score that decreases by at most this much counts as kept."""
 
 
 def headline(runs: Sequence[RunData]) -> Section:
-    """A sentence on the task, one on the result and the figures, for every run; first what the runs do not share."""
+    """For every run, a sentence about the task, one about the result, and key figures; first, how the runs differ in
+    data.
+    """
     blocks: list[Block] = []
     different = different_data(runs)
     if different:
@@ -44,12 +46,12 @@ def headline(runs: Sequence[RunData]) -> Section:
             blocks.append(Paragraph(certain, "lead"))
         notices = notices_of(run)
         if notices:
-            blocks.append(Lines(notices, label="What to know"))
+            blocks.append(Lines(notices, label="Notes"))
     return Section("result", "Result", blocks=blocks)
 
 
 def asked(run: RunData) -> str:
-    """What the run was to do."""
+    """The task of the run."""
     recipe = run.summary.get("recipe") or run.about.get("recipe")
     what = f"Recipe {recipe}" if recipe else _ASKED.get(run.command, f"secateur {run.command}")
     parts = [what]
@@ -69,27 +71,27 @@ def asked(run: RunData) -> str:
 
 
 def data_name(run: RunData) -> str:
-    """The name of the data set as a person would say it."""
+    """The display name of the data set."""
     file = Path(str(run.data.get("file") or "data set"))
     return file.parent.name if file.stem == "data" and file.parent.name else file.name
 
 
 def came_out(run: RunData) -> str:
-    """The result in one sentence with figures."""
+    """The result in one sentence."""
     dense, final = run.dense, run.final
     if run.command == "sweep":
         return _sweep_sentence(run)
     if dense is None:
-        return "No network has been measured yet: the run has not come that far."
+        return "No network has been evaluated yet."
     if final is None:
         figures = _figures(dense)
-        return f"The {_title(dense)} network has {figures}." if figures else "The network has no figures yet."
+        return f"The {_title(dense)} network has {figures}." if figures else "The network has no results yet."
     parts = [part for part in (accuracy_words(dense, final), cost_words(dense, final)) if part]
     return f"The {_title(final)} network {' '.join(parts)}."
 
 
 def accuracy_words(dense: Stage, final: Stage) -> str:
-    """What is kept of the accuracy: "keeps 99.8 % of mAP50 (0.851 of 0.853)"; "" where nothing was evaluated."""
+    """The kept accuracy: "keeps 99.8 % of mAP50 (0.851 of 0.853)"; "" if nothing was evaluated."""
     parts = []
     for name in judging(final):
         before, after = dense.score(name), final.score(name)
@@ -101,7 +103,7 @@ def accuracy_words(dense: Stage, final: Stage) -> str:
 
 
 def cost_words(dense: Stage, final: Stage) -> str:
-    """What is left of the cost: "with 48 % of the FLOPs, at 2.4 instead of 7.7 ms an image (3.2 times as fast)"."""
+    """The remaining cost: "with 48 % of the FLOPs, at 2.4 instead of 7.7 ms per image (3.2 times as fast)"."""
     parts = []
     for key, name in (("gflops", "FLOPs"), ("parameters", "parameters")):
         left = say.ratio(final.cost(key), dense.cost(key))
@@ -112,12 +114,12 @@ def cost_words(dense: Stage, final: Stage) -> str:
     if before and after:
         speed = before / after
         gain = f"{speed:.1f} times as fast" if speed >= 1.05 else "no faster" if speed >= 0.95 else "slower"
-        words.append(f"at {say.plain(after)} instead of {say.plain(before)} ms an image ({gain})")
+        words.append(f"at {say.plain(after)} instead of {say.plain(before)} ms per image ({gain})")
     return ", ".join(words)
 
 
 def difference_sentence(run: RunData) -> str:
-    """How sure the change of accuracy is, where the run resampled its images; "" otherwise."""
+    """The significance of the change in accuracy, if the run resampled its images; otherwise ""."""
     found = run.summary.get("difference")
     if not isinstance(found, dict):
         return ""
@@ -128,7 +130,7 @@ def difference_sentence(run: RunData) -> str:
             for figure in FIGURES
         ]
         return (
-            f"Against {found['against']}: {'; '.join(lines)} (95 % intervals over resamples of the "
+            f"Difference to {found['against']}: {'; '.join(lines)} (95 % intervals from resampling the "
             f"{found['images']} validation images)."
         )
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -136,12 +138,12 @@ def difference_sentence(run: RunData) -> str:
 
 
 def judging(stage: Stage) -> tuple[str, ...]:
-    """Names of the scores that judge a stage: what it recorded, else the last two."""
+    """Names of the scores by which a stage is judged: the recorded ones, otherwise the last two."""
     return tuple(stage.record.get("judged_by") or list(stage.metrics)[-2:])
 
 
 def tiles_of(run: RunData) -> list[KeyFigure]:
-    """The figures before and after."""
+    """Key figures before and after."""
     dense, final = run.dense, run.final
     if dense is None or run.command == "sweep":
         return []
@@ -177,27 +179,31 @@ def _tile(
 
 
 def notices_of(run: RunData) -> list[str]:
-    """What the reader has to know before the figures: an end that is missing, damaged files, warnings."""
+    """Notes that affect the interpretation of the figures: an incomplete run, damaged files, warnings."""
     lines = []
     if not run.ended:
         missing = run.missing
         left = (
             f"{say.joined(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else "it can be resumed"
         )
-        lines.append(f"The run has not ended: {left}. The page shows what is done so far.")
+        lines.append(f"The run has not ended: {left}. The page shows its results so far.")
     lines += run.unreadable
     lines += [str(note["warning"]) for note in run.notes.values() if isinstance(note, dict) and note.get("warning")]
     scattered = scattered_times(run)
     if scattered:
-        lines.append(f"The times of {say.joined(scattered)} scatter by more than a factor of two, so the machine was "
-                     "busy with other work: measure again with secateur bench before you rely on them.")  # fmt: skip
+        lines.append(
+            f"The times of {say.joined(scattered)} vary by more than a factor of two, probably due to background load. "
+            "Measure again with secateur bench before relying on them."
+        )
     return list(dict.fromkeys(lines))
 
 
 def different_data(runs: Sequence[RunData]) -> str:
-    """One sentence where the runs measure on different images, so that their scores do not compare; else ""."""
+    """A sentence if the runs were evaluated on different images, so that their scores are not comparable; otherwise
+    "".
+    """
     kept = {run.label: signature for run in runs if (signature := signature_of(run))}
-    # The content counts where every run kept it; a file name says less.
+    # Compare the content if every run kept it, because it is more reliable than a file name.
     known = (
         kept if len(kept) == len(runs) else {run.label: str(run.data["file"]) for run in runs if run.data.get("file")}
     )
@@ -205,8 +211,8 @@ def different_data(runs: Sequence[RunData]) -> str:
         return ""
     sets = [f"{run.label} on {data_name(run)}" for run in runs if run.label in known]
     return (
-        f"The runs are over different data sets ({say.joined(sets)}): costs compare, scores do not. "
-        "Images and classes are shown for each run by itself."
+        f"The runs use different data sets ({say.joined(sets)}), so only their costs are comparable, not "
+        "their scores. Images and classes are shown separately for each run."
     )
 
 
@@ -227,7 +233,9 @@ def _sweep_sentence(run: RunData) -> str:
         return "The sweep has not ended, so there is no table yet."
     cliff = run.summary.get("cliff")
     last = rows[-1]
-    place = f"accuracy falls steeply past {say.share(cliff)}" if cliff is not None else "accuracy falls steeply nowhere"
+    place = (
+        (f"accuracy falls steeply beyond {say.share(cliff)}") if cliff is not None else "accuracy does not fall steeply"
+    )
     name = next((key for key in rows[0] if key.startswith("mAP")), "")
     scores = f" ({name} {say.score(rows[0][name])} dense, {say.score(last[name])} at {say.share(last['percent'])})"
-    return f"Of the channels removed without any repair, {place}{scores if name else ''}."
+    return f"With channels removed and without repair, {place}{scores if name else ''}."

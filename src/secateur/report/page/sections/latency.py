@@ -1,4 +1,4 @@
-"""How the latency of one image is distributed, network by network."""
+"""The distribution of the latency per image, by network."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from secateur.report.page.model import RunData, number
 
 
 def latency(runs: Sequence[RunData]) -> Section:
-    """Every measured time of every network that was timed."""
+    """All measurements of every timed network."""
     found = [(f"{run.label}: {name}" if len(runs) > 1 else name, samples)
              for run in runs for name, samples in samples_of(run).items()]  # fmt: skip
     if not found:
-        return Section("latency", "Latency", absent="No run noted single times; secateur run measures them at its end.")
+        return Section(
+            "latency", "Latency", absent=("No run recorded single measurements. secateur run records them at its end.")
+        )
     traces: list[Trace] = [
         {"type": "box", "name": name, "x": samples, "boxpoints": "all", "jitter": 0.5, "pointpos": 0,
          "marker": {"color": f"@c{place % 8}", "size": 4, "opacity": 0.55}, "line": {"color": f"@c{place % 8}"},
@@ -24,7 +26,7 @@ def latency(runs: Sequence[RunData]) -> Section:
         for place, (name, samples) in enumerate(found)
     ]  # fmt: skip
     layout = {
-        "xaxis": {"title": "Milliseconds an image", "rangemode": "tozero"}, "showlegend": False,
+        "xaxis": {"title": "Milliseconds per image", "rangemode": "tozero"}, "showlegend": False,
         "yaxis": {"autorange": "reversed", "showgrid": False},
     }  # fmt: skip
     sentences = []
@@ -32,7 +34,7 @@ def latency(runs: Sequence[RunData]) -> Section:
         low, middle, high = (float(np.quantile(samples, q)) for q in (0.1, 0.5, 0.9))
         sentences.append(f"{name}: median {say.plain(middle)} ms, {say.plain(low)} to {say.plain(high)} ms in 80 % of "
                          f"{len(samples)} measurements.")  # fmt: skip
-    lead = "The networks take turns, so that a busy machine is busy for all of them."
+    lead = "The networks are timed in interleaved rounds, so that background load affects all equally."
     height = max(240, 120 + 70 * len(found))
     chart = Chart("Distribution of the latency", " ".join(sentences), {"": ChartView(traces, layout)}, height=height)
     return Section("latency", "Latency", lead, [chart])
@@ -48,6 +50,6 @@ def samples_of(run: RunData) -> dict[str, list[float]]:
 
 
 def scattered_times(run: RunData) -> list[str]:
-    """The networks whose times differ by more than a factor of two within 80 % of the measurements."""
+    """The networks whose times vary by more than a factor of two within 80 % of the measurements."""
     quantiles = {name: np.quantile(samples, (0.1, 0.9)) for name, samples in samples_of(run).items()}
     return [name for name, (low, high) in quantiles.items() if high > 2 * low]

@@ -1,4 +1,4 @@
-"""Precision and recall of every class at one fixed confidence: what a program that uses the network would see."""
+"""Precision and recall of every class at one fixed confidence, as in an application."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from secateur.report.page.detections import by_class, compared_records
 from secateur.report.page.model import RunData
 
 CONFIDENCES = (0.25, 0.1, 0.5)
-"""The first is shown first; it is that of `secateur predict`."""
+"""Selectable confidences; the first is the default of `secateur predict`."""
 _COLOURS = ("@removed", "@accent", "@violet")
 _TITLE = "At a fixed confidence"
 Rates = dict[str, tuple[int, float, float]]
-"""Objects, precision and recall by the name of a class; the precision of no box is taken as 1."""
+"""Objects, precision and recall by class name; precision without any box is 1."""
 
 
 def operating(runs: Sequence[RunData]) -> Section:
-    """A figure a run."""
+    """One figure per run."""
     blocks: list[Block] = []
     for run in runs:
         records = compared_records(run)[: len(_COLOURS)]
@@ -29,13 +29,13 @@ def operating(runs: Sequence[RunData]) -> Section:
             blocks.append(_chart(records))
     if not blocks:
         return Section("operating", _TITLE, absent="No run kept its detections (detections.npz).")
-    lead = "Who uses a detector sets one confidence for all classes; boxes below it are not shown. Precision is the "
-    lead += "share of the shown boxes that find an object at IoU 0.5, recall the share of the objects that are found."
+    lead = "An application uses one confidence threshold for all classes. Precision is the "
+    lead += "share of boxes above it that match an object at IoU 0.5, recall the share of detected objects."
     return Section("operating", _TITLE, lead, blocks)
 
 
 def rates_of(record: DetectionRecord, confidence: float) -> Rates:
-    """Precision and recall of every class that has objects."""
+    """Precision and recall of every class with objects."""
     return {
         record.names.get(number, str(number)): (objects, found / shown if shown else 1.0, found / objects)
         for number, (objects, shown, found) in by_class(record, confidence).items()
@@ -101,10 +101,10 @@ def _summary(rates: Sequence[tuple[str, Rates]], confidence: float) -> str:
         objects = sum(count for count, *_ in found.values())
         recall = sum(count * r for count, _, r in found.values()) / max(objects, 1)
         precision = sum(p for _, p, _ in found.values()) / max(len(found), 1)
-        parts.append(f"{title} finds {say.share(recall, 1)} of {objects:,} objects, mean precision {precision:.3f}")
+        parts.append(f"{title} detects {say.share(recall, 1)} of {objects:,} objects, mean precision {precision:.3f}")
     text = f"At confidence {confidence:g}, {'; '.join(parts)}."
     if len(rates) > 1:
         before, after = rates[0][1], rates[1][1]
         change, name = min((after[name][2] - before[name][2], name) for name in before if name in after)
-        text += f" Recall changes least favourably for {name} ({say.signed(change)})."
+        text += f" The least favourable change in recall is that of {name} ({say.signed(change)})."
     return text

@@ -13,9 +13,9 @@ from secateur.report.page.reference import ReferencePoint, published
 from secateur.report.page.sections.candidates import search_charts
 
 _X = (("ms", "ms"), ("gflops", "GFLOPs"), ("parameters", "Parameters"), ("mb", "MB"))
-_TITLES = {"ms": "Milliseconds an image", "gflops": "GFLOPs", "parameters": "Parameters", "mb": "Megabytes (fp16)"}
+_TITLES = {"ms": "Milliseconds per image", "gflops": "GFLOPs", "parameters": "Parameters", "mb": "Megabytes (fp16)"}
 _Y = (("mAP50_95", "mAP50-95"), ("mAP50", "mAP50"))
-# Kinds in the order of the legend: words, colour, marker, size.
+# Kinds in the order of the legend: label, colour, marker, size.
 _LOOKS = {
     "reference": ("reference networks", "@faint", "x", 8),
     "candidate": ("candidates", "@faint", "circle-open", 7),
@@ -30,7 +30,7 @@ _KINDS = {"dense": "dense", "healed": "healed", "finetuned": "finetuned", "contr
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """One network in the plot: its run, its kind (see `_LOOKS`), and its figures by the names of pareto.json."""
+    """One network in the plot: its run, its kind (see `_LOOKS`), and its values by the names of pareto.json."""
 
     label: str
     kind: str
@@ -40,11 +40,10 @@ class ParetoPoint:
 
 
 def pareto(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -> Section:
-    """One figure over all runs; its axes are chosen by the reader."""
+    """One figure over all runs with a choice of its axes."""
     points = [point for run in runs for point in _points_of(run)]
     if not points:
-        return Section("pareto", "Accuracy against cost", absent="The plot needs networks with scores, and no run "
-                       "evaluated one: give a data set (--data).")  # fmt: skip
+        return Section("pareto", "Accuracy against cost", absent="No run evaluated a network. Give --data.")
     lines = list(references) or (published() if _on_coco(runs) else [])
     points += [ParetoPoint(point.label, "reference", "", point.figures, point.line) for point in lines]
     views = {}
@@ -62,16 +61,16 @@ def pareto(runs: Sequence[RunData], references: Sequence[ReferencePoint] = ()) -
     first = views.get(f"{own_x[0][0]}|{own_y[0][0]}") or next(iter(views.values()))
     chart = Chart("Networks by cost and accuracy", first.words, views, choices, 460, _listed(points))
     lead = "Up and to the left is better. "
-    lead += "Candidates are what a sweep or the cliff curve measured on the way. " if any(
+    lead += "Candidates were measured during a sweep or the cliff curve. " if any(
         point.kind == "candidate" for point in points
     ) else ""  # fmt: skip
     if lines and not references:
-        lead += "The grey lines are figures that their makers published for COCO val2017 at 640 px."
+        lead += "Grey lines are published figures for COCO val2017 at 640 px."
     return Section("pareto", "Accuracy against cost", lead, [chart, *search_charts(runs)])
 
 
 def kind_of(stage: Stage, run: RunData) -> str:
-    """The kind of a stage, by its file."""
+    """The kind of a stage, from its file name."""
     if stage is run.dense:
         return "dense"
     if stage.compared:
@@ -105,7 +104,7 @@ def _figures_of(stage: Stage) -> dict[str, float]:
 
 
 def _candidates(run: RunData) -> list[ParetoPoint]:
-    """What was measured on the way: rungs of the cliff curve, and rows of a sweep."""
+    """Networks measured in between: points of the cliff curve, and rows of a sweep."""
     found: list[ParetoPoint] = []
     for point in (run.json("cliff.json") or {}).get("points") or []:
         share, corrected = number(point.get("ratio")), number(point.get("corrected"))
@@ -165,7 +164,7 @@ _LABELLED = ("dense", "finetuned", "healed", "control", "pruned", "reference")
 
 
 def _labelled(points: Sequence[ParetoPoint], x: str, y: str) -> list[ParetoPoint]:
-    """The points whose labels fit: none that would be written over that of a more important one."""
+    """The points whose labels fit without overlapping the label of a more important point."""
     xs, ys = [p.figures[x] for p in points], [p.figures[y] for p in points]
     width, height = max(xs) or 1.0, (max(ys) - min(ys)) or 1.0
     kept: list[ParetoPoint] = []
@@ -214,7 +213,7 @@ def _summary(points: Sequence[ParetoPoint], x: str, y: str) -> str:
         f"{name} {say.score(p.figures[y])} at {_cost_words(p, x)}" for name, p in zip(names[:8], own, strict=False)
     ]
     others = sum(p.kind == "candidate" and x in p.figures and y in p.figures for p in points)
-    more = f" {say.counted(others, 'candidate')} {'is' if others == 1 else 'are'} drawn too." if others else ""
+    more = f" {say.counted(others, 'candidate')} {'is' if others == 1 else 'are'} also shown." if others else ""
     if not listed:
         return f"{dict(_Y)[y]} of {len(points)} networks against their cost.{more}"
     return f"{dict(_Y)[y]}: {'; '.join(listed)}.{more}"
@@ -239,7 +238,7 @@ def _listed(points: Sequence[ParetoPoint]) -> DataTable:
 
 
 def _on_coco(runs: Sequence[RunData]) -> bool:
-    """Whether every run measured on COCO val2017, whose published figures then compare."""
+    """Whether every run was evaluated on COCO val2017, so that published figures are comparable."""
     return bool(runs) and all(
         "coco" in str(run.data.get("file", "")).lower() and (run.data.get("splits") or {}).get("val") == 5000
         for run in runs

@@ -1,4 +1,4 @@
-"""How the run was made: command, data, settings, versions, machine, files."""
+"""How to reproduce the run: command, data, settings, versions, machine, files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ENDINGS = {".safetensors", ".onnx", ".pt", ".xml", ".tflite", ".pte", ".param",
 
 
 def settings(runs: Sequence[RunData]) -> Section:
-    """What is needed to make the run again."""
+    """Everything needed to reproduce the run."""
     blocks: list[Block] = []
     for run in runs:
         blocks += [Heading(run.label)] if len(runs) > 1 else []
         blocks += _of(run)
-    return Section("settings", "How it was made", blocks=blocks)
+    return Section("settings", "How to reproduce", blocks=blocks)
 
 
 def _of(run: RunData) -> list[Block]:
@@ -37,8 +37,8 @@ def _of(run: RunData) -> list[Block]:
     if chosen:
         blocks.append(Pairs("Settings", sorted(_flat(chosen)), folded=True, short=True))
     if not about:
-        blocks.append(Lines([f"An earlier version made this run: there is no {ABOUT} with its command, versions and "
-                             "machine."]))  # fmt: skip
+        line = f"This run is from an earlier version, without {ABOUT} (command, versions and machine)."
+        blocks.append(Lines([line]))
     warnings = warnings_of(run)
     if warnings:
         blocks.append(Lines(warnings, label="Warnings and notes of the run"))
@@ -88,7 +88,7 @@ def _words(value: Any) -> str:
 
 
 def warnings_of(run: RunData) -> list[str]:
-    """Warnings of the log, and notes of the plans."""
+    """Warnings in the log, and notes of the plans."""
     lines: list[str] = []
     for note in run.notes.values():
         if isinstance(note, dict):
@@ -101,7 +101,7 @@ def warnings_of(run: RunData) -> list[str]:
 
 
 def files_of(run: RunData) -> list[tuple[str, str]]:
-    """The files of the run's folder that a user may want, with their sizes."""
+    """Files in the run's folder that are useful to the user, with their sizes."""
     files = sorted(file for file in run.folder.iterdir() if file.is_file() and file.suffix in _ENDINGS)
     shown = [(file.name, _size(file.stat().st_size)) for file in files[:_MOST_FILES]]
     return shown + ([(f"and {len(files) - _MOST_FILES} more", "")] if len(files) > _MOST_FILES else [])

@@ -20,16 +20,18 @@ _COSTS: tuple[tuple[str, Callable[[Stage], float | None], Callable[[float | None
 
 
 def stages(runs: Sequence[RunData]) -> Section:
-    """One table a split over all runs; columns that no stage has are left out."""
+    """One table per split over all runs; columns without values are omitted."""
     shown = [run for run in runs if run.stages]
     if not shown:
-        return Section("stages", "Stages", absent="No run has measured a network yet.")
+        return Section("stages", "Stages", absent="No run has evaluated a network yet.")
     blocks = [_table(shown, "metrics", "Validation split")]
     if any(stage.test for run in shown for stage in run.stages):
         blocks.append(_table(shown, "test", "Test split"))
-    lead = "Every network that the run made, with the change against its dense one. "
-    lead += "P and R are at the confidence of best mean F1; MB are those of the tensors in fp16; ms is the median "
-    lead += "latency of one image, measured in turns on one machine."
+    lead = "Every network of the run, with its change relative to the dense one. "
+    lead += (
+        "P and R are at the confidence with the best mean F1. MB is the size of the tensors in fp16. ms is the median "
+    )
+    lead += "latency per image, measured in interleaved rounds on one machine."
     return Section("stages", "Stages", lead, blocks)
 
 
@@ -52,7 +54,7 @@ def _table(runs: Sequence[RunData], split: str, caption: str) -> DataTable:
 
 
 def _scores(run: RunData, stage: Stage, split: str) -> dict[str, float]:
-    """Scores of a split with the sizes of COCO, where they were measured."""
+    """Scores of a split, with COCO's AP by size if they were computed."""
     metrics = stage.metrics if split == "metrics" else stage.test
     by_size = (stage.record.get("ap_by_size") if split == "metrics" else None) or {}
     record = None if by_size else record_of(run, stage, "val" if split == "metrics" else split)
@@ -67,7 +69,7 @@ def _row(
 ) -> list[Cell | str]:
     dense, final = run.dense, run.final
     look = "strong" if stage is final else "faint" if stage.compared else ""
-    note = "to compare with" if stage.compared else ""
+    note = "for comparison" if stage.compared else ""
     cells: list[Cell | str] = [Cell(stage.title, note, look)]
     mine, first = _scores(run, stage, split), _scores(run, dense, split) if dense else {}
     for name in names:
@@ -82,5 +84,5 @@ def _row(
 
 
 def _size_score(name: str, value: float | None) -> str:
-    """COCO writes −1 where no object has that size."""
+    """COCO uses −1 if no object has that size."""
     return say.MISSING if value is None or (name.startswith("AP ") and value < 0) else say.score(value)

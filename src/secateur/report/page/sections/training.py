@@ -1,4 +1,4 @@
-"""Learning curves of all trainings of a run, and what sparse trainings shrank."""
+"""Learning curves of all trainings of a run, and the sizes that a penalty reduced."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Results = dict[str, "np.ndarray[tuple[int], np.dtype[np.float64]]"]
 
 
 def training(runs: Sequence[RunData]) -> Section:
-    """One figure; the reader chooses the quantity."""
+    """One figure with a choice of the quantity."""
     found = [(name, results) for run in runs for name, results in trainings_of(run, len(runs) > 1)]
     if not found:
-        return Section("training", "Learning curves", absent="No run trained a network (results.csv).")
+        return Section("training", "Learning curves", absent="No run trained a network (no results.csv).")
     names = list(dict.fromkeys(name for _, results in found for name in results if name != "epoch"))
     names = [name for name in names if any(_drawn(results, name) for _, results in found)]
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     if not names:
-        return Section("training", "Learning curves", absent="The trainings have not finished an epoch yet.")
+        return Section("training", "Learning curves", absent="No training has completed an epoch yet.")
     views = {name: _view(found, name) for name in names}
     choice = Choice("Quantity", [(name, _WORDS.get(name, name)) for name in names])
     summary = " ".join(_sentence(name, results) for name, results in found)
@@ -40,7 +40,7 @@ def training(runs: Sequence[RunData]) -> Section:
 
 
 def trainings_of(run: RunData, several: bool) -> list[tuple[str, Results]]:
-    """The columns of every results.csv of a run, by the name of its folder."""
+    """The columns of every results.csv of a run, by the name of its folder; each float64 [epochs]."""
     found = []
     for file in run.files("results.csv"):
         try:

@@ -1,4 +1,4 @@
-"""The widths of every layer before and after, drawn along the network."""
+"""The widths of every layer before and after pruning, in the order of the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secateur.report.page.model import RunData
 
 
 def widths(runs: Sequence[RunData]) -> Section:
-    """A figure a run that has a plan."""
+    """One figure per run with a plan."""
     blocks: list[Block] = []
     for run in runs:
         layers = layers_of(run)
@@ -21,17 +21,22 @@ def widths(runs: Sequence[RunData]) -> Section:
         blocks += [Heading(run.label)] if len(runs) > 1 else []
         blocks.append(_chart(layers, run))
     if not blocks:
-        return Section("widths", "Widths", absent="No run cut channels by a plan (plan.json), so widths are as before.")
-    lead = "Output channels of every prunable layer in the order of the network: what stayed, out of what was there."
+        return Section(
+            "widths", "Widths", absent=("No run cut channels by a plan (plan.json), so no widths have changed.")
+        )
+    lead = (
+        "Output channels of every prunable layer in the order of the network: kept channels, and channels of the "
+        "dense network."
+    )
     return Section("widths", "Widths of the layers", lead, blocks)
 
 
 Layer = tuple[str, int, int]
-"""Name, kept, total."""
+"""Name, kept channels, total channels."""
 
 
 def layers_of(run: RunData) -> list[Layer]:
-    """Every prunable layer with its widths, over all cuts of the run together."""
+    """Every prunable layer with its widths, over all cuts of the run."""
     from secateur.pruning.plan import Plan
 
     whole: Plan | None = None
@@ -81,13 +86,13 @@ def _summary(layers: Sequence[Layer]) -> str:
     narrower = [entry for entry in layers if entry[1] < entry[2]]
     gone = [entry for entry in layers if not entry[1]]
     if not narrower:
-        return f"All {len(layers)} layers keep their widths."
+        return f"The widths of all {len(layers)} layers are unchanged."
     kept = sum(kept for _, kept, _ in layers) / max(sum(total for *_, total in layers), 1)
     least = min((entry for entry in narrower if entry[1]), key=lambda entry: entry[1] / entry[2], default=None)
-    text = f"{len(narrower)} of {len(layers)} layers are narrower; {say.share(kept)} of all their channels stay."
+    text = f"{len(narrower)} of {len(layers)} layers are narrower; {say.share(kept)} of all channels are kept."
     if least:
-        text += f" The smallest share is left in {least[0]} ({least[1]} of {least[2]})."
-    return text + (f" {say.counted(len(gone), 'layer')} went whole." if gone else "")
+        text += f" The smallest share is kept in {least[0]} ({least[1]} of {least[2]})."
+    return text + (f" {say.counted(len(gone), 'layer')} removed completely." if gone else "")
 
 
 def _scores(run: RunData) -> Mapping[str, Mapping[str, float]]:
