@@ -159,7 +159,7 @@ def test_weights_of_other_classes(capsys: pytest.CaptureFixture[str], tiny_weigh
     data.pop("nc", None)
     data_copy.write_text(yaml.safe_dump(data))
     words = ["val", "--weights", str(tiny_weights), "--data", str(data_copy), "--img", "64"]
-    assert "knows 3 classes" in sentence(capsys, *words)
+    assert "has 3 classes" in sentence(capsys, *words)
 
 
 def test_unwritable_run_folder(capsys: pytest.CaptureFixture[str], tiny_cfg: Path, tiny_data: Path) -> None:

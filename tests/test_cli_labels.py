@@ -28,8 +28,8 @@ def unlabelled(data: Path, split: str) -> str:
     shutil.rmtree(labels)
     count = len(list(images.iterdir()))
     return (
-        f"No image of split {split} (data.yaml) has an object: labels were looked for in {labels} and next to the "
-        f"images ({count} without label file); put them there or correct the paths"
+        f"No image of split {split} (data.yaml) has an object. Labels were searched in {labels} and next to the "
+        f"images ({count} without label file). Put them there, or correct the paths"
     )
 
 
@@ -49,7 +49,7 @@ def test_val_says_that_label_files_are_empty(
     for file in (data.parent / "labels/val").iterdir():
         file.write_text("")
     message = sentence(capsys, "val", "--weights", str(tiny_weights), "--data", str(data))
-    assert f"looked for in {data.parent / 'labels/val'} (8 with a label file without boxes);" in message
+    assert f"searched in {data.parent / 'labels/val'} (8 with a label file without boxes)." in message
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -105,7 +105,7 @@ def test_data_check_prints_tables_and_each_remark_once(data: Path, capsys: pytes
         assert not err
         lines = out.splitlines()
         assert f"train: labels of 24 images in {labels / 'train'}" in lines
-        assert f"train: 1 label file in {labels / 'train'} belongs to no image: spare.txt" in lines
+        assert f"train: 1 label file in {labels / 'train'} without an image: spare.txt" in lines
         assert lines.count(f"train: {labels / 'train/00000.txt'}: 1 duplicate rows removed") == 1
         assert sum("Warning: No image of split test" in line for line in lines) == 1
         assert [line.split()[:2] for line in lines if line.split()[:1] in (["test"], ["val"])][:2] == [

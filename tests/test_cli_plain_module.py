@@ -39,4 +39,4 @@ def test_a_plain_modules_file_is_refused_in_one_sentence(
         )
         return
     assert told.startswith("error: The checkpoint holds the tensors of a Sequential but not its code, so nothing can")
-    assert told.endswith("secateur.load(path, network=...) puts the tensors into the network that they are for.")
+    assert told.endswith("Load it in Python into a network: secateur.load(path, network=...).")

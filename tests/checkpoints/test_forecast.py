@@ -50,7 +50,7 @@ def test_costs_without_images(tiny: Checkpoint) -> None:
         assert values == sorted(values, reverse=True)
     [asked] = [rung for rung in found.rungs if rung.asked]
     assert asked.mb == asked.reached == pytest.approx(0.5 * found.dense, rel=0.1)
-    assert "Nothing is said of accuracy" in found.table() and "<- smallest" in found.table()
+    assert "Accuracy is not estimated" in found.table() and "<- smallest" in found.table()
     line = line_to_paste(found, "best.pt", ["--img 64"])
     assert line.startswith("secateur prune --weights best.pt --img 64 --size 0.") and line.endswith(":yolov5-fp32")
 
@@ -68,7 +68,7 @@ def test_the_cliff_is_where_the_detections_fall_apart(
     held = [rung for rung in found.rungs if rung.parameters > 22_000]
     assert held and found.cliff == held[-1].target
     assert [rung.agreement for rung in found.rungs[len(held) + 1 :]] == [None] * (len(found.rungs) - len(held) - 1)
-    assert f"holds to {found.cliff:.0%}" in found.table() and "<- cliff" in found.table()
+    assert f"works down to {found.cliff:.0%}" in found.table() and "<- cliff" in found.table()
     assert line_to_paste(found, "best.pt", []) == f"secateur prune --weights best.pt --params {found.cliff:.2g}"
 
 

@@ -135,7 +135,7 @@ def test_a_healing_that_finds_nothing_better_keeps_what_it_started_from(
     result = heal(small, whole, context, ruinous, tmp_path)
     kept = load_checkpoint(result.best)
     assert all(torch.equal(tensor, small.tensors[name]) for name, tensor in kept.tensors.items())
-    assert "nothing nearer to the teacher" in caplog.text and result.best_epoch == -1
+    assert "did not reduce the held-out loss" in caplog.text and result.best_epoch == -1
     assert result.metrics["held-out loss"] == pytest.approx(distance(small, whole, context))
     assert kept.history[-1].verb == "heal"
     again = heal(small, whole, context, ruinous, tmp_path)  # it has ended: the same comes back
@@ -216,7 +216,7 @@ def test_images_are_divided_without_overlap(context: Context) -> None:
     learn, out = (set(part.index.files) for part in divided(split, 3))  # type: ignore[attr-defined]
     assert len(out) == 8 and not learn & out
     assert learn | out == set(split.index.files)  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="at least 16 images, and there are 10"):
+    with pytest.raises(UserError, match="at least 16 images, but there are 10"):
         divided(split.select(range(10)), 0)
 
 

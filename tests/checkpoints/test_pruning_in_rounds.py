@@ -198,7 +198,7 @@ def test_what_cannot_be_protected(text: str) -> None:
 
 
 def test_protection_needs_gradients(whole: Checkpoint, context: Context) -> None:
-    with pytest.raises(UserError, match=r"--protect .* the criterion l2 reads weights only"):
+    with pytest.raises(UserError, match=r"--protect .* the criterion l2 reads only weights"):
         check_criterion(whole, context, ScoreSettings("l2", protect="24px"))
 
 

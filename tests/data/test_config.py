@@ -125,7 +125,7 @@ def test_key_points_are_read(tmp_path: Path) -> None:
 )
 def test_key_points_of_no_shape_are_refused(tmp_path: Path, shape: str) -> None:
     with pytest.raises(
-        UserError, match=r"data\.yaml has kpt_shape: .*; it must be the number of key points and 2 or 3"
+        UserError, match=r"data\.yaml has kpt_shape: .*, but it must be the number of key points and 2 or 3"
     ):
         load_data_config(write(tmp_path, f"train: a\nnames: [x]\nkpt_shape: {shape}"))
 
@@ -144,20 +144,20 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
         ("train: a\nnames: {0: x, 2: y}", "without gaps"),
         ("train: a\nnames: x", "names must be"),
         ("train: a", "no names"),
-        ("names: [x]", "names no images"),
+        ("names: [x]", "has no images"),
         ("path: nowhere\ntrain: a\nnames: [x]", "no such folder"),
         ("train: {a: b}\nnames: [x]", "must be one or more folders"),
-        ("train: a\nnc: 30000000", "nc: 30000000; it must be the number of classes, 1 to 100,000"),
+        ("train: a\nnc: 30000000", "nc: 30000000, but it must be the number of classes, 1 to 100,000"),
         ("train: a\nnc: .inf", "nc: inf"),
         ("train: a\nnames: [x, {y: z}]", "must be a word"),
         ("train: a\nnames: {0: x, [1]: y}", "line 2"),
         ("train: a\nnames: {0: x, one: y}", "without gaps"),
         ("train: [[a]]\nnames: [x]", "folders"),
         ("train: a\npath: [1]\nnames: [x]", "no such folder"),
-        ("train: a\nnames:\n  - a\n  -\n  - c", "class 1 has no name; give it one"),
+        ("train: a\nnames:\n  - a\n  -\n  - c", "class 1 has no name. Add one"),
         ("train: a\nnames: {0: '', 1: b}", "class 0 has no name"),
         ("train: a\nnames: [a # b\n, b, #c\n '']", "class 2 has no name"),
-        ("train: a\nnames: [cat, dog, cat]", "calls class 0 and class 2 both 'cat'; give each class a name of its own"),
+        ("train: a\nnames: [cat, dog, cat]", "class 0 and class 2 have the same name 'cat'. Use a different name"),
         ("train: a\nnames: {0: cat, 1: dog, 00: cow}", "class id 0 is given twice in names, to 'cat' and 'cow'"),
         (
             "train: a\nnames:\n  0: cat\n  1: dog\n  0: cow",
@@ -167,7 +167,7 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
         ("train: a\nroboflow:\n  id: 1\n  id: 2\nnames: [x]", "line 4 cannot be used: the key 'id' is given twice"),
         ("train: a\nnames: {1.0: x}", "0 to 0 without gaps, not '1.0'"),
         ("train: a\nnames: {0x0: x}", "not '0x0'"),
-        ("train: a\nnames: {10: x}", "without gaps; 0 is missing"),
+        ("train: a\nnames: {10: x}", "without gaps, but 0 is missing"),
         ("train: a\nnames: {yes: x}", "not 'yes'"),
         ("train: a\nnames: [light: red]", "must be a word, not {'light': 'red'}; put a name with ': ' in it in quotes"),
         ("train: a\nnames: no", "names must be"),
@@ -193,7 +193,9 @@ def test_known_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     place = tmp_path / "datasets" / folder
-    with pytest.raises(UserError, match=f"The images of {name} are not here: put the data set into {place}") as caught:
+    with pytest.raises(
+        UserError, match=f"The images of {name} were not found. Put the data set into {place}"
+    ) as caught:
         load_data_config(name)
     assert "\n" not in str(caught.value)
     place.mkdir(parents=True)

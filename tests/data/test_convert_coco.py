@@ -58,18 +58,18 @@ def test_coco_splits(tmp_path: Path) -> None:
     config = load_data_config(coco_to_yolo(files, tmp_path / "out").data)
     assert [source.name for source in config.splits["val"]] == ["val"]
     files["val"] = coco(tmp_path / "three", categories=[{"id": 1, "name": "cat"}], annotations=[])
-    with pytest.raises(UserError, match="other categories"):
+    with pytest.raises(UserError, match="different categories"):
         coco_to_yolo(files, tmp_path / "out2")
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"images": None}, "no COCO annotation file"),
+        ({"images": None}, "not a COCO annotation file"),
         ({"annotations": None}, "has no annotations"),
         ({"categories": [{"id": 1}]}, "entry 0 of categories"),
-        ({"annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is broken"),
-        ({"annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 2]}]}, "annotation 0 is broken"),
+        ({"annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is invalid"),
+        ({"annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 2]}]}, "annotation 0 is invalid"),
         ({"images": [{"id": 1, "file_name": "c.jpg", "width": 1, "height": 1}], "annotations": []}, "c.jpg"),
     ],
 )
@@ -100,7 +100,10 @@ def test_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path, or
     index = scan(load_data_config(result.data), "train", progress=False)
     if orientation >= 5:  # the width becomes the height: the annotation was made without the turn
         np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
-        assert "a.jpg: 60 x 40 is stated, and 40 x 60 after its EXIF turn; its boxes are turned" in result.problems[0]
+        assert (
+            "a.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; its boxes are rotated"
+            in result.problems[0]
+        )
     else:  # the size is that of the image as it is read
         np.testing.assert_allclose(index.labels[0, 1:], [0.4, 0.4, 0.2, 0.2], atol=1e-6)
         told = "its EXIF data turn it, which its size does not show; its boxes are taken for those of the turned image"
@@ -165,7 +168,8 @@ def test_boxes_count_in_pixels_of_the_image_and_another_stated_size_is_named(
     index = scan(load_data_config(result.data), "train", progress=False)
     np.testing.assert_allclose(index.labels[:, 1:], [[0.4, 0.4, 0.2, 0.2], [0.75, 0.75, 0.5, 0.5]], atol=1e-6)
     told = (
-        f"a.jpg: {size[0]} x {size[1]} is stated, and the image has 60 x 40; its boxes are taken in pixels of the image"
+        f"a.jpg: the annotation has the size {size[0]} x {size[1]}, but the image has 60 x 40; its boxes are treated as pixels "
+        "of the image"
     )
     assert len(result.problems) == 1
     assert result.problems[0].endswith(told)
@@ -206,7 +210,7 @@ def test_the_category_that_groups_the_others_is_no_class(tmp_path: Path, name: s
     result = coco_to_yolo(coco(tmp_path / "coco", categories=categories, annotations=boxes), tmp_path / "out")
     assert result.names == (("dog", "car") if name == "animals" else ("dog",))
     assert (tmp_path / "out/labels/train/a.txt").read_text().split()[0] == str(boxes[0]["category_id"] - 1)
-    assert result.problems == ("category animals only groups others; left out",)
+    assert result.problems == ("category animals only groups others; skipped",)
 
 
 def test_a_first_category_that_is_a_class_stays(tmp_path: Path) -> None:
@@ -277,7 +281,7 @@ def _images(**changes: object) -> dict[str, object]:
         ({"categories": [{"id": "x", "name": "a"}]}, "no id that is a whole number"),
         ({"annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 2, float("nan"), 4]}]}, "annotation 0 is"),
         ({"annotations": [{"image_id": 7, "category_id": float("inf"), "bbox": [1, 2, 3, 4]}]}, "annotation 0"),
-        ({"annotations": [3]}, "annotation 0 is broken"),
+        ({"annotations": [3]}, "annotation 0 is invalid"),
         ({"images": [{"id": n, "file_name": "a.jpg", "width": 9, "height": 9} for n in (7, 8)], "annotations": []},
          "Two images would have the labels"),
     ],

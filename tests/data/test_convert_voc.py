@@ -59,7 +59,10 @@ def test_voc_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path
     index = scan(load_data_config(result.data), "train", progress=False)
     np.testing.assert_allclose(index.labels[0, 1:], [0.6, 0.4, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
-    assert "x.jpg: 60 x 40 is stated, and 40 x 60 after its EXIF turn; its boxes are turned" in result.problems[0]
+    assert (
+        "x.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; its boxes are rotated"
+        in result.problems[0]
+    )
 
 
 def test_voc_annotations_of_one_name_and_classes_that_are_named_twice_are_refused(tmp_path: Path) -> None:
@@ -92,9 +95,9 @@ def test_voc_image_sets(tmp_path: Path) -> None:
         (OBJECT.format("a", 0, "x", 1, 2, 2), "<width>2</width><height>2</height>", "no VOC annotation"),
         ("", "", "size/width"),
         ("", "<width>0</width><height>0</height>", "image size 0 x 0"),
-        ("", "<width>2</width><height>2</height>", "hold no object"),
+        ("", "<width>2</width><height>2</height>", "have no objects"),
         (OBJECT.format("a", 0, 1, 1, 2, 2), "<width>inf</width><height>2</height>", "no VOC annotation"),
-        (OBJECT.format("a", 0, 1, 1, 2, 2), f"<width>{'9' * 300}</width><height>2</height>", "gives the image size"),
+        (OBJECT.format("a", 0, 1, 1, 2, 2), f"<width>{'9' * 300}</width><height>2</height>", "has the image size"),
         (OBJECT.format("a", 0, 1, 1, "nan", 2), "<width>2</width><height>2</height>", "not finite"),
     ],
 )
@@ -111,5 +114,5 @@ def test_a_byte_order_mark_in_an_image_set_is_read_over(tmp_path: Path) -> None:
     (folder / "ImageSets/Main/train.txt").write_bytes(b"\xef\xbb\xbfx\r\n")
     assert voc_to_yolo(folder, tmp_path / "out2").images == 1
     (folder / "ImageSets/Main/train.txt").write_bytes("x\n".encode("utf-16"))
-    with pytest.raises(UserError, match=r"Cannot read the image set .*train\.txt .*; save it as UTF-8 text"):
+    with pytest.raises(UserError, match=r"Cannot read the image set .*train\.txt .*\. Save it as UTF-8 text"):
         voc_to_yolo(folder, tmp_path / "out3")

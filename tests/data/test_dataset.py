@@ -260,5 +260,5 @@ def test_a_cache_of_grey_images_takes_a_third(index: Index) -> None:
 
 
 def test_four_channels_are_refused(index: Index) -> None:
-    with pytest.raises(UserError, match=r"images of 4 channels, and Secateur reads images of 1 \(grey\) or 3"):
+    with pytest.raises(UserError, match=r"images of 4 channels, but Secateur reads only images of 1 \(grey\) or 3"):
         DetectionDataset(index, 64, channels=4)

@@ -88,14 +88,14 @@ def test_whole_paths_are_left_as_they_are(root: Path) -> None:
     ],
 )
 def test_a_line_that_is_no_image_is_an_error_with_its_number(root: Path, line: str) -> None:
-    with pytest.raises(UserError, match=r"lists/train\.txt, line 3 is .*; expected the path of one image") as caught:
+    with pytest.raises(UserError, match=r"lists/train\.txt, line 3 is .*, but must be the path of one image") as caught:
         listed(root, f"images/a.jpg\n\n{line}\nimages/a.jpg\n")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["images/a.jpg\n".encode("utf-16"), b"images/\xe9.jpg\n"])
 def test_a_list_in_another_encoding_is_refused(root: Path, content: bytes) -> None:
-    with pytest.raises(UserError, match=r"lists/train\.txt is not UTF-8 text; save it as UTF-8"):
+    with pytest.raises(UserError, match=r"lists/train\.txt is not UTF-8 text. Save it as UTF-8"):
         listed(root, content)
 
 
@@ -111,7 +111,7 @@ def test_what_was_changed_in_paths_is_said_once(root: Path, caplog: pytest.LogCa
     assert caplog.messages == [
         f"Image list {root}/lists/train.txt: paths are read without their first folder and with / for \\ "
         f"(data\\obj_train_data\\f.PNG is {root}/obj_train_data/f.PNG).",
-        f"Image list {root}/lists/train.txt: the boxes behind 2 paths are not read; labels come from label files.",
+        f"Image list {root}/lists/train.txt: the boxes after 2 paths are ignored. Labels are read from label files.",
     ]
     caplog.clear()
     listed(root, "images/a.jpg\n./e.png\ne.png\n'images/a.jpg'\n")

@@ -101,10 +101,10 @@ def test_sixteen_bits_are_read_as_before(suffix: str, tmp_path: Path) -> None:
 
 def test_the_remark_that_all_images_of_a_camera_share_is_made_once() -> None:
     deep = "has 16-bit values below 4096, read as 12 bits"
-    problems = [f"a.png: {deep}", "b.txt: line 1; left out", f"c.png: {deep}", f"d.png: {deep}", "b.txt: line 1"]
+    problems = [f"a.png: {deep}", "b.txt: line 1; skipped", f"c.png: {deep}", f"d.png: {deep}", "b.txt: line 1"]
     assert fold_remarks(problems) == (
         f"a.png: {deep} (so have 2 more images)",
-        "b.txt: line 1; left out",
+        "b.txt: line 1; skipped",
         "b.txt: line 1",
     )
 
@@ -120,7 +120,7 @@ def test_a_jpeg_without_its_end_marker_is_read_and_left_as_it_is(
     before = file.read_bytes()
     assert (decoded(file) == decoded(whole)).all()
     assert (read_image(str(file), 2) == read_image(str(whole), 2)).all()
-    assert check_image(str(file)) == (200, 300, "the JPEG lacks its end marker; read all the same")
+    assert check_image(str(file)) == (200, 300, "the JPEG lacks its end marker; it is read anyway")
     assert file.read_bytes() == before
 
 
@@ -130,9 +130,9 @@ def test_a_jpeg_that_lacks_more_is_refused(missing: int, progressive: int, tmp_p
     file = tmp_path / "cut.jpg"
     cv2.imwrite(str(file), smooth_image(200, 300, 5), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
     file.write_bytes(file.read_bytes()[:-missing])
-    with pytest.raises(ImageError, match="the JPEG is cut short"):
+    with pytest.raises(ImageError, match="the JPEG is truncated"):
         decode_image(np.fromfile(file, np.uint8))
-    with pytest.raises(ImageError, match="the JPEG is cut short"):
+    with pytest.raises(ImageError, match="the JPEG is truncated"):
         check_image(str(file))
 
 
@@ -153,8 +153,8 @@ def test_images_of_kinds_that_are_not_read_are_counted_and_named(
         (tmp_path / name).write_bytes(b"x")
     assert list_images((tmp_path,), tmp_path) == [str(tmp_path / "a.png")]
     assert caplog.messages == [
-        f"{tmp_path}: images of kinds that are not read are left out (1 .avif, 2 .heic, 1 .jp2; for example "
-        f"{tmp_path}/b.HEIC): convert them to .jpg or .png."
+        f"{tmp_path}: images of unsupported formats are skipped (1 .avif, 2 .heic, 1 .jp2; for example "
+        f"{tmp_path}/b.HEIC). Convert them to .jpg or .png."
     ]
     caplog.clear()
     assert list_images((tmp_path / "*",), tmp_path) == [str(tmp_path / "a.png")]
@@ -207,6 +207,6 @@ def test_other_numbers_of_channels_are_refused() -> None:
         with pytest.raises(UserError) as caught:
             check_image_channels(channels)
         assert str(caught.value) == (
-            f"The network takes images of {channels} channels, and Secateur reads images of 1 (grey) or 3 (colour): "
-            "use a network with 'ch: 1' or 'ch: 3' in its model YAML."
+            f"The network takes images of {channels} channels, but Secateur reads only images of 1 (grey) or 3 (colour). "
+            "Use a network with 'ch: 1' or 'ch: 3' in its model YAML."
         )

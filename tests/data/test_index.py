@@ -34,7 +34,7 @@ def test_counts_and_arrays(make_data: MakeData) -> None:
     [
         ("0 0.5 0.5 0.2 1.2", "line 1 is not normalised"),
         (GOOD + "0 -0.1 0.5 0.2 0.2", "line 2 has a negative"),
-        ("0.5 0.5 0.5 0.2 0.2", "no whole number"),
+        ("0.5 0.5 0.5 0.2 0.2", "not a whole number"),
         ("0 0.5 0.5 0.2", "has 4 values"),
         ("0 0.5 0.5 0.2 0.2 0.9", "has 6 values"),
         ("cat 0.5 0.5 0.2 0.2", "not a row of numbers"),
@@ -79,7 +79,7 @@ def test_a_cut_short_jpeg_is_left_out_and_one_without_its_end_marker_is_kept(mak
     index = scanned(file)
     assert [Path(name).name for name in index.files] == ["001.jpg", "002.jpg"]
     assert index.problems == (
-        f"{file.parent}/images/train/000.jpg: the JPEG is cut short; left out",
+        f"{file.parent}/images/train/000.jpg: the JPEG is truncated; skipped",
         f"{file.parent}/images/train/001.jpg: the JPEG lacks its end marker; read all the same",
     )
 
@@ -217,7 +217,7 @@ def test_a_label_file_that_cannot_be_read_is_no_background(make_data: MakeData) 
     index = scanned(file)
     assert index.counts == Counts(found=1, corrupt=1)
     assert index.problems == (
-        f"{file.parent / 'labels/train/001.txt'}: No such file or directory; the image is left out",
+        f"{file.parent / 'labels/train/001.txt'}: No such file or directory; the image is skipped",
     )
 
 
@@ -232,11 +232,11 @@ def test_clipped_coordinates_boxes_of_zero_size_and_spare_label_files_are_counte
         assert scanned(file).counts == expected
     assert said(capsys, file) == [
         "train: 3 images, 3 objects, 1 without objects",
-        f"1 label file in {labels} belongs to no image: other.txt",
+        f"1 label file in {labels} without an image: other.txt",
         "coordinates just outside the image (-0.01 to 1.01), clipped: 1",
-        "boxes of zero size, which are no objects: 2",
+        "boxes of zero size, ignored: 2",
         f"{labels / '000.txt'}: coordinates just outside the image, clipped (1)",
-        f"{labels / '001.txt'}: boxes of zero size, which are no objects (line 1 and 1 more)",
+        f"{labels / '001.txt'}: boxes of zero size, ignored (line 1 and 1 more)",
     ]
 
 
@@ -246,11 +246,11 @@ def test_confidences_are_read_over_where_every_row_has_one(
     file = make_data(["0 0.5 0.5 0.25 0.25 0.9\n1 0.1 0.1 0.1 0.1 1\n", "", None, "2 0.5 0.5 0.2 0.2 0\n"])
     for _ in range(2):  # the second time from the cache
         assert scanned(file).labels[:, 0].tolist() == [0, 1, 2]
-        assert "the sixth value of every row is a confidence, which is not used" in said(capsys, file)
+        assert "the sixth value of every row is treated as a confidence and ignored" in said(capsys, file)
     (file.parent / "labels/train/001.txt").write_text(GOOD)
     index = scanned(file)
     assert (index.counts.found, index.counts.missing, index.counts.corrupt) == (1, 1, 2)
-    told = "line 1 has 6 values; expected class x y width height, or class and an outline; the image is left out"
+    told = "line 1 has 6 values; expected class x y width height, or class and an outline; the image is skipped"
     assert [problem.rpartition("/")[2] for problem in index.problems] == [f"000.txt: {told}", f"003.txt: {told}"]
 
 
@@ -259,7 +259,7 @@ PERSON = "0 0.6 0.4 0.1 0.3 0.58 0.3 0.62 0.3 0.6 0.5\n"
 
 def test_key_points_are_read_as_what_data_yaml_says(make_data: MakeData) -> None:
     file = make_data([PERSON, PERSON.replace("0.6 0.4", "0.61 0.4", 1)])
-    with pytest.raises(UserError, match=r"split train \(those of .*000\.png, .* boxes with key points: add kpt_shape: "
+    with pytest.raises(UserError, match=r"split train \(for example of .*000\.png\) are boxes with key points, .* Add kpt_shape:  "
                        r"\[3, 2\] to .*data\.yaml"):  # fmt: skip
         scanned(file)
     with file.open("a") as stream:

@@ -75,7 +75,7 @@ def test_where_both_are_there_labels_wins_and_it_is_said_once(tmp_path: Path) ->
     images, labels = tmp_path / "images", tmp_path / "labels"
     assert files.remarks == (
         f"1 image: labels found in {images}, not in {labels}",
-        f"2 images: labels in {labels} and in {images}; the former are used",
+        f"2 images: labels in {labels} and in {images}; those in the first folder are used",
     )
     assert files.folders == ((str(labels), 3), (str(images), 1))
 
@@ -100,7 +100,7 @@ def test_label_files_of_images_of_another_split_are_not_counted(tmp_path: Path) 
     made(tmp_path, "images/a.png", "images/b.png", "labels/a.txt", "labels/b.txt", "labels/c.txt")
     files = find_label_files([str(tmp_path / "images/a.png")], [tmp_path / "train.txt"])
     assert files.unused == (str(tmp_path / "labels/c.txt"),)
-    assert files.remarks == (f"1 label file in {tmp_path / 'labels'} belongs to no image: c.txt",)
+    assert files.remarks == (f"1 label file in {tmp_path / 'labels'} without an image: c.txt",)
 
 
 def test_text_next_to_images_counts_only_where_labels_are_there(tmp_path: Path) -> None:

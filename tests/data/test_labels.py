@@ -83,7 +83,7 @@ def test_many_rows(read) -> None:
         ("1 0.5 nan 0.25 0.125", "line 1 holds a value that is not finite"),
         ("1 0.5 inf 0.25 0.125", "line 1 holds a value that is not finite"),
         ("inf 0.5 0.4 0.25 0.125", "line 1 holds a value that is not finite"),
-        ("1.5 0.5 0.4 0.25 0.125", "line 1 has class id 1.5, which is no whole number"),
+        ("1.5 0.5 0.4 0.25 0.125", "line 1 has class id 1.5, which is not a whole number"),
         ("dog 0.5 0.4 0.25 0.125", "line 1 is not a row of numbers"),
         ("1,0.5,0.4,0.25,0.125", "line 1 is not a row of numbers"),
         ("1 0,5 0,4 0,25 0,125", "line 1 is not a row of numbers"),

@@ -98,7 +98,7 @@ def test_of_a_data_file_the_training_pictures_are_taken_and_nothing_else(make_da
     file.write_text("train: images/train\n")  # the names are the detector's
     assert unlabelled_images(file, NAMES).names == NAMES
     file.write_text("val: images/train\nnames: [a]")
-    with pytest.raises(UserError, match="names no images under train:"):
+    with pytest.raises(UserError, match="has no images under train:"):
         unlabelled_images(file, NAMES)
 
 
@@ -140,7 +140,7 @@ def test_unreadable_pictures_are_counted_and_refused_when_none_is_left(
     (shots / "deep" / "c.png").write_bytes(b"\x00\x01" * 100)
     index = DetectionSplit.of(unlabelled_images(shots, NAMES), "train", tell=True).index
     assert (len(index), index.counts.corrupt) == (2, 2)
-    assert "train: 2 images, labels not read, 2 left out" in capsys.readouterr().err
+    assert "train: 2 images, labels ignored, 2 skipped" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"None of the 1 images in .*b\.png can be used; for example .*zero bytes"):
         taken(shots / "b.png")
 

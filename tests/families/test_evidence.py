@@ -217,7 +217,9 @@ def test_what_a_family_lacks_is_said_before_any_work(
 
 def test_classes_are_compared_by_name(network: IconNetwork, data: Folders) -> None:
     other = dataclasses.replace(data, names={0: "blue", 1: "green", 2: "pink"})
-    with pytest.raises(UserError, match=r"other classes than .*icons \(class 2 is 'red' there and 'pink' here\)"):
+    with pytest.raises(
+        UserError, match=r"other classes than .*icons \(class 2 is 'red' in the weights and 'pink' in the data set\)"
+    ):
         FamilyEvidence(context(other), network).scored(network, 4, 0)
     assert family_of(network).kind == "icons"
 

@@ -91,5 +91,5 @@ def test_other_classes(caplog: pytest.LogCaptureFixture) -> None:
     assert "calls its classes cat, dog, cow" in caplog.text
     five = Checkpoint.of(teacher.build_for(dict(enumerate("abcde"))))
     settings = DistillSettings("bce", teacher="five.pt")
-    with pytest.raises(UserError, match=r"The teacher five\.pt knows 5 classes but the data set has 3"):
+    with pytest.raises(UserError, match=r"The teacher five\.pt has 5 classes, but the data set has 3"):
         family_of(start).distillation(settings, start.build(), start, five, TRAIN)

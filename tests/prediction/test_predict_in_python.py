@@ -252,7 +252,7 @@ def test_text_of_digits_is_one_id_and_a_number_is_an_id_whatever_the_names() -> 
 @pytest.mark.parametrize(
     ("classes", "error", "sentence"),
     [
-        (3, UserError, "There is no class 3; the detector knows 3 classes"),
+        (3, UserError, "There is no class 3. The detector has 3 classes"),
         (-1, UserError, "There is no class -1"),
         ([], UserError, "classes is empty. Give an id or a name, or omit it"),
         (True, TypeError, "classes is True .bool.; it must be an integer or text, or a list"),

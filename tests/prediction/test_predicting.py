@@ -121,7 +121,7 @@ def test_classes_by_id_and_name() -> None:
     names = {0: "person", 1: "Traffic light", 2: "0"}
     assert class_ids(["1", "person", "traffic light"], names) == [1, 0, 1]
     assert class_ids(["0"], names) == [2]  # a name before an id
-    with pytest.raises(UserError, match="There is no class 'cat'; the detector knows 3 classes: 0 person"):
+    with pytest.raises(UserError, match="There is no class 'cat'. The detector has 3 classes: 0 person"):
         class_ids(["cat"], names)
     with pytest.raises(UserError, match="There is no class '7'"):
         class_ids(["7"], names)
@@ -175,5 +175,5 @@ def test_a_grey_predictor_is_shown_one_channel_of_colour_images(image_size: int 
 def test_a_predictor_of_four_channels_is_refused() -> None:
     predictor = BrightRectangles()
     predictor.channels = 4
-    with pytest.raises(UserError, match="takes images of 4 channels, and Secateur reads images of 1"):
+    with pytest.raises(UserError, match="takes images of 4 channels, but Secateur reads only images of 1"):
         BoxFinder(predictor, 64)

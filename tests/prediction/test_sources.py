@@ -58,8 +58,7 @@ def test_pictures_that_are_not_read_are_named(caplog: pytest.LogCaptureFixture) 
         Path(name).touch()
     assert {"in/y.jp2", "in/z.gif"} <= set(addresses("in"))
     assert caplog.messages == [
-        "in: images of kinds that are not read are left out (1 .heic; for example in/x.heic): convert them to .jpg or "
-        ".png."
+        "in: images of unsupported formats are skipped (1 .heic; for example in/x.heic). Convert them to .jpg or .png."
     ]
 
 

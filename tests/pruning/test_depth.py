@@ -286,7 +286,7 @@ def test_names_and_topology_after_a_removal(detector: Detector) -> None:
     both = removal.then(second)
     at_once = removal_of(detector, [*removal.blocks, "model.4.2", "model.5.m.2"])
     assert set(both.blocks) == set(at_once.blocks) and both.lengths == at_once.lengths
-    with pytest.raises(UserError, match="no block"):
+    with pytest.raises(UserError, match="is not a removable block"):
         Removal(("model.4.7",), (("model.4", 4),))
 
 

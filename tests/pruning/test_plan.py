@@ -121,7 +121,7 @@ def test_a_plan_with_removed_blocks_survives_json_and_refuses_the_whole_network(
     older = plan.to_dict()
     del older["collapsing_chains"]
     assert Plan.from_dict(older) == plan, "a file of before other architectures had chains"
-    with pytest.raises(UserError, match="no block"):
+    with pytest.raises(UserError, match="is not a removable block"):
         Plan.from_dict(plan.to_dict() | {"removed_blocks": ["model.4.9"]})
     with pytest.raises(UserError, match="not a valid pruning plan"):
         Plan.from_dict(plan.to_dict() | {"chain_lengths": {"model.4": "four"}})

@@ -45,7 +45,7 @@ TURNED = "names: ['1', '2', '3', '4', '5', '6', '7', '8', '9', '0']"
 OTHER = "names: [a, b, c, d, e, f, g, h, i, j]"
 
 
-@pytest.mark.parametrize(("names", "words"), [(TURNED, "in another order"), (OTHER, "knows other classes")])
+@pytest.mark.parametrize(("names", "words"), [(TURNED, "in another order"), (OTHER, "has other classes")])
 def test_digits_are_names(
     names: str, words: str, weights: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,8 +108,8 @@ def test_healing_refuses_such_a_data_set_and_takes_its_images(
     shutil.copy(tiny_weights, "tiny.safetensors")
     words = ["heal", "--weights", "tiny.safetensors", "--teacher", "tiny.safetensors", *FAST]
     said = sentence(capsys, *words, "--data", str(data))
-    assert "in another order (class 0 is 'disc' there and 'triangle' here)" in said
-    assert "give its images alone (--images): healing reads no labels" in said
+    assert "in another order (class 0 is 'disc' in the weights and 'triangle' in the data set)" in said
+    assert "set only its images (--images), because healing reads no labels" in said
     main([*words, "--images", str(data), "--heal-steps", "8", "--heal-batch", "8"])
     assert Path("runs/heal/exp/healed.safetensors").is_file()
 
@@ -121,5 +121,5 @@ def test_names_that_differ_in_case_alone_are_two_classes(
     save_checkpoint(checkpoint, "cars.safetensors")
     words = ["val", "--weights", "cars.safetensors", *FAST, "--data"]
     said = sentence(capsys, *words, str(named(tiny_data, tmp_path, "names: [car, Car, bus]")))
-    assert "in another order (class 0 is 'Car' there and 'car' here)" in said
+    assert "in another order (class 0 is 'Car' in the weights and 'car' in the data set)" in said
     main([*words, str(named(tiny_data, tmp_path, "names: [Car, car, bus]"))])

@@ -223,7 +223,7 @@ def test_auto_says_what_it_expects_and_what_it_did(weights: Path, tiny_data: Pat
     main(command(weights, tiny_data, "--heal", "--heal-minutes", "0.05", steps="auto"))
     said = Path("runs/prune/exp/run.log").read_text()
     assert "[2/2] heal (up to 0.05 min)" in said
-    assert "Healing: a step takes" in said and "Healing took" in said and "and ended because" in said
+    assert "Healing: a step takes" in said and "Healing took" in said and "stopped because" in said
     noted = json.loads(Path("runs/prune/exp/summary.json").read_text())["healing"]
     assert noted == read_json(Path("runs/prune/exp/heal/healing.json"))
     assert noted["reason"] in {"minutes", "flattened"} and noted["after"] <= noted["before"]

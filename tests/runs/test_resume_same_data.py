@@ -66,7 +66,7 @@ def another_image(file: Path) -> None:
 
 CHANGES = [
     (swap, "class 0 was 'disc' and is 'square' now"),
-    (add, "the data set had 3 classes and has 4 now"),
+    (add, "the data set had 3 classes and now has 4"),
     (relabel("train"), "the train images or labels changed since"),
     (relabel("val"), "the val images or labels changed since"),
     (another_image, "the train images or labels changed since"),
@@ -106,7 +106,7 @@ def test_what_changed_is_noticed_in_python(
     with killed_after(4):
         begun_in_python(tiny_weights, data)
     change(data)
-    with pytest.raises(UserError, match="3 classes but .* has 4" if change is add else words):
+    with pytest.raises(UserError, match="3 classes, but .* has 4" if change is add else words):
         begun_in_python(tiny_weights, data)
 
 
@@ -140,7 +140,7 @@ def test_a_data_set_that_has_moved_is_given_with_resume(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["train", "--resume", "runs/train/exp"])
-    assert "does not exist; give --data" in capsys.readouterr().err
+    assert "does not exist. Set --data" in capsys.readouterr().err
     with killed_after(1):
         main(["train", "--resume", "runs/train/exp", "--data", str(moved)])
     main(["train", "--resume", "runs/train/exp"])  # where it is now is remembered

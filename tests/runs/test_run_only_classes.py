@@ -171,12 +171,12 @@ def test_a_run_begins_with_the_classes(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("prune --weights WHOLE --classes squar", "There is no class 'squar'; near it are 1 square."),
-        ("prune --weights WHOLE --classes disc 0", "--classes names 'disc' (class 0) twice; name each class once."),
+        ("prune --weights WHOLE --classes squar", "There is no class 'squar'. Similar names: 1 square."),
+        ("prune --weights WHOLE --classes disc 0", "--classes has 'disc' (class 0) twice. Name each class once."),
         ("prune --weights WHOLE --classes 0,1,2", "--classes names all 3 classes of the detector, so there is nothing"),
         ("prune --weights WHOLE --classes disc --heal", "--heal trains a detector after it was cut. Add a budget"),
         ("run --cfg yolov5n --data DATA --classes disc", "--classes narrows a trained detector to some of its classes"),
-        ("run --weights WHOLE --data OTHER --classes disc", "knows 1 classes but"),
+        ("run --weights WHOLE --data OTHER --classes disc", "has 1 classes, but"),
     ],
 )
 def test_bad_classes_are_refused_before_anything_is_written(

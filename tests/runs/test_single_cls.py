@@ -132,4 +132,4 @@ def test_a_detector_of_one_class_that_was_not_trained_so_is_refused(
 ) -> None:
     save_checkpoint(replace(load_checkpoint(trained), history=(), training={}), tmp_path / "other.safetensors")
     said = sentence(capsys, "val", "--weights", str(tmp_path / "other.safetensors"), "--data", str(tiny_data), *FAST)
-    assert "other.safetensors knows 1 classes but" in said
+    assert "other.safetensors has 1 classes, but" in said

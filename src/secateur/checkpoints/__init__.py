@@ -1,1 +1,1 @@
-"""What is done to a checkpoint with the images of a context: cut, shorten, repair, train, heal."""
+"""Operations on a checkpoint with the images of a context: pruning, layer removal, repair, training and healing."""

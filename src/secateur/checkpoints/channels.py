@@ -1,4 +1,4 @@
-"""The pruning of a checkpoint: its network is pruned with the images of a context, and becomes a checkpoint again."""
+"""Prunes a checkpoint: prunes its network with the images of a context, and returns a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ def prune(
     settings: ChannelSettings,
     kept: Kept = Kept(),  # noqa: B008 (frozen)
 ) -> tuple[Checkpoint, Pruned[nn.Module]]:
-    """The smaller checkpoint, and what the pruning of its network gave: `pruning.prune.prune` with what a context has.
+    """The smaller checkpoint, and the result of pruning its network with `pruning.prune.prune`.
 
-    Budgets are shares of the context's dense detector, approached by equal factors over the rounds of a repetition.
+    Budget shares refer to the dense detector of the context, and are approached by equal factors over the rounds of a
+    repetition.
 
     Raises:
-        UserError: bad options, a budget out of reach, a criterion without what it needs, or a data set whose classes
-            the checkpoint does not know.
+        UserError: options are invalid, a budget cannot be reached, a criterion lacks its inputs, or the checkpoint does
+            not have the classes of the data set.
     """
     settings.check()
     context = context.known_to(checkpoint)
@@ -80,19 +81,19 @@ def prune(
 
 
 def _evaluator(whole: nn.Module, context: Context, split: str, images: int) -> Callable[[nn.Module], Scores]:
-    """What evaluates networks on so many images (0: all) of a split."""
+    """A function that evaluates networks on this number of images (0: all) of a split."""
     data = context.require_data("The search")
     settings = val_settings(context, workers=0, single_cls=data.one_class)
     return evaluator(family_of(whole).split(data, split), settings, images or None)
 
 
 def tables_of(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> Tables:
-    """What the budgets read, of the dense network; it holds for all that is cut from it.
+    """Tables that the budgets need, measured for the dense network; they are valid for all networks cut from it.
 
-    With a budget in milliseconds that is a latency table, with one of the size of a file the table of its format.
+    A budget in milliseconds needs a latency table, and a budget on file size the table of its format.
 
     Raises:
-        UserError: there is no table for it, see `latency_table` and `size_table`.
+        UserError: a table is missing, see `latency_table` and `size_table`.
     """
     dense = context.dense or checkpoint
     costs = {budget.cost: budget for budget in settings.budgets}
@@ -104,19 +105,19 @@ def tables_of(checkpoint: Checkpoint, context: Context, settings: ChannelSetting
 
 
 def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
-    """Looks for what would stop a cut after hours: names, ranges, excluded layers, a budget out of reach.
+    """Checks for errors that would otherwise occur after hours: names, ranges, excluded layers, unreachable budgets.
 
     Raises:
-        UserError: as the cut itself would raise it.
+        UserError: see `prune`.
     """
     settings.check()
     context.known_to(checkpoint)
     check_criterion(checkpoint, context, settings.score)
-    # A later cut starts from a smaller network, of which only a bound is known yet.
+    # A later cut starts from a smaller network, for which only a bound is known yet.
     first = context.rounds == 1 and not context.name_suffix
     if first or settings.guards.exclude:
         graph = trace(checkpoint.build()).with_tables(tables_of(checkpoint, context, settings))
-        order = np.arange(float(graph.units))  # any scores show whether guards and budgets are possible
+        order = np.arange(float(graph.units))  # any scores show whether guards and budgets can be met
         size = context.image_size
         allocate(graph, order, settings.budgets, settings.guards, image_size=size, strict=first)
     if not first:
@@ -124,31 +125,31 @@ def check_channels(checkpoint: Checkpoint, context: Context, settings: ChannelSe
 
 
 def check_criterion(subject: Checkpoint | nn.Module, context: Context, settings: ScoreSettings) -> None:
-    """Looks for the criterion, and for what it reads.
+    """Checks the criterion, and whether its inputs are available.
 
     Raises:
-        UserError: an unknown name (the sentence lists the known ones), or gradients without a loss or images.
+        UserError: the name is unknown, or gradients are needed and there is no loss or no images.
     """
     CRITERIA[settings.criterion]
     if settings.protected is not None and not needs_gradients(settings.criterion):
         raise UserError(
-            f"--protect says which gradients count more, and the criterion {settings.criterion} reads weights only; "
-            "take --criterion fisher or taylor."
+            f"--protect weights gradients, but the criterion {settings.criterion} reads only weights. "
+            "Use --criterion fisher or taylor."
         )
     if needs_gradients(settings.criterion):
-        check_gradients(subject, context, f"The criterion {settings.criterion}", "choose --criterion l2, l1 or gamma")
+        check_gradients(subject, context, f"The criterion {settings.criterion}", "use --criterion l2, l1 or gamma")
 
 
 def _check_later_cut(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> None:
-    """Refuses a budget that no result of the earlier steps lets this cut meet.
+    """Rejects a budget that this cut cannot meet for any result of the earlier steps.
 
-    The network that this cut starts from does not exist yet, but its lower bound is known: all removable bottlenecks
-    are gone, and every layer has the smallest share of its width, once for each cut.
+    The network at the start of this cut does not exist yet, but its lower bound is known: all removable bottlenecks are
+    removed, and every layer has its minimum share of channels, applied once per cut.
 
     Raises:
         UserError: the budget is below that bound.
     """
-    # What removals count is relative to the network at hand; nothing is measured for a bound.
+    # Removal budgets are relative to the network at the start of the cut; measured costs have no bound.
     measured = ("ms", "size")
     budgets = [budget for budget in settings.budgets if budget.cost not in measured and not COSTS[budget.cost].removes]
     if not budgets:
@@ -171,7 +172,7 @@ def cut_channels(checkpoint: Checkpoint, graph: ChannelGraph, plan: Plan) -> Che
     """The smaller network, without any repair.
 
     Args:
-        graph: of the network without the blocks that the plan removes.
+        graph: graph of the network without the blocks that the plan removes.
     """
     smaller = cut(without_removed_blocks(checkpoint.build(), plan), graph, plan)
     return _finished(checkpoint, smaller, graph, plan, repaired=False)
@@ -180,13 +181,13 @@ def cut_channels(checkpoint: Checkpoint, graph: ChannelGraph, plan: Plan) -> Che
 def repair(
     checkpoint: Checkpoint, graph: ChannelGraph, plan: Plan, context: Context, settings: RepairSettings
 ) -> Checkpoint:
-    """The smaller network, repaired as `pruning.prune.prune` repairs what it has decided itself.
+    """The smaller network, repaired as in `pruning.prune.prune`.
 
     Args:
-        graph: as of `cut_channels`.
+        graph: see `cut_channels`.
 
     Raises:
-        UserError: the checkpoint does not know the classes of the data set.
+        UserError: the checkpoint does not have the classes of the data set.
     """
     context = context.known_to(checkpoint)
     whole = checkpoint.build().to(context.device)
@@ -198,7 +199,7 @@ def repair(
 def _finished(
     checkpoint: Checkpoint, smaller: nn.Module, graph: ChannelGraph, plan: Plan, *, repaired: bool
 ) -> Checkpoint:
-    """The checkpoint of the cut network: this entry in its history, the way from the first network in `plan`."""
+    """The checkpoint of the cut network, with a new history entry and a `plan` that starts from the first network."""
     settings: dict[str, Any] = {"budget": str(plan.budget), "criterion": plan.criterion, "repaired": repaired}
     if plan.removed_blocks:
         settings["removed_blocks"] = list(plan.removed_blocks)
@@ -216,7 +217,7 @@ def _finished(
 
 
 def cost_of(plan: Plan) -> dict[str, Any]:
-    """What the history notes of a plan: parameters and FLOPs before and after."""
+    """Costs of a plan for the history: parameters and FLOPs before and after."""
     return {
         "parameters": plan.after.parameters,
         "flops": plan.after.flops,
@@ -227,5 +228,5 @@ def cost_of(plan: Plan) -> dict[str, Any]:
 
 
 def since_the_first(checkpoint: Checkpoint, plan: Plan) -> Plan:
-    """The plan that leads from the network that was cut first to what `plan` makes of this checkpoint."""
+    """The plan from the network that was cut first to the result of applying `plan` to this checkpoint."""
     return plan if checkpoint.plan is None else Plan.from_dict(checkpoint.plan).then(plan)

@@ -1,7 +1,7 @@
-"""What budgets would cost, before anything is cut: predicted costs at a ladder of targets, and how much would be lost.
+"""Predicts, before anything is cut, the cost and the loss of detections for a ladder of budgets.
 
-Units are scored once, on a few images. At every target the network is cut by these scores and repaired on a few images,
-and what it detects is compared with what the whole network detects. Rounds and healing keep more than this.
+Units are scored once, on a few images. For every target, the network is cut by these scores and repaired on a few
+images, and its detections are compared with those of the whole network. Rounds and healing give better results.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from secateur.pruning.settings import RepairSettings
 from secateur.pruning.surgery import cut
 
 IMAGES = 24
-"""Images that scores are read from."""
+"""Number of images for the scores."""
 COMPARED = 16
-"""Images on which detections are compared."""
+"""Number of images on which detections are compared."""
 CORRECTED = 16
-"""Images on which each cut is repaired."""
+"""Number of images for the repair of each cut."""
 FAINT = 0.01
-"""Least confidence of a detection of a cut network: cuts lower confidences before they lose objects."""
+"""Minimum confidence of a detection of a cut network; a cut lowers confidences before it loses objects."""
 GONE = 0.3
-"""Agreement under which harder targets are not tried."""
+"""Agreement below which harder targets are not tried."""
 _LADDER = tuple(step / 10 for step in range(9, 0, -1))
 
 
@@ -57,15 +57,15 @@ class Rung:
     """One target.
 
     Attributes:
-        target: what stays of the cost, as a share of the dense network's; of removals what goes.
-        reached: the cost of the cut, in its unit.
-        removed: share of the units that go.
-        flops, parameters: of the cut.
-        mb: of its exported file; None where no format is sized.
-        ms: by the latency table; None without one.
-        agreement: average precision of its detections where those of the whole network are the objects, over all
-            classes together, from 0 to 1; None where nothing was compared.
-        asked: it is the target that was asked for.
+        target: share of the cost of the dense network to keep; for a cost that counts removals, the share to remove.
+        reached: cost of the cut network, in its unit.
+        removed: share of the units that are removed.
+        flops, parameters: of the cut network.
+        mb: size of its exported file; None if no format is set.
+        ms: latency from the latency table; None without a table.
+        agreement: average precision of its detections with those of the whole network as labels, over all classes
+            together, 0 to 1; None if not compared.
+        asked: whether it is the requested target.
     """
 
     target: float
@@ -81,17 +81,16 @@ class Rung:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What budgets of one cost would give.
+    """Predictions for budgets of one cost.
 
     Attributes:
-        cost: its name.
+        cost: name of the cost.
         file: kind of file whose size is predicted; "" for none.
         image_size: px.
-        criterion: what the units were scored by.
-        rungs: from the mildest target to the hardest that can be reached.
-        cliff: target of the last rung before the detections fall apart; None where nothing was compared, or nothing
-            falls apart.
-        dense: the cost of the dense network, in its unit.
+        criterion: criterion that scored the units.
+        rungs: from the mildest target to the hardest reachable one.
+        cliff: target of the last rung before detections collapse; None if nothing was compared, or nothing collapses.
+        dense: cost of the dense network, in its unit.
     """
 
     cost: str
@@ -104,15 +103,15 @@ class Forecast:
 
     @property
     def smallest(self) -> Rung:
-        """The hardest target that can be reached."""
+        """The hardest reachable target."""
         return self.rungs[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return asdict(self)
 
     def table(self) -> str:
-        """Text: a line a target, then the smallest that can be reached and the cliff."""
+        """The forecast as text: one line per target, then the smallest reachable target and the cliff."""
         kind = COSTS[self.cost]
         unit = "removed" if kind.removes else self.cost
         title = f"{unit:>9} {'GFLOPs':>8} {'params (M)':>11} {'MB':>8} {'ms':>7} {'detections kept':>16}"
@@ -129,28 +128,29 @@ class Forecast:
         return "\n".join([*lines, *self.sentences()])
 
     def sentences(self) -> list[str]:
-        """The smallest target, the cliff, and what the figures are."""
+        """Statements about the smallest target, the cliff, and the figures."""
         kind, smallest = COSTS[self.cost], self.smallest
         share = f"{smallest.target:.1%} {'of the units removed' if kind.removes else 'of the dense network'}"
         number = f"{smallest.reached:,.0f}" if smallest.reached >= 1000 else f"{smallest.reached:.4g}"
         found = [f"Smallest reachable: {share}{'' if kind.removes else f', {number} {kind.unit}'}."]
         if all(rung.agreement is None for rung in self.rungs):
-            return [*found, "Nothing is said of accuracy: give --images or --data of a detector for an estimate."]
+            return [*found, "Accuracy is not estimated. For an estimate, set --images, or --data of a detector."]
         if self.cliff is None:
-            found.append("Cliff: one cut holds at none of these targets; take rounds (the default) and --heal.")
+            found.append("Cliff: a single cut fails at all of these targets. Use rounds (the default) and --heal.")
         else:
             found.append(
-                f"Cliff: one cut without rounds or training holds to {self.cliff:.0%}; beyond it detections fall apart."
+                f"Cliff: a single cut without rounds and training works down to {self.cliff:.0%}; below, detections "
+                "collapse."
             )
-        how = f"Detections kept: average precision against the whole network's own on {COMPARED} images"
-        return [*found, f"{how}, one cut by {self.criterion}, repaired; rounds (the default) and --heal keep more."]
+        how = f"Detections kept: average precision with the whole network's detections on {COMPARED} images as labels"
+        return [*found, f"{how}, single cut by {self.criterion}, repaired; rounds (the default) and --heal keep more."]
 
 
 def forecast(checkpoint: Checkpoint, context: Context, settings: ChannelSettings) -> Forecast:
-    """Predicts what budgets of the first cost of the settings give; nothing is kept.
+    """Predicts the results of budgets on the first cost of the settings; nothing is saved.
 
     Raises:
-        UserError: as a cut would raise it.
+        UserError: see `prune`.
     """
     settings.check()
     context = context.known_to(checkpoint)
@@ -161,7 +161,7 @@ def forecast(checkpoint: Checkpoint, context: Context, settings: ChannelSettings
     check_criterion(whole, context, settings.score)
     graph = trace(whole).with_tables(tables_of(checkpoint, context, settings))
     if graph.sizing is None and not EXPORTERS[USUAL.partition("-")[0]].missing():
-        # No rung removes a block.
+        # No rung removes blocks.
         sizing = size_table(checkpoint.build(), context.image_size, USUAL, about(checkpoint), blocks=False)
         graph = replace(graph, sizing=sizing)
     evidence = FamilyEvidence.of(context, whole)
@@ -188,7 +188,7 @@ def forecast(checkpoint: Checkpoint, context: Context, settings: ChannelSettings
 def _plans(
     graph: ChannelGraph, order: Floats, asked: Budget, settings: ChannelSettings, size: int
 ) -> list[tuple[Budget, Plan]]:
-    """The plans of the ladder and of the budget that is asked for, from the mildest to the smallest, each once."""
+    """The plans of the ladder and of the requested budget, from the mildest to the hardest, without duplicates."""
     removes = COSTS[asked.cost].removes
     ladder = [Budget(asked.cost, 1 - share if removes else share, file=asked.file) for share in (*_LADDER, 1e-3)]
     found: dict[int, tuple[Budget, Plan]] = {}
@@ -209,10 +209,10 @@ def _rung(
 
 
 class _Agreement:
-    """How far the detections of a cut network are those of the whole one."""
+    """Compares the detections of cut networks with those of the whole network."""
 
     def __init__(self, whole: nn.Module, evidence: FamilyEvidence | None, context: Context) -> None:
-        assert evidence is not None, "images are compared on"
+        assert evidence is not None, "a comparison needs images"
         self.whole, self.context = whole, context
         self.images = list(evidence.images(COMPARED, 0))
         self.repair = Repair(whole, evidence, RepairSettings(correction_images=CORRECTED))
@@ -220,12 +220,12 @@ class _Agreement:
         self.truths = seen.where(seen.scores >= PREDICTION.conf)
         if not len(self.truths):
             raise UserError(
-                f"The detector sees nothing on {COMPARED} of the images, so nothing can be compared: give images of "
-                "what it was trained to see."
+                f"The detector finds nothing on {COMPARED} of the images, so detections cannot be compared. Set "
+                "--images with images that contain its objects."
             )
 
     def of(self, graph: ChannelGraph, plan: Plan) -> float:
-        """Average precision of the detections of what a plan leaves, repaired."""
+        """Average precision of the detections of the repaired network that a plan leaves."""
         smaller = cut(self.whole, graph, plan)
         self.repair(smaller, plan, (self.whole, graph), CORRECTED)
         found = self._seen(smaller)
@@ -235,7 +235,7 @@ class _Agreement:
         return float(best[right].sum() / len(self.truths))
 
     def _seen(self, network: nn.Module) -> Boxes:
-        """The boxes that a network predicts on all images."""
+        """Boxes that a network predicts on all images."""
         predictor = predictor_of(network, self.context.device)
         rows: list[Tensor] = []
         numbers: list[NDArray[np.int64]] = []
@@ -249,7 +249,7 @@ class _Agreement:
 
 
 def line_to_paste(found: Forecast, weights: str, options: Sequence[str]) -> str:
-    """The command that cuts to the cliff, or to what was asked for where none is known."""
+    """The command that cuts to the cliff, or to the requested budget if the cliff is unknown."""
     asked = next((rung.target for rung in found.rungs if rung.asked), found.smallest.target)
     target = found.cliff if found.cliff is not None else asked
     amount = f"{target:.2g}"

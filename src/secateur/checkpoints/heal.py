@@ -1,4 +1,4 @@
-"""Healing: a cut network learns from the whole one, on images without labels, in minutes."""
+"""Healing: trains a cut network for minutes to reproduce the outputs of the whole one, on images without labels."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ from secateur.training.state import TrainingIdentity, has_state
 
 LOG = logging.getLogger("secateur")
 PIECE = 20
-"""Steps between two looks at the images that are held out, at most; an epoch of the loop."""
+"""Maximum number of steps between two evaluations on the held-out images, which is an epoch of the training loop."""
 MOST_STEPS = 100_000
-"""Of a healing without a limit."""
+"""Maximum number of steps without a time limit."""
 PATIENCE = 8
-"""Looks without a lower loss after which it stops."""
+"""Number of evaluations without a lower loss after which healing stops."""
 HELD_OUT_SHARE, HELD_OUT_LEAST, HELD_OUT_MOST = 0.1, 8, 64
 WARMUP_STEPS = 10
 FEWEST = 16
-"""Images under which there is nothing to learn from."""
-UNLABELLED = "give its images alone (--images): healing reads no labels"
+"""Minimum number of images for training."""
+UNLABELLED = "set only its images (--images), because healing reads no labels"
 
 
 class Pieces:
-    """Batches of pass after pass through the images, in pieces of `steps` batches: what `fit` calls epochs.
+    """Batches of repeated passes through the images, in pieces of `steps` batches, which `fit` treats as epochs.
 
-    `epoch` is a pure function of its arguments, as the loop asks for.
+    `epoch` depends only on its arguments, as the loop requires.
     """
 
     def __init__(self, batches: Batches, steps: int) -> None:
         self.batches, self.steps = batches, steps
 
     def __len__(self) -> int:
-        """Batches a piece."""
+        """Batches per piece."""
         return self.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchLike]:
-        """Batches of one piece from number `start` on."""
+        """Batches of one piece from index `start`."""
         place, end = epoch * self.steps + start, (epoch + 1) * self.steps
         while place < end:
             number, first = divmod(place, len(self.batches))
@@ -75,10 +75,10 @@ class Pieces:
 
 
 def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Context, name: str = "") -> None:
-    """Looks for what would stop a healing: no images, too few, other classes, a teacher that does not fit.
+    """Checks for errors before a healing: no images, too few images, other classes, an unsuitable teacher.
 
     Raises:
-        UserError: naming it.
+        UserError: there is such an error.
     """
     family = family_of(student)
     family.require("split", "healed")
@@ -89,20 +89,19 @@ def check_healing(student: Checkpoint, teacher: Checkpoint | None, context: Cont
 
 
 def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: HealSettings, folder: Path) -> FitResult:
-    """Trains `start` to answer as `teacher` does on the context's training images, without labels.
+    """Trains `start` to reproduce the outputs of `teacher` on the training images of the context, without labels.
 
-    One loop trains all: the loss is the family's imitation of the answers plus the channel-standardised difference of
-    what feeds the head, on augmented images; norms learn their statistics anew on the way, or keep them; the moving
-    average is what is kept. The piece with the lowest loss on images that are held out counts, and where none has a
-    lower one than `start`, the tensors of `start` do. Several processes share each batch.
+    The loss is the imitation loss of the family on outputs, plus the channel-standardised difference of the inputs of
+    the head, on augmented images. Batch norms learn new statistics during training, or keep theirs. The moving average
+    is saved. The result is the piece with the lowest loss on held-out images, or `start` itself if no piece has a lower
+    loss. Several processes share each batch.
 
     Args:
-        start: cut from the teacher, or at least of its family, with its classes and levels.
-        folder: results.csv, weights/best and weights/last, what it notes of itself (`pace.NOTES`), and the state from
-            which a killed healing goes on.
+        start: cut from the teacher, or at least of the same family, with the same classes and levels.
+        folder: folder for results.csv, weights/best and weights/last, notes (`pace.NOTES`), and the state for resuming.
 
     Raises:
-        UserError: no images or too few, a data set of other classes, or a teacher that does not fit.
+        UserError: there are no images or too few, the data set has other classes, or the teacher is unsuitable.
     """
     began, family = time.monotonic(), family_of(start)
     family.require("split", "healed")
@@ -150,16 +149,16 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     if of_first(result.best_fitness <= before.fitness):
         result = unhealed(result, like, before)
     note(folder, result, before, piece, end)
-    wait_for_all()  # all files are written then
+    wait_for_all()  # until all files are written
     return result
 
 
 def note(folder: Path, result: FitResult, before: Scores, piece: int, end: OpenEnd | None) -> None:
-    """Says and notes what a healing did, once; one that had already ended has said it.
+    """Logs and records the result of a healing once.
 
     Args:
-        piece: its steps.
-        end: what decided its end; None: its steps were a number.
+        piece: steps per piece.
+        end: the hook that decided the end; None for a fixed number of steps.
     """
     known = notes_of(folder)
     if "reason" in known or rank_and_world()[0] != 0:
@@ -169,15 +168,15 @@ def note(folder: Path, result: FitResult, before: Scores, piece: int, end: OpenE
     known |= {"steps": steps, "reason": end.reason if end else "steps", "before": before.value, "after": after}
     if end is not None:
         known["seconds"] = round(end.seconds, 1)
-        took = f"{duration(end.seconds)}, and ended because {end.ending()}"
+        took = f"{duration(end.seconds)}, stopped because {end.ending()}"
         LOG.info("Healing took %d steps, %s; %s %.4f -> %.4f.", steps, took, name, before.value, after)
     write_json(folder / NOTES, known)
 
 
 def unhealed(result: FitResult, start: Checkpoint, before: Scores) -> FitResult:
-    """The result of a healing that found nothing better: what it started from is what is kept."""
+    """The result of a healing without improvement: the start is kept."""
     LOG.warning(
-        "Healing found nothing nearer to the teacher than what it started from (held-out loss %.4f): that is kept; try "
+        "Healing did not reduce the held-out loss (%.4f), so the network from before healing is kept. Try "
         "a lower --heal-lr, or more images.",
         before.value,
     )
@@ -187,28 +186,28 @@ def unhealed(result: FitResult, start: Checkpoint, before: Scores) -> FitResult:
 
 
 def divided(split: Split, seed: int) -> tuple[Split, Split]:
-    """Images to learn from, and a few that are held out.
+    """Images for training, and a few held-out images.
 
     Raises:
         UserError: there are too few.
     """
     count = len(split)
     if count < FEWEST:
-        raise UserError(f"Healing needs at least {FEWEST} images, and there are {count}; give more.")
+        raise UserError(f"Healing needs at least {FEWEST} images, but there are {count}. Add more images.")
     order = np.random.default_rng((seed, 7)).permutation(count)
     out = int(np.clip(round(HELD_OUT_SHARE * count), HELD_OUT_LEAST, HELD_OUT_MOST))
     return split.select(np.sort(order[out:]).tolist()), split.select(np.sort(order[:out]).tolist())
 
 
 def train_settings(settings: HealSettings, context: Context, images: int) -> TrainSettings:
-    """The options of the one loop for so many steps.
+    """Training options for this number of steps.
 
     Args:
-        settings: with nothing left open.
+        settings: settings without open values.
     """
     batch, (_, world) = min(settings.heal_batch, images), rank_and_world()
     if batch % world:
-        raise UserError(f"--heal-batch {batch} is not a multiple of the {world} processes.")
+        raise UserError(f"--heal-batch {batch} must be a multiple of the number of processes, {world}.")
     hyp = Hyp(
         lr0=settings.heal_lr,
         lrf=0.02,
@@ -234,13 +233,13 @@ def train_settings(settings: HealSettings, context: Context, images: int) -> Tra
 
 
 def in_pieces(train: TrainSettings, settings: HealSettings, piece: int) -> TrainSettings:
-    """The same in pieces of so many steps, which the loop calls epochs."""
+    """The options for pieces of this number of steps, which the loop treats as epochs."""
     hyp = dataclasses.replace(train.hyp, warmup_epochs=WARMUP_STEPS / piece)
     return dataclasses.replace(train, epochs=-(-settings.most_steps(MOST_STEPS) // piece), hyp=hyp)
 
 
 def batches_of(split: Split, train: TrainSettings, start: Checkpoint, context: Context) -> Batches:
-    """This process's share of shuffled images, augmented as a training shows them."""
+    """The share of this process in the shuffled images, augmented as in training."""
     rank, world = rank_and_world()
     return split.shuffled(
         Reading(
@@ -258,7 +257,7 @@ def batches_of(split: Split, train: TrainSettings, start: Checkpoint, context: C
 
 
 def plain_images(split: Split, start: Checkpoint, context: Context) -> Iterator[Tensor]:
-    """The images of a split as they are, prepared, in batches [B, C, H, W] on the device."""
+    """The images of a split without augmentation, prepared, in batches [B, C, H, W] on the device."""
     prepare, channels = family_of(start).prepare, start.architecture.channels
     reading = Reading(context.image_size, context.batch_size, seed=context.seed, channels=channels)
     for batch in split.ordered(reading):

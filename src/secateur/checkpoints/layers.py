@@ -1,4 +1,5 @@
-"""Making a network shallower: the bottlenecks that matter least go, what they added on average is absorbed."""
+"""Layer pruning of a checkpoint: removes the least important bottlenecks and compensates for their mean
+contribution."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from secateur.pruning.settings import LayerSettings, RepairSettings
 
 LOG = logging.getLogger("secateur")
 ABSORB_IMAGES = 16
-"""Images whose mean stands for what a removed bottleneck added."""
+"""Number of images for the mean contribution of removed bottlenecks."""
 
 
 def remove_layers(
@@ -31,11 +32,11 @@ def remove_layers(
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     """The network without its `settings.layers` least important bottlenecks, and their names.
 
-    What they added on average is absorbed, and batch norms are refreshed, as `repair` says and where there are images.
-    A network without bottlenecks to spare comes back as it is.
+    The mean contribution of the removed bottlenecks is compensated for, and batch norms are corrected or re-estimated
+    according to `repair`, if there are images. A network without removable bottlenecks is returned unchanged.
 
     Raises:
-        UserError: unknown layer score, one without the images that it reads, or a data set of other classes.
+        UserError: the layer score is unknown or needs images that are missing, or the data set has other classes.
     """
     context = context.known_to(checkpoint)
     whole = checkpoint.build().to(context.device)
@@ -64,10 +65,10 @@ def remove_layers(
 
 
 def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
-    """The network without these bottlenecks and without any repair; its plan and history say so.
+    """The network without these bottlenecks, without any repair; recorded in its plan and history.
 
     Raises:
-        UserError: a name is no block of a chain, or what is left would not fit together.
+        UserError: a name is not a block of a chain, or the remaining blocks do not fit together.
     """
     whole = checkpoint.build()
     removal = removal_of(whole, blocks)
@@ -79,7 +80,7 @@ def without_blocks(checkpoint: Checkpoint, blocks: Iterable[str]) -> Checkpoint:
 def _shorter(
     checkpoint: Checkpoint, whole: nn.Module, smaller: nn.Module, plan: Plan, described: dict[str, Any]
 ) -> Checkpoint:
-    """The checkpoint of the network that a removal left."""
+    """The checkpoint of the network after a removal."""
     return Checkpoint.of(
         smaller,
         like=checkpoint,
@@ -91,20 +92,21 @@ def _shorter(
 
 
 def check_layers(checkpoint: Checkpoint, context: Context, settings: LayerSettings) -> None:
-    """Looks up the score, and what it reads.
+    """Checks the score, and whether its inputs are available.
 
     Raises:
-        UserError: an unknown score, no data set for one that reads images, or no loss for one that reads gradients.
+        UserError: the score is unknown, it needs images and there is no data set, or it needs gradients and there is no
+            loss.
     """
     reads, reader = LAYER_SCORES[settings.layer_score].reads, f"The layer score {settings.layer_score}"
     if reads == "labels":
-        check_gradients(checkpoint, context, reader, "choose --layer-score contribution or gamma")
+        check_gradients(checkpoint, context, reader, "use --layer-score contribution or gamma")
     elif reads == "images":
         context.require_images(reader)
 
 
 def _evidence(whole: nn.Module, context: Context, settings: LayerSettings) -> tuple[Iterable[Any] | None, Any]:
-    """What the layer score reads: nothing, images, or labelled images and the loss."""
+    """The inputs of the layer score: nothing, images, or labelled images and the loss."""
     reads, evidence = LAYER_SCORES[settings.layer_score].reads, FamilyEvidence(context, whole)
     if reads == "labels":
         return evidence.scored(whole, settings.layer_images, 0)

@@ -1,4 +1,4 @@
-"""How long a step of a healing takes, what can be expected in its minutes, and what it notes of itself at the end."""
+"""Duration of a healing step, the resulting estimate, and the notes at the end of a healing."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from secateur.training.state import has_state, sealed_randomness
 from secateur.training.task import Task
 
 NOTES = "healing.json"
-"""What a healing notes in its folder: the steps of a piece, and at the end what it did, in which time, and why it
-ended."""
+"""Notes of a healing in its folder: steps per piece and, at the end, its results, duration and reason for the end."""
 FEWEST_PIECES = 25
-"""Looks that the minutes have room for; a network of slow steps is looked at after fewer of them."""
+"""Minimum number of pieces within the time limit; for slow networks, pieces have fewer steps."""
 
 
 @dataclass(frozen=True)
 class HealingPace:
-    """What a healing is planned by.
+    """Basis for planning a healing.
 
     Attributes:
-        step_seconds: of one step, its batch included.
-        piece: steps between two looks at the images that are held out.
+        step_seconds: duration of one step, including its batch.
+        piece: steps between two evaluations on the held-out images.
     """
 
     step_seconds: float
@@ -54,11 +53,11 @@ class HealingPace:
         minutes: float,
         most: int,
     ) -> HealingPace:
-        """Measured on two steps of a copy; for a healing that continues, what it was planned by.
+        """Measures two steps of a copy; for a resumed healing, the previous values.
 
         Args:
-            minutes: of the healing; 0: no limit.
-            most: steps of a piece at most.
+            minutes: time limit of the healing; 0: no limit.
+            most: maximum number of steps per piece.
         """
         known = notes_of(folder) if has_state(folder) else {}
         if "piece" in known:
@@ -71,30 +70,31 @@ class HealingPace:
         return pace
 
     def expected(self, minutes: float, loss: float) -> str:
-        """What can be expected, in one sentence.
+        """The estimate in one sentence.
 
         Args:
-            loss: on the images that are held out, before the first step.
+            loss: loss on the held-out images before the first step.
         """
-        limit = "without a limit"
+        limit = "no time limit"
         if minutes:
             limit = f"at most about {max(int(minutes * 60 / self.step_seconds), 1)} steps in {duration(minutes * 60)}"
         seconds = f"{self.step_seconds:.2g}" if self.step_seconds < 10 else f"{self.step_seconds:.0f}"
         return (
-            f"Healing: a step takes {seconds} s, {limit} (--heal-minutes); it ends earlier when the held-out loss, "
-            f"{loss:.4f} now, no longer falls."
+            f"Healing: a step takes {seconds} s, {limit} (--heal-minutes). It stops earlier if the held-out loss, "
+            f"now {loss:.4f}, stops falling."
         )
 
 
 def seconds_a_step(network: nn.Module, imitate: Imitate, batches: Batches, task: Task, device: torch.device) -> float:
-    """Of the second of two steps of a copy; nothing of the training changes but where its network is."""
+    """Duration of the second of two steps of a copy; the training is not changed, except for the device of its
+    network."""
     precision = Precision(choose_precision("auto", device.type), device.type)
     student = copy.deepcopy(network.to(device).to(memory_format=torch.channels_last)).train()  # type: ignore[call-overload]
     handles, seconds = imitate.watch(student), 0.0
     with sealed_randomness(), one_for_all():
         for number in range(2):
             began = time.monotonic()
-            # The first batch of all starts the workers that load images, so another pass gives the second one.
+            # The first batch starts the workers that load images, so a second pass is measured.
             batch = next(iter(batches.epoch(number)))
             images = batch.images.to(device)
             if images.ndim == 4:
@@ -104,7 +104,7 @@ def seconds_a_step(network: nn.Module, imitate: Imitate, batches: Batches, task:
                 raw = student(images)
             loss, _ = imitate(outputs_in_full_precision(raw), batch.targets.to(device), images)
             loss.backward()
-            loss.item()  # waits for the device
+            loss.item()  # synchronises with the device
             seconds = time.monotonic() - began
     for handle in handles:
         handle.remove()
@@ -112,7 +112,7 @@ def seconds_a_step(network: nn.Module, imitate: Imitate, batches: Batches, task:
 
 
 def notes_of(folder: Path) -> dict[str, Any]:
-    """What a healing noted; nothing where the file is missing or no note."""
+    """The notes of a healing; empty if the file is missing or invalid."""
     try:
         found = read_json(folder / NOTES)
     except UserError:

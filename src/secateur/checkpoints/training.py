@@ -1,4 +1,4 @@
-"""Training a checkpoint on a data set: dense, sparse and fine-tuning are one function with other methods."""
+"""Trains a checkpoint on a data set. Dense, sparse and fine-tuning are the same function with different methods."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from secateur.training.task import check_strides, largest_stride
 
 @dataclass(frozen=True)
 class Methods:
-    """Weight pruning, distillation and channel penalties beside the plain loop; by default none of them."""
+    """Methods in addition to the plain loop: weight pruning, distillation and channel penalties; by default none."""
 
     weights: WeightSettings = field(default_factory=WeightSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
@@ -51,13 +51,14 @@ class Methods:
         return self.weights.target_sparsity > 0 or self.weights.lock_zeros
 
     def check(self, settings: TrainSettings, family: Family) -> None:
-        """Looks up every name and range before anything is written.
+        """Checks all names and ranges before anything is written.
 
         Args:
-            family: of the network that is trained.
+            family: family of the network.
 
         Raises:
-            UserError: an unknown name, a target that its pattern cannot give, a cool-down as long as the training.
+            UserError: a name is unknown, a pattern cannot reach its target, or the cool-down is as long as the
+                training.
         """
         if self.sparsify is not None:
             check_penalties(self.sparsify, settings)
@@ -67,7 +68,7 @@ class Methods:
             check_weight_pruning(self.weights, settings.epochs)
 
     def record(self) -> dict[str, Any]:
-        """The settings of the methods in use, for the history of a checkpoint."""
+        """Settings of the methods in use, for the history of a checkpoint."""
         result: dict[str, Any] = {}
         if self.sparsify is not None:
             result |= dataclasses.asdict(self.sparsify)
@@ -78,10 +79,10 @@ class Methods:
         return result
 
     def hooks(self, start: Checkpoint, settings: TrainSettings, images: int) -> list[Hook]:
-        """Hooks in the order in which they act; zeroing weights comes last, so that nothing refills them.
+        """Hooks in order of execution; zeroing of weights is last, so that nothing changes the zeros again.
 
         Raises:
-            UserError: an unknown name, or settings that do not fit the checkpoint.
+            UserError: a name is unknown, or settings do not fit the checkpoint.
         """
         hooks: list[Hook] = []
         if self.sparsify is not None:
@@ -89,15 +90,15 @@ class Methods:
         if self.prunes_weights:
             hooks.append(WeightPruning(self.weights, start))
         elif start.masks:
-            # Zeros of an earlier weight pruning stay, whatever the training does.
+            # Zeros of an earlier weight pruning are always kept.
             hooks.append(HoldMasks(start.masks))
         return hooks
 
     def teacher(self, start: Checkpoint, dense: Checkpoint | None) -> Checkpoint:
-        """Who teaches: `--teacher`, or `dense`, or what `start` came from.
+        """The teacher: `--teacher`, `dense`, or the network that `start` was pruned from.
 
         Raises:
-            UserError: none is known.
+            UserError: there is none.
         """
         teacher = dense
         if teacher is None or self.distill.teacher:
@@ -108,7 +109,7 @@ class Methods:
     def distillation(
         self, start: Checkpoint, student: nn.Module, settings: TrainSettings, dense: Checkpoint | None
     ) -> tuple[list[Term], list[Hook]]:
-        """Loss terms of the distillation, if any."""
+        """Loss terms of the distillation, if any, with their hooks."""
         if not self.distill.distill:
             return [], []
         teacher = self.teacher(start, dense)
@@ -119,14 +120,14 @@ class Methods:
 def training_batches(
     split: Split, settings: TrainSettings, network: nn.Module, context: Context, *, channels: int = 3
 ) -> Batches:
-    """Shuffled, augmented batches of this process's share of a split, of images of so many channels.
+    """Shuffled, augmented batches of the share of this process in a split, with this number of image channels.
 
     Raises:
-        UserError: the processes cannot share a batch.
+        UserError: the batch size cannot be divided by the number of processes.
     """
     rank, world = rank_and_world()
     if settings.batch_size % world:
-        raise UserError(f"--batch-size {settings.batch_size} is not a multiple of the {world} processes.")
+        raise UserError(f"--batch-size {settings.batch_size} must be a multiple of the number of processes, {world}.")
     return split.shuffled(
         Reading(
             settings.image_size,
@@ -145,10 +146,10 @@ def training_batches(
 
 
 def for_training(start: Checkpoint, data: DataSet, *, single_cls: bool) -> tuple[Checkpoint, DataSet, bool]:
-    """A checkpoint and a data set with the same classes, and whether all are one class.
+    """A checkpoint and a data set with the same classes, and whether all objects have one class.
 
     Args:
-        single_cls: it is asked for; a checkpoint that was trained so is trained so again.
+        single_cls: whether it is requested; a checkpoint that was trained with it is always trained with it.
 
     Raises:
         UserError: the classes differ in more than their order.
@@ -162,7 +163,7 @@ def for_training(start: Checkpoint, data: DataSet, *, single_cls: bool) -> tuple
 
 
 def contents(splits: Mapping[str, Split]) -> dict[str, str]:
-    """What of the splits must not change while a training is interrupted, in words, and a digest of each."""
+    """A description of each split that must not change while a training is interrupted, with a digest."""
     return {f"the {name} images or labels": split.signature() for name, split in splits.items()}
 
 
@@ -172,13 +173,13 @@ def can_be_trained(checkpoint: Checkpoint) -> bool:
 
 
 def check_trainable(checkpoint: Checkpoint, done: str) -> None:
-    """Refuses a network whose family has no loss or reads no data.
+    """Checks that the family of a network has a loss and can read data.
 
     Args:
-        done: what would be done with it, for the error: "trained".
+        done: what would be done with it, for the error message: "trained".
 
     Raises:
-        UserError: naming the family and what it lacks.
+        UserError: it does not; the message names the family and what it lacks.
     """
     for verb in ("loss", "split"):
         family_of(checkpoint).require(verb, done)
@@ -193,19 +194,19 @@ def train_checkpoint(
     verb: str = "train",
     methods: Methods | None = None,
 ) -> FitResult:
-    """Trains from a checkpoint; writes weights/best and weights/last, results.csv and plots into `folder`.
+    """Trains from a checkpoint; writes weights/best and weights/last, results.csv and plots to `folder`.
 
-    Where `folder` holds the state of an interrupted training, that one resumes. The head of a detector that knows the
-    classes of the data set in another order is put into this one. With `single_cls` the head has one class.
+    If `folder` holds the state of an interrupted training, that training is resumed. If the head has the classes of the
+    data set in another order, its outputs are reordered. With `single_cls` the head has one class.
 
     Args:
-        context: the data set, and the dense detector that teaches where no other teacher is named.
-        verb: name of the entry in the checkpoint's history.
-        methods: what acts besides the plain loop.
+        context: the data set, and the dense detector, which is the default teacher.
+        verb: name of the history entry.
+        methods: methods in addition to the plain loop.
 
     Raises:
-        UserError: no data set, one that is broken or of other classes, methods that do not fit the checkpoint, or a
-            training to resume whose classes or data were others.
+        UserError: there is no data set, it is damaged or has other classes, methods do not fit the checkpoint, or a
+            training to resume had other classes or data.
     """
     check_trainable(start, "trained")
     methods, given, family = methods or Methods(), start, family_of(start)
@@ -248,13 +249,13 @@ def train_checkpoint(
 
 
 def known_epochs(checkpoint: Checkpoint) -> int | None:
-    """Epochs that a network was trained for, as its history or its training notes say; None where they do not."""
+    """Number of epochs that a network was trained for, from its history or training notes; None if not recorded."""
     entries = [entry.settings.get("epochs") for entry in checkpoint.history]
     epochs = [value for value in entries if isinstance(value, int)]
     if epochs:
         return sum(epochs)
     if any(entry.verb == "heal" for entry in checkpoint.history):
-        return None  # its training notes are those of the healing, whose pieces are no epochs
+        return None  # the training notes are from healing, whose pieces are not epochs
     notes = checkpoint.training
     known = notes.get("settings", notes).get("epochs")
     return known if isinstance(known, int) and known > 0 else None

@@ -1,4 +1,4 @@
-"""Random geometry and colour of training images: how far each may vary, and the matrices and tables drawn from that."""
+"""Random geometry and colour augmentation of training images: ranges, and the matrices and tables sampled from them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from secateur.data.images import Image
 
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
-_OUTLINE_POINTS = 1000  # an outline is cut at the image border between its points, so it needs many
+_OUTLINE_POINTS = 1000  # outlines are clipped at the image border between their points, so they need many points
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly training images vary; the names and meanings of YOLOv5's hyp files.
+    """Ranges of the augmentation, with the names and meanings of YOLOv5 hyp files.
 
-    hsv_*: gains of hue, saturation, value; degrees, shear: +/- degrees; translate: +/- share of the image;
-    scale: +/- gain; perspective: +/- per pixel; flipud, fliplr, mosaic, mixup: probabilities; copy_paste: share of the
-    outlined objects.
+    hsv_*: gains of hue, saturation, value; degrees, shear: +/- degrees; translate: +/- share of the image; scale: +/-
+    gain; perspective: +/- per pixel; flipud, fliplr, mosaic, mixup: probabilities; copy_paste: share of the outlined
+    objects.
     """
 
     hsv_h: float = 0.015
@@ -43,7 +43,7 @@ class Augmentation:
 
     @staticmethod
     def from_hyp(hyp: Mapping[str, Any]) -> Augmentation:
-        """The augmentation keys of a hyperparameter mapping; its other keys are not looked at."""
+        """Reads the augmentation keys of a mapping of hyper-parameters; other keys are ignored."""
         names = {field.name for field in fields(Augmentation)}
         return Augmentation(**{name: float(hyp[name]) for name in names if name in hyp})
 
@@ -51,9 +51,11 @@ class Augmentation:
 def random_view(
     rng: np.random.Generator, augmentation: Augmentation, canvas: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Matrix, float]:
-    """Draws the 3x3 matrix from canvas to output pixels, and its gain; `canvas` and `size` are (height, width).
+    """Samples the matrix, float64 [3, 3], from canvas to output pixels, and its gain; `canvas` and `size` are (height,
+    width).
 
-    Perspective about the canvas centre, rotation, scale, shear; then the centre goes to the output's, +/- translate.
+    The order is: perspective about the canvas centre, rotation, scale, shear; then the centre is moved to that of the
+    output, +/- translate.
     """
     a = augmentation
     centre = translation(-canvas[1] / 2, -canvas[0] / 2)
@@ -70,27 +72,27 @@ def random_view(
 
 
 def translation(x: float, y: float) -> Matrix:
-    """3x3 matrix that adds (x, y)."""
+    """Matrix, float64 [3, 3], that adds (x, y)."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def apply(matrix: Matrix, points: NDArray[Any]) -> Matrix:
-    """Points [n,2] through a 3x3 matrix, perspective divided out."""
+    """Transforms points [n, 2] by a matrix [3, 3], including the perspective division."""
     mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
     return np.asarray(mapped[:, :2] / mapped[:, 2:])
 
 
 def is_straight(matrix: Matrix) -> bool:
-    """Whether the matrix only scales and shifts (no rotation, shear, perspective or mirror)."""
+    """Whether a matrix [3, 3] only scales and shifts (no rotation, shear, perspective or mirroring)."""
     bent = matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]
     return not bent and bool(matrix[0, 0] > 0 and matrix[1, 1] > 0)
 
 
 def warp_boxes(boxes: Floats, outlines: Sequence[Floats], matrix: Matrix, size: tuple[int, int]) -> Floats:
-    """Boxes xyxy [n,4] through a matrix, clipped to the output (height, width).
+    """Transforms boxes xyxy [n, 4] by a matrix [3, 3], clipped to the output (height, width): float32 [n, 4].
 
-    An object with an outline (points [p,2], empty where there is none) gets the box of its warped, clipped outline; the
-    others that of their four warped corners.
+    An object with an outline (points [p, 2], empty without an outline) gets the box of its transformed, clipped
+    outline; other objects get that of their four transformed corners.
     """
     if not len(boxes):
         return np.zeros((0, 4), np.float32)
@@ -123,8 +125,9 @@ def visible_enough(
     most_aspect: float = 100,
     least_area: float = 0.1,
 ) -> NDArray[np.bool_]:
-    """Which warped boxes are still worth learning: both sides over `least_side` pixels, not a sliver, and more than
-    `least_area` of the object's area (scaled by `gain`) inside the image."""
+    """Which boxes [n, 4] are still useful after a transform: bool [n]. Both sides must exceed `least_side` pixels,
+    the box must not be a sliver, and more than `least_area` of the object's area (scaled by `gain`) must be
+    inside the image."""
     old = (before[:, 2:] - before[:, :2]) * gain
     new = after[:, 2:] - after[:, :2]
     tiny = 1e-16
@@ -134,7 +137,7 @@ def visible_enough(
 
 
 def colour_table(rng: np.random.Generator, augmentation: Augmentation) -> Image | None:
-    """Draws gains of hue, saturation and value: a table uint8 [1,256,3] for HSV images, or None without gains."""
+    """Samples gains of hue, saturation and value: a table uint8 [1, 256, 3] for HSV images; None without gains."""
     gains = np.array([augmentation.hsv_h, augmentation.hsv_s, augmentation.hsv_v])
     if not gains.any():
         return None
@@ -145,7 +148,8 @@ def colour_table(rng: np.random.Generator, augmentation: Augmentation) -> Image 
 
 
 def to_rgb(image: Image, table: Image | None = None) -> Image:
-    """BGR to RGB uint8 [H,W,3], through the HSV lookup table if there is one; grey [H,W] has a value alone."""
+    """Converts BGR to RGB, uint8 [H, W, 3], through the HSV lookup table [1, 256, 3] if given; grey [H, W] uses only
+    the value."""
     if image.ndim == 2:
         return image if table is None else np.asarray(cv2.LUT(image, table[..., 2].copy()), np.uint8)
     if table is None:

@@ -1,4 +1,4 @@
-"""Batches from a data set: in the same order for any number of workers and processes, from any point of any epoch."""
+"""Batches of a data set, in the same order for any number of workers and processes, from any point of any epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.errors import UserError
 from secateur.machine import granted_cpus
 
 Keys = list[tuple[int, int]]
-_WORTH_A_WORKER = 64  # images; reading fewer takes no longer than starting a process for it (measured at 160 px)
+_WORTH_A_WORKER = 64  # images; for fewer, starting a process takes longer than reading them (measured at 160 px)
 
 
 class TrainBatches:
@@ -27,19 +27,19 @@ class TrainBatches:
         self._loader = _loader(dataset, sampler, workers, pin)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return self._sampler.per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number `start` on; asking for another epoch ends an unfinished one."""
+        """Batches of one epoch from index `start`; requesting another epoch ends an unfinished one."""
         self._sampler.epoch, self._sampler.start = epoch, start
         return _sentences(iter(self._loader))
 
 
 class EvaluationBatches:
-    """Every image once, in the data set's order; can be iterated again and again, with the same workers.
+    """Every image once, in the order of the data set; can be iterated repeatedly with the same workers.
 
-    The rectangles of a rectangular data set must hold a whole number of batches. Small data sets get fewer workers.
+    The rectangles of a rectangular data set must contain whole batches. Small data sets get fewer workers.
     """
 
     def __init__(self, dataset: DetectionDataset, batch_size: int, *, workers: int, pin: bool = False) -> None:
@@ -67,24 +67,27 @@ def train_batches(
     world: int = 1,
     pin: bool = False,
 ) -> TrainBatches:
-    """Shuffled batches; `epoch(e)` is a pure function of (seed, e).
+    """Shuffled batches; `epoch(e)` depends only on (seed, e).
 
-    Step k of all processes together is global batch k (batch_size * world images) of the one-process order; process
-    `rank` takes every `world`-th image of it. The last, partial global batch is kept if every process gets an image.
-    A rectangular data set is not shuffled, and its batch size must be the global one.
+    Step k of all processes together is global batch k (batch_size * world images) of the order for one process; process
+    `rank` gets every `world`-th image of it. The last, partial global batch is kept if every process gets an image. A
+    rectangular data set is not shuffled, and its batch size must be the global one.
 
-    workers: processes that load images, at most one for each processor that is granted (more would only wait); pin:
-    batches in page-locked memory, which a copy to CUDA need not wait for.
+    Args:
+        workers: processes that load images, limited to the available processors.
+        pin: keep batches in page-locked memory, for asynchronous copies to CUDA.
     """
     if dataset.rectangular and dataset.batch_size != batch_size * world:
         raise ValueError(f"the data set has rectangles for batches of {dataset.batch_size}, not {batch_size * world}")
     if len(dataset) < world:
-        raise UserError(f"The training split has {len(dataset)} images, fewer than the {world} processes; use fewer.")
+        raise UserError(
+            f"The training split has {len(dataset)} images, fewer than the {world} processes. Use fewer processes."
+        )
     return TrainBatches(dataset, _TrainSampler(dataset, batch_size * world, seed, rank, world), workers, pin)
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples of one image size as a Batch."""
+    """Combines samples of one image size to a Batch."""
     height, width, channels = samples[0].image.shape
     images = torch.empty((len(samples), channels, height, width), dtype=torch.uint8)
     for place, sample in enumerate(samples):
@@ -102,7 +105,7 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 class _TrainSampler(Sampler[Keys]):
-    """Yields this process's share of each global batch of the epoch that is set, as (epoch, image) keys."""
+    """Yields the share of this process in each global batch of the current epoch, as (epoch, image) keys."""
 
     def __init__(self, dataset: DetectionDataset, global_batch: int, seed: int, rank: int, world: int) -> None:
         self.epoch = self.start = 0
@@ -137,18 +140,18 @@ def _loader(
         persistent_workers=workers > 0,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_start_worker,
-        # A generator of its own: the global one is left to the training, whose state must not depend on the loading.
+        # A separate generator, because the random state of the training must not depend on loading.
         generator=torch.Generator(),
     )
 
 
 def _start_worker(_: int) -> None:
-    # Parallel already by processes: threads inside each would only fight for the same cores.
+    # Loading is already parallel by processes; threads inside each would compete for the same cores.
     cv2.setNumThreads(0)
 
 
 def _sentences(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Passes batches on; an error of a worker arrives as a traceback in text, of which the user needs the sentence."""
+    """Passes batches on; converts an error of a worker, which arrives as a traceback, to its message."""
     try:
         yield from batches
     except UserError as error:

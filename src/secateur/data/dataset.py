@@ -1,4 +1,4 @@
-"""A split as a torch data set: letterboxed images for evaluation, composed and varied ones for training."""
+"""A split as a torch data set: letterboxed images for evaluation, composed and augmented images for training."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ RatioPad = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One network image: image uint8 [H,W,3] RGB or [H,W,1] grey; labels float32 [k,5] (class, xywh normalised to it);
-    its index; original_shape (height, width) of the file; ratio_pad ((rh, rw), (pad_x, pad_y)): file * ratio + pad =
-    network."""
+    """One network input: image uint8 [H, W, 3] RGB or [H, W, 1] grey; labels float32 [k, 5] (class, xywh normalised
+    to the image); its index; original_shape (height, width) of the file; ratio_pad ((rh, rw), (pad_x, pad_y)):
+    file * ratio + pad = input."""
 
     image: Image
     labels: Floats
@@ -48,8 +48,8 @@ class Sample:
 
 @dataclass
 class Batch:
-    """images: uint8 [B,3,H,W] RGB or [B,1,H,W] grey; targets: float32 [T,6] (image in batch, class, x, y, w, h
-    normalised to the image); indices: position in the Index; original_shapes (h, w); ratio_pads as in `Sample`."""
+    """images: uint8 [B, 3, H, W] RGB or [B, 1, H, W] grey; targets: float32 [T, 6] (image in batch, class, x, y, w,
+    h normalised to the image); indices: position in the Index; original_shapes (h, w); ratio_pads as in `Sample`."""
 
     images: Tensor
     targets: Tensor
@@ -69,22 +69,23 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The batch with its tensors in page-locked memory; DataLoader calls it by this name."""
+        """The batch with its tensors in page-locked memory; DataLoader calls this method."""
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 class DetectionDataset(Dataset[Sample]):
-    """Samples by image number, or by (epoch, image number) where an augmentation is given.
+    """Samples by image number, or by (epoch, image number) with an augmentation.
 
-    A sample is a pure function of (seed, epoch, image number): it depends neither on the process that makes it nor on
-    the order. With `rectangular`, images of like aspect ratio form batches of `batch_size`, in `order`; each batch has
-    its own smallest shape in multiples of `stride` plus `pad` strides, and there is no mosaic.
+    A sample depends only on (seed, epoch, image number), not on the process or the order. With `rectangular`, images of
+    similar aspect ratio form batches of `batch_size`, in `order`; each batch has its own smallest shape in multiples of
+    `stride` plus `pad` strides, and there are no mosaics.
 
-    image_size: long side of loaded images, and side of the square network image where there are no rectangles; for
-    evaluation also (height, width) of it, into which images are then fitted as for a prediction. cache_images: "ram"
-    keeps decoded images (shared by all workers, filled as they are read); "auto" does so for training where they need
-    at most 1 GiB and a quarter of the free memory; samples are the same with and without. channels: 3, or 1 for a
-    network that reads grey images.
+    Args:
+        image_size: longer side of loaded images, and side of the square network input without rectangles; for
+            evaluation also (height, width), into which images are fitted as for a prediction.
+        cache_images: "ram" keeps decoded images in memory (shared by all workers, filled on first use); "auto" does so
+            for training if they need at most 1 GiB and a quarter of the free memory. Samples do not depend on it.
+        channels: 3, or 1 for a network for grey images.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class DetectionDataset(Dataset[Sample]):
         self._shape_of: NDArray[np.int64] | None = None
         if rectangular:
             self.order, self._shape_of = _rectangles(index.shapes, self.image_size, batch_size, stride, pad)
-        # A mosaic needs every image four times an epoch; evaluation reads each once and is left to ask for a cache.
+        # A mosaic needs every image four times per epoch; evaluation reads each once, so it must request a cache.
         wish = False if self._oblong or (cache_images == "auto" and augmentation is None) else cache_images
         sizes = [self._stored_size(shape) for shape in index.shapes] if wish else []
         self._cache = ImageCache.choose(wish, sizes, channels)
@@ -129,11 +130,11 @@ class DetectionDataset(Dataset[Sample]):
         return len(self._items)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is started, not forked, gets the shared tensors and needs no copy of the index.
+        # A worker that is started instead of forked gets the shared tensors and needs no copy of the index.
         return {**self.__dict__, "index": None, "_cache": None}
 
     def canvas(self, i: int) -> tuple[int, int]:
-        """Network image (height, width) of image i."""
+        """Size (height, width) of the network input for image i."""
         if self._shape_of is None:
             return self._shape
         return int(self._shape_of[i, 0]), int(self._shape_of[i, 1])
@@ -159,7 +160,7 @@ class DetectionDataset(Dataset[Sample]):
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def _plain(self, i: int) -> Sample:
-        """Letterboxed: long side to the image size, then centred on gray (shrunk again if the canvas is smaller)."""
+        """Letterboxed: longer side to the image size, then centred on grey (shrunk again if the canvas is smaller)."""
         if self._oblong:
             return self._fitted(i)
         original = self._items.shape(i)
@@ -184,7 +185,7 @@ class DetectionDataset(Dataset[Sample]):
         return Sample(out, labels, i, original, (factors, (pad_x, pad_y)))
 
     def _fitted(self, i: int) -> Sample:
-        """Letterboxed in one step to the one oblong shape of all images, as a prediction does."""
+        """Letterboxed in one step to the common oblong shape of all images, as in a prediction."""
         image, fit = letterboxed(read_image(self._items.file(i)), self._shape, channels=self.channels)
         (top, left), (height, width) = fit.pad, fit.shape
         labels = self._items.labels(i)
@@ -195,7 +196,7 @@ class DetectionDataset(Dataset[Sample]):
     # Training ---------------------------------------------------------------------------------------------------------
 
     def _augmented(self, i: int, rng: np.random.Generator, how: Augmentation) -> tuple[Image, Floats]:
-        """BGR image [H,W,3], or grey [H,W], and rows [k,5] (class, xyxy pixels)."""
+        """BGR image [H, W, 3] or grey [H, W], and rows [k, 5] (class, xyxy pixels)."""
         if self.rectangular or rng.random() >= how.mosaic:
             return self._single(i, rng, how)
         image, labels = self._mosaic(i, rng, how)
@@ -247,7 +248,8 @@ class DetectionDataset(Dataset[Sample]):
         return image, np.column_stack([labels[keep, 0], boxes[keep]]).astype(np.float32)
 
     def _objects(self, tiles: list[Tile], canvas: tuple[int, int]) -> tuple[Floats, list[Floats]]:
-        """Rows [k,5] (class, xyxy) and outlines [p,2] of all tiles in canvas pixels, boxes clipped to the canvas."""
+        """Rows [k, 5] (class, xyxy) and outlines [p, 2] of all tiles in canvas pixels; boxes are clipped to the
+        canvas."""
         rows, outlines = [np.zeros((0, 5), np.float32)], []
         for tile in tiles:
             labels = self._items.labels(tile.image)
@@ -264,23 +266,23 @@ class DetectionDataset(Dataset[Sample]):
     # Pixels -----------------------------------------------------------------------------------------------------------
 
     def _loaded_size(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of an image brought to the image size on its long side."""
+        """(height, width) of an image scaled to the image size on its longer side."""
         ratio = self.image_size / max(shape)
         return (shape[0], shape[1]) if ratio == 1 else (math.ceil(shape[0] * ratio), math.ceil(shape[1] * ratio))
 
     def _stored_size(self, shape: NDArray[np.int32]) -> tuple[int, int]:
-        """As `_loaded_size`, but small images stay as they are: enlarging them is part of the warp."""
+        """Like `_loaded_size`, but small images are not enlarged, because the warp does that."""
         original = int(shape[0]), int(shape[1])
         return original if max(original) <= self.image_size else self._loaded_size(original)
 
     def _read(self, i: int) -> Image:
-        """BGR pixels [H,W,3], or grey ones [H,W], of image i at its stored size."""
+        """BGR pixels [H, W, 3] or grey pixels [H, W] of image i at its stored size."""
         if self._cache is not None and (kept := self._cache.get(i)) is not None:
             return kept
         original = self._items.shape(i)
         size = self._stored_size(np.array(original, np.int32))
         shrink = max(original) / self.image_size
-        # Evaluation reads every pixel, as the published figures do; training may let JPEG shrink by 2, 4 or 8.
+        # Evaluation decodes every pixel, as the published figures do; training may decode JPEG at 1/2, 1/4 or 1/8 size.
         reduce = 1 if self.augmentation is None else max(k for k in (1, 2, 4, 8) if k <= max(shrink, 1))
         image = read_image(self._items.file(i), reduce, channels=self.channels)
         if image.shape[:2] != size:
@@ -294,7 +296,7 @@ class DetectionDataset(Dataset[Sample]):
 def _rectangles(
     shapes: NDArray[np.int32], image_size: int, batch_size: int, stride: int, pad: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Order by aspect ratio [n], and for every image the (height, width) of its batch [n,2]."""
+    """Order by aspect ratio [n], and the (height, width) of the batch of every image [n, 2]."""
     aspect = shapes[:, 0] / shapes[:, 1]
     order = np.argsort(aspect, kind="stable")
     shape_of = np.zeros((len(shapes), 2), np.int64)
@@ -307,14 +309,14 @@ def _rectangles(
 
 
 def _corners(boxes: Floats, width: float, height: float, x: float, y: float) -> Floats:
-    """Normalised xywh [n,4] to xyxy pixels, moved by (x, y)."""
+    """Normalised xywh [n, 4] to xyxy pixels, shifted by (x, y)."""
     half = boxes[:, 2:] / 2
     corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)
     return np.asarray(corners * (width, height, width, height) + (x, y, x, y), np.float32)
 
 
 def _normalised(rows: Floats, height: int, width: int) -> Floats:
-    """Rows (class, xyxy pixels) [n,5] to (class, xywh normalised), clipped to just inside the image."""
+    """Rows (class, xyxy pixels) [n, 5] to (class, xywh normalised), clipped to just inside the image."""
     edge = 1e-3
     x0, x1 = rows[:, 1].clip(0, width - edge), rows[:, 3].clip(0, width - edge)
     y0, y1 = rows[:, 2].clip(0, height - edge), rows[:, 4].clip(0, height - edge)

@@ -1,4 +1,4 @@
-"""Reads lists of images, one path a line, as YOLOv5, Darknet, CVAT and programs that quote names write them."""
+"""Reads lists of images, one path per line, in the formats of YOLOv5, Darknet, CVAT and programs that quote names."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ logger = logging.getLogger("secateur")
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _BOX = re.compile(rf"{_NUMBER}(?:,{_NUMBER}){{3,4}}")
-"""A box behind a path: x1,y1,x2,y2 or x1,y1,x2,y2,class."""
+"""A box after a path: x1,y1,x2,y2 or x1,y1,x2,y2,class."""
 _ENDS_WITH_BOX = re.compile(r",\d[\d.]*$")
 
 
 def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
-    """The images that a list names. Each line is a path, in quotes or not, or nothing, or a comment after `#`.
+    """The images of a list. Each line is a path, with or without quotes, empty, or a comment after `#`.
 
-    A path is relative to `root` or to the list's folder; one with `./` to the list's folder. Where there is no such
-    file, it is tried with `/` for `\\`, and without its first folder, as CVAT exports need it; what is found so is
-    logged once. Boxes behind a path (`a.jpg 10,20,30,40,0`) are not read, which is logged too.
+    A path is relative to `root` or to the folder of the list; a path with `./` to the folder of the list. If the file
+    does not exist, it is also tried with `/` instead of `\\`, and without its first folder, as needed for CVAT exports;
+    this is logged once. Boxes after a path (`a.jpg 10,20,30,40,0`) are ignored, which is logged too.
 
     Args:
         file: the list, UTF-8.
         root: folder of the data set.
-        suffixes: those of images, in lower case.
+        suffixes: suffixes of images, in lower case.
 
     Returns:
-        Paths in the order of the list. A file of that name need not exist.
+        Paths in the order of the list. The files need not exist.
 
     Raises:
-        UserError: it cannot be read, or a line is none of these; names the line.
+        UserError: the list cannot be read, or a line is invalid; the message names the line.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"Cannot read the image list {file}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"The image list {file} is not UTF-8 text; save it as UTF-8.") from error
+        raise UserError(f"The image list {file} is not UTF-8 text. Save it as UTF-8.") from error
     files: list[str] = []
     changed: dict[str, tuple[str, str]] = {}
     folders = str(root), str(file.parent)
@@ -54,7 +54,7 @@ def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
         place, change = _find(name, folders)
         if not (_is_image(name, suffixes) and (place or _is_one(name, suffixes))):
             raise UserError(
-                f"Image list {file}, line {number} is {shown(text)}; expected the path of one image (.jpg, .png and "
+                f"Image list {file}, line {number} is {shown(text)}, but must be the path of one image (.jpg, .png and "
                 "others), or a comment after #."
             )
         files.append(os.path.normpath(place or os.path.join(folders[name.startswith("./")], name)))  # noqa: PTH118
@@ -65,7 +65,7 @@ def read_list(file: Path, root: Path, suffixes: Collection[str]) -> list[str]:
         logger.warning("Image list %s: paths are read %s (%s is %s).", file, change, name, place)
     if boxed:
         logger.warning(
-            "Image list %s: the boxes behind %d paths are not read; labels come from label files.", file, boxed
+            "Image list %s: the boxes after %d paths are ignored. Labels are read from label files.", file, boxed
         )
     return files
 
@@ -87,16 +87,16 @@ def _is_image(name: str, suffixes: Collection[str]) -> bool:
 
 
 def _is_one(name: str, suffixes: Collection[str]) -> bool:
-    """Whether no suffix of an image is followed by more words: those would not belong to the path."""
+    """Whether no image suffix is followed by more words, which would not be part of the path."""
     return not any(suffix.lower() in suffixes for suffix in re.findall(r"""(\.\w+)["']?[\s,;]""", name))
 
 
 def _find(name: str, folders: tuple[str, str]) -> tuple[str, str]:
-    """The file that a line of a list names ("" where there is none), and what of the name was changed to find it.
+    """The file for a line of a list ("" if it does not exist), and how the name was changed to find it.
 
     Args:
-        name: as `path_in` gives it.
-        folders: what paths are relative to: the first, then the second; the second first where they begin with `./`.
+        name: result of `path_in`.
+        folders: base folders: the first, then the second; the second first for names with `./`.
     """
     for changed, how in _variants(name):
         for base in folders[::-1] if changed.startswith("./") else folders:

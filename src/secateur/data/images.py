@@ -1,4 +1,4 @@
-"""Reads image files with OpenCV (EXIF orientation applied) and finds those of a folder, a list or a pattern."""
+"""Reads image files with OpenCV (EXIF orientation applied), and finds image files of a folder, a list or a pattern."""
 
 from __future__ import annotations
 
@@ -26,43 +26,44 @@ OTHER_SUFFIXES = frozenset({
     ".jpx", ".jxl", ".nef", ".orf", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raf", ".ras", ".raw", ".rw2", ".svg",
     ".tga",
 })  # fmt: skip
-"""Suffixes of images that are not read: what a folder has of them is named."""
+"""Suffixes of unsupported image formats; such files in a folder are reported."""
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 class ImageError(Exception):
-    """An image that cannot be used, with the reason."""
+    """An unusable image, with the reason."""
 
 
 def check_image_channels(channels: int) -> None:
-    """Refuses networks whose images no file holds.
+    """Checks that image files exist for this number of channels.
 
     Raises:
         UserError: the network takes neither grey nor colour images.
     """
     if channels not in (1, 3):
         raise UserError(
-            f"The network takes images of {channels} channels, and Secateur reads images of 1 (grey) or 3 (colour): "
-            "use a network with 'ch: 1' or 'ch: 3' in its model YAML."
+            f"The network takes images of {channels} channels, but Secateur reads only images of 1 (grey) or 3 "
+            "(colour). Use a network with 'ch: 1' or 'ch: 3' in its model YAML."
         )
 
 
 def with_channels(image: Image, channels: int) -> Image:
-    """A BGR image uint8 [H,W,3] as a network of so many channels reads it: for 3 the image itself, for 1 grey [H,W].
+    """Converts a BGR image, uint8 [H, W, 3], for a network with this number of channels: 3: unchanged; 1: grey [H, W].
 
-    Grey is .299 red + .587 green + .114 blue of the decoded image, for files, videos and arrays alike: what a decoder
-    gives as grey differs from that by a few steps, depending on the format.
+    Grey is .299 red + .587 green + .114 blue of the decoded image, for files, videos and arrays alike. Grey values from
+    decoders differ slightly, depending on the format.
     """
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8) if channels == 1 else image
 
 
 def read_image(file: str, reduce: int = 1, *, channels: int = 3) -> Image:
-    """Reads a BGR image uint8 [H,W,3], or for one channel a grey one [H,W], its sides divided by `reduce` (1, 2, 4, 8).
+    """Reads a BGR image, uint8 [H, W, 3], or a grey image [H, W] for one channel, with sides divided by `reduce` (1, 2,
+    4, 8).
 
-    JPEG is decoded at the smaller size directly, which costs less than decoding and resizing and does not alias.
+    JPEG is decoded at the smaller size directly, which is faster than decoding and resizing and does not alias.
 
     Raises:
-        UserError: the file has gone or is broken since it was checked.
+        UserError: the file was removed or damaged since it was checked.
     """
     try:
         image = _decoded(file, _REDUCED.get(reduce, cv2.IMREAD_COLOR))
@@ -74,12 +75,12 @@ def read_image(file: str, reduce: int = 1, *, channels: int = 3) -> Image:
 
 
 def decode_image(content: NDArray[np.uint8]) -> Image:
-    """The BGR image uint8 [H,W,3] in the bytes of a file, turned as its EXIF data say.
+    """The BGR image, uint8 [H, W, 3], in the bytes of a file, uint8 [n], with EXIF orientation applied.
 
-    Grey, 16-bit, CMYK and palette images become 8-bit BGR; transparency is left out.
+    Grey, 16-bit, CMYK and palette images are converted to 8-bit BGR; transparency is ignored.
 
     Raises:
-        ImageError: the bytes are no image, or one larger than OpenCV allows.
+        ImageError: the bytes are not an image, or the image is larger than OpenCV supports.
     """
     if not len(content):
         raise ImageError("the file is empty (zero bytes)")
@@ -93,25 +94,25 @@ def decode_image(content: NDArray[np.uint8]) -> Image:
 
 
 def _decode(content: NDArray[np.uint8], flag: int, *, checked: bool = False) -> tuple[Image | None, str]:
-    """The 8-bit image in the bytes of a file (None if it is none), and a remark or "".
+    """The 8-bit image in the bytes of a file (None if they are not an image), and a note or "".
 
     Args:
         content: at least one byte.
-        flag: OpenCV's, for the colours and the size.
-        checked: make sure that a JPEG without its end marker lacks nothing else.
+        flag: flag of OpenCV for colours and size.
+        checked: make sure that a JPEG without its end marker is otherwise complete.
 
     Raises:
-        ImageError: it was checked and does lack more.
-        cv2.error: the image is larger than OpenCV allows.
+        ImageError: with `checked`, the JPEG is incomplete.
+        cv2.error: the image is larger than OpenCV supports.
     """
     image, remark = cv2.imdecode(content, flag | cv2.IMREAD_ANYDEPTH), ""
-    # OpenCV 5 refuses a JPEG without its end marker, earlier versions fill up what is missing without a word.
+    # OpenCV 5 rejects a JPEG without its end marker; earlier versions silently fill missing parts.
     if _is_jpeg(content) and (image is None or (checked and _END not in content[-4096:].tobytes())):
-        if image is None or _END not in content.tobytes():  # a camera may have put a film behind the marker
-            remark = "the JPEG lacks its end marker; read all the same"
+        if image is None or _END not in content.tobytes():  # cameras may append a video after the marker
+            remark = "the JPEG lacks its end marker; it is read anyway"
         image = cv2.imdecode(_with_end(content), flag)
         if checked and image is not None and not _is_complete(content):
-            raise ImageError("the JPEG is cut short")
+            raise ImageError("the JPEG is truncated")
     if image is not None and image.dtype == np.uint16:
         return _shallow(np.asarray(image, np.uint16), content, flag)
     if image is not None and image.dtype != np.uint8:
@@ -120,16 +121,16 @@ def _decode(content: NDArray[np.uint8], flag: int, *, checked: bool = False) -> 
 
 
 def _shallow(image: NDArray[np.uint16], content: NDArray[np.uint8], flag: int) -> tuple[Image | None, str]:
-    """A 16-bit image with 8 bits, and a remark where its values take fewer than 16.
+    """Converts a 16-bit image to 8 bits, with a note if its values use fewer than 16 bits.
 
-    Cameras and converters put values of 8, 10 and 12 bits into 16 without scaling them, and files do not say so. Read
-    as 16 bits they would be nearly black: below a sixteenth of the range.
+    Cameras and converters store values of 8, 10 and 12 bits in 16 bits without scaling or marking them. Read as 16
+    bits, they would be nearly black: below 1/16 of the range.
     """
-    # Averaging lowers the largest value: that of the image in full colour and full size counts.
+    # Averaging lowers the maximum, so the image in full colour and full size is checked.
     whole = image if flag == cv2.IMREAD_COLOR else cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     largest = int(np.asarray(whole).max()) if whole is not None else 0
     bits = next((bits for bits in (8, 10, 12) if largest < 1 << bits), 16)
-    if whole is None or bits == 16:  # OpenCV's own reading; it rounds differently from format to format
+    if whole is None or bits == 16:  # as read by OpenCV, which rounds differently depending on the format
         plain = cv2.imdecode(content, flag)
         return (None if plain is None else np.asarray(plain, np.uint8)), ""
     deep = np.asarray(image if flag == cv2.IMREAD_GRAYSCALE else whole, np.uint16)
@@ -149,15 +150,15 @@ def _is_jpeg(content: NDArray[np.uint8]) -> bool:
 
 
 def _with_end(content: NDArray[np.uint8], filling: bytes = b"") -> NDArray[np.uint8]:
-    """The bytes of a JPEG with an end marker, of which the file may have the first byte."""
+    """The bytes of a JPEG with an end marker, whose first byte may be in the file."""
     rest = content[:-1] if content[-1] == _END[0] else content
     return np.concatenate([rest, np.frombuffer(filling + _END, np.uint8)])
 
 
 def _is_complete(content: NDArray[np.uint8]) -> bool:
-    """Whether a JPEG lacks nothing but its end marker.
+    """Whether a JPEG is complete except for its end marker.
 
-    Where image data are missing, a decoder takes what follows for them; where none are, it passes that over.
+    If image data are missing, a decoder interprets the bytes that follow as image data; otherwise it ignores them.
     """
     ended = cv2.imdecode(_with_end(content), cv2.IMREAD_COLOR)
     filled = cv2.imdecode(_with_end(content, _FILLING), cv2.IMREAD_COLOR)
@@ -165,28 +166,28 @@ def _is_complete(content: NDArray[np.uint8]) -> bool:
 
 
 def _decoded(file: str, flag: int) -> Image | None:
-    """The image of a file; None if it is none.
+    """The image of a file; None if it is not an image.
 
-    The bytes are read here: OpenCV's own reading of a file ends the process where its name is not UTF-8.
+    The bytes are read here, because OpenCV terminates the process if the file name is not UTF-8.
 
     Raises:
-        OSError, cv2.error: the file cannot be read, or the image is larger than OpenCV allows.
+        OSError, cv2.error: the file cannot be read, or the image is larger than OpenCV supports.
     """
     content = np.fromfile(file, np.uint8)
     return _decode(content, flag)[0] if len(content) else None
 
 
 def check_image(file: str) -> tuple[int, int, str]:
-    """Decodes an image once and returns its (height, width) as displayed, and a remark or "".
+    """Decodes an image and returns its (height, width) as displayed, and a note or "".
 
     Raises:
-        ImageError: it cannot be decoded, is a JPEG that is cut short, or is smaller than 10 pixels.
+        ImageError: it cannot be decoded, is a truncated JPEG, or is smaller than 10 pixels.
     """
     try:
         content = np.fromfile(file, np.uint8)
         if not len(content):
             raise ImageError("the file is empty (zero bytes)")
-        # Decoding grey only checks every coded block at about half the cost of colour.
+        # Decoding as grey checks every coded block in about half the time of colour.
         image, remark = _decode(content, cv2.IMREAD_GRAYSCALE, checked=True)
     except (OSError, cv2.error) as error:
         raise ImageError(f"cannot be read ({error.strerror if isinstance(error, OSError) else 'too large'})") from None
@@ -194,12 +195,12 @@ def check_image(file: str) -> tuple[int, int, str]:
         raise ImageError("is not an image or is damaged")
     height, width = image.shape[:2]
     if min(height, width) < 10:
-        raise ImageError(f"is only {width} x {height} pixels; 10 are the least")
+        raise ImageError(f"is only {width} x {height} pixels; the minimum is 10")
     return height, width, remark
 
 
 def fold_remarks(problems: Iterable[str]) -> tuple[str, ...]:
-    """Problems in their order; of the remark on 16-bit values, which all images of a camera share, one for all."""
+    """Problems in order; the note on 16-bit values, which all images of a camera share, is only given once."""
     kept: dict[str, str] = {}
     count: Counter[str] = Counter()
     for problem in problems:
@@ -208,17 +209,17 @@ def fold_remarks(problems: Iterable[str]) -> tuple[str, ...]:
         count[key] += 1
         kept.setdefault(key, problem)
     return tuple(
-        f"{text} (so have {count[key] - 1} more images)" if key != text and count[key] > 1 else text
+        f"{text} (also {count[key] - 1} more images)" if key != text and count[key] > 1 else text
         for key, text in kept.items()
     )
 
 
 def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
-    """Sorted image files of folders (searched to any depth, through links), `.txt` lists, patterns and single images.
+    """Sorted image files of folders (at any depth, including links), `.txt` lists, patterns and single images.
 
     Raises:
-        UserError: a source does not exist, is of another kind, or is a pattern that nothing matches; a line of a list
-            names no image.
+        UserError: a source does not exist or is not supported, a pattern matches nothing, or a line of a list is not an
+            image.
     """
     files: list[str] = []
     for source in map(usable_path, sources):
@@ -231,11 +232,11 @@ def list_images(sources: tuple[Path, ...], root: Path) -> list[str]:
         elif not source.exists() and glob.has_magic(str(source)):
             files += files_matching(source)
         elif source.exists() and source.suffix.lower() in OTHER_SUFFIXES:
-            raise UserError(f"{source} is an image of a kind that is not read; convert it to .jpg or .png.")
+            raise UserError(f"{source} has an unsupported image format. Convert it to .jpg or .png.")
         elif source.exists():
             raise UserError(f"{source} is neither a folder of images nor a .txt list of images.")
         else:
-            raise UserError(f"Image folder or list {source} does not exist; correct the data.yaml.")
+            raise UserError(f"Image folder or list {source} does not exist. Correct the data.yaml.")
     return sorted(files)
 
 
@@ -244,9 +245,9 @@ def _is_one_of(name: str, suffixes: Collection[str]) -> bool:
 
 
 def files_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
-    """Files of a folder with one of the suffixes (those of images), at any depth, through links, each once.
+    """Files of a folder with one of the suffixes (default: images), at any depth, including links, without duplicates.
 
-    Images with other suffixes are counted, and that is logged.
+    The number of images with unsupported suffixes is logged.
     """
     files, others = _walk(folder, suffixes)
     _log_others(others, str(folder))
@@ -254,13 +255,13 @@ def files_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
 
 
 def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[str], list[str]]:
-    """Files of a folder with one of the suffixes, and other images."""
+    """Files of a folder with one of the suffixes, and unsupported images."""
     files: list[str] = []
     others: list[str] = []
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(place)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up would never end
+        if (status.st_dev, status.st_ino) in seen:  # avoids infinite loops through links
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -274,8 +275,8 @@ def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[str], list[str]
 
 
 def files_matching(pattern: Path, suffixes: Collection[str] = SUFFIXES) -> list[str]:
-    """Files with one of the suffixes (those of images) that a pattern matches, and those in folders that it matches,
-    each once; other files are passed over, and images among them counted, which is logged.
+    """Files with one of the suffixes (default: images) that match a pattern or are in matching folders, without
+    duplicates. Other files are ignored; the number of unsupported images is logged.
 
     Raises:
         UserError: nothing matches.
@@ -299,13 +300,13 @@ def files_matching(pattern: Path, suffixes: Collection[str] = SUFFIXES) -> list[
 
 
 def _log_others(files: Collection[str], place: str) -> None:
-    """Says how many images are of kinds that are not read, and what they are called."""
+    """Logs how many images have unsupported formats, and which."""
     if not files:
         return
     kinds = Counter(os.path.splitext(file)[1].lower() for file in files)  # noqa: PTH122
     listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
     first = told(os.fsencode(min(files)).decode(errors="backslashreplace"))
     logger.warning(
-        "%s: images of kinds that are not read are left out (%s; for example %s): convert them to .jpg or .png.",
+        "%s: images of unsupported formats are skipped (%s; for example %s). Convert them to .jpg or .png.",
         place, listed, first,
     )  # fmt: skip

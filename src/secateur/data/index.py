@@ -1,4 +1,4 @@
-"""Checks every image and label of a split once, in parallel, and keeps the result in a cache."""
+"""Checks every image and label of a split once, in parallel, and caches the result."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from secateur.terminal import is_first_process
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-_FORMAT = "2"  # part of every signature: raise it when the meaning of the cached arrays changes
+_FORMAT = "2"  # part of every signature; increase it when the meaning of the cached arrays changes
 _ARRAYS = ("shapes", "labels", "offsets", "points", "point_offsets")
 _SHOWN = 10  # problems printed before "and n more"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images with labels (found), without a label file (missing), with an empty one (empty), left out (corrupt);
-    rows that were there twice and were removed (duplicate), coordinates just outside the image that were clipped
-    (clipped), boxes of zero size, which are no objects (flat); label files of no image (unused)."""
+    """Numbers of images with labels (found), without a label file (missing), with an empty label file (empty),
+    skipped (corrupt); of duplicate rows that were removed (duplicate), clipped coordinates just outside the image
+    (clipped), boxes of zero size that were ignored (flat), and label files without an image (unused)."""
 
     found: int = 0
     missing: int = 0
@@ -50,10 +50,10 @@ class Counts:
 class Index:
     """The usable images of one split with their objects, as flat arrays.
 
-    files: paths [n]; shapes: int32 [n,2] (height, width) as displayed; labels: float32 [m,5] (class, xywh normalised);
-    offsets: int64 [n+1], image i has rows offsets[i]:offsets[i+1]; points: float32 [p,2] outlines (normalised), those
-    of row j are point_offsets[j]:point_offsets[j+1] (none where the label was a box); problems: sentences on single
-    files, remarks: on the split; label_folders: see `LabelFiles.folders`.
+    files: paths [n]; shapes: int32 [n, 2] (height, width) as displayed; labels: float32 [m, 5] (class, xywh
+    normalised); offsets: int64 [n + 1], image i has rows offsets[i]:offsets[i+1]; points: float32 [p, 2] outlines
+    (normalised), those of row j are point_offsets[j]:point_offsets[j+1] (none for boxes); problems: messages about
+    single files, remarks: about the split; label_folders: see `LabelFiles.folders`.
     """
 
     files: tuple[str, ...]
@@ -72,7 +72,7 @@ class Index:
         return len(self.files)
 
     def labels_of(self, i: int) -> Floats:
-        """View [k,5] of the objects of image i."""
+        """View [k, 5] of the objects of image i."""
         return self.labels[self.offsets[i] : self.offsets[i + 1]]
 
     def select(self, chosen: Sequence[int] | Integers) -> Index:
@@ -94,7 +94,7 @@ class Index:
         )
 
     def of_classes(self, classes: Sequence[int]) -> Index:
-        """The same images with the objects of only these classes, numbered by their places in the sequence."""
+        """The same images with only the objects of these classes, renumbered by position in the sequence."""
         place = {c: i for i, c in enumerate(classes)}
         kept = np.isin(self.labels[:, 0], list(place))
         rows = self.labels[kept].copy()
@@ -120,18 +120,18 @@ def scan(
     tell: bool = True,
     processes: bool = False,
 ) -> Index:
-    """Checks a split, or takes the result of an earlier check if no file has changed since (by size and time).
+    """Checks a split, or uses the cached result if no file has changed since (by size and time).
 
-    The cache is next to the label folder or, where that cannot be written, in the user's cache folder; that of
-    images without labels is only there. Broken images and labels are left out and named in `problems`; with
-    `progress` a bar is shown on stderr and, with `tell`, what was found.
+    The cache is next to the label folder or, if that is not writable or there are no labels, in the cache folder of the
+    user. Damaged images and labels are skipped and reported in `problems`. With `progress`, a progress bar is shown on
+    stderr; with `tell`, a summary.
 
     Args:
-        processes: check many images in processes, not threads; see `check_images`.
+        processes: check many images in processes instead of threads; see `check_images`.
 
     Raises:
-        UserError: no such split or folder, nothing usable in it, a label file that is no text, a class id without name,
-            key points without `kpt_shape`.
+        UserError: the split or folder does not exist or has no usable image, a label file is not text, a class id has
+            no name, or there are key points without `kpt_shape`.
     """
     if split not in config.splits:
         have = ", ".join(config.splits)
@@ -140,7 +140,7 @@ def scan(
     places = ", ".join(str(source) for source in config.splits[split])
     if not files:
         if not config.labelled:
-            raise UserError(f"There are no images in {places}; their names end in .jpg, .png, .bmp, .tif or .webp.")
+            raise UserError(f"There are no images in {places}. Supported: .jpg, .png, .bmp, .tif, .webp.")
         raise UserError(f"The data set is empty: there are no images in {places} (split {split} of {config.file}).")
     labels = find_label_files(files, config.splits[split]) if config.labelled else LabelFiles((None,) * len(files))
     signature = _signature(files, labels, config)
@@ -171,7 +171,7 @@ def scan(
 
 
 def without_objects(index: Index, split: str, config: DataConfig) -> str | None:
-    """The sentence that no image of a split has an object, and where labels were looked for; None where one has."""
+    """Message that no image of a split has an object, and where labels were searched; None if one has."""
     if len(index.labels):
         return None
     folders = [folder for folder, _ in index.label_folders]
@@ -179,13 +179,13 @@ def without_objects(index: Index, split: str, config: DataConfig) -> str | None:
         folders.append("next to the images")
     example = f", for example {index.problems[0]}" if index.counts.corrupt else ""
     return (
-        f"No image of split {split} ({config.file.name}) has an object: labels were looked for in "
-        f"{' and '.join(folders)} ({_background(index.counts)}{example}); put them there or correct the paths"
+        f"No image of split {split} ({config.file.name}) has an object. Labels were searched in "
+        f"{' and '.join(folders)} ({_background(index.counts)}{example}). Put them there, or correct the paths"
     )
 
 
 def few_objects(index: Index) -> str | None:
-    """The warning that less than a tenth of the images have an object; None where more have, or none."""
+    """Warning that less than a tenth of the images have objects; None if more have, or none."""
     found = index.counts.found
     if not 0 < 10 * found < len(index):
         return None
@@ -194,20 +194,20 @@ def few_objects(index: Index) -> str | None:
 
 
 def _background(counts: Counts) -> str:
-    """Why images have no object."""
+    """Why images have no objects."""
     reasons = {
         "without label file": counts.missing,
         "with a label file without boxes": counts.empty,
-        "left out": counts.corrupt,
+        "skipped": counts.corrupt,
     }
     return " and ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
 
 
 def content_signature(index: Index) -> str:
-    """What a split holds, as a short text: labels, outlines, names and sizes of image files.
+    """Short text that identifies the content of a split: labels, outlines, and names and sizes of image files.
 
-    Unlike `Index.signature` it does not depend on where the data set lies nor on when its files were written, so it
-    tells whether a result that was computed before still belongs to the same data.
+    Unlike `Index.signature`, it does not depend on the location of the data set or on file times, so it shows whether
+    an earlier result belongs to the same data.
     """
     digest = hashlib.blake2b(digest_size=16)
     for array in (index.shapes, index.labels, index.offsets, index.points, index.point_offsets):
@@ -262,22 +262,23 @@ def _check(
 
 
 def _repairs(counts: Counts) -> tuple[str, ...]:
-    """What was changed in label files or is not used of them; `problems` says in which."""
+    """Changes to label files and unused parts of them; `problems` lists the files."""
     clipped = f"coordinates just outside the image (-0.01 to 1.01), clipped: {counts.clipped}"
-    flat = f"boxes of zero size, which are no objects: {counts.flat}"
+    flat = f"boxes of zero size, ignored: {counts.flat}"
     return tuple(text for count, text in ((counts.clipped, clipped), (counts.flat, flat)) if count)
 
 
 def _agreeing_on_confidences(checked: list[Checked]) -> tuple[list[Checked], tuple[str, ...]]:
-    """Takes the sixth values of all rows for confidences, or none: then images with rows of six are left out."""
+    """Treats the sixth values of all rows as confidences or none; otherwise images with rows of six values are
+    skipped."""
     with_rows = [result.labels for result in checked if result.labels is not None and result.labels.has_rows]
     six = sum(bool(labels.six) for labels in with_rows)
     if not six:
         return checked, ()
     if six == len(with_rows):
-        return checked, ("the sixth value of every row is a confidence, which is not used",)
+        return checked, ("the sixth value of every row is treated as a confidence and ignored",)
     return [
-        Checked(problems=(*result.problems, f"{result.label_file}: {result.labels.six}; the image is left out"))
+        Checked(problems=(*result.problems, f"{result.label_file}: {result.labels.six}; the image is skipped"))
         if result.labels is not None and result.labels.six
         else result
         for result in checked
@@ -292,7 +293,7 @@ def _refuse_key_points(index: Index, split: str, config: DataConfig) -> None:
     row = int(np.flatnonzero(lengths)[0])
     image = index.files[int(np.searchsorted(index.offsets, row, side="right")) - 1]
     raise UserError(
-        f"The labels of split {split} (those of {image}, for example) are no outlines but boxes with key points: add "
+        f"The labels of split {split} (for example of {image}) are boxes with key points, not outlines. Add "
         f"kpt_shape: {list(shape)} to {config.file}."
     )
 
@@ -307,7 +308,7 @@ def _check_classes(index: Index, label_files: Mapping[str, str | None], config: 
     line, class_id = find_class_line(path, config.nc)
     raise UserError(
         f"Label file {path}, line {line} has class id {class_id}, but {config.file} has {config.nc} names "
-        f"(ids 0 to {config.nc - 1}); correct the label or add the name."
+        f"(ids 0 to {config.nc - 1}). Correct the label or add the name."
     )
 
 
@@ -318,8 +319,8 @@ def _say(index: Index, split: str, labelled: bool, console: Console) -> None:
         background = counts.missing + counts.empty
         parts += [f"{background} without objects"] if background else []
     else:
-        parts = [f"{len(index)} images, labels not read"]
-    parts += [f"{counts.corrupt} left out"] if counts.corrupt else []
+        parts = [f"{len(index)} images, labels ignored"]
+    parts += [f"{counts.corrupt} skipped"] if counts.corrupt else []
     console.print(f"{split}: {', '.join(parts)}", markup=False)
     for remark in (few_objects(index) if labelled else None, *index.remarks):
         if remark:
@@ -356,7 +357,7 @@ def _cache_files(files: list[str], labels: LabelFiles, split: str, config: DataC
     kind = "" if config.labelled else "\0pictures"
     key = hashlib.blake2b(f"{config.file}\0{split}{kind}".encode(errors="surrogateescape"), digest_size=8).hexdigest()
     places = [home / "secateur" / "index" / f"{folder.name}-{split}-{key}.npz"]
-    # Next to labels a cache is expected; a folder of images only is left unchanged.
+    # A cache next to labels is common; a folder with only images is not changed.
     if any(labels.paths) and os.access(folder.parent, os.W_OK):
         places.insert(0, folder.parent / f"{folder.name}.{split}.secateur.npz")
     return places
@@ -369,7 +370,8 @@ def _save(index: Index, places: list[Path]) -> None:
 
 
 def _load(place: Path, signature: str, files: Sequence[str], classes: int) -> Index | None:
-    """What is cached of these files; None where nothing is, or no index of them: data sets travel with their caches."""
+    """The cached index of these files; None if there is none or it does not match, because data sets are copied with
+    caches."""
     try:
         found = load_arrays(place, signature, _ARRAYS)
         if found is None:
@@ -385,5 +387,5 @@ def _load(place: Path, signature: str, files: Sequence[str], classes: int) -> In
             signature=signature,
             **arrays,
         )
-    except Exception:  # a damaged cache, whatever is wrong with it, is made anew
+    except Exception:  # a damaged cache is created again
         return None

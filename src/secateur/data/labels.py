@@ -1,4 +1,4 @@
-"""Parses YOLO label files: one object a line, as class and box or as class and outline, normalised to the image."""
+"""Parses YOLO label files: one object per line, a class and a box or an outline, normalised to the image."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from secateur.errors import UserError
 
 Floats = NDArray[np.float32]
 LEAST, MOST = -0.01, 1.01
-"""Coordinates up to here are rounding of the tool that wrote them, and are clipped to 0..1."""
+"""Coordinates in this range are rounding errors of tools, and are clipped to 0..1."""
 _NO_OUTLINE: Floats = np.zeros((0, 2), np.float32)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 class LabelError(Exception):
-    """A label file that cannot be used; the image is left out and the reason reported."""
+    """An unusable label file; the image is skipped and the reason reported."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Labels:
     """Objects of one image.
 
     Attributes:
-        rows: float32 [k,5], class and xywh normalised.
-        outlines: float32 [p,2] for each row, empty for boxes.
-        duplicates: rows that were there twice and were removed.
-        clipped: coordinates just outside the image that were clipped.
-        flat: lines of boxes without size, which are no objects.
-        has_rows: whether the file has a row at all.
-        six: where all rows have six values whose last may be a confidence, the reason to refuse them if the label
-            files of the other images have no confidences; else "".
+        rows: float32 [k, 5], class and xywh normalised.
+        outlines: float32 [p, 2] for each row, empty for boxes.
+        duplicates: number of duplicate rows that were removed.
+        clipped: number of coordinates just outside the image that were clipped.
+        flat: line numbers of boxes of zero size, which are ignored.
+        has_rows: whether the file has any rows.
+        six: if all rows have six values whose last may be a confidence, the reason to reject them if other label files
+            have no confidences; otherwise "".
     """
 
     rows: Floats = field(default_factory=lambda: np.zeros((0, 5), np.float32))
@@ -58,14 +58,14 @@ def read_labels(path: str, key_points: tuple[int, int] | None = None) -> Labels:
     """Reads and checks one label file.
 
     Args:
-        path: of the file.
-        key_points: their number and the values of each (2 or 3), where rows hold a box and key points, which are not
-            kept.
+        path: the file.
+        key_points: number of key points and values of each (2 or 3), if rows hold a box and key points; these are
+            dropped.
 
     Raises:
         OSError: the file cannot be read.
-        LabelError: a row is wrong: not numbers, wrong count, outside the image. Names the line.
-        UserError: the file is not text at all.
+        LabelError: a row is invalid: not numbers, wrong count, outside the image. The message names the line.
+        UserError: the file is not text.
     """
     raw = Path(path).read_bytes()
     try:
@@ -73,7 +73,7 @@ def read_labels(path: str, key_points: tuple[int, int] | None = None) -> Labels:
     except UnicodeDecodeError:
         text = "\0"
     if _CONTROL.search(text):
-        raise UserError(f"Label file {path} is not text (it holds arbitrary bytes); replace or delete it.")
+        raise UserError(f"Label file {path} is not text (it holds arbitrary bytes). Replace or delete it.")
     lines = [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
     rows = _plain_boxes([words for _, words in lines])
     if rows is None:
@@ -90,7 +90,7 @@ def find_class_line(path: str, nc: int) -> tuple[int, int]:
 
 
 def _plain_boxes(lines: list[list[str]]) -> Floats | None:
-    """The rows of a file of boxes with nothing to remark, which nearly all files are; None for any other."""
+    """The rows of a file of boxes without anything to report, which is the usual case; otherwise None."""
     if any(len(words) != 5 for words in lines):
         return None
     try:
@@ -98,7 +98,7 @@ def _plain_boxes(lines: list[list[str]]) -> Floats | None:
     except ValueError:
         return None
     ids, boxes = values[:, 0], values[:, 1:]
-    # No comparison holds for NaN.
+    # All comparisons with NaN are False.
     if not (((boxes >= 0) & (boxes <= 1)).all() and np.isfinite(ids).all() and (ids % 1 == 0).all()):
         return None
     rows = np.asarray(values, np.float32)
@@ -106,10 +106,10 @@ def _plain_boxes(lines: list[list[str]]) -> Floats | None:
 
 
 def _rows(lines: list[tuple[int, list[str]]], key_points: tuple[int, int] | None) -> Labels:
-    """The objects of any file, line by line.
+    """The objects of any file, parsed line by line.
 
     Raises:
-        LabelError: as `read_labels`.
+        LabelError: see `read_labels`.
     """
     six = bool(lines) and not key_points and all(len(words) == 6 for _, words in lines)
     rows: list[list[float]] = []
@@ -146,13 +146,13 @@ def _numbers(words: list[str], number: int, key_points: tuple[int, int] | None, 
     """Class and coordinates of a line: four, or those of an outline.
 
     Args:
-        words: of the line.
-        number: of the line.
-        key_points: as for `read_labels`.
-        six: the last of six values may be a confidence.
+        words: words of the line.
+        number: line number.
+        key_points: see `read_labels`.
+        six: whether the last of six values may be a confidence.
 
     Raises:
-        LabelError: as `read_labels`.
+        LabelError: see `read_labels`.
     """
     try:
         values = [float(word) for word in words]
@@ -170,7 +170,7 @@ def _numbers(words: list[str], number: int, key_points: tuple[int, int] | None, 
     if not all(np.isfinite(values)):
         raise LabelError(f"line {number} holds a value that is not finite")
     if values[0] != int(values[0]):
-        raise LabelError(f"line {number} has class id {values[0]:g}, which is no whole number")
+        raise LabelError(f"line {number} has class id {values[0]:g}, which is not a whole number")
     used = values[:5] if key_points or six else values
     low, high = min(used[1:]), max(used[1:])
     if low < LEAST:

@@ -1,4 +1,4 @@
-"""Fits images of any shape to the input of a network, and maps boxes back to the pixels of the image."""
+"""Fits images of any shape to the input of a network, and maps boxes back to pixels of the image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from secateur.data.mosaic import GRAY
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image was fitted: `pixel * ratio + pad` is the place in the network's input.
+    """How an image was fitted: `pixel * ratio + pad` is the position in the network input.
 
     Attributes:
         shape: height and width of the image.
-        ratio: factors downwards and to the right; they differ by the rounding to whole pixels, which is much where an
-            image is narrow.
+        ratio: vertical and horizontal factors; they differ by rounding to whole pixels, which matters for narrow
+            images.
         pad: top and left border in pixels of the input.
     """
 
@@ -29,17 +29,17 @@ class Fit:
 
 
 def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0, *, channels: int = 3) -> tuple[Image, Fit]:
-    """The image, its aspect kept, in the middle of a grey canvas.
+    """Places the image, with its aspect ratio preserved, in the centre of a grey canvas.
 
     Args:
         pixels: BGR uint8 [H, W, 3].
-        size: px of the square, or height and width, into which the image is fitted.
-        stride: 0 fills all of `size`; otherwise the border goes to the next multiple of the stride only, so that a wide
-            image becomes a wide input.
-        channels: 3, or 1 for a network that reads grey.
+        size: side of the square in pixels, or height and width, into which the image is fitted.
+        stride: 0 fills all of `size`; otherwise the border only extends to the next multiple of the stride, so that a
+            wide image becomes a wide input.
+        channels: 3, or 1 for a network for grey images.
 
     Returns:
-        RGB uint8 [h, w, 3], or grey [h, w, 1], and the fit that leads back.
+        RGB uint8 [h, w, 3] or grey [h, w, 1], and the fit for the inverse mapping.
     """
     height, width = pixels.shape[:2]
     pixels = with_channels(pixels, channels)
@@ -56,7 +56,8 @@ def letterboxed(pixels: Image, size: int | tuple[int, int], stride: int = 0, *, 
 
 
 def to_original(boxes: Tensor, fit: Fit) -> Tensor:
-    """Rows [n, 6] (x1, y1, x2, y2, ...) from pixels of the input to those of the image, clipped to it."""
+    """Converts rows [n, 6] (x1, y1, x2, y2, ...) from pixels of the input to pixels of the image, clipped to the
+    image."""
     moved = boxes.clone()
     height, width = fit.shape
     moved[:, 0:4:2] = ((moved[:, 0:4:2] - fit.pad[1]) / fit.ratio[1]).clamp_(0, width)

@@ -1,7 +1,7 @@
-"""Composes training images: every tile is warped once, straight from its file's pixels into the output.
+"""Composes training images: every tile is warped once, directly from the pixels of its file to the output.
 
-The usual way pastes four resized images on a canvas of twice the size, then warps and crops the canvas. Here the matrix
-of that warp is multiplied with each tile's placement, and only output pixels are ever computed.
+The usual method pastes four resized images on a canvas of twice the size, then warps and crops the canvas. Here the
+matrix of that warp is multiplied by the placement of each tile, and only output pixels are computed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Tile:
-    """One image on the canvas, in canvas pixels: its whole size, where its first pixel lies, what of it shows.
+    """One image on the canvas, in canvas pixels: its full size, the position of its first pixel, and its visible
+    region.
 
-    size: (height, width); origin: (x, y); region: x0, y0, x1, y1 (exclusive); corner: that (x, y) of the region
-    that `snapped` puts on a pixel border of the output.
+    size: (height, width); origin: (x, y); region: x0, y0, x1, y1 (exclusive); corner: the (x, y) of the region that
+    `snapped` aligns with a pixel border of the output.
     """
 
     image: int
@@ -50,9 +51,11 @@ def mosaic_tiles(
 
 
 def snapped(matrix: Matrix, corner: tuple[int, int]) -> Matrix:
-    """A straight view moved by less than half a pixel, so that the tiles' common corner falls on a pixel border.
+    """A straight view, matrix [3, 3], shifted by less than half a pixel, so that the common corner of the tiles is on a
+    pixel border.
 
-    The shift of a view is random anyway; on a pixel border, resizing (several times faster) does what warping would.
+    The shift of a view is random anyway. On a pixel border, resizing (several times faster) gives the same result as
+    warping.
     """
     if not is_straight(matrix):
         return matrix
@@ -68,10 +71,11 @@ def compose(
     *,
     channels: int = 3,
 ) -> Image:
-    """The output uint8 [H,W,3], or [H,W] of one channel: the canvas with its tiles seen through `matrix` (canvas to
-    output), gray elsewhere.
+    """The output, uint8 [H, W, 3], or [H, W] for one channel: the canvas with its tiles, transformed by `matrix` [3, 3]
+    (canvas to output), grey elsewhere.
 
-    `read` gives a tile's pixels at any resolution, with as many channels; it is called only for tiles that show.
+    `read` returns the pixels of a tile at any resolution, with the same number of channels; it is only called for
+    visible tiles.
     """
     out = np.full(size if channels == 1 else (*size, channels), GRAY, np.uint8)
     for tile in tiles:
@@ -84,7 +88,8 @@ def compose(
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a straight tile: output pixels start:stop, the corner's border in it, scale from source to output."""
+    """One axis of a straight tile: output pixels start:stop, position of the corner, and scale from source to
+    output."""
 
     start: int
     stop: int
@@ -100,7 +105,7 @@ class _Span:
 
     @property
     def source(self) -> slice:
-        """The source pixels that the output pixels need, counted from the corner, with one to spare."""
+        """The source pixels needed for the output pixels, counted from the corner, with one extra pixel."""
         need = min(self.length, math.ceil((self.stop - self.start) / self.scale) + 1)
         return slice(self.length - need, self.length) if self.from_end else slice(0, need)
 
@@ -128,7 +133,7 @@ def _span(tile: Tile, axis: int, length: int, matrix: Matrix, limit: int) -> _Sp
 
 def _draw_straight(out: Image, tile: Tile, read: Callable[[int], Image], matrix: Matrix) -> None:
     height, width = out.shape[:2]
-    # Which output pixels show does not depend on the source's resolution, so it is known before anything is read.
+    # The visible output pixels do not depend on the resolution of the source, so they are known before reading.
     x, y = _span(tile, 0, 0, matrix, width), _span(tile, 1, 0, matrix, height)
     if x.start >= x.stop or y.start >= y.stop:
         return
@@ -141,17 +146,17 @@ def _draw_straight(out: Image, tile: Tile, read: Callable[[int], Image], matrix:
 
 
 def _draw_resized(view: Image, image: Image, x: _Span, y: _Span) -> bool:
-    """Fills the view by resizing; false (nothing drawn) where rounding leaves the result a pixel short."""
+    """Fills the view by resizing; returns False, without drawing, if rounding makes the result one pixel too small."""
     rows, columns = view.shape[:2]
     source = image[y.source, x.source]
-    # cv2.resize starts at the first pixel; a tile that is fixed at its end is turned round, and back.
+    # cv2.resize starts at the first pixel; a tile that is aligned at its end is flipped, and flipped back.
     flip = {(False, False): None, (False, True): 0, (True, False): 1, (True, True): -1}[x.from_end, y.from_end]
     if flip is not None:
         source = np.asarray(cv2.flip(source, flip), np.uint8)
     if x.scale == y.scale == 1.0:
         resized = source
     else:
-        # Given as factors, not as a size, the scale is kept exactly.
+        # With factors instead of a size, the scale is exact.
         resized = np.asarray(cv2.resize(source, None, fx=x.scale, fy=y.scale), np.uint8)
     if resized.shape[0] < rows or resized.shape[1] < columns:
         return False
@@ -164,7 +169,7 @@ def _draw_resized(view: Image, image: Image, x: _Span, y: _Span) -> bool:
 
 
 def _draw_warped(out: Image, tile: Tile, read: Callable[[int], Image], matrix: Matrix) -> None:
-    """A rotated, sheared or perspective tile: warped into its bounding rectangle, copied where its region lies."""
+    """A rotated, sheared or perspective tile: warped into its bounding rectangle, copied where its region is."""
     height, width = out.shape[:2]
     x0, y0, x1, y1 = (edge - 0.5 for edge in tile.region)
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
@@ -179,7 +184,7 @@ def _draw_warped(out: Image, tile: Tile, read: Callable[[int], Image], matrix: M
     size = right - left, bottom - top
     shift = translation(-left, -top)
     if perspective:
-        # A strong perspective can put a corner behind the viewer, where a polygon of corners means nothing.
+        # A strong perspective can move a corner behind the viewer, where a polygon of corners is meaningless.
         whole = np.full((tile.region[3] - tile.region[1], tile.region[2] - tile.region[0]), 255, np.uint8)
         placed = shift @ matrix @ translation(tile.region[0], tile.region[1])
         mask = cv2.warpPerspective(whole, placed, size, flags=cv2.INTER_NEAREST)
@@ -198,7 +203,7 @@ def _draw_warped(out: Image, tile: Tile, read: Callable[[int], Image], matrix: M
 
 
 def _placement(tile: Tile, image: Image) -> Matrix:
-    """Matrix from source pixels to canvas pixels; pixel centres map as cv2.resize maps them."""
+    """Matrix from source pixels to canvas pixels; pixel centres map as in cv2.resize."""
     gain_x, gain_y = tile.size[1] / image.shape[1], tile.size[0] / image.shape[0]
     x, y = tile.origin
     scale = np.array([[gain_x, 0.0, 0.5 * gain_x - 0.5], [0.0, gain_y, 0.5 * gain_y - 0.5], [0.0, 0.0, 1.0]])

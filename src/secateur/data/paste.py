@@ -1,4 +1,5 @@
-"""Copy-paste augmentation (Ghiasi et al. 2021): mirrored copies of outlined objects that cover little of the others."""
+"""Copy-paste augmentation (Ghiasi et al. 2021): mirrored copies of outlined objects that cover little of other
+objects."""
 
 from __future__ import annotations
 
@@ -25,8 +26,15 @@ def paste_copies(
 ) -> tuple[Floats, list[Floats]]:
     """Pastes `share` of the outlined objects, mirrored over the canvas, into `image` in place.
 
-    labels: rows [n,5] (class, xyxy canvas pixels); outlines: canvas points of each, empty where a label is a box (such
-    are never pasted); render: draws the canvas through another matrix. Returns rows and outlines, copies appended.
+    Args:
+        image: uint8 [H, W, 3] or [H, W].
+        labels: rows [n, 5] (class, xyxy canvas pixels).
+        outlines: points [p, 2] on the canvas for each row, empty for boxes, which are never pasted.
+        view: matrix [3, 3] from canvas to output.
+        render: draws the canvas with another matrix.
+
+    Returns:
+        Rows and outlines, with copies appended.
     """
     outlines = list(outlines)
     outlined = [row for row, outline in enumerate(outlines) if len(outline)]
@@ -45,14 +53,14 @@ def paste_copies(
         outlines.append(copy)
         cv2.fillPoly(mask, [np.round(apply(view, copy)).astype(np.int32)], 255)
     if mask.any():
-        # The canvas mirrored, then seen through the same view.
+        # The canvas mirrored, then transformed by the same view.
         mirror = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
         cv2.copyTo(render(np.asarray(view @ mirror)), mask, image)
     return labels, outlines
 
 
 def _covered(box: Floats, boxes: Floats) -> Floats:
-    """Share of each of the boxes xyxy [n,4] that `box` [4] covers."""
+    """Share of each of the boxes xyxy [n, 4] that `box` [4] covers."""
     inner = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     return np.asarray(inner.prod(1) / (area + 1e-16), np.float32)

@@ -1,4 +1,4 @@
-"""Label arrays, file names and decoded images in memory that all worker processes share."""
+"""Label arrays, file names and decoded images in memory that is shared by all worker processes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _AUTO_LIMIT = 1 << 30  # bytes
 
 
 class SharedIndex:
-    """The arrays of an Index as tensors: forked workers read the parent's pages, started ones map the same memory.
+    """The arrays of an Index as tensors: forked workers read the pages of the parent, started workers map the same
+    memory.
 
-    No Python object per image exists, so reading does not touch reference counts and no page is copied.
+    There is no Python object per image, so reading does not change reference counts and copies no pages.
     """
 
     def __init__(self, index: Index) -> None:
@@ -40,7 +41,7 @@ class SharedIndex:
         self.__setstate__({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def __getstate__(self) -> dict[str, Tensor]:
-        # Tensors, unlike arrays, are handed to another process as shared memory.
+        # Tensors, unlike arrays, are passed to another process as shared memory.
         return self._tensors
 
     def __setstate__(self, tensors: dict[str, Tensor]) -> None:
@@ -61,12 +62,12 @@ class SharedIndex:
         return height, width
 
     def labels(self, i: int) -> Floats:
-        """View [k,5] of the rows of image i."""
+        """View, float32 [k, 5], of the rows of image i."""
         start, stop = self._arrays["offsets"][i : i + 2]
         return self._arrays["labels"][start:stop]
 
     def outlines(self, i: int) -> list[Floats]:
-        """Normalised outline [p,2] of each row of image i; empty ones where the label was a box."""
+        """Normalised outline, float32 [p, 2], of each row of image i; empty for boxes."""
         start, stop = self._arrays["offsets"][i : i + 2]
         points = self._arrays["points"]
         if not len(points):
@@ -76,7 +77,7 @@ class SharedIndex:
 
 
 class ImageCache:
-    """Decoded images in one anonymous shared mapping: whichever process reads an image first keeps it for all."""
+    """Decoded images in one anonymous shared mapping: the process that reads an image first stores it for all."""
 
     def __init__(self, sizes: Sequence[tuple[int, int]], channels: int = 3) -> None:
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
@@ -92,7 +93,7 @@ class ImageCache:
     def choose(
         wish: bool | Literal["ram", "auto"], sizes: Sequence[tuple[int, int]], channels: int = 3
     ) -> ImageCache | None:
-        """A cache if one is wished ("auto": if it is small against the free memory)."""
+        """A cache if requested ("auto": if it is small compared with the free memory); otherwise None."""
         if not wish or not sizes:
             return None
         need = int(np.array(sizes, np.int64).prod(1).sum()) * channels
@@ -100,11 +101,11 @@ class ImageCache:
         return ImageCache(sizes, channels) if fits else None
 
     def get(self, i: int) -> Image | None:
-        """View [H,W,3], or [H,W] of grey, of image i (read only by convention), or None before it was put."""
+        """View, uint8 [H, W, 3], or [H, W] for grey, of image i (do not modify it); None if it is not stored yet."""
         return self._slot(i) if self._ready[i] else None
 
     def put(self, i: int, image: Image) -> None:
-        """Keeps an image; two processes that put the same one write the same bytes."""
+        """Stores an image, uint8 [H, W, 3] or [H, W]; two processes that store the same image write the same bytes."""
         self._slot(i)[:] = image
         self._ready[i] = 1
 
@@ -116,7 +117,7 @@ class ImageCache:
 
 
 def _free_memory() -> int:
-    """Bytes of memory that can be had without swapping; 0 where the system does not say."""
+    """Bytes of memory available without swapping; 0 if the system does not report it."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

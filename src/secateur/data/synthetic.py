@@ -1,4 +1,4 @@
-"""Draws a detection data set, so that everything can be tried without any data: shapes on busy backgrounds."""
+"""Generates a detection data set of shapes on cluttered backgrounds, to try everything without own data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.errors import UserError
 from secateur.files import write_text
 
 Points = NDArray[np.float64]
-_LEAST_VISIBLE = 0.6  # of every object, whatever is drawn over it
+_LEAST_VISIBLE = 0.6  # minimum visible share of every object
 _TRIES = 20
 
 
@@ -56,20 +56,20 @@ SHAPES: dict[str, tuple[Callable[[], Points], int]] = {
 @dataclass(frozen=True)
 class _Object:
     shape: int
-    mask: NDArray[np.bool_]  # its pixels in the image, whether or not something covers them
+    mask: NDArray[np.bool_]  # its pixels in the image, including covered ones
 
 
 def generate(
     out: str | Path, images: tuple[int, int, int] = (200, 60, 60), size: int = 320, classes: int = 4, seed: int = 0
 ) -> Path:
-    """Draws `images` = (train, val, test) JPEGs with labels under `out` and returns the path of their data.yaml.
+    """Draws `images` = (train, val, test) JPEG images with labels in `out` and returns the path of their data.yaml.
 
-    One to six objects an image, of `classes` shapes (3 to 6), with random size, rotation, stretch, shading, overlap and
-    blur, in a jittered colour that hints at the class, over gradients, noise and stripes with scribbles that are none.
-    `size` is the long side in pixels; the same arguments draw the same images.
+    Each image has one to six objects of `classes` shapes (3 to 6), with random size, rotation, stretch, shading,
+    overlap and blur, in a jittered colour that correlates with the class, over gradients, noise and stripes with
+    meaningless scribbles. `size` is the longer side in pixels. The same arguments give the same images.
 
     Raises:
-        UserError: an argument is out of range or the folder cannot be written.
+        UserError: an argument is out of range, or the folder is not writable.
     """
     if not 3 <= classes <= len(SHAPES):
         raise UserError(f"A generated data set has 3 to {len(SHAPES)} classes, not {classes}.")
@@ -88,13 +88,13 @@ def generate(
             _write(out / "labels" / f"{name}.txt", "".join(f"{line}\n" for line in lines).encode())
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(list(SHAPES)[:classes]))
     splits = "".join(f"{split}: images/{split}\n" for split, count in zip(SPLITS, images, strict=True) if count)
-    # Last and atomic: a data.yaml says that the data set is complete.
+    # Written last and atomically: an existing data.yaml means that the data set is complete.
     write_text(out / "data.yaml", f"# Generated shapes (seed {seed}).\npath: .\n{splits}names:\n{names}")
     return out / "data.yaml"
 
 
 def draw(rng: np.random.Generator, size: int, classes: int) -> tuple[Image, NDArray[np.float64]]:
-    """One image: BGR uint8 [H,W,3] with long side `size`, and its rows [k,5] (class, xywh normalised)."""
+    """One image, BGR uint8 [H, W, 3] with longer side `size`, and its rows, float64 [k, 5] (class, xywh normalised)."""
     short = int(size * rng.choice([0.75, 1.0]))
     height, width = (size, short) if rng.random() < 0.3 else (short, size)
     image = _background(rng, height, width)
@@ -121,7 +121,7 @@ def _write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}; choose another folder.") from error
+        raise UserError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
 
 
 def _add_object(
@@ -131,7 +131,7 @@ def _add_object(
     visible: NDArray[np.int16],
     classes: int,
 ) -> None:
-    """Draws one more object where it leaves enough of every other one to be seen; gives up after some tries."""
+    """Draws one more object where every other object stays sufficiently visible; gives up after some attempts."""
     height, width = visible.shape
     for _ in range(_TRIES):
         shape = int(rng.integers(classes))
@@ -158,7 +158,7 @@ def _leaves_enough(objects: list[_Object], visible: NDArray[np.int16], mask: NDA
 
 
 def _coverage(points: Points, height: int, width: int) -> NDArray[np.float32]:
-    """Share of each pixel inside the outline, float32 [H,W] in 0..1."""
+    """Share of each pixel inside the outline, float32 [H, W] in 0..1."""
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(points * 256).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=8)
     return np.asarray(mask / 255, np.float32)
@@ -170,7 +170,7 @@ def _area(points: Points) -> float:
 
 
 def _paint(rng: np.random.Generator, hue: int, height: int, width: int) -> NDArray[np.float32]:
-    """A shaded colour field float32 [H,W,3] whose hue is near the class's, and now and then any."""
+    """A shaded colour field, float32 [H, W, 3], with a hue near that of the class, or sometimes a random one."""
     tone = rng.integers(180) if rng.random() < 0.1 else (hue + rng.normal(0, 10)) % 180
     hsv = np.array([[[tone, rng.uniform(130, 255), rng.uniform(120, 255)]]]).astype(np.uint8)
     colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
@@ -180,7 +180,7 @@ def _paint(rng: np.random.Generator, hue: int, height: int, width: int) -> NDArr
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """Two dull colours float32 [H,W,3], mixed by a gradient, by cloudy noise or by stripes."""
+    """Two dull colours, float32 [H, W, 3], mixed by a gradient, cloudy noise or stripes."""
     base, other = rng.uniform(50, 200) + rng.uniform(-25, 25, (2, 3)) + rng.uniform(-40, 40, (2, 1))
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     angle = rng.uniform(0, 2 * math.pi)
@@ -198,7 +198,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> NDArray[np
 
 
 def _scribble(rng: np.random.Generator, image: NDArray[np.float32]) -> None:
-    """Draws a few thin crooked lines and specks on the image, which a detector must learn to pass over."""
+    """Draws a few thin crooked lines and specks as distractors."""
     height, width = image.shape[:2]
     for _ in range(int(rng.integers(0, 6))):
         steps = rng.normal(0, 0.12, (int(rng.integers(3, 9)), 2)).cumsum(0) + rng.random(2)

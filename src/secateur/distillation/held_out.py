@@ -1,4 +1,4 @@
-"""How far a student is from its teacher on images that it does not train on."""
+"""Loss of a student against its teacher on held-out images."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from secateur.training.distributed import one_for_all
 from secateur.training.results import HeldOutLoss
 
 Compare = Callable[[Any, Any, Tensor], Tensor]
-"""The loss of one batch: what the student returns, what the teacher returns, the images."""
+"""Loss of one batch, a scalar, from the outputs of the student, the outputs of the teacher, and the images."""
 MOST_KEPT = 256 * 2**20
-"""Bytes of the teacher's answers that are kept from one look to the next."""
+"""Maximum size in bytes of teacher outputs that are kept between evaluations."""
 
 
 class HeldOut:
-    """Measures students against one teacher by the loss of their outputs.
+    """Evaluates students against one teacher by the loss of their outputs.
 
     Args:
-        teacher: a copy with BatchNorm folded in, where it has one, is kept; the network itself is left as it is.
+        teacher: a copy is kept, with folded batch norms if possible; the network itself is not changed.
         compare: see `Imitate.compare`.
-        batches: prepared images [B, C, H, W], on the device on which the students are.
+        batches: prepared images [B, C, H, W], on the device of the students.
     """
 
     def __init__(self, teacher: nn.Module, compare: Compare, batches: Iterable[Tensor]) -> None:
         self.teacher, self.compare, self.batches = teaching(teacher), compare, list(batches)
-        self._taught: list[Any] | None = []  # its answers so far; None where they are too large to keep
+        self._taught: list[Any] | None = []  # outputs of the teacher so far; None if they are too large to keep
 
     @torch.no_grad()
     def __call__(self, student: nn.Module) -> HeldOutLoss:
-        """The mean over the images; a process measures it for itself."""
+        """The mean over the images, computed in this process only."""
         total, images = 0.0, 0
         with one_for_all():
             for number, batch in enumerate(self.batches):
@@ -43,7 +43,7 @@ class HeldOut:
         return HeldOutLoss(total / max(images, 1))
 
     def _answers(self, number: int, batch: Tensor) -> Any:
-        """What the teacher returns for batch `number`; asked in order."""
+        """Outputs of the teacher for batch `number`; called in order."""
         if self._taught is not None and number < len(self._taught):
             return self._taught[number]
         answers = self.teacher.to(batch.device)(batch)
@@ -55,5 +55,5 @@ class HeldOut:
 
 
 def _size(answers: Any) -> int:
-    """Bytes of all tensors in a nest."""
+    """Bytes of all tensors in nested containers."""
     return sum(leaf.nbytes for leaf in tree_leaves(answers) if isinstance(leaf, Tensor))

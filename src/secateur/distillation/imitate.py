@@ -1,4 +1,5 @@
-"""Distillation as a loss term of the training loop: runs the teacher on the student's images, asks every method."""
+"""Distillation as a loss term of the training loop: runs the teacher on the images of the student and applies all
+methods."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ from secateur.training.run import TrainingRun
 
 @runtime_checkable
 class _Folds(Protocol):
-    """A network that makes a faster copy of itself."""
+    """A network that can create a faster copy of itself."""
 
     def fused(self) -> Any:
-        """A copy in eval mode, without gradients, whose norms are folded where that can be."""
+        """A copy in eval mode, without gradients, with folded norms if possible."""
 
 
 def teaching(network: nn.Module) -> nn.Module:
-    """A copy of a network to teach with: in eval mode, without gradients, norms folded where it can do that."""
+    """A copy of a network for teaching: in eval mode, without gradients, with folded norms if possible."""
     if isinstance(network, _Folds):
         folded: nn.Module = network.fused().eval()
         return folded
@@ -37,18 +38,19 @@ def teaching(network: nn.Module) -> nn.Module:
 
 
 class Imitate(Hook):
-    """A term, and the hook that tells the term where the training is: give it to `fit` as both.
+    """A loss term, and the hook that informs it about the position in the training; pass it to `fit` as both.
 
-    The teacher is a copy in eval mode, without gradients; it sees the student's images under the student's autocast. It
-    is no part of the student, so neither the optimizer nor a checkpoint holds it. All is a function of the step; a
-    resumed training continues as if it had not stopped.
+    The teacher is a copy in eval mode, without gradients; it gets the images and the autocast of the student. It is not
+    part of the student, so it is in neither the optimizer nor a checkpoint. Everything depends only on the step, so a
+    resumed training continues exactly.
 
     Args:
-        student: the very network that is trained.
-        teacher: left as it is.
-        methods: what is compared.
-        heads: names of the layers of the student's head and of the teacher's, whose inputs are features.
-        channels: of the teacher's features, for each layer, those that answer to the student's, see `fed_channels`.
+        student: the network that is trained.
+        teacher: not changed.
+        methods: what to compare.
+        heads: names of the layers of the heads of student and teacher whose inputs are compared.
+        channels: for each of these layers, the channels of the teacher that correspond to those of the student, int64
+            [c], see `fed_channels`.
     """
 
     def __init__(
@@ -74,14 +76,14 @@ class Imitate(Hook):
             self._note(self.teacher.get_submodule(name), name, self._taught)
 
     def start(self, run: TrainingRun) -> None:
-        """Begins to watch the student; the loop takes the watch off at the end of the training."""
+        """Starts observing the student; the loop removes the observation at the end of the training."""
         self.run, self.student = run, run.network
         run.handles += self.watch(run.network)
 
     def watch(self, student: nn.Module) -> list[RemovableHandle]:
-        """Notes, in every forward pass with gradients, the precision and, where needed, what feeds the head."""
+        """Records, in every forward pass with gradients, the precision and, if needed, the inputs of the head."""
 
-        # A plain function: a copy of the student then carries a reference to it and not a copy of all it knows.
+        # A plain function: a copy of the student then holds a reference to it instead of a copy of this object.
         def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if module is student and torch.is_grad_enabled():
                 kind = next(leaf for leaf in inputs if isinstance(leaf, Tensor)).device.type
@@ -92,7 +94,7 @@ class Imitate(Hook):
 
     @staticmethod
     def _note(layer: nn.Module, name: str, notes: dict[str, Tensor], *, grad: bool = False) -> RemovableHandle:
-        """Notes what a layer reads, its channels in dimension 1; with `grad` only in passes with gradients."""
+        """Records the input of a layer, with channels in dimension 1; with `grad`, only in passes with gradients."""
 
         def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if module is layer and (not grad or torch.is_grad_enabled()):
@@ -101,47 +103,49 @@ class Imitate(Hook):
         return layer.register_forward_pre_hook(note)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing that changes; the options, so that a resumption with others is noticed."""
+        """The options, so that resuming with other options is detected."""
         return {name: value for name, value in asdict(self.settings).items() if name != "teacher"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Compares the options.
 
         Raises:
-            UserError: one has changed.
+            UserError: an option has changed.
         """
         for name, value in self.state_dict().items():
             if state.get(name) != value:
                 option = f"--{name.replace('_', '-')}"
                 raise UserError(
-                    f"Cannot resume: {option} was {state.get(name)!r} and is {value!r} now; repeat the first value."
+                    f"Cannot resume: {option} was {state.get(name)!r} and is {value!r} now. Use the previous value."
                 )
 
     def ramp(self) -> float:
-        """Factor of the warm-up at this batch, in 0..1; 1 outside of a training."""
+        """Factor of the warm-up at this batch, 0..1; 1 outside of a training."""
         if self.run is None or self.settings.distill_warmup == 0:
             return 1.0
         epochs = self.run.iteration / self.run.schedule.batches
         return min(epochs / self.settings.distill_warmup, 1.0)
 
     def __call__(self, raw: Any, targets: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of all methods times the total batch size, and its parts (detached, with all factors but that)."""
+        """The sum of all methods times the total batch size, a scalar, and its terms (detached, with all factors
+        except the batch size)."""
         batch = sum_over_processes(images.new_tensor(float(len(images)), dtype=torch.float32))
         view = self.view(raw, targets, images, len(images) / batch)
         ramp, parts = self.ramp(), dict[str, Tensor]()
         for method in self.methods:
             factor = self.settings.distill_feature_weight if method.features else self.settings.distill_weight
             for name, value in method(view).items():
-                # Methods that are joined may have parts of the same name.
+                # Combined methods may have terms of the same name.
                 parts[name] = parts.get(name, 0.0) + value * (factor * ramp)
         total = torch.stack(list(parts.values())).sum() * (batch * world_size())
         return total, {name: value.detach() for name, value in parts.items()}
 
     def view(self, raw: Any, targets: Tensor, images: Tensor, share: Tensor) -> Views:
-        """What the methods compare; nothing of it is kept afterwards."""
+        """What the methods compare for one batch of images [B, C, H, W]; nothing is kept afterwards. Targets have
+        any shape."""
         self._place(images)
         if not self._seen.keys() >= set(self.heads[0]):
-            raise RuntimeError("Imitate.watch(student) has to come before the student's forward pass")
+            raise RuntimeError("Call Imitate.watch(student) before the forward pass of the student")
         seen = [self._seen.pop(name) for name in self.heads[0]]
         kind, precision = images.device.type, self._precision
         with torch.no_grad():
@@ -169,18 +173,19 @@ class Imitate(Hook):
         seen: tuple[Tensor, ...] = (),
         features: tuple[Tensor, ...] = (),
     ) -> Views:
-        """The outputs, and what feeds the head, as the methods read them; a family may add what its methods need."""
+        """The outputs and the inputs of the head, [B, c, ...] each, for the methods; a family may add what its
+        methods need."""
         student, teacher = outputs_in_full_precision(raw), outputs_in_full_precision(taught)
         return Views(student, teacher, targets, share, seen, features)
 
     def compare(self, raw: Any, taught: Any, images: Tensor) -> Tensor:
-        """The loss of the outputs alone, without factors: what is measured on images that are held out."""
+        """Loss of the outputs without factors, a scalar, for the evaluation on held-out images [B, C, H, W]."""
         view = self.views(raw, taught, images.new_zeros((0, 6)), images.new_ones(()))
         parts = [value for method in self.methods if not method.features for value in method(view).values()]
         return torch.stack(parts).sum()
 
     def _place(self, images: Tensor) -> None:
-        """Brings the teacher to the images' device and layout before its first batch."""
+        """Moves the teacher to the device and memory format of the images before its first batch."""
         if self._placed:
             return
         self.teacher.to(images.device, images.dtype)

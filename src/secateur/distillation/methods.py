@@ -1,4 +1,4 @@
-"""What a student can imitate: one class a method; here those that work for any network."""
+"""Distillation methods, one class each; the ones in this file work for any network."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from secateur.training.distributed import sum_over_processes, total_over_process
 
 EPS = 1e-5
 FEW = 8
-"""Values of a channel in a batch under which their spread says nothing."""
+"""Minimum number of values of a channel in a batch for a meaningful variance."""
 FLOOR = 0.0001
-"""Least variance of a channel, as a share of the mean variance of all channels of its tensor."""
+"""Minimum variance of a channel, as a share of the mean variance of all channels of its tensor."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """One batch of this process as student and teacher see it: all float32 (float64 where the networks are), nothing of
-    the teacher's with a gradient.
+    """One batch of this process, as processed by student and teacher: all float32 (float64 for float64 networks);
+    tensors of the teacher have no gradients.
 
     Attributes:
-        student, teacher: what the networks return.
-        targets: of the batch.
-        share: images of this process over images of all; a mean over this process's images times it is its share of the
-            mean over the images of all.
-        student_features, teacher_features: what feeds the head, [B, c, ...] for each of its layers, the same channels
-            of both; empty unless a method with `features` is in use.
+        student, teacher: outputs of the networks.
+        targets: targets of the batch.
+        share: images of this process relative to images of all processes, a scalar; the mean over this process times it
+            is its share of the mean over all images.
+        student_features, teacher_features: inputs of the head, [B, c, ...] for each of its layers, with the same
+            channels in both; empty unless a method with `features` is used.
     """
 
     student: Any
@@ -47,85 +47,90 @@ class Method(ABC):
     """One method."""
 
     features: ClassVar[bool] = False
-    """Whether it compares features: it then works between a network and what was cut from it only."""
+    """Whether it compares features. It then only works between a network and one that was cut from it."""
 
     def __init__(self, settings: DistillSettings) -> None:
         self.settings = settings
 
     @abstractmethod
     def __call__(self, view: Any) -> dict[str, Tensor]:
-        """Loss parts of `Views` by name (d_feat, ...): scalars to differentiate, not times the batch size.
+        """Loss terms of `Views` by name (d_feat, ...): scalars to differentiate, not times the batch size.
 
-        With several processes each gives its share: the parts' sum over processes is the loss of the whole batch.
+        With several processes, each returns its share: the sum of the terms over processes is the loss of the whole
+        batch.
         """
 
 
 class StandardisedOutputs(Method):
-    """Every floating tensor that the network returns, against the teacher's.
+    """Compares all floating-point tensors that the networks return.
 
-    Each channel is measured in standard deviations of the teacher's over the batch, so that what the outputs mean does
-    not matter: boxes in pixels and scores count alike. All tensors count alike, and so do the channels of a tensor. A
-    channel is an entry of dimension 1 of maps [B, C, H, W], and of the last dimension of [B, N, C] and [B, C].
+    Each channel is measured in standard deviations of the teacher over the batch, so that different kinds of outputs,
+    such as boxes in pixels and scores, have equal weight. All tensors have equal weight, and so have the channels of a
+    tensor. A channel is an entry of dimension 1 of maps [B, C, H, W], and of the last dimension of [B, N, C] and [B,
+    C].
     """
 
     def __call__(self, view: Views) -> dict[str, Tensor]:
-        """Part d_out: the mean squared difference; 1 is about what the teacher's mean as the only answer costs."""
+        """The term d_out: the mean squared difference, a scalar; 1 is about the loss of always predicting the mean
+        of the teacher."""
         pairs = paired_outputs(view.student, view.teacher)
         values = [_difference(by_channel(student), by_channel(teacher)) for student, teacher in pairs]
         return {"d_out": torch.stack(values).mean() * view.share}
 
 
 def paired_outputs(student: Any, teacher: Any) -> list[tuple[Tensor, Tensor]]:
-    """The floating tensors in two nests of dicts, lists and tuples, one by one.
+    """Pairs of floating-point tensors, of any shape, in two nested structures of dicts, lists and tuples.
 
     Raises:
-        UserError: there is none, or the two differ in number or in shape.
+        UserError: there are none, or the two differ in number or shape.
     """
     mine, theirs = (
         [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         for outputs in (student, teacher)
     )
     if not mine:
-        raise UserError("The network returns no floating tensor, so there is nothing that could be imitated.")
+        raise UserError("The network returns no floating-point tensor, so it cannot imitate a teacher.")
     shapes, others = ([tuple(tensor.shape) for tensor in tensors] for tensors in (mine, theirs))
     if shapes != others:
         raise UserError(
-            f"The network returns tensors of the shapes {_listed(shapes)} and its teacher {_listed(others)}; give the "
-            "network that it was cut from as the teacher."
+            f"The network returns tensors of the shapes {_listed(shapes)}, but its teacher {_listed(others)}. Set the "
+            "teacher to the network that it was cut from."
         )
     return list(zip(mine, theirs, strict=True))
 
 
 def by_channel(values: Tensor) -> Tensor:
-    """A tensor as [channels, values of each]; see `StandardisedOutputs` for what a channel is."""
+    """A tensor as [channels, values of each]; see `StandardisedOutputs` for the definition of a channel."""
     if values.ndim < 2:
         return values.reshape(1, -1)
     return values.transpose(0, 1 if values.ndim > 3 else values.ndim - 1).flatten(1)
 
 
 def _difference(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of [C, n], in variances of the teacher's channels over the batch of all processes."""
+    """Mean squared difference of [C, n], relative to the variances of the channels of the teacher over the batch of
+    all processes."""
     count = sum_over_processes(teacher.new_tensor(float(teacher.shape[1])))
     mean = sum_over_processes(teacher.sum(1, keepdim=True)) / count
     variance = sum_over_processes((teacher - mean).square().sum(1, keepdim=True)) / count
-    if count < FEW:  # of a batch of one image, say: then all channels are measured by the spread of their values
+    if count < FEW:  # for example for a batch of one image; then the variance over all channels is used
         variance = (teacher - teacher.mean()).square().mean()
     variance = variance + FLOOR * variance.mean() + EPS
     return ((student - teacher).square() / variance).mean()
 
 
 class StandardisedFeatures(Method):
-    """Mean squared difference of features standardised channel by channel over batch and space.
+    """Mean squared difference of features, standardised per channel over batch and space.
 
-    For one channel it is 2 - 2 * correlation: scale and shift, which the head can undo, cost nothing, and loud channels
-    do not outvote quiet ones (the idea of normalising features before comparing them: Cao et al., "PKD", NeurIPS 2022).
-    The channels are exactly those that the cut kept, so there is no projector to train. Levels count alike.
+    For one channel it is 2 - 2 * correlation. Scale and shift, which the head can compensate, have no effect, and
+    channels with large values do not dominate (the idea of normalising features before comparing them: Cao et al.,
+    "PKD", NeurIPS 2022). The compared channels are exactly those that the cut kept, so no projector is trained. Levels
+    have equal weight.
     """
 
     features = True
 
     def __call__(self, view: Views) -> dict[str, Tensor]:
-        """Part d_feat, in 0..4."""
+        """The term d_feat, a scalar in 0..4."""
         value = view.share.new_zeros(())
         for here, there in zip(view.student_features, view.teacher_features, strict=True):
             value = value + (standardised(here) - standardised(there)).square().mean()
@@ -145,7 +150,7 @@ def standardised(features: Tensor) -> Tensor:
 
 
 METHODS: dict[str, type[Method]] = {"outputs": StandardisedOutputs, "features": StandardisedFeatures}
-"""What `--distill` can name for networks of any family."""
+"""Methods of `--distill` for networks of any family."""
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:

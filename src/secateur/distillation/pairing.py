@@ -1,4 +1,4 @@
-"""Whether a teacher fits a student, and which channels of the teacher's answer to the student's."""
+"""Checks whether a teacher matches a student, and which channels of the teacher correspond to those of the student."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.pruning.plan import Plan
 
 
 class Described(Protocol):
-    """A checkpoint, or a network that says what it is built from."""
+    """A checkpoint, or a network with an architecture."""
 
     @property
     def architecture(self) -> Architecture: ...
@@ -30,41 +30,41 @@ class Described(Protocol):
 
 
 def check_pair(student: Described, teacher: Described, name: str = "") -> None:
-    """Refuses a teacher whose outputs cannot be compared with the student's; widths and depths may differ.
+    """Checks that the outputs of the teacher can be compared with those of the student; widths and depths may differ.
 
     Args:
-        name: of the teacher, for the message.
+        name: name of the teacher, for the message.
 
     Raises:
-        UserError: naming what differs.
+        UserError: they cannot; the message names the difference.
     """
     title = f"The teacher {name}" if name else "The teacher"
     if teacher.architecture.kind != student.architecture.kind:
         raise UserError(
-            f"{title} is of the family '{teacher.architecture.kind}' and the student of "
-            f"'{student.architecture.kind}'; give the network that the student was cut from as --teacher."
+            f"{title} is of the family '{teacher.architecture.kind}', but the student is of "
+            f"'{student.architecture.kind}'. Set --teacher to the network that the student was cut from."
         )
     if teacher.nc != student.nc:
         raise UserError(
-            f"{title} knows {teacher.nc} {'class' if teacher.nc == 1 else 'classes'} but the data set has "
-            f"{student.nc}; give --teacher a network that was trained on these classes."
+            f"{title} has {teacher.nc} {'class' if teacher.nc == 1 else 'classes'}, but the data set has "
+            f"{student.nc}. Set --teacher to a network that was trained on these classes."
         )
     moved = moved_class(teacher.names, student.names)
     if moved is not None:
         label, place, other = moved
         raise UserError(
-            f"{title} has class {label} as number {place}, the data set as number {other}; "
-            "give --teacher a network that was trained on the classes in this order."
+            f"{title} has class {label} as number {place}, but the data set has it as number {other}. "
+            "Set --teacher to a network that was trained on the classes in this order."
         )
     if teacher.architecture.channels != student.architecture.channels:
         raise UserError(
-            f"{title} reads images of {teacher.architecture.channels} channels and the student of "
-            f"{student.architecture.channels}; give --teacher a network for the same images."
+            f"{title} reads images of {teacher.architecture.channels} channels, but the student of "
+            f"{student.architecture.channels}. Set --teacher to a network for the same images."
         )
     if teacher.strides != student.strides:
         raise UserError(
-            f"{title} predicts at strides {_list(teacher.strides)} and the student at {_list(student.strides)}; "
-            "give --teacher a network with the same levels."
+            f"{title} predicts at strides {_list(teacher.strides)}, but the student at {_list(student.strides)}. "
+            "Set --teacher to a network with the same levels."
         )
 
 
@@ -75,14 +75,14 @@ def fed_channels(
     plan: Mapping[str, Any] | None,
     teacher_plan: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, ...]:
-    """For each layer of the head the channels of the teacher's input that the student's input consists of, int64 [c].
+    """For each layer of the head, the input channels of the teacher that correspond to those of the student: int64 [c].
 
-    Both plans speak of the dense network that the two came from, so a teacher that was cut itself works too.
+    Both plans refer to the dense network that both were cut from, so a teacher that was cut itself is supported.
 
     Args:
-        heads: names of the layers (convolutions, linear) of the student's head and of the teacher's, in one order.
-        plan: of the student's checkpoint; None: it has all channels of the teacher.
-        teacher_plan: of the teacher's checkpoint; None: it is the dense network.
+        heads: names of the layers (convolutions, linear) of the heads of student and teacher, in the same order.
+        plan: plan in the checkpoint of the student; None: it has all channels of the teacher.
+        teacher_plan: plan in the checkpoint of the teacher; None: it is the dense network.
 
     Raises:
         UserError: the student was not cut from this teacher.
@@ -95,34 +95,34 @@ def fed_channels(
         alive = _units_kept(graph, plan, teacher_plan)
         units = {axis.tensor: axis.units for axis in graph.axes if axis.dim == 1}
         for level, name in enumerate(inputs):
-            if name in units:  # else none of its channels can be cut
+            if name in units:  # otherwise none of its channels can be cut
                 kept[level] = np.flatnonzero(alive[units[name]])
     for layer, channels, whole in zip(heads[0], kept, widths, strict=True):
         width = int(student.get_parameter(f"{layer}.weight").shape[1])
         if len(channels) != width:
             raise UserError(
                 f"--distill features compares the channels that a cut kept, but the student has {width} channels "
-                f"before {layer} and {len(channels)} of this teacher's {whole} remain; give the network that it was "
-                "cut from as --teacher, or use another --distill."
+                f"before {layer}, while {len(channels)} of {whole} of this teacher remain. Set --teacher to the "
+                "network that it was cut from, or use another --distill."
             )
     return tuple(torch.from_numpy(channels) for channels in kept)
 
 
 def _units_kept(graph: ChannelGraph, plan: Mapping[str, Any], base: Mapping[str, Any] | None) -> Bools:
-    """Which units of the teacher live on in the student, [units + 1]; index -1 is "in no unit".
+    """Which units of the teacher exist in the student, [units + 1]; index -1 is "in no unit".
 
-    A unit lives when any of its layers keeps it: a block that was taken out of a residual chain keeps nothing itself.
+    A unit exists if any of its layers keeps it: a block removed from a residual chain keeps nothing itself.
     """
     before = Plan.from_dict(dict(base)) if base else None
     present = {layer.name: layer.kept for layer in before.layers} if before else {}
     alive, planned = np.zeros(graph.units + 1, dtype=bool), np.zeros(graph.units + 1, dtype=bool)
     for layer in Plan.from_dict(dict(plan)).layers:
-        # The plan speaks of the dense network, in which blocks and channels may have other numbers than in the teacher.
+        # The plan refers to the dense network, where blocks and channels may have other numbers than in the teacher.
         name = before.removal.renamed(layer.name) if before else layer.name
         channels = present.get(layer.name, tuple(range(layer.total)))
         units = graph.emitted.get(name or "")
         if units is None or len(units) != len(channels):
-            continue  # of a block that the teacher does not have; the widths tell whether that matters
+            continue  # a block that the teacher does not have; the widths are checked later
         alive[units[np.isin(channels, layer.kept)]] = True
         planned[units] = True
     alive |= ~planned

@@ -1,4 +1,4 @@
-"""The options of distillation; imports no torch, so the command line can read it fast."""
+"""Options of distillation and healing. This file does not import torch, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -13,82 +13,82 @@ from secateur.ranges import FACTOR, POSITIVE, SHARE, Advanced, Between, check_ra
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """A dense teacher that the student imitates while it trains.
+    """Distillation: a dense teacher that the student imitates during training.
 
     Raises:
-        UserError: an option out of its range, named.
+        UserError: an option is out of range; the message names it.
     """
 
     distill: str = ""
-    """What is imitated: {secateur.families.yolov5.distillation}; or several joined by + (bce+features). Networks of
-    other families than YOLOv5: outputs, features."""
+    """Method: {secateur.families.yolov5.distillation}; or several joined by + (bce+features). Other families than
+    YOLOv5 support outputs and features."""
     teacher: str = ""
     """Checkpoint of the teacher (default: the dense detector that the student was cut from)."""
     distill_weight: Advanced[Annotated[float, FACTOR]] = 1.0
-    """Factor of the output terms."""
+    """Factor of the terms that compare outputs."""
     distill_feature_weight: Advanced[Annotated[float, FACTOR]] = 0.1
-    """Factor of the feature term, whose value is in 0..4; at 0.1 its gradient is about half that of the detection
+    """Factor of the feature term, whose value is in 0..4. At 0.1, its gradient is about half that of the detection
     loss."""
     distill_temperature: Advanced[Annotated[float, FACTOR]] = 0.0
-    """Temperature of the scores; 0: that of the method (kl 20, softmax 3, bce 1; l2 has none)."""
+    """Temperature of the scores (0: the default of the method: kl 20, softmax 3, bce 1; l2 has none)."""
     distill_warmup: Advanced[Annotated[float, FACTOR]] = 0.0
-    """Epochs over which the factors rise from 0."""
+    """Number of epochs in which the factors rise from 0."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.teacher and not self.distill:
-            raise UserError("--teacher needs --distill, which says what is imitated, for example --distill bce.")
+            raise UserError("--teacher needs --distill. Also set a method, for example --distill bce.")
         methods = self.methods
         if self.distill and not all(methods):
-            raise UserError(f"--distill {self.distill} has an empty name in it; write for example bce+features.")
+            raise UserError(f"--distill {self.distill} contains an empty name. Use, for example, bce+features.")
         if len(set(methods)) < len(methods):
-            raise UserError(f"--distill {self.distill} names a method twice; name each one once.")
+            raise UserError(f"--distill {self.distill} contains a method twice. Name each method once.")
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods, in the order given."""
+        """Names of the methods, in the given order."""
         return tuple(name.strip() for name in self.distill.split("+")) if self.distill else ()
 
 
 @dataclass(frozen=True)
 class HealSettings:
-    """Minutes of training without labels that teach a cut detector the outputs of the whole one."""
+    """Healing: minutes of training without labels to reproduce the outputs of the whole network."""
 
     heal_steps: Annotated[int | Literal["auto"], arg(metavar="INT/auto"), POSITIVE] = "auto"
-    """Optimizer steps: auto (as long as the loss on held-out images falls, and --heal-minutes at most), or a number: so
-    many at most; it stops earlier when that loss no longer falls."""
+    """Optimizer steps: auto (as long as the loss on held-out images falls, limited by --heal-minutes), or a maximum
+    number; training stops earlier when that loss stops falling."""
     heal_minutes: Annotated[float, Between(0, 100_000)] = 10.0
-    """Minutes that --heal-steps auto takes at most (0: no limit)."""
+    """Time limit in minutes for --heal-steps auto (0: no limit)."""
     heal_lr: Annotated[float, SHARE] = 0.0
-    """Highest learning rate (AdamW); it rises over ten steps and falls as half a cosine, with --heal-steps auto at the
-    end. 0: that of the family, 0.001, for Ultralytics 0.00003."""
+    """Maximum learning rate (AdamW). It rises over ten steps and falls along half a cosine, with --heal-steps auto
+    at the end. 0: the default of the family, 0.001, or 0.00003 for Ultralytics."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096, also=0)]] = 0
-    """Images per step; 0: as the family wants it, 16."""
+    """Images per step (0: the default of the family, 16)."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
-    """Factor of the loss on the channels that feed the head, added to that on the head's outputs (0: outputs only)."""
+    """Factor of the loss on the inputs of the head, which is added to the loss on its outputs (0: outputs only)."""
     heal_norms: Advanced[Literal["auto", "learn", "keep"]] = "auto"
-    """Batch norms take the statistics of the batches and learn them anew (learn), keep those that they have (keep), or
-    as the family wants it (auto): learn, for Ultralytics keep."""
+    """Batch norms: learn (use batch statistics and learn new running statistics), keep (keep the statistics), or
+    auto (the default of the family: learn, or keep for Ultralytics)."""
 
     def __post_init__(self) -> None:
         words = self.heal_steps
         if isinstance(words, str) and words != "auto":
-            # Recipes hold the number of a setting whose default is a word as text.
+            # Recipes store the number of a setting whose default is a word as text.
             if not words.isdecimal() or len(words) > 8:
-                raise UserError(f"--heal-steps {shortened(words)} is neither auto nor a number of steps.")
+                raise UserError(f"--heal-steps {shortened(words)} is invalid. Set auto or a number of steps.")
             object.__setattr__(self, "heal_steps", int(words))
         check_ranges(self)
         if self.heal_lr == 1:
-            raise UserError(f"--heal-lr {self.heal_lr:g} is not below 1; 0.001 is usual.")
+            raise UserError(f"--heal-lr {self.heal_lr:g} must be below 1. A typical value is 0.001.")
 
     def most_steps(self, otherwise: int) -> int:
-        """Steps at most; where they are decided on the way `otherwise`."""
+        """Maximum number of steps; `otherwise` if it is decided during training."""
         return otherwise if isinstance(self.heal_steps, str) else self.heal_steps
 
 
 @dataclass(frozen=True)
 class HealDefaults:
-    """What a family heals with where the user says nothing.
+    """Default healing options of a family.
 
     Attributes:
         lr, batch, norms: see `HealSettings`.
@@ -101,7 +101,7 @@ class HealDefaults:
     mosaic: float = 1.0
 
     def filled(self, settings: HealSettings) -> HealSettings:
-        """The settings with what the user left open."""
+        """The settings with open values filled in."""
         return replace(
             settings,
             heal_lr=settings.heal_lr or self.lr,

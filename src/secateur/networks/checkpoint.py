@@ -1,6 +1,7 @@
-"""Checkpoints: everything about one network in one file, read and written without executing anything.
+"""Checkpoints: a network with all its data in one file, read and written without executing anything.
 
-Ours is one `.safetensors` file: tensors and masks, and in its metadata under the key "secateur" JSON with all the rest.
+The file is a `.safetensors` file with tensors and masks; all other data are JSON in its metadata under the key
+"secateur".
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NARROWED = "classes"
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One step of a detector's history: the verb, its settings, what was measured, and what the detector cost after."""
+    """One step in the history of a network: the verb, its settings, results, and the cost afterwards."""
 
     verb: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -38,18 +39,18 @@ class HistoryEntry:
 
 @dataclass(frozen=True, repr=False)
 class Checkpoint:
-    """Everything about one network: tensors and plain data only.
+    """A network with all its data, as tensors and plain data.
 
     Attributes:
-        architecture: what builds the network, with the widths that it had before any cut.
-        tensors: state dict; the shapes are the widths.
-        names: class id -> name; empty where the network has no names.
-        strides: pixels a cell of each level; () where the network has no strides.
-        masks: tensor name -> mask of the same shape, for weights that are to stay zero.
-        training: training arguments and state, JSON data.
-        plan: what was cut, as the pruning package writes it.
+        architecture: what the network is built from, with the widths before any cut.
+        tensors: state dict; the shapes are the actual widths.
+        names: class id -> name; empty without names.
+        strides: pixels per cell of each level; () without strides.
+        masks: tensor name -> bool mask of the same shape, for weights that must stay zero.
+        training: training arguments and state, data that JSON can hold.
+        plan: what was cut, as written by the pruning package.
         history: entries from the first to the last.
-        image_size: px of the images that it was trained or pruned for; None where nobody said.
+        image_size: image size in pixels for which it was trained or pruned; None if unknown.
     """
 
     architecture: Architecture
@@ -64,16 +65,16 @@ class Checkpoint:
 
     @staticmethod
     def of(network: nn.Module, *, like: Checkpoint | None = None, **changes: Any) -> Checkpoint:
-        """A checkpoint with copies of the network's tensors on the CPU.
+        """A checkpoint with copies of the tensors of the network on the CPU.
 
         Args:
-            network: a `DescribedNetwork`, or any other network; the latter can be built again from this checkpoint, but
-                not from a file of it (see `into`).
-            like: masks, training, plan, history and image size are taken from here.
-            changes: fields that are set instead, by their names.
+            network: a `DescribedNetwork`, or any other network; the latter can be rebuilt from this checkpoint, but not
+                from a file of it (see `into`).
+            like: checkpoint whose masks, training, plan, history and image size are used.
+            changes: other values for fields, by name.
 
         Raises:
-            UserError: the network says what it is built from, but is no `DescribedNetwork`.
+            UserError: the network has an architecture, but is not a `DescribedNetwork`.
         """
         tensors = {k: _own(v) for k, v in network.state_dict().items()}
         if is_described(network):
@@ -93,7 +94,7 @@ class Checkpoint:
 
     @property
     def single_cls(self) -> bool:
-        """Whether it has one class in place of all classes of the data set that it was trained on (--single-cls)."""
+        """Whether it has a single class that replaces all classes of the data set it was trained on (--single-cls)."""
         entries = [entry.settings for entry in self.history if "single_cls" in entry.settings]
         notes = self.training.get("settings", self.training)
         last = entries[-1] if entries else notes if isinstance(notes, Mapping) else {}
@@ -101,26 +102,26 @@ class Checkpoint:
 
     @property
     def narrowed(self) -> bool:
-        """Whether it has some of the classes that it was trained on and gives no answers for the others (--classes)."""
+        """Whether it was reduced to some of the classes that it was trained on (--classes)."""
         kept = [entry.settings.get("classes") for entry in self.history if entry.verb == NARROWED]
         names = kept[-1] if kept and isinstance(kept[-1], list) else []
         return bool(names) and knows_classes(self.names, dict(enumerate(map(str, names))))
 
     def build(self) -> nn.Module:
-        """The network, fp32, on the CPU, in eval mode, every layer as wide as its tensors are.
+        """The network, fp32, on the CPU, in eval mode, with the widths of its tensors.
 
         Raises:
-            UserError: architecture and tensors do not belong together, or no file can build the network.
+            UserError: architecture and tensors do not match, or the network cannot be built from a file.
         """
         return self._built(self.architecture, self.names, self.tensors)
 
     def build_for(self, names: Mapping[int, str]) -> nn.Module:
-        """The network for these classes, to be trained on: a head that does not know them starts afresh.
+        """The network for training on these classes; the head is initialised again if it has other classes.
 
-        The widths of a cut network and every other tensor stay.
+        The widths of a cut network and all other tensors are kept.
 
         Raises:
-            UserError: as `build`, or a tensor of the head cannot start afresh.
+            UserError: see `build`; or a tensor of the head cannot be initialised.
         """
         if knows_classes(self.names, names):
             return self._built(self.architecture, names, self.tensors)
@@ -131,22 +132,22 @@ class Checkpoint:
         return network
 
     def into(self, network: nn.Module) -> nn.Module:
-        """A copy of a network with these tensors, every layer as wide as its tensors are; mode and device stay.
+        """A copy of a network with these tensors and their widths; mode and device are those of the network.
 
-        The way back for networks that no file can build: give the network as it was before it was cut.
+        For networks that cannot be built from a file: pass the network as it was before it was cut.
 
         Raises:
-            UserError: the tensors are of another network.
+            UserError: the tensors belong to another network.
         """
         copied = copy.deepcopy(network)
         _set(copied, self.tensors)
         return copied
 
     def half(self) -> Checkpoint:
-        """The same with floating-point tensors in fp16: half the file; loading widens them again.
+        """The checkpoint with floating-point tensors in fp16, which halves the file; loading converts them back.
 
-        A tensor with a value beyond the range of fp16 (65,504), such as the variance of a norm of a hardly trained
-        network, stays as it is.
+        A tensor with a value beyond the range of fp16 (65,504), such as the variance of a norm of a barely trained
+        network, is not converted.
         """
         return replace(self, tensors={name: _halved(tensor) for name, tensor in self.tensors.items()})
 
@@ -172,11 +173,11 @@ class Checkpoint:
             plain = architecture.build(names)
             set_tensors_(plain, tensors)
             return plain.cpu().eval()
-        # Built without memory or random numbers: every tensor is replaced right away.
+        # Built without memory and random numbers, because every tensor is replaced immediately.
         network = outline(architecture, names)
         _set(network, tensors)
         if any(buffer.is_meta for buffer in network.buffers()):
-            # It has tensors that are not in its state, which only a network built for good has.
+            # It has tensors outside its state dict, which exist only in a network that is really built.
             with torch.random.fork_rng(devices=[]):
                 network = architecture.build(names)
             _set(network, tensors)
@@ -186,7 +187,7 @@ class Checkpoint:
 
 
 def _set(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Tensors into a network, in the way of its own where it has one."""
+    """Sets the tensors of a network, with its own method if it has one."""
     if isinstance(network, DescribedNetwork):
         network.set_tensors(tensors)
     else:
@@ -194,19 +195,19 @@ def _set(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU that shares memory with nothing."""
+    """A contiguous copy on the CPU that shares no memory."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Writes a `.safetensors` file atomically: after a failure the old file, or none, is there.
+    """Writes a `.safetensors` file atomically: after a failure, the previous state is unchanged.
 
     Raises:
-        UserError: the suffix is another one, the folder cannot be written or the disk is full.
+        UserError: the suffix is different, the folder is not writable, or the disk is full.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"Cannot save a checkpoint as {path}; its name must end in .safetensors.")
+        raise UserError(f"Cannot save a checkpoint as {path}. The name must end in .safetensors.")
     data = {
         "architecture": checkpoint.architecture.kind,
         "topology": checkpoint.architecture.to_dict(),

@@ -1,4 +1,4 @@
-"""Whether weights know the classes of a data set: the same number, the same names, in the same order."""
+"""Compares the classes of weights and data sets: number, names and order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol, runtime_checkable
 from secateur.errors import UserError, shown
 
 ONE_CLASS = "object"
-"""Name of the only class of a detector that was trained with --single-cls on a data set of several classes."""
+"""Name of the only class of a detector trained with --single-cls on a data set with several classes."""
 
 
 @runtime_checkable
 class Named(Protocol):
-    """A checkpoint or a network: it says which classes it knows."""
+    """A checkpoint or a network with class names."""
 
     @property
     def names(self) -> Mapping[int, str]:
@@ -22,10 +22,10 @@ class Named(Protocol):
 
 
 def knows_classes(names_of_weights: Mapping[int, str], names_of_data: Mapping[int, str]) -> bool:
-    """Whether both have as many classes, of the same names in the same order; case and spaces do not count.
+    """Whether both have the same number of classes, with the same names in the same order, ignoring case and spaces.
 
-    They do count where two names of one list differ in nothing else: `Car` and `car` are then two classes. Where no
-    name is known, readers make up "class0", "class1", ... for all classes; such a list fits every other, unless that
+    Case and spaces count if two names of one list differ only in them: `Car` and `car` are then two classes. If names
+    are unknown, readers use the placeholders "class0", "class1", ...; such a list matches every other one, unless that
     uses one of these words for another class.
     """
     ours, theirs = _in_order(names_of_weights), _in_order(names_of_data)
@@ -33,7 +33,7 @@ def knows_classes(names_of_weights: Mapping[int, str], names_of_data: Mapping[in
 
 
 def class_order(names_of_weights: Mapping[int, str], names_of_data: Mapping[int, str]) -> tuple[int, ...] | None:
-    """For every class of the data set its id in the weights; None where the names are not the same or not unique."""
+    """For every class of the data set, its id in the weights; None if the names differ or are not unique."""
     ours, theirs = _comparable(_in_order(names_of_weights), _in_order(names_of_data))
     if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
         return None
@@ -42,7 +42,7 @@ def class_order(names_of_weights: Mapping[int, str], names_of_data: Mapping[int,
 
 
 def moved_class(ours: Mapping[int, str], theirs: Mapping[int, str]) -> tuple[str, int, int] | None:
-    """The first name of ours that the other has for another class: the name, and its id in both; None without one."""
+    """The first name that both lists have with different ids: the name, and both ids; None if there is none."""
     names = _in_order(ours)
     moved = _moved(*_comparable(names, _in_order(theirs)))
     return None if moved is None else (names[moved[0]], *moved)
@@ -51,38 +51,38 @@ def moved_class(ours: Mapping[int, str], theirs: Mapping[int, str]) -> tuple[str
 def check_classes(
     checkpoint: Named, names: Mapping[int, str], weights: str, data_file: str, *, otherwise: str = ""
 ) -> None:
-    """Refuses weights that do not know the classes of a data set.
+    """Checks that weights have the classes of a data set.
 
     Args:
-        checkpoint: what is to predict.
+        checkpoint: the network.
         names: class id -> name of the data set.
-        weights: file of the weights, for the error.
-        data_file: file of the data set, for the error.
-        otherwise: what can be done instead; "" is a training on this data set.
+        weights: file of the weights, for the error message.
+        data_file: file of the data set, for the error message.
+        otherwise: alternative for the user; "": training on this data set.
 
     Raises:
-        UserError: saying whether the number, the order or the names differ.
+        UserError: they do not; the message says whether the number, the order or the names differ.
     """
     ours, theirs = _in_order(checkpoint.names), _in_order(names)
-    advice = otherwise or "train it on this data set first, or give the data set it was trained on"
+    advice = otherwise or "train it on this data set first, or use the data set it was trained on"
     if len(ours) != len(theirs):
-        raise UserError(f"{weights} knows {len(ours)} classes but {data_file} has {len(theirs)}; {advice}.")
+        raise UserError(f"{weights} has {len(ours)} classes, but {data_file} has {len(theirs)}. To fix this, {advice}.")
     place = _first_difference(ours, theirs)
     if place is None:
         return
-    difference = f"class {place} is {ours[place]!r} there and {theirs[place]!r} here"
+    difference = f"class {place} is {ours[place]!r} in the weights and {theirs[place]!r} in the data set"
     if class_order(checkpoint.names, names) is not None:
         raise UserError(
-            f"{weights} knows the classes of {data_file} in another order ({difference}); put names and labels into "
+            f"{weights} has the classes of {data_file} in another order ({difference}). Put names and labels into "
             f"the order of the weights, or {otherwise or 'train on this data set first'}."
         )
     if ours == [str(number) for number in range(len(ours))]:
-        advice += f", or write nc: {len(ours)} instead of names: into it if the numbers only replace missing names"
-    raise UserError(f"{weights} knows other classes than {data_file} ({difference}); {advice}.")
+        advice += f", or write nc: {len(ours)} instead of names: into it if the numbers are only placeholders"
+    raise UserError(f"{weights} has other classes than {data_file} ({difference}). To fix this, {advice}.")
 
 
 def class_named(word: str, names: Mapping[int, str]) -> int | None:
-    """The id of the class of this name, or else of the only one that differs from it in nothing but case.
+    """Id of the class with this name, or of the only class that differs from it only in case.
 
     Raises:
         UserError: there are several such classes.
@@ -91,15 +91,15 @@ def class_named(word: str, names: Mapping[int, str]) -> int | None:
     alike = [number for number, name in names.items() if name.casefold() == word.casefold()]
     if len(alike) > 1 and not exact:
         choice = " or ".join(repr(names[number]) for number in alike)
-        raise UserError(f"Class {word!r} may be {choice}; write the name as the detector has it.")
+        raise UserError(f"Class {word!r} may be {choice}. Write the name exactly as in the detector.")
     return next(iter(exact or alike), None)
 
 
 def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]:
-    """The ids of classes that are named by id or name: a number is an id, text is a name or else an id.
+    """Ids of classes given by id or name: a number is an id, a text is a name or otherwise an id.
 
     Raises:
-        UserError: there is no such class; the sentence lists near names.
+        UserError: there is no such class; the message lists similar names.
     """
     ids = []
     for word in words:
@@ -107,31 +107,31 @@ def class_ids(words: Sequence[str | int], names: Mapping[int, str]) -> list[int]
         if number is None:
             number = int(word) if isinstance(word, str) and word.isdecimal() else -1
         if number not in names:
-            raise UserError(f"There is no class {shown(word)}; {_near(word, names)}.")
+            raise UserError(f"There is no class {shown(word)}. {_near(word, names)}.")
         ids.append(number)
     return ids
 
 
 def some_classes(words: Sequence[str | int], names: Mapping[int, str]) -> tuple[int, ...]:
-    """The ids of some of a detector's classes (`--classes`), in the order in which they are named.
+    """Ids of some of the classes of a detector (`--classes`), in the given order.
 
     Args:
-        words: ids and names; one word may hold several, separated by commas.
+        words: ids and names; one string may hold several, separated by commas.
 
     Raises:
-        UserError: there is no such class, one is named twice, none is, or all are.
+        UserError: a class does not exist or is listed twice, or no classes or all classes are listed.
     """
     known = set(names.values())
     parts = [part for word in words for part in ([word] if word in known else _separated(word))]
     ids = class_ids(parts, names)
     twice = next((number for place, number in enumerate(ids) if number in ids[:place]), None)
     if twice is not None:
-        raise UserError(f"--classes names {shown(names[twice])} (class {twice}) twice; name each class once.")
+        raise UserError(f"--classes has {shown(names[twice])} (class {twice}) twice. Name each class once.")
     if not ids:
-        raise UserError("--classes names no class; give names or ids, such as --classes person car.")
+        raise UserError("--classes is empty. Set names or ids, such as --classes person car.")
     if len(ids) == len(names):
         every = "the only class" if len(names) == 1 else f"all {len(names)} classes"
-        raise UserError(f"--classes names {every} of the detector, so there is nothing to leave out; drop the option.")
+        raise UserError(f"--classes contains {every} of the detector, so there is nothing to remove. Omit the option.")
     return tuple(ids)
 
 
@@ -142,31 +142,31 @@ def _separated(word: str | int) -> list[str | int]:
 
 
 def _near(word: str | int, names: Mapping[int, str]) -> str:
-    """Names of classes that a wrong word may mean, or a few of all."""
+    """Names of classes similar to a wrong word, or some of all names."""
     if isinstance(word, str) and are_made_up(names):
-        return f"the detector has no names of classes, so give ids, 0 to {len(names) - 1}"
+        return f"The detector has no class names. Use ids, 0 to {len(names) - 1}"
     known = {name.casefold(): f"{number} {name}" for number, name in names.items()}
     text = str(word).casefold()
     near = [known[name] for name in difflib.get_close_matches(text, known, n=4, cutoff=0.6)]
     near += [entry for name, entry in known.items() if len(text) > 2 and text in name and entry not in near]
     if near:
-        return f"near it are {', '.join(near[:6])}"
+        return f"Similar names: {', '.join(near[:6])}"
     some = ", ".join(f"{number} {name}" for number, name in list(names.items())[:5])
-    return f"the detector knows {len(names)} classes: {some}" + (", ..." if len(names) > 5 else "")
+    return f"The detector has {len(names)} classes: {some}" + (", ..." if len(names) > 5 else "")
 
 
 def are_made_up(names: Mapping[int, str]) -> bool:
-    """Whether these are the words that readers put where a file has no names at all."""
+    """Whether these are the placeholders that readers use if a file has no names."""
     return _is_made_up(_in_order(names))
 
 
 def changed_class(before: Mapping[int, str], now: Mapping[int, str]) -> str:
-    """What is not as it was in the classes of a data set, in words; "" where all is."""
+    """Describes a change in the classes of a data set; "" if there is none."""
     old, new = _in_order(before), _in_order(now)
     if len(old) != len(new):
-        return f"the data set had {len(old)} classes and has {len(new)} now"
+        return f"the data set had {len(old)} classes and now has {len(new)}"
     place = _first_difference(old, new)
-    return "" if place is None else f"class {place} was {old[place]!r} and is {new[place]!r} now"
+    return "" if place is None else f"class {place} was {old[place]!r} and now is {new[place]!r}"
 
 
 def _in_order(names: Mapping[int, str]) -> list[str]:
@@ -174,7 +174,7 @@ def _in_order(names: Mapping[int, str]) -> list[str]:
 
 
 def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> int | None:
-    """The first class of two lists of the same length that has two names."""
+    """The first index at which two lists of the same length differ."""
     first, second = _comparable(ours, theirs)
     if _moved(first, second) is None and (_is_made_up(ours) or _is_made_up(theirs)):
         return None
@@ -186,7 +186,7 @@ def _is_made_up(names: Sequence[str]) -> bool:
 
 
 def _moved(ours: list[str], theirs: list[str]) -> tuple[int, int] | None:
-    """The places in both lists of the first name of ours that the other list has at another place alone."""
+    """Indices in both lists of the first name that both have at different positions."""
     places = {name: place for place, name in enumerate(theirs)}
     for place, name in enumerate(ours):
         if name in places and theirs[place : place + 1] != [name]:
@@ -195,7 +195,7 @@ def _moved(ours: list[str], theirs: list[str]) -> tuple[int, int] | None:
 
 
 def _comparable(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Both lists without case and spaces, or as they are where that would make two names of one list equal."""
+    """Both lists without case and spaces, or unchanged if that would make two names of one list equal."""
     pair = [plain(name) for name in ours], [plain(name) for name in theirs]
     if all(len(set(short)) == len(set(names)) for short, names in zip(pair, (ours, theirs), strict=True)):
         return pair

@@ -1,4 +1,4 @@
-"""A head for other classes on a trunk that keeps its tensors: it starts afresh, or its classes change places."""
+"""Replaces the head of a network for other classes, while all other tensors are kept."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 @runtime_checkable
 class _Resettable(Protocol):
-    """A layer that can start afresh, as PyTorch's can."""
+    """A layer that can be initialised again, like the layers of PyTorch."""
 
     def reset_parameters(self) -> None: ...
 
 
 @runtime_checkable
 class _Prior(Protocol):
-    """A network that knows how rare objects are."""
+    """A network that can initialise its biases for rare objects."""
 
     def initialize_biases(self) -> None: ...
 
 
 def head_tensors(architecture: Architecture) -> dict[str, tuple[int | None, ...]]:
-    """Tensors whose shape depends on the number of classes: the sides that do, and None for those that do not."""
+    """Tensors whose shape depends on the number of classes: the sizes that depend on it, and None for the others."""
     shapes, others = (_shapes(a) for a in (architecture, architecture.with_classes(architecture.nc + 1)))
     pairs = {name: list(zip(shape, others[name], strict=True)) for name, shape in shapes.items()}
     sides = {name: tuple(a if a != b else None for a, b in pair) for name, pair in pairs.items()}
@@ -42,7 +42,8 @@ def _shapes(architecture: Architecture) -> Shapes:
 
 
 def with_room_for(head: Mapping[str, tuple[int | None, ...]], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a network in which those of the head (`head_tensors`) are zeros for its classes; cut widths stay."""
+    """Tensors, any shape, in which those of the head (`head_tensors`) are zeros for its classes; cut widths are
+    kept."""
     room = {
         name: torch.zeros([own if side is None else side for side, own in zip(sides, tensors[name].shape, strict=True)])
         for name, sides in head.items()
@@ -52,7 +53,7 @@ def with_room_for(head: Mapping[str, tuple[int | None, ...]], tensors: Mapping[s
 
 
 def start_afresh_(network: nn.Module, head: Mapping[str, tuple[int | None, ...]]) -> None:
-    """Gives the layers of the head (`head_tensors`) fresh weights and the network's prior.
+    """Initialises the layers of the head (`head_tensors`) again, including the prior of the network.
 
     Raises:
         UserError: a layer of the head has no `reset_parameters`.
@@ -60,7 +61,7 @@ def start_afresh_(network: nn.Module, head: Mapping[str, tuple[int | None, ...]]
     for name in dict.fromkeys(name.rpartition(".")[0] for name in head):
         layer = network.get_submodule(name)
         if not isinstance(layer, _Resettable):
-            raise UserError(f"The head cannot learn other classes: {name} has no method reset_parameters.")
+            raise UserError(f"The head cannot be replaced for other classes: {name} has no method reset_parameters.")
         layer.reset_parameters()
     if isinstance(network, _Prior):
         network.initialize_biases()

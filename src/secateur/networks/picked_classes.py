@@ -1,4 +1,4 @@
-"""A checkpoint with the outputs of some of its classes, in any order; all other tensors stay."""
+"""A checkpoint with the outputs of only some of its classes, in any order; all other tensors are kept."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def picked(checkpoint: Checkpoint, classes: tuple[int, ...], *, others: int = 0)
     """The checkpoint with the outputs of only these classes, in this order.
 
     Args:
-        classes: ids, each once.
-        others: entries before those of the classes, wherever classes are counted: a side of groups * (others + nc)
-            entries keeps the others of every group.
+        classes: ids, without duplicates.
+        others: number of entries before those of the classes: a side with groups * (others + nc) entries keeps the
+            others in every group.
 
     Raises:
-        UserError: a side that depends on the number of classes has another number of entries.
+        UserError: a side that depends on the number of classes has an unexpected size.
     """
     architecture, nc = checkpoint.architecture, checkpoint.nc
     rows = torch.tensor([*range(others), *(others + number for number in classes)])
@@ -35,8 +35,8 @@ def picked(checkpoint: Checkpoint, classes: tuple[int, ...], *, others: int = 0)
     for name, _, length in sides:
         if length % (others + nc) or (not others and length != nc):
             raise UserError(
-                f"{name} has {length} entries for {nc} classes, so those of one class are not known: give the family "
-                f"'{architecture.kind}' a `pick_classes` of its own (docs/extending.md)."
+                f"{name} has {length} entries for {nc} classes, so the entries of a class are unknown. Implement "
+                f"`pick_classes` in the family '{architecture.kind}' (docs/extending.md)."
             )
 
     def of_classes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Any network of the user's: its file has the tensors, the code that they are for stays with the user."""
+"""Architecture of networks of the user: the file holds only the tensors, not the code."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from secateur.errors import UserError
 
 @dataclass(frozen=True)
 class PlainModule:
-    """A network that no file can build.
+    """A network whose code is not in the checkpoint.
 
     Attributes:
-        name: of its class, for people.
-        nc: number of classes, where it is said.
-        channels: of the image, where it is said.
-        network: a copy of it without its tensors (they are on the meta device); None where it comes from a file.
+        name: name of its class, for messages.
+        nc: number of classes, if known.
+        channels: image channels, if known.
+        network: a copy without its tensors (on the meta device); None if it comes from a file.
     """
 
     name: str
@@ -32,34 +32,36 @@ class PlainModule:
 
     @staticmethod
     def of(network: nn.Module, nc: int = 0) -> PlainModule:
-        """A network at hand, of which a copy without tensors is kept."""
+        """The architecture of a network, with a copy without tensors."""
         return PlainModule(type(network).__name__, nc, network=_without_tensors(network))
 
     def build(self, names: Mapping[int, str]) -> nn.Module:
-        """A copy of the network, whose tensors are on the meta device.
+        """A copy of the network, with tensors on the meta device.
 
         Raises:
-            UserError: it comes from a file; the sentence says how the tensors come into a network.
+            UserError: it comes from a file; the message explains how to load the tensors.
         """
         if self.network is None:
             raise UserError(
-                f"The checkpoint holds the tensors of a {self.name} but not its code, so nothing can build it from the "
-                "file; in Python, secateur.load(path, network=...) puts the tensors into the network that they are for."
+                f"The checkpoint holds the tensors of a {self.name}, but not its code, so it cannot be built from the "
+                "file. Load it in Python into a network: secateur.load(path, network=...)."
             )
         return copy.deepcopy(self.network)
 
     def with_classes(self, nc: int) -> PlainModule:
-        """Never: which tensors know the classes is not said.
+        """Not supported: the classification layer is unknown.
 
         Raises:
             UserError: always, unless the number is the same.
         """
         if nc != self.nc:
-            raise UserError(f"The checkpoint of a {self.name} cannot be given {nc} classes; change the network itself.")
+            raise UserError(
+                f"The checkpoint of a {self.name} cannot be changed to {nc} classes. Change the network itself."
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Data that JSON can hold."""
         return {"name": self.name, "nc": self.nc, "channels": self.channels}
 
     @classmethod
@@ -72,7 +74,7 @@ class PlainModule:
 
 
 def _without_tensors(network: nn.Module) -> nn.Module | None:
-    """A copy whose state is on the meta device; None for a network that cannot be copied."""
+    """A copy on the meta device; None for a network that cannot be copied."""
 
     def empty(tensor: Tensor) -> Tensor:
         meta = torch.empty_like(tensor, device="meta")
@@ -82,5 +84,5 @@ def _without_tensors(network: nn.Module) -> nn.Module | None:
     try:
         known: dict[int, Any] = {id(tensor): empty(tensor) for tensor in state if isinstance(tensor, Tensor)}
         return copy.deepcopy(network, known)
-    except Exception:  # what the attributes of the user's network raise when they are copied can be anything
+    except Exception:  # attributes of the user's network may raise anything when copied
         return None

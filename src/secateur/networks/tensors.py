@@ -1,4 +1,4 @@
-"""Giving a network the tensors of another whose layers have other widths; finding values that are no numbers."""
+"""Sets the tensors of a network from another network with different widths; finds non-finite values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GroupWidths = dict[str, tuple[int, int]]
 
 
 def group_widths(network: nn.Module) -> GroupWidths:
-    """(input channels, output channels) of one group of every grouped convolution, by its name."""
+    """(input channels, output channels) per group of every grouped convolution, by name."""
     widths = {name: group_width(module) for name, module in network.named_modules()}
     return {name: width for name, width in widths.items() if width is not None}
 
@@ -26,15 +26,16 @@ def set_tensors_(
     groups: GroupWidths | None = None,
     fixed: Collection[str] = (),
 ) -> None:
-    """Gives every layer the shape of its tensor and a copy of the values (in the network's dtype, on its device).
+    """Gives every layer the shape and a copy of its tensor, any shape, in the dtype and on the device of the network.
 
-    Widths may differ from those of the network; kernels, the width of a group and names may not.
+    Widths may differ from those of the network; kernels, widths of groups and names must not.
 
     Args:
-        network: any network; left half changed where the tensors are refused.
-        tensors: a whole state dict.
-        groups: of the network as designed, where a cut may have left it one group; by default as it is.
-        fixed: tensors whose shape is to stay.
+        network: any network; partly changed if the tensors are rejected.
+        tensors: a complete state dict.
+        groups: group widths of the network as designed, if a cut may have left it a single group; default: its current
+            ones.
+        fixed: names of tensors whose shape must not change.
 
     Raises:
         UserError: tensors are missing, unknown, or do not fit a layer.
@@ -44,15 +45,15 @@ def set_tensors_(
     missing, unexpected = sorted(current.keys() - tensors.keys()), sorted(tensors.keys() - current.keys())
     if missing or unexpected:
         parts = [f"lack {_some(missing)}"] if missing else []
-        parts += [f"have the unknown {_some(unexpected)}"] if unexpected else []
-        raise UserError(f"The tensors are of another network: they {' and '.join(parts)}.")
-    # A parameter that two layers share stays shared.
+        parts += [f"include the unknown {_some(unexpected)}"] if unexpected else []
+        raise UserError(f"The tensors belong to another network: they {' and '.join(parts)}.")
+    # A parameter that two layers share is shared again.
     placed: dict[int, Tensor] = {}
     for prefix, module in network.named_modules():
         for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             name = f"{prefix}.{key}" if prefix else key
             if name not in current:
-                continue  # a buffer that is no part of the state
+                continue  # a buffer that is not in the state dict
             if id(old) not in placed:
                 _check(name, old, tensors[name], fixed)
                 placed[id(old)] = _like(old, tensors[name])
@@ -61,28 +62,28 @@ def set_tensors_(
 
 
 def _check(name: str, old: Tensor, new: Tensor, fixed: Collection[str]) -> None:
-    """Refuses a tensor of another rank, kernel or, where that is fixed, shape."""
+    """Rejects a tensor with another rank, kernel or, if it is fixed, shape."""
     same_rank = old.ndim == new.ndim and (old.ndim < 4 or old.shape[2:] == new.shape[2:])
     if not same_rank or (name in fixed and old.shape != new.shape) or 0 in new.shape:
-        raise UserError(f"The tensor {name} has the shape {list(new.shape)}; the network has {list(old.shape)} there.")
+        raise UserError(f"The tensor {name} has the shape {list(new.shape)}, but the network needs {list(old.shape)}.")
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
-    """A copy of `new` as what `old` is: parameter or buffer, dtype and device."""
+    """A copy of `new` with the type (parameter or buffer), dtype and device of `old`."""
     device = new.device if old.is_meta else old.device
     value = new.detach().to(device=device, dtype=old.dtype, copy=True).contiguous()
     return nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
 
 
 def _some(names: Sequence[str]) -> str:
-    """Up to three names, and how many more there are."""
+    """Up to three names, and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def flaw_of(tensors: Mapping[str, Tensor]) -> str:
-    """What is wrong with the values of tensors, and in which: "NaN in model.3.conv.weight"; "" where nothing is.
+    """Describes invalid values of tensors of any shape, and where: "NaN in model.3.conv.weight"; "" if there are none.
 
-    A sum reads each value once, in a third of the time of looking at all of them; it is finite where they are.
+    A sum reads each value once, in a third of the time of checking each value; it is finite if all values are.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.numel():

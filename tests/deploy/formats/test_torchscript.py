@@ -114,7 +114,7 @@ def _with_entry_sizes(file: Path, packed: int | None = None, unpacked: int | Non
     ("sizes", "words"),
     [
         ({"packed": 4_000_000_000}, "takes 4,000,000,000 of them"),
-        ({"unpacked": 4_000_000_000}, "says it unpacks to 4,"),
+        ({"unpacked": 4_000_000_000}, "declares 4,"),
     ],
 )
 def test_a_file_that_declares_more_than_it_holds_is_refused(file, tmp_path, sizes, words) -> None:

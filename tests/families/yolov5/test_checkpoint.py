@@ -142,7 +142,7 @@ def test_full_disk_leaves_the_old_file(full: Checkpoint, tmp_path: Path) -> None
     try:
         # Python ignores the signal, so writing past the limit fails like a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(UserError, match="free some space"):
+        with pytest.raises(UserError, match="free disk space"):
             save_checkpoint(full, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

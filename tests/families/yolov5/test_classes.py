@@ -57,9 +57,9 @@ def test_names_and_order_count(ours: tuple[str, ...], theirs: tuple[str, ...], k
 @pytest.mark.parametrize(
     ("theirs", "words"),
     [
-        (("cat",), "best.pt knows 2 classes but data.yaml has 1"),
-        (("dog", "cat"), "in another order .class 0 is 'cat' there and 'dog' here"),
-        (("cat", "cow"), "other classes than data.yaml .class 1 is 'dog' there and 'cow' here"),
+        (("cat",), "best.pt has 2 classes, but data.yaml has 1"),
+        (("dog", "cat"), "in another order .class 0 is 'cat' in the weights and 'dog' in the data set"),
+        (("cat", "cow"), "other classes than data.yaml .class 1 is 'dog' in the weights and 'cow' in the data set"),
     ],
 )
 def test_one_sentence_says_what_differs(theirs: tuple[str, ...], words: str) -> None:
@@ -96,7 +96,7 @@ def test_where_classes_in_another_order_are_to_be_found(
 def test_what_changed_is_said() -> None:
     assert changed_class(numbered("cat", "dog"), numbered("Cat", "dog")) == ""
     assert changed_class(numbered("cat", "dog"), numbered("dog", "cat")) == "class 0 was 'cat' and is 'dog' now"
-    assert changed_class(numbered("cat"), numbered("cat", "dog")) == "the data set had 1 classes and has 2 now"
+    assert changed_class(numbered("cat"), numbered("cat", "dog")) == "the data set had 1 classes and now has 2"
 
 
 def test_a_name_finds_its_class_in_another_case_where_there_is_but_one() -> None:

@@ -192,7 +192,7 @@ def test_teacher_and_student_of_different_families(tmp_path: Path) -> None:
     topology = Topology.from_yaml("yolov5n", nc=3)
     torch.manual_seed(0)
     student = Detector(topology)
-    with pytest.raises(UserError, match="at strides 16, 32 and the student at 8, 16, 32"):
+    with pytest.raises(UserError, match="at strides 16, 32, but the student at 8, 16, 32"):
         imitation(DistillSettings("bce"), student, teacher)
     teacher = Detector(Topology.from_yaml("yolov5s-ghost", nc=3))
     with torch.no_grad():

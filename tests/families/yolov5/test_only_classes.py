@@ -95,15 +95,15 @@ def test_what_the_other_outputs_cost(whole: Checkpoint) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["catt"], "There is no class 'catt'; near it are 3 cat"),
+        (["catt"], "There is no class 'catt'. Similar names: 3 cat"),
         (
             ["giraffe"],
-            "There is no class 'giraffe'; the detector knows 5 classes: 0 person, 1 bicycle, 2 car, 3 cat, 4 dog",
+            "There is no class 'giraffe'. The detector has 5 classes: 0 person, 1 bicycle, 2 car, 3 cat, 4 dog",
         ),
-        ([7], "There is no class 7; the detector knows 5 classes"),
+        ([7], "There is no class 7. The detector has 5 classes"),
         (["person, 0"], "--classes names 'person' (class 0) twice"),
-        ([","], "--classes names no class; give names or ids"),
-        (list(range(5)), "--classes names all 5 classes of the detector, so there is nothing to leave out"),
+        ([","], "--classes is empty. Set names or ids"),
+        (list(range(5)), "--classes contains all 5 classes of the detector, so there is nothing to remove"),
     ],
 )
 def test_bad_classes_are_refused(whole: Checkpoint, words: list[str | int], said: str) -> None:
@@ -115,7 +115,7 @@ def test_bad_classes_are_refused(whole: Checkpoint, words: list[str | int], said
 def test_without_names_numbers_are_taken(whole: Checkpoint) -> None:
     nameless = replace(whole, names={number: f"class{number}" for number in range(5)})
     assert only_classes(nameless, ["1", 3]).names == {0: "class1", 1: "class3"}
-    with pytest.raises(UserError, match="the detector has no names of classes, so give ids, 0 to 4"):
+    with pytest.raises(UserError, match="The detector has no class names. Use ids, 0 to 4"):
         only_classes(nameless, ["person"])
 
 

@@ -127,7 +127,9 @@ def test_blocks_that_went_before_the_channels_make_no_difference(subject: Subjec
 
 def test_features_of_another_network_are_refused(subject: Subject) -> None:
     student = cut(subject.detector, subject.graph, subject.random_plan(1))
-    with pytest.raises(UserError, match=r"--distill features compares .* give the network that it was cut from"):
+    with pytest.raises(
+        UserError, match=r"--distill features compares .* Set --teacher to the network that it was cut from"
+    ):
         neck_channels(student, subject.detector, None)
     with pytest.raises(UserError, match="--distill features compares"):
         neck_channels(student, subject.detector, subject.random_plan(2).to_dict())
@@ -150,10 +152,10 @@ def test_teachers_that_do_not_fit_are_refused_with_a_sentence() -> None:
     with torch.device("meta"):
         student = detector_of("yolov5n", ("a", "b", "c"))
         cases = {
-            r"The teacher T knows 4 classes but the data set has 3; give --teacher": ("yolov5n", ("a", "b", "c", "d")),
+            r"The teacher T has 4 classes, but the data set has 3\. Set --teacher": ("yolov5n", ("a", "b", "c", "d")),
             r"The teacher T knows 1 class but": ("yolov5n", ("a",)),
-            r"has class b as number 0, the data set as number 1": ("yolov5n", ("b", "a", "c")),
-            r"at strides 8, 16, 32, 64 and the student at 8, 16, 32": ("yolov5n6", ("a", "b", "c")),
+            r"has class b as number 0, but the data set has it as number 1": ("yolov5n", ("b", "a", "c")),
+            r"at strides 8, 16, 32, 64, but the student at 8, 16, 32": ("yolov5n6", ("a", "b", "c")),
         }
         for sentence, (config, classes) in cases.items():
             with pytest.raises(UserError, match=sentence):

@@ -100,5 +100,5 @@ def test_other_files_know_their_network(detector, tmp_path: Path) -> None:
 
 def test_a_value_that_stands_for_many_is_refused(tmp_path: Path) -> None:
     torch.save({"model.0.conv.weight": torch.zeros(1).expand(100_000, 10_000)}, tmp_path / "state.pt")
-    with pytest.raises(UserError, match="its tensors would take 4,000,000,000 bytes"):
+    with pytest.raises(UserError, match="its tensors would need 4,000,000,000 bytes"):
         read_state(tmp_path / "state.pt")

@@ -1,1 +1,1 @@
-"""What the check of a split consists of: where labels are, one image and its labels, key points, the cache."""
+"""Checks of a split: locations of labels, images and their labels, key points, and the cache."""

@@ -1,4 +1,4 @@
-"""Keeps the arrays and texts of a checked split in one file, from which nothing but plain data is read."""
+"""Stores the arrays and texts of a checked split in one file that is read as plain data only."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from secateur.files import atomic_write
 
 
 def save_arrays(places: Iterable[Path], signature: str, text: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-    """Writes the first of the files that can be written.
+    """Writes the first of the files that is writable.
 
     Args:
-        places: files.
-        signature: what it is the result for.
-        text: plain JSON data.
-        arrays: by name.
+        places: candidate files.
+        signature: signature of the data that the result belongs to.
+        text: data that JSON can hold.
+        arrays: arrays by name.
     """
-    # ASCII escapes keep file names that are no valid UTF-8.
+    # ASCII escapes preserve file names that are not valid UTF-8.
     packed = np.frombuffer(json.dumps(text, ensure_ascii=True).encode(), np.uint8)
     for place in places:
         try:
@@ -32,20 +32,20 @@ def save_arrays(places: Iterable[Path], signature: str, text: Mapping[str, Any],
                 np.savez(stream, text=packed, signature=np.array(signature), **arrays)
             return
         except UserError:
-            continue  # a cache that cannot be written costs only time
+            continue  # a missing cache only costs time
 
 
 def load_arrays(place: Path, signature: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Text and arrays of a file; None where it is not there, of another signature, or would grow in memory.
+    """Text and arrays of a file; None if it does not exist, has another signature, or is compressed.
 
     Raises:
-        Exception: of any kind, where the file is damaged.
+        Exception: of any type, if the file is damaged.
     """
     if not place.is_file():
         return None
     with zipfile.ZipFile(place) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > place.stat().st_size:
-            return None  # ours are not compressed: this one would grow
+            return None  # our files are not compressed, so this one could expand
     with np.load(place, allow_pickle=False) as data:
         if str(data["signature"]) != signature:
             return None
@@ -53,12 +53,12 @@ def load_arrays(place: Path, signature: str, names: Sequence[str]) -> tuple[dict
 
 
 def are_sound(arrays: Mapping[str, NDArray[Any]], images: int, classes: int) -> bool:
-    """Whether all that the arrays of an index say of each other holds.
+    """Whether the arrays of an index are consistent with each other.
 
     Args:
-        arrays: shapes, labels, offsets, points, point_offsets.
-        images: their number.
-        classes: ids are below it.
+        arrays: shapes [n, 2], labels [m, 5], offsets [n + 1], points [p, 2], point_offsets [m + 1].
+        images: number of images.
+        classes: number of classes.
     """
     labels, points, point_offsets = arrays["labels"], arrays["points"], arrays["point_offsets"]
     rows = len(labels)
@@ -78,7 +78,7 @@ def are_sound(arrays: Mapping[str, NDArray[Any]], images: int, classes: int) -> 
 
 
 def _are_within(values: NDArray[Any], most: float) -> bool:
-    return bool(((values >= 0) & (values <= most)).all())  # neither holds for NaN
+    return bool(((values >= 0) & (values <= most)).all())  # both are False for NaN
 
 
 def _are_offsets(offsets: NDArray[Any], count: int) -> bool:

@@ -1,4 +1,4 @@
-"""Checks images and their label files on all cores: in threads, or in processes where there are many."""
+"""Checks images and their label files on all cores, in threads, or in processes if there are many."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from secateur.machine import granted_cpus
 from secateur.terminal import counted
 
 WORTH_PROCESSES = 2000
-"""Images from which on the start of processes takes less time than it saves."""
+"""Number of images above which starting processes saves time."""
 _CHUNK = 50
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the check of one image gave.
+    """Result of the check of one image.
 
     Attributes:
         shape: height and width as displayed.
-        labels: None where the image is left out.
-        label_file: "" where there is none.
-        problems: what was wrong.
+        labels: None if the image is skipped.
+        label_file: "" if there is none.
+        problems: messages about problems.
     """
 
     shape: tuple[int, int] = (0, 0)
@@ -47,19 +47,19 @@ def check_images(
     progress: bool,
     processes: bool,
 ) -> list[Checked]:
-    """Checks each image with its label file, on as many cores as are granted.
+    """Checks each image and its label file, on all available cores.
 
     Args:
         files: images.
-        labels: the label file of each.
-        key_points: as for `read_labels`.
+        labels: label file of each image.
+        key_points: see `read_labels`.
         split: name of the split, for the progress bar.
-        progress: show a bar on a terminal.
-        processes: threads wait for each other while labels are parsed; processes do not, but each imports the
-            program that has started this one, so only a command may ask for them.
+        progress: show a progress bar on a terminal.
+        processes: use processes. Threads block each other while labels are parsed. Each process imports the main
+            program again, so only a command may use them.
 
     Raises:
-        UserError: a label file is no text.
+        UserError: a label file is not text.
     """
     cpus = granted_cpus()
     work = partial(_check_pair, key_points=key_points)
@@ -69,9 +69,9 @@ def check_images(
         pool = ProcessPoolExecutor(cpus, mp_context=context, initializer=_leave_interrupts_to_the_parent)
         try:
             return _tracked(pool, work, pairs, split, progress)
-        except BrokenProcessPool:  # the system ended a process, perhaps because memory ran out: threads take less
+        except BrokenProcessPool:  # a process was killed, possibly for lack of memory; threads need less
             pass
-    # OpenCV releases the interpreter while it decodes, so threads use several cores and nothing is pickled.
+    # OpenCV releases the interpreter lock while decoding, so threads use several cores without pickling.
     return _tracked(ThreadPoolExecutor(min(32, cpus + 1)), work, pairs, split, progress)
 
 
@@ -79,13 +79,13 @@ def check_image_and_labels(file: str, label_file: str | None, key_points: tuple[
     """Decodes one image and reads its labels.
 
     Raises:
-        UserError: the label file is no text.
+        UserError: the label file is not text.
     """
     problems: list[str] = []
     try:
         height, width, remark = check_image(file)
     except ImageError as error:
-        return Checked(problems=(f"{file}: {error}; left out",))
+        return Checked(problems=(f"{file}: {error}; skipped",))
     if remark:
         problems.append(f"{file}: {remark}")
     if label_file is None:
@@ -94,12 +94,12 @@ def check_image_and_labels(file: str, label_file: str | None, key_points: tuple[
         labels = read_labels(label_file, key_points)
     except (LabelError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        return Checked(problems=(*problems, f"{label_file}: {reason}; the image is left out"))
+        return Checked(problems=(*problems, f"{label_file}: {reason}; the image is skipped"))
     if labels.clipped:
         problems.append(f"{label_file}: coordinates just outside the image, clipped ({labels.clipped})")
     if labels.flat:
         places = f"line {labels.flat[0]}" + (f" and {len(labels.flat) - 1} more" if len(labels.flat) > 1 else "")
-        problems.append(f"{label_file}: boxes of zero size, which are no objects ({places})")
+        problems.append(f"{label_file}: boxes of zero size, ignored ({places})")
     if labels.duplicates:
         problems.append(f"{label_file}: {labels.duplicates} duplicate rows removed")
     return Checked((height, width), labels, label_file, tuple(problems))

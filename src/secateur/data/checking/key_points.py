@@ -1,4 +1,4 @@
-"""Tells label files with key points from those with outlines: both are rows of a class and an even number of values."""
+"""Distinguishes labels with key points from outlines: both are rows of a class and an even number of values."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-_MOST = 90.0  # share of rows in percent: some key points of real data sets are outside their box
-_LOOSE = 0.1  # of a box's sides, by which a key point may be outside
-_SAMPLE = 2000  # rows looked at
-_SIDES = 30  # of an outline, in which crossings are looked for
+_MOST = 90.0  # share of rows in per cent: some key points of real data sets are outside their box
+_LOOSE = 0.1  # of the sides of a box, by which a key point may be outside
+_SAMPLE = 2000  # number of rows to check
+_SIDES = 30  # number of sides of an outline to check for crossings
 
 
 def key_points_of(points: Floats, lengths: NDArray[np.int64]) -> tuple[int, int] | None:
     """The `kpt_shape` of rows that were read as outlines but hold a box and key points; None for outlines.
 
-    Rows of a set with key points have one length, their points are inside the box of the first four values, and read
-    as an outline they make no sensible one: the second point, which is the box's size, is far from the others, or the
-    line crosses itself. A set is one of key points where nearly all rows can be read so and half of them make no
-    outline. A single polygon near the middle of an image can look like a box with key points; a set of them does not.
+    In a data set with key points, all rows have the same length, their points are inside the box of the first four
+    values, and they do not form a sensible outline: the second point, which is the box size, is far from the others, or
+    the line crosses itself. A data set is classified as key points if nearly all rows fit, and half of them do not form
+    an outline. A single polygon near the middle of an image can look like a box with key points, but a whole data set
+    cannot.
 
     Args:
-        points: [p, 2], normalised, of all outlines.
-        lengths: points of each outline [n], none of them 0.
+        points: float32 [p, 2], normalised, of all outlines.
+        lengths: int64 [n], number of points of each outline, all positive.
     """
     if not len(lengths) or lengths.min() != lengths.max() or lengths[0] < 3:
         return None
@@ -49,7 +50,7 @@ def _share(holds: NDArray[np.bool_]) -> float:
 
 
 def _fit(rows: NDArray[np.float64], points: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether the first four values of a row are a box inside the image, with the seen points in it."""
+    """Whether the first four values of a row are a box inside the image that contains the visible points."""
     centre, size = rows[:, 0], rows[:, 1]
     low, high = centre - size / 2, centre + size / 2
     box = (size > 0).all(-1) & (low >= -0.01).all(-1) & (high <= 1.01).all(-1)
@@ -59,7 +60,7 @@ def _fit(rows: NDArray[np.float64], points: NDArray[np.float64], seen: NDArray[n
 
 
 def _has_spike(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the second point is further from the box of the others than that is wide."""
+    """Whether the second point is farther from the box of the others than the width of that box."""
     others = np.delete(outlines, 1, axis=1)
     low, high = others.min(1), others.max(1)
     away = np.maximum(np.maximum(low - outlines[:, 1], outlines[:, 1] - high), 0)
@@ -67,7 +68,7 @@ def _has_spike(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _crosses_itself(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether two sides of an outline cross that are no neighbours; of long ones the beginning is looked at."""
+    """Whether two non-adjacent sides of an outline cross; only the beginning of long outlines is checked."""
     starts, ends = outlines[:, :_SIDES], np.roll(outlines, -1, 1)[:, :_SIDES]
     count = starts.shape[1]
     one, other = np.triu_indices(count, 2)
@@ -80,5 +81,5 @@ def _crosses_itself(outlines: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _side(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Positive where c is on the left of the line from a to b, negative on its right."""
+    """Positive if c is to the left of the line from a to b, negative if to the right."""
     return np.asarray((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])

@@ -1,4 +1,4 @@
-"""Finds the label files of a split's images: in `labels` folders, next to the images; each folder is listed once."""
+"""Finds the label files of a split, in `labels` folders or next to the images; each folder is listed once."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from secateur.data.images import SUFFIXES
 from secateur.data.labels import label_path
 
 _SHOWN = 3  # names in a sentence
-# Text files that tools put into folders of labels or of images.
+# Text files that tools create in folders of labels or images.
 _NO_LABELS = frozenset({"classes", "labels", "names", "notes", "predefined_classes", "test", "train", "val"})
 
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Where the labels of a split are.
+    """Locations of the labels of a split.
 
     Attributes:
-        paths: the label file of each image; None where there is none.
-        folders: that hold label files of the split, as one folder around those of a kind, and how many images have
-            theirs there; where no image has any, the folders in which they were looked for, with 0.
-        remarks: what a user should know: labels in another place than usual, in two places, shared by images, or
-            of no image.
-        unused: label files of no image.
+        paths: label file of each image; None if there is none.
+        folders: folders with label files of the split, grouped under a common folder, and the number of images with
+            labels there; if no image has labels, the folders that were searched, with 0.
+        remarks: notes for the user: labels in unusual or several places, shared by images, or without an image.
+        unused: label files without an image.
     """
 
     paths: tuple[str | None, ...] = ()
@@ -38,12 +37,12 @@ class LabelFiles:
 def find_label_files(files: Sequence[str], sources: Iterable[Path] = ()) -> LabelFiles:
     """Finds the label file of each image.
 
-    For an image in a folder `images` (in any case) it is looked for where the path says `labels` (in any case), then
-    next to the image; its suffix may be `.txt` or `.TXT`.
+    For an image in a folder `images` (in any case), the label is searched in the same path with `labels` (in any case),
+    then next to the image; the suffix may be `.txt` or `.TXT`.
 
     Args:
         files: images.
-        sources: folders of the split, whose label folders are searched to any depth for label files of no image.
+        sources: folders of the split; their label folders are searched at any depth for label files without an image.
     """
     search = _Search()
     paths = tuple(search.label_of(file) for file in files)
@@ -54,12 +53,12 @@ def find_label_files(files: Sequence[str], sources: Iterable[Path] = ()) -> Labe
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder in which labels of the images of one folder may be.
+    """A folder that may hold labels for the images of one folder.
 
     Attributes:
         folder: path.
-        root: the folder `labels` that it is in; "" next to the images.
-        usual: the folder in which labels of these images usually are.
+        root: the folder `labels` that contains it; "" next to the images.
+        usual: the usual folder for the labels of these images.
     """
 
     folder: str
@@ -69,9 +68,9 @@ class _Place:
 
 @dataclass
 class _Listing:
-    """What is in a folder: label files by stem, label files whose stem another one has, stems of images, folders.
+    """Content of a folder: label files by stem, label files with duplicate stems, stems of images, folders.
 
-    `listed` is False where the folder exists and cannot be listed.
+    `listed` is False if the folder exists but cannot be listed.
     """
 
     labels: dict[str, str] = field(default_factory=dict)
@@ -82,7 +81,7 @@ class _Listing:
 
 
 class _Search:
-    """Listings of folders, and what was found where."""
+    """Folder listings, and where labels were found."""
 
     def __init__(self) -> None:
         self._listings: dict[str, _Listing] = {}
@@ -93,7 +92,7 @@ class _Search:
         self._double: Counter[tuple[str, str]] = Counter()
 
     def label_of(self, file: str) -> str | None:
-        """The label file of an image."""
+        """Label file of an image."""
         folder, name = os.path.split(file)
         stem = os.path.splitext(name)[0]  # noqa: PTH122
         places = self._places.get(folder)
@@ -122,7 +121,7 @@ class _Search:
         return tuple((_around(name for name, _ in group), sum(n for _, n in group)) for group in groups.values())
 
     def remarks(self) -> list[str]:
-        """Sentences on labels that are in another place than usual, or in two."""
+        """Notes on labels in unusual places, or in two places."""
         unusual: dict[str, list[_Place]] = {}
         for place in self._found:
             if place.folder != place.usual:
@@ -135,15 +134,16 @@ class _Search:
         if self._double:
             (first, second), _ = next(iter(self._double.items()))
             said.append(
-                f"{_images(sum(self._double.values()))}: labels in {first} and in {second}; the former are used"
+                f"{_images(sum(self._double.values()))}: labels in {first} and in {second}; those in the first folder "
+                "are used"
             )
         return said
 
     def unused(self, sources: Iterable[Path]) -> list[str]:
-        """Label files of no image: in the folders in which labels are, and below those of the sources."""
+        """Label files without an image, in the folders with labels and below those of the sources."""
         for folder, places in self._places.items():
             for number, place in enumerate(places):
-                # Text next to images is that of labels only where some are there.
+                # Text files next to images are only treated as labels if some labels are there.
                 if place.folder in self._taken or (number == 0 and place.root):
                     self._images_of.setdefault(place.folder, set()).add(folder)
         for source in sources:
@@ -158,7 +158,7 @@ class _Search:
         return result
 
     def _is_of(self, stem: str, folders: Iterable[str]) -> bool:
-        """Whether a label file is that of an image, perhaps of another split, or no label file at all."""
+        """Whether a label file belongs to an image, possibly of another split, or is not a label file."""
         name = stem.lower()
         other = name in _NO_LABELS or name.startswith(("readme", "."))
         return other or any(stem in self._listing(folder).images for folder in folders)
@@ -175,7 +175,7 @@ class _Search:
                         below.append((path, os.path.join(images, name)))  # noqa: PTH118
 
     def _places_of(self, folder: str) -> list[_Place]:
-        """Where labels of the images of a folder may be, the usual place first, next to the images last."""
+        """Possible locations of labels for the images of a folder: the usual one first, next to the images last."""
         usual = os.path.dirname(label_path(os.path.join(folder, "x.jpg")))  # noqa: PTH118, PTH120
         parts = folder.split(os.sep)  # noqa: PTH206
         found = []
@@ -192,7 +192,7 @@ class _Search:
         return [_Place(path, root, usual) for path, root in (*found, (folder, ""))]
 
     def _label_in(self, folder: str, stem: str) -> str | None:
-        """The name of the label file in a folder for images of this stem."""
+        """Name of the label file for images of this stem in a folder."""
         listing = self._listing(folder)
         if listing.listed:
             return listing.labels.get(stem)
@@ -231,7 +231,7 @@ def _listing(folder: str) -> _Listing:
 
 
 def _around(folders: Iterable[str]) -> str:
-    """The folder that all are in, or the only one."""
+    """The common parent folder, or the only folder."""
     places = list(folders)
     try:
         return os.path.commonpath(places)
@@ -244,7 +244,7 @@ def _images(count: int) -> str:
 
 
 def _shared(files: Sequence[str], paths: Sequence[str | None]) -> list[str]:
-    """The sentence on images that have one label file."""
+    """Note on images that share a label file."""
     users: dict[str, list[str]] = {}
     for file, path in zip(files, paths, strict=True):
         if path is not None:
@@ -261,13 +261,13 @@ def _shared(files: Sequence[str], paths: Sequence[str | None]) -> list[str]:
 
 
 def _of_no_image(unused: Sequence[str]) -> list[str]:
-    """The sentence on label files of no image."""
+    """Note on label files without an image."""
     if not unused:
         return []
     where = _around(os.path.dirname(path) for path in unused)  # noqa: PTH120
     names = ", ".join(os.path.relpath(path, where) for path in unused[:_SHOWN])
     files = "1 label file" if len(unused) == 1 else f"{len(unused)} label files"
-    return [f"{files} in {where} belong{'s' if len(unused) == 1 else ''} to no image: {names}{_more(len(unused))}"]
+    return [f"{files} in {where} without an image: {names}{_more(len(unused))}"]
 
 
 def _more(count: int) -> str:

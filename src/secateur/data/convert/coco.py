@@ -1,4 +1,4 @@
-"""COCO annotations as a YOLO data set."""
+"""Converts COCO annotations to a YOLO data set."""
 
 from __future__ import annotations
 
@@ -22,28 +22,33 @@ def coco_to_yolo(
 ) -> Converted:
     """Converts COCO instance annotations.
 
-    annotations: one JSON file (it becomes the split train, and val too), or a file for each split. images: folder that
-    the files' `file_name` is relative to (default: the JSON's folder, or images/ in or next to it). Category ids become
-    0..n-1 in ascending order of id, without the category of Roboflow's exports that only groups the others; crowd
-    regions and boxes without area are left out; images without objects are kept. Boxes are related to the image as it
-    is read, EXIF orientation applied; a stated size that differs is named.
+    Category ids become 0..n-1 in ascending order, without the grouping category of Roboflow exports. Crowd regions and
+    boxes without area are skipped; images without objects are kept. Boxes refer to the image after its EXIF orientation
+    is applied; differing image sizes in the annotation are reported.
+
+    Args:
+        annotations: one JSON file (used for the splits train and val), or one file per split.
+        images: folder that `file_name` is relative to (default: the folder of the JSON file, or images/ in or next to
+            it).
 
     Raises:
-        UserError: `out` exists, a file is missing or no COCO annotation, an image is missing or outside its folder,
-            splits name other categories, ids or names are given twice.
+        UserError: `out` exists, a file is missing or not a COCO annotation, an image is missing or outside its folder,
+            the splits have different categories, or ids or names are duplicates.
     """
     files = {"train": annotations} if isinstance(annotations, str | Path) else dict(annotations)
     loaded = {split: _coco(Path(file)) for split, file in files.items()}
     grouping = _grouping(list(loaded.values()))
     names: tuple[str, ...] = ()
-    totals, problems = [0, 0], [f"category {told(name)} only groups others; left out" for name in grouping.values()]
+    totals, problems = [0, 0], [f"category {told(name)} only groups others; skipped" for name in grouping.values()]
     with atomic_folder(out) as folder:
         for split, data in loaded.items():
             file = Path(files[split])
             category = {entry["id"]: entry["name"] for entry in data["categories"] if entry["id"] not in grouping}
             here = tuple(category[key] for key in sorted(category))
             if names and here != names:
-                raise UserError(f"{file} has other categories than the first file; all splits need the same.")
+                raise UserError(
+                    f"{file} has different categories than the first file. All splits need the same categories."
+                )
             names = here
             boxes = _boxes(data, {key: number for number, key in enumerate(sorted(category))}, file)
             annotated = [
@@ -64,9 +69,9 @@ def coco_to_yolo(
 
 
 def _grouping(files: list[dict[str, Any]]) -> dict[int, str]:
-    """The category (id -> name) that only groups the others, as Roboflow writes one.
+    """The category (id -> name) that only groups the others, as in Roboflow exports.
 
-    It has the id 0, it alone has the supercategory "none", and no annotation of any split uses it.
+    It has the id 0, is the only one with the supercategory "none", and is not used by any annotation of any split.
     """
     categories = files[0]["categories"] if files else []
     group = next((entry for entry in categories if entry["id"] == 0 and entry.get("supercategory") == "none"), None)
@@ -80,24 +85,24 @@ def _grouping(files: list[dict[str, Any]]) -> dict[int, str]:
 def _coco(file: Path) -> dict[str, Any]:
     data = read_json(file)
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "categories")):
-        raise UserError(f"{file} is no COCO annotation file; it needs the lists images, annotations and categories.")
+        raise UserError(f"{file} is not a COCO annotation file. It needs the lists images, annotations and categories.")
     if not isinstance(data.get("annotations"), list):
         raise UserError(f"{file} has no annotations (is it an image_info file of a test set?).")
     for key, needed in _COCO_ENTRIES.items():
         for number, entry in enumerate(data[key]):
             if not isinstance(entry, dict):
-                raise UserError(f"{file}: entry {number} of {key} is no object with {', '.join(needed)}.")
+                raise UserError(f"{file}: entry {number} of {key} is not an object with {', '.join(needed)}.")
             for name, (kind, what) in needed.items():
                 value = entry.get(name)
                 if not isinstance(value, kind) or isinstance(value, bool) or not _makes_sense(value, what):
-                    raise UserError(f"{file}: entry {number} of {key} has no {name} that is {what}; correct it.")
+                    raise UserError(f"{file}: entry {number} of {key} needs a {name} that is {what}. Correct it.")
     for key, name in (("images", "id"), ("categories", "id"), ("categories", "name")):
         seen: set[Any] = set()
         for number, entry in enumerate(data[key]):
             if entry[name] in seen:
                 raise UserError(
-                    f"{file}: entry {number} of {key} has the {name} {shown(entry[name])}, which another has too; give "
-                    "each its own."
+                    f"{file}: entry {number} of {key} has the {name} {shown(entry[name])}, which is a duplicate. Use a "
+                    "different one for each entry."
                 )
             seen.add(entry[name])
     return data
@@ -119,7 +124,7 @@ _COCO_ENTRIES: dict[str, dict[str, tuple[Any, str]]] = {
 
 
 def _boxes(data: Mapping[str, Any], class_of: Mapping[int, int], file: Path) -> dict[Any, list[Box]]:
-    """The boxes of each image, by its id."""
+    """Boxes of each image, by image id."""
     boxes: dict[Any, list[Box]] = {entry["id"]: [] for entry in data["images"]}
     for number, entry in enumerate(data["annotations"]):
         try:
@@ -132,7 +137,7 @@ def _boxes(data: Mapping[str, Any], class_of: Mapping[int, int], file: Path) -> 
             boxes[entry["image_id"]].append(box)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"{file}: annotation {number} is broken ({type(error).__name__}: {told(error)}); it needs image_id, "
+                f"{file}: annotation {number} is invalid ({type(error).__name__}: {told(error)}). It needs image_id, "
                 "category_id and a bbox of 4 numbers, and both ids must exist."
             ) from error
     return boxes
@@ -143,10 +148,10 @@ def _find_image(name: str, file: Path, images: str | Path | None) -> Path:
         [Path(images)] if images is not None else [file.parent, file.parent / "images", file.parent.parent / "images"]
     )
     if leads_out(name):
-        raise UserError(f"{file} names the image {shown(name)}, which is outside its folder; make such names relative.")
+        raise UserError(f"{file} names the image {shown(name)}, which is outside its folder. Use relative names.")
     for folder in folders:
         if is_file(folder / name):
             return folder / name
     raise UserError(
-        f"Image {told(name)} of {file} is not in {' or '.join(map(str, folders))}; give the folder of the images."
+        f"Image {told(name)} of {file} is not in {' or '.join(map(str, folders))}. Set the folder of the images."
     )

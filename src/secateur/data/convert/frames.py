@@ -1,4 +1,4 @@
-"""In which pixels the boxes of an annotation are: those of the image as it is read, or as it is stored, or others."""
+"""Determines the pixel frame of annotated boxes: the image after its EXIF rotation, as stored, or another size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.terminal import counted
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, counted from 0
 Size = tuple[float, float]  # width, height
 _SLACK = 0.01
-"""Share of a side by which boxes reach out of images that they belong to: rounding, and careless hands."""
+"""Share of a side by which boxes may exceed their images, because of rounding or inaccurate annotation."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Box:
     """An object of an annotation.
 
     Attributes:
-        number: of its class.
-        corners: in the pixels of the annotation.
-        origin: where it comes from, for sentences: "a.json: annotation 3".
+        number: class number.
+        corners: in pixels of the annotation.
+        origin: source for messages: "a.json: annotation 3".
     """
 
     number: int
@@ -35,12 +35,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image and what an annotation says of it.
+    """An image and its annotation.
 
     Attributes:
         source: its file.
-        name: of the file within the new data set.
-        size: as the annotation states it.
+        name: name of the file in the new data set.
+        size: size in the annotation.
         boxes: in the order of the annotation.
     """
 
@@ -52,11 +52,11 @@ class Annotated:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """The image that boxes are in the pixels of.
+    """The image that the boxes refer to.
 
     Attributes:
         width, height: in pixels.
-        orientation: as EXIF counts it, what turns this image into the one that is read.
+        orientation: EXIF orientation that converts this image to the one that is read.
     """
 
     width: float
@@ -64,7 +64,7 @@ class LabelledImage:
     orientation: int = 1
 
     def turned(self, x0: float, y0: float, x1: float, y1: float) -> Corners:
-        """Corners in 0..1 of this image as corners of the image that is read."""
+        """Converts corners in 0..1 of this image to corners in the image that is read."""
         turn = _TURNS.get(self.orientation)
         if turn is None:
             return x0, y0, x1, y1
@@ -81,28 +81,28 @@ _TURNS: dict[int, Callable[[float, float], tuple[float, float]]] = {
     7: lambda x, y: (1 - y, 1 - x),
     8: lambda x, y: (y, 1 - x),
 }
-"""Where a point of the stored image is in the one that is read, by EXIF orientation."""
+"""Maps a point of the stored image to the image that is read, by EXIF orientation."""
 _EXCHANGED = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """An image as it is read: its size, and by which EXIF orientation it was turned."""
+    """Size of an image as read, and the EXIF orientation that was applied."""
 
     size: Size
     orientation: int
 
 
 def find_frames(images: Sequence[Annotated]) -> tuple[list[LabelledImage], list[str]]:
-    """The frame of each image, and a remark for every stated size that is not that of the image as it is read.
+    """The frame of each image, and a note for every size in the annotation that differs from the image as read.
 
-    Boxes count in the pixels of the image as it is read, but for two cases. Where the stated size is that of the
-    image before its EXIF turn, the boxes were drawn there too and are turned; unless some boxes of the split reach out
-    of the stored images and none out of the turned ones. Where the sizes differ otherwise, and some boxes of the split
-    reach out of the images but none out of the stated sizes, the images were scaled afterwards and the stated sizes
-    hold. Turns that keep the size are decided by the images of the split whose turn shows in their sizes; where there
-    are none, boxes count in the image as it is read, with a remark.
+    Boxes refer to the image as read, with two exceptions. If the size in the annotation is that of the image before its
+    EXIF rotation, the boxes are rotated too, unless some boxes of the split exceed the stored images and none exceed
+    the rotated ones. If sizes differ otherwise, and some boxes of the split exceed the images but none exceed the sizes
+    in the annotation, the images were scaled later and the sizes in the annotation apply. For rotations that do not
+    change the size, the other images of the split decide; if there are none, boxes refer to the image as read, and a
+    note is added.
     """
     read, problems = _read_all(images)
     frames = [LabelledImage(*(known.size if known else image.size)) for image, known in zip(images, read, strict=True)]
@@ -114,43 +114,43 @@ def find_frames(images: Sequence[Annotated]) -> tuple[list[LabelledImage], list[
     for i, image, found in turned:
         if as_stored:
             frames[i] = LabelledImage(*image.size, found.orientation)
-        what = "turned with it" if as_stored else "already those of the turned image"
+        what = "rotated with it" if as_stored else "already those of the rotated image"
         problems.append(
-            f"{image.source}: {_told(image.size)} is stated, and {_told(found.size)} after its EXIF turn; its boxes "
-            f"are {what}"
+            f"{image.source}: the annotation has the size {_told(image.size)}, but after its EXIF rotation the image "
+            f"has {_told(found.size)}; its boxes are {what}"
         )
     as_stated = _prefer_first([(image, image.size, found.size) for _, image, found in scaled])
     for i, image, found in scaled:
         if as_stated:
             frames[i] = LabelledImage(*image.size)
-        what = "stated size, as some reach out of the images" if as_stated else "image"
+        what = "size in the annotation, because some exceed the images" if as_stated else "image"
         problems.append(
-            f"{image.source}: {_told(image.size)} is stated, and the image has {_told(found.size)}; its boxes are "
-            f"taken in pixels of the {what}"
+            f"{image.source}: the annotation has the size {_told(image.size)}, but the image has {_told(found.size)}; "
+            f"its boxes are treated as pixels of the {what}"
         )
-    # Half a turn, a mirror image and a turned square keep the size: what the others of the split are decides.
+    # Half a turn, mirroring and the rotation of a square keep the size, so the other images of the split decide.
     hidden = [entry for entry in known if entry[1].size == entry[2].size and entry[2].orientation in _TURNS]
     shown = [entry for entry in hidden if entry[2].orientation in _EXCHANGED and entry[2].size[0] != entry[2].size[1]]
     for i, image, found in hidden if not shown and (as_stored or not turned) else ():
         if turned:
             frames[i] = LabelledImage(*image.size, found.orientation)
-        what = "turned with it, like those of other images" if turned else "taken for those of the turned image"
-        problems.append(f"{image.source}: its EXIF data turn it, which its size does not show; its boxes are {what}")
+        what = "rotated with it, like those of other images" if turned else "treated as those of the rotated image"
+        problems.append(f"{image.source}: its EXIF data rotate it without changing the size; its boxes are {what}")
     return frames, problems
 
 
 def _is_turned(image: Annotated, found: _Read) -> bool:
-    """Whether the stated size is that of the image before an EXIF turn."""
+    """Whether the size in the annotation is that of the image before an EXIF rotation."""
     return image.size == found.size[::-1] and found.orientation in _EXCHANGED
 
 
 def _read_all(images: Sequence[Annotated]) -> tuple[list[_Read | None], list[str]]:
-    """Every image with boxes (None for the others, and where it cannot be read), and what cannot be read."""
+    """All images with boxes (None for the others, and for unreadable ones), and the unreadable ones."""
     with ThreadPoolExecutor(min(32, granted_cpus() + 1)) as pool:
         results = pool.map(_read, images)
         read = list(counted(results, "reading images", len(images)))
     problems = [
-        f"{image.source}: {found}; the stated size is taken"
+        f"{image.source}: {found}; the size in the annotation is used"
         for image, found in zip(images, read, strict=True)
         if isinstance(found, str)
     ]
@@ -170,7 +170,7 @@ def _read(image: Annotated) -> _Read | str | None:
 
 
 def _prefer_first(sizes: Sequence[tuple[Annotated, Size, Size]]) -> bool:
-    """Whether boxes of some images reach out of the second of two sizes, and none out of the first."""
+    """Whether boxes of some images exceed the second of two sizes, and none exceed the first."""
     first = any(_reaches_out(box.corners, size) for image, size, _ in sizes for box in image.boxes)
     return not first and any(_reaches_out(box.corners, size) for image, _, size in sizes for box in image.boxes)
 
@@ -184,9 +184,10 @@ def _told(size: Size) -> str:
 
 
 def _orientation(content: bytes) -> int:
-    """The EXIF orientation by which the image in the bytes of a file was turned when it was read.
+    """EXIF orientation that was applied when the image in the bytes of a file was read.
 
-    Those that exchange width and height show in the size; of the others only a JPEG's is applied by every OpenCV.
+    Orientations that exchange width and height are visible in the size; of the others, all versions of OpenCV only
+    apply those of JPEG files.
     """
     is_jpeg = content[:2] == b"\xff\xd8"
     for mark, ahead in ((b"Exif\0\0", 6), (b"eXIf", 4), (b"EXIF", 8), (content[:2], 0)):
@@ -205,4 +206,4 @@ def _orientation(content: bytes) -> int:
 
 
 _ORIENTATION = 0x112
-"""The tag of EXIF and TIFF."""
+"""Tag number in EXIF and TIFF."""

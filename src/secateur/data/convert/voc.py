@@ -1,4 +1,4 @@
-"""Pascal VOC annotations as a YOLO data set."""
+"""Converts Pascal VOC annotations to a YOLO data set."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def voc_to_yolo(
     keep_difficult: bool = True,
     placing: Placing = "link",
 ) -> Converted:
-    """Converts a Pascal VOC folder: Annotations/*.xml, JPEGImages/ and, if there, ImageSets/Main/{train,val,test}.txt.
+    """Converts a Pascal VOC folder: Annotations/*.xml, JPEGImages/ and, if present,
+    ImageSets/Main/{train,val,test}.txt.
 
-    XML files next to their images work as well; without image sets all images become the split train (and val). Class
-    names are those found, sorted, unless given; objects of other classes are then left out. Boxes are related to the
-    image as it is read, EXIF orientation applied; a stated size that differs is named.
+    XML files next to their images are supported too; without image sets, all images are used for train and val. Class
+    names are those found, sorted, unless `names` is set; objects of other classes are then skipped. Boxes refer to the
+    image after its EXIF orientation is applied; differing image sizes in the annotation are reported.
 
     Raises:
-        UserError: `out` exists, no XML files, a broken one, two of one name, no image, a class is named twice.
+        UserError: `out` exists, there are no XML files, one is invalid, two have the same name, an image is missing, or
+            a class name is a duplicate.
     """
     folder = Path(folder)
     place = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
@@ -40,16 +42,18 @@ def voc_to_yolo(
     parsed: dict[str, _VocFile] = {}
     for file in files:
         if file.stem in parsed:
-            raise UserError(f"{parsed[file.stem].file} and {file} have the same name; rename one, and its image.")
+            raise UserError(
+                f"{parsed[file.stem].file} and {file} have the same name. Rename one of them and its image."
+            )
         parsed[file.stem] = _voc(file)
     found = sorted({name for entry in parsed.values() for name, *_ in entry.objects})
     classes = tuple(names) if names else tuple(found)
     if not classes:
-        raise UserError(f"The VOC annotations in {folder} hold no object, so there are no class names; give them.")
+        raise UserError(f"The VOC annotations in {folder} have no objects, so class names are unknown. Set names.")
     twice = next((name for name in classes if classes.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"The class name {twice!r} is given twice; give each class a name of its own.")
-    problems = [f"objects of class {name} are left out" for name in found if name not in classes]
+        raise UserError(f"The class name {twice!r} is a duplicate. Use a different name for each class.")
+    problems = [f"objects of class {name} are skipped" for name in found if name not in classes]
     totals = [0, 0]
     splits = _voc_splits(folder, list(parsed))
     with atomic_folder(out) as made:
@@ -86,9 +90,9 @@ def _voc(file: Path) -> _VocFile:
         size = int(float(_text(root, "size/width"))), int(float(_text(root, "size/height")))
         objects = tuple(_voc_object(item) for item in root.iter("object"))
     except (ET.ParseError, ValueError, OverflowError, LookupError, OSError) as error:
-        raise UserError(f"{file} is no VOC annotation ({told(error)}).") from error
+        raise UserError(f"{file} is not a valid VOC annotation ({told(error)}).") from error
     if not 0 < min(size) <= max(size) < 1e6:
-        raise UserError(f"{file} gives the image size {told(size[0], 20)} x {told(size[1], 20)}; correct <size>.")
+        raise UserError(f"{file} has the image size {told(size[0], 20)} x {told(size[1], 20)}. Correct <size>.")
     image = (root.findtext("filename") or "").strip()
     usable = image if image and not leads_out(image) else f"{file.stem}.jpg"
     return _VocFile(file, usable, size, objects)
@@ -122,12 +126,12 @@ def _stems(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the image set {file} ({told(error)}); save it as UTF-8 text.") from error
+        raise UserError(f"Cannot read the image set {file} ({told(error)}). Save it as UTF-8 text.") from error
     return [line.split()[0] for line in lines if line.strip()]
 
 
 def _boxes(entry: _VocFile, classes: Sequence[str], keep_difficult: bool) -> tuple[Box, ...]:
-    # VOC counts pixels from 1, and its last pixel belongs to the box.
+    # VOC counts pixels from 1, and the last pixel is part of the box.
     return tuple(
         Box(classes.index(name), (x0 - 1, y0 - 1, x1, y1), f"{entry.file}: a {name}")
         for name, difficult, x0, y0, x1, y1 in entry.objects
@@ -139,7 +143,7 @@ def _voc_image(folder: Path, entry: _VocFile) -> tuple[Path, str]:
     """The image of an annotation, and its name in its folder."""
     stem = Path(entry.image).stem
     for place in (folder / "JPEGImages", folder / "images", entry.file.parent):
-        # <filename> often has a wrong suffix, or is another file altogether; the annotation's own name decides then.
+        # <filename> often has a wrong suffix or names another file; then the name of the annotation file is used.
         for name in (
             entry.image,
             *(f"{base}{suffix}" for base in (stem, entry.file.stem) for suffix in sorted(SUFFIXES)),

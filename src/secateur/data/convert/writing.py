@@ -1,4 +1,4 @@
-"""Writes a YOLO data set of annotated images: images, labels and a data.yaml."""
+"""Writes annotated images as a YOLO data set: images, labels and a data.yaml."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ LabelRow = tuple[int, float, float, float, float]  # class, xywh normalised
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion gave: its data.yaml, how many images and boxes it holds, and what of the annotations was left
-    out or contradicts the images."""
+    """Result of a conversion: its data.yaml, number of images and boxes, and skipped or inconsistent annotations."""
 
     data: Path
     images: int
@@ -36,10 +35,10 @@ class Converted:
 
 
 def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Placing) -> tuple[int, list[str]]:
-    """Puts the images of a split and their labels into a data set that is being made.
+    """Writes the images of a split and their labels to the new data set.
 
     Returns:
-        How many boxes are written, and what was left out or contradicts the images.
+        Number of boxes written, and notes on skipped or inconsistent annotations.
     """
     frames, problems = find_frames(images)
     boxes = 0
@@ -48,7 +47,7 @@ def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Pla
         for box in image.boxes:
             row = _row(box.number, box.corners, frame)
             if row is None:
-                problems.append(f"{box.origin} has no area inside its image; left out")
+                problems.append(f"{box.origin} has no area inside its image; skipped")
             elif row not in rows:
                 rows.append(row)
         _place(image.source, out, split, image.name, rows, placing)
@@ -57,7 +56,7 @@ def write_split(images: Sequence[Annotated], out: Path, split: str, placing: Pla
 
 
 def _row(number: int, corners: tuple[float, float, float, float], frame: LabelledImage) -> LabelRow | None:
-    """Pixel corners, clipped to the image, as a label row; None if nothing is left."""
+    """Pixel corners, clipped to the image, as a label row; None if nothing remains."""
     x0, x1 = (min(max(x, 0.0), frame.width) / frame.width for x in corners[::2])
     y0, y1 = (min(max(y, 0.0), frame.height) / frame.height for y in corners[1::2])
     if x1 <= x0 or y1 <= y0:
@@ -67,12 +66,12 @@ def _row(number: int, corners: tuple[float, float, float, float], frame: Labelle
 
 
 def _place(source: Path, out: Path, split: str, name: str, rows: Iterable[LabelRow], placing: Placing) -> None:
-    """Puts an image (as a link or a copy) and its label file into the new data set."""
+    """Adds an image (as a link or a copy) and its label file to the new data set."""
     relative = Path(name).with_suffix(source.suffix)
     image = out / "images" / split / relative
     label = (out / "labels" / split / relative).with_suffix(".txt")
     if label.exists():
-        raise UserError(f"Two images would have the labels {split}/{relative.with_suffix('.txt')}; rename one of them.")
+        raise UserError(f"Two images would have the labels {split}/{relative.with_suffix('.txt')}. Rename one of them.")
     try:
         image.parent.mkdir(parents=True, exist_ok=True)
         label.parent.mkdir(parents=True, exist_ok=True)
@@ -82,11 +81,11 @@ def _place(source: Path, out: Path, split: str, name: str, rows: Iterable[LabelR
             image.symlink_to(os.path.relpath(source.resolve(), image.parent.resolve()))
         label.write_text("".join(f"{row[0]} {' '.join(f'{value:.6f}' for value in row[1:])}\n" for row in rows))
     except OSError as error:
-        raise UserError(f"Cannot write {image}: {error.strerror or error}; choose another folder.") from error
+        raise UserError(f"Cannot write {image}: {error.strerror or error}. Choose another folder.") from error
 
 
 def write_data(out: Path, splits: Sequence[str], names: Sequence[str]) -> None:
-    """Writes the data.yaml of a data set that is being made."""
+    """Writes the data.yaml of the new data set."""
     entries = {split: f"images/{split}" for split in splits}
     entries.setdefault("val", entries["train"] if "train" in entries else next(iter(entries.values())))
     content = {"path": ".", **entries, "names": dict(enumerate(names))}
@@ -94,13 +93,13 @@ def write_data(out: Path, splits: Sequence[str], names: Sequence[str]) -> None:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name in a file of annotations is more than a name in the folder of the images."""
+    """Whether a file name in an annotation points outside the folder of the images."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or name[1:2] == ":"  # a drive
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; there is none where the system takes no such name."""
+    """Whether the file exists; False for names that the system does not support."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # longer than the system allows, or with a NUL

@@ -1,1 +1,1 @@
-"""Readers and writers of files that execute nothing from them."""
+"""Readers and writers of files that never execute content."""

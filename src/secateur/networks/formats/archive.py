@@ -1,6 +1,6 @@
-"""The two containers of PyTorch's `.pt` files, a zip archive and the older stream: where pickle and storages lie.
+"""The two containers of `.pt` files of PyTorch, a zip archive and the older stream: locations of pickle and storages.
 
-Nothing is made larger than what the file holds: what an archive declares is compared with the file before it is read.
+Nothing is allocated beyond the content of the file: sizes declared in an archive are compared with the file first.
 """
 
 from __future__ import annotations
@@ -24,42 +24,43 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def refuse_bombs(path: Path, archive: zipfile.ZipFile, size: int, text: str | None = None) -> None:
-    """UserError for an archive that would grow to more than its file explains.
+    """Raises a UserError for an archive that would expand to more than its file can hold.
 
     Args:
         size: bytes of the file.
-        text: entries with this in their name may grow, as text does; the caller limits them.
+        text: entries with this in their name may expand, because text compresses; the caller limits them.
     """
     entries = archive.infolist()
     unpacked = sum(entry.file_size for entry in entries if text is None or text not in entry.filename)
     if unpacked > MAX_UNPACKED * size:
         raise UserError(
-            f"{path} has {size:,} bytes and says it unpacks to {unpacked:,}, which no weights do; it is refused. "
-            "PyTorch does not compress: pack it again without compression if it is whole."
+            f"{path} has {size:,} bytes and declares {unpacked:,} unpacked bytes, which is not possible for weights. "
+            "If the file is intact, pack it again without compression, as PyTorch does."
         )
-    # Python takes memory for as many packed bytes as an entry declares, before it reads the first.
+    # Python allocates memory for the declared packed size of an entry before it reads the first byte.
     if longest := next((entry for entry in entries if entry.compress_size > size), None):
         raise UserError(
-            f"{path} has {size:,} bytes and says that {told(longest.filename, 60)} takes {longest.compress_size:,} of "
-            "them; the file is damaged: copy or export it again."
+            f"{path} has {size:,} bytes and declares {longest.compress_size:,} for {told(longest.filename, 60)}. "
+            "The file is damaged. Copy or export it again."
         )
 
 
 def refuse_expanded(tensors: Iterable[Tensor], size: int) -> None:
-    """UserError for tensors that repeat the few values in a file of `size` bytes until they are huge."""
+    """Raises a UserError for tensors, of any shape, that expand the few values of a file of `size` bytes to a huge
+    size."""
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if needed > MAX_EXPANDED * size + EXPANDED_SLACK:
-        raise UserError(f"its tensors would take {needed:,} bytes, which a file of {size:,} bytes does not hold.")
+        raise UserError(f"its tensors would need {needed:,} bytes, more than its file of {size:,} bytes can hold.")
 
 
 def read_archive(path: Path, known: Known) -> Any:
-    """The content of a zip archive of PyTorch; see `Unpickler` for what may be in it."""
+    """Content of a zip archive of PyTorch; see `Unpickler` for the supported content."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickled = next(name for name in entries if name.endswith("data.pkl"))
         folder = pickled.removesuffix("data.pkl")
         if entries[pickled].file_size > MAX_PICKLE:
-            raise BrokenError(f"more than {MAX_PICKLE:,} bytes besides its tensors")
+            raise BrokenError(f"it has more than {MAX_PICKLE:,} bytes besides its tensors")
         swapped = f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") == b"big"
         storages: dict[str, Tensor] = {}
 
@@ -73,23 +74,23 @@ def read_archive(path: Path, known: Known) -> Any:
 
 
 def read_stream(path: Path, known: Known) -> Any:
-    """The content of a file of PyTorch before 1.6: pickles, the last one a list of keys, then the storages."""
+    """Content of a file of PyTorch before 1.6: pickles, the last one a list of keys, then the storages."""
     data = path.read_bytes()
     kinds: dict[str, tuple[StorageKind, int]] = {}
 
     def noted(kind: StorageKind, key: str, count: int) -> Tensor:
         kinds[key] = kind, count
-        return torch.empty(count, dtype=kind.dtype, device="meta")  # the storages come after what is made of them
+        return torch.empty(count, dtype=kind.dtype, device="meta")  # storages follow the tensors that use them
 
     start = io.BytesIO(data[:MAX_PICKLE])
     if Unpickler(start, known, noted).load() != _MAGIC or Unpickler(start, known, noted).load() != _PROTOCOL:
-        raise BrokenError("no file of PyTorch")
+        raise BrokenError("it is not a file of PyTorch")
     Unpickler(start, known, noted).load()
     content = start.tell()
     Unpickler(start, known, noted).load()
     keys = Unpickler(start, known, noted).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise BrokenError("no storages")
+        raise BrokenError("it has no storages")
     storages: dict[str, Tensor] = {}
     place = start.tell()
     for key in keys:
@@ -97,7 +98,7 @@ def read_stream(path: Path, known: Known) -> Any:
         (length,) = struct.unpack_from("<q", data, place)
         end = place + 8 + length * kind.dtype.itemsize
         if not length >= 0 or end > len(data):
-            raise BrokenError("a storage that is cut off")
+            raise BrokenError("a storage is truncated")
         storages[key] = _values(data[place + 8 : end], kind.dtype, count)
         place = end
     start.seek(content)
@@ -105,9 +106,9 @@ def read_stream(path: Path, known: Known) -> Any:
 
 
 def _values(data: bytes, dtype: torch.dtype, count: int, *, swapped: bool = False) -> Tensor:
-    """The bytes of a storage as values [n], of which there have to be `count`."""
+    """Bytes of a storage as values [n]; there must be exactly `count`."""
     if len(data) < count * dtype.itemsize:
-        raise BrokenError("a storage that is shorter than it says")
+        raise BrokenError("a storage is shorter than declared")
     if not count:
         return torch.empty(0, dtype=dtype)
     values = torch.frombuffer(bytearray(data) if swapped else data, dtype=dtype, count=count)
@@ -117,7 +118,7 @@ def _values(data: bytes, dtype: torch.dtype, count: int, *, swapped: bool = Fals
 
 
 def _same(values: Tensor, kind: StorageKind, count: int) -> Tensor:
-    """A storage that is named again, which has to be the same."""
+    """A storage that is referenced again, which must have the same type and size."""
     if values.dtype != kind.dtype or count > values.numel():
-        raise BrokenError("a storage that is two things")
+        raise BrokenError("a storage is used with different types")
     return values

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: one safetensors file with tensors, masks as bits, and JSON in its metadata."""
+"""File format of a checkpoint: a safetensors file with tensors, masks as bits, and JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KEY, _VERSION, _MASKS = "secateur", 1, "masks/"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
         tensors: by name, on the CPU.
         masks: tensor name -> bool mask of the same shape.
-        data: JSON data.
+        data: data that JSON can hold.
     """
 
     tensors: dict[str, Tensor]
@@ -37,10 +37,10 @@ class Contents:
 
 
 def is_container(path: Path) -> bool:
-    """Whether a file is one of these, by content: eight bytes of header length, then JSON.
+    """Whether a file has this format, from its content: eight bytes of header length, then JSON.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -56,15 +56,15 @@ def read_container(path: Path) -> Contents:
     """Reads a file.
 
     Raises:
-        UserError: one sentence that says what the file is instead.
+        UserError: the file cannot be read; the message says what it is instead.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             data = _metadata(path, file.metadata() or {})
-            # Copies: a tensor that maps the file would change with it.
+            # Copies, because a tensor that maps the file would change with it.
             stored: dict[str, Tensor] = {key: file.get_tensor(key).clone() for key in sorted(file.keys())}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or cut off ({told(error)}). {EXPECTED}.") from error
+        raise UserError(f"{path} is damaged or truncated ({told(error)}). {EXPECTED}.") from error
     tensors = {name: tensor for name, tensor in stored.items() if not name.startswith(_MASKS)}
     packed = {name.removeprefix(_MASKS): bits for name, bits in stored.items() if name.startswith(_MASKS)}
     masks = {name: _unpacked(path, name, bits, tensors[name].shape) for name, bits in packed.items() if name in tensors}
@@ -78,51 +78,51 @@ def _metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(metadata[_KEY])
         version = int(data["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} has broken metadata ({told(repr(error))}). {EXPECTED}.") from error
+        raise UserError(f"{path} has damaged metadata ({told(repr(error))}). {EXPECTED}.") from error
     if version > _VERSION:
         raise UserError(
-            f"{path} was written by a newer Secateur (format {shown(version)}); upgrade Secateur to read it."
+            f"{path} was written by a newer Secateur (format {shown(version)}). Upgrade Secateur to read it."
         )
     return data
 
 
 def write_container(contents: Contents, path: Path) -> None:
-    """Writes a file atomically: after a failure the old file, or none, is there.
+    """Writes a file atomically: after a failure, the previous state is unchanged.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder is not writable or the disk is full.
     """
     tensors = contents.tensors | {_MASKS + name: _packed(mask) for name, mask in contents.masks.items()}
-    # One key only: with several, their order in the file would be another in every process.
+    # A single key, because the order of several keys in the file would differ between processes.
     metadata = {_KEY: json.dumps({"version": _VERSION, **contents.data}, default=_plain)}
     with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
-            # safetensors hides the operating system's error (a full disk, say) in one of its own.
-            raise UserError(f"Cannot write {path}: {error}; choose another place or free some space.") from error
+            # safetensors wraps errors of the operating system, such as a full disk, in its own error.
+            raise UserError(f"Cannot write {path}: {error}. Choose another folder, or free disk space.") from error
 
 
 def _packed(mask: Tensor) -> Tensor:
-    """A mask as bits, uint8 [ceil(n / 8)]: as bytes it would take half as much room again as fp16 weights."""
+    """A mask as bits, uint8 [ceil(n / 8)]; as bytes it would need half the size of fp16 weights."""
     return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().astype(bool).ravel()))
 
 
 def _unpacked(path: Path, name: str, bits: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse: bool of the shape of its tensor; masks of files that hold them as they are come back as they are.
+    """The inverse: bool with the shape of its tensor; masks that are stored unpacked are returned as they are.
 
     Raises:
-        UserError: it is no mask of that tensor.
+        UserError: it is not a mask for that tensor.
     """
     if bits.dtype not in (torch.bool, torch.uint8) or (bits.shape != shape and bits.shape != (-(-shape.numel() // 8),)):
-        raise UserError(f"{path} has a mask of {told(name, 60)} that is none for its shape. {EXPECTED}.")
+        raise UserError(f"{path} has a mask of {told(name, 60)} that does not match its shape. {EXPECTED}.")
     if bits.shape == shape:
         return bits.bool()
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)).reshape(shape)
 
 
 def _plain(value: Any) -> Any:
-    """Values that JSON does not know but settings hold."""
+    """Converts values in settings that JSON does not support."""
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):

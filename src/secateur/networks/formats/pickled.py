@@ -1,4 +1,4 @@
-"""Reads foreign `.pt` files as data: every class in them becomes an inert record, and nothing in them is executed."""
+"""Reads foreign `.pt` files as data: all classes in them become inert records, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from secateur.networks.formats.unpickling import INERT, MAKERS, STORAGES, Foreig
 def read_records(path: Path, blocks: Collection[str], others: Callable[[str], str | None]) -> Any:
     """The content of a `.pt` file: containers, numbers, strings, tensors on the CPU, and records.
 
-    It takes memory in proportion to the file, whatever the file declares. The tensors are views of read-only memory.
+    Memory use is proportional to the file, independent of sizes declared in it. The tensors are views of read-only
+    memory.
 
     Args:
         path: the file.
-        blocks: class names of the blocks of YOLOv5 that are known.
-        others: for the full name of any other class the kind that its records get, or None.
+        blocks: class names of the known blocks of YOLOv5.
+        others: returns, for the full name of any other class, the kind of its records, or None.
 
     Raises:
-        UserError: one sentence that says what the file is instead.
+        UserError: the file cannot be read; the message says what it is instead.
     """
     zipped = _refuse_by_content(path)
     upstream = {*known_names(blocks), *INERT}
@@ -44,10 +45,10 @@ def read_records(path: Path, blocks: Collection[str], others: Callable[[str], st
 
 
 def read_plain(path: Path) -> Any:
-    """The content of a `.pt` file that holds no classes: containers, numbers, strings, tensors on the CPU.
+    """The content of a `.pt` file without classes: containers, numbers, strings, tensors on the CPU.
 
     Raises:
-        UserError: one sentence that says what the file is instead.
+        UserError: the file cannot be read; the message says what it is instead.
     """
     content = _read(path, _refuse_by_content(path), lambda name: MAKERS.get(name) or STORAGES.get(name))
     try:
@@ -57,7 +58,7 @@ def read_plain(path: Path) -> Any:
     except UserError as error:
         raise UserError(f"Cannot read {path}: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{path} holds lists in lists without end. {EXPECTED}.") from error
+        raise UserError(f"{path} holds endlessly nested lists. {EXPECTED}.") from error
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -69,7 +70,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _owned(value: Any) -> Any:
-    """The same with tensors that can be written to."""
+    """The same content with writable tensors."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
@@ -80,16 +81,17 @@ def _owned(value: Any) -> Any:
 def _read(path: Path, zipped: bool, known: Known) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # memory that cannot be written to makes torch warn
+            warnings.simplefilter("ignore")  # torch warns about read-only memory
             return (read_archive if zipped else read_stream)(path, known)
     except ForeignError as error:
         raise UserError(_foreign(path, error.name)) from error
-    except Exception as error:  # a hostile or broken file can fail anywhere
+    except Exception as error:  # a malicious or damaged file can fail anywhere
         raise UserError(f"{path} is damaged or not a PyTorch checkpoint. {EXPECTED}.") from error
 
 
 def _refuse_by_content(path: Path) -> bool:
-    """Says what a file is that can be told by its first bytes or its table of contents; whether it is a zip archive."""
+    """Rejects files that their first bytes or their table of contents identify; returns whether the file is a zip
+    archive."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -102,21 +104,21 @@ def _refuse_by_content(path: Path) -> bool:
         raise UserError(f"{path} is a git-LFS pointer, not the file itself (run `git lfs pull`). {EXPECTED}.")
     if start.startswith(b"PK"):
         if not _is_zip(path):
-            raise UserError(f"{path} is cut off after {size:,} bytes (an incomplete download). {EXPECTED}.")
+            raise UserError(f"{path} is truncated after {size:,} bytes (an incomplete download). {EXPECTED}.")
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
                 refuse_bombs(path, archive, size)
         except UserError:
             raise
-        except Exception as error:  # a broken table of contents fails in many ways: a bad name, an unknown version, ...
+        except (
+            Exception
+        ) as error:  # a damaged table of contents fails in many ways: a bad name, an unknown version, ...
             raise UserError(f"{path} is a damaged zip archive. {EXPECTED}.") from error
         if any("/code/" in name for name in names):
-            raise UserError(
-                f"{path} is a TorchScript archive, which holds a program and no network to change. {EXPECTED}."
-            )
+            raise UserError(f"{path} is a TorchScript archive, which holds a program instead of a network. {EXPECTED}.")
         if not any(name.endswith("data.pkl") for name in names):
-            raise UserError(f"{path} is a zip archive but not one of PyTorch. {EXPECTED}.")
+            raise UserError(f"{path} is a zip archive, but not one of PyTorch. {EXPECTED}.")
     elif not start.startswith(b"\x80"):
         what = "a text file" if _is_text(start) else "not a PyTorch file"
         raise UserError(f"{path} is {what}. {EXPECTED}.")
@@ -126,7 +128,7 @@ def _refuse_by_content(path: Path) -> bool:
 def _is_zip(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # a table of contents that speaks of several disks
+    except zipfile.BadZipFile:  # a table of contents for several disks
         return False
 
 
@@ -135,7 +137,7 @@ def _is_text(start: bytes) -> bool:
 
 
 def _foreign(path: Path, name: str) -> str:
-    """The sentence for a file that names what is none of YOLOv5's."""
+    """The error message for a file with an unknown class."""
     if name.startswith(("models.", "utils.", "ultralytics.")):
-        return f"{path} holds a {told(name, 60)}, which is no block that Secateur knows. {EXPECTED}."
-    return f"{path} carries the foreign code {told(name, 60)}, which was not run, and is refused. {EXPECTED}."
+        return f"{path} holds a {told(name, 60)}, which is not a supported block. {EXPECTED}."
+    return f"{path} contains the foreign code {told(name, 60)}, which was not run. The file is rejected. {EXPECTED}."

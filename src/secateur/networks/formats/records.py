@@ -1,4 +1,4 @@
-"""What is left of the objects in a foreign `.pt` file: inert records, of which tensors and plain data are taken."""
+"""Inert records of the objects in a foreign `.pt` file, from which tensors and plain data are extracted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EXPECTED = "Expected a YOLOv5 checkpoint (.pt of v5.0 to v7.0) or a Secateur che
 
 
 class Record:
-    """What is left of an object of a foreign class: its class name, constructor arguments and attributes.
+    """An object of a foreign class as data: its class name, constructor arguments and attributes.
 
-    The attributes lie in a dict of their own, so that no name in a file can hide a method.
+    The attributes are in a separate dict, so that no name in a file can hide a method.
     """
 
     __slots__ = ("args", "attributes", "kind")
@@ -36,7 +36,7 @@ class Record:
             self.attributes.update(state)
 
     def members(self, group: str) -> dict[str, Any]:
-        """Parameters, buffers or submodules of a module: `group` is the name of torch's dict of them."""
+        """Parameters, buffers or submodules of a module; `group` is the name of the dict in torch."""
         members = self.attributes.get(group)
         return members if isinstance(members, dict) else {}
 
@@ -48,7 +48,7 @@ class Record:
         return default
 
     def rename(self, kind: str, names: Mapping[str, str]) -> None:
-        """From here on this is a module of another class, whose submodules have other names."""
+        """Changes the class of this module and the names of its submodules."""
         self.kind = kind
         members = self.members("_modules")
         renamed = {names.get(name, name): member for name, member in members.items()}
@@ -80,7 +80,7 @@ _NAMES = {
     "pathlib": "Path PurePath PosixPath WindowsPath PurePosixPath PureWindowsPath",
     "pathlib._local": "PosixPath WindowsPath PurePosixPath PureWindowsPath",
     "argparse": "Namespace",
-    "builtins": "dict list slice range frozenset getattr",  # folded models carry a bound method: kept inert
+    "builtins": "dict list slice range frozenset getattr",  # folded models contain a bound method, which stays inert
 }
 
 
@@ -91,7 +91,7 @@ def known_names(blocks: Iterable[str]) -> list[str]:
 
 
 def refuse_endless(record: Record) -> None:
-    """UserError for modules that stand in one another so often that a walk through them has no end."""
+    """Raises a UserError for modules that are nested in each other without end, or nearly so."""
     count, layer = 0, [record]
     while layer:
         children = (child for parent in layer for child in parent.modules().values())
@@ -102,13 +102,14 @@ def refuse_endless(record: Record) -> None:
 
 
 def refuse_repetition(value: Any) -> None:
-    """UserError for lists that hold the same list again and again, and so stand for more than `limits` allows."""
+    """Raises a UserError for lists that contain the same list repeatedly, and so represent more values than `limits`
+    allows."""
     count, layer = 0, [value]
     while layer:
         layer = list(islice((inner for part in layer for inner in _inside(part)), MAX_VALUES + 1))
         count += len(layer)
         if count > MAX_VALUES:
-            raise UserError(f"its settings are more than {MAX_VALUES:,} values.")
+            raise UserError(f"its settings have more than {MAX_VALUES:,} values.")
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -118,7 +119,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def tensors_of(record: Record, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """What the `state_dict` of the recorded module would hold."""
+    """Content of the `state_dict` of the recorded module; tensors have any shape."""
     hidden = record.get("_non_persistent_buffers_set")
     hidden = hidden if isinstance(hidden, set) else ()
     for group in ("_parameters", "_buffers"):
@@ -130,10 +131,10 @@ def tensors_of(record: Record, prefix: str = "") -> Iterator[tuple[str, torch.Te
 
 
 def plain_data(value: Any) -> Any:
-    """Numbers, strings and containers as JSON data; paths as text, anything else left out as None.
+    """Numbers, strings and containers as data that JSON can hold; paths as text, everything else as None.
 
     Raises:
-        UserError: lists that hold the same list again and again, and so stand for more than `limits` allows.
+        UserError: lists contain the same list repeatedly, and so represent more values than `limits` allows.
     """
     count = 0
 
@@ -141,7 +142,7 @@ def plain_data(value: Any) -> Any:
         nonlocal count
         count += 1 + (len(value) // 8 if isinstance(value, str) else 0)
         if count > MAX_VALUES:
-            raise UserError(f"its settings are more than {MAX_VALUES:,} values.")
+            raise UserError(f"its settings have more than {MAX_VALUES:,} values.")
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Reads the pickle of a `.pt` file as data: of what a file names nothing is looked up, imported or called.
+"""Reads the pickle of a `.pt` file as data: no name in the file is looked up, imported or called.
 
-PyTorch's own restricted loader runs no foreign code either, but it calls what no checkpoint needs (`bytearray(8e9)` is
-one word of a pickle) and lets a tensor resize its storage. Here a name stands for a `Record`, or for one of the few
-`Maker`s below, which are all that a pickle can call.
+The restricted loader of PyTorch does not run foreign code either, but it calls functions that no checkpoint needs
+(`bytearray(8e9)` is one instruction of a pickle), and lets a tensor resize its storage. Here a name is mapped to a
+`Record`, or to one of the few `Maker`s below, which are the only callables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secateur.networks.formats.records import Record
 
-# The unpickler in C keeps its memo in a list as long as the largest number that a file names; this one in a dict.
+# The C unpickler stores its memo in a list as long as the largest index in the file; this one uses a dict.
 _PurePython: Any = vars(pickle)["_Unpickler"]
 
 _OPCODES = (
@@ -27,14 +27,14 @@ _OPCODES = (
     *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET"),
     *("BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT"),
 )
-"""What PyTorch writes, the same that its restricted loader reads."""
+"""Opcodes that PyTorch writes, the same as its restricted loader reads."""
 
 _KEYS = (str, int, float, bytes, type(None), Record, Tensor)
-"""Keys of dicts and members of sets: things whose hash takes no time, unlike that of tuples of tuples."""
+"""Types of dict keys and set members: their hash is computed in constant time, unlike that of nested tuples."""
 
 
 class ForeignError(Exception):
-    """A name in a file that stands for nothing here.
+    """A name in a file that is not supported.
 
     Attributes:
         name: module and class.
@@ -46,11 +46,11 @@ class ForeignError(Exception):
 
 
 class BrokenError(Exception):
-    """A pickle that no program wrote, or that declares more than there is."""
+    """A pickle that no program wrote, or that declares more than it contains."""
 
 
 class Maker:
-    """Something that a pickle may call: a function of ours, which nothing in the pickle can change."""
+    """A callable for pickles: one of our functions, which nothing in the pickle can change."""
 
     __slots__ = ("make",)
 
@@ -71,9 +71,9 @@ class Unpickler(_PurePython):  # type: ignore[misc]
     """Reads one pickle.
 
     Args:
-        data: the pickle; what follows it is left.
-        known: what a name ("models.common.Conv") stands for: a class of records, a maker, a kind of storage; None for
-            names that may not occur.
+        data: the pickle; bytes after it are not read.
+        known: maps a name ("models.common.Conv") to a record class, a maker, or a kind of storage; None for unsupported
+            names.
         storage: (kind, key, number of values) -> its values, [n].
     """
 
@@ -87,10 +87,10 @@ class Unpickler(_PurePython):  # type: ignore[misc]
         self._known, self._storage = known, storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for here.
+        """Maps a name.
 
         Raises:
-            ForeignError: nothing.
+            ForeignError: the name is not supported.
         """
         full = f"{module.replace('__builtin__', 'builtins')}.{name}"
         found = self._known("builtins.range" if full == "builtins.xrange" else full)
@@ -99,39 +99,39 @@ class Unpickler(_PurePython):  # type: ignore[misc]
         return found
 
     def persistent_load(self, pid: Any) -> Any:
-        """A storage, named as PyTorch does."""
+        """A storage, in the notation of PyTorch."""
         if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":
-            return pid[1]  # the class of a module, which older files name so, with its source
+            return pid[1]  # the class of a module with its source, in older files
         if not isinstance(pid, tuple) or not 5 <= len(pid) <= 6 or pid[0] != "storage":
-            raise BrokenError("no storage")
+            raise BrokenError("an invalid storage")
         kind, key, count = pid[1], pid[2], pid[4]
         if not isinstance(kind, StorageKind) or not isinstance(key, str) or not _is_size(count):
-            raise BrokenError("no storage")
+            raise BrokenError("an invalid storage")
         if len(pid) == 6 and pid[5] is not None:
             raise BrokenError("a view of a storage, as PyTorch wrote them before 0.4")
         return self._storage(kind, key, count)
 
     def load_reduce(self) -> None:
-        """Calls a maker, or makes a record; nothing else can be called."""
+        """Calls a maker or creates a record; nothing else can be called."""
         args = self.stack.pop()
         called = self.stack[-1]
         if not isinstance(args, tuple):
-            raise BrokenError("no arguments")
+            raise BrokenError("missing arguments")
         if isinstance(called, Maker):
             self.stack[-1] = called.make(*args)
         elif isinstance(called, type) and issubclass(called, Record):
             self.stack[-1] = called(*args)
         else:
-            raise BrokenError("a call of what is no class")
+            raise BrokenError("a call of something other than a class")
 
     def load_build(self) -> None:
-        """Gives a record its attributes; those of anything else say nothing."""
+        """Sets the attributes of a record; for other objects they are ignored."""
         state = self.stack.pop()
         made = self.stack[-1]
         if isinstance(made, Record):
             made.__setstate__(state)
         elif not isinstance(made, dict | set | Tensor):
-            raise BrokenError("attributes of what has none")
+            raise BrokenError("attributes of an object without attributes")
 
     def load_setitem(self) -> None:
         """One item of a dict."""
@@ -174,16 +174,16 @@ Unpickler.dispatch = {code: _OVERRIDDEN.get(name, _PurePython.dispatch.get(code)
 
 def _put(target: Any, items: Iterable[tuple[Any, Any]]) -> None:
     if type(target) is not dict:
-        raise BrokenError("items of what is no dict")
+        raise BrokenError("items of something other than a dict")
     for key, value in items:
         if not isinstance(key, _KEYS):
-            raise BrokenError("a key that is no word or number")
+            raise BrokenError("a key of an unsupported type")
         target[key] = value
 
 
 def _extend(target: Any, items: list[Any]) -> None:
     if type(target) is not list:
-        raise BrokenError("items of what is no list")
+        raise BrokenError("items of something other than a list")
     target.extend(items)
 
 
@@ -192,7 +192,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _dict(pairs: Any = (), *_: Any) -> dict[Any, Any]:
-    """An ordered dict, in the old form with its pairs at once."""
+    """An ordered dict; in the old format with its pairs."""
     made: dict[Any, Any] = {}
     if isinstance(pairs, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         _put(made, [(pair[0], pair[1]) for pair in pairs])
@@ -200,31 +200,31 @@ def _dict(pairs: Any = (), *_: Any) -> dict[Any, Any]:
 
 
 def _default_dict(*_: Any) -> dict[Any, Any]:
-    """A `collections.defaultdict`, whose factory is not wanted."""
+    """A `collections.defaultdict`, without its factory."""
     return {}
 
 
 def _set(members: Any = ()) -> set[Any]:
     if not isinstance(members, list | tuple) or not all(isinstance(member, _KEYS) for member in members):
-        raise BrokenError("a set of what cannot be in one")
+        raise BrokenError("a set with members of an unsupported type")
     return set(members)
 
 
 def _size(sizes: Any = ()) -> tuple[int, ...]:
     if not isinstance(sizes, list | tuple) or not all(_is_size(size) for size in sizes):
-        raise BrokenError("a shape that is none")
+        raise BrokenError("an invalid shape")
     return tuple(sizes)
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes, as old pickles spell them."""
+    """Bytes, as written by old pickles."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise BrokenError("bytes in a strange encoding")
+        raise BrokenError("bytes in an unsupported encoding")
     return text.encode("latin1")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A view of a storage, which has to hold all of it."""
+    """A view of a storage, which must contain all of it."""
     if not isinstance(storage, Tensor) or storage.ndim != 1 or not _is_size(offset):
         raise BrokenError("a tensor without a storage")
     size, stride = _size(size), _size(stride)
@@ -237,7 +237,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     for n in size:
         count *= n
     if count >= 2**48:
-        raise BrokenError("a tensor that repeats a value without end")
+        raise BrokenError("a tensor that repeats a value too often")
     return storage.as_strided(size, stride, 0 if 0 in size else offset)
 
 
@@ -248,9 +248,9 @@ def _parameter(data: Any, *_: Any) -> Tensor:
 
 
 def _of_type(maker: Any, _: Any, args: Any, *__: Any) -> Any:
-    """A tensor that has attributes."""
+    """A tensor with attributes."""
     if not isinstance(maker, Maker) or maker.make not in (_tensor, _parameter) or not isinstance(args, tuple):
-        raise BrokenError("a tensor of another kind")
+        raise BrokenError("a tensor of an unsupported type")
     return maker.make(*args)
 
 
@@ -281,4 +281,4 @@ INERT = (
     *(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8")),
     *("torch.uint8", "torch.bool", "torch.double", "torch.float", "torch.half", "torch.long", "torch.int"),
 )
-"""Names that PyTorch's restricted loader knows too, and that no detector is made of: kept as records."""
+"""Names that the restricted loader of PyTorch also accepts and that no detector consists of; kept as records."""
