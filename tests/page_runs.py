@@ -63,7 +63,7 @@ def prepared(folder: Path) -> Path:
     picture = cv2.imread(str(min((folder / "images" / "train").iterdir())))
     cv2.imwrite(str(folder / "image.jpg"), picture)
     annotate(folder, picture)
-    (folder / "family.csv").write_text("label,ms,mAP,mAP50\nyolov5n,4.1,0.28,0.457\n")
+    (folder / "family.csv").write_text("label,ms,mAP50,mAP50_95\nyolov5n,4.1,0.457,0.28\n")
     film = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 64))
     for _ in range(3):
         film.write(picture)
