@@ -155,7 +155,7 @@ def shrunk(line: Line) -> list[str]:
         text = re.sub(pattern, smaller, text)
     words = shlex.split(text)
     given = set(understood(words[0], words[1:]))
-    added = ADDED.get(words[0], {})
+    added = ADDED.get(words[0], {}) if "--resume" not in given else {}
     if words[0] == "prune" and "--heal" in given:
         added = added | HEALING
     if words[0] == "run" and "--recipe" not in given:

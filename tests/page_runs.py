@@ -27,7 +27,7 @@ from secateur.networks.checkpoint import Checkpoint, save_checkpoint
 from tiny_network import TINY
 
 # Words of commands that `make test-slow` runs; other tests of `make test` run the same methods.
-COSTLY = {"pareto", "run", "sweep", "demo", "onnx,openvino"}
+COSTLY = {"pareto", "run", "sweep", "demo"}
 # Packages that `.[all,dev]` does not install.
 WITHOUT = {"litert": "litert_torch", "executorch": "executorch"}
 # Words of commands and snippets on networks of Ultralytics; tests/families/ultralytics runs them.
