@@ -77,6 +77,8 @@ SMALLER_CODE = {
     '"runs/tuned", teacher': '"runs/tuned", epochs=1, workers=0, teacher',
     "flops=0.5, round_to=16": "flops=0.9, round_to=2, rounds='2', statistics_images=8, correction_images=8",
     "(480, 640, 3)": "(48, 64, 3)",
+    "torch.rand(8, 3, 64, 64)": "torch.rand(8, 3, 32, 32)",
+    "statistics_images=16, correction_images=16)": "statistics_images=16, correction_images=16, rounds='1')",
 }
 # What a page takes for granted beyond a network and data: commands that its reader has run before.
 CUT = "--weights best.pt --criterion l2 --params 0.5 --no-cliff"
