@@ -14,11 +14,13 @@ from secateur.flags import understood
 NAMES = {0: "person", 1: "car", 2: "bus"}
 # A block of code with its language, or a command between backticks; a line of a table is one line.
 PIECE = re.compile(r"^```(?P<language>\w*)\n(?P<block>.*?)^```$|`(?P<inline>[^`]+)`", re.M | re.S)
-COMMAND = re.compile(r"(?:^|(?<=\s))secateur (?=[\w-])(.*)")
+# Up to the sign that sends its output to a file.
+COMMAND = re.compile(r"(?:^|(?<=\s))secateur (?=[\w-])([^>\n]*)")
 # Words that stand for what the reader fills in.
 PLACEHOLDER = re.compile(r"^(?:[A-Z]+|.*\.\.\.)$")
 # Commands that work on operands; the others need a checkpoint or a description of a network.
-ON_OPERANDS = {"bench", "compare", "data", "info", "report"}
+ON_OPERANDS = {"bench", "compare", "completion", "data", "info", "report"}
+ON_DATA = {"train", "sparsify", "finetune", "val", "run", "sweep", "pareto"}
 ALONE = {"demo", "recipes"}
 SUBJECTS = {"--weights", "--cfg", "--resume"}
 
@@ -31,7 +33,9 @@ SMALLER = (
     (r"--device \d+(?:,\d+)+", "--device cpu"),
     (r"--heal-steps \d+", "--heal-steps 2"),
     (r"--rounds \d+", "--rounds 2"),
-    (r"--size 2MB", "--size 60KB"),
+    (r"--size 2MB", "--size 0.9"),
+    (r"--round-to 16", "--round-to 8"),
+    (r"--cfg yolov5n", "--cfg tiny.yaml"),
     (r"--ms \S+", "--ms 0.9"),
     (r"--flops \S+", "--flops 0.7"),
     (r"--percent [\d.]+(?= |$)", "--percent 0.2"),
@@ -69,8 +73,12 @@ SMALLER_CODE = {
     "heal=True": "heal=True, heal_steps=2, heal_batch=4, rounds='2', statistics_images=8, correction_images=8",
     "image_size=640": "image_size=64",
     "Context(640": "Context(64",
+    "shorten(checkpoint, 2": "shorten(checkpoint, 1",
+    '"runs/tuned", teacher': '"runs/tuned", epochs=1, workers=0, teacher',
     "flops=0.5, round_to=16": "flops=0.9, round_to=2, rounds='2', statistics_images=8, correction_images=8",
     "(480, 640, 3)": "(48, 64, 3)",
+    "torch.rand(8, 3, 64, 64)": "torch.rand(8, 3, 32, 32)",
+    "statistics_images=16, correction_images=16)": "statistics_images=16, correction_images=16, rounds='1')",
 }
 # What a page takes for granted beyond a network and data: commands that its reader has run before.
 CUT = "--weights best.pt --criterion l2 --params 0.5 --no-cliff"
@@ -101,7 +109,8 @@ class Line:
             return False
         if words[0] in ON_OPERANDS:
             return len(words) > 1 and not words[1].startswith("-")
-        return bool(SUBJECTS & set(words))
+        has_data = words[0] not in ON_DATA or bool({"--data", "--resume"} & {*words})
+        return has_data and bool(SUBJECTS & {*words})
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,7 @@ def shrunk(line: Line) -> list[str]:
         text = re.sub(pattern, smaller, text)
     words = shlex.split(text)
     given = set(understood(words[0], words[1:]))
-    added = ADDED.get(words[0], {})
+    added = ADDED.get(words[0], {}) if "--resume" not in given else {}
     if words[0] == "prune" and "--heal" in given:
         added = added | HEALING
     if words[0] == "run" and "--recipe" not in given:

@@ -64,8 +64,8 @@ def _flags(name: str, hint: Any) -> list[str]:
 def _subcommands(hint: Any) -> Iterator[tuple[str, type[Any]]]:
     """The dataclasses of a field with subcommands, by their names."""
     for argument in typing.get_args(hint):
-        named = [str(getattr(extra, "name", "")) for extra in getattr(argument, "__metadata__", ())
-                 if type(extra).__name__ == "_SubcommandConfig"]  # fmt: skip
+        extras: tuple[Any, ...] = getattr(argument, "__metadata__", ())
+        named = [extra.name for extra in extras if type(extra).__name__ == "_SubcommandConfig"]
         inner = typing.get_args(argument)
         if named and named[0]:
             yield named[0], inner[0]
