@@ -61,14 +61,14 @@ class HealSettings:
     """Time limit in minutes for --heal-steps auto (0: no limit)."""
     heal_lr: Annotated[float, SHARE] = 0.0
     """Maximum learning rate (AdamW). It rises over ten steps and falls along half a cosine, with --heal-steps auto
-    at the end. 0: the default of the family, 0.001, or 0.00003 for Ultralytics."""
+    at the end. 0: the default of the family, 0.0005, or 0.00003 for Ultralytics."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096, also=0)]] = 0
     """Images per step (0: the default of the family, 16)."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of the loss on the inputs of the head, which is added to the loss on its outputs (0: outputs only)."""
     heal_norms: Advanced[Literal["auto", "learn", "keep"]] = "auto"
-    """Batch norms: learn (use batch statistics and learn new running statistics), keep (keep the statistics), or
-    auto (the default of the family: learn, or keep for Ultralytics)."""
+    """Batch norms: keep (keep the statistics, which the repair corrected), learn (use batch statistics and learn new
+    running statistics; for cuts without repair), or auto (the default of the family: keep)."""
 
     def __post_init__(self) -> None:
         words = self.heal_steps
@@ -79,7 +79,7 @@ class HealSettings:
             object.__setattr__(self, "heal_steps", int(words))
         check_ranges(self)
         if self.heal_lr == 1:
-            raise UserError(f"--heal-lr {self.heal_lr:g} must be below 1. A typical value is 0.001.")
+            raise UserError(f"--heal-lr {self.heal_lr:g} must be below 1. A typical value is 0.0005.")
 
     def most_steps(self, otherwise: int) -> int:
         """Maximum number of steps; `otherwise` if it is decided during training."""
@@ -95,9 +95,9 @@ class HealDefaults:
         mosaic: share of the images that are mosaics of four.
     """
 
-    lr: float = 0.001
+    lr: float = 0.0005
     batch: int = 16
-    norms: Literal["learn", "keep"] = "learn"
+    norms: Literal["learn", "keep"] = "keep"
     mosaic: float = 1.0
 
     def filled(self, settings: HealSettings) -> HealSettings:
