@@ -68,9 +68,7 @@ TURNS = {re.compile(rf"(?<![\w-]){turn}(?![\w-])", re.IGNORECASE): instead for t
 # Technical uses, removed from a text before it is searched.
 ALLOWED = re.compile(r"stand-?alone|stand-ins?|`[^`\n]*`", re.IGNORECASE)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Folders that are not rewritten yet.
-PENDING = ("networks", "data", "checkpoints", "families", "distillation")
-FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file.relative_to(SOURCE).parts[0] not in PENDING]
+FILES = sorted(SOURCE.rglob("*.py"))
 RECIPES = sorted((SOURCE / "recipes").glob("*.yaml"))
 
 
