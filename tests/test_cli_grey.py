@@ -167,8 +167,8 @@ def test_colour_and_grey_copies_of_an_image_have_the_same_boxes(grey: Path, tiny
 
 
 REFUSED = (
-    "error: The network takes images of 4 channels, but Secateur reads only images of 1 (grey) or 3 (colour). Use a network "
-    "with 'ch: 1' or 'ch: 3' in its model YAML."
+    "error: The network takes images of 4 channels, but Secateur reads only images of 1 (grey) or 3 (colour). Use "
+    "a network with 'ch: 1' or 'ch: 3' in its model YAML."
 )
 
 

@@ -101,8 +101,8 @@ def test_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path, or
     if orientation >= 5:  # the width becomes the height: the annotation was made without the turn
         np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
         assert (
-            "a.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; its boxes are rotated"
-            in result.problems[0]
+            "a.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; "
+            "its boxes are rotated" in result.problems[0]
         )
     else:  # the size is that of the image as it is read
         np.testing.assert_allclose(index.labels[0, 1:], [0.4, 0.4, 0.2, 0.2], atol=1e-6)
@@ -168,8 +168,8 @@ def test_boxes_count_in_pixels_of_the_image_and_another_stated_size_is_named(
     index = scan(load_data_config(result.data), "train", progress=False)
     np.testing.assert_allclose(index.labels[:, 1:], [[0.4, 0.4, 0.2, 0.2], [0.75, 0.75, 0.5, 0.5]], atol=1e-6)
     told = (
-        f"a.jpg: the annotation has the size {size[0]} x {size[1]}, but the image has 60 x 40; its boxes are treated as pixels "
-        "of the image"
+        f"a.jpg: the annotation has the size {size[0]} x {size[1]}, but the image has 60 x 40; "
+        "its boxes are treated as pixels of the image"
     )
     assert len(result.problems) == 1
     assert result.problems[0].endswith(told)

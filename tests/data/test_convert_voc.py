@@ -60,8 +60,8 @@ def test_voc_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path
     np.testing.assert_allclose(index.labels[0, 1:], [0.6, 0.4, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose(index.labels[0, 1:], block(index.files[0]), atol=0.02)
     assert (
-        "x.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; its boxes are rotated"
-        in result.problems[0]
+        "x.jpg: the annotation has the size 60 x 40, but after its EXIF rotation the image has 40 x 60; "
+        "its boxes are rotated" in result.problems[0]
     )
 
 

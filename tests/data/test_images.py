@@ -207,6 +207,6 @@ def test_other_numbers_of_channels_are_refused() -> None:
         with pytest.raises(UserError) as caught:
             check_image_channels(channels)
         assert str(caught.value) == (
-            f"The network takes images of {channels} channels, but Secateur reads only images of 1 (grey) or 3 (colour). "
-            "Use a network with 'ch: 1' or 'ch: 3' in its model YAML."
+            f"The network takes images of {channels} channels, but Secateur reads only images of 1 (grey) or "
+            "3 (colour). Use a network with 'ch: 1' or 'ch: 3' in its model YAML."
         )

@@ -259,8 +259,8 @@ PERSON = "0 0.6 0.4 0.1 0.3 0.58 0.3 0.62 0.3 0.6 0.5\n"
 
 def test_key_points_are_read_as_what_data_yaml_says(make_data: MakeData) -> None:
     file = make_data([PERSON, PERSON.replace("0.6 0.4", "0.61 0.4", 1)])
-    with pytest.raises(UserError, match=r"split train \(for example of .*000\.png\) are boxes with key points, .* Add kpt_shape:  "
-                       r"\[3, 2\] to .*data\.yaml"):  # fmt: skip
+    with pytest.raises(UserError, match=r"split train \(for example of .*000\.png\) are boxes with key points, .* Add "
+                       r"kpt_shape: \[3, 2\] to .*data\.yaml"):  # fmt: skip
         scanned(file)
     with file.open("a") as stream:
         stream.write("kpt_shape: [3, 2]\n")

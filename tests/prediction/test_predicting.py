@@ -121,7 +121,7 @@ def test_classes_by_id_and_name() -> None:
     names = {0: "person", 1: "Traffic light", 2: "0"}
     assert class_ids(["1", "person", "traffic light"], names) == [1, 0, 1]
     assert class_ids(["0"], names) == [2]  # a name before an id
-    with pytest.raises(UserError, match="There is no class 'cat'. The detector has 3 classes: 0 person"):
+    with pytest.raises(UserError, match=r"There is no class 'cat'\. The detector has 3 classes: 0 person"):
         class_ids(["cat"], names)
     with pytest.raises(UserError, match="There is no class '7'"):
         class_ids(["7"], names)

@@ -42,7 +42,7 @@ def own_decoder(path: Path, metadata: Metadata, takes: Shape, gives: Sequence[Sh
 
 
 def recognised(path: Path, takes: Shape, answer: Answer, metadata: Metadata) -> Decoder:
-    """The decoder for a file of another program.
+    """The decoder for a file of another program; the outputs of `answer` have any shape.
 
     Raises:
         UserError: no family can decode it; the message describes its layout.

@@ -115,7 +115,7 @@ def test_bad_classes_are_refused(whole: Checkpoint, words: list[str | int], said
 def test_without_names_numbers_are_taken(whole: Checkpoint) -> None:
     nameless = replace(whole, names={number: f"class{number}" for number in range(5)})
     assert only_classes(nameless, ["1", 3]).names == {0: "class1", 1: "class3"}
-    with pytest.raises(UserError, match="The detector has no class names. Use ids, 0 to 4"):
+    with pytest.raises(UserError, match=r"The detector has no class names\. Use ids, 0 to 4"):
         only_classes(nameless, ["person"])
 
 
