@@ -41,7 +41,7 @@ BANNED = {
     r"in the mean(?! )": "on average",
     r"g(?:ive|ives|ave|iven) back": "return",
     r"(?:is|are) none of": "is not one of",
-    r"(?<!there )(?:is|are) no (?:file|network|number|image|text|table|list|size|share|checkpoint|detector|page|run|valid)":
+    r"(?<!there )(?:is|are) no (?:file|network|number|image|text|table|list|size|share|checkpoint|detector|page|run)":
         "is not a",
     r"ha(?:s|ve) to be": "must be",
     r"on the way(?! to)": "during, in between",
