@@ -41,7 +41,7 @@ BANNED = {
     r"in the mean(?! )": "on average",
     r"g(?:ive|ives|ave|iven) back": "return",
     r"(?:is|are) none of": "is not one of",
-    r"(?<!there )(?:is|are) no (?:file|network|number|image|text|table|list|size|share|checkpoint|detector|page|run|valid)":
+    r"(?<!there )(?:is|are) no (?:file|network|number|image|text|table|list|size|share|checkpoint|detector|page|run)":
         "is not a",
     r"ha(?:s|ve) to be": "must be",
     r"on the way(?! to)": "during, in between",
@@ -68,9 +68,7 @@ TURNS = {re.compile(rf"(?<![\w-]){turn}(?![\w-])", re.IGNORECASE): instead for t
 # Technical uses, removed from a text before it is searched.
 ALLOWED = re.compile(r"stand-?alone|stand-ins?|`[^`\n]*`", re.IGNORECASE)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Folders that are not rewritten yet.
-PENDING = ("networks", "data", "checkpoints", "families", "distillation")
-FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file.relative_to(SOURCE).parts[0] not in PENDING]
+FILES = sorted(SOURCE.rglob("*.py"))
 RECIPES = sorted((SOURCE / "recipes").glob("*.yaml"))
 
 

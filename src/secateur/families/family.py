@@ -274,7 +274,7 @@ class Family(Teaching, Trainable):
         return own_outputs(network, form)
 
     def decoder(self, opened: Opened) -> Decoder | None:
-        """The decoder for the outputs of a file of the family; None leaves outputs as they are.
+        """The decoder for the outputs of a file of the family; None returns outputs without decoding.
 
         Raises:
             ValueError: the outputs do not match the metadata of the file.
@@ -310,7 +310,7 @@ class Family(Teaching, Trainable):
         """Checks that the widths of a network can be scaled.
 
         Raises:
-            UserError: they cannot; the message says why.
+            UserError: they cannot; the message states why.
         """
         raise self.lacks("narrow")
 

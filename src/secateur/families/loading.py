@@ -31,7 +31,7 @@ def load_checkpoint(path_or_name: str | Path, cfg: str | Path = "", *, sound: bo
             is read too, for inspection.
 
     Raises:
-        UserError: the file cannot be read; the message says what it is and what is expected.
+        UserError: the file cannot be read; the message states what it is and what is expected.
     """
     checkpoint = _read(_locate(path_or_name), cfg)
     flaw = flaw_of(checkpoint.tensors) if sound else ""

@@ -134,7 +134,7 @@ class Checkpoint:
     def into(self, network: nn.Module) -> nn.Module:
         """A copy of a network with these tensors and their widths; mode and device are those of the network.
 
-        For networks that cannot be built from a file: pass the network as it was before it was cut.
+        For networks that cannot be built from a file: pass the network before the cut.
 
         Raises:
             UserError: the tensors belong to another network.

@@ -61,7 +61,7 @@ def check_classes(
         otherwise: alternative for the user; "": training on this data set.
 
     Raises:
-        UserError: they do not; the message says whether the number, the order or the names differ.
+        UserError: they do not; the message states whether the number, the order or the names differ.
     """
     ours, theirs = _in_order(checkpoint.names), _in_order(names)
     advice = otherwise or "train it on this data set first, or use the data set it was trained on"

@@ -16,7 +16,7 @@ from secateur.sparsity.patterns import Pattern, parse_pattern, zeros_per_block
 from secateur.sparsity.selection import layers
 
 NO_SPEED = (
-    "Zeros do not increase speed on their own: dense runtimes (PyTorch, ONNX Runtime, OpenVINO, TensorRT) compute with them "
+    "Zeros do not increase speed: dense runtimes (PyTorch, ONNX Runtime, OpenVINO, TensorRT) compute with them "
     "like with any other number. Use a runtime or hardware for the pattern, or cut channels."
 )
 

@@ -53,7 +53,7 @@ def read_file(path: Path) -> Checkpoint:
     """Reads the checkpoint in a file; averaged weights are preferred.
 
     Raises:
-        UserError: the file cannot be read; the message says what it is and what is expected.
+        UserError: the file cannot be read; the message states what it is and what is expected.
     """
     fields = fields_of(path)
     model = _model_in(path, fields)

@@ -56,7 +56,7 @@ def read_container(path: Path) -> Contents:
     """Reads a file.
 
     Raises:
-        UserError: the file cannot be read; the message says what it is instead.
+        UserError: the file cannot be read; the message states what it is instead.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

@@ -29,7 +29,7 @@ def read_records(path: Path, blocks: Collection[str], others: Callable[[str], st
         others: returns, for the full name of any other class, the kind of its records, or None.
 
     Raises:
-        UserError: the file cannot be read; the message says what it is instead.
+        UserError: the file cannot be read; the message states what it is instead.
     """
     zipped = _refuse_by_content(path)
     upstream = {*known_names(blocks), *INERT}
@@ -48,7 +48,7 @@ def read_plain(path: Path) -> Any:
     """The content of a `.pt` file without classes: containers, numbers, strings, tensors on the CPU.
 
     Raises:
-        UserError: the file cannot be read; the message says what it is instead.
+        UserError: the file cannot be read; the message states what it is instead.
     """
     content = _read(path, _refuse_by_content(path), lambda name: MAKERS.get(name) or STORAGES.get(name))
     try:

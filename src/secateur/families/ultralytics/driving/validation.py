@@ -142,7 +142,7 @@ def _check_labels(split: Any, task: str) -> None:
     """Checks that the labels are for the task.
 
     Raises:
-        UserError: they are not; the message says what the task needs.
+        UserError: they are not; the message states what the task needs.
     """
     folders, index = hasattr(split, "classes"), split.index
     if folders != (task == "classify"):
@@ -160,7 +160,7 @@ def _check_found(validator: Any, split: Any) -> None:
     """Checks that the package has found the existing labels.
 
     Raises:
-        UserError: it has not; the message says where it looks for them.
+        UserError: it has not; the message states where it looks for them.
     """
     if len(split.index.labels) and not int(np.sum(validator.metrics.nt_per_class)):
         raise UserError(

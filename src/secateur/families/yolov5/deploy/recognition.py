@@ -37,7 +37,7 @@ def recognises(answer: Answer) -> Decoder | str:
     to ...".
 
     The number of values can match other layouts by chance. So the centre of each row must also be near the cell that
-    its position stands for. One row per cell is the layout of YOLOX, which expects different images.
+    its position represents. One row per cell is the layout of YOLOX, which expects different images.
     """
     rows = answer.rows
     if rows is None:

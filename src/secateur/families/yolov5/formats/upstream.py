@@ -51,7 +51,7 @@ def read_upstream(path: Path) -> UpstreamCheckpoint:
     """Reads an upstream `.pt`; EMA weights are preferred, and the layers take precedence over the stored YAML.
 
     Raises:
-        UserError: the file cannot be read; the message says what it is and what is expected.
+        UserError: the file cannot be read; the message states what it is and what is expected.
     """
     blocks = {name for kind in BLOCKS for name in (kind, *BLOCKS[kind].foreign)}
     content = read_records(path, blocks, lambda name: fork_kind(name, blocks))
@@ -66,7 +66,7 @@ def read_upstream(path: Path) -> UpstreamCheckpoint:
 
 
 def _find_model(path: Path, content: Any) -> Record:
-    """The model record of a checkpoint, or an error that says what was found instead."""
+    """The model record of a checkpoint, or an error that states what was found instead."""
     candidates = [content.get("ema"), content.get("model")] if isinstance(content, dict) else [content]
     for candidate in candidates:
         if isinstance(candidate, Record) and candidate.kind in _MODELS:
