@@ -62,6 +62,10 @@ SLOW = (
     "tests/test_cli.py::test_one_class_training_is_eva",
     "tests/test_cli.py::test_sweep_prints_its_table",
     "tests/test_cli.py::test_train_resumes_a_finished_",
+    "tests/test_page_commands.py::test_commands_and_snippets_of_a_page_run[methods.md]",
+    "tests/test_page_commands.py::test_commands_and_snippets_of_a_page_run[own-network.md]",
+    "tests/test_page_commands.py::test_commands_and_snippets_of_a_page_run[phone.md]",
+    "tests/test_page_commands.py::test_commands_and_snippets_of_a_page_run[smaller-file.md]",
     "tests/test_page_commands.py::test_costly_commands_of_a_page_run",
     "tests/test_cli_grey.py::test_train_val_predict_prune_heal_finetune",
 )

@@ -28,11 +28,10 @@ SUBJECTS = {"--weights", "--cfg", "--resume"}
 SMALLER = (
     (r"--(?:img|imgsz) \d+ \d+", "--img 32 64"),
     (r"--(?:img|imgsz) \d+\b(?! \d)", "--img 64"),
-    (r"--((?:finetune-)?epochs|cooldown-epochs) \d+", r"--\1 1"),
+    (r"--epochs \d+", "--epochs 1"),
+    (r"--cooldown-epochs \d+", "--cooldown-epochs 0"),
     (r"--batch \d+", "--batch 8"),
     (r"--device \d+(?:,\d+)+", "--device cpu"),
-    (r"--heal-steps \d+", "--heal-steps 2"),
-    (r"--rounds \d+", "--rounds 2"),
     (r"--size 2MB", "--size 0.9"),
     (r"--round-to 16", "--round-to 8"),
     (r"--cfg yolov5n", "--cfg tiny.yaml"),
