@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,7 @@ from secateur.distillation.held_out import HeldOut
 from secateur.distillation.settings import HealDefaults, HealSettings
 from secateur.errors import UserError
 from secateur.families.context import Context
-from secateur.families.family import FAMILIES
+from secateur.families.family import FAMILIES, family_of
 from secateur.families.loading import load_checkpoint
 from secateur.families.reading import Split
 from secateur.families.yolov5.model import Detector
@@ -262,6 +263,24 @@ def test_what_the_user_leaves_open_is_the_family_s() -> None:
     assert own.filled(HealSettings()) == HealSettings(heal_lr=0.0002, heal_batch=4, heal_norms="keep")
     given = HealSettings(heal_lr=0.1, heal_batch=2, heal_norms="learn")
     assert own.filled(given) == given
+
+
+def test_a_close_start_is_healed_gently() -> None:
+    own = HealDefaults(near=1.5)
+    close, far = own.filled(HealSettings(), 1.4), own.filled(HealSettings(), 1.6)
+    assert (close.heal_norms, far.heal_norms) == ("keep", "learn") and close.heal_lr < far.heal_lr
+    given = HealSettings(heal_lr=0.1, heal_batch=2, heal_norms="learn")
+    assert own.filled(given, 0.1) == given
+
+
+def test_what_a_healing_chose_is_in_the_history(
+    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path
+) -> None:
+    for name, start in (("far", small), ("close", whole)):
+        healed = heal(start, whole, context, dataclasses.replace(STEPS, heal_steps=2, heal_lr=0.0), tmp_path / name)
+        chosen = load_checkpoint(healed.last).history[-1].settings
+        known = family_of(start).healing.filled(HealSettings(), 0.0 if name == "close" else math.inf)
+        assert (chosen["heal_lr"], chosen["heal_norms"]) == (known.heal_lr, known.heal_norms), name
 
 
 @pytest.mark.parametrize("norms", ["learn", "keep"])

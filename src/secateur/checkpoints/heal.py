@@ -112,16 +112,17 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
     network, whole = start.build(), teacher.build()
     split = family.split_for(network, data, "train", objects=False)
     learned, held_out = divided(split, context.seed)
-    settings = family.healing.filled(settings)
-    train = train_settings(settings, context, len(learned))
+    train = train_settings(family.healing.filled(settings), context, len(learned))
     hyp = dataclasses.replace(train.hyp, mosaic=family.healing.mosaic)
     train = dataclasses.replace(train, hyp=hyp.completed(family.hyp))
     batches, piece = batches_of(learned, train, start, context), min(settings.most_steps(PIECE), PIECE)
-    entry = HistoryEntry(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
     imitate = family.imitation(settings, network, start, teacher, train)
     measure = HeldOut(whole.to(context.device), imitate.compare, plain_images(held_out, start, context))
-    like = dataclasses.replace(start, history=(*start.history, entry), image_size=context.image_size)
     before = measure(start.build().to(context.device).eval())
+    settings = family.healing.filled(settings, of_first(before.value))
+    train = dataclasses.replace(train, hyp=dataclasses.replace(train.hyp, lr0=settings.heal_lr))
+    entry = HistoryEntry(verb="heal", settings=dataclasses.asdict(settings), metrics={}, cost={})
+    like = dataclasses.replace(start, history=(*start.history, entry), image_size=context.image_size)
     hooks: list[Hook] = [imitate, *([HoldMasks(start.masks)] if start.masks else [])]
     hooks += [HoldNorms()] if settings.heal_norms == "keep" else []
     end = None

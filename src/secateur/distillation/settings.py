@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -61,14 +62,14 @@ class HealSettings:
     """Time limit in minutes for --heal-steps auto (0: no limit)."""
     heal_lr: Annotated[float, SHARE] = 0.0
     """Maximum learning rate (AdamW). It rises over ten steps and falls along half a cosine, with --heal-steps auto
-    at the end. 0: the default of the family, 0.0005, or 0.00003 for Ultralytics."""
+    at the end. 0: 0.001, or 0.0003 if the cut is close to its teacher; 0.00003 for Ultralytics."""
     heal_batch: Advanced[Annotated[int, Between(2, 4096, also=0)]] = 0
     """Images per step (0: the default of the family, 16)."""
     heal_features: Advanced[Annotated[float, FACTOR]] = 1.0
     """Factor of the loss on the inputs of the head, which is added to the loss on its outputs (0: outputs only)."""
     heal_norms: Advanced[Literal["auto", "learn", "keep"]] = "auto"
-    """Batch norms: keep (keep the statistics, which the repair corrected), learn (use batch statistics and learn new
-    running statistics; for cuts without repair), or auto (the default of the family: keep)."""
+    """Batch norms: learn (use batch statistics and learn new running statistics), keep (keep the statistics), or
+    auto: keep if the cut is close to its teacher or the network is one of Ultralytics, otherwise learn."""
 
     def __post_init__(self) -> None:
         words = self.heal_steps
@@ -79,7 +80,7 @@ class HealSettings:
             object.__setattr__(self, "heal_steps", int(words))
         check_ranges(self)
         if self.heal_lr == 1:
-            raise UserError(f"--heal-lr {self.heal_lr:g} must be below 1. A typical value is 0.0005.")
+            raise UserError(f"--heal-lr {self.heal_lr:g} must be below 1. A typical value is 0.001.")
 
     def most_steps(self, otherwise: int) -> int:
         """Maximum number of steps; `otherwise` if it is decided during training."""
@@ -90,21 +91,35 @@ class HealSettings:
 class HealDefaults:
     """Default healing options of a family.
 
+    A start with a low loss is close to its teacher: high rates and new batch statistics would first undo the repair, so
+    it is healed at a lower rate with the statistics it has.
+
     Attributes:
         lr, batch, norms: see `HealSettings`.
         mosaic: share of the images that are mosaics of four.
+        near: held-out loss below which a start counts as close; 0: no start does.
+        near_lr: learning rate of a close start.
     """
 
-    lr: float = 0.0005
+    lr: float = 0.001
     batch: int = 16
-    norms: Literal["learn", "keep"] = "keep"
+    norms: Literal["learn", "keep"] = "learn"
     mosaic: float = 1.0
+    near: float = 0.0
+    near_lr: float = 0.0003
 
-    def filled(self, settings: HealSettings) -> HealSettings:
-        """The settings with open values filled in."""
+    def filled(self, settings: HealSettings, loss: float = math.inf) -> HealSettings:
+        """The settings with open values filled in.
+
+        Args:
+            settings: the options of the user.
+            loss: held-out loss of the start.
+        """
+        close = loss < self.near
+        norms = "keep" if close else self.norms
         return replace(
             settings,
-            heal_lr=settings.heal_lr or self.lr,
+            heal_lr=settings.heal_lr or (self.near_lr if close else self.lr),
             heal_batch=settings.heal_batch or self.batch,
-            heal_norms=self.norms if settings.heal_norms == "auto" else settings.heal_norms,
+            heal_norms=norms if settings.heal_norms == "auto" else settings.heal_norms,
         )

@@ -44,7 +44,7 @@ class UltralyticsFamily(DetectionFamily):
     imitated = "raw"
     opens = "detectors exported by Ultralytics"
     hands_out = ".pt"
-    healing = HealDefaults(lr=0.00003)
+    healing = HealDefaults(lr=0.00003, norms="keep")
 
     def reads(self, file: Path) -> bool:
         """Whether the file is a `.pt` whose pickle names models of the package."""

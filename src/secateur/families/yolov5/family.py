@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from secateur.distillation.pairing import check_pair
-from secateur.distillation.settings import DistillSettings
+from secateur.distillation.settings import DistillSettings, HealDefaults
 from secateur.families.detection.family import DetectionFamily
 from secateur.families.detection.predictor import TorchPredictor
 from secateur.families.detection.split import DetectionSplit
@@ -50,6 +50,7 @@ class YOLOv5Family(DetectionFamily):
     fallback = True
     hyp = YOLOv5Hyp
     imitated = "raw"
+    healing = HealDefaults(near=1.5)
 
     def reads(self, file: Path) -> bool:
         """Whether the file has a suffix of PyTorch."""
