@@ -258,18 +258,18 @@ def sparse_training(weights: Path, data: Path, *words: str) -> list[str]:
     ("words", "expected"),
     [
         ("--target-sparsity 0.5 --pruning-pattern 4:2", "4:2"),
-        ("--target-sparsity 0.5 --pruning-pattern plaid", "is invalid. Supported forms N:M, NxM"),
+        ("--target-sparsity 0.5 --pruning-pattern plaid", "is invalid. Supported forms: N:M, NxM"),
         ("--target-sparsity 0.8 --pruning-pattern 2:4", "exceeds the limit of the pattern 2:4"),
         ("--target-sparsity 0.5 --pruning-schedule slowly", "Unknown pruning schedule 'slowly'; choose one of cosine,"),
         ("--target-sparsity 0.5 --pruning-criterion beauty", "Unknown pruning criterion 'beauty'; choose one of"),
         ("--target-sparsity 0.5 --cooldown-epochs 2", "--cooldown-epochs is 2, but the training has 2 epochs"),
         ("--target-sparsity 1.5", "--target-sparsity is 1.5; it must be from 0 to 1"),
         ("--target-sparsity 0.5 --exclude-weights nothing.*", "nothing.*"),
-        ("--distill magic", "Unknown distillation 'magic'; choose one of bce,"),
+        ("--distill magic", "Unknown distillation 'magic'. Choose one of: bce,"),
         ("--distill bce --teacher nowhere.pt", "nowhere.pt"),
         ("--distill bce", "Set that network with --teacher"),
         ("--teacher nowhere.pt", "--teacher needs --distill"),
-        ("--group-lasso 0.1", "group_lasso acts on weights that are being pruned"),
+        ("--group-lasso 0.1", "Option group_lasso needs weight pruning"),
     ],
 )
 def test_impossible_methods_of_a_training(
@@ -301,7 +301,7 @@ def test_a_teacher_of_other_classes(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", "No budget is set"),
+        ("", "No budget is given"),
         ("--unstructured 1.2", "--unstructured"),
         ("--unstructured 0.3 --percent 0.2", "--unstructured zeroes weights and cuts no channels"),
         ("--unstructured 0.3 --pattern 3x", "is invalid. Supported forms"),
@@ -311,7 +311,7 @@ def test_a_teacher_of_other_classes(
         ("--layers 1 --layer-score charm", "Unknown layer score 'charm'; choose one of contribution,"),
         ("--percent 0.2 --criterion beauty", "Unknown criterion 'beauty'; choose one of fisher,"),
         ("--percent 0.2 --tie loosely", "invalid choice 'loosely' for argument '--tie'"),
-        ("--percent 0.2 --search dowsing", "--search dowsing is unknown; choose eagleeye"),
+        ("--percent 0.2 --search dowsing", "--search dowsing is unknown. Use eagleeye"),
     ],
 )
 def test_impossible_cuts(

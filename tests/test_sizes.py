@@ -148,7 +148,7 @@ def test_info_counts_at_height_and_width(
     model = json.loads(capsys.readouterr().out)["model"]
     assert model["image_size"] == told
     assert model["gflops"] == count(load_checkpoint(tiny_weights).build(), expected).gflops
-    notice = "Image size 50 x 70 is not a usable multiple of the stride 16: taking 64 x 80."
+    notice = "Image size 50 x 70 is not a usable multiple of the stride 16: using 64 x 80."
     assert [record.getMessage() for record in caplog.records] == ([notice] if size == "50x70" else [])
     main(["info", str(tiny_weights), "--img", *size.split()])
     assert f"GFLOPs at {in_words(expected)} px" in capsys.readouterr().out

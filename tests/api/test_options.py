@@ -163,7 +163,7 @@ def test_former_names_of_options_are_understood() -> None:
     assert given(RepairSettings, recalibrate=8, recalibrate_share=1) == RepairSettings(
         correction_images=8, correction_share=1.0
     )
-    with pytest.raises(UserError, match=r"^recalibrate is the former name of correction_images; give only"):
+    with pytest.raises(UserError, match=r"^recalibrate is the former name of correction_images. Set only"):
         given(RepairSettings, recalibrate=8, correction_images=8)
     with pytest.raises(TypeError, match=r"has no option 'recalibrate'"):
         given(TrainSettings, recalibrate=8)

@@ -158,7 +158,7 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
         ("train: a\nnames: {0: '', 1: b}", "class 0 has no name"),
         ("train: a\nnames: [a # b\n, b, #c\n '']", "class 2 has no name"),
         ("train: a\nnames: [cat, dog, cat]", "class 0 and class 2 have the same name 'cat'. Use a different name"),
-        ("train: a\nnames: {0: cat, 1: dog, 00: cow}", "class id 0 is given twice in names, to 'cat' and 'cow'"),
+        ("train: a\nnames: {0: cat, 1: dog, 00: cow}", "names has the class id 0 twice, for 'cat' and 'cow'"),
         (
             "train: a\nnames:\n  0: cat\n  1: dog\n  0: cow",
             "line 5 cannot be used: the key '0' is given twice, first in",
@@ -169,7 +169,10 @@ def test_parent_prefix_of_exported_data_sets(tmp_path: Path) -> None:
         ("train: a\nnames: {0x0: x}", "not '0x0'"),
         ("train: a\nnames: {10: x}", "without gaps, but 0 is missing"),
         ("train: a\nnames: {yes: x}", "not 'yes'"),
-        ("train: a\nnames: [light: red]", "must be a word, not {'light': 'red'}; put a name with ': ' in it in quotes"),
+        (
+            "train: a\nnames: [light: red]",
+            "must be a word, not {'light': 'red'}. Put a name that contains ': ' in quotes",
+        ),
         ("train: a\nnames: no", "names must be"),
         ("train: a\nnames:\n\t- x", "line 3 is not valid YAML: it is indented with a tab"),
         ("- 1", "not a data set description"),

@@ -106,7 +106,7 @@ def test_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path, or
         )
     else:  # the size is that of the image as it is read
         np.testing.assert_allclose(index.labels[0, 1:], [0.4, 0.4, 0.2, 0.2], atol=1e-6)
-        told = "its EXIF data turn it, which its size does not show; its boxes are taken for those of the turned image"
+        told = "its EXIF data rotate it without changing the size; its boxes are treated as those of the rotated image"
         assert result.problems == ((f"{tmp_path}/a.jpg: {told}",) if orientation > 1 else ())
     if orientation == 6:
         np.testing.assert_allclose(index.labels[0, 1:3], [0.6, 0.4], atol=1e-6)
@@ -147,7 +147,7 @@ def test_other_formats_are_turned_where_opencv_turns_them(tmp_path: Path, suffix
 
 
 @pytest.mark.parametrize(
-    ("size", "problem"), [((40, 60), ""), ((60, 40), "its boxes are already those of the turned image")]
+    ("size", "problem"), [((40, 60), ""), ((60, 40), "its boxes are already those of the rotated image")]
 )
 def test_boxes_that_were_drawn_after_an_exif_turn_stay(tmp_path: Path, size: tuple[int, int], problem: str) -> None:
     turned(tmp_path / "a.jpg", 6)
@@ -181,14 +181,14 @@ def test_images_that_were_scaled_after_the_annotation(tmp_path: Path) -> None:
     result = coco_to_yolo(one_image(tmp_path, (120, 80), [36, 24, 24, 16], [60, 40, 60, 40]), tmp_path / "out")
     index = scan(load_data_config(result.data), "train", progress=False)
     np.testing.assert_allclose(index.labels[:, 1:], [[0.4, 0.4, 0.2, 0.2], [0.75, 0.75, 0.5, 0.5]], atol=1e-6)
-    assert "taken in pixels of the stated size, as some reach out of the images" in result.problems[0]
+    assert "treated as pixels of the size in the annotation, because some exce" in result.problems[0]
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = one_image(tmp_path, (60, 40), [18, 12, 12, 8])
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     result = coco_to_yolo(file, tmp_path / "out")
-    assert result.problems == (f"{tmp_path}/a.jpg: is not an image or is damaged; the stated size is taken",)
+    assert result.problems == (f"{tmp_path}/a.jpg: is not an image or is damaged; the size in the annotation is used",)
     assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.400000 0.400000 0.200000 0.200000\n"
 
 

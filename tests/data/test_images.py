@@ -103,7 +103,7 @@ def test_the_remark_that_all_images_of_a_camera_share_is_made_once() -> None:
     deep = "has 16-bit values below 4096, read as 12 bits"
     problems = [f"a.png: {deep}", "b.txt: line 1; skipped", f"c.png: {deep}", f"d.png: {deep}", "b.txt: line 1"]
     assert fold_remarks(problems) == (
-        f"a.png: {deep} (so have 2 more images)",
+        f"a.png: {deep} (also 2 more images)",
         "b.txt: line 1; skipped",
         "b.txt: line 1",
     )
@@ -159,7 +159,7 @@ def test_images_of_kinds_that_are_not_read_are_counted_and_named(
     caplog.clear()
     assert list_images((tmp_path / "*",), tmp_path) == [str(tmp_path / "a.png")]
     assert "(1 .avif, 2 .heic, 1 .jp2; for example" in caplog.text
-    with pytest.raises(UserError, match=r"b\.HEIC is an image of a kind that is not read; convert it"):
+    with pytest.raises(UserError, match=r"b\.HEIC has an unsupported image format\. Convert it"):
         list_images((tmp_path / "b.HEIC",), tmp_path)
     caplog.clear()
     for file in [*tmp_path.glob("*.*c"), *tmp_path.glob("deep/*"), *tmp_path.glob("*.avif"), tmp_path / "b.HEIC"]:

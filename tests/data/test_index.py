@@ -80,7 +80,7 @@ def test_a_cut_short_jpeg_is_left_out_and_one_without_its_end_marker_is_kept(mak
     assert [Path(name).name for name in index.files] == ["001.jpg", "002.jpg"]
     assert index.problems == (
         f"{file.parent}/images/train/000.jpg: the JPEG is truncated; skipped",
-        f"{file.parent}/images/train/001.jpg: the JPEG lacks its end marker; read all the same",
+        f"{file.parent}/images/train/001.jpg: the JPEG lacks its end marker; it is read anyway",
     )
 
 

@@ -291,7 +291,7 @@ def test_the_error_of_a_quantised_classifier_is_a_share_of_its_scores(
 def test_a_file_of_a_family_that_is_not_there_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(network("toysorter"), tmp_path)
     monkeypatch.delitem(FAMILIES._methods, "toysorter")
-    with pytest.raises(UserError, match=r"toy\.onnx holds a network of the family 'toysorter', which is not known"):
+    with pytest.raises(UserError, match=r"toy\.onnx holds a network of the unknown family 'toysorter'"):
         open_predictor(tmp_path / "toy.onnx")
 
 

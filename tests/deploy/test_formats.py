@@ -69,7 +69,7 @@ def test_a_grey_detectors_file_takes_one_channel(kind, tmp_path) -> None:
     predictor = opened(written(detector, tmp_path, kind, dynamic=True).path)
     assert predictor.channels == 1 and predictor.metadata.channels == 1
     assert_rows(predictor, detector, torch.rand(3, 1, *SIZE))
-    with pytest.raises(UserError, match="takes images of shape any x 1 x 64 x 96, not 1 x 3 x 64 x 96"):
+    with pytest.raises(UserError, match="accepts images of shape any x 1 x 64 x 96, not 1 x 3 x 64 x 96"):
         predictor.infer(torch.rand(1, 3, *SIZE), 0.5)
 
 

@@ -174,7 +174,7 @@ def test_a_turned_pil_image_is_seen_as_a_viewer_shows_it(tmp_path: Path) -> None
         (torch.zeros(3, 16, 16, dtype=torch.int64), r"not int64 \[3, 16, 16\]"),
         (Image.new("F", (16, 16)), "A PIL image of mode F has no defined value range"),
         ("https://example.com/a.jpg", "is a URL. Use the command `secateur predict`"),
-        ("a\0.jpg", "has a NUL character"),
+        ("a\0.jpg", "contains a NUL character"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(image: object, sentence: str) -> None:
@@ -208,7 +208,7 @@ def test_videos_of_a_folder_are_left_out_and_named(
         secateur.predict(BrightRectangles(), tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), SCENE)
     assert len(secateur.predict(BrightRectangles(), tmp_path)) == 1
-    assert "1 of" in caplog.text and "moving.mp4: they are no images" in caplog.text
+    assert "1 of" in caplog.text and "moving.mp4: they are not images" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -296,5 +296,5 @@ def test_a_predictor_is_evaluated(tmp_path: Path) -> None:
     metrics = secateur.evaluate(BrightRectangles(), data, image_size=160, workers=0)
     assert (metrics.instances, metrics.mAP50) == (2, pytest.approx(0.995, abs=0.01))
     data.write_text("val: images/val\nnames: [green, red, white]\n")
-    with pytest.raises(UserError, match=r"The predictor knows the classes of .* in another order"):
+    with pytest.raises(UserError, match=r"The predictor has the classes of .* in another order"):
         secateur.evaluate(BrightRectangles(), data, image_size=160, workers=0)

@@ -237,7 +237,7 @@ def test_plan_of_another_network(graph: ChannelGraph) -> None:
     other = trace(Detector(Topology.from_yaml("yolov5s", nc=3)))
     with pytest.raises(UserError, match="The plan expects"):
         Plan.everything(other).keep(graph)
-    with pytest.raises(UserError, match="other layers"):
+    with pytest.raises(UserError, match="layer names differ"):
         Plan.everything(other).keep(trace(Chain(lambda x: x)))
 
 

@@ -124,7 +124,7 @@ def test_settings_of_another_kind_are_refused(stage: str, tmp_path: Path) -> Non
 def test_removed_settings_pass_at_their_old_default_and_else_say_what_to_do() -> None:
     kept = configured(Sparsify, {"rate": 0.5, "mask_hard": 0, "tied": "each"}, "exp/options.json")
     assert kept == Sparsify(sparsify=SparsifySettings(rate=0.5))
-    with pytest.raises(UserError, match=r"^mine\.yaml: tied was removed: scales are penalised one by one; leave it"):
+    with pytest.raises(UserError, match=r"^mine\.yaml: tied was removed: scales are penalised individually\. Omit"):
         configured(Sparsify, {"tied": "group"}, "mine.yaml")
 
 

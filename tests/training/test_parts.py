@@ -56,8 +56,8 @@ def test_ready_made_hyper_parameters() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr0: 0.01\nwarmup_epoch: 3\n", "warmup_epoch.*did you mean warmup_epochs"),
-        ("lr0: fast\n", "lr0 is 'fast'; it must be a number"),
+        ("lr0: 0.01\nwarmup_epoch: 3\n", "warmup_epoch.*Did you mean warmup_epochs"),
+        ("lr0: fast\n", "lr0 is 'fast', but must be a number"),
         ("lr0: true\n", "lr0 is True"),
         ("mosaic: 1.5\n", "mosaic is 1.5"),
         ("momentum: 1\n", "momentum is 1.0; it must be below 1"),

@@ -134,8 +134,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "padding around": (changed("11", padding=(0, 2, 0, 2)), r"layer model\.11 has padding"),
     "padding with": (changed("11", value=1.0), r"layer model\.11 has value 1\.0"),
     "dimension": (changed("10", d=2), r"layer model\.10 has d 2"),
-    "one activation": (replaced("3.1.cv1.act", nn.ReLU()), r"layer model\.3\.1\.cv1\.act is ReLU, but SiLU is"),
-    "no activation": (replaced("2.act", nn.Identity()), r"layer model\.2\.act is Identity, but SiLU is expected"),
+    "one activation": (replaced("3.1.cv1.act", nn.ReLU()), r"layer model\.3\.1\.cv1\.act is ReLU, but must be SiLU"),
+    "no activation": (replaced("2.act", nn.Identity()), r"layer model\.2\.act is Identity, but must be SiLU"),
     "slope": (
         lambda model: [activations(nn.LeakyReLU(0.1))(model), replaced("2.act", nn.LeakyReLU(0.2))(model)],
         r"layer model\.2\.act has negative_slope 0\.2, but its model.yaml gives 0\.1",
@@ -150,11 +150,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a part less": (lambda model: delattr(model[2], "act"), r"layer model\.2\.act \(SiLU\) is missing"),
     "no word of a sum": (
         lambda model: delattr(model[1].m[0], "add"),
-        r"layer model\.1\.m\.0 does not have the attribute add, which decides what it computes",
+        r"layer model\.1\.m\.0 lacks the attribute add, which determines what it computes",
     ),
     "a source to come": (changed("6", f=8), r"block 6 \(BottleneckCSP\): there is no earlier block 8"),
     "a source before all": (changed("6", f=-9), r"block 6 \(BottleneckCSP\): there is no earlier block -9"),
-    "no source": (changed("6", f="x"), r"layer 6 says that it reads 'x'"),
+    "no source": (changed("6", f="x"), r"layer 6 has the sources 'x'"),
     "two sources": (changed("6", f=[5, 3]), r"block 6 \(BottleneckCSP\): only Concat or Detect can read several"),
 }
 

@@ -95,7 +95,7 @@ def test_where_classes_in_another_order_are_to_be_found(
 
 def test_what_changed_is_said() -> None:
     assert changed_class(numbered("cat", "dog"), numbered("Cat", "dog")) == ""
-    assert changed_class(numbered("cat", "dog"), numbered("dog", "cat")) == "class 0 was 'cat' and is 'dog' now"
+    assert changed_class(numbered("cat", "dog"), numbered("dog", "cat")) == "class 0 was 'cat' and now is 'dog'"
     assert changed_class(numbered("cat"), numbered("cat", "dog")) == "the data set had 1 classes and now has 2"
 
 

@@ -217,7 +217,7 @@ def test_tensors_are_copied_and_the_detector_is_left_in_its_mode(lively: Lively)
         ("model.0.conv.weight", torch.zeros(16, 3, 3, 3), "model.0.conv.weight"),
         ("model.0.conv.weight", torch.zeros(0, 3, 6, 6), "model.0.conv.weight"),
         ("model.0.bn.weight", torch.zeros(15), "model.0.bn"),
-        ("model.1.conv.weight", torch.zeros(32, 15, 3, 3), "fit together"),
+        ("model.1.conv.weight", torch.zeros(32, 15, 3, 3), "do not fit the topology"),
         ("model.24.anchors", torch.zeros(3, 2, 2), "anchors"),
         ("model.24.m.0.bias", torch.zeros(23), "model.24.m.0"),
     ],

@@ -62,7 +62,7 @@ def test_names_strides_and_anchors(reference_dir: Path) -> None:
     [
         ("43EVER__detect__best_lfs_pointer.pt", "git-LFS pointer"),
         ("AbyssSkb__RM__best_not_yolo_state_dict.pt", "bare state dict"),
-        ("OBaruch__yolov5_obb__yolov5n_truncated_1MiB.pt", "cut off"),
+        ("OBaruch__yolov5_obb__yolov5n_truncated_1MiB.pt", "is truncated after"),
         ("we0091234__plate_rec_color_not_yolo.pth", "bare state dict"),
     ],
 )

@@ -184,7 +184,7 @@ def test_scores_of_units(run: RunData) -> None:
               "layers": {"model.0.conv": {"kept": 1e-3, "removed": 1e-6}}}  # fmt: skip
     write(run.folder / "scores.json", scores)
     (chart,) = charts(distributions([run]))
-    assert chart.summary.startswith("2 of 4 units stay")
+    assert chart.summary.startswith("2 of 4 units are kept")
     assert sum(sum(trace["y"]) for trace in chart.views[""].traces) == 4
     (chart,) = charts(widths([run]))
     assert "median score: kept 1.00e-03, removed 1.00e-06" in chart.views[""].traces[0]["customdata"][0]
@@ -211,7 +211,7 @@ def test_candidates_of_a_search_have_a_plot_of_their_own(run: RunData) -> None:
     write(run.folder / "search.json", {"key": "", "dropped": 0, "candidates": candidates})
     _, chart = charts(pareto([run]))
     assert [trace["name"] for trace in chart.views[""].traces] == ["threshold", "evolved"]
-    assert chart.summary.startswith("Of 2 candidates, number 2 (evolved) is best with 0.450; the first one")
+    assert chart.summary.startswith("Of 2 candidates, number 2 (evolved) is best with 0.450. The first one")
 
 
 def test_times_that_scatter_are_said(run: RunData) -> None:
@@ -228,5 +228,5 @@ def test_the_interval_of_the_change_is_said(run: RunData) -> None:
     summary = {**run.summary, "difference": {"of": "fine-tuned", "against": "dense", "images": 10,
                                              "mAP50": part, "mAP50-95": part}}  # fmt: skip
     text = texts(headline([replace(run, summary=summary)]))
-    assert "Against dense: " in text and "-0.010 (-0.030 to +0.010), within noise" in text
+    assert "Difference to dense: " in text and "-0.010 (-0.030 to +0.010), within noise" in text
     assert "95 % intervals from resampling the 10 validation images" in text

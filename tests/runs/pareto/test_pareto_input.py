@@ -45,7 +45,7 @@ def others(tiny_weights: Path, tiny_cfg: Path, tmp_path: Path) -> dict[str, str]
         ({"weights": ("TINY", "large"), "image_size": 0}, "trained at different image sizes"),
         ({"data": ""}, "--data is missing"),
         ({"budgets": ("0.5",)}, "needs at least two budgets"),
-        ({"budgets": ("0.5", "50%")}, "names 50% twice"),
+        ({"budgets": ("0.5", "50%")}, "contains 50% twice"),
         ({"budgets": ("0.5", "1.5")}, "--budgets 1.5 is neither a share nor a number"),
         ({"budgets": ("0.5", "much")}, "--budgets much is not a number"),
         ({"budgets": ("0.5", "0")}, "--budgets 0 is not between 0 and 1"),
@@ -100,7 +100,7 @@ def test_networks_are_named_after_their_files() -> None:
     assert labels_of(["yolov5n.pt", "runs/a b/best.pt"], ()) == ["yolov5n", "best"]
     assert labels_of(["runs/one/best.pt", "runs/two/best.pt"], ()) == ["best_1", "best_2"]
     assert labels_of(["a.pt", "b.pt"], ("n", "s")) == ["n", "s"]
-    with pytest.raises(UserError, match="gives n twice"):
+    with pytest.raises(UserError, match="contains n twice"):
         labels_of(["a.pt", "b.pt"], ("n", "n"))
 
 
@@ -126,7 +126,7 @@ def test_references_are_csv_or_json(tmp_path: Path) -> None:
         ("r.csv", "label,ms,mAP\nn,8.5,0.5\ns,,0.4\n", "r.csv, line 3: the label, ms or accuracy is missing"),
         ("r.csv", "label,ms,mAP\nn,fast,0.5\n", "r.csv, line 2: ms is fast; it must be a number"),
         ("r.csv", "label,ms,mAP\nn,nan,0.5\n", "ms is nan"),
-        ("r.csv", "label,ms,mAP\nn,0,0.5\n", "ms is 0; it must be over 0"),
+        ("r.csv", "label,ms,mAP\nn,0,0.5\n", "ms is 0; it must be positive"),
         ("r.csv", "label,ms,mAP\n", "has no points"),
         ("r.csv", "", "has no points"),
         ("r.json", "{}", "neither a list of points nor an object"),

@@ -95,7 +95,7 @@ def _coco(file: Path) -> dict[str, Any]:
             for name, (kind, what) in needed.items():
                 value = entry.get(name)
                 if not isinstance(value, kind) or isinstance(value, bool) or not _makes_sense(value, what):
-                    raise UserError(f"{file}: entry {number} of {key} needs a {name} that is {what}. Correct it.")
+                    raise UserError(f"{file}: entry {number} of {key} has no {name} that is {what}. Correct it.")
     for key, name in (("images", "id"), ("categories", "id"), ("categories", "name")):
         seen: set[Any] = set()
         for number, entry in enumerate(data[key]):
