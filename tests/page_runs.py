@@ -130,7 +130,7 @@ def run_page(page: Path, done: Done, *, costly: bool, ultralytics: bool = False)
     for line in BEFORE.get(page.name, ()):
         done.run(shrunk(Line(line, in_block=False)))
     for piece in cells(page) if page.suffix == ".ipynb" else pieces(page.read_text()):
-        if not ultralytics and any(word in piece.text for word in OF_ULTRALYTICS):
+        if not ultralytics and any(word in page.name + piece.text for word in OF_ULTRALYTICS):
             continue
         if isinstance(piece, Snippet):
             exec(compile(piece.shrunk(), page.name, "exec"), names)
