@@ -213,7 +213,7 @@ def test_a_plain_module_that_cannot_be_copied_still_has_a_checkpoint(tmp_path: P
     network = Uncopied(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
     checkpoint = Checkpoint.of(network)
     secateur.save(checkpoint, tmp_path / "plain.safetensors")
-    with pytest.raises(UserError, match="holds the tensors of a Uncopied but not its code"):
+    with pytest.raises(UserError, match="holds the tensors of a Uncopied, but not its code"):
         checkpoint.build()
 
 
@@ -223,7 +223,7 @@ def test_gradients_of_a_plain_module_are_refused(images: bool) -> None:
     seen = [np.full((40, 40, 3), value, np.uint8) for value in (0, 90, 200)] if images else None
     with pytest.raises(
         UserError,
-        match=r"cannot be scored by gradients: the family has no `loss`; choose --criterion l2, l1 or gamma, or give",
+        match=r"cannot be scored by gradients: the family does not implement `loss`\. Either use --criterion l2, l1 or gamma, or implement",
     ):
         secateur.prune(checkpoint, params=0.5, images=seen)
 

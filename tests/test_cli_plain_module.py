@@ -34,9 +34,9 @@ def test_a_plain_modules_file_is_refused_in_one_sentence(
     told = sentence(capsys, *words)
     if words[0] == "predict":
         assert told == (
-            "error: Networks of the family 'module' do not answer with boxes: the family has no `predictor` "
-            "(docs/extending.md)."
+            "error: Networks of the family 'module' do not predict boxes: the family does not implement `predictor` "
+            "(see docs/extending.md)."
         )
         return
-    assert told.startswith("error: The checkpoint holds the tensors of a Sequential but not its code, so nothing can")
+    assert told.startswith("error: The checkpoint holds the tensors of a Sequential, but not its code, so it cannot")
     assert told.endswith("Load it in Python into a network: secateur.load(path, network=...).")

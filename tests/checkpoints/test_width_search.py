@@ -77,7 +77,7 @@ def test_a_damaged_state_is_refused_by_its_name(
     del state["candidates"][0]["kept"]
     file.write_text(json.dumps(state))
     with pytest.raises(
-        UserError, match=r"search\.json: This is no state of a search \(KeyError: 'kept'\)\. Remove the file"
+        UserError, match=r"search\.json: This is not a valid search state \(KeyError: 'kept'\)\. Remove the file"
     ):
         found(tiny_weights, tiny_data, tmp_path)
 

@@ -71,7 +71,7 @@ def test_voc_annotations_of_one_name_and_classes_that_are_named_twice_are_refuse
         voc_to_yolo(folder, tmp_path / "out", names=["dog", "cat", "dog"])
     (folder / "Annotations" / "more").mkdir()
     (folder / "Annotations" / "more" / "x.xml").write_text((folder / "Annotations" / "x.xml").read_text())
-    with pytest.raises(UserError, match=r"x\.xml and .*x\.xml have the same name; rename one"):
+    with pytest.raises(UserError, match=r"x\.xml and .*x\.xml have the same name. Rename one"):
         voc_to_yolo(folder, tmp_path / "out")
 
 

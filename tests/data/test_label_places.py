@@ -93,7 +93,7 @@ def test_label_files_of_no_image_are_counted_and_named(tmp_path: Path) -> None:
     files, _ = found(tmp_path, "images/train")
     assert files.unused == tuple(str(tmp_path / name) for name in spare)
     where = tmp_path / "labels/train"
-    assert files.remarks == (f"5 label files in {where} belong to no image: gone.txt, more.txt, n.txt and 2 more",)
+    assert files.remarks == (f"5 label files in {where} without an image: gone.txt, more.txt, n.txt and 2 more",)
 
 
 def test_label_files_of_images_of_another_split_are_not_counted(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_another_size_than_the_file_takes_is_told(files, tiny_data, caplog) -> N
     settings = ValSettings(image_size=640, workers=0)
     assert validate(open_predictor(files["any"]), index, settings, progress=False).shape[2:] == (64, 96)
     assert "accepts only images of 64 x 96 pixels" in caplog.text
-    with pytest.raises(UserError, match="takes images of shape 1 x 3 x 64 x 96, not 1 x 3 x 64 x 64"):
+    with pytest.raises(UserError, match="accepts images of shape 1 x 3 x 64 x 96, not 1 x 3 x 64 x 64"):
         open_predictor(files["one"]).infer(torch.zeros(1, 3, 64, 64), 0.1)
 
 

@@ -101,7 +101,7 @@ def test_what_cannot_be_compared_is_one_sentence() -> None:
     a, b = pair(0)
     with pytest.raises(UserError, match="disc, square, triangle and b has disc, square, cone: a comparison"):
         between(a, dataclasses.replace(b, names={**NAMES, 2: "cone"}))
-    with pytest.raises(UserError, match="evaluate both on one data set"):
+    with pytest.raises(UserError, match="Evaluate both on one data set"):
         between(a, pair(1)[0])
     with pytest.raises(UserError, match="--resamples is 0"):
         between(a, b, resamples=0)

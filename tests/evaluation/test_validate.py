@@ -262,7 +262,7 @@ def test_image_size_is_rounded_up_with_a_notice(caplog) -> None:
     caplog.clear()
     assert check_image_size((384, 640), 32) == (384, 640) and not caplog.records
     assert check_image_size((380, 20), 32) == (384, 64)
-    assert "Image size 380 x 20 is not a usable multiple of the stride 32: taking 384 x 64." in caplog.text
+    assert "Image size 380 x 20 is not a usable multiple of the stride 32: using 384 x 64." in caplog.text
     with pytest.raises(UserError, match="positive"):
         check_image_size(0, 32)
     with pytest.raises(UserError, match="image size is 640 x 0; it must be a positive number of pixels"):
@@ -293,7 +293,7 @@ def test_senseless_options_are_refused(changes, words) -> None:
 
 def test_labels_of_another_data_set_are_refused(index) -> None:
     other = TorchPredictor(Detector(Topology.from_yaml("yolov5n", nc=1)))
-    with pytest.raises(UserError, match="class id 1 but the detector knows 1 classes"):
+    with pytest.raises(UserError, match="class id 1 but the detector has 1 classes"):
         validate(other, index, FAST, progress=False)
 
 

@@ -200,8 +200,8 @@ def test_what_a_family_lacks_is_said_before_any_work(
     check_channels(checkpoint, context(data), wanted)
     check_channels(checkpoint, context(data, labels=False), wanted)
     monkeypatch.setitem(FAMILIES._methods, Icons.kind, Lossless())
-    sentence = r"family 'icons' cannot be scored by gradients: the family has no `loss`; choose "
-    with pytest.raises(UserError, match=sentence + "--criterion l2, l1 or gamma, or give the family one"):
+    sentence = r"family 'icons' cannot be scored by gradients: the family does not implement `loss`\. Either use "
+    with pytest.raises(UserError, match=sentence + "--criterion l2, l1 or gamma, or implement it"):
         check_channels(checkpoint, context(data), wanted)
     with pytest.raises(UserError, match=sentence + "--layer-score contribution or gamma"):
         check_layers(checkpoint, context(data), LayerSettings(layers=1, layer_score="taylor"))
@@ -210,7 +210,8 @@ def test_what_a_family_lacks_is_said_before_any_work(
     monkeypatch.setitem(FAMILIES._methods, Icons.kind, Unbelieving())
     check_channels(checkpoint, context(data), wanted)
     with pytest.raises(
-        UserError, match=r"on images without labels: the family has no `own_labels`; give --data, choose"
+        UserError,
+        match=r"on images without labels: the family does not implement `own_labels`\. Either set --data, use",
     ):
         check_channels(checkpoint, context(data, labels=False), wanted)
 

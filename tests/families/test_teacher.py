@@ -55,7 +55,7 @@ def test_the_teacher_is_the_named_one_or_the_dense_start_or_what_was_pruned(tmp_
         UserError, match=r"does not record which network it was pruned from. Set that network with --teacher"
     ):
         find_teacher(DistillSettings("bce"), pruned(""))
-    with pytest.raises(UserError, match=r"gone\.safetensors that was pruned is not there any more"):
+    with pytest.raises(UserError, match=r"gone\.safetensors that was pruned no longer exists"):
         find_teacher(DistillSettings("bce"), pruned(str(tmp_path / "gone.safetensors")))
     masked = replace(dense, masks={"model.0.conv.weight": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(UserError, match="Set that network with --teacher"):

@@ -148,5 +148,5 @@ def test_a_copy_for_inference_is_frozen_where_the_network_has_none_of_its_own(ne
 
 
 def test_boxes_are_refused_in_a_sentence(network: nn.Module) -> None:
-    with pytest.raises(UserError, match="Networks of the family 'sorter' do not answer with boxes"):
+    with pytest.raises(UserError, match="Networks of the family 'sorter' do not predict boxes"):
         secateur.predict(Checkpoint.of(network), torch.rand(3, 20, 20), device="cpu")

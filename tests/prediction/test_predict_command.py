@@ -205,7 +205,7 @@ def test_a_stream_ends_with_ctrl_c_and_keeps_its_video(monkeypatch: pytest.Monke
         (["predict", "--weights", "bright.pt", "broken.png"], "broken.png: is not an image or is damaged."),
         (["predict", "--weights", "bright.pt", "broken.png", "empty.mp4"], "Cannot read any of the 2 sources. The"),
         (["predict", "--weights", "bright.pt", "empty.mp4"], "empty.mp4: the file is empty (zero bytes)."),
-        (["predict", "--weights", "bright.pt", "99"], "webcam 99: is not there or is in use."),
+        (["predict", "--weights", "bright.pt", "99"], "webcam 99: does not exist or is in use."),
         (["predict", "--weights", "bright.pt", "http://127.0.0.1:9/a.jpg"], "cannot be fetched (Connection refused)"),
         (["predict", "--weights", "bright.pt", "a.png", "--classes", "cat"], "There is no class 'cat'"),
         (["predict", "--weights", "bright.pt", "a.png", "--conf", "2"], "--conf is 2.0"),

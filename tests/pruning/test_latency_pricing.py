@@ -193,7 +193,7 @@ def test_a_broken_table_is_one_sentence(
     [
         ({"emits": (16, 8)}, "do not ascend"),
         ({"ms": ((1.0,),)}, "do not match its widths"),
-        ({"ms": ((1.0, -2.0),)}, "is not a positive number"),
+        ({"ms": ((1.0, -2.0),)}, "is not a valid number of milliseconds"),
     ],
 )
 def test_broken_times_are_one_sentence(graph: ChannelGraph, entry: dict[str, object], sentence: str) -> None:

@@ -142,7 +142,7 @@ def test_without_a_loss_weights_are_read(batches: list[tuple[Tensor, Tensor]]) -
     evidence = secateur.Evidence([x for x, _ in batches])
     small = secateur.prune(network, evidence, criterion="l2", params=0.6, round_to=1)
     assert small.plan.after.parameters <= 0.6 * small.plan.before.parameters
-    with pytest.raises(UserError, match=r"Gradients need a loss: give secateur\.Evidence\(batches, loss=\.\.\.\)"):
+    with pytest.raises(UserError, match=r"Gradients need a loss. Pass secateur\.Evidence\(batches, loss=\.\.\.\)"):
         secateur.prune(network, evidence, params=0.6)
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]
         secateur.Evidence(once(batches), loss)
     with pytest.raises(UserError, match="The evidence has no batch"):
         secateur.prune(network, secateur.Evidence([], loss), flops=0.5)
-    with pytest.raises(TypeError, match="A batch of the evidence is a dict; give inputs="):
+    with pytest.raises(TypeError, match="A batch of the evidence is a dict. Pass inputs="):
         secateur.prune(network, secateur.Evidence([{"x": batches[0][0]}], loss), flops=0.5)
     with pytest.raises(TypeError, match=r"needs a torch\.nn\.Module and does not support images, classes or heal"):
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, heal=True)

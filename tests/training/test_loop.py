@@ -152,7 +152,7 @@ def test_a_state_that_lacks_anything_or_holds_something_else_is_refused_in_a_sen
 def test_a_state_that_declares_more_than_its_file_holds_is_refused(tmp_path: Path) -> None:
     state = _interrupted(tmp_path)
     write_state(tmp_path, state | {"rows": torch.zeros(1).expand(10_000, 10_000)})
-    with pytest.raises(UserError, match=r"state\.pt is not a training state, or a damaged one"):
+    with pytest.raises(UserError, match=r"state\.pt is not a training state, or is damaged"):
         read_state(tmp_path)
 
 
