@@ -159,7 +159,10 @@ def test_the_size_is_that_of_exported_files(
         (["{}", "--threads", "-1"], "--threads is -1"),
         (["{}", "--rounds", "0"], "--rounds is 0"),
         (["{}", "--precision", "fp8", "--runtime", "torch"], "'fp8'"),
-        (["{}", "--precision", "bf16", "--runtime", "torch", "onnx"], "--precision bf16 is for checkpoints in PyTorch"),
+        (
+            ["{}", "--precision", "bf16", "--runtime", "torch", "onnx"],
+            "--precision bf16 applies to checkpoints in PyTorch",
+        ),
         (["{}", "--half", "--runtime", "torch"], "--precision fp16 needs a GPU"),
         (["{}", "--layers", "--precision", "bf16", "--runtime", "torch"], "--layers profiles in fp32"),
         (["nothing.safetensors"], "nothing.safetensors"),

@@ -211,7 +211,7 @@ def test_what_a_family_lacks_is_said_before_any_work(
     check_channels(checkpoint, context(data), wanted)
     with pytest.raises(
         UserError,
-        match=r"on images without labels: the family does not implement `own_labels`\. Either set --data, use",
+        match=r"without labels: the family does not implement `own_labels`\. Either set --data, use",
     ):
         check_channels(checkpoint, context(data, labels=False), wanted)
 

@@ -252,14 +252,10 @@ def test_a_network_without_boxes_heals(
 def test_a_step_refuses_what_the_family_does_not_know(
     small: Checkpoint, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        UserError, match="of the family 'stack' cannot be trained: the family does not implement `loss`"
-    ):
+    with pytest.raises(UserError, match="family 'stack' cannot be trained: the family does not implement `loss`"):
         Finetune().check(small, context)
     monkeypatch.setitem(FAMILIES._methods, "stack", Blind())
-    with pytest.raises(
-        UserError, match="of the family 'stack' cannot be healed: the family does not implement `split`"
-    ):
+    with pytest.raises(UserError, match="family 'stack' cannot be healed: the family does not implement `split`"):
         Heal().check(small, context)
 
 

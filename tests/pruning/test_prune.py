@@ -168,7 +168,7 @@ def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]
         secateur.Evidence(once(batches), loss)
     with pytest.raises(UserError, match="The evidence has no batch"):
         secateur.prune(network, secateur.Evidence([], loss), flops=0.5)
-    with pytest.raises(TypeError, match="A batch of the evidence is a dict. Pass inputs="):
+    with pytest.raises(TypeError, match=r"A batch of the evidence is a dict\. Pass inputs="):
         secateur.prune(network, secateur.Evidence([{"x": batches[0][0]}], loss), flops=0.5)
     with pytest.raises(TypeError, match=r"needs a torch\.nn\.Module and does not support images, classes or heal"):
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, heal=True)

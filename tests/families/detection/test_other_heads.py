@@ -174,7 +174,5 @@ def test_a_network_that_cannot_answer_is_named() -> None:
 
 
 def test_a_family_without_boxes_says_so() -> None:
-    with pytest.raises(
-        UserError, match="Networks of the family 'module' do not predict boxes: the family does not implement"
-    ):
+    with pytest.raises(UserError, match="family 'module' do not predict boxes: the family does not implement"):
         predictor_of(nn.Conv2d(3, 3, 1))
