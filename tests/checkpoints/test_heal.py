@@ -227,7 +227,7 @@ def test_what_cannot_teach_is_refused(small: Checkpoint, whole: Checkpoint, cont
         heal(small, other, context, STEPS, tmp_path)
     with pytest.raises(UserError, match="is of the family 'module' and the student of 'yolov5'"):
         heal(small, Checkpoint.of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))), context, STEPS, tmp_path)
-    with pytest.raises(UserError, match="Healing reads images"):
+    with pytest.raises(UserError, match="Healing needs images"):
         heal(small, whole, dataclasses.replace(context, unlabelled=None), STEPS, tmp_path)
 
 
@@ -273,14 +273,16 @@ def test_a_close_start_is_healed_gently() -> None:
     assert own.filled(given, 0.1) == given
 
 
+@pytest.mark.parametrize("near", [0.0, math.inf])
 def test_what_a_healing_chose_is_in_the_history(
-    small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path
+    near: float, small: Checkpoint, whole: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, start in (("far", small), ("close", whole)):
-        healed = heal(start, whole, context, dataclasses.replace(STEPS, heal_steps=2, heal_lr=0.0), tmp_path / name)
-        chosen = load_checkpoint(healed.last).history[-1].settings
-        known = family_of(start).healing.filled(HealSettings(), 0.0 if name == "close" else math.inf)
-        assert (chosen["heal_lr"], chosen["heal_norms"]) == (known.heal_lr, known.heal_norms), name
+    own = HealDefaults(near=near)
+    monkeypatch.setattr(type(family_of(small)), "healing", own)
+    healed = heal(small, whole, context, dataclasses.replace(STEPS, heal_steps=2, heal_lr=0.0), tmp_path)
+    chosen = load_checkpoint(healed.last).history[-1].settings
+    expected = (own.near_lr, "keep") if near else (own.lr, "learn")
+    assert (chosen["heal_lr"], chosen["heal_norms"]) == expected
 
 
 @pytest.mark.parametrize("norms", ["learn", "keep"])

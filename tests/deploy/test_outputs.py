@@ -129,5 +129,5 @@ def test_several_formats_are_each_checked() -> None:
     both = ExportSettings(format="onnx, yolov5,onnx", opset=18).each()
     assert [settings.format for settings in both] == ["onnx", "yolov5"] and both[0].opset == 18
     assert [check_export(settings).title for settings in both] == ["ONNX", "YOLOv5"]
-    with pytest.raises(UserError, match="has no kind of file"):
+    with pytest.raises(UserError, match="--format is empty"):
         ExportSettings(format=" ,").each()

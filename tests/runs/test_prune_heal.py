@@ -236,7 +236,7 @@ def test_what_cannot_be_meant_is_one_sentence(
     assert "images" in sentence(capsys, *command(weights, tmp_path / "empty"))
     assert "does not exist" in sentence(capsys, *command(weights, tmp_path / "nowhere"))
     assert "finds nothing" in sentence(capsys, *command(tiny_weights, tiny_data))
-    assert "Healing reads images" in sentence(
+    assert "Healing needs images" in sentence(
         capsys, "prune", "--weights", str(weights), "--criterion", "l2", "--flops", "0.5", "--heal"
     )
     assert "needs images" in sentence(capsys, "prune", "--weights", str(weights), "--flops", "0.5")

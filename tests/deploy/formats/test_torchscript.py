@@ -113,7 +113,7 @@ def _with_entry_sizes(file: Path, packed: int | None = None, unpacked: int | Non
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [
-        ({"packed": 4_000_000_000}, "takes 4,000,000,000 of them"),
+        ({"packed": 4_000_000_000}, "declares 4,000,000,000 for"),
         ({"unpacked": 4_000_000_000}, "declares 4,"),
     ],
 )
