@@ -225,7 +225,7 @@ def test_what_cannot_teach_is_refused(small: Checkpoint, whole: Checkpoint, cont
     other = Checkpoint.of(Detector(Topology.from_yaml("yolov5n", nc=3), whole.names))
     with pytest.raises(UserError, match="predicts at strides"):
         heal(small, other, context, STEPS, tmp_path)
-    with pytest.raises(UserError, match="is of the family 'module' and the student of 'yolov5'"):
+    with pytest.raises(UserError, match="is of the family 'module', but the student is of 'yolov5'"):
         heal(small, Checkpoint.of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))), context, STEPS, tmp_path)
     with pytest.raises(UserError, match="Healing needs images"):
         heal(small, whole, dataclasses.replace(context, unlabelled=None), STEPS, tmp_path)
