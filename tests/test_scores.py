@@ -60,7 +60,7 @@ def test_the_share_that_is_kept_is_of_the_coarse_figure() -> None:
 
 
 def test_a_figure_without_a_value_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'top-1' is none of the values loss"):
+    with pytest.raises(ValueError, match="'top-1' is not one of the values loss"):
         Scores("top-1", {"loss": 1.0})
 
 

@@ -193,7 +193,7 @@ def test_protecting_objects_changes_what_goes(whole: Checkpoint, context: Contex
 
 @pytest.mark.parametrize("text", ["tiny", "-3", "0", "9000", "3.5"])
 def test_what_cannot_be_protected(text: str) -> None:
-    with pytest.raises(UserError, match=f"--protect {text} is none of small, medium, large and no number of pixels"):
+    with pytest.raises(UserError, match=f"--protect {text} is invalid"):
         ScoreSettings(protect=text)
 
 

@@ -118,10 +118,10 @@ def test_a_scan_is_remembered_until_a_picture_changes(shots: Path, monkeypatch: 
 
 
 def test_mistakes_are_told_in_one_sentence(shots: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere does not exist; give a folder of images"):
+    with pytest.raises(UserError, match=r"nowhere does not exist\. Set a folder of images"):
         unlabelled_images(tmp_path / "nowhere", NAMES)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"There are no images in .*empty;"):
+    with pytest.raises(UserError, match=r"There are no images in .*empty\."):
         taken(tmp_path / "empty")
     with pytest.raises(UserError, match=r"Nothing matches the pattern .*\*\.bmp"):
         taken(f"{shots}/*.bmp")
