@@ -99,7 +99,7 @@ def test_a_clear_difference_is_said_to_be_one() -> None:
 
 def test_what_cannot_be_compared_is_one_sentence() -> None:
     a, b = pair(0)
-    with pytest.raises(UserError, match="disc, square, triangle and b has disc, square, cone: a comparison"):
+    with pytest.raises(UserError, match="disc, square, triangle and b with disc, square, cone"):
         between(a, dataclasses.replace(b, names={**NAMES, 2: "cone"}))
     with pytest.raises(UserError, match="Evaluate both on one data set"):
         between(a, pair(1)[0])

@@ -88,7 +88,7 @@ def test_other_classes(caplog: pytest.LogCaptureFixture) -> None:
         methods.distillation(start, start.build(), TRAIN, teacher)
         assert not caplog.records
         methods.distillation(start, start.build(), TRAIN, other)
-    assert "calls its classes cat, dog, cow" in caplog.text
+    assert "The class names of the teacher (cat, dog, cow) differ" in caplog.text
     five = Checkpoint.of(teacher.build_for(dict(enumerate("abcde"))))
     settings = DistillSettings("bce", teacher="five.pt")
     with pytest.raises(UserError, match=r"The teacher five\.pt has 5 classes, but the data set has 3"):

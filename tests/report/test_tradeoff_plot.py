@@ -55,8 +55,8 @@ def test_which_network_wins_is_said_with_its_range() -> None:
     first, duel = winner_sentences(curve(), "mAP50-95")
     assert "n wins below 11.00 ms (by 0.050 to 0.100), s wins from 11.00 ms on (by 0.060 to 0.100)" in first
     assert duel == (
-        "A cut s is more accurate than the dense n (mAP50-95 0.600 in 8.00 ms) only from 11.00 ms on: s-50 has 0.660 in "
-        "11.00 ms; at the same time, s-30 reaches 0.500."
+        "A cut s is more accurate than the dense n (mAP50-95 0.600 in 8.00 ms) only from 11.00 ms on: s-50 has 0.660 "
+        "in 11.00 ms; at the same time, s-30 reaches 0.500."
     )
     assert "; no cut of it is as fast." in winner_sentences(curve("s-30"), "mAP50-95")[1]
     assert winner_sentences(curve("s-50"), "mAP50-95")[1].startswith("No cut s is more accurate than the dense n")

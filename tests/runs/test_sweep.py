@@ -125,7 +125,7 @@ def test_an_unfinished_sweep_of_version_0_2_goes_on(
         ({"percent": "0.1,1.2"}, "--percent 1.2 is not a share"),
         ({"percent": "0,0.5"}, "--percent 0 is not a share"),
         ({"percent": "some"}, "--percent some is not a share"),
-        ({"percent": "0.1,0.1"}, "names 0.1 twice"),
+        ({"percent": "0.1,0.1"}, "contains 0.1 twice"),
         ({"percent": " "}, "--percent is empty"),
         ({"score": ScoreSettings(criterion="beauty")}, "beauty"),
         ({"guards": Guards(exclude=("nothing.*",))}, "--exclude nothing"),

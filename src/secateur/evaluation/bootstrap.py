@@ -92,7 +92,7 @@ def differences(
     if resamples < 1:
         raise UserError(f"--resamples is {resamples}; it must be at least 1.")
     for name, other in others.items():
-        check_alike("The reference", reference, name, other)
+        check_alike("the reference", reference, name, other)
     images = len(reference)
     # The first row weights every image once.
     drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)

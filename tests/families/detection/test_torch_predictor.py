@@ -84,5 +84,5 @@ def test_a_network_whose_boxes_are_no_numbers_says_so(detector) -> None:
         for convolution in predictor._network.head.m:
             assert convolution.bias is not None
             convolution.bias[::7] = float("nan")
-    with pytest.raises(AnswerError, match="The network returns values that are not finite; take another checkpoint"):
+    with pytest.raises(AnswerError, match="The network returns values that are not finite; use another checkpoint"):
         predictor.infer(torch.rand(1, 3, 64, 64), 0.1)

@@ -167,7 +167,7 @@ def test_broken_files_are_told_apart(full: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(full, path)
     whole = path.read_bytes()
     cases: dict[str, bytes | dict[str, Any]] = {
-        "cut off": whole[: len(whole) // 2],
+        "truncated": whole[: len(whole) // 2],
         "damaged": whole[:1000],
         "empty": b"",
         "LFS": b"version https://git-lfs.github.com/spec/v1\n",
@@ -187,7 +187,7 @@ def test_broken_files_are_told_apart(full: Checkpoint, tmp_path: Path) -> None:
 def test_folders_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="folder"):
         load_checkpoint(tmp_path)
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="does not exist"):
         load_checkpoint(tmp_path / "nothing.pt")
 
 

@@ -87,7 +87,7 @@ def test_rates_at_one_confidence(run: RunData) -> None:
     assert rates_of(records["fine-tuned"], 0.5)["disc"] == (4, 1.0, 0.75)
     chart = operating([run]).blocks[0]
     assert isinstance(chart, Chart) and len(chart.views) == 6
-    assert "fine-tuned finds 75.0 % of 8 objects" in chart.summary
+    assert "fine-tuned detects 75.0 % of 8 objects" in chart.summary
 
 
 def test_curves_and_confusion(run: RunData) -> None:
@@ -104,7 +104,7 @@ def test_curves_and_confusion(run: RunData) -> None:
 def test_a_damaged_record_is_noted(run: RunData) -> None:
     (run.folder / "evaluation" / "dense" / "detections.npz").write_bytes(b"no record")
     assert [title for title, _ in compared_records(run)] == ["fine-tuned"]
-    assert any("detections.npz is not a record" in line for line in run.unreadable)
+    assert any("detections.npz is not a detection record" in line for line in run.unreadable)
 
 
 def test_without_detections_three_sections_say_so(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(
         write_page([folder], folder / "report.html")
     with caplog.at_level(logging.WARNING, "secateur"):
         assert leave_page(folder) is None
-    assert "No report.html: the page needs plotly" in caplog.text and not (folder / "report.html").exists()
+    assert "No report.html: the report page needs plotly" in caplog.text and not (folder / "report.html").exists()
 
 
 def test_a_failing_page_is_a_warning(

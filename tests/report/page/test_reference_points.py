@@ -37,8 +37,8 @@ def test_json_and_pareto_files(tmp_path: Path) -> None:
         ("a.csv", "label,mAP50\nn,good\n", "mAP50 is 'good'; it must be a number"),
         ("a.csv", "label,mAP50\nn,-1\n", "0 or more"),
         ("a.csv", "label,mAP50\n", "has no rows"),
-        ("a.json", '{"knee": 1}', "is no list of networks"),
-        ("a.json", "[1]", "is no list of networks"),
+        ("a.json", '{"knee": 1}', "is not a list of networks"),
+        ("a.json", "[1]", "is not a list of networks"),
         ("a.json", "[", "not valid JSON"),
     ],
 )

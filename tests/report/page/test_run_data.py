@@ -75,7 +75,7 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     folder = whole_run(tmp_path / "exp")
     for folders, words in (
         ([], "No run is given"),
-        ([tmp_path / "none"], "There is no run folder"),
+        ([tmp_path / "none"], "none does not exist. Give the folder of a run"),
         ([tmp_path / "empty"], "does not contain a run: it has no summary.json and no completed part"),
         ([tmp_path / "broken"], "summary.json is not valid JSON"),
         ([folder, folder], "is given twice"),
