@@ -67,11 +67,11 @@ def test_voc_boxes_that_were_drawn_before_an_exif_turn_are_turned(tmp_path: Path
 
 def test_voc_annotations_of_one_name_and_classes_that_are_named_twice_are_refused(tmp_path: Path) -> None:
     folder = voc(tmp_path / "voc", objects=OBJECT.format("dog", 0, 1, 1, 20, 10))
-    with pytest.raises(UserError, match="The class name 'dog' is given twice"):
+    with pytest.raises(UserError, match="The class name 'dog' is a duplicate"):
         voc_to_yolo(folder, tmp_path / "out", names=["dog", "cat", "dog"])
     (folder / "Annotations" / "more").mkdir()
     (folder / "Annotations" / "more" / "x.xml").write_text((folder / "Annotations" / "x.xml").read_text())
-    with pytest.raises(UserError, match=r"x\.xml and .*x\.xml have the same name. Rename one"):
+    with pytest.raises(UserError, match=r"x\.xml and .*x\.xml have the same name\. Rename one"):
         voc_to_yolo(folder, tmp_path / "out")
 
 
@@ -91,12 +91,12 @@ def test_voc_image_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("objects", "size", "told"),
     [
-        ("<object>", "<width>2</width><height>2</height>", "no VOC annotation"),
-        (OBJECT.format("a", 0, "x", 1, 2, 2), "<width>2</width><height>2</height>", "no VOC annotation"),
+        ("<object>", "<width>2</width><height>2</height>", "is not a valid VOC annotation"),
+        (OBJECT.format("a", 0, "x", 1, 2, 2), "<width>2</width><height>2</height>", "is not a valid VOC annotation"),
         ("", "", "size/width"),
         ("", "<width>0</width><height>0</height>", "image size 0 x 0"),
         ("", "<width>2</width><height>2</height>", "have no objects"),
-        (OBJECT.format("a", 0, 1, 1, 2, 2), "<width>inf</width><height>2</height>", "no VOC annotation"),
+        (OBJECT.format("a", 0, 1, 1, 2, 2), "<width>inf</width><height>2</height>", "is not a valid VOC annotation"),
         (OBJECT.format("a", 0, 1, 1, 2, 2), f"<width>{'9' * 300}</width><height>2</height>", "has the image size"),
         (OBJECT.format("a", 0, 1, 1, "nan", 2), "<width>2</width><height>2</height>", "not finite"),
     ],
@@ -104,7 +104,7 @@ def test_voc_image_sets(tmp_path: Path) -> None:
 def test_voc_mistakes(tmp_path: Path, objects: str, size: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         voc_to_yolo(voc(tmp_path / "voc", objects=objects, size=size), tmp_path / "out")
-    with pytest.raises(UserError, match="no VOC annotations"):
+    with pytest.raises(UserError, match="has no VOC annotations"):
         voc_to_yolo(tmp_path / "out", tmp_path / "other")
 
 

@@ -147,7 +147,7 @@ def test_cheap_is_two_minutes_or_a_share_of_the_run(epoch: float | None, spent: 
     assert dataclasses.replace(control, cheap=True).worth_its_time(context) is trained
     assert control.worth_its_time(context)
     assert control.describe() == "control (3 epochs)"
-    assert dataclasses.replace(control, cheap=True).describe() == "control (3 epochs, where it is cheap)"
+    assert dataclasses.replace(control, cheap=True).describe() == "control (3 epochs, if it is cheap)"
 
 
 def test_one_that_was_not_asked_for_needs_a_training_of_known_length(trained: Path, tmp_path: Path) -> None:

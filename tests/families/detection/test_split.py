@@ -77,7 +77,7 @@ def test_all_objects_are_of_one_class(tiny_data: Path) -> None:
 
 
 def test_what_cannot_be_read_is_refused(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no 'test' split; it has train"):
+    with pytest.raises(UserError, match=r"has no 'test' split\. Available: train"):
         DetectionSplit.of(unlabelled_images(tiny_data.parent / "images" / "train", {}), "test")
     shutil.copytree(tiny_data.parent, tmp_path / "set")
     shutil.rmtree(tmp_path / "set" / "labels")

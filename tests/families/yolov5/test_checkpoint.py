@@ -173,7 +173,7 @@ def test_broken_files_are_told_apart(full: Checkpoint, tmp_path: Path) -> None:
         "LFS": b"version https://git-lfs.github.com/spec/v1\n",
         "another program": {"__metadata__": {"format": "pt"}},
         "newer": {"__metadata__": {"secateur": '{"version": 99}'}},
-        "broken metadata": {"__metadata__": {"secateur": '{"version": 1, "topology": {}}'}},
+        "damaged metadata": {"__metadata__": {"secateur": '{"version": 1, "topology": {}}'}},
     }
     for words, content in cases.items():
         if isinstance(content, bytes):

@@ -101,7 +101,7 @@ def test_what_the_other_outputs_cost(whole: Checkpoint) -> None:
             "There is no class 'giraffe'. The detector has 5 classes: 0 person, 1 bicycle, 2 car, 3 cat, 4 dog",
         ),
         ([7], "There is no class 7. The detector has 5 classes"),
-        (["person, 0"], "--classes names 'person' (class 0) twice"),
+        (["person, 0"], "--classes has 'person' (class 0) twice"),
         ([","], "--classes is empty. Set names or ids"),
         (list(range(5)), "--classes contains all 5 classes of the detector, so there is nothing to remove"),
     ],
