@@ -38,7 +38,7 @@ def test_what_reads_no_images_needs_no_data(words: str, tiny_weights: Path, caps
 @pytest.mark.parametrize("words", ["--params 0.7", "--layers 1", "--criterion l2 --params 0.7 --search eagleeye"])
 def test_what_reads_images_says_so(words: str, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = sentence(capsys, "prune", "--weights", str(tiny_weights), "--img", "64", "--round-to", "1", *words.split())
-    assert "needs images. Set" in said
+    assert ("needs a data set. Set" if "--search" in words else "needs images. Set") in said
 
 
 def test_an_interrupted_training_says_how_to_go_on(

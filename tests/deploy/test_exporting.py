@@ -28,7 +28,7 @@ def test_every_format_is_known_by_its_ending() -> None:
 
 @pytest.mark.parametrize("file", ["best", "best.engine", "best.safetensors", "onnx", "best.onnx.zip"])
 def test_other_endings_are_refused(file: str) -> None:
-    with pytest.raises(UserError, match=rf"No export format has the ending of {file}; choose .* \.onnx \(onnx\)"):
+    with pytest.raises(UserError, match=rf"No export format has the ending of {file}\. Choose .* \.onnx \(onnx\)"):
         format_of(file)
 
 

@@ -68,7 +68,7 @@ def test_pictures_are_those_of_a_validation(tiny_data: Path) -> None:
     pictures = calibration_images(DetectionSplit(index), (64, 64), 3)
     assert [picture.shape for picture in pictures] == [(3, 64, 64)] * 3
     assert all(picture.dtype == torch.uint8 and picture.max() > picture.min() for picture in pictures)
-    with pytest.raises(UserError, match="there is none"):
+    with pytest.raises(UserError, match="none were found"):
         calibration_images(DetectionSplit(index.select([])), (64, 64))
 
 
@@ -127,7 +127,7 @@ def test_unmeasured_it_needs_no_val_split(tiny_weights: Path, tiny_data: Path, t
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [([], "give --data data.yaml or --images"), (["--images", "nowhere"], "does not exist"),
+    [([], "Give --data data.yaml or --images"), (["--images", "nowhere"], "does not exist"),
      (["--images", ".", "--calibration", "0"], "--calibration is 0")],
 )  # fmt: skip
 def test_calibration_needs_pictures(tiny_weights: Path, tmp_path: Path, capsys, words: list[str], message: str) -> None:

@@ -98,7 +98,7 @@ def test_a_batch_of_one_vector_is_measured_by_the_spread_of_its_values() -> None
 
 
 def test_outputs_that_cannot_be_compared_are_one_sentence(images: Tensor) -> None:
-    with pytest.raises(UserError, match=r"tensors of the shapes \[1, 2\] but its teacher \[1, 3\]\. Set the teacher"):
+    with pytest.raises(UserError, match=r"tensors of the shapes \[1, 2\], but its teacher \[1, 3\]\. Set the teacher"):
         paired_outputs([torch.zeros(1, 2)], [torch.zeros(1, 3)])
     with pytest.raises(UserError, match="returns no floating-point tensor"):
         paired_outputs({"best": torch.zeros(3, dtype=torch.long)}, {})

@@ -109,7 +109,7 @@ def test_a_password_goes_into_the_header() -> None:
 
 
 def test_a_webcam_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
-    assert read(["77"]) == ([], ["webcam 77: is not there or is in use"])
+    assert read(["77"]) == ([], ["webcam 77: does not exist or is in use"])
     assert capfd.readouterr().err == ""
 
 

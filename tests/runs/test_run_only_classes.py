@@ -81,7 +81,7 @@ def test_without_a_budget_the_outputs_go_and_nothing_else(
 ) -> None:
     main(["prune", "--weights", str(weights), *FAST, "--classes", "square,disc"])
     out = capsys.readouterr().out
-    assert "classes: square, disc; the outputs of the other class were" in out and "Next:  secateur finetune" in out
+    assert "classes: square, disc; the outputs of the other class had" in out and "Next:  secateur finetune" in out
     made, expected = (
         load_checkpoint("runs/prune/exp/pruned.safetensors"),
         only_classes(load_checkpoint(weights), [1, 0]),
@@ -173,7 +173,10 @@ def test_a_run_begins_with_the_classes(
     [
         ("prune --weights WHOLE --classes squar", "There is no class 'squar'. Similar names: 1 square."),
         ("prune --weights WHOLE --classes disc 0", "--classes has 'disc' (class 0) twice. Name each class once."),
-        ("prune --weights WHOLE --classes 0,1,2", "--classes names all 3 classes of the detector, so there is nothing"),
+        (
+            "prune --weights WHOLE --classes 0,1,2",
+            "--classes contains all 3 classes of the detector, so there is nothing",
+        ),
         ("prune --weights WHOLE --classes disc --heal", "--heal trains a detector after it was cut. Add a budget"),
         ("run --cfg yolov5n --data DATA --classes disc", "--classes narrows a trained detector to some of its classes"),
         ("run --weights WHOLE --data OTHER --classes disc", "has 1 classes, but"),

@@ -27,7 +27,7 @@ def test_the_table_shows_what_is_known() -> None:
         *("dense.pt", "PyTorch", "40.00", "39.00-41.00", "25.0", "1.00x", "1.00x", "1,766,623", "4.17", "3.90", "0.361")
     ]
     assert lines[2].split() == [
-        *("cut.onnx", "ONNX", "Runtime", "8.00", "7.50-9.00", "125", "5.00x", "0.131", "takes", "batch", "1", "only")
+        *("cut.onnx", "ONNX", "Runtime", "8.00", "7.50-9.00", "125", "5.00x", "0.131", "fixed", "batch", "of", "1")
     ]
     assert "GFLOPs" not in bench_table([cut]) and "mAP50-95" not in bench_table([cut])
     assert cut.to_dict()["median_ms"] == 8 and cut.to_dict()["ratio"] == 5 and "latency" not in cut.to_dict()
@@ -39,7 +39,7 @@ def test_a_line_a_layer() -> None:
     assert lines[1].split() == [
         *["model.0.conv", "conv", "3x3", "16", "->", "32", "20x20", "0.004", "0.100", "25.0%", "40"]
     ]
-    assert lines[2].split() == ["model.1", "concat", "0.300", "75.0%"] and lines[3] == "0.40 ms in all"
+    assert lines[2].split() == ["model.1", "concat", "0.300", "75.0%"] and lines[3] == "0.40 ms in total"
     # Four images do four times the work in a call.
     assert layer_table(DENSE, Machine(16, 1.0, 4)).splitlines()[1].endswith("160")
 
@@ -50,7 +50,7 @@ def test_two_detectors_beside_each_other() -> None:
     assert " ".join(lines[1].split()).startswith(start) and lines[1].endswith("2.00x  off the block")
     assert lines[2].split() == ["model.1", "concat", "0.300", "75.0%"]
     assert lines[3].split() == ["(outputs)", "decode", "0.050", "50.0%"]
-    assert lines[4] == "0.40 ms and 0.10 ms in all"
+    assert lines[4] == "0.40 ms and 0.10 ms in total"
 
 
 def test_layers_as_data() -> None:

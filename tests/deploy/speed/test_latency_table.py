@@ -228,7 +228,7 @@ def test_a_runtime_that_is_not_installed(tiny: Checkpoint, monkeypatch: pytest.M
         raise ImportError
 
     monkeypatch.setitem(STOPWATCHES._methods, "onnx", dataclasses.replace(FAKE, extra="onnx", version=missing))
-    with pytest.raises(UserError, match=r"not installed: pip install 'secateur\[onnx\]'"):
+    with pytest.raises(UserError, match=r"not installed\. Run pip install 'secateur\[onnx\]'"):
         latency_table(tiny.build(), 64, LatencySettings(runtime="onnx"))
 
 

@@ -54,7 +54,7 @@ def test_without_it_one_sentence_has_the_pip_line(monkeypatch: pytest.MonkeyPatc
         Ultralytics(checked_description(DESCRIPTION), 2).build({0: "a", 1: "b"})
     monkeypatch.setattr(package, "installed_version", lambda: "7.9.1")
     monkeypatch.setattr(package.importlib, "import_module", lambda name: None)
-    with pytest.raises(UserError, match=r"ultralytics 7\.9\.1 is too old \(at least 8\.4\)"):
+    with pytest.raises(UserError, match=r"ultralytics 7\.9\.1 is too old \(at least 8\.4"):
         package.needed("nn.tasks")
     package._checked.cache_clear()
 
@@ -74,7 +74,7 @@ def test_a_file_of_it_is_refused_with_that_sentence(tmp_path: Path, monkeypatch:
         torch.save({"model": model, "version": "8.4.0"}, tmp_path / "best.pt")
     monkeypatch.setattr(package, "installed_version", lambda: "")
     package._checked.cache_clear()
-    with pytest.raises(UserError, match=r"need the package ultralytics: pip install 'secateur\[ultralytics\]'"):
+    with pytest.raises(UserError, match=r"need the package ultralytics.*pip install 'secateur\[ultralytics\]'"):
         load_checkpoint(tmp_path / "best.pt")
     package._checked.cache_clear()
 
@@ -108,7 +108,7 @@ def test_a_description_is_plain_data_both_ways() -> None:
         ({"width_multiple": float("nan")}, "width_multiple is nan"),
         ({"kpt_shape": [17, 9]}, "kpt_shape is 9"),
         ({"end2end": "yes"}, "it must be true or false"),
-        ({"head": [[[1], 1, "Conv", [64]]]}, "names the head 'Conv'"),
+        ({"head": [[[1], 1, "Conv", [64]]]}, "names the unknown head 'Conv'"),
         ({"head": [[[0, 7], 1, "Detect", ["nc"]]]}, "reads 7"),
     ],
     ids=lambda value: str(value)[:40],

@@ -183,7 +183,7 @@ def test_a_network_that_offers_too_little_is_named() -> None:
         architecture = YOLOv5(Topology.from_yaml("yolov5n"))
         names: dict[int, str] = {}  # noqa: RUF012
 
-    with pytest.raises(UserError, match="Half has an architecture but lacks example_inputs, set_tensors; "):
+    with pytest.raises(UserError, match="Half has an architecture, but lacks example_inputs, set_tensors"):
         Checkpoint.of(Half())
 
 
@@ -253,7 +253,7 @@ def test_a_narrowed_resnet_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda network: network.register_parameter("more", nn.Parameter(torch.zeros(1))), "have the unknown more"),
+        (lambda network: network.register_parameter("more", nn.Parameter(torch.zeros(1))), "include the unknown more"),
         (lambda network: setattr(network, "down", nn.Identity()), "lack down.bias, down.weight"),
         (lambda network: setattr(network, "up", nn.ConvTranspose2d(32, 16, 3, groups=4)), "up.weight has the shape"),
         (

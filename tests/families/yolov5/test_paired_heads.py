@@ -153,7 +153,7 @@ def test_teachers_that_do_not_fit_are_refused_with_a_sentence() -> None:
         student = detector_of("yolov5n", ("a", "b", "c"))
         cases = {
             r"The teacher T has 4 classes, but the data set has 3\. Set --teacher": ("yolov5n", ("a", "b", "c", "d")),
-            r"The teacher T knows 1 class but": ("yolov5n", ("a",)),
+            r"The teacher T has 1 class, but": ("yolov5n", ("a",)),
             r"has class b as number 0, but the data set has it as number 1": ("yolov5n", ("b", "a", "c")),
             r"at strides 8, 16, 32, 64, but the student at 8, 16, 32": ("yolov5n6", ("a", "b", "c")),
         }
@@ -161,7 +161,7 @@ def test_teachers_that_do_not_fit_are_refused_with_a_sentence() -> None:
             with pytest.raises(UserError, match=sentence):
                 check_heads(student, detector_of(config, classes), "T")
         two = detector_of("yolov5n", ("a", "b", "c"), [[10, 13, 16, 30], [30, 61, 62, 45], [116, 90, 156, 198]])
-        with pytest.raises(UserError, match="has 2 anchors a level and the student 3"):
+        with pytest.raises(UserError, match="has 2 anchors per level, but the student has 3"):
             check_heads(student, two, "T")
         check_heads(student, detector_of("yolov5s", ("a", "b", "c")), "T")
 
