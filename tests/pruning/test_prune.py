@@ -154,7 +154,7 @@ def test_a_network_without_norms_says_what_is_repaired(
     with caplog.at_level("INFO", logger="secateur"):
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.6, round_to=1, statistics_images=16)
     assert [r.message for r in caplog.records if "no batch norm" in r.message] == [
-        "The network has no batch norm whose statistics could be corrected: layers that lost inputs are reconstructed."
+        "The network has no batch norms to correct: only layers that lost inputs are reconstructed."
     ]
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_evidence_is_refused(batches: list[tuple[Tensor, Tensor]]
         secateur.prune(network, secateur.Evidence([{"x": batches[0][0]}], loss), flops=0.5)
     with pytest.raises(TypeError, match=r"needs a torch\.nn\.Module and does not support images, classes or heal"):
         secateur.prune(network, secateur.Evidence(batches, loss), flops=0.5, heal=True)
-    with pytest.raises(UserError, match="give flops= or params="):
+    with pytest.raises(UserError, match="Give flops= or params="):
         secateur.prune(network, secateur.Evidence(batches, loss), ms=3)
     named = secateur.Evidence([{"x": x, "y": y} for x, y in batches], lambda net, b: loss(net, (b["x"], b["y"])),
                               inputs=lambda batch: batch["x"])  # fmt: skip
