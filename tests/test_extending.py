@@ -177,7 +177,7 @@ def test_without_them_the_names_are_unknown(
     recipe = FILES["mine.yaml"]
     for text, message in {
         recipe: "unknown stage 'round_weights'; choose from ",
-        recipe.partition("  - round_weights")[0]: "unknown setting 'channels'; known are ",
+        recipe.partition("  - round_weights")[0]: "unknown setting 'channels'. Known settings are ",
         recipe.partition("  - prune")[0]: "Unknown schedule of the sparsity rate 'square'; choose one of constant, ",
     }.items():
         file = tmp_path / "mine.yaml"

@@ -293,7 +293,7 @@ def test_senseless_options_are_refused(changes, words) -> None:
 
 def test_labels_of_another_data_set_are_refused(index) -> None:
     other = TorchPredictor(Detector(Topology.from_yaml("yolov5n", nc=1)))
-    with pytest.raises(UserError, match="class id 1 but the detector has 1 classes"):
+    with pytest.raises(UserError, match="class id 1, but the detector has 1 classes"):
         validate(other, index, FAST, progress=False)
 
 

@@ -229,7 +229,7 @@ def test_every_criterion_gives_finite_scores(network: Chain, graph: ChannelGraph
     [
         (lambda graph: score("magic", graph, Statistics({})), "Unknown criterion 'magic'; choose one of fisher, gamma"),
         (lambda graph: score("taylor", graph, Statistics({})), "needs gradients"),
-        (lambda graph: score("gamma", graph, Statistics({}), tie="median"), "Use mean, sum or max"),
+        (lambda graph: score("gamma", graph, Statistics({}), tie="median"), "Choose one of: mean, sum, max, min"),
         (lambda graph: needs_gradients("magic"), "Unknown criterion 'magic'"),
     ],
 )

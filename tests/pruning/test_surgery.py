@@ -71,7 +71,7 @@ def test_half_precision_is_kept() -> None:
 def test_plan_that_empties_a_layer() -> None:
     network = Chain(lambda x: x)
     graph = trace(network)
-    with pytest.raises(UserError, match=r"no channel in stem\.conv"):
+    with pytest.raises(UserError, match=r"removes all channels of stem\.conv"):
         cut(network, graph, Plan.of(graph, np.zeros(graph.units, dtype=bool), 64))
 
 

@@ -168,7 +168,7 @@ SPOILT = {
 def test_a_description_that_is_broken(copy, how: str) -> None:
     file = copy / "model.ncnn.param"
     file.write_text("\n".join(SPOILT[how](file.read_text().splitlines())))
-    with pytest.raises(UserError, match="ncnn cannot read") as caught:
+    with pytest.raises(UserError, match=r"ncnn can(not)? read") as caught:
         open_predictor(copy)
     assert "\n" not in str(caught.value)
 
@@ -178,7 +178,7 @@ def test_weights_that_are_cut_off(copy, share: float) -> None:
     file = copy / "model.ncnn.bin"
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match="ncnn cannot read"):
+    with pytest.raises(UserError, match=r"ncnn can(not)? read"):
         open_predictor(copy)
 
 

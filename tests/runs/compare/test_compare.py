@@ -149,7 +149,7 @@ def test_what_cannot_be_compared_is_one_sentence(
     for words, said in (
         ([file], "A comparison needs at least two networks"),
         ([pair[0], pair[1]], "Option --data is missing"),
-        ([file, tmp_path / "cone.npz"], "needs the same classes in the same order"),
+        ([file, tmp_path / "cone.npz"], "networks with the same classes in the same order"),
         ([file, tmp_path / "other.npz"], "with different images or labels"),
         ([file, tmp_path / "missing.npz"], "does not exist"),
         ([file, tmp_path / "empty"], "has no detections of the split val"),
