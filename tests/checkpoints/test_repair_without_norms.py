@@ -22,6 +22,6 @@ def test_a_network_without_norms_is_not_run_and_that_is_said(caplog: pytest.LogC
         smaller = secateur.prune(network, criterion="l2", params=0.5, round_to=1, correction_images=8, images=images)
     assert smaller.tensors["2.weight"].numel() < network[2].weight.numel()
     said = [record.getMessage() for record in caplog.records if "batch norm" in record.getMessage()]
-    assert said == ["The network has no batch norm whose statistics could be corrected: nothing is repaired."]
+    assert said == ["The network has no batch norms to correct: the cut is not repaired."]
     # Tracing runs it with one example; no batch of images follows.
     assert set(calls) <= {1}

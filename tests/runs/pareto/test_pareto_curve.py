@@ -100,7 +100,7 @@ def test_points_files_and_answers_of_two_networks(
     assert len(record["skipped"]) == 2 and "--budgets 0.01 is skipped" in record["skipped"][0]
     assert record["image_size"] == 64 and record["figure"] == "mAP50-95" and record["runtime"]
     assert (
-        record["answers"][1].startswith("At equal milliseconds, by the mAP50-95")
+        record["answers"][1].startswith("Best network at equal milliseconds, by the mAP50-95")
         and "cut large" in record["answers"][2]
     )
     assert summary["table"] == record["points"][:-1] and summary["knee"] == record["knee"]
