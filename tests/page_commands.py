@@ -89,7 +89,7 @@ BEFORE = {
 
 @dataclass(frozen=True)
 class Line:
-    """A command line of a page: the words behind `secateur`, and whether it stands in a block of code."""
+    """A command line of a page: the words after `secateur`, and whether it is in a code block."""
 
     text: str
     in_block: bool

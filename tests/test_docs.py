@@ -18,6 +18,7 @@ import pytest
 import secateur
 from secateur.cli import parsed
 from secateur.commands import COMMANDS
+from secateur.families.yolov5.family import YOLOv5Family
 from secateur.registry import PLUGINS
 from secateur.runs.recipes.recipe import load_recipe
 from secateur.runs.recipes.resolve import resolve
@@ -149,3 +150,10 @@ def test_the_picture_of_the_readme_is_drawn_from_a_curve(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "n-50-healed (healed) 0.500 at 6.0 ms" in done.stdout
     assert "<svg" in (tmp_path / "images" / "curve.svg").read_text()
+
+
+def test_the_page_on_methods_states_how_a_close_start_is_healed() -> None:
+    own = YOLOv5Family.healing
+    text = " ".join((ROOT / "docs" / "methods.md").read_text().split())
+    assert f"AdamW at {own.lr} " in text
+    assert f"held-out loss is below {own.near} is close" in text and f"a rate of {own.near_lr} " in text

@@ -44,7 +44,7 @@ def flags(text: str) -> set[str]:
 
 def test_the_help_of_prune_is_half_as_long_as_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     short, long = (help_of("prune", word, capsys) for word in ("--help", "--help-all"))
-    assert len(short.splitlines()) <= 106
+    assert len(short.splitlines()) <= 104
     assert len(short.splitlines()) <= len(long.splitlines()) / 2
     assert {"--flops", "--criterion", "--rounds", "--heal", "--layers"} < flags(short)
     assert {"--absorb", "--tolerance", "--cliff-images", "--min-share"} < flags(long) - flags(short)

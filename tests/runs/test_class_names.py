@@ -108,6 +108,7 @@ def test_healing_refuses_such_a_data_set_and_takes_its_images(
     shutil.copy(tiny_weights, "tiny.safetensors")
     words = ["heal", "--weights", "tiny.safetensors", "--teacher", "tiny.safetensors", *FAST]
     said = sentence(capsys, *words, "--data", str(data))
+    # The command shortens the middle of long sentences; tests/checkpoints/test_known_classes.py checks it.
     assert said.startswith("error: tiny.safetensors has the classes of ")
     assert said.endswith("set only its images (--images), because healing reads no labels.")
     main([*words, "--images", str(data), "--heal-steps", "8", "--heal-batch", "8"])

@@ -39,7 +39,7 @@ def lowest(wheel: Path, names: Sequence[str]) -> list[str]:
     """Constraints that hold packages to the lower bounds of a wheel's metadata.
 
     Args:
-        names: packages; "all" stands for every one that the wheel names with a lower bound.
+        names: packages; "all" means every package for which the wheel states a lower bound.
     """
     with zipfile.ZipFile(wheel) as archive:
         [file] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]

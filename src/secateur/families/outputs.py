@@ -157,7 +157,7 @@ class Answer:
 
     @property
     def rows(self) -> NDArray[np.float32] | None:
-        """The first output for the first image, float32 [N, values], if it has that many axes."""
+        """The first output for the first image, float32 [N, values]; None if it does not have three axes."""
         first = self.outputs[0] if self.outputs else np.zeros(0)
         if first.ndim != 3 or first.shape[0] != self.batch or not first.size:
             return None

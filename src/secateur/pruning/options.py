@@ -36,7 +36,7 @@ def budget_options() -> type[Any]:
     """
     fields = [(kind.name, Annotated[str, arg(help=kind.help)], field(default="")) for kind in COSTS.values()]
     options = dataclasses.make_dataclass("BudgetOptions", fields, frozen=True)
-    options.__doc__ = "Target size or speed of the pruned network. If several budgets are set, all are met."
+    options.__doc__ = "Target size or speed of the pruned network. All given budgets are met."
     return options
 
 

@@ -115,8 +115,7 @@ class RoundSettings:
     """Repeated scoring of the remaining channels."""
 
     rounds: str = "auto"
-    """Rounds of scoring, cutting and correcting: auto (each removes about 5 % of the current cost) or a number; 1
-    scores once."""
+    """Rounds of scoring, cutting and correcting: auto (5 % of the cost each) or a number; 1 scores once."""
     depth: Advanced[bool] = True
     """In rounds, also remove whole bottlenecks if this costs less accuracy per saving than removing channels."""
 

@@ -50,7 +50,7 @@ class TrainSettings:
     patience: Annotated[int, COUNT] = 100
     """Stop after this number of epochs without a better fitness (0: never)."""
     freeze: Advanced[Annotated[tuple[int, ...], Between(0, 10_000)]] = (0,)
-    """Blocks to freeze: one number freezes that many first blocks, several numbers freeze exactly these blocks."""
+    """Blocks to freeze: one number n freezes the first n blocks, several numbers freeze exactly these blocks."""
     multi_scale: Advanced[bool] = False
     """Sample the image size of each batch from 0.5 to 1.5 times --image-size."""
     single_cls: Advanced[bool] = False

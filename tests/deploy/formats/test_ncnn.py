@@ -168,7 +168,8 @@ SPOILT = {
 def test_a_description_that_is_broken(copy, how: str) -> None:
     file = copy / "model.ncnn.param"
     file.write_text("\n".join(SPOILT[how](file.read_text().splitlines())))
-    with pytest.raises(UserError, match=r"ncnn can(not)? read") as caught:
+    words = "ncnn cannot read" if how == "unknown kind" else "is not a network description that ncnn can read"
+    with pytest.raises(UserError, match=words) as caught:
         open_predictor(copy)
     assert "\n" not in str(caught.value)
 
@@ -178,7 +179,7 @@ def test_weights_that_are_cut_off(copy, share: float) -> None:
     file = copy / "model.ncnn.bin"
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match=r"ncnn can(not)? read"):
+    with pytest.raises(UserError, match="ncnn cannot read"):
         open_predictor(copy)
 
 

@@ -99,10 +99,9 @@ def test_points_files_and_answers_of_two_networks(
     assert not (folder / "rounds").exists()
     assert len(record["skipped"]) == 2 and "--budgets 0.01 is skipped" in record["skipped"][0]
     assert record["image_size"] == 64 and record["figure"] == "mAP50-95" and record["runtime"]
-    assert (
-        record["answers"][1].startswith("Best network at equal milliseconds, by the mAP50-95")
-        and "cut large" in record["answers"][2]
-    )
+    assert record["answers"][1].startswith("Best network at equal milliseconds, by the mAP50-95") and record["answers"][
+        2
+    ].startswith(("A cut large is more", "No cut large is more"))
     assert summary["table"] == record["points"][:-1] and summary["knee"] == record["knee"]
     rows = list(csv.DictReader((folder / "pareto.csv").open()))
     assert [row["label"] for row in rows] == labels

@@ -82,8 +82,8 @@ class Topology:
     def from_yaml(cls, path_or_name: str | Path, nc: int | None = None, anchors: int = 0) -> Topology:
         """Reads "yolov5n", "yolov5n.yaml" or a file in the YOLOv5 format; `nc` overrides the number of classes.
 
-        With a positive `anchors`, each level has that many, computed from the boxes of a training, as for a file with a
-        number instead of anchors.
+        With a positive `anchors`, each level has this number of anchors, computed from the boxes of a training, as for
+        a file with a number instead of anchors.
 
         Raises:
             UserError: there is no such model or file, or a row is invalid; the message names the row.

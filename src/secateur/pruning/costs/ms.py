@@ -78,7 +78,7 @@ def ms(graph: ChannelGraph, image_size: ImageSize = None) -> Milliseconds:
 @cost(
     "fps",
     unit="fps",
-    help="Images per second on this machine: 30 is --ms 33.3.",
+    help="Images per second on this machine (30: --ms 33.3).",
     example="30",
     absolute="30",
     means=("ms", lambda number: 1000 / number),
