@@ -33,7 +33,7 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600
 
-# The tests that `make test` skips (listed in tests/conftest.py).
+# The tests that `make test` skips (listed in tests/slow_tests.py).
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 -m slow
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +39,7 @@ from secateur.pruning.graph import trace
 from secateur.pruning.importance import score
 from secateur.pruning.settings import Guards
 from secateur.pruning.statistics import collect
+from secateur.terminal import progress
 from secateur.training.optimization import open_end
 from secateur.training.results import HeldOutLoss
 from secateur.training.session import Session
@@ -198,6 +200,26 @@ def test_a_killed_auto_healing_takes_the_same_decisions(
     assert tables[0] == tables[1]
     notes = [read_json(tmp_path / name / NOTES) for name in ("calm", "killed")]
     assert [note["steps"] for note in notes] == [28, 28] and {note["reason"] for note in notes} == {"minutes"}
+
+
+def test_progress_counts_to_the_end_that_the_minutes_allow(
+    small: Checkpoint,
+    whole: Checkpoint,
+    context: Context,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = StepClock()
+    for module in (open_end, healing):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(Session, "step", clock.counting(Session.step))
+    monkeypatch.setattr(pace, "seconds_a_step", lambda *_: 0.1)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with caplog.at_level("INFO"):
+        result = heal(small, whole, context, dataclasses.replace(AUTO, heal_minutes=0.5), tmp_path)
+    ends = [int(end.replace(",", "")) for end in re.findall(r"epochs: \d+ of ([\d,]*\d)", caplog.text)]
+    assert len(ends) == result.epochs and max(ends) <= result.epochs + 1 and ends[-1] == result.epochs
 
 
 def test_a_perfect_student_costs_nothing(whole: Checkpoint, context: Context) -> None:

@@ -86,7 +86,8 @@ def fit(
         if resume:
             session.restore()
             run.log.message(resumption_line(session))
-        epochs = progress.add_task("", total=run.epochs, completed=run.epoch)
+        # A training with an open end knows its end only after the first epoch.
+        epochs = progress.add_task("", total=None if run.schedule.falls == () else run.epochs, completed=run.epoch)
         while not session.record.finished:
             started, whole = time.monotonic(), run.batch == 0
             run.log.begin(run.epoch)
@@ -103,7 +104,7 @@ def fit(
             best = session.end_epoch(scores)
             write_checkpoints(session, like, row, best)
             session.save()
-            progress.advance(epochs)
+            progress.update(epochs, advance=1, total=run.epochs)
             if whole and not told and not session.record.finished and run.schedule.falls is None:
                 run.log.message(time_line(time.monotonic() - started, run.epochs - run.epoch))
                 told = True
