@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secateur.layers import hooked
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
-from secateur.pruning.repair import correct_, counterparts
+from secateur.pruning.repair import WholeStatistics, correct_, counterparts
 from secateur.pruning.surgery import cut
 
 
@@ -83,6 +84,22 @@ def test_images_stream_through(subject: Any, batches: int) -> None:
     for kind in ("running_mean", "running_var"):
         name = f"{first}.{kind}"
         torch.testing.assert_close(smaller.state_dict()[name], whole.state_dict()[name], rtol=1e-5, atol=1e-5)
+
+
+def test_several_corrections_share_the_statistics_of_the_whole_network(subject: Any) -> None:
+    """The whole network reads the images once, and each cut is corrected as if it were alone."""
+    batches, reads = subject.images(4).chunk(2), []
+    known = WholeStatistics(subject.detector)
+    for seed in (3, 4):
+        plan = subject.random_plan(seed)
+        pairs = counterparts(subject.detector, plan)
+        alone, shared = (cut(subject.detector, subject.graph, plan) for _ in range(2))
+        correct_(alone, subject.detector, pairs, batches)
+        with hooked([subject.detector.register_forward_hook(lambda *_: reads.append(1))]):
+            correct_(shared, subject.detector, pairs, batches, statistics=known)
+        for mine, theirs in zip(shared.buffers(), alone.buffers(), strict=True):
+            assert torch.equal(mine, theirs)
+    assert len(reads) == len(batches)
 
 
 def test_removed_blocks_are_made_up_for(subject: Any) -> None:

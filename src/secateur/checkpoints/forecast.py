@@ -47,7 +47,7 @@ CORRECTED = 16
 """Number of images for the repair of each cut."""
 FAINT = 0.01
 """Minimum confidence of a detection of a cut network; a cut lowers confidences before it loses objects."""
-GONE = 0.3
+GONE = 0.5
 """Agreement below which harder targets are not tried."""
 _LADDER = tuple(step / 10 for step in range(9, 0, -1))
 

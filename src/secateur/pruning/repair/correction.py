@@ -8,7 +8,7 @@ the cut remains: means are shifted by the difference, variances are scaled by th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,12 +59,44 @@ def counterparts(whole: nn.Module, plan: Plan, shorter: Shorter | None = None) -
     keep = np.append(plan.keep(graph), True)
     found = {}
     for name, module in network.named_modules():
-        if not isinstance(module, _BatchNorm) or module.running_mean is None:
+        if not _has_statistics(module):
             continue
+        assert isinstance(module, _BatchNorm)
         units = graph.norms.get(name)
         kept = np.arange(module.num_features) if units is None else np.flatnonzero(keep[units])
         found[name] = Counterpart(plan.removal.original(name), torch.from_numpy(kept))
     return found
+
+
+class WholeStatistics:
+    """Means and variances of the inputs of all norms of a network, over the batches read so far.
+
+    Several corrections on the same images share one object, so the network reads every batch only once.
+
+    Args:
+        network: not changed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._spreads = {name: Spread() for name, norm in network.named_modules() if _has_statistics(norm)}
+        self._after: list[dict[str, tuple[Tensor, Tensor]]] = []
+
+    def after(self, index: int, batch: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean and variance, double [C] each, by name of the norm, over all batches up to this one.
+
+        Args:
+            index: number of the batch; batches are read in order.
+            batch: float [B, C, H, W]; not read again if this number was read before.
+        """
+        if index == len(self._after):
+            with evaluating(self.network), _watched(self.network, dict.fromkeys(self._spreads, self._measure)):
+                self.network(batch)
+            self._after.append({name: spread.values() for name, spread in self._spreads.items() if spread.count})
+        return self._after[index]
+
+    def _measure(self, name: str, norm: nn.Module, maps: Tensor) -> None:
+        self._spreads[name].add(maps)
 
 
 def correct_(
@@ -74,6 +106,7 @@ def correct_(
     images: Iterable[Tensor],
     *,
     share: float = RepairSettings.correction_share,
+    statistics: WholeStatistics | None = None,
 ) -> int:
     """Corrects the statistics of all norms of `smaller` against `whole`.
 
@@ -97,6 +130,7 @@ def correct_(
         images: batches, float [B, C, H, W] in 0..1, without augmentation and grey borders, on the device of the
             networks.
         share: 0 to 1.
+        statistics: of `whole` on the same images, if several corrections use them.
 
     Returns:
         The number of images; 0 without pairs, because nothing is read then.
@@ -104,12 +138,11 @@ def correct_(
     if not pairs:
         return 0
     beside = _Beside(smaller, whole, pairs)
+    statistics = WholeStatistics(whole) if statistics is None else statistics
     used = 0
-    with torch.no_grad(), evaluating(whole), evaluating(smaller), ExitStack() as stack:
-        stack.enter_context(_watched(whole, {pair.name: beside.measure for pair in pairs.values()}))
-        stack.enter_context(_watched(smaller, dict.fromkeys(pairs, beside.correct)))
-        for batch in images:
-            whole(batch)
+    with torch.no_grad(), evaluating(smaller), _watched(smaller, dict.fromkeys(pairs, beside.correct)):
+        for index, batch in enumerate(images):
+            beside.theirs = statistics.after(index, batch)
             smaller(batch)
             used += len(batch)
         if used:
@@ -118,27 +151,23 @@ def correct_(
 
 
 class _Beside:
-    """Two networks that read the same images, and the statistics of the norm inputs so far."""
+    """A smaller network that reads the same images as the whole one, and the statistics of its norm inputs so far."""
 
     def __init__(self, smaller: nn.Module, whole: nn.Module, pairs: Mapping[str, Counterpart]) -> None:
         self.smaller, self.pairs = smaller, pairs
-        self.theirs = {pair.name: Spread() for pair in pairs.values()}
+        self.theirs: Mapping[str, tuple[Tensor, Tensor]] = {}
         self.mine = {name: Spread() for name in pairs}
         self.trained = {
             name: tuple(value[pair.channels] for value in _statistics(whole.get_submodule(pair.name)))
             for name, pair in pairs.items()
         }
 
-    def measure(self, name: str, norm: nn.Module, maps: Tensor) -> None:
-        """Called with the input of a norm of the whole network."""
-        self.theirs[name].add(maps)
-
     def correct(self, name: str, norm: nn.Module, maps: Tensor) -> None:
         """Called with the input of a norm of the smaller network; updates its statistics before it runs."""
         self.mine[name].add(maps)
         pair, (old_mean, old_variance) = self.pairs[name], self.trained[name]
         mean, variance = self.mine[name].values()
-        other_mean, other_variance = (value[pair.channels] for value in self.theirs[pair.name].values())
+        other_mean, other_variance = (value[pair.channels] for value in self.theirs[pair.name])
         usable = (variance > TINY) & (other_variance > TINY)
         ratio = torch.where(usable, variance / other_variance.clamp_min(TINY), torch.ones_like(variance))
         _write_(norm, old_mean + (mean - other_mean), old_variance * ratio)
@@ -181,6 +210,10 @@ def _moments(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     # With momentum 1 a batch norm stores exactly the batch statistics, several times faster than torch.var_mean.
     functional.batch_norm(maps, mean, variance, training=True, momentum=1.0)
     return mean, variance * ((count - 1) / count)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:

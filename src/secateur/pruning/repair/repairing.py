@@ -12,7 +12,7 @@ from torch import nn
 from secateur.machine import return_memory
 from secateur.pruning.evidence import Evidence, device_of
 from secateur.pruning.plan import Plan
-from secateur.pruning.repair.correction import Shorter, correct_, counterparts
+from secateur.pruning.repair.correction import Shorter, WholeStatistics, correct_, counterparts
 from secateur.pruning.repair.norms import reestimate_batchnorm_
 from secateur.pruning.repair.reconstruction import Moments, moments_of_inputs, reconstruct_
 from secateur.pruning.settings import RepairSettings
@@ -43,6 +43,7 @@ class Repair(Generic[Network]):
         self.whole, self.evidence, self.settings = whole, evidence, settings
         self.masked = [name.removesuffix(".weight") for name in masked]
         self._said = False
+        self._statistics: tuple[tuple[int, int], WholeStatistics] | None = None
 
     @property
     def possible(self) -> bool:
@@ -95,7 +96,18 @@ class Repair(Generic[Network]):
             device = device_of(self.whole)
             shown = counted(self.evidence.images(limit, draw), "correcting norms on images", limit, size=len)
             images = (batch.to(device) for batch in shown)
-            correct_(smaller, self.whole, pairs, images, share=self.settings.correction_share)
+            statistics = self.statistics(limit, draw)
+            correct_(smaller, self.whole, pairs, images, share=self.settings.correction_share, statistics=statistics)
+
+    def statistics(self, limit: int, draw: int) -> WholeStatistics:
+        """Statistics of the whole network on the images of this draw; a next repair on the same images uses them too.
+
+        Args:
+            limit, draw: see `repair_`.
+        """
+        if self._statistics is None or self._statistics[0] != (limit, draw):
+            self._statistics = (limit, draw), WholeStatistics(self.whole)
+        return self._statistics[1]
 
     def say_no_norms(self) -> None:
         """Logs once that there are no statistics to correct."""
