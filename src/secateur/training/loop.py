@@ -86,8 +86,7 @@ def fit(
         if resume:
             session.restore()
             run.log.message(resumption_line(session))
-        # A training with an open end knows its end only after the first epoch.
-        epochs = progress.add_task("", total=None if run.schedule.falls == () else run.epochs, completed=run.epoch)
+        epochs = progress.add_task("", total=run.known_epochs, completed=run.epoch)
         while not session.record.finished:
             started, whole = time.monotonic(), run.batch == 0
             run.log.begin(run.epoch)
@@ -98,7 +97,7 @@ def fit(
             scores = evaluate_average(session, evaluate)
             row = make_row(run.epoch, means, scores, [group["lr"] for group in run.optimizer.param_groups])
             run.log.end(row)
-            run.log.message(epoch_line(row, run.epochs, scores))
+            run.log.message(epoch_line(row, run.known_epochs, scores))
             for hook in session.hooks:
                 hook.evaluated(run, scores)
             best = session.end_epoch(scores)
@@ -130,7 +129,7 @@ def train_epoch(session: Session, batches: Batches) -> None:
     """Trains on the remaining batches of the current epoch."""
     run, accelerator, pending = session.run, session.accelerator, 0
     run.network.train()
-    with EpochBar(run.log, run.epoch, run.epochs, len(batches), run.batch) as shown:
+    with EpochBar(run.log, epoch_title(run.epoch, run.known_epochs), len(batches), run.batch) as shown:
         for batch in sealed(batches.epoch(run.epoch, start=run.batch)):
             set_rates(run.optimizer, run.schedule, run.iteration, run.epoch)
             images, targets = to_network(batch, session)
@@ -226,9 +225,14 @@ def time_line(seconds: float, epochs: int) -> str:
     return f"An epoch takes {duration(seconds)}: about {duration(seconds * epochs)} left."
 
 
-def epoch_line(row: EpochRow, epochs: int, scores: Scores | None) -> str:
+def epoch_title(epoch: int, epochs: int | None) -> str:
+    """ "2/30" for the second of 30 epochs, "2" if their number is not known yet."""
+    return f"{epoch + 1}" if epochs is None else f"{epoch + 1}/{epochs}"
+
+
+def epoch_line(row: EpochRow, epochs: int | None, scores: Scores | None) -> str:
     """Summary of one epoch in one line."""
-    words = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
+    words = [f"epoch {epoch_title(int(row['epoch']), epochs)}"]
     for name, value in row.items():
         if name.startswith("train/"):
             words.append(f"{name.removeprefix('train/').removesuffix('_loss')} {value:.4f}")

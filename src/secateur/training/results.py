@@ -136,8 +136,8 @@ def make_row(epoch: int, parts: Mapping[str, float], scores: Scores | None, rate
 class EpochBar:
     """Progress bar of one epoch, shown only on the terminal of the main process."""
 
-    def __init__(self, log: RunLog, epoch: int, epochs: int, total: int, done: int) -> None:
-        self.title = f"{epoch + 1}/{epochs}"
+    def __init__(self, log: RunLog, title: str, total: int, done: int) -> None:
+        self.title = title
         self.progress = bar("epoch {task.description}", shown=log.is_main, refresh=4)
         self.task: TaskID = self.progress.add_task(self.title, total=total, completed=done)
 

@@ -51,6 +51,11 @@ class TrainingRun:
         return self.schedule.epochs
 
     @property
+    def known_epochs(self) -> int | None:
+        """The same; None in the first epoch of a training with an open end, which has decided nothing yet."""
+        return None if self.epoch == 0 and self.schedule.falls is not None else self.epochs
+
+    @property
     def iteration(self) -> int:
         """Number of batches since the start of the training."""
         return self.epoch * self.schedule.batches + self.batch
