@@ -131,7 +131,6 @@ SLOW = (
     "tests/test_page_commands.py::test_commands_and_snippets_of_a_page_run[ultralytics-tutorial.md]",
     "tests/test_page_commands.py::test_commands_and_snippets_of_a_page_run[yolov5.md]",
     "tests/test_page_commands.py::test_costly_commands_of_a_page_run",
-    "tests/test_page_commands.py::test_the_notebook_ends_with_a_smaller_network_and_boxes",
     "tests/training/test_loop.py::test_a_killed_process_leaves_a_state_from_which_the_training_ends_the_same",
     "tests/training/test_loop.py::test_a_state_that_lacks_anything_or_holds_something_else",
 )

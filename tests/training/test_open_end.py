@@ -73,6 +73,15 @@ def test_without_a_limit_it_ends_when_the_loss_is_flat(clock: Clock) -> None:
     assert "is flat" in said[fall.start - 1] and "stopped falling" in end.ending()
 
 
+def test_epochs_of_few_steps_have_to_be_flat_for_longer(clock: Clock) -> None:
+    """Losses between two steps hardly change while the rate still rises."""
+    losses = [10.0 - 0.01 * epoch for epoch in range(100)]
+    short = OpenEnd(0, 1000, 0.0, stretch=4)
+    told(short, clock, losses)
+    [fall] = short.falls
+    assert fall.start == 4 * LEAST_WINDOW + 1 and fall.end - fall.start >= 4 * LEAST_FALL
+
+
 def test_the_minutes_end_it_though_the_loss_still_falls(clock: Clock) -> None:
     end = OpenEnd(2, 1000, 0.0)
     told(end, clock, [0.9**epoch for epoch in range(1000)], seconds=3.0)

@@ -131,7 +131,8 @@ def heal(start: Checkpoint, teacher: Checkpoint, context: Context, settings: Hea
         pace = HealingPace.of(folder, network, imitate, batches, family, context.device, minutes=minutes, most=PIECE)
         if rank_and_world()[0] == 0:
             LOG.info("%s", pace.expected(minutes, before.value))
-        piece, end = pace.piece, OpenEnd(minutes, MOST_STEPS // pace.piece, began)
+        piece = pace.piece
+        end = OpenEnd(minutes, MOST_STEPS // piece, began, stretch=-(-PIECE // piece))
         hooks.append(end)
     result = fit(
         network,

@@ -42,10 +42,11 @@ class OpenEnd(Hook):
         minutes: time limit, counted from `began`; 0: no limit.
         most: maximum number of epochs.
         began: start of the time limit, by `time.monotonic`.
+        stretch: factor of the minimum numbers of epochs, for epochs with so few steps that losses say little.
     """
 
-    def __init__(self, minutes: float, most: int, began: float) -> None:
-        self.minutes, self.most, self.began = minutes, most, began
+    def __init__(self, minutes: float, most: int, began: float, stretch: int = 1) -> None:
+        self.minutes, self.most, self.began, self.stretch = minutes, most, began, stretch
         self.before = 0.0  # seconds of earlier parts of a resumed training
         self.losses: list[float] = []
         self.marks: list[float] = []  # seconds at the end of every epoch
@@ -89,8 +90,8 @@ class OpenEnd(Hook):
         if left <= FALL_SHARE * self.end:
             self._fall(done, left, TIMED if self.minutes else COUNTED)
             return f"The time limit is near: the learning rate is lowered from now on, {_epochs(left)} left."
-        if flattened(self.losses):
-            length = max(LEAST_FALL, round(done * FALL_SHARE / (1 - FALL_SHARE)))
+        if flattened(self.losses, LEAST_WINDOW * self.stretch):
+            length = max(LEAST_FALL * self.stretch, round(done * FALL_SHARE / (1 - FALL_SHARE)))
             self._fall(done, min(length, left), FLATTENED)
             return (
                 f"The held-out loss is flat: the learning rate is lowered from now on, {_epochs(self.end - done)} left."
@@ -148,12 +149,15 @@ class OpenEnd(Hook):
         return "the held-out loss stopped falling" if self.reason == FLATTENED else "all steps were taken"
 
 
-def flattened(losses: Sequence[float]) -> bool:
+def flattened(losses: Sequence[float], least: int = LEAST_WINDOW) -> bool:
     """Whether the lowest loss so far is hardly lower than one window ago.
 
     The window grows with the training: a third of it must reduce the loss by at least a few per cent.
+
+    Args:
+        least: minimum number of epochs of the window.
     """
-    window = max(LEAST_WINDOW, math.ceil(len(losses) * WINDOW_SHARE))
+    window = max(least, math.ceil(len(losses) * WINDOW_SHARE))
     if len(losses) <= window:
         return False
     return min(losses) > (1 - LEAST_GAIN) * min(losses[:-window])
