@@ -1,6 +1,6 @@
 """Draws accuracy against milliseconds from the pareto.json of `secateur pareto`.
 
-    python docs/make_picture.py runs/pareto/exp/pareto.json [docs/images/accuracy-against-ms.svg] [--figure mAP50]
+    python docs/make_picture.py runs/pareto/exp/pareto.json [docs/images/accuracy-against-ms.svg] [--network yolov5n]
 
 The picture has a background of its own, so that it is legible on light and dark pages. The last line of the output is
 its text alternative.
@@ -28,8 +28,11 @@ def main() -> None:
     parser.add_argument("curve", type=Path, help="a pareto.json")
     parser.add_argument("picture", type=Path, nargs="?", default=PICTURE, help="file to write: .svg or .png")
     parser.add_argument("--figure", default="mAP50-95", help="accuracy to draw: mAP50-95 or mAP50")
+    parser.add_argument("--network", help="draw only this network (default: all)")
     options = parser.parse_args()
     curve = read_json(options.curve)
+    if options.network:
+        curve["points"] = [point for point in curve["points"] if point["network"] == options.network]
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     print(draw(curve, options.figure, options.picture))
     print(alternative(curve, options.figure))

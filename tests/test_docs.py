@@ -145,10 +145,12 @@ def test_the_picture_of_the_readme_is_drawn_from_a_curve(tmp_path: Path) -> None
     points = [("n", "dense", 9.0, 0.6), ("n-50", "pruned", 6.0, 0.4), ("n-50-healed", "healed", 6.0, 0.5)]
     for label, kind, ms, value in points:
         curve["points"] += [{"label": label, "network": "n", "kind": kind, "ms": ms, "figures": {"mAP50-95": value}}]
+    curve["points"] += [{"label": "m", "network": "m", "kind": "dense", "ms": 20.0, "figures": {"mAP50-95": 0.7}}]
     (tmp_path / "pareto.json").write_text(json.dumps(curve))
     command = [sys.executable, str(ROOT / "docs" / "make_picture.py"), "pareto.json", "images/curve.svg"]
+    command += ["--network", "n"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "n-50-healed (healed) 0.500 at 6.0 ms" in done.stdout
+    assert "n-50-healed (healed) 0.500 at 6.0 ms" in done.stdout and "m (dense)" not in done.stdout
     assert "<svg" in (tmp_path / "images" / "curve.svg").read_text()
 
 
