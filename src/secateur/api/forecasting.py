@@ -28,7 +28,7 @@ def what_if(
     device: Device = "auto",
     **options: Any,
 ) -> Forecast:
-    """Predicts costs and losses at a series of targets, and the smallest reachable cost. Takes seconds; nothing is cut.
+    """Predicts costs and losses at a series of targets, and the smallest reachable cost. Nothing is cut.
 
     Args:
         checkpoint: a checkpoint, the path of one, or a network.

@@ -48,7 +48,7 @@ class PruneOptions:
     device: Device = "auto"
     budget: Any = field(default_factory=no_budgets)
     what_if: bool = False
-    """Only predict the cost and accuracy loss of the budgets, and the smallest reachable cost. Takes seconds."""
+    """Only predict the cost and accuracy loss of the budgets, and the smallest reachable cost. Takes up to a minute."""
     heal: bool = False
     """After the cut, train for minutes without labels to reproduce the dense detector's outputs."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
