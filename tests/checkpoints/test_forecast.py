@@ -79,6 +79,28 @@ def test_nothing_is_written(tiny_weights: Path, tmp_path: Path, capsys: pytest.C
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_predicts_its_first_cut(
+    tiny_weights: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "predictor_of", Seeing)
+    words = ["run", "--weights", str(tiny_weights), "--data", str(tiny_data), "--img", "64", "--what-if"]
+    main([*words, "--params", "0.6", "--criterion", "l2"])
+    said = capsys.readouterr().out
+    assert "<- asked" in said and "Smallest reachable" in said
+    last = said.splitlines()[-1]
+    assert last.startswith("Run to this point:  secateur run --weights") and "--recipe best --params" in last
+    for more, message in ((["--recipe", "intel"], "the recipe intel cuts no channels"), ([], "this run first trains")):
+        untrained = ["run", "--cfg", "yolov5n", *words[3:]]
+        with pytest.raises(SystemExit):
+            main([*words, *more] if more else untrained)
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_from_python(tiny_weights: Path) -> None:
     found = secateur.what_if(tiny_weights, percent=0.3, image_size=64, round_to=4)
     assert isinstance(found, Forecast) and found.to_dict()["cost"] == "percent"

@@ -248,11 +248,15 @@ class _Agreement:
         return Boxes(np.concatenate(numbers), values[:, :4], values[:, 5].astype(np.int64), values[:, 4])
 
 
-def line_to_paste(found: Forecast, weights: str, options: Sequence[str]) -> str:
-    """The command that cuts to the cliff, or to the requested budget if the cliff is unknown."""
+def line_to_paste(found: Forecast, weights: str, options: Sequence[str], *, verb: str = "prune") -> str:
+    """The command that cuts to the cliff, or to the requested budget if the cliff is unknown.
+
+    Args:
+        verb: the command, prune or run.
+    """
     asked = next((rung.target for rung in found.rungs if rung.asked), found.smallest.target)
     target = found.cliff if found.cliff is not None else asked
     amount = f"{target:.2g}"
     if COSTS[found.cost].files and found.file != USUAL:
         amount += f":{found.file}"
-    return " ".join(["secateur prune --weights", weights, *options, f"--{found.cost} {amount}"])
+    return " ".join([f"secateur {verb} --weights", weights, *options, f"--{found.cost} {amount}"])

@@ -63,6 +63,8 @@ class RunOptions:
     workers: Workers = 2
     seed: Seed = 0
     device: Device = "auto"
+    what_if: bool = False
+    """Only predict the cost and accuracy loss of budgets for the first cut of the run. Takes up to a minute."""
     control: ControlSwitch = None
     """Add a control row: the dense detector narrowed to the FLOPs of the final network and trained for as many epochs.
     --control always trains it, --no-control never. auto trains it if its estimated time is at most 2 minutes or 15 % of

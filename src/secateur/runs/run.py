@@ -28,6 +28,7 @@ from secateur.runs.progress import LOG_FILE, Progress, key_of
 from secateur.runs.recipes.recipe import Recipe, load_recipe
 from secateur.runs.recipes.resolve import PlannedStep, resolve, with_control
 from secateur.runs.rows import save_result
+from secateur.runs.what_if import show_forecast_of_run
 from secateur.steps.control import Control
 from secateur.steps.measure import Measure
 from secateur.steps.train import TrainingStep
@@ -70,6 +71,10 @@ def run_recipe(options: RunOptions, root: Path) -> Summary:
     check_steps(steps, start, context)
     for line in opening(options, recipe, steps, start, context):
         print(line)
+    if options.what_if:
+        if not trained:
+            raise UserError("--what-if needs trained weights, but this run first trains. Set --weights best.pt.")
+        return show_forecast_of_run(options, steps, start, context)
     files = {"weights": options.weights, "data": options.data, "cfg": options.cfg}
     given = {**options.overrides, **common, **files, **({"classes": classes} if classes else {})}
     key = key_of(given, found, files.values(), steps)
