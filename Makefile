@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles the few modules that are used on first use; compiling all of them takes minutes.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # Number of test processes; two suit the smallest machines.
 JOBS ?= 2
 
@@ -19,11 +21,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	$(PIP) -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(PIP) -e '.[all,dev]'
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run
@@ -39,16 +41,16 @@ test-slow: $(VENV)/.dev
 
 # Installs the package ultralytics (AGPL-3.0), which no other target needs.
 $(VENV)/.ultralytics: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ultralytics]'
+	$(PIP) -e '.[ultralytics]'
 	@# It replaces cv2 by a build that needs GUI libraries; restore the headless build.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps opencv-python-headless
+	$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
 test-ultralytics: $(VENV)/.ultralytics
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 --timeout 600 tests/families/ultralytics
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # Builds the site in build/site; broken links and anchors are errors.
