@@ -92,7 +92,8 @@ def of_zip(rng: random.Random, data: bytes) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", packing, compresslevel=1) as archive:
         for record, text in records:
-            archive.writestr(record, text)
+            # A name would get the current time, and a case would not be the same again.
+            archive.writestr(zipfile.ZipInfo(record), text, packing, 1)
     return made.getvalue()
 
 
