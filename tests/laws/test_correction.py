@@ -13,7 +13,8 @@ from secateur.layers import hooked
 from secateur.pruning.depth import candidates, removal_of, remove
 from secateur.pruning.graph import trace
 from secateur.pruning.plan import Plan
-from secateur.pruning.repair import WholeStatistics, correct_, counterparts
+from secateur.pruning.repair import Repair, WholeStatistics, correct_, counterparts
+from secateur.pruning.settings import RepairSettings
 from secateur.pruning.surgery import cut
 
 
@@ -100,6 +101,15 @@ def test_several_corrections_share_the_statistics_of_the_whole_network(subject: 
         for mine, theirs in zip(shared.buffers(), alone.buffers(), strict=True):
             assert torch.equal(mine, theirs)
     assert len(reads) == len(batches)
+
+
+def test_statistics_are_shared_only_if_equal_draws_are_equal_images() -> None:
+    """A shuffled loader gives other images for the same draw."""
+    any_images, same_images = (
+        Repair(nn.Identity(), None, RepairSettings(), same_images=same) for same in (False, True)
+    )
+    assert any_images.statistics(4, 0) is not any_images.statistics(4, 0)
+    assert same_images.statistics(4, 0) is same_images.statistics(4, 0) is not same_images.statistics(4, 1)
 
 
 def test_removed_blocks_are_made_up_for(subject: Any) -> None:

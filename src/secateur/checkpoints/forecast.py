@@ -215,7 +215,7 @@ class _Agreement:
         assert evidence is not None, "a comparison needs images"
         self.whole, self.context = whole, context
         self.images = list(evidence.images(COMPARED, 0))
-        self.repair = Repair(whole, evidence, RepairSettings(correction_images=CORRECTED))
+        self.repair = Repair(whole, evidence, RepairSettings(correction_images=CORRECTED), same_images=True)
         seen = self._seen(whole)
         self.truths = seen.where(seen.scores >= PREDICTION.conf)
         if not len(self.truths):

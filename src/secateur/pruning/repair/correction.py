@@ -90,7 +90,8 @@ class WholeStatistics:
             batch: float [B, C, H, W]; not read again if this number was read before.
         """
         if index == len(self._after):
-            with evaluating(self.network), _watched(self.network, dict.fromkeys(self._spreads, self._measure)):
+            watching = _watched(self.network, dict.fromkeys(self._spreads, self._measure))
+            with torch.no_grad(), evaluating(self.network), watching:
                 self.network(batch)
             self._after.append({name: spread.values() for name, spread in self._spreads.items() if spread.count})
         return self._after[index]

@@ -31,6 +31,8 @@ class Repair(Generic[Network]):
         whole: the network before the cut, on the device to use; not changed.
         evidence: images and loss; None if there are no images.
         masked: names of tensors with single weights that must stay zero; their layers are not reconstructed.
+        same_images: whether equal draws of the evidence are equal images, which a shuffled loader does not guarantee.
+            The whole network then reads them once for several repairs.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Repair(Generic[Network]):
         evidence: Evidence[Network] | None,
         settings: RepairSettings,
         masked: Iterable[str] = (),
+        *,
+        same_images: bool = False,
     ) -> None:
         self.whole, self.evidence, self.settings = whole, evidence, settings
         self.masked = [name.removesuffix(".weight") for name in masked]
-        self._said = False
+        self._said, self._same_images = False, same_images
         self._statistics: tuple[tuple[int, int], WholeStatistics] | None = None
 
     @property
@@ -100,12 +104,12 @@ class Repair(Generic[Network]):
             correct_(smaller, self.whole, pairs, images, share=self.settings.correction_share, statistics=statistics)
 
     def statistics(self, limit: int, draw: int) -> WholeStatistics:
-        """Statistics of the whole network on the images of this draw; a next repair on the same images uses them too.
+        """Statistics of the whole network on the images of this draw, shared by repairs on the same images.
 
         Args:
             limit, draw: see `repair_`.
         """
-        if self._statistics is None or self._statistics[0] != (limit, draw):
+        if not self._same_images or self._statistics is None or self._statistics[0] != (limit, draw):
             self._statistics = (limit, draw), WholeStatistics(self.whole)
         return self._statistics[1]
 
